@@ -1,0 +1,182 @@
+/* The contract between generated code and kernels.
+ *
+ * A kernel is a function `void NAME(go_team *team, const go_<op>_args *args)`
+ * that every thread of the team calls with equal arguments. The caller puts a
+ * go_barrier() behind it; a kernel that needs barriers inside calls them itself.
+ * Strides are in elements. The innermost stride is 1 unless a field says so.
+ * Kernels allocate nothing; scratch memory comes from the caller's arena.
+ * Numerical definitions live in kernels/reference.py.
+ */
+#ifndef GO_KERNEL_H
+#define GO_KERNEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "go_team.h"
+
+typedef enum {
+    GO_F32 = 0,
+    GO_BF16 = 1,
+    GO_F64 = 2,
+    GO_BOOL = 3,
+    GO_U8 = 4,
+    GO_I8 = 5,
+    GO_I16 = 6,
+    GO_I32 = 7,
+    GO_I64 = 8,
+} go_dtype;
+
+typedef enum {
+    GO_ACT_NONE = 0,
+    GO_ACT_RELU = 1,
+    GO_ACT_GELU_ERF = 2,
+    GO_ACT_GELU_TANH = 3,
+    GO_ACT_SILU = 4,
+    GO_ACT_SIGMOID = 5,
+    GO_ACT_TANH = 6,
+} go_activation;
+
+/* What happens to a finished f32 row before it is stored:
+ *   y = activation(x + bias) + residual[0] + residual[1]
+ * in this order, every step rounded to f32, then one conversion to the type of
+ * the destination. A null pointer leaves its step out. */
+typedef struct {
+    const float *bias; /* [n] */
+    go_activation activation;
+    const void *residual[2]; /* [m][n], row strides below */
+    ptrdiff_t residual_stride[2];
+    go_dtype residual_dtype[2]; /* GO_F32 or GO_BF16 */
+} go_epilogue;
+
+/* dst[m][n] = epilogue(lhs[m][k] x rhs[k][n]). What `lhs` and `rhs` hold depends
+ * on the kernel's operand tokens:
+ *   f32    lhs: rows of f32 (lhs_stride); rhs: packed f32 panels
+ *   bf16   lhs: packed bf16 panels;       rhs: packed bf16 panels
+ *   qa8r   lhs: packed int8 panels;       rhs: packed qs8c panels
+ * Layouts: kernels/packing.py. */
+typedef struct {
+    size_t m, n, k;
+    const void *lhs;
+    ptrdiff_t lhs_stride; /* f32 only */
+    const void *rhs;
+    void *dst;
+    ptrdiff_t dst_stride;
+    go_dtype dst_dtype; /* GO_F32 or GO_BF16 */
+    go_epilogue epilogue;
+} go_gemm_args;
+
+/* Rows of f32 or bf16 into the packed left operand of a GEMM. */
+typedef struct {
+    size_t m, k;
+    const void *src;
+    ptrdiff_t src_stride;
+    go_dtype src_dtype; /* GO_F32 or GO_BF16 */
+    void *dst;          /* packed panels */
+} go_pack_lhs_args;
+
+/* Layer norm (mean and variance, then weight and bias) or RMS norm (rms != 0)
+ * over the last axis. If `packed` is not null the normalized row is also
+ * quantized into qa8r panels, exactly as the pack kernel would from f32; `dst`
+ * may then be null. */
+typedef struct {
+    size_t rows, cols;
+    const void *src;
+    ptrdiff_t src_stride;
+    go_dtype src_dtype;
+    const float *weight; /* [cols] or null */
+    const float *bias;   /* [cols] or null */
+    float eps;
+    int rms;
+    void *dst;
+    ptrdiff_t dst_stride;
+    go_dtype dst_dtype;
+    void *packed;
+} go_norm_args;
+
+/* Softmax (or log-softmax) over the last axis of rows. */
+typedef struct {
+    size_t rows, cols;
+    const void *src;
+    ptrdiff_t src_stride;
+    go_dtype src_dtype;
+    int log;
+    void *dst;
+    ptrdiff_t dst_stride;
+    go_dtype dst_dtype;
+} go_softmax_args;
+
+/* out[b,t,h,:] = softmax(scale * q[b,t,h,:] . k[b,s,h / (heads / kv_heads),:]
+ *                        + mask[b,h,t,s]) v[b,s,...,:]
+ * causal != 0 additionally hides s > t + (tk - tq). A row whose keys are all
+ * hidden by -inf gives NaN, as in torch. Strides are for the axes batch, time,
+ * head of q, k, v, dst and batch, head, query, key of the mask (0 broadcasts;
+ * the key axis may have any stride). `scratch`: see attention_scratch_bytes in
+ * kernels/registry.py. */
+typedef struct {
+    size_t batch, heads, kv_heads, tq, tk, dim, dim_v;
+    float scale;
+    int causal;
+    go_dtype dtype; /* of q, k, v: GO_F32 or GO_BF16 */
+    const void *q, *k, *v;
+    ptrdiff_t q_stride[3], k_stride[3], v_stride[3];
+    const float *mask; /* or null */
+    ptrdiff_t mask_stride[4];
+    void *dst;
+    ptrdiff_t dst_stride[3];
+    go_dtype dst_dtype;
+    void *scratch;
+} go_attention_args;
+
+/* Depthwise convolution along time, channels innermost:
+ *   u[b,t,c] = src[b,t,c] * mask_in[b,t]            (0 outside 0 <= t < t_in)
+ *   y[b,t,c] = sum_j weight[j][c] * u[b, t*stride + j*dilation - pad_left, c] + bias[c]
+ *   z        = activation(y + (identity == 1 ? u[b,t,c] : identity == 2 ? src[b,t,c] : 0))
+ *              * mask_out[b,t]
+ *   dst[b,t,c] = z + residual[b,t,c]
+ * A null mask, bias or residual leaves its step out. identity needs stride 1 and
+ * t_out <= t_in. */
+typedef struct {
+    size_t batch, t_in, t_out, channels, kernel, stride, dilation;
+    ptrdiff_t pad_left;
+    const void *src;
+    ptrdiff_t src_stride[2]; /* batch, time */
+    go_dtype src_dtype;
+    const float *weight; /* [kernel][channels] */
+    const float *bias;   /* [channels] or null */
+    const float *mask_in;
+    const float *mask_out;
+    ptrdiff_t mask_in_stride[2], mask_out_stride[2];
+    int identity;
+    go_activation activation;
+    const void *residual;
+    ptrdiff_t residual_stride[2];
+    go_dtype residual_dtype;
+    void *dst;
+    ptrdiff_t dst_stride[2];
+    go_dtype dst_dtype;
+} go_depthwise_args;
+
+/* 2-D convolution, channels innermost (a 1-D one has h = 1): dense, grouped or
+ * depthwise. `rhs` holds, group after group, the packed f32 GEMM operand with
+ * k = kh * kw * (in_c / groups), in this order, and n = out_c / groups. For a
+ * depthwise convolution (groups == in_c == out_c) it holds [kh][kw][out_c].
+ * `tile_rows` output positions make one task (chosen by parallelize_conv).
+ * `scratch`: see conv_scratch_bytes in kernels/registry.py. */
+typedef struct {
+    size_t batch, groups, in_c, out_c, in_h, in_w, out_h, out_w, kh, kw;
+    size_t stride_h, stride_w, dilation_h, dilation_w;
+    ptrdiff_t pad_top, pad_left;
+    size_t tile_rows;
+    const void *src;
+    ptrdiff_t src_stride[3]; /* batch, h, w */
+    go_dtype src_dtype;
+    const void *rhs;
+    void *dst;
+    ptrdiff_t dst_stride[3];
+    go_dtype dst_dtype;
+    go_epilogue epilogue; /* residual strides: one row per output position in order */
+    void *scratch;
+} go_conv_args;
+
+#endif
