@@ -1,0 +1,217 @@
+/* Elementary functions on f32 that give the same bits on every target.
+ *
+ * Every function is branch-free and uses only +, -, *, /, sqrt, fused
+ * multiply-add, comparisons and moves between float and int bits, each of which
+ * IEEE 754 rounds in one way only. Compiled with -ffp-contract=off the result
+ * depends neither on the instruction set nor on vectorization, and clang turns a
+ * loop of 16 calls into vector code. The file itself must not be compiled with
+ * -ffast-math.
+ *
+ * Errors are in units in the last place (ulp) of the exact result, the largest
+ * found by tests/kernels/test_math.py over the range given. Kernels run with
+ * denormals flushed to zero, so no result below FLT_MIN = 2^-126 is promised,
+ * and the functions flush by themselves wherever the mode could change bits.
+ * NaN in, NaN out, everywhere.
+ *
+ * Polynomials: near-minimax fits with coefficients rounded to f32 one after the
+ * other, lowest power first. Argument reductions: Cody and Waite, "Software
+ * Manual for the Elementary Functions" (1980), with fused multiply-add.
+ */
+#ifndef GO_MATH_H
+#define GO_MATH_H
+
+#include <stdint.h>
+#include <string.h>
+
+#define GO_FLT_MIN 0x1p-126f
+#define GO_TRIG_MAX 0x1p18f
+
+/* The elementwise builtins always become one instruction where the target has
+ * it: unlike fmaf() and sqrtf() they never have to set errno. */
+static inline float go_fmaf(float a, float b, float c) {
+    return __builtin_elementwise_fma(a, b, c);
+}
+
+static inline float go_sqrtf(float x) {
+    return __builtin_elementwise_sqrt(x);
+}
+
+static inline uint32_t go_bits_of_float(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+static inline float go_float_of_bits(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static inline float go_fabsf(float x) {
+    return go_float_of_bits(go_bits_of_float(x) & 0x7fffffffu);
+}
+
+static inline float go_copysignf(float magnitude, float sign) {
+    return go_float_of_bits((go_bits_of_float(magnitude) & 0x7fffffffu) |
+                            (go_bits_of_float(sign) & 0x80000000u));
+}
+
+/* Adding 1.5 * 2^23 leaves x, rounded to an integer (ties to even), in the low
+ * bits of the sum. Valid for |x| <= 2^22. */
+#define GO_ROUND_MAGIC 0x1.8p23f
+
+/* e^x, 0.9 ulp. +inf above 88.72283, +0 where the result would be below FLT_MIN
+ * (x < -87.33654). */
+static inline float go_expf(float x) {
+    float t = go_fmaf(x, 0x1.715476p+0f, GO_ROUND_MAGIC);
+    float n = t - GO_ROUND_MAGIC;
+    uint32_t exponent = go_bits_of_float(t) - go_bits_of_float(GO_ROUND_MAGIC);
+    float r = go_fmaf(n, -0x1.62e430p-1f, x);
+    r = go_fmaf(n, 0x1.05c610p-29f, r);
+    float p = 0x1.6d8398p-10f;
+    p = go_fmaf(p, r, 0x1.123f90p-7f);
+    p = go_fmaf(p, r, 0x1.5554b8p-5f);
+    p = go_fmaf(p, r, 0x1.55548ap-3f);
+    p = go_fmaf(p, r, 0.5f);
+    p = go_fmaf(p, r, 1.0f);
+    p = go_fmaf(p, r, 1.0f);
+    float y = go_float_of_bits(go_bits_of_float(p) + (exponent << 23));
+    y = x > 0x1.62e42ep+6f ? __builtin_inff() : y;
+    y = x < -0x1.5d589ep+6f ? 0.0f : y;
+    return x != x ? x : y;
+}
+
+/* Natural logarithm, 0.9 ulp. |x| < FLT_MIN counts as 0 and gives -inf; x <= -FLT_MIN
+ * gives NaN. */
+static inline float go_logf(float x) {
+    /* x = 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)) */
+    uint32_t offset = go_bits_of_float(x) - 0x3f3504f3u;
+    float e = (float)((int32_t)offset >> 23);
+    float f = go_float_of_bits((offset & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
+    float p = 0x1.1484e8p-4f;
+    p = go_fmaf(p, f, -0x1.de1004p-4f);
+    p = go_fmaf(p, f, 0x1.e6c03ep-4f);
+    p = go_fmaf(p, f, -0x1.fc26acp-4f);
+    p = go_fmaf(p, f, 0x1.233b78p-3f);
+    p = go_fmaf(p, f, -0x1.555c4ep-3f);
+    p = go_fmaf(p, f, 0x1.99a478p-3f);
+    p = go_fmaf(p, f, -0x1.000006p-2f);
+    p = go_fmaf(p, f, 0x1.555548p-2f);
+    float square = f * f;
+    float tail = go_fmaf(p, f, -0.5f) * square;
+    float y = go_fmaf(e, -0x1.05c610p-29f, tail) + f;
+    y = go_fmaf(e, 0x1.62e430p-1f, y);
+    y = x == __builtin_inff() ? x : y;
+    y = x < GO_FLT_MIN ? -__builtin_inff() : y;
+    y = x <= -GO_FLT_MIN ? __builtin_nanf("") : y;
+    return x != x ? x : y;
+}
+
+/* Error function, 1.0 ulp. */
+static inline float go_erff(float x) {
+    float t = go_fabsf(x);
+    float u = t * t;
+    float near = 0x1.4f1db2p-14f; /* erf(t) / t - 1 as a function of t^2, t <= 0.92 */
+    near = go_fmaf(near, u, -0x1.a5fb10p-11f);
+    near = go_fmaf(near, u, 0x1.544920p-8f);
+    near = go_fmaf(near, u, -0x1.b80110p-6f);
+    near = go_fmaf(near, u, 0x1.ce2d64p-4f);
+    near = go_fmaf(near, u, -0x1.812740p-2f);
+    near = go_fmaf(near, u, 0x1.06eba8p-3f);
+    near = go_fmaf(near, t, t);
+    float v = t > 4.0f ? 4.0f : t; /* erf(4) rounds to 1 */
+    float far = -0x1.61e0a0p-16f;  /* log(1 - erf(t)), 0.92 <= t <= 4 */
+    far = go_fmaf(far, v, 0x1.c78c56p-12f);
+    far = go_fmaf(far, v, -0x1.1159ecp-8f);
+    far = go_fmaf(far, v, 0x1.9b8e32p-6f);
+    far = go_fmaf(far, v, -0x1.bb83dap-4f);
+    far = go_fmaf(far, v, -0x1.44460cp-1f);
+    far = go_fmaf(far, v, -0x1.2127e4p+0f);
+    far = go_fmaf(far, v, 0x1.6e5700p-13f);
+    far = 1.0f - go_expf(far);
+    float y = t < 0.92f ? near : far;
+    return x != x ? x : go_copysignf(y, x);
+}
+
+/* Hyperbolic tangent, 1.5 ulp. */
+static inline float go_tanhf(float x) {
+    float t = go_fabsf(x);
+    float u = t * t;
+    float near = -0x1.828776p-8f; /* (tanh(t) / t - 1) / t^2, t <= 0.6 */
+    near = go_fmaf(near, u, 0x1.54c3c2p-6f);
+    near = go_fmaf(near, u, -0x1.b89abap-5f);
+    near = go_fmaf(near, u, 0x1.1109bep-3f);
+    near = go_fmaf(near, u, -0x1.55553ep-2f);
+    near = go_fmaf(near * u, t, t);
+    float far = 1.0f - 2.0f / (go_expf(t + t) + 1.0f);
+    float y = t < 0.6f ? near : far;
+    return x != x ? x : go_copysignf(y, x);
+}
+
+/* 1 / (1 + e^-x), 2.4 ulp. +0 where the result would be below FLT_MIN (x < -87.33654). */
+static inline float go_sigmoidf(float x) {
+    float y = 1.0f / (1.0f + go_expf(-x));
+    return x < -0x1.5d589ep+6f ? 0.0f : y;
+}
+
+/* x / (1 + e^-x), 2.3 ulp, as torch computes it: -0 below -88.72283, NaN at -inf. */
+static inline float go_siluf(float x) {
+    return x / (1.0f + go_expf(-x));
+}
+
+/* x / 2 * (1 + erf(x / sqrt(2))), as torch computes it: NaN at -inf. The sum
+ * cancels for negative x, so the error is bounded by 2^-23 |x|, not in ulp. */
+static inline float go_gelu_erff(float x) {
+    return x * 0.5f * (1.0f + go_erff(x * 0x1.6a09e6p-1f));
+}
+
+/* x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))): NaN at -inf. Error
+ * below 2^-23 |x|, as above. */
+static inline float go_gelu_tanhf(float x) {
+    float inner = go_fmaf(x * x * x, 0.044715f, x) * 0x1.988454p-1f;
+    return x * 0.5f * (1.0f + go_tanhf(inner));
+}
+
+/* sin(x + quadrant * pi / 2). The product of the quotient and the first part of
+ * pi / 2 is exact under fused multiply-add, so only the last two steps round. */
+static inline float go_sin_shifted(float x, uint32_t quadrant) {
+    float t = go_fmaf(x, 0x1.45f306p-1f, GO_ROUND_MAGIC);
+    float n = t - GO_ROUND_MAGIC;
+    uint32_t q = go_bits_of_float(t) - go_bits_of_float(GO_ROUND_MAGIC) + quadrant;
+    float r = go_fmaf(n, -0x1.921fb6p+0f, x);
+    r = go_fmaf(n, 0x1.777a5cp-25f, r);
+    r = go_fmaf(n, 0x1.ee59dap-50f, r);
+    float u = r * r;
+    float s = 0x1.7b5e46p-19f;
+    s = go_fmaf(s, u, -0x1.a056aep-13f);
+    s = go_fmaf(s, u, 0x1.111172p-7f);
+    s = go_fmaf(s, u, -0x1.555556p-3f);
+    s = go_fmaf(s * u, r, r);
+    float c = -0x1.34e510p-22f;
+    c = go_fmaf(c, u, 0x1.a06d46p-16f);
+    c = go_fmaf(c, u, -0x1.6c175ap-10f);
+    c = go_fmaf(c, u, 0x1.555556p-5f);
+    c = go_fmaf(c, u, -0.5f);
+    c = go_fmaf(c, u, 1.0f);
+    float y = (q & 1u) ? c : s;
+    y = go_float_of_bits(go_bits_of_float(y) ^ ((q & 2u) << 30));
+    return go_fabsf(x) <= GO_TRIG_MAX ? y : __builtin_nanf("");
+}
+
+/* Sine and cosine of x radians, 1.5 ulp for |x| <= GO_TRIG_MAX. Beyond that the
+ * reduction runs out of digits, and the result is NaN rather than a wrong number. */
+static inline float go_sinf(float x) {
+    return go_sin_shifted(x, 0);
+}
+
+static inline float go_cosf(float x) {
+    return go_sin_shifted(x, 1);
+}
+
+/* 1 / sqrt(x), two correctly rounded steps: 1.5 ulp. +inf at 0, NaN below. */
+static inline float go_rsqrtf(float x) {
+    return 1.0f / go_sqrtf(x);
+}
+
+#endif
