@@ -1,0 +1,131 @@
+/* Dynamic int8 quantization of f32 rows into qa8r panels ("qa8r": asymmetric,
+ * 8 bits, one scale and zero point per row). The arithmetic is the definition of
+ * quantize_rows in kernels/reference.py, bit for bit; the panel layout is that
+ * of kernels/packing.py.
+ *
+ * Use: go_range_init, go_range_add for every 16 values, go_quantizer_of_range,
+ * then go_quantize_store for every 16 values (the last one partial) and
+ * go_qa8_finish_row. A kernel that computes its row on the fly (norm) may do the
+ * second half in a second pass.
+ */
+#ifndef GO_QUANTIZE_ROW_H
+#define GO_QUANTIZE_ROW_H
+
+#include "go_vec.h"
+
+#if defined(__aarch64__)
+enum { GO_QA8_MR = 8, GO_QA8_KR = 8 };
+#else
+enum { GO_QA8_MR = 1, GO_QA8_KR = 4 };
+#endif
+
+GO_INLINE size_t go_qa8_depth(size_t k) { return (k + 31) / 32 * 32; }
+
+GO_INLINE size_t go_qa8_panel_bytes(size_t k) { return GO_QA8_MR * (go_qa8_depth(k) + 16); }
+
+/* Running minimum, maximum (both starting at 0) and a lane that turns NaN when a
+ * value is not finite. */
+typedef struct {
+    go_f32x16 lo, hi, finite;
+} go_range;
+
+typedef struct {
+    float s, scale; /* q = rint(x * s) + zp, x ~ scale * (q - zp) */
+    int32_t zp;
+    int valid; /* 0: the row holds NaN or Inf, or its range overflows */
+} go_quantizer;
+
+GO_INLINE go_range go_range_init(void) { return (go_range){go_zero(), go_zero(), go_zero()}; }
+
+GO_INLINE void go_range_add(go_range *r, go_f32x16 v) {
+    r->lo = go_min_skip_nan(v, r->lo);
+    r->hi = go_max_skip_nan(v, r->hi);
+    r->finite = go_fma(v, go_zero(), r->finite);
+}
+
+GO_INLINE go_quantizer go_quantizer_of_range(const go_range *r) {
+    float lo = go_hmin(r->lo), hi = go_hmax(r->hi), range = hi - lo;
+    float finite = go_sum(r->finite) + range * 0.0f;
+    if (finite != 0.0f) return (go_quantizer){0.0f, __builtin_nanf(""), 0, 0};
+    if (range < 1e-30f) return (go_quantizer){0.0f, 0.0f, -128, 1};
+    float s = 255.0f / range;
+    /* 0 <= -lo * s <= 255 up to rounding, so the small rint is in range. */
+    float zp = go_rint_small(go_splat(-128.0f - lo * s))[0];
+    zp = zp < -128.0f ? -128.0f : zp > 127.0f ? 127.0f : zp;
+    return (go_quantizer){s, range / 255.0f, (int32_t)zp, 1};
+}
+
+/* Sixteen quantized values as integers; 0 in rows that are not valid. */
+GO_INLINE go_i32x16 go_quantize16(const go_quantizer *z, go_f32x16 v) {
+    if (!z->valid) return (go_i32x16){0};
+    go_f32x16 q = go_rint_small(v * go_splat(z->s)) + go_splat((float)z->zp);
+    q = go_max_skip_nan(q, go_splat(-128.0f));
+    q = go_min_skip_nan(q, go_splat(127.0f));
+    return go_to_i32(q);
+}
+
+/* Where value j of row r of a panel lies; values of one KR group are adjacent. */
+GO_INLINE size_t go_qa8_offset(size_t r, size_t j) {
+    return j / GO_QA8_KR * (GO_QA8_MR * GO_QA8_KR) + r * GO_QA8_KR + j % GO_QA8_KR;
+}
+
+/* Quantizes values j .. j + n - 1 (j a multiple of 16, n <= 16) of row r; values
+ * beyond n are stored as 0. Adds what it stored to *sum. */
+GO_INLINE void go_quantize_store(const go_quantizer *z, int8_t *panel, size_t r, size_t j,
+                                 go_f32x16 v, size_t n, go_i32x16 *sum) {
+    static const int32_t lane[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    go_i32x16 q = go_quantize16(z, v);
+    if (n < GO_LANES) q &= go_load_i32(lane) < go_splat_i32((int32_t)n);
+    *sum += q;
+    go_i8x16 bytes = __builtin_convertvector(q, go_i8x16);
+    if (GO_QA8_MR == 1) {
+        *(go_i8x16_mem *)(panel + j) = bytes;
+    } else {
+        memcpy(panel + go_qa8_offset(r, j), &bytes, 8);
+        memcpy(panel + go_qa8_offset(r, j + 8), (const char *)&bytes + 8, 8);
+    }
+}
+
+/* Zeroes the padding of row r beyond its last group of 16 and writes the tail of
+ * the panel for the row: -zp, sum of q, scale, 0. */
+GO_INLINE void go_qa8_finish_row(const go_quantizer *z, int8_t *panel, size_t r, size_t k,
+                                 go_i32x16 sum) {
+    size_t depth = go_qa8_depth(k);
+    for (size_t j = (k + 15) / 16 * 16; j < depth; j += GO_QA8_KR)
+        memset(panel + go_qa8_offset(r, j), 0, GO_QA8_KR);
+    int32_t tail[4] = {-z->zp, go_sum_i32(sum), 0, 0};
+    memcpy(&tail[2], &z->scale, sizeof(float));
+    int8_t *p = panel + GO_QA8_MR * depth + 4 * r;
+    for (int i = 0; i < 4; i++) memcpy(p + i * 4 * GO_QA8_MR, &tail[i], 4);
+}
+
+/* Zeroes rows r .. GO_QA8_MR - 1 of the last panel, tails included. */
+GO_INLINE void go_qa8_zero_rows(int8_t *panel, size_t r, size_t k) {
+    size_t depth = go_qa8_depth(k);
+    for (; r < GO_QA8_MR; r++) {
+        for (size_t j = 0; j < depth; j += GO_QA8_KR)
+            memset(panel + go_qa8_offset(r, j), 0, GO_QA8_KR);
+        for (int i = 0; i < 4; i++) memset(panel + GO_QA8_MR * (depth + 4 * i) + 4 * r, 0, 4);
+    }
+}
+
+/* A whole row held in memory as f32 or bf16. */
+GO_INLINE void go_quantize_row(const void *src, go_dtype dtype, size_t k, int8_t *panel,
+                               size_t r) {
+    go_range range = go_range_init();
+    size_t full = k / GO_LANES * GO_LANES;
+    for (size_t j = 0; j < full; j += GO_LANES)
+        go_range_add(&range, go_load_as(src, (ptrdiff_t)j, dtype, GO_LANES));
+    if (full < k) go_range_add(&range, go_load_as(src, (ptrdiff_t)full, dtype, k - full));
+    go_quantizer z = go_quantizer_of_range(&range);
+    go_i32x16 sum = {0};
+    for (size_t j = 0; j < full; j += GO_LANES)
+        go_quantize_store(&z, panel, r, j, go_load_as(src, (ptrdiff_t)j, dtype, GO_LANES),
+                          GO_LANES, &sum);
+    if (full < k)
+        go_quantize_store(&z, panel, r, full,
+                          go_load_as(src, (ptrdiff_t)full, dtype, k - full), k - full, &sum);
+    go_qa8_finish_row(&z, panel, r, k, sum);
+}
+
+#endif

@@ -1,0 +1,216 @@
+/* Sixteen f32 lanes as one portable value.
+ *
+ * Built on the vector extension of gcc and clang: one zmm register, two ymm,
+ * four NEON q registers, or plain scalars. Every float reduction of the kernels
+ * runs over these 16 lanes and folds them in one fixed order, and every
+ * multiply-add is an explicit fused one, so that a float result has the same
+ * bits on every instruction set.
+ */
+#ifndef GO_VEC_H
+#define GO_VEC_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "go_kernel.h"
+
+#define GO_LANES 16
+
+/* GO_NAME(norm) is go_norm_avx2 when compiled with -DGO_ISA=avx2. */
+#define GO_NAME_3(op, isa) go_##op##_##isa
+#define GO_NAME_2(op, isa) GO_NAME_3(op, isa)
+#define GO_NAME(op) GO_NAME_2(op, GO_ISA)
+
+#define GO_INLINE static inline __attribute__((always_inline, unused))
+
+/* Values and, with aligned and may_alias relaxed, the same in memory. */
+typedef float go_f32x16 __attribute__((vector_size(64)));
+typedef int32_t go_i32x16 __attribute__((vector_size(64)));
+typedef uint32_t go_u32x16 __attribute__((vector_size(64)));
+typedef uint16_t go_u16x16 __attribute__((vector_size(32)));
+typedef int8_t go_i8x16 __attribute__((vector_size(16)));
+typedef float go_f32x16_mem __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t go_i32x16_mem __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint16_t go_u16x16_mem __attribute__((vector_size(32), aligned(2), may_alias));
+typedef int8_t go_i8x16_mem __attribute__((vector_size(16), aligned(1), may_alias));
+
+GO_INLINE go_f32x16 go_splat(float x) {
+    return (go_f32x16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+}
+
+GO_INLINE go_f32x16 go_zero(void) { return (go_f32x16){0}; }
+
+GO_INLINE go_i32x16 go_splat_i32(int32_t x) {
+    return (go_i32x16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+}
+
+/* The same 64 bytes under another type. */
+GO_INLINE go_u32x16 go_bits(go_f32x16 v) { return (go_u32x16)v; }
+GO_INLINE go_f32x16 go_from_bits(go_u32x16 v) { return (go_f32x16)v; }
+
+/* a * b + c with one rounding. */
+GO_INLINE go_f32x16 go_fma(go_f32x16 a, go_f32x16 b, go_f32x16 c) {
+#if defined(__clang__)
+    return __builtin_elementwise_fma(a, b, c);
+#else
+    go_f32x16 r;
+    for (int i = 0; i < GO_LANES; i++) r[i] = __builtin_fmaf(a[i], b[i], c[i]);
+    return r;
+#endif
+}
+
+/* Lanes of `a` where the mask (0 or -1, the result of a comparison) is set, else of `b`. */
+GO_INLINE go_f32x16 go_select(go_i32x16 mask, go_f32x16 a, go_f32x16 b) {
+    return (go_f32x16)((mask & (go_i32x16)a) | (~mask & (go_i32x16)b));
+}
+
+/* NaN in either operand gives NaN, as torch.maximum and torch.minimum do. Of
+ * +0 and -0 the second operand wins. */
+GO_INLINE go_f32x16 go_max(go_f32x16 a, go_f32x16 b) {
+    return go_select((a > b) | (a != a), a, b);
+}
+GO_INLINE go_f32x16 go_min(go_f32x16 a, go_f32x16 b) {
+    return go_select((a < b) | (a != a), a, b);
+}
+
+/* One instruction where the CPU has it: `b` if either operand is NaN. With the
+ * running extremum as `b` a NaN in the data is skipped. */
+GO_INLINE go_f32x16 go_max_skip_nan(go_f32x16 a, go_f32x16 b) {
+    return go_select(a > b, a, b);
+}
+GO_INLINE go_f32x16 go_min_skip_nan(go_f32x16 a, go_f32x16 b) {
+    return go_select(a < b, a, b);
+}
+
+GO_INLINE go_f32x16 go_abs(go_f32x16 v) { return go_from_bits(go_bits(v) & 0x7fffffffu); }
+
+/* Round to the nearest integer, ties to even, for |v| < 2^22: adding 1.5 * 2^23
+ * leaves no fraction bits. Needs no instruction beyond an addition. */
+GO_INLINE go_f32x16 go_rint_small(go_f32x16 v) {
+    const go_f32x16 magic = go_splat(12582912.0f);
+    return (v + magic) - magic;
+}
+
+/* Fold 16 lanes into one, always as ((i, i+8), (i, i+4), (i, i+2), (0, 1)). */
+GO_INLINE float go_sum(go_f32x16 v) {
+    float a[8];
+    for (int i = 0; i < 8; i++) a[i] = v[i] + v[i + 8];
+    for (int i = 0; i < 4; i++) a[i] += a[i + 4];
+    return (a[0] + a[2]) + (a[1] + a[3]);
+}
+
+GO_INLINE float go_hmax(go_f32x16 v) { /* NaN in any lane gives NaN */
+    float r = v[0];
+    for (int i = 1; i < GO_LANES; i++) r = (v[i] > r || v[i] != v[i]) ? v[i] : r;
+    return r;
+}
+
+GO_INLINE float go_hmin(go_f32x16 v) { /* NaN in any lane gives NaN */
+    float r = v[0];
+    for (int i = 1; i < GO_LANES; i++) r = (v[i] < r || v[i] != v[i]) ? v[i] : r;
+    return r;
+}
+
+GO_INLINE int32_t go_sum_i32(go_i32x16 v) {
+    int32_t r = 0;
+    for (int i = 0; i < GO_LANES; i++) r += v[i];
+    return r;
+}
+
+GO_INLINE go_f32x16 go_to_f32(go_i32x16 v) { return __builtin_convertvector(v, go_f32x16); }
+GO_INLINE go_i32x16 go_to_i32(go_f32x16 v) { return __builtin_convertvector(v, go_i32x16); }
+
+/* ---- f32 in memory ---------------------------------------------------- */
+
+GO_INLINE go_f32x16 go_load(const float *p) { return *(const go_f32x16_mem *)p; }
+GO_INLINE void go_store(float *p, go_f32x16 v) { *(go_f32x16_mem *)p = v; }
+GO_INLINE go_i32x16 go_load_i32(const int32_t *p) { return *(const go_i32x16_mem *)p; }
+GO_INLINE void go_store_i32(int32_t *p, go_i32x16 v) { *(go_i32x16_mem *)p = v; }
+
+/* The first n lanes (n <= 16); lanes beyond n are 0. Touches no memory beyond n. */
+GO_INLINE go_f32x16 go_load_n(const float *p, size_t n) {
+    if (n >= GO_LANES) return go_load(p);
+    go_f32x16 v = {0};
+    memcpy(&v, p, n * sizeof(float));
+    return v;
+}
+GO_INLINE void go_store_n(float *p, go_f32x16 v, size_t n) {
+    if (n >= GO_LANES)
+        go_store(p, v);
+    else
+        memcpy(p, &v, n * sizeof(float));
+}
+
+/* ---- bf16 -------------------------------------------------------------- */
+
+GO_INLINE go_f32x16 go_widen_bf16(go_u16x16 v) {
+    return go_from_bits(__builtin_convertvector(v, go_u32x16) << 16);
+}
+
+/* Round to nearest, ties to even; a NaN becomes the quiet NaN of its sign. */
+GO_INLINE go_u16x16 go_narrow_bf16(go_f32x16 v) {
+    go_u32x16 u = go_bits(v);
+    go_u32x16 rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    go_u32x16 quiet = ((u >> 16) & 0x8000u) | 0x7fc0u;
+    go_u32x16 nan = (go_u32x16)(v != v);
+    return __builtin_convertvector((nan & quiet) | (~nan & rounded), go_u16x16);
+}
+
+GO_INLINE float go_f32_from_bf16(uint16_t x) {
+    uint32_t u = (uint32_t)x << 16;
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
+GO_INLINE uint16_t go_bf16_from_f32(float x) {
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    if (x != x) return (uint16_t)(((u >> 16) & 0x8000u) | 0x7fc0u);
+    return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+}
+
+GO_INLINE go_f32x16 go_load_bf16(const uint16_t *p) {
+    return go_widen_bf16(*(const go_u16x16_mem *)p);
+}
+GO_INLINE void go_store_bf16(uint16_t *p, go_f32x16 v) {
+    *(go_u16x16_mem *)p = go_narrow_bf16(v);
+}
+GO_INLINE go_f32x16 go_load_bf16_n(const uint16_t *p, size_t n) {
+    if (n >= GO_LANES) return go_load_bf16(p);
+    go_u16x16 v = {0};
+    memcpy(&v, p, n * sizeof(uint16_t));
+    return go_widen_bf16(v);
+}
+GO_INLINE void go_store_bf16_n(uint16_t *p, go_f32x16 v, size_t n) {
+    go_u16x16 h = go_narrow_bf16(v);
+    if (n >= GO_LANES)
+        *(go_u16x16_mem *)p = h;
+    else
+        memcpy(p, &h, n * sizeof(uint16_t));
+}
+
+/* ---- rows of f32 or bf16, the type known at run time ------------------- */
+
+/* Address of element i of an array of f32 or bf16. */
+GO_INLINE const void *go_at(const void *p, ptrdiff_t i, go_dtype t) {
+    return (const char *)p + i * (t == GO_BF16 ? 2 : 4);
+}
+GO_INLINE void *go_at_mut(void *p, ptrdiff_t i, go_dtype t) {
+    return (char *)p + i * (t == GO_BF16 ? 2 : 4);
+}
+
+/* n lanes (n <= 16) starting at element i, widened to f32. */
+GO_INLINE go_f32x16 go_load_as(const void *p, ptrdiff_t i, go_dtype t, size_t n) {
+    if (t == GO_BF16) return go_load_bf16_n((const uint16_t *)p + i, n);
+    return go_load_n((const float *)p + i, n);
+}
+GO_INLINE void go_store_as(void *p, ptrdiff_t i, go_dtype t, go_f32x16 v, size_t n) {
+    if (t == GO_BF16)
+        go_store_bf16_n((uint16_t *)p + i, v, n);
+    else
+        go_store_n((float *)p + i, v, n);
+}
+
+#endif

@@ -1,0 +1,254 @@
+"""Run kernels on numpy arrays, natively or under qemu, with guards around every buffer.
+
+Use::
+
+    from harness import LEVEL_IDS, Case, require, run_kernel
+    from structs import F32, SoftmaxArgs
+
+    @pytest.mark.parametrize("where", LEVEL_IDS)        # "x86_64/avx2", "aarch64/sve2@256", ...
+    def test_softmax(where):
+        runner = require(where)                         # skips and names what is missing
+        dst = np.full((3, 40), np.nan, np.float32)
+        args = SoftmaxArgs(rows=3, cols=33, src_stride=33, src_dtype=F32, dst_stride=40)
+        out = run_kernel(runner, "go_softmax", args, {"src": x, "dst": dst}, writes=("dst",))
+        out["dst"]                                      # a new array, same shape and dtype
+
+``run_cases(runner, generic, [Case(...), ...])`` runs many cases in one process: much
+faster under qemu. A pointer is an array, or ``At(array, byte_offset)``; the same array
+object under two names is one buffer (in-place operation). Nested fields are written
+``"epilogue.bias"`` and ``"epilogue.residual[1]"``. An array must be contiguous; strides
+are what the arguments say. Buffers end at an unreadable page, as near as the alignment
+allows: 64 bytes for uint8 (packed operands), the item size for anything else, or
+``align={"name": bytes}``. Writing outside a buffer, or into one not listed in
+``writes``, raises AssertionError; so does a crash.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from ctypes import Structure, sizeof
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphopt.kernels import registry
+
+CACHE = Path(tempfile.gettempdir()) / "graphopt-kernel-tests"
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-fno-sanitize=undefined", "-fvisibility=hidden")
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A level, and for SVE the vector length in bits; ``defines`` are extra macros."""
+
+    level: registry.Level
+    vl: int = 128
+    defines: tuple[str, ...] = ()
+
+    @property
+    def native(self) -> bool:
+        """Whether this machine runs the code itself."""
+        return self.level.arch == platform.machine()
+
+
+@dataclass(frozen=True)
+class At:
+    """A pointer ``byte_offset`` bytes into an array."""
+
+    array: np.ndarray
+    byte_offset: int = 0
+
+
+@dataclass
+class Case:
+    """One call of a kernel."""
+
+    args: Structure
+    pointers: dict[str, np.ndarray | At]
+    writes: tuple[str, ...] = ("dst",)
+    threads: int = 1
+    align: dict[str, int] = field(default_factory=dict)
+
+
+def _ids() -> list[str]:
+    ids = []
+    for row in registry.LEVELS:
+        lengths = ("@128", "@256") if row.name == "sve2" else ("",)
+        ids += [f"{row.arch}/{row.name}{length}" for length in lengths]
+    return ids
+
+
+LEVEL_IDS = _ids()
+
+
+def require(where: str) -> Runner:
+    """Return the runner of a level id; skip the test, with the reason, if it cannot run."""
+    path, _, vl = where.partition("@")
+    runner = Runner(registry.level(*path.split("/")), int(vl or 128))
+    if runner.native:
+        missing = registry.missing_features(
+            runner.level, platform.machine(), registry.cpu_features()
+        )
+        if missing:
+            pytest.skip(f"{where} needs the CPU feature(s) {', '.join(missing)}")
+        if vl and runner.level.arch == "aarch64" and not shutil.which("qemu-aarch64"):
+            pytest.skip(f"{where} needs qemu-aarch64 to choose the vector length")
+    elif runner.level.arch != "aarch64":
+        pytest.skip(f"{where} runs only on {runner.level.arch}")
+    elif not shutil.which("qemu-aarch64"):
+        pytest.skip(f"{where} needs qemu-aarch64")
+    return runner
+
+
+def compile_command(level: registry.Level) -> list[str]:
+    """Compiler and flags of a level, without inputs or output."""
+    triple = "aarch64-linux-musl" if level.arch == "aarch64" else "x86_64-linux-gnu.2.17"
+    static = ["-static"] if level.arch == "aarch64" else []
+    return [
+        *(sys.executable, "-m", "ziglang", "cc", "-target", triple, f"-mcpu={level.zig_cpu}"),
+        *(*static, *registry.REQUIRED_FLAGS, *WARNINGS, *level.defines),
+        *("-I", str(registry.ROOT / "include"), "-I", str(registry.ROOT / "common")),
+    ]
+
+
+@functools.cache
+def _headers_digest() -> bytes:
+    digest = hashlib.sha256()
+    for path in sorted(registry.ROOT.glob("*/*.h")) + sorted(registry.ROOT.glob("harness/*.c")):
+        digest.update(path.read_bytes())
+    return digest.digest()
+
+
+@functools.cache
+def build_host(level: registry.Level, generic: str, defines: tuple[str, ...] = ()) -> Path:
+    """Build the test host of one kernel, once per content of its sources and flags."""
+    kernel = level.kernel(generic)
+    sources = [
+        registry.ROOT / kernel.source,
+        *(registry.ROOT / "harness" / name for name in ("host.c", "barrier.c")),
+    ]
+    command = compile_command(level)
+    command += [*defines, f"-DGO_HOST_KERNEL={kernel.symbol}", *map(str, sources), "-lpthread"]
+    key = hashlib.sha256(repr(command).encode() + _headers_digest() + sources[0].read_bytes())
+    host = CACHE / f"{kernel.symbol}-{level.arch}-{key.hexdigest()[:16]}"
+    if not host.exists():
+        CACHE.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            built = Path(folder) / "host"
+            done = subprocess.run([*command, "-o", str(built)], capture_output=True, text=True)
+            assert done.returncode == 0, f"{kernel.source} for {level.name}:\n{done.stderr}"
+            built.replace(host)
+    return host
+
+
+def _field_offset(struct: type[Structure], path: str) -> int:
+    offset, kind = 0, struct
+    for part in path.split("."):
+        name, _, index = part.partition("[")
+        offset += getattr(kind, name).offset
+        kind = dict(kind._fields_)[name]
+        if index:
+            offset += int(index.rstrip("]")) * sizeof(kind._type_)
+    return offset
+
+
+def _as_at(pointer: np.ndarray | At) -> At:
+    return pointer if isinstance(pointer, At) else At(pointer)
+
+
+def _buffers(case: Case) -> list[tuple[np.ndarray, int, bool]]:
+    """Distinct arrays of a case with alignment and whether the kernel may write them."""
+    found: dict[int, tuple[np.ndarray, int, bool]] = {}
+    for name, pointer in case.pointers.items():
+        array = _as_at(pointer).array
+        assert array.flags.c_contiguous, f"{name} must be contiguous"
+        align = case.align.get(name, 64 if array.dtype == np.uint8 else array.itemsize)
+        _, old_align, written = found.get(id(array), (array, 1, False))
+        found[id(array)] = (array, max(align, old_align), written or name in case.writes)
+    return list(found.values())
+
+
+def _u64(*numbers: int) -> bytes:
+    return np.array(numbers, "<u8").tobytes()
+
+
+def _request(case: Case) -> bytes:
+    buffers = _buffers(case)
+    index = {id(array): i for i, (array, _, _) in enumerate(buffers)}
+    parts = [_u64(case.threads, sizeof(case.args), len(buffers), len(case.pointers))]
+    for array, align, _ in buffers:
+        parts += [_u64(array.nbytes, align), array.tobytes()]
+    parts.append(bytes(case.args))
+    for name, pointer in case.pointers.items():
+        at = _as_at(pointer)
+        offset = _field_offset(type(case.args), name)
+        parts.append(_u64(offset, index[id(at.array)], at.byte_offset))
+    return b"".join(parts)
+
+
+def _read_case(data: memoryview, case: Case, label: str) -> tuple[dict[str, np.ndarray], int]:
+    """Check guards and read-only buffers; return what the buffers hold and the bytes used."""
+    buffers = _buffers(case)
+    names = {id(_as_at(p).array): name for name, p in case.pointers.items()}
+    total = 8 + sum(array.nbytes for array, _, _ in buffers)
+    assert len(data) >= total, f"{label}: the kernel crashed"
+    broken = int(np.frombuffer(data[:8], "<u8")[0])
+    if broken:
+        name = names[id(buffers[broken - 1][0])]
+        raise AssertionError(f"{label}: bytes around buffer {name!r} were written")
+    results, position = {}, 8
+    for array, _, written in buffers:
+        raw = data[position : position + array.nbytes]
+        position += array.nbytes
+        if not written:
+            assert raw == array.tobytes(), f"{label}: input {names[id(array)]!r} was written"
+        results[id(array)] = np.frombuffer(raw, array.dtype).reshape(array.shape).copy()
+    return {name: results[id(_as_at(p).array)] for name, p in case.pointers.items()}, total
+
+
+def run_cases(runner: Runner, generic: str, cases: list[Case]) -> list[dict[str, np.ndarray]]:
+    """Run the level's kernel behind ``generic`` on all cases in one process.
+
+    Returns for each case the contents of its buffers afterwards, by pointer name.
+    """
+    host = build_host(runner.level, generic, runner.defines)
+    with tempfile.TemporaryDirectory() as folder:
+        request, response = Path(folder) / "request", Path(folder) / "response"
+        request.write_bytes(_u64(len(cases)) + b"".join(map(_request, cases)))
+        command = [str(host), str(request), str(response)]
+        if not runner.native or runner.level.name == "sve2":
+            cpu = ",".join(
+                ["max", *(f"sve{n}={'on' if n <= runner.vl else 'off'}" for n in (128, 256, 512))]
+            )
+            command = ["qemu-aarch64", "-cpu", cpu, *command]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode != 2, done.stderr
+        data = memoryview(response.read_bytes())
+    results, position = [], 0
+    for i, case in enumerate(cases):
+        label = f"{generic} on {runner.level.arch}/{runner.level.name}@{runner.vl}, case {i}"
+        result, used = _read_case(data[position:], case, label)
+        results.append(result)
+        position += used
+    assert done.returncode == 0, f"{generic}: exit status {done.returncode} {done.stderr}"
+    return results
+
+
+def run_kernel(
+    runner: Runner,
+    generic: str,
+    args: Structure,
+    pointers: dict[str, np.ndarray | At],
+    writes: tuple[str, ...] = ("dst",),
+    threads: int = 1,
+) -> dict[str, np.ndarray]:
+    """Run one case; see run_cases."""
+    return run_cases(runner, generic, [Case(args, pointers, writes, threads)])[0]
