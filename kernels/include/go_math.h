@@ -26,14 +26,22 @@
 #define GO_FLT_MIN 0x1p-126f
 #define GO_TRIG_MAX 0x1p18f
 
-/* The elementwise builtins always become one instruction where the target has
- * it: unlike fmaf() and sqrtf() they never have to set errno. */
+/* Clang's elementwise builtins are one instruction where the target has it, also
+ * on systems whose fmaf() and sqrtf() set errno. */
 static inline float go_fmaf(float a, float b, float c) {
+#if defined(__clang__)
     return __builtin_elementwise_fma(a, b, c);
+#else
+    return __builtin_fmaf(a, b, c);
+#endif
 }
 
 static inline float go_sqrtf(float x) {
+#if defined(__clang__)
     return __builtin_elementwise_sqrt(x);
+#else
+    return __builtin_sqrtf(x);
+#endif
 }
 
 static inline uint32_t go_bits_of_float(float x) {

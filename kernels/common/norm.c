@@ -1,0 +1,88 @@
+/* go_norm: layer norm or RMS norm over the rows of a matrix.
+ *
+ * layer: mean = sum x / cols;  var = sum (x - mean)^2 / cols  (two passes)
+ * rms:   mean = 0;             var = sum x^2 / cols
+ * y = (x - mean) * (1 / sqrt(var + eps)), then * weight + bias as one fused
+ * multiply-add (a product or a sum where only one of them is given).
+ * Sums run over 16 lanes, folded in the order of go_sum. A NaN or an infinity
+ * makes the whole row NaN under layer norm, as in torch.
+ */
+#include "go_math.h"
+#include "go_vec_math.h"
+#include "rows.h"
+
+typedef struct {
+    float mean, scale;
+} row_stats;
+
+GO_INLINE float row_mean(const void *src, size_t cols, go_dtype t) {
+    go_f32x16 sum = go_zero();
+    size_t c = 0;
+    for (; c + GO_LANES <= cols; c += GO_LANES)
+        sum += go_load_as(src, (ptrdiff_t)c, t, GO_LANES);
+    if (c < cols) sum += go_load_as(src, (ptrdiff_t)c, t, cols - c);
+    return go_sum(sum) / (float)cols;
+}
+
+GO_INLINE row_stats row_statistics(const go_norm_args *a, const void *src, go_dtype t) {
+    size_t c = 0, cols = a->cols;
+    float mean = a->rms ? 0.0f : row_mean(src, cols, t);
+    go_f32x16 sum = go_zero();
+    for (; c + GO_LANES <= cols; c += GO_LANES) {
+        go_f32x16 d = go_load_as(src, (ptrdiff_t)c, t, GO_LANES) - go_splat(mean);
+        sum = go_fma(d, d, sum);
+    }
+    if (c < cols) {
+        go_f32x16 d = go_load_as(src, (ptrdiff_t)c, t, cols - c) - go_splat(mean);
+        d = go_keep_lanes(d, cols - c, 0.0f);
+        sum = go_fma(d, d, sum);
+    }
+    return (row_stats){mean, go_rsqrtf(go_sum(sum) / (float)cols + a->eps)};
+}
+
+GO_INLINE go_f32x16 normalized(const go_norm_args *a, const void *src, row_stats s, size_t c,
+                               size_t n, go_dtype t) {
+    go_f32x16 y = go_load_as(src, (ptrdiff_t)c, t, n);
+    y = (y - go_splat(s.mean)) * go_splat(s.scale);
+    if (a->weight && a->bias)
+        return go_fma(y, go_load_n(a->weight + c, n), go_load_n(a->bias + c, n));
+    if (a->weight) return y * go_load_n(a->weight + c, n);
+    if (a->bias) return y + go_load_n(a->bias + c, n);
+    return y;
+}
+
+GO_INLINE void norm_rows(const go_norm_args *a, size_t begin, size_t end, go_dtype from,
+                         go_dtype to) {
+    for (size_t r = begin; r < end; r++) {
+        const void *src = go_at(a->src, (ptrdiff_t)r * a->src_stride, from);
+        void *dst = go_at_mut(a->dst, (ptrdiff_t)r * a->dst_stride, to);
+        row_stats s = row_statistics(a, src, from);
+        size_t c = 0;
+        for (; c + GO_LANES <= a->cols; c += GO_LANES)
+            go_store_as(dst, (ptrdiff_t)c, to, normalized(a, src, s, c, GO_LANES, from), GO_LANES);
+        if (c < a->cols)
+            go_store_as(dst, (ptrdiff_t)c, to, normalized(a, src, s, c, a->cols - c, from),
+                        a->cols - c);
+    }
+}
+
+void GO_NAME(norm)(go_team *team, const go_norm_args *a);
+
+void GO_NAME(norm)(go_team *team, const go_norm_args *a) {
+    size_t step = go_task_rows(a->rows, a->cols, 1, team->size);
+    for (size_t task; (task = go_next(team)) * step < a->rows;) {
+        size_t begin = task * step;
+        size_t end = begin + step < a->rows ? begin + step : a->rows;
+        if (a->src_dtype == GO_BF16) {
+            if (a->dst_dtype == GO_BF16)
+                norm_rows(a, begin, end, GO_BF16, GO_BF16);
+            else
+                norm_rows(a, begin, end, GO_BF16, GO_F32);
+        } else {
+            if (a->dst_dtype == GO_BF16)
+                norm_rows(a, begin, end, GO_F32, GO_BF16);
+            else
+                norm_rows(a, begin, end, GO_F32, GO_F32);
+        }
+    }
+}

@@ -1,0 +1,39 @@
+"""What the kernels other than GEMM compute, in numpy float64.
+
+Inputs are f32 arrays, or bf16 ones widened to f32; results are float64, so a test
+states how far a kernel may be from the exact value. Names and argument meanings are
+those of include/go_kernel.h.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def norm(
+    x: NDArray[np.float32],
+    weight: NDArray[np.float32] | None,
+    bias: NDArray[np.float32] | None,
+    eps: float,
+    rms: bool,
+) -> Array:
+    """Layer norm, or RMS norm if ``rms``, over the last axis of ``x`` [rows, cols]."""
+    wide = x.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        centred = wide if rms else wide - wide.mean(-1, keepdims=True)
+        variance = (centred**2).mean(-1, keepdims=True)
+        y = centred / np.sqrt(variance + float(np.float32(eps)))
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
+def softmax(x: NDArray[np.float32], log: bool = False) -> Array:
+    """Softmax or log-softmax over the last axis; NaN for rows of -inf only."""
+    wide = x.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shifted = wide - wide.max(-1, keepdims=True)
+        total = np.exp(shifted).sum(-1, keepdims=True)
+        return shifted - np.log(total) if log else np.exp(shifted) / total
