@@ -6,9 +6,12 @@
  * multiply-add (a product or a sum where only one of them is given).
  * Sums run over 16 lanes, folded in the order of go_sum. A NaN or an infinity
  * makes the whole row NaN under layer norm, as in torch.
+ *
+ * With `packed`, y (as f32, before any rounding to bf16) is also quantized into
+ * qa8r panels: one pass for its range, one that computes y again and stores it.
  */
-#include "go_math.h"
 #include "go_vec_math.h"
+#include "quantize_row.h"
 #include "rows.h"
 
 typedef struct {
@@ -51,25 +54,53 @@ GO_INLINE go_f32x16 normalized(const go_norm_args *a, const void *src, row_stats
     return y;
 }
 
+/* Quantizes row r, and after the last row zeroes the rest of its panel. */
+GO_INLINE void pack_row(const go_norm_args *a, const void *src, row_stats s, size_t r,
+                        go_dtype from) {
+    int8_t *panel = (int8_t *)a->packed + r / GO_QA8_MR * go_qa8_panel_bytes(a->cols);
+    size_t row = r % GO_QA8_MR, full = a->cols / GO_LANES * GO_LANES, rest = a->cols - full;
+    go_f32x16 tail = go_zero();
+    if (rest) tail = go_keep_lanes(normalized(a, src, s, full, rest, from), rest, 0.0f);
+    go_range range = go_range_init();
+    for (size_t c = 0; c < full; c += GO_LANES)
+        go_range_add(&range, normalized(a, src, s, c, GO_LANES, from));
+    go_range_add(&range, tail);
+    go_quantizer z = go_quantizer_of_range(&range);
+    go_i32x16 sum = {0};
+    for (size_t c = 0; c < full; c += GO_LANES)
+        go_quantize_store(&z, panel, row, c, normalized(a, src, s, c, GO_LANES, from), GO_LANES,
+                          &sum);
+    if (rest) go_quantize_store(&z, panel, row, full, tail, rest, &sum);
+    go_qa8_finish_row(&z, panel, row, a->cols, sum);
+    if (r + 1 == a->rows) go_qa8_zero_rows(panel, row + 1, a->cols);
+}
+
+GO_INLINE void store_row(const go_norm_args *a, const void *src, void *dst, row_stats s,
+                         go_dtype from, go_dtype to) {
+    size_t c = 0;
+    for (; c + GO_LANES <= a->cols; c += GO_LANES)
+        go_store_as(dst, (ptrdiff_t)c, to, normalized(a, src, s, c, GO_LANES, from), GO_LANES);
+    if (c < a->cols)
+        go_store_as(dst, (ptrdiff_t)c, to, normalized(a, src, s, c, a->cols - c, from),
+                    a->cols - c);
+}
+
+/* The panels come first: dst may be src. */
 GO_INLINE void norm_rows(const go_norm_args *a, size_t begin, size_t end, go_dtype from,
                          go_dtype to) {
     for (size_t r = begin; r < end; r++) {
         const void *src = go_at(a->src, (ptrdiff_t)r * a->src_stride, from);
-        void *dst = go_at_mut(a->dst, (ptrdiff_t)r * a->dst_stride, to);
         row_stats s = row_statistics(a, src, from);
-        size_t c = 0;
-        for (; c + GO_LANES <= a->cols; c += GO_LANES)
-            go_store_as(dst, (ptrdiff_t)c, to, normalized(a, src, s, c, GO_LANES, from), GO_LANES);
-        if (c < a->cols)
-            go_store_as(dst, (ptrdiff_t)c, to, normalized(a, src, s, c, a->cols - c, from),
-                        a->cols - c);
+        if (a->packed) pack_row(a, src, s, r, from);
+        void *dst = go_at_mut(a->dst, (ptrdiff_t)r * a->dst_stride, to);
+        if (a->dst) store_row(a, src, dst, s, from, to);
     }
 }
 
 void GO_NAME(norm)(go_team *team, const go_norm_args *a);
 
 void GO_NAME(norm)(go_team *team, const go_norm_args *a) {
-    size_t step = go_task_rows(a->rows, a->cols, 1, team->size);
+    size_t step = go_task_rows(a->rows, a->cols, a->packed ? GO_QA8_MR : 1, team->size);
     for (size_t task; (task = go_next(team)) * step < a->rows;) {
         size_t begin = task * step;
         size_t end = begin + step < a->rows ? begin + step : a->rows;

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 from across import run_everywhere
-from harness import LEVEL_IDS, Case, require
+from harness import LEVEL_IDS, Case, require, run_cases
 from structs import BF16, F32, NormArgs
 
-from graphopt.kernels.reference import bf16_from_f32, f32_from_bf16
+from graphopt.kernels import registry
+from graphopt.kernels.packing import pack_lhs_qa8r
+from graphopt.kernels.reference import bf16_from_f32, f32_from_bf16, quantize_rows
 from graphopt.kernels.reference_ops import norm
 
 SHAPES = [(0, 4), (1, 1), (3, 7), (5, 16), (2, 17), (13, 31), (7, 127), (150, 512)]
@@ -101,3 +103,32 @@ def test_variance_survives_a_large_mean(where):
     (out,) = run_everywhere(require(where), "go_norm", [case], "norm mean")
     expected = norm(values, weight, bias, EPS, False)
     assert np.all(np.abs(out["dst"][:, :333] - expected) < 5e-3)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("where", LEVEL_IDS)
+def test_packed_rows_are_the_quantized_result(where, threads):
+    """The panels equal those of the pack kernel for the f32 result, byte for byte."""
+    runner = require(where)
+    layout = registry.layout(runner.level.arch, "qa8")
+    rng = np.random.default_rng(6)
+    cases = []
+    for rows, cols in [(1, 1), (3, 16), (8, 31), (13, 33), (150, 512)]:
+        x = rng.normal(0.5, 3, (rows, cols))
+        if rows == 13:
+            x[5, 7], x[6] = np.nan, 0
+        for affine in ("wb", ""):
+            case, _ = make_case(x, affine=affine)
+            case.args.dst_dtype, case.threads = F32, threads
+            size = registry.packed_lhs_bytes(layout, rows, cols)
+            case.pointers["packed"] = np.full(size, 0x5A, np.uint8)
+            case.writes = ("dst", "packed")
+            cases.append(case)
+    results = run_cases(runner, "go_norm", cases)
+    for case, out in zip(cases, results, strict=True):
+        expected = pack_lhs_qa8r(layout, quantize_rows(out["dst"][:, : case.args.cols]))
+        assert np.array_equal(out["packed"], expected)
+        del case.pointers["dst"]
+        case.writes = ("packed",)
+    for with_dst, alone in zip(results, run_cases(runner, "go_norm", cases), strict=True):
+        assert np.array_equal(alone["packed"], with_dst["packed"])

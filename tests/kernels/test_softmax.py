@@ -96,7 +96,7 @@ def test_hidden_tail_changes_no_bit(where, hidden):
 
 @pytest.mark.parametrize("where", LEVEL_IDS[:3])
 def test_in_place(where):
-    case, x = make_case(np.random.default_rng(3).normal(0, 2, (9, 37)), pad=2)
+    case, _ = make_case(np.random.default_rng(3).normal(0, 2, (9, 37)), pad=2)
     apart = run_kernel(require(where), "go_softmax", case.args, case.pointers)["dst"]
     buffer = case.pointers["src"]
     together = run_kernel(require(where), "go_softmax", case.args, {"src": buffer, "dst": buffer})[
