@@ -1,0 +1,34 @@
+/* go_math.h over arrays, as a kernel that the test host can run. */
+#include "go_math.h"
+#include "go_team.h"
+
+typedef struct {
+    size_t n; /* a multiple of 16 */
+    int function;
+    const float *src;
+    float *dst;
+} math_probe_args;
+
+#define EACH_16(name)                                                \
+    for (size_t i = 0; i < a->n; i += 16)                            \
+        for (size_t j = 0; j < 16; j++) a->dst[i + j] = name(a->src[i + j]); \
+    break
+
+void math_probe(go_team *team, const math_probe_args *a);
+
+void math_probe(go_team *team, const math_probe_args *a) {
+    if (go_next(team) != 0) return;
+    switch (a->function) {
+        case 0: EACH_16(go_expf);
+        case 1: EACH_16(go_logf);
+        case 2: EACH_16(go_erff);
+        case 3: EACH_16(go_tanhf);
+        case 4: EACH_16(go_sigmoidf);
+        case 5: EACH_16(go_siluf);
+        case 6: EACH_16(go_gelu_erff);
+        case 7: EACH_16(go_gelu_tanhf);
+        case 8: EACH_16(go_sinf);
+        case 9: EACH_16(go_cosf);
+        case 10: EACH_16(go_rsqrtf);
+    }
+}

@@ -1,0 +1,171 @@
+"""The elementary functions of go_math.h: errors in ulp, special values, equal bits."""
+
+import dataclasses
+import functools
+import math
+import platform
+from ctypes import Structure, c_int, c_size_t, c_void_p
+from pathlib import Path
+
+import numpy as np
+import pytest
+from across import bits
+from harness import LEVEL_IDS, run_kernel
+from harness import require as require_level
+
+from graphopt.kernels import reference_ops, registry
+
+FUNCTIONS = (
+    *("exp", "log", "erf", "tanh", "sigmoid", "silu"),
+    *("gelu_erf", "gelu_tanh", "sin", "cos", "rsqrt"),
+)
+TINY = 2.0**-126
+NAN, INF = math.nan, math.inf
+POINTS = 1 << 16
+
+
+class ProbeArgs(Structure):
+    """math_probe_args of math_probe.c."""
+
+    _fields_ = (("n", c_size_t), ("function", c_int), ("src", c_void_p), ("dst", c_void_p))
+
+
+def require(where):
+    """A runner whose only kernel is the probe."""
+    runner = require_level(where)
+    source = str(Path(__file__).with_name("math_probe.c"))
+    probe = registry.Kernel("math_probe", "math_probe", source)
+    return dataclasses.replace(runner, level=dataclasses.replace(runner.level, kernels=(probe,)))
+
+
+def evaluate(where, name, x):
+    """``name`` of f32 values [n] on one level."""
+    padded = np.zeros((x.size + 15) // 16 * 16, np.float32)
+    padded[: x.size] = x
+    args = ProbeArgs(n=padded.size, function=FUNCTIONS.index(name))
+    pointers = {"src": padded, "dst": np.zeros_like(padded)}
+    return run_kernel(require(where), "math_probe", args, pointers)["dst"][: x.size]
+
+
+def floats_between(lo, hi, count=POINTS):
+    """f32 values spread evenly over the bit patterns from ``lo`` to ``hi`` (both > 0)."""
+    first, last = (int(np.float32(v).view(np.uint32)) for v in (lo, hi))
+    return np.linspace(first, last, count).astype(np.uint32).view(np.float32)
+
+
+def both_signs(lo, hi):
+    values = floats_between(lo, hi, POINTS // 2)
+    return np.concatenate([values, -values])
+
+
+def around_multiples_of_half_pi(top):
+    """f32 values next to n pi / 2, where sine or cosine nearly vanishes."""
+    n = np.unique(np.geomspace(1, top / (math.pi / 2) - 1, 5000).astype(int))
+    x = (n * (math.pi / 2)).astype(np.float32)
+    return np.concatenate([x, np.nextafter(x, np.float32(0)), -x])
+
+
+@functools.cache
+def arguments(name):
+    """Where the error of ``name`` is measured."""
+    near_one = floats_between(0.5, 2, POINTS // 2)
+    angles = np.concatenate(
+        [
+            both_signs(1e-6, 2.0**18),
+            np.random.default_rng(0).uniform(-(2.0**18), 2.0**18, POINTS).astype(np.float32),
+            around_multiples_of_half_pi(2.0**18),
+        ]
+    )
+    return {
+        "exp": np.concatenate([floats_between(1e-6, 88.722), -floats_between(1e-6, 87.336)]),
+        "log": np.concatenate([floats_between(TINY, 3.4e38), near_one]),
+        "rsqrt": floats_between(TINY, 3.4e38),
+        "sin": angles,
+        "cos": angles,
+        "sigmoid": both_signs(1e-6, 87.33),
+        "silu": both_signs(1e-6, 88.72),
+    }.get(name, both_signs(1e-6, 12))
+
+
+def ulps(got, exact):
+    """Distance in units of the last f32 place of the exact value."""
+    unit = np.exp2(np.floor(np.log2(np.maximum(np.abs(exact), TINY))) - 23)
+    return np.abs(got.astype(np.float64) - exact) / unit
+
+
+MAX_ULP = {
+    "exp": 0.9,
+    "log": 0.9,
+    "erf": 1.0,
+    "tanh": 1.5,
+    "sigmoid": 2.4,
+    "silu": 2.3,
+    "sin": 1.5,
+    "cos": 1.5,
+    "rsqrt": 1.5,
+}
+
+
+@pytest.mark.parametrize("name", MAX_ULP)
+def test_error_in_ulp(name):
+    """The bounds that go_math.h states. Sine and cosine against long double: float64's own
+    reduction is exact enough, but the test is about its last digits."""
+    x = arguments(name)
+    got = evaluate(f"{platform.machine()}/scalar", name, x)
+    wide = x.astype(np.longdouble if name in ("sin", "cos") else np.float64)
+    exact = reference_ops.FUNCTIONS[name](wide).astype(np.float64)
+    assert ulps(got, exact).max() <= MAX_ULP[name]
+
+
+@pytest.mark.parametrize("name", ["gelu_erf", "gelu_tanh"])
+def test_gelu_error(name):
+    x = arguments(name)
+    got = evaluate(f"{platform.machine()}/scalar", name, x)
+    exact = reference_ops.FUNCTIONS[name](x.astype(np.float64))
+    assert np.all(np.abs(got - exact) <= 2.0**-23 * np.abs(x))
+
+
+@pytest.mark.parametrize("where", LEVEL_IDS)
+def test_same_bits_on_every_level(where):
+    """Also checks that vector code and the scalar level agree."""
+    for name in FUNCTIONS:
+        x = np.concatenate([arguments(name)[::37], SPECIAL])
+        expected = evaluate(f"{platform.machine()}/scalar", name, x)
+        assert np.array_equal(bits(evaluate(where, name, x)), bits(expected)), name
+
+
+SPECIAL = np.array(
+    [NAN, INF, -INF, 0.0, -0.0, TINY, -TINY, 88.72283, 88.7229, -87.3365, -87.337, 1e30, -1e30],
+    np.float32,
+)
+
+#: name -> argument -> result, for arguments at the edge of the definition.
+EDGES = {
+    "exp": {INF: INF, -INF: 0, 0.0: 1, 88.7229: INF, -87.337: 0, -1e30: 0, 1e30: INF},
+    "log": {INF: INF, -INF: NAN, 0.0: -INF, -1.0: NAN, 1.0: 0, TINY / 2: -INF},
+    "erf": {INF: 1, -INF: -1, 0.0: 0, 4.0: 1, -1e30: -1},
+    "tanh": {INF: 1, -INF: -1, 0.0: 0, 20.0: 1, -1e30: -1},
+    "sigmoid": {INF: 1, -INF: 0, 0.0: 0.5, -87.337: 0, -1e30: 0},
+    "silu": {INF: INF, -INF: NAN, 0.0: 0, -88.8: 0},
+    "gelu_erf": {INF: INF, -INF: NAN, 0.0: 0, -1e30: 0, 1e30: 1e30},
+    "gelu_tanh": {INF: INF, -INF: NAN, 0.0: 0, -1e30: 0, 1e30: 1e30},
+    "sin": {INF: NAN, -INF: NAN, 0.0: 0, 2.7e5: NAN},
+    "cos": {INF: NAN, -INF: NAN, 0.0: 1, 2.7e5: NAN},
+    "rsqrt": {INF: 0, 0.0: INF, -1.0: NAN, 1.0: 1, 4.0: 0.5},
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_edges(name):
+    edges = {NAN: NAN} | EDGES[name]
+    x = np.array(list(edges), np.float32)
+    got = evaluate(f"{platform.machine()}/scalar", name, x)
+    assert np.array_equal(got, np.array(list(edges.values()), np.float32), equal_nan=True)
+
+
+def test_exp_flushes_exactly_below_the_smallest_normal():
+    """No denormal leaves exp or sigmoid, so flush-to-zero mode cannot change their bits."""
+    x = -floats_between(87.3, 87.4)
+    for name in ("exp", "sigmoid"):
+        got = evaluate(f"{platform.machine()}/scalar", name, x)
+        assert np.all((got == 0) | (got >= TINY)) and (got == 0).any() and (got > 0).any()
