@@ -24,6 +24,17 @@
 
 #define GO_INLINE static inline __attribute__((always_inline, unused))
 
+/* Before a loop with a constant trip count whose body must become straight code. */
+#if defined(__clang__)
+#define GO_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define GO_UNROLL _Pragma("GCC unroll 64")
+#endif
+
+/* Makes the compiler forget how the pointer was computed, so that it keeps it in
+ * a register instead of deriving it from another one in the loop. */
+#define GO_OPAQUE(p) __asm__("" : "+r"(p))
+
 /* Values and, with aligned and may_alias relaxed, the same in memory. */
 typedef float go_f32x16 __attribute__((vector_size(64)));
 typedef int32_t go_i32x16 __attribute__((vector_size(64)));

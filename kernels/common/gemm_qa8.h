@@ -1,0 +1,120 @@
+/* int8 GEMM, qa8r x qs8c: what all ISA levels share.
+ *
+ *   isum = sum_k qa * qw + (-zp) * column_sum               exact int32
+ *   y    = fma((float)isum, row_scale * column_scale, bias or 0)
+ *
+ * then the epilogue. A level supplies the integer tile. On x86 the right operand
+ * is stored as q + 128; a tile that multiplies the stored values (rhs_bias 128)
+ * holds 128 * row_sum too much, which is taken off here. Layouts: kernels/packing.py.
+ */
+#ifndef GO_GEMM_QA8_H
+#define GO_GEMM_QA8_H
+
+#include "gemm_driver.h"
+#include "go_epilogue.h"
+#include "quantize_row.h"
+
+#if defined(__aarch64__)
+enum { GO_QS8_NR = 8 };
+#else
+enum { GO_QS8_NR = 16 };
+#endif
+
+/* Operands of one tile: `rows` rows and `panels` panels of columns. */
+typedef struct {
+    const int8_t *lhs; /* first row; with MR > 1 the panel that starts with it */
+    size_t lhs_stride; /* bytes from row to row (MR = 1) */
+    const uint8_t *rhs;
+    size_t rhs_stride; /* bytes from panel to panel */
+    size_t rows, panels, depth;
+} go_qa8_tile;
+
+/* sums[r * ld + c] = sum over the depth of stored lhs * stored rhs. */
+typedef void go_qa8_integer_tile(const go_qa8_tile *t, int32_t *sums, size_t ld);
+
+typedef struct {
+    int32_t neg_zp, sum;
+    float scale;
+} go_qa8_row;
+
+GO_INLINE go_qa8_row go_qa8_row_tail(const int8_t *lhs, size_t row, size_t depth) {
+    const int8_t *p = lhs + row / GO_QA8_MR * GO_QA8_MR * (depth + 16) + GO_QA8_MR * depth +
+                      row % GO_QA8_MR * 4;
+    go_qa8_row tail;
+    memcpy(&tail.neg_zp, p, 4);
+    memcpy(&tail.sum, p + 4 * GO_QA8_MR, 4);
+    memcpy(&tail.scale, p + 8 * GO_QA8_MR, 4);
+    return tail;
+}
+
+/* Sums and scales of 16 columns from the tails of one or two panels. */
+GO_INLINE void go_qs8_columns(const uint8_t *rhs, size_t depth, size_t panels, go_u32x16 *sums,
+                              go_f32x16 *scales) {
+    int32_t s[GO_LANES] = {0};
+    float f[GO_LANES] = {0};
+    for (size_t i = 0; i < panels && i < GO_LANES / GO_QS8_NR; i++) {
+        const uint8_t *tail = rhs + i * GO_QS8_NR * (depth + 8) + GO_QS8_NR * depth;
+        memcpy(s + i * GO_QS8_NR, tail, GO_QS8_NR * 4);
+        memcpy(f + i * GO_QS8_NR, tail + GO_QS8_NR * 4, GO_QS8_NR * 4);
+    }
+    *sums = (go_u32x16)go_load_i32(s);
+    *scales = go_load(f);
+}
+
+/* From integer sums to stored results: 16 columns at a time. */
+GO_INLINE void go_qa8_finish(const go_gemm_args *args, const go_qa8_tile *t, size_t row,
+                             size_t col, size_t cols, uint32_t rhs_bias, const int32_t *sums,
+                             size_t ld) {
+    const go_epilogue *e = &args->epilogue;
+    enum { PANELS = GO_LANES / GO_QS8_NR };
+    for (size_t c = 0; c < cols; c += GO_LANES) {
+        size_t n = go_min_size(cols - c, GO_LANES), panel = c / GO_QS8_NR;
+        go_u32x16 column_sums;
+        go_f32x16 column_scales;
+        go_qs8_columns(t->rhs + panel * t->rhs_stride, t->depth,
+                       go_min_size(PANELS, t->panels - panel), &column_sums, &column_scales);
+        go_f32x16 bias = e->bias ? go_load_n(e->bias + col + c, n) : go_zero();
+        for (size_t r = 0; r < t->rows; r++) {
+            go_qa8_row q = go_qa8_row_tail(args->lhs, row + r, t->depth);
+            /* Unsigned: partial results may wrap, the final one fits. */
+            go_u32x16 isum = (go_u32x16)go_load_i32(sums + r * ld + c);
+            isum += column_sums * (uint32_t)q.neg_zp - rhs_bias * (uint32_t)q.sum;
+            go_f32x16 v = go_fma(go_to_f32((go_i32x16)isum), column_scales * q.scale, bias);
+            go_epilogue_store(e, args->dst, args->dst_stride, args->dst_dtype, row + r, col + c,
+                              v, n);
+        }
+    }
+}
+
+/* The operands of the tile at (row, col). */
+GO_INLINE go_qa8_tile go_qa8_tile_at(const go_gemm_args *args, size_t row, size_t rows,
+                                     size_t col, size_t cols) {
+    size_t depth = go_qa8_depth(args->k);
+    size_t rhs_stride = GO_QS8_NR * (depth + 8);
+    return (go_qa8_tile){
+        .lhs = (const int8_t *)args->lhs + row / GO_QA8_MR * GO_QA8_MR * (depth + 16),
+        .lhs_stride = depth + 16,
+        .rhs = (const uint8_t *)args->rhs + col / GO_QS8_NR * rhs_stride,
+        .rhs_stride = rhs_stride,
+        .rows = rows,
+        .panels = go_ceil_div(cols, GO_QS8_NR),
+        .depth = depth,
+    };
+}
+
+/* Defines the kernel `symbol` from its integer tile, whose right values are
+ * q + rhs_bias. */
+#define GO_GEMM_QA8(symbol, tile_m, tile_n, integer_tile, rhs_bias)                           \
+    static void finished_tile(const go_gemm_args *args, size_t row, size_t rows, size_t col,   \
+                              size_t cols) {                                                   \
+        go_qa8_tile t = go_qa8_tile_at(args, row, rows, col, cols);                            \
+        int32_t sums[(tile_m) * (tile_n)];                                                     \
+        integer_tile(&t, sums, tile_n);                                                        \
+        go_qa8_finish(args, &t, row, col, cols, rhs_bias, sums, tile_n);                       \
+    }                                                                                          \
+    void symbol(go_team *team, const go_gemm_args *args);                                      \
+    void symbol(go_team *team, const go_gemm_args *args) {                                     \
+        go_gemm_drive(team, args, tile_m, tile_n, go_qa8_depth(args->k) + 16, finished_tile);  \
+    }
+
+#endif

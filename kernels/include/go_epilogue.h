@@ -1,0 +1,72 @@
+/* What happens to a finished f32 result before it is stored: go_epilogue of
+ * go_kernel.h on 16 columns of one row at a time. */
+#ifndef GO_EPILOGUE_H
+#define GO_EPILOGUE_H
+
+#include "go_math.h"
+#include "go_vec.h"
+
+/* go_math.h is scalar and free of branches: called on 16 lanes in a loop, the
+ * compiler turns it into vector code. */
+#define GO_EACH_LANE(v, function)                                    \
+    do {                                                             \
+        float lanes_[GO_LANES];                                      \
+        go_store(lanes_, v);                                         \
+        for (int i_ = 0; i_ < GO_LANES; i_++) lanes_[i_] = function(lanes_[i_]); \
+        v = go_load(lanes_);                                         \
+    } while (0)
+
+/* Not inlined: the fast paths stay small, and a call costs little next to 16 lanes
+ * of a transcendental function. */
+static __attribute__((noinline, unused)) void go_activate_lanes(go_f32x16 *v, go_activation act) {
+    go_f32x16 x = *v;
+    switch (act) {
+    case GO_ACT_GELU_ERF: GO_EACH_LANE(x, go_gelu_erff); break;
+    case GO_ACT_GELU_TANH: GO_EACH_LANE(x, go_gelu_tanhf); break;
+    case GO_ACT_SILU: GO_EACH_LANE(x, go_siluf); break;
+    case GO_ACT_SIGMOID: GO_EACH_LANE(x, go_sigmoidf); break;
+    case GO_ACT_TANH: GO_EACH_LANE(x, go_tanhf); break;
+    default: break;
+    }
+    *v = x;
+}
+
+/* relu keeps NaN, as torch does. */
+GO_INLINE go_f32x16 go_activate(go_f32x16 v, go_activation act) {
+    if (act == GO_ACT_NONE) return v;
+    if (act == GO_ACT_RELU) return go_select(v < go_zero(), go_zero(), v);
+    go_activate_lanes(&v, act);
+    return v;
+}
+
+/* Everything behind the bias: activation, residuals, conversion, store of
+ * columns col .. col + n - 1 (n <= 16) of row `row`. */
+GO_INLINE void go_epilogue_store(const go_epilogue *e, void *dst, ptrdiff_t dst_stride,
+                                 go_dtype dst_dtype, size_t row, size_t col, go_f32x16 v,
+                                 size_t n) {
+    v = go_activate(v, e->activation);
+    for (int i = 0; i < 2; i++) {
+        if (!e->residual[i]) continue;
+        ptrdiff_t at = (ptrdiff_t)row * e->residual_stride[i] + (ptrdiff_t)col;
+        v += go_load_as(e->residual[i], at, e->residual_dtype[i], n);
+    }
+    go_store_as(dst, (ptrdiff_t)row * dst_stride + (ptrdiff_t)col, dst_dtype, v, n);
+}
+
+/* rows x cols finished sums, tile[r * ld + c], go to row `row`, column `col` of
+ * the destination. */
+GO_INLINE void go_epilogue_tile(const go_epilogue *e, void *dst, ptrdiff_t dst_stride,
+                                go_dtype dst_dtype, size_t row, size_t rows, size_t col,
+                                size_t cols, const float *tile, size_t ld) {
+    for (size_t c = 0; c < cols; c += GO_LANES) {
+        size_t n = cols - c < GO_LANES ? cols - c : GO_LANES;
+        go_f32x16 bias = e->bias ? go_load_n(e->bias + col + c, n) : go_zero();
+        for (size_t r = 0; r < rows; r++) {
+            go_f32x16 v = go_load(tile + r * ld + c);
+            if (e->bias) v += bias;
+            go_epilogue_store(e, dst, dst_stride, dst_dtype, row + r, col + c, v, n);
+        }
+    }
+}
+
+#endif
