@@ -69,6 +69,16 @@ class EmptyInputError(InputError):
         )
 
 
+class InputFileError(InputError):
+    """A file of input arrays that cannot be read."""
+
+    def __init__(self, path: object, reason: str) -> None:
+        super().__init__(
+            f"cannot read arrays from {path}: {reason}; give an .npy file, or an .npz file as "
+            "graphopt optimize --save-inputs writes it"
+        )
+
+
 class TrainingModeError(GraphoptError, ValueError):
     """A model in training mode, whose dropout and batch norm would be frozen wrongly."""
 
@@ -93,6 +103,16 @@ class UnknownPrecisionError(GraphoptError, ValueError):
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         super().__init__(f"unknown precision {name!r}; choose one of {', '.join(known)}")
+
+
+class UnknownModelError(GraphoptError, ValueError):
+    """A model name at the command line that is neither known nor ``module:function``."""
+
+    def __init__(self, name: str, known: Iterable[str], reason: str) -> None:
+        super().__init__(
+            f"no model {name!r}: {reason}; give one of {', '.join(known)}, or module:function, "
+            "where the function returns (model, example_inputs)"
+        )
 
 
 class MissingDependencyError(GraphoptError, ImportError):

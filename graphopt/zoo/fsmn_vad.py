@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphopt.errors import GraphoptError
 from graphopt.zoo.dependencies import keep_process_settings, package_folder, require
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 Segment = tuple[int, int]  # start and end, milliseconds
-ExportedEncoder = Callable[..., tuple["Tensor", Sequence["Tensor"]]]
+Encoder = Callable[["Tensor", dict[str, "Tensor"]], "Tensor"]
 
 
 def model_folder() -> Path:
@@ -65,31 +63,33 @@ def vad_segments(auto_model: Any, wav: Path | str) -> list[Segment]:
     return [(int(start), int(end)) for start, end in result[0]["value"]]
 
 
-def export_encoder(auto_model: Any) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """The encoder in FunASR's export form, and example inputs for it.
+def encoder_inputs(auto_model: Any, feats: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Inputs of the encoder for features at the beginning of a recording.
 
     Args:
-        auto_model: What :func:`load_vad` returns; it stays as it is (the weights are copied).
+        auto_model: What :func:`load_vad` returns.
+        feats: f32[B, T, 400].
 
     Returns:
-        ``encoder(feats f32[B, T, 400], *caches) -> (scores f32[B, T, 248], caches)`` with four
-        caches f32[B, 128, 19, 1], the last 19 frames each memory block has seen; and inputs for 100
-        frames (1 s) behind empty caches.
+        ``(feats, cache)`` with the cache of :func:`empty_cache`. FunASR starts from an empty dict,
+        which means the same, but a module is captured for arguments of one structure.
     """
-    torch = require("torch", "exporting FSMN-VAD's encoder")
-    fsmn = require("funasr.models.fsmn_vad_streaming.encoder", "exporting FSMN-VAD's encoder")
-    encoder = fsmn.FSMNExport(copy.deepcopy(auto_model.model.encoder))
-    generator = torch.Generator().manual_seed(0)
-    feats = torch.randn(1, 100, auto_model.model.encoder.input_dim, generator=generator)
-    caches = empty_caches(auto_model.model.encoder, batch=1)
-    return encoder.eval().requires_grad_(False), (feats, *caches)
+    return feats, empty_cache(auto_model.model.encoder, feats.shape[0])
 
 
-def empty_caches(encoder: Any, batch: int) -> list[Tensor]:
-    """Caches of zeros, f32[batch, proj_dim, (lorder - 1) * lstride, 1], one a memory block."""
+def empty_cache(encoder: Any, batch: int) -> dict[str, Tensor]:
+    """Caches of zeros for the memory blocks of an FSMN encoder: the frames before the first.
+
+    Returns:
+        f32[batch, proj_dim, (lorder - 1) * lstride, 1] for each memory block, by FunASR's names.
+    """
     torch = require("torch", "FSMN-VAD's caches")
-    blocks = [layer.fsmn_block for layer in encoder.fsmn]
-    return [torch.zeros(batch, b.dim, (b.lorder - 1) * b.lstride, 1) for b in blocks]
+    cache = {}
+    for layer in encoder.fsmn:
+        block = layer.fsmn_block
+        past = (block.lorder - 1) * block.lstride
+        cache[f"cache_layer_{layer.stack_layer}"] = torch.zeros(batch, block.dim, past, 1)
+    return cache
 
 
 def recorded_features(auto_model: Any, wav: Path | str) -> Tensor:
@@ -107,46 +107,34 @@ def recorded_features(auto_model: Any, wav: Path | str) -> Tensor:
 
 
 @contextlib.contextmanager
-def replace_encoder(auto_model: Any, encoder: ExportedEncoder) -> Iterator[Any]:
+def replace_encoder(auto_model: Any, encoder: Encoder) -> Iterator[Any]:
     """Let ``auto_model`` run on another encoder while the block lasts.
 
     Args:
         auto_model: What :func:`load_vad` returns.
-        encoder: A callable with the signature of the module that :func:`export_encoder` returns,
-            such as that module optimized.
+        encoder: Called as ``encoder(feats f32[B, T, 400], cache)`` with a dict that has all caches
+            (see :func:`empty_cache`); returns scores f32[B, T, 248] and updates the dict in
+            place, as FSMN-VAD's own encoder and its optimized form do.
 
     Yields:
         ``auto_model``, whose own encoder comes back afterwards.
     """
-    original = auto_model.model.encoder
-    auto_model.model.encoder = _cached_encoder(original, encoder)
-    try:
-        yield auto_model
-    finally:
-        auto_model.model.encoder = original
-
-
-def _cached_encoder(original: Any, encoder: ExportedEncoder) -> nn.Module:
-    """A module that FunASR calls as ``encoder(feats, cache=dict)`` and that updates the dict."""
     nn = require("torch.nn", "running FSMN-VAD")
-    names = [f"cache_layer_{layer.stack_layer}" for layer in original.fsmn]
+    original = auto_model.model.encoder
 
-    class CachedEncoder(nn.Module):  # type: ignore[misc, name-defined]
+    class Replacement(nn.Module):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             super().__init__()
             self.original = original  # FunASR asks the first parameter for its device
 
         def forward(self, feats: Tensor, cache: dict[str, Tensor] | None = None) -> Tensor:
             state = {} if cache is None else cache
-            if not all(name in state for name in names):
-                state.update(zip(names, empty_caches(original, feats.shape[0]), strict=True))
-            scores, caches = encoder(feats, *(state[name] for name in names))
-            if len(caches) != len(names):
-                raise GraphoptError(
-                    f"the replaced encoder returned {len(caches)} caches, FSMN-VAD has "
-                    f"{len(names)}; give a module in the form that export_encoder returns"
-                )
-            state.update(zip(names, caches, strict=True))
-            return scores
+            if not state:
+                state.update(empty_cache(original, feats.shape[0]))
+            return encoder(feats, state)
 
-    return CachedEncoder()
+    auto_model.model.encoder = Replacement()
+    try:
+        yield auto_model
+    finally:
+        auto_model.model.encoder = original

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from graphopt.zoo.dependencies import keep_process_settings, require
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 FEATURES = 560
@@ -34,8 +33,8 @@ def paraformer_large(
     """Build encoder and decoder in eval mode; equal arguments give equal weights.
 
     The weights are normal, scaled so that the residual stream grows from about 1.3 to about 3
-    through any number of blocks: branch outputs shrink with ``sqrt(2 / blocks)``. Layer-norm weights
-    are spread around 1, and four channels of each are five times larger, since trained
+    through any number of blocks: branch outputs shrink with ``sqrt(2 / blocks)``. Weights of layer
+    norms are spread around 1, and four channels of each are five times larger, since trained
     transformers have such outlier channels and they are what makes int8 activations hard.
 
     Args:

@@ -1,0 +1,66 @@
+"""Arguments of a call as one .npz file: nested containers become slash-separated names.
+
+``(x, {"state": s})`` is stored as ``0`` and ``1/state``. Works without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphopt.errors import InputFileError
+
+Array = np.ndarray[Any, Any]
+
+
+def write_arrays(path: Path, values: Sequence[Any]) -> None:
+    """Write arrays or tensors, in nested tuples, lists and dicts, to an .npz file."""
+    np.savez(path, **flatten(values))  # type: ignore[arg-type]  # numpy's stub forgets **kwds
+
+
+def read_arguments(path: Path) -> tuple[Any, ...]:
+    """Read what :func:`write_arrays` wrote, or one array of an .npy file.
+
+    Raises:
+        InputFileError: If the file is missing or is no .npz or .npy file of plain arrays.
+    """
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return (loaded,)
+        with loaded:
+            flat = {name: loaded[name] for name in loaded.files}
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise InputFileError(path, str(error)) from error
+    nested = unflatten(flat)
+    return nested if isinstance(nested, tuple) else (nested,)
+
+
+def flatten(values: Any, prefix: str = "") -> dict[str, Array]:
+    """Arrays by path; tensors are detached and converted."""
+    if isinstance(values, Mapping):
+        items = [(str(key), value) for key, value in values.items()]
+    elif isinstance(values, (tuple, list)):
+        items = [(str(index), value) for index, value in enumerate(values)]
+    else:
+        array = values.detach().numpy() if hasattr(values, "detach") else np.asarray(values)
+        return {prefix: array}
+    flat: dict[str, Array] = {}
+    for key, value in items:
+        flat.update(flatten(value, f"{prefix}/{key}" if prefix else key))
+    return flat
+
+
+def unflatten(flat: Mapping[str, Array]) -> Any:
+    """Nested tuples (names 0, 1, ...) and dicts (other names) from arrays by path."""
+    groups: dict[str, dict[str, Array]] = {}
+    for name, array in flat.items():
+        head, _, rest = name.partition("/")
+        groups.setdefault(head, {})[rest] = array
+    built = {head: group[""] if "" in group else unflatten(group) for head, group in groups.items()}
+    if set(built) == {str(index) for index in range(len(built))}:
+        return tuple(built[str(index)] for index in range(len(built)))
+    return built

@@ -1,0 +1,218 @@
+"""The command ``graphopt``: demo, optimize, run, targets, bench."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from graphopt.errors import GraphoptError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Compile PyTorch models to C that uses the matrix instructions of Arm and x86 CPUs.",
+)
+bench_app = typer.Typer(no_args_is_help=True, help="Measure graphopt against other engines.")
+app.add_typer(bench_app, name="bench")
+
+
+class Precision(StrEnum):
+    """Precisions of ``graphopt.optimize``."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    int8 = "int8"
+    int8_bf16 = "int8+bf16"
+
+
+PrecisionOption = Annotated[Precision, typer.Option(help="What to compute in.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="Threads; by default all CPUs this process may use.")
+]
+
+
+def main() -> None:
+    """Entry point: a typed error ends as one line on stderr and exit code 1."""
+    try:
+        app()
+    except GraphoptError as error:
+        Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(str(error))}")
+        sys.exit(1)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for packages and dumps.")] = Path("demo-out"),
+    precision: PrecisionOption = Precision.auto,
+    threads: ThreadsOption = None,
+    small: Annotated[
+        bool, typer.Option("--small", help="Paraformer with 4 + 2 blocks instead of 50 + 16.")
+    ] = False,
+) -> None:
+    """Optimize FSMN-VAD and Paraformer-large for this machine and for neoverse-n2, and compare."""
+    from graphopt.demo import Options, run_demo
+
+    options = Options(out, precision.value, threads, (4, 2) if small else (50, 16))
+    if not run_demo(Console(), options):
+        raise GraphoptError("the optimized FSMN-VAD found other segments than torch; see above")
+
+
+@app.command()
+def optimize(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="fsmn-vad, paraformer-encoder, paraformer-decoder, or module:function, where the "
+            "function returns (model, example_inputs)."
+        ),
+    ],
+    target: Annotated[str, typer.Option(help="See graphopt targets.")] = "native",
+    precision: PrecisionOption = Precision.auto,
+    out: Annotated[
+        Path | None, typer.Option(help="Package to write; MODEL-TARGET.gopt by default.")
+    ] = None,
+    threads: ThreadsOption = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a model of which a node stays in torch.")
+    ] = False,
+    save_inputs: Annotated[
+        Path | None, typer.Option(help="Also write the example inputs, for graphopt run.")
+    ] = None,
+) -> None:
+    """Compile MODEL and write a package; print what became of each node."""
+    import graphopt
+    from graphopt.arrays import write_arrays
+    from graphopt.zoo.catalog import build_model
+
+    console = Console()
+    with console.status(f"building {model}"):
+        module, inputs = build_model(model)
+    if save_inputs is not None:
+        write_arrays(save_inputs, inputs)
+    with console.status(f"optimizing {model} for {target}"):
+        fast = graphopt.optimize(
+            module,
+            target=target,
+            precision=precision.value,
+            example_inputs=inputs,
+            num_threads=threads,
+            strict=strict,
+        )
+        package = out or Path(f"{model.replace(':', '-')}-{target}.gopt")
+        fast.save(package)
+    console.print(fast.report())
+    console.print(f"wrote {package}")
+
+
+@app.command()
+def run(
+    package: Annotated[Path, typer.Argument(help="A .gopt package.")],
+    inputs: Annotated[
+        list[Path],
+        typer.Option(
+            "--input",
+            "-i",
+            help="One .npz with all arguments (graphopt optimize --save-inputs), or one .npy for "
+            "each argument, in order.",
+        ),
+    ],
+    output: Annotated[Path | None, typer.Option(help="Write the outputs to this .npz.")] = None,
+    emulate: Annotated[
+        bool, typer.Option("--emulate", help="Run the package's Arm code under qemu-aarch64.")
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Print the time of each operator.")
+    ] = False,
+) -> None:
+    """Run a package; needs neither torch nor a compiler."""
+    import graphopt
+    from graphopt.arrays import read_arguments, write_arrays
+
+    console = Console()
+    arguments = tuple(value for path in inputs for value in read_arguments(path))
+    module = graphopt.load(package)
+    outputs = module.emulate(*arguments) if emulate else module(*arguments)
+    results = tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)
+    console.print(_outputs_table(results))
+    if output is not None:
+        write_arrays(output, results)
+    if profile:
+        from graphopt.bench.profile import op_table, profile_compiled
+
+        console.print(op_table(str(package), profile_compiled(module.profile(*arguments))))
+
+
+@app.command()
+def targets() -> None:
+    """List the targets, with the kernels and instructions each one uses."""
+    from graphopt.target import TARGETS
+
+    table = Table()
+    for column in ("target", "kernels", "features", "precision auto"):
+        table.add_column(column)
+    for name, target in sorted(TARGETS.items()):
+        table.add_row(name, target.level, ", ".join(target.features), target.auto_precision)
+    Console().print(table)
+
+
+@bench_app.command("paraformer")
+def bench_paraformer(
+    threads: Annotated[str, typer.Option(help="Thread counts, one table each.")] = "1,2",
+    rounds: Annotated[int, typer.Option(min=1, help="Timed passes of each engine.")] = 15,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of 60 ms.")] = 167,
+    blocks: Annotated[int, typer.Option(min=1, help="Encoder blocks.")] = 50,
+    decoder_blocks: Annotated[int, typer.Option(min=1, help="Decoder blocks.")] = 16,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Only engines whose name contains this; torch fp32 always runs."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Also write every time to this file.")] = None,
+) -> None:
+    """Time Paraformer-large in torch, torch.ao, onnxruntime, OpenVINO and graphopt in one run."""
+    from graphopt.bench import measure, paraformer, table
+
+    measure.flush_denormals()
+    console = Console()
+    engines = paraformer.select(only or [])
+    results = []
+    with tempfile.TemporaryDirectory() as folder, console.status("building") as status:
+        work = paraformer.workload(Path(folder), frames, blocks, decoder_blocks)
+        for count in _counts(threads):
+            results += measure.measure(work, engines, count, rounds, progress=status.update)
+    table.print_results(console, work.title, results, rounds)
+    if json is not None:
+        table.write_json(json, work.title, results)
+
+
+def _counts(text: str) -> list[int]:
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError:
+        counts = []
+    if not counts or min(counts) < 1:
+        raise typer.BadParameter("give thread counts like 1,2", param_hint="--threads")
+    return counts
+
+
+def _outputs_table(outputs: tuple[Any, ...]) -> Table:
+    from graphopt.arrays import flatten
+
+    table = Table()
+    for column in ("output", "dtype", "shape", "mean", "min", "max"):
+        table.add_column(column)
+    for name, array in flatten(outputs).items():
+        numbers = (array.mean(), array.min(), array.max()) if array.size else ()
+        cells = [f"{number:.6g}" for number in numbers]
+        table.add_row(name, str(array.dtype), str(list(array.shape)), *cells)
+    return table

@@ -1,0 +1,76 @@
+"""Models by name, for the command line."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from graphopt.errors import UnknownModelError
+from graphopt.zoo import fsmn_vad, paraformer
+from graphopt.zoo.dependencies import require
+
+Model = tuple[Any, tuple[Any, ...]]  # module in eval mode, example inputs
+
+
+def _fsmn_vad() -> Model:
+    torch = require("torch", "FSMN-VAD")
+    auto_model = fsmn_vad.load_vad()
+    encoder = auto_model.model.encoder
+    feats = torch.randn(1, 100, encoder.input_dim, generator=torch.Generator().manual_seed(0))
+    return encoder, fsmn_vad.encoder_inputs(auto_model, feats)
+
+
+def _paraformer_encoder() -> Model:
+    encoder, _ = paraformer.paraformer_large()
+    return encoder, paraformer.example_inputs()
+
+
+def _paraformer_decoder() -> Model:
+    _, decoder = paraformer.paraformer_large(blocks=1)
+    torch = require("torch", "Paraformer")
+    memory = torch.randn(1, 167, paraformer.WIDTH, generator=torch.Generator().manual_seed(0))
+    return decoder, paraformer.decoder_inputs(memory, torch.tensor([167], dtype=torch.int32))
+
+
+MODELS: dict[str, Callable[[], Model]] = {
+    "fsmn-vad": _fsmn_vad,
+    "paraformer-encoder": _paraformer_encoder,
+    "paraformer-decoder": _paraformer_decoder,
+}
+
+
+def build_model(name: str) -> Model:
+    """Build a model of the zoo, or one that the user's function returns.
+
+    Args:
+        name: A key of ``MODELS``, or ``module:function`` with a module that can be imported from
+            the current folder; the function takes nothing and returns ``(model, example_inputs)``.
+
+    Raises:
+        UnknownModelError: If there is no such model, module or function.
+        MissingDependencyError: If the model's package is not installed.
+    """
+    if name in MODELS:
+        return MODELS[name]()
+    module_name, colon, function_name = name.partition(":")
+    if not colon:
+        raise UnknownModelError(name, MODELS, "it is not known")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name:
+            raise
+        raise UnknownModelError(name, MODELS, f"no module {module_name!r}") from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise UnknownModelError(name, MODELS, f"no function {function_name!r} in {module_name}")
+    built = function()
+    if not (isinstance(built, tuple) and len(built) == 2 and isinstance(built[1], (tuple, list))):
+        raise UnknownModelError(name, MODELS, "the function returned something else")
+    return built[0], tuple(built[1])
