@@ -66,3 +66,25 @@ def softmax(x: NDArray[np.float32], log: bool = False) -> Array:
         shifted = wide - wide.max(-1, keepdims=True)
         total = np.exp(shifted).sum(-1, keepdims=True)
         return shifted - np.log(total) if log else np.exp(shifted) / total
+
+
+def depthwise(
+    src: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    t_out: int,
+    stride: int = 1,
+    dilation: int = 1,
+    pad_left: int = 0,
+) -> Array:
+    """The sums of go_depthwise: ``sum_j weight[j] * src[t * stride + j * dilation - pad_left]``.
+
+    ``src`` [batch, t_in, channels] counts as 0 outside, ``weight`` is [kernel, channels];
+    result [batch, t_out, channels]. Masks, bias and the rest are elementwise.
+    """
+    batch, t_in, channels = src.shape
+    y = np.zeros((batch, t_out, channels))
+    for tap, row in enumerate(weight.astype(np.float64)):
+        at = np.arange(t_out) * stride + tap * dilation - pad_left
+        inside = (at >= 0) & (at < t_in)
+        y[:, inside] += row * src[:, at[inside]].astype(np.float64)
+    return y
