@@ -47,11 +47,15 @@ WARNINGS = ("-Wall", "-Wextra", "-Werror", "-fno-sanitize=undefined", "-fvisibil
 
 @dataclass(frozen=True)
 class Runner:
-    """A level, and for SVE the vector length in bits; ``defines`` are extra macros."""
+    """A level, and for SVE the vector length in bits.
+
+    ``mutation``: text of the kernel's source file and what to compile in its place, to
+    show that a test notices.
+    """
 
     level: registry.Level
     vl: int = 128
-    defines: tuple[str, ...] = ()
+    mutation: tuple[str, str] | None = None
 
     @property
     def native(self) -> bool:
@@ -127,20 +131,34 @@ def _headers_digest() -> bytes:
     return digest.digest()
 
 
+def _source(kernel: registry.Kernel, mutation: tuple[str, str] | None) -> Path:
+    path = registry.ROOT / kernel.source
+    if mutation is None:
+        return path
+    text = path.read_text()
+    assert text.count(mutation[0]) == 1, f"{mutation[0]!r} must occur once in {kernel.source}"
+    text = text.replace(*mutation)
+    copy = CACHE / f"mutant-{hashlib.sha256(text.encode()).hexdigest()[:16]}.c"
+    copy.write_text(text)
+    return copy
+
+
 @functools.cache
-def build_host(level: registry.Level, generic: str, defines: tuple[str, ...] = ()) -> Path:
+def build_host(
+    level: registry.Level, generic: str, mutation: tuple[str, str] | None = None
+) -> Path:
     """Build the test host of one kernel, once per content of its sources and flags."""
+    CACHE.mkdir(exist_ok=True)
     kernel = level.kernel(generic)
     sources = [
-        registry.ROOT / kernel.source,
+        _source(kernel, mutation),
         *(registry.ROOT / "harness" / name for name in ("host.c", "barrier.c")),
     ]
-    command = compile_command(level)
-    command += [*defines, f"-DGO_HOST_KERNEL={kernel.symbol}", *map(str, sources), "-lpthread"]
+    command = [*compile_command(level), "-I", str((registry.ROOT / kernel.source).parent)]
+    command += [f"-DGO_HOST_KERNEL={kernel.symbol}", *map(str, sources), "-lpthread"]
     key = hashlib.sha256(repr(command).encode() + _headers_digest() + sources[0].read_bytes())
     host = CACHE / f"{kernel.symbol}-{level.arch}-{key.hexdigest()[:16]}"
     if not host.exists():
-        CACHE.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
             built = Path(folder) / "host"
             done = subprocess.run([*command, "-o", str(built)], capture_output=True, text=True)
@@ -219,7 +237,7 @@ def run_cases(runner: Runner, generic: str, cases: list[Case]) -> list[dict[str,
 
     Returns for each case the contents of its buffers afterwards, by pointer name.
     """
-    host = build_host(runner.level, generic, runner.defines)
+    host = build_host(runner.level, generic, runner.mutation)
     with tempfile.TemporaryDirectory() as folder:
         request, response = Path(folder) / "request", Path(folder) / "response"
         request.write_bytes(_u64(len(cases)) + b"".join(map(_request, cases)))

@@ -1,0 +1,110 @@
+"""The int8 GEMM: integer sums exact, f32 results bit for bit, at any thread count."""
+
+import functools
+
+import numpy as np
+import pytest
+from gemm_cases import OPTIONS, SHAPES, Options, check, make_call
+from harness import LEVEL_IDS, Runner, build_host, require, run_cases
+
+from graphopt.kernels import packing, reference, registry
+
+
+def operands(m: int, n: int, k: int, seed: int, extreme: str = ""):
+    """Quantized rows and weights; ``extreme`` chooses values at the ends of the range."""
+    rng = np.random.default_rng(seed)
+    rows = reference.quantize_rows(rng.standard_normal((m, k)).astype(np.float32))
+    weights = reference.quantize_channels(rng.standard_normal((n, k)).astype(np.float32))
+    if extreme == "signs":  # products of both signs at the very ends
+        rows.q[:] = rng.choice(np.array([-128, 127], np.int8), (m, k))
+        weights.q[:] = rng.choice(np.array([-127, 127], np.int8), (n, k))
+    elif extreme:  # every product is as large as possible, sums too
+        rows.q[:] = -128
+        rows.zp[:] = 127
+        weights.q[:] = 127 if extreme == "high" else -127
+    return rows, weights
+
+
+def calls_for(arch: str, plan: list[tuple[tuple[int, int, int], Options, str]]):
+    """Calls with the results they must give."""
+    lhs, rhs = registry.layout(arch, "qa8"), registry.layout(arch, "qa8")
+    for i, (shape, options, extreme) in enumerate(plan):
+        a, w = operands(*shape, i, extreme)
+        if extreme == "not finite":
+            a.scale[::2] = np.nan
+        packed = packing.pack_rhs_qs8c(rhs, w)
+        assert packed.nbytes == registry.packed_rhs_bytes(rhs, shape[1], shape[2])
+        call = make_call(shape, options, i, {"lhs": packing.pack_lhs_qa8r(lhs, a), "rhs": packed})
+        yield call, call.finish(reference.gemm_qa8(a, w, call.bias), bias_done=True)
+
+
+def full_plan():
+    """All shapes, options in turn, then extreme operands."""
+    plan = [(shape, OPTIONS[i % len(OPTIONS)], "") for i, shape in enumerate(SHAPES)]
+    plan += [((13, 35, 70), options, "") for options in OPTIONS]
+    for extreme in ("signs", "high", "low", "not finite"):
+        plan += [((13, 33, 1999), OPTIONS[0], extreme), ((8, 16, 64), OPTIONS[1], extreme)]
+    return plan
+
+
+def run_plan(runner: Runner, plan) -> None:
+    made = list(calls_for(runner.level.arch, plan))
+    results = run_cases(runner, "go_gemm_qa8", [call.case for call, _ in made])
+    for (call, want), result, step in zip(made, results, plan, strict=True):
+        check(call, call.output(result), want, str(step))
+
+
+@pytest.mark.parametrize("where", LEVEL_IDS)
+def test_results_are_the_reference_bit_for_bit(where):
+    run_plan(require(where), full_plan())
+
+
+@pytest.mark.parametrize("where", LEVEL_IDS)
+def test_threads_do_not_change_a_bit(where):
+    runner = require(where)
+    shape = (61, 157, 96)
+    plan = [(shape, Options(act="silu", bias=True, threads=t), "") for t in (1, 2, 3)]
+    made = [next(calls_for(runner.level.arch, [step])) for step in plan]
+    first, *others = (
+        call.output(result)
+        for (call, _), result in zip(
+            made, run_cases(runner, "go_gemm_qa8", [c.case for c, _ in made]), strict=True
+        )
+    )
+    check(made[0][0], first, made[0][1], "one thread")
+    for other in others:
+        assert first.tobytes() == other.tobytes()
+
+
+@functools.cache
+def activations(where: str) -> bytes:
+    """Results of every activation on one level, as bytes."""
+    runner = require(where)
+    plan = [((9, 40, 64), options, "") for options in OPTIONS]
+    made = list(calls_for(runner.level.arch, plan))
+    results = run_cases(runner, "go_gemm_qa8", [call.case for call, _ in made])
+    return b"".join(
+        call.output(result).tobytes() for (call, _), result in zip(made, results, strict=True)
+    )
+
+
+@pytest.mark.parametrize("where", [i for i in LEVEL_IDS if i != "x86_64/scalar"])
+def test_activations_have_the_same_bits_on_every_level(where):
+    assert activations(where) == activations("x86_64/scalar")
+
+
+@pytest.mark.parametrize(
+    ("where", "mutation"),
+    [
+        ("x86_64/scalar", ("k < t->depth", "k + KR < t->depth")),
+        ("x86_64/avx2", ("integer_tile, 0)", "integer_tile, 1)")),
+        ("x86_64/avx512_vnni", ("k < depth", "k + 4 < depth")),
+        ("aarch64/neon_i8mm", ("t->depth / 8", "t->depth / 8 - (t->depth > 0)")),
+        ("aarch64/sve2", ("sums + p * 8", "sums")),
+    ],
+)
+def test_a_broken_kernel_is_noticed(where, mutation):
+    broken = Runner(require(where).level, mutation=mutation)
+    build_host(broken.level, "go_gemm_qa8", mutation)  # it must compile
+    with pytest.raises(AssertionError, match="Arrays are not equal"):
+        run_plan(broken, full_plan())
