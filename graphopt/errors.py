@@ -94,7 +94,7 @@ class UnknownTargetError(GraphoptError, ValueError):
     def __init__(self, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
         near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         super().__init__(f"unknown target {name!r}{hint} Known targets: {', '.join(names)}")
 
 

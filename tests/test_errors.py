@@ -1,0 +1,55 @@
+"""Each error names the thing and the remedy."""
+
+import inspect
+
+import pytest
+
+from graphopt import errors
+
+EXAMPLES = [
+    (errors.InputCountError("(x, lengths)", "1 argument"), ["(x, lengths)", "1 argument"]),
+    (errors.InputDtypeError("x", "float32", "float64"), ["'x'", "float64", "convert it"]),
+    (errors.InputRankError("x", ["B", "T", 560], [3, 560]), ["[B, T, 560]", "[3, 560]", "reshape"]),
+    (errors.InputShapeError("x", 2, 560, 80), ["'x'", "axis 2", "560", "80", "dynamic_shapes"]),
+    (errors.EmptyInputError("x", 1), ["'x'", "axis 1", "skip the call"]),
+    (errors.InputFileError("a.npz", "not found"), ["a.npz", "not found", "--save-inputs"]),
+    (errors.TrainingModeError("Sequential"), ["Sequential", "model.eval()"]),
+    (errors.UnknownPrecisionError("int3", ["fp32", "int8"]), ["int3", "fp32, int8"]),
+    (errors.UnknownModelError("m", ["fsmn-vad"], "why"), ["'m'", "why", "fsmn-vad"]),
+    (errors.MissingDependencyError("torch", "capture", "pip install t"), ["torch", "pip install"]),
+    (errors.MissingCompilerError(["zig", "cc"], "neoverse-n2"), ["zig, cc", "neoverse-n2", "CC"]),
+    (errors.CompilerError(["cc", "-O3"], "a.c:1: bad", "a.c"), ["cc -O3", "a.c:1: bad", "CC"]),
+    (errors.MissingEmulatorError("qemu-aarch64"), ["qemu-aarch64", "apt-get install qemu-user"]),
+    (errors.PackageCorruptError("a.gopt", "short file"), ["a.gopt", "short file", ".save()"]),
+    (errors.PackageTargetError("a.gopt", "sve2", "x86_64"), ["sve2", "x86_64", "--emulate"]),
+    (errors.CaptureError("data-dependent if", "m.py:3", "use where"), ["m.py:3", "use where"]),
+    (errors.UnsupportedNodesError([("%3", "m.py:7", "no kernel")]), ["%3", "m.py:7", "no kernel"]),
+]
+
+
+@pytest.mark.parametrize(("error", "parts"), EXAMPLES, ids=lambda v: type(v).__name__)
+def test_message_names_thing_and_remedy(error: errors.GraphoptError, parts: list[str]) -> None:
+    assert isinstance(error, errors.GraphoptError)
+    assert [part for part in parts if part not in str(error)] == []
+    assert "\n" not in str(error).strip().splitlines()[0]
+
+
+def test_every_leaf_has_an_example() -> None:
+    classes = [c for _, c in inspect.getmembers(errors, inspect.isclass)]
+    leaves = {c for c in classes if issubclass(c, errors.GraphoptError) and not c.__subclasses__()}
+    assert leaves - {errors.UnknownTargetError} <= {type(error) for error, _ in EXAMPLES}
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("neoverse_n2", "neoverse-n2"), ("Nativ", "native"), ("zzz", None)]
+)
+def test_unknown_target_suggests_the_nearest(name: str, near: str | None) -> None:
+    text = str(errors.UnknownTargetError(name, ["native", "neoverse-n2", "neoverse-v1"]))
+    assert text.endswith("Known targets: native, neoverse-n2, neoverse-v1")
+    assert (f"did you mean {near!r}?" in text) if near else ("did you mean" not in text)
+
+
+def test_built_in_bases() -> None:
+    assert issubclass(errors.InputShapeError, ValueError)
+    assert issubclass(errors.MissingDependencyError, ImportError)
+    assert issubclass(errors.MissingEmulatorError, FileNotFoundError)
