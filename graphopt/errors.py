@@ -184,6 +184,16 @@ class PackageTargetError(PackageError):
         )
 
 
+class WeightError(GraphoptError, ValueError):
+    """A weight with NaN or infinity, which cannot be quantized."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"weight {name!r} contains NaN or infinity; repair the checkpoint, "
+            "or optimize with precision='fp32' to compute with it as it is"
+        )
+
+
 class CaptureError(GraphoptError):
     """A model that neither torch.export nor torch.fx can capture."""
 

@@ -1,0 +1,298 @@
+"""From a torch module to a `Graph`, through torch.export.
+
+The module is exported as a function of its tensors alone: containers (dict, list, tuple) are taken
+apart, values that are no tensors are constants of the capture, and whatever the model puts into a
+container of its arguments (a cache dict, say) becomes a further output that `CallSpec` writes back.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch.export import Dim as ExportDim
+from torch.export import ExportedProgram
+
+from graphopt.errors import CaptureError, TrainingModeError
+from graphopt.import_torch import import_program
+from graphopt.ir import Graph
+
+
+@dataclass(eq=False)
+class CallSpec:
+    """How a call of the user's module maps to the graph's tensors and back.
+
+    Attributes:
+        in_spec: pytree structure of (args, kwargs).
+        constants: leaves that are no tensors, by position among the flat arguments.
+        out_spec: pytree structure of the result.
+        out_leaves: for each leaf of the result, the graph output that it is, or the constant.
+        after_spec: structure of (args, kwargs) after the call if the model changed a container.
+    """
+
+    in_spec: pytree.TreeSpec
+    constants: dict[int, Any]
+    out_spec: pytree.TreeSpec
+    out_leaves: list[Any] = field(default_factory=list)
+    changes_arguments: bool = False
+
+    def flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+        """The graph's input tensors of a call with the captured structure."""
+        leaves, _ = pytree.tree_flatten((args, kwargs))
+        return [leaf for i, leaf in enumerate(leaves) if i not in self.constants]
+
+    def unflatten(
+        self, outputs: list[torch.Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The model's own result; containers in the arguments get what the model put there."""
+        leaves = [outputs[leaf.index] if isinstance(leaf, Output) else leaf for leaf in self.out_leaves]
+        result = pytree.tree_unflatten(leaves, self.out_spec)
+        if not self.changes_arguments:
+            return result
+        result, after = result
+        _write_back((args, kwargs), after)
+        return result
+
+
+_UNCHANGED = "graphopt: the argument itself"
+
+
+@dataclass(frozen=True)
+class Output:
+    """A leaf of the result that is output `index` of the graph."""
+
+    index: int
+
+
+@dataclass(eq=False)
+class Captured:
+    """A graph and the way to call it."""
+
+    graph: Graph
+    call: CallSpec
+
+
+def call_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """What one capture is good for: structure, dtypes, ranks and values that are no tensors."""
+    leaves, spec = pytree.tree_flatten((args, kwargs))
+    described = tuple(
+        (leaf.dtype, leaf.dim()) if isinstance(leaf, torch.Tensor) else repr(leaf)
+        for leaf in leaves
+    )
+    return (str(spec), described)
+
+
+class _TensorsOnly(torch.nn.Module):
+    """The user's module as a function of a flat list of tensors."""
+
+    def __init__(
+        self, model: torch.nn.Module, in_spec: pytree.TreeSpec, constants: dict[int, Any]
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._in_spec = in_spec
+        self._constants = constants
+        self.changes_arguments = False
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        rest = iter(tensors)
+        count = len(tensors) + len(self._constants)
+        leaves = [self._constants[i] if i in self._constants else next(rest) for i in range(count)]
+        args, kwargs = pytree.tree_unflatten(leaves, self._in_spec)
+        result = self.model(*args, **kwargs)
+        given = {id(leaf) for leaf in leaves}
+        after, after_spec = pytree.tree_flatten((args, kwargs))
+        if after_spec == self._in_spec and all(id(leaf) in given for leaf in after):
+            return result
+        self.changes_arguments = True
+        changed = [_UNCHANGED if id(leaf) in given else leaf for leaf in after]
+        return result, pytree.tree_unflatten(changed, after_spec)
+
+
+def capture(
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+) -> Captured:
+    """Captures a module with example inputs.
+
+    Args:
+        model: a module in eval mode.
+        args: example positional arguments; their sizes become the hints of the dims.
+        kwargs: example keyword arguments.
+        dynamic_shapes: which dims vary, in the format of torch.export. If None: the first of every
+            tensor, and every other one that the model does not fix and that is not 1 here.
+
+    Raises:
+        TrainingModeError: if the module is in training mode.
+        CaptureError: if torch.export refuses the model, with the user's line and what to do.
+    """
+    if model.training:
+        raise TrainingModeError(type(model).__name__)
+    kwargs = kwargs or {}
+    leaves, in_spec = pytree.tree_flatten((args, kwargs))
+    constants = {i: v for i, v in enumerate(leaves) if not isinstance(v, torch.Tensor)}
+    tensors = tuple(v for v in leaves if isinstance(v, torch.Tensor))
+    wrapper = _TensorsOnly(model, in_spec, constants).eval()
+    dims = _dims_of_tensors(model, args, kwargs, tensors, dynamic_shapes)
+    program = _export(wrapper, tensors, dims, type(model).__name__)
+    names = _tensor_names(model, args, kwargs)
+    graph, out_leaves = import_program(program, type(model).__name__, names)
+    out_spec = program.call_spec.out_spec
+    if out_spec is None:
+        raise CaptureError(type(model).__name__, None, "it returns nothing; return a tensor")
+    spec = CallSpec(
+        in_spec,
+        constants,
+        out_spec,
+        [Output(leaf[1]) if leaf[0] == "output" else leaf[1] for leaf in out_leaves],
+        wrapper.changes_arguments,
+    )
+    return Captured(graph, spec)
+
+
+def _export(
+    wrapper: torch.nn.Module, tensors: tuple[torch.Tensor, ...], dims: Any, name: str
+) -> ExportedProgram:
+    """Exports without specializing sizes 0 and 1, so that a batch of one stays a batch."""
+    from torch.fx.experimental import _config as symbolic_config
+
+    try:
+        with (
+            torch.no_grad(),
+            warnings.catch_warnings(),
+            symbolic_config.patch(backed_size_oblivious=True),
+        ):
+            warnings.simplefilter("ignore")
+            program = torch.export.export(wrapper, tensors, dynamic_shapes=dims, strict=False)
+            if _writes_in_place(program):
+                program = program.run_decompositions({})
+            return program
+    except Exception as error:
+        raise _refusal(name, error) from error
+
+
+def _refusal(name: str, error: Exception) -> CaptureError:
+    """A CaptureError with the user's line, from whatever torch.export raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = os.path.dirname(torch.__file__)
+    users = [f for f in frames if not f.filename.startswith((inside, os.path.dirname(__file__)))]
+    location = f"{users[-1].filename}:{users[-1].lineno} ({users[-1].line})" if users else None
+    first = str(error).strip().splitlines() or [type(error).__name__]
+    return CaptureError(
+        name,
+        location,
+        f"torch.export says: {first[0]}; rewrite that line without control flow or sizes that "
+        "depend on tensor values, or optimize the submodules around it one by one",
+    )
+
+
+_HARMLESS_IN_PLACE = {"aten::detach_"}
+
+
+def _writes_in_place(program: ExportedProgram) -> bool:
+    """True if a node overwrites a tensor that something still reads."""
+    for node in program.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload):
+            schema = node.target._schema
+            if schema.is_mutable and schema.name not in _HARMLESS_IN_PLACE:
+                written = node.args[0]
+                if node.users or len(written.users) > 1 or written.op == "placeholder":
+                    return True
+    return False
+
+
+def _dims_of_tensors(
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    tensors: tuple[torch.Tensor, ...],
+    dynamic_shapes: Any,
+) -> Any:
+    """torch.export's dynamic_shapes for the flat tensors."""
+    if dynamic_shapes is None:
+        specs = [
+            {a: ExportDim.AUTO if a == 0 or e != 1 else ExportDim.STATIC for a, e in enumerate(t.shape)}
+            for t in tensors
+        ]
+    else:
+        specs = []
+        if isinstance(dynamic_shapes, dict):
+            tree: Any = _by_parameter(model, args, kwargs)
+        else:
+            tree = tuple(args) + tuple(kwargs.values())
+        _collect_specs(tree, dynamic_shapes, specs, "dynamic_shapes")
+    return (tuple(specs),)
+
+
+def _collect_specs(tree: Any, spec: Any, out: list[Any], where: str) -> None:
+    if isinstance(tree, torch.Tensor):
+        out.append(spec)
+    elif isinstance(tree, dict):
+        for key, item in tree.items():
+            _collect_specs(item, None if spec is None else spec.get(key), out, f"{where}[{key!r}]")
+    elif isinstance(tree, list | tuple):
+        if spec is not None and len(spec) != len(tree):
+            raise CaptureError(
+                where, None, f"it has {len(spec)} entries for {len(tree)} arguments: give one each"
+            )
+        for i, item in enumerate(tree):
+            _collect_specs(item, None if spec is None else spec[i], out, f"{where}[{i}]")
+
+
+def _by_parameter(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Arguments by the names of the parameters of `forward`."""
+    import inspect
+
+    bound = inspect.signature(model.forward).bind(*args, **kwargs)
+    return dict(bound.arguments)
+
+
+def _tensor_names(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[str]:
+    """A readable, unique name for each tensor argument."""
+    names: list[str] = []
+
+    def visit(tree: Any, name: str) -> None:
+        if isinstance(tree, torch.Tensor):
+            names.append(name)
+        elif isinstance(tree, dict):
+            for key, item in tree.items():
+                visit(item, f"{name}_{key}")
+        elif isinstance(tree, list | tuple):
+            for i, item in enumerate(tree):
+                visit(item, f"{name}_{i}")
+
+    for parameter, argument in _by_parameter(model, args, kwargs).items():
+        visit(argument, parameter)
+    safe = ["".join(c if c.isalnum() else "_" for c in name) for name in names]
+    return [name if safe.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(safe)]
+
+
+def _write_back(before: Any, after: Any) -> None:
+    """Gives the caller's containers the items that they have after the call."""
+    if isinstance(before, dict):
+        for key in [k for k in before if k not in after]:
+            del before[key]
+        for key, item in after.items():
+            if key in before and isinstance(before[key], dict | list | tuple):
+                _write_back(before[key], item)
+            elif not (isinstance(item, str) and item == _UNCHANGED):
+                before[key] = item
+    elif isinstance(before, list):
+        before[:] = [
+            before[i] if isinstance(item, str) and item == _UNCHANGED else item
+            for i, item in enumerate(after)
+        ]
+    elif isinstance(before, tuple):
+        for old, new in zip(before, after, strict=True):
+            _write_back(old, new)

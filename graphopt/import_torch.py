@@ -1,0 +1,281 @@
+"""An `ExportedProgram` of torch.export as a `Graph` of `aten.*` nodes."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import sympy
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+
+from graphopt import symbolic
+from graphopt.errors import CaptureError
+from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Origin, Ref, Shape, Value
+
+_DTYPES = {
+    torch.float32: DType.F32,
+    torch.bfloat16: DType.BF16,
+    torch.float64: DType.F64,
+    torch.bool: DType.BOOL,
+    torch.uint8: DType.U8,
+    torch.int8: DType.I8,
+    torch.int16: DType.I16,
+    torch.int32: DType.I32,
+    torch.int64: DType.I64,
+}
+TORCH_DTYPES = {ours: theirs for theirs, ours in _DTYPES.items()}
+
+_GUARDS = {"_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range_for_size"}
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    """The tensor's elements, without a copy where possible; bf16 as uint16."""
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype is torch.bfloat16:
+        return tensor.view(torch.uint16).numpy()
+    return tensor.numpy()
+
+
+def import_program(
+    program: ExportedProgram, name: str, input_names: Sequence[str]
+) -> tuple[Graph, list[tuple[str, Any]]]:
+    """Builds the graph of an exported program.
+
+    Args:
+        program: what torch.export returned for a function of tensors.
+        name: name of the graph.
+        input_names: a name for each tensor input.
+
+    Returns:
+        The graph, and for each leaf of the result ("output", index) or ("constant", value).
+
+    Raises:
+        CaptureError: for dtypes and constructs that the graph cannot hold.
+    """
+    return _Importer(program, name, input_names).run()
+
+
+class _Importer:
+    def __init__(self, program: ExportedProgram, name: str, input_names: Sequence[str]) -> None:
+        self.program = program
+        self.graph = Graph(name)
+        self.input_names = list(input_names)
+        self.env: dict[torch.fx.Node, Any] = {}
+        self.symbols: dict[sympy.Symbol, sympy.Symbol] = {}
+        self.hints: dict[sympy.Symbol, int] = {}
+
+    def run(self) -> tuple[Graph, list[tuple[str, Any]]]:
+        specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder":
+                self._placeholder(node, specs[node.name])
+            elif node.op == "call_function":
+                self._call(node)
+            elif node.op != "output":
+                raise CaptureError(self.graph.name, None, f"its graph has a {node.op} node")
+        return self.graph, self._outputs()
+
+    def _placeholder(self, node: torch.fx.Node, spec: Any) -> None:
+        if spec.kind is InputKind.USER_INPUT:
+            tensor = node.meta["val"]
+            name = self.input_names[len(self.graph.inputs)]
+            value = Value(self._dtype(tensor, node), self._input_shape(tensor, name), name)
+            self.graph.inputs.append(value)
+        else:
+            value = self._constant(spec)
+        self.env[node] = value
+
+    def _constant(self, spec: Any) -> Value:
+        if spec.kind is InputKind.PARAMETER:
+            tensor = self.program.state_dict[spec.target]
+        elif spec.kind is InputKind.BUFFER and spec.persistent is not False:
+            tensor = self.program.state_dict[spec.target]
+        else:
+            tensor = self.program.constants[spec.target]
+        data = to_numpy(tensor)
+        dtype = _DTYPES.get(tensor.dtype)
+        if dtype is None:
+            raise CaptureError(
+                self.graph.name,
+                None,
+                f"{spec.target} has dtype {tensor.dtype}; convert the model with .float()",
+            )
+        name = str(spec.target).removeprefix("model.")
+        return Value(dtype, tuple(data.shape), name, data=data)
+
+    def _input_shape(self, tensor: torch.Tensor, name: str) -> Shape:
+        position = len(self.graph.inputs)
+        shape: list[Dim] = []
+        for axis, extent in enumerate(tensor.shape):
+            if isinstance(extent, int):
+                shape.append(extent)
+                continue
+            expr = extent.node.expr
+            if isinstance(expr, sympy.Symbol) and expr not in self.symbols:
+                ours = symbolic.symbol(self._dim_name(axis))
+                self.symbols[expr] = ours
+                self.graph.dims[str(ours)] = DimInfo(ours, int(extent.node.hint), ())
+            size = self._size(extent)
+            if isinstance(size, sympy.Symbol):
+                info = self.graph.dims[str(size)]
+                sources = (*info.sources, (position, axis))
+                self.graph.dims[str(size)] = DimInfo(info.symbol, info.hint, sources)
+            shape.append(size)
+        return tuple(shape)
+
+    def _dim_name(self, axis: int) -> str:
+        base = "B" if axis == 0 else "T"
+        count = sum(re.fullmatch(rf"{base}\d*", name) is not None for name in self.graph.dims)
+        return base if count == 0 else f"{base}{count}"
+
+    def _size(self, value: Any) -> Dim:
+        """A torch size as ours; raises CaptureError if it depends on data."""
+        if isinstance(value, int):
+            return value
+        expr = value.node.expr if hasattr(value, "node") else value
+        unknown = expr.free_symbols - set(self.symbols)
+        if unknown:
+            raise CaptureError(
+                self.graph.name,
+                None,
+                f"a size depends on tensor values ({expr}); compute it outside the model and pass "
+                "a tensor of that size, or optimize the parts before and after it",
+            )
+        expr = expr.replace(
+            lambda e: type(e).__name__ in ("FloorDiv", "CleanDiv"),
+            lambda e: sympy.floor(e.args[0] / e.args[1]),
+        )
+        expr = expr.replace(
+            lambda e: type(e).__name__ in ("PythonMod", "Mod") and not isinstance(e, sympy.Mod),
+            lambda e: sympy.Mod(*e.args),
+        )
+        return symbolic.simplify(expr.xreplace(self.symbols))
+
+    def _dtype(self, tensor: torch.Tensor, node: torch.fx.Node) -> DType:
+        dtype = _DTYPES.get(tensor.dtype)
+        if dtype is None:
+            origin = self._origin(node)
+            raise CaptureError(
+                self.graph.name,
+                origin.source or None,
+                f"{node.name} has dtype {tensor.dtype}; use float32, bfloat16 or integers there",
+            )
+        return dtype
+
+    def _call(self, node: torch.fx.Node) -> None:
+        if node.target is operator.getitem:
+            source, position = node.args
+            self.env[node] = self.env[source][position]  # type: ignore[index]
+            return
+        if not isinstance(node.target, torch._ops.OpOverload):
+            self.env[node] = self._symbolic(node)
+            return
+        namespace, _, opname = node.target._schema.name.partition("::")
+        if opname in _GUARDS:
+            return
+        if opname == "sym_size":
+            self.env[node] = self._symbolic(node)
+            return
+        result = node.meta.get("val")
+        inputs: list[Value] = []
+        attrs = self._attributes(node, inputs)
+        attrs["target"] = str(node.target)
+        if isinstance(result, torch.Tensor):
+            outputs = [self._value(result, node)]
+            self.env[node] = outputs[0]
+        elif isinstance(result, list | tuple):
+            outputs = [self._value(t, node) for t in result]
+            self.env[node] = outputs
+        else:
+            outputs = []
+            self.env[node] = self._symbolic(node)
+            if not inputs:
+                return
+            attrs["size"] = self.env[node]
+        if node.target._schema.is_mutable:
+            if not node.users:
+                return
+            opname = opname.rstrip("_")
+        op = f"aten.{opname}" if namespace == "aten" else f"{namespace}.{opname}"
+        self.graph.nodes.append(Node(op, inputs, outputs, attrs, self._origin(node)))
+
+    def _value(self, tensor: torch.Tensor, node: torch.fx.Node) -> Value:
+        shape = tuple(self._size(extent) for extent in tensor.shape)
+        return Value(self._dtype(tensor, node), shape, node.name)
+
+    def _symbolic(self, node: torch.fx.Node) -> Any:
+        value = node.meta.get("val")
+        if isinstance(value, torch.SymInt):
+            return self._size(value)
+        if isinstance(value, torch.SymFloat):
+            expr = value.node.expr.replace(
+                lambda e: type(e).__name__ in ("FloatTrueDiv", "IntTrueDiv"),
+                lambda e: e.args[0] / e.args[1],
+            )
+            expr = expr.replace(lambda e: type(e).__name__ == "ToFloat", lambda e: e.args[0])
+            return float(expr) if expr.is_number else self._size(expr)
+        return value
+
+    def _attributes(self, node: torch.fx.Node, inputs: list[Value]) -> dict[str, Any]:
+        """Arguments by schema name, tensors replaced by `Ref`s into `inputs`."""
+
+        def convert(arg: Any) -> Any:
+            if isinstance(arg, torch.fx.Node):
+                value = self.env.get(arg)
+                if isinstance(value, Value):
+                    inputs.append(value)
+                    return Ref(len(inputs) - 1)
+                return value
+            if isinstance(arg, list | tuple):
+                return [convert(item) for item in arg]
+            if isinstance(arg, torch.dtype):
+                return _DTYPES.get(arg, str(arg))
+            if isinstance(arg, int | float | bool | str) or arg is None:
+                return arg
+            return str(arg)
+
+        schema = node.target._schema.arguments  # type: ignore[union-attr]
+        attrs = {a.name: a.default_value for a in schema if a.has_default_value()}
+        attrs.update({a.name: convert(v) for a, v in zip(schema, node.args, strict=False)})
+        attrs.update({name: convert(v) for name, v in node.kwargs.items()})
+        return attrs
+
+    def _origin(self, node: torch.fx.Node) -> Origin:
+        stack = node.meta.get("nn_module_stack") or {}
+        paths = [path for path, _ in stack.values() if not path.startswith("_empty")]
+        module = re.sub(r"^(L\['self'\]\.)?model\.?", "", paths[-1]) if paths else ""
+        frames = re.findall(r'File "([^"]+)", line (\d+)[^\n]*\n\s*([^\n]*)', str(node.stack_trace))
+        inside = re.compile(r"/torch/(nn|_|fx|utils|export)")
+        users = [f for f in frames if not inside.search(f[0])] or frames
+        if not users:
+            return Origin(module)
+        file, line, code = users[-1]
+        return Origin(module, f"{file}:{line}", code.strip())
+
+    def _outputs(self) -> list[tuple[str, Any]]:
+        (returned,) = next(n for n in self.program.graph.nodes if n.op == "output").args
+        leaves: list[tuple[str, Any]] = []
+        for spec, node in zip(self.program.graph_signature.output_specs, returned, strict=True):
+            if spec.kind is not OutputKind.USER_OUTPUT:
+                raise CaptureError(
+                    self.graph.name,
+                    None,
+                    f"it overwrites {spec.target!r} in place ({spec.kind.name.lower()}); return "
+                    "the new value instead",
+                )
+            value = self.env[node] if isinstance(node, torch.fx.Node) else node
+            if isinstance(value, Value):
+                leaves.append(("output", len(self.graph.outputs)))
+                self.graph.outputs.append(value)
+            elif isinstance(value, int | float | bool | str) or value is None:
+                leaves.append(("constant", value))
+            else:
+                raise CaptureError(
+                    self.graph.name, None, f"it returns the size {value}; return a tensor"
+                )
+        return leaves

@@ -1,0 +1,288 @@
+"""The graph that capture builds, passes rewrite and codegen prints.
+
+A `Graph` is a list of `Node`s in topological order over `Value`s. It knows nothing of torch: dtypes
+are `DType`, shapes are tuples of `int` or sympy expressions over the graph's named dimensions, and
+constants are numpy arrays. Ops carry aten names (`aten.linear`) until `lower_aten` turns them into
+the small set of `go.*` ops that kernels and generated loops implement.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import sympy
+
+Dim = int | sympy.Expr
+Shape = tuple[Dim, ...]
+
+
+class DType(enum.Enum):
+    """Element types. The order is that of `go_dtype` in `go_kernel.h`."""
+
+    F32 = "f32"
+    BF16 = "bf16"
+    F64 = "f64"
+    BOOL = "bool"
+    U8 = "u8"
+    I8 = "i8"
+    I16 = "i16"
+    I32 = "i32"
+    I64 = "i64"
+
+    @property
+    def code(self) -> int:
+        """The value of the C enumerator."""
+        return list(DType).index(self)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes per element."""
+        return _ITEMSIZE[self]
+
+    @property
+    def is_float(self) -> bool:
+        """True for f32, bf16 and f64."""
+        return self in (DType.F32, DType.BF16, DType.F64)
+
+    @property
+    def c_type(self) -> str:
+        """The C type of one element in memory."""
+        return _C_TYPE[self]
+
+    @property
+    def numpy(self) -> np.dtype[Any]:
+        """The numpy dtype; bf16 is held as its 16 bits."""
+        return np.dtype(_NUMPY[self])
+
+    @staticmethod
+    def of(array: np.ndarray[Any, Any]) -> DType:
+        """The dtype of a numpy array; raises KeyError for one that the IR does not have."""
+        return _FROM_NUMPY[array.dtype]
+
+
+_ITEMSIZE = {
+    DType.F32: 4,
+    DType.BF16: 2,
+    DType.F64: 8,
+    DType.BOOL: 1,
+    DType.U8: 1,
+    DType.I8: 1,
+    DType.I16: 2,
+    DType.I32: 4,
+    DType.I64: 8,
+}
+_C_TYPE = {
+    DType.F32: "float",
+    DType.BF16: "uint16_t",
+    DType.F64: "double",
+    DType.BOOL: "uint8_t",
+    DType.U8: "uint8_t",
+    DType.I8: "int8_t",
+    DType.I16: "int16_t",
+    DType.I32: "int32_t",
+    DType.I64: "int64_t",
+}
+_NUMPY = {
+    DType.F32: np.float32,
+    DType.BF16: np.uint16,
+    DType.F64: np.float64,
+    DType.BOOL: np.bool_,
+    DType.U8: np.uint8,
+    DType.I8: np.int8,
+    DType.I16: np.int16,
+    DType.I32: np.int32,
+    DType.I64: np.int64,
+}
+_FROM_NUMPY = {np.dtype(v): k for k, v in _NUMPY.items() if k is not DType.BF16}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a node comes from in the user's model.
+
+    Attributes:
+        module: qualified module path, such as `encoders.3.self_attn.linear_out`; may be empty.
+        source: `file:line` of the user's code; may be empty.
+        code: the source line itself; may be empty.
+    """
+
+    module: str = ""
+    source: str = ""
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Stands for input `index` of an `aten.*` node inside its attributes."""
+
+    index: int
+
+
+@dataclass(eq=False)
+class Layout:
+    """Where the elements of a value live in memory.
+
+    Element `i` is at `offset + sum(i[d] * strides[d])` elements from the start of `storage`, which
+    is the value that owns the memory (possibly the value itself).
+    """
+
+    storage: Value
+    strides: Shape
+    offset: Dim = 0
+
+
+@dataclass(eq=False)
+class Value:
+    """A tensor: one output of a node, a graph input, or a constant.
+
+    Attributes:
+        dtype: element type.
+        shape: extents, `int` or sympy expressions over the graph's dims.
+        name: a short stable name; the printer numbers unnamed values.
+        data: the array, for constants only (bf16 as uint16).
+        layout: strides in memory, set by `assign_layouts`.
+        packed: how a kernel-specific buffer is laid out (`qa8r`, `bf16`), else empty.
+    """
+
+    dtype: DType
+    shape: Shape
+    name: str = ""
+    data: np.ndarray[Any, Any] | None = None
+    layout: Layout | None = None
+    packed: str = ""
+
+    @property
+    def is_constant(self) -> bool:
+        """True if the value is known at compile time."""
+        return self.data is not None
+
+    @property
+    def rank(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+
+@dataclass(eq=False)
+class Node:
+    """One operation.
+
+    Attributes:
+        op: `aten.<name>` or `go.<name>`.
+        inputs: operand values, in the order that the op defines.
+        outputs: the values that it makes.
+        attrs: everything else that the op needs (no tensors).
+        origin: the place in the user's model.
+        fused: further places whose work this node does, after fusion.
+        reasons: what passes decided about this node and why, `pass: text`.
+    """
+
+    op: str
+    inputs: list[Value]
+    outputs: list[Value]
+    attrs: dict[str, Any] = field(default_factory=dict)
+    origin: Origin = Origin()
+    fused: list[Origin] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def output(self) -> Value:
+        """The only output."""
+        (value,) = self.outputs
+        return value
+
+    def operand(self, role: str) -> Value | None:
+        """The input with a role (`bias`, `mask`, ...) of a `go.*` op, or None if it has none."""
+        roles = self.attrs.get("roles", ())
+        return self.inputs[roles.index(role)] if role in roles else None
+
+    def add_operand(self, role: str, value: Value) -> None:
+        """Appends an input with a role."""
+        self.inputs.append(value)
+        self.attrs["roles"] = (*self.attrs.get("roles", ()), role)
+
+    def decide(self, who: str, why: str) -> None:
+        """Records what a pass decided about this node, once."""
+        reason = f"{who}: {why}"
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+
+    @property
+    def is_lowered(self) -> bool:
+        """True if generated code can run the node."""
+        return self.op.startswith("go.")
+
+
+@dataclass(frozen=True)
+class DimInfo:
+    """A named dimension.
+
+    Attributes:
+        symbol: the sympy symbol in shapes.
+        hint: the size it had in the example inputs.
+        sources: (input index, axis) pairs that all have this size.
+    """
+
+    symbol: sympy.Symbol
+    hint: int
+    sources: tuple[tuple[int, int], ...]
+
+
+@dataclass(eq=False)
+class Graph:
+    """Nodes in topological order between inputs and outputs."""
+
+    name: str
+    inputs: list[Value] = field(default_factory=list)
+    outputs: list[Value] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+    dims: dict[str, DimInfo] = field(default_factory=dict)
+
+    def users(self) -> dict[Value, list[Node]]:
+        """For each value the nodes that read it, in order; graph outputs are not listed."""
+        users: dict[Value, list[Node]] = defaultdict(list)
+        for node in self.nodes:
+            for value in dict.fromkeys(node.inputs):
+                users[value].append(node)
+        return users
+
+    def producers(self) -> dict[Value, Node]:
+        """The node that makes each value; inputs and constants are absent."""
+        return {value: node for node in self.nodes for value in node.outputs}
+
+    def constants(self) -> Iterator[Value]:
+        """Constants in order of first use, graph outputs last."""
+        seen: set[Value] = set()
+        values: Iterable[Value] = [v for node in self.nodes for v in node.inputs]
+        for value in [*values, *self.outputs]:
+            if value.is_constant and value not in seen:
+                seen.add(value)
+                yield value
+
+    def replace(self, mapping: dict[Value, Value]) -> None:
+        """Replaces every use of the keys by their values, following chains."""
+
+        def final(value: Value) -> Value:
+            while value in mapping:
+                value = mapping[value]
+            return value
+
+        for node in self.nodes:
+            node.inputs = [final(v) for v in node.inputs]
+        self.outputs = [final(v) for v in self.outputs]
+
+    def hints(self) -> dict[sympy.Symbol, int]:
+        """Example sizes of all dims, to evaluate symbolic sizes with."""
+        return {info.symbol: info.hint for info in self.dims.values()}
+
+
+def constant(array: np.ndarray[Any, Any], name: str = "") -> Value:
+    """A constant value from a numpy array (f32, f64, bool and integer types)."""
+    array = np.asarray(array)  # ascontiguousarray would turn a scalar into a vector
+    if not array.flags.c_contiguous:
+        array = array.copy(order="C")
+    return Value(DType.of(array), tuple(array.shape), name, data=array)

@@ -1,0 +1,73 @@
+"""What every graph must satisfy between passes."""
+
+from __future__ import annotations
+
+from graphopt.errors import GraphoptError
+from graphopt.ir import Graph, Node, Value
+from graphopt.scalar import Scalar
+
+
+class VerificationError(GraphoptError):
+    """A pass left a graph that is not legal; names the pass and the node."""
+
+    def __init__(self, graph: Graph, after: str, problem: str) -> None:
+        super().__init__(
+            f"graph {graph.name} is not legal after {after}: {problem}; this is a defect of "
+            f"graphopt: GRAPHOPT_SKIP={after} works around it"
+        )
+
+
+def verify(graph: Graph, after: str) -> None:
+    """Checks the graph; raises VerificationError naming the pass that ran last.
+
+    1. Every value is defined once, before its uses.
+    2. `go.*` inputs fit their roles; operands of a pointwise node broadcast to its shape.
+    3. Expressions only name operands that exist, with their types.
+    4. Symbols in shapes are dims of the graph.
+    """
+    defined: set[Value] = set(graph.inputs)
+    symbols = {info.symbol for info in graph.dims.values()}
+
+    def require(condition: bool, problem: str) -> None:
+        if not condition:
+            raise VerificationError(graph, after, problem)
+
+    for position, node in enumerate(graph.nodes):
+        where = f"node {position} ({node.op}, {node.origin.module or 'no module'})"
+        for value in node.inputs:
+            require(value in defined or value.is_constant, f"{where} reads an undefined value")
+        for value in node.outputs:
+            require(value not in defined, f"{where} defines a value twice")
+            require(not value.is_constant, f"{where} defines a constant")
+            free = {s for e in value.shape if not isinstance(e, int) for s in e.free_symbols}
+            require(free <= symbols, f"{where} has unknown dims {free - symbols} in its shape")
+            defined.add(value)
+        if "roles" in node.attrs:
+            require(
+                len(node.attrs["roles"]) == len(node.inputs), f"{where} has inputs without roles"
+            )
+        if node.op == "go.pointwise":
+            problem = _pointwise_problem(node)
+            require(problem is None, f"{where}: {problem}")
+    for value in graph.outputs:
+        require(value in defined or value.is_constant, "an output is not defined")
+
+
+def _pointwise_problem(node: Node) -> str | None:
+    expr: Scalar = node.attrs["expr"]
+    out = node.output
+    for leaf in expr.walk():
+        if leaf.op == "operand":
+            if not isinstance(leaf.value, int) or leaf.value >= len(node.inputs):
+                return f"the expression names operand {leaf.value}"
+            if node.inputs[leaf.value].dtype is not leaf.dtype:
+                return f"operand {leaf.value} is not {leaf.dtype.value}"
+    for value in node.inputs:
+        padded = (1,) * (out.rank - value.rank) + value.shape
+        if value.rank > out.rank or any(
+            a != b and a != 1 for a, b in zip(padded, out.shape, strict=True)
+        ):
+            return f"an operand of shape {value.shape} does not broadcast to {out.shape}"
+    if expr.dtype is not out.dtype:
+        return f"the expression is {expr.dtype.value}, the output {out.dtype.value}"
+    return None

@@ -1,0 +1,63 @@
+/* What a generated module gives to the runtime, and what the runtime gives it. */
+#ifndef GO_MODULE_H
+#define GO_MODULE_H
+
+#include "go_kernel.h"
+#include "graphopt.h"
+
+/* One run of a graph, shared by the threads of the team. */
+typedef struct {
+    void *const *inputs;
+    void *const *outputs;
+    const unsigned char *weights;
+    unsigned char *arena;
+    const int64_t *dims;
+    go_error *error;   /* written by the first thread only */
+    double *seconds;   /* per step, or null */
+    double *last_time; /* when the last step ended */
+} go_frame;
+
+typedef struct {
+    int32_t dtype;
+    int32_t rank;
+} go_port;
+
+/* The size of a dim is that of an axis of an input. */
+typedef struct {
+    int32_t input;
+    int32_t axis;
+} go_dim_source;
+
+typedef struct {
+    const char *name;
+    int32_t input_count, output_count, dim_count, step_count;
+    const go_port *inputs;
+    const go_port *outputs;
+    const go_dim_source *dims;
+    size_t weights_bytes;
+    void (*input_shapes)(const int64_t *dims, int64_t (*shapes)[GO_MAX_RANK]);
+    void (*output_shapes)(const int64_t *dims, int64_t (*shapes)[GO_MAX_RANK]);
+    int64_t (*arena_bytes)(const int64_t *dims, int64_t threads);
+    void (*run)(const go_frame *frame, go_team *team);
+} go_module_desc;
+
+/* Defined by the generated module. */
+extern const go_module_desc go_generated_module;
+
+/* Ends a step: waits for the team, and notes the time if the run is profiled. */
+void go_step(const go_frame *frame, go_team *team, int step);
+
+/* Records a failure found while running; the first one stays. First thread only. */
+void go_fail(const go_frame *frame, go_code code, int input, int64_t expected, int64_t got,
+             const char *text);
+
+static inline int64_t go_max(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t go_min(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* Sizes in the arena are multiples of this, so every buffer is aligned to it. */
+#define GO_ALIGNMENT 64
+static inline int64_t go_align(int64_t bytes) {
+    return (bytes + GO_ALIGNMENT - 1) / GO_ALIGNMENT * GO_ALIGNMENT;
+}
+
+#endif

@@ -1,0 +1,99 @@
+/* The C interface of a compiled graphopt module.
+ *
+ * A module is one shared library and one weights file. Open it once, make a
+ * context per concurrent caller, run. Contexts share the weights, which are
+ * mapped read-only; each has its own memory and its own threads.
+ *
+ *     go_module *module;
+ *     go_context *context;
+ *     if (go_open("weights.bin", &module)) ...
+ *     if (go_context_new(module, 0, &context)) ...
+ *     if (go_run(context, inputs, outputs)) puts(go_last_error(context)->text);
+ *     go_context_free(context);
+ *     go_close(module);
+ *
+ * Every function returns GO_OK or the code of an error; a failed call changes
+ * nothing but the error text. The interface only grows: go_abi_version() says
+ * what the library has.
+ */
+#ifndef GRAPHOPT_H
+#define GRAPHOPT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define GO_ABI_VERSION 1
+#define GO_MAX_RANK 8
+#define GO_API __attribute__((visibility("default")))
+
+typedef enum {
+    GO_OK = 0,
+    GO_ERROR_RANK = 1,    /* an input has another number of dimensions */
+    GO_ERROR_DTYPE = 2,   /* an input has another element type */
+    GO_ERROR_SHAPE = 3,   /* a fixed or shared dimension has another size */
+    GO_ERROR_EMPTY = 4,   /* a dynamic dimension has size 0 */
+    GO_ERROR_VALUE = 5,   /* the values of an input contradict its shape or a range */
+    GO_ERROR_MEMORY = 6,  /* memory could not be had */
+    GO_ERROR_FILE = 7,    /* the weights file is missing or has the wrong size */
+    GO_ERROR_THREADS = 8, /* a thread could not be started */
+} go_code;
+
+typedef struct {
+    go_code code;
+    int32_t input; /* index of the input, -1 if it is not about one */
+    int32_t axis;  /* its axis, -1 if it is not about one */
+    int64_t expected, got;
+    char text[256];
+} go_error;
+
+/* A dense row-major tensor. dtype is a go_dtype of go_kernel.h. */
+typedef struct {
+    void *data;
+    int32_t dtype;
+    int32_t rank;
+    int64_t shape[GO_MAX_RANK];
+} go_tensor;
+
+typedef struct go_module go_module;
+typedef struct go_context go_context;
+
+GO_API int32_t go_abi_version(void);
+
+/* Maps the weights. */
+GO_API go_code go_open(const char *weights_path, go_module **module);
+GO_API void go_close(go_module *module);
+
+GO_API int32_t go_input_count(const go_module *module);
+GO_API int32_t go_output_count(const go_module *module);
+GO_API int32_t go_step_count(const go_module *module);
+
+/* threads = 0 takes as many as this process may use. */
+GO_API go_code go_context_new(go_module *module, int32_t threads, go_context **context);
+GO_API void go_context_free(go_context *context);
+GO_API int32_t go_thread_count(const go_context *context);
+
+/* Checks the inputs and fills dtype, rank and shape of the outputs. */
+GO_API go_code go_output_shapes(go_context *context, const go_tensor *inputs, go_tensor *outputs);
+
+/* Runs the graph. Output tensors must have the shapes of go_output_shapes and
+ * memory for them, aligned to 64 bytes or not, that overlaps no input. */
+GO_API go_code go_run(go_context *context, const go_tensor *inputs, go_tensor *outputs);
+
+/* The same, and the seconds of every step, as the first thread saw them. */
+GO_API go_code go_profile(go_context *context, const go_tensor *inputs, go_tensor *outputs,
+                          double *seconds);
+
+/* What went wrong in the last call on this context. */
+GO_API const go_error *go_last_error(const go_context *context);
+
+/* Bytes of working memory that the context holds. */
+GO_API size_t go_arena_bytes(const go_context *context);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

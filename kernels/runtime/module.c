@@ -1,0 +1,220 @@
+/* Modules, contexts and runs: the functions of graphopt.h. */
+#define _GNU_SOURCE
+#include "go_module.h"
+
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "team.h"
+
+struct go_module {
+    const unsigned char *weights;
+    size_t bytes;
+};
+
+struct go_context {
+    go_module *module;
+    go_pool *pool;
+    unsigned char *arena;
+    size_t arena_bytes;
+    int64_t *dims;
+    int64_t (*shapes)[GO_MAX_RANK];
+    go_error error;
+};
+
+int32_t go_abi_version(void) { return GO_ABI_VERSION; }
+int32_t go_input_count(const go_module *module) {
+    (void)module;
+    return go_generated_module.input_count;
+}
+int32_t go_output_count(const go_module *module) {
+    (void)module;
+    return go_generated_module.output_count;
+}
+int32_t go_step_count(const go_module *module) {
+    (void)module;
+    return go_generated_module.step_count;
+}
+
+go_code go_open(const char *weights_path, go_module **module) {
+    *module = NULL;
+    int file = open(weights_path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return GO_ERROR_FILE;
+    struct stat status;
+    size_t bytes = go_generated_module.weights_bytes;
+    if (fstat(file, &status) || (size_t)status.st_size != bytes) {
+        close(file);
+        return GO_ERROR_FILE;
+    }
+    void *weights = NULL;
+    if (bytes) {
+        weights = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, file, 0);
+        if (weights == MAP_FAILED) weights = NULL;
+    }
+    close(file);
+    if (bytes && !weights) return GO_ERROR_MEMORY;
+    *module = malloc(sizeof **module);
+    if (!*module) {
+        if (weights) munmap(weights, bytes);
+        return GO_ERROR_MEMORY;
+    }
+    **module = (go_module){weights, bytes};
+    return GO_OK;
+}
+
+void go_close(go_module *module) {
+    if (!module) return;
+    if (module->bytes) munmap((void *)module->weights, module->bytes);
+    free(module);
+}
+
+go_code go_context_new(go_module *module, int32_t threads, go_context **context) {
+    const go_module_desc *desc = &go_generated_module;
+    *context = calloc(1, sizeof **context);
+    if (!*context) return GO_ERROR_MEMORY;
+    go_context *c = *context;
+    c->module = module;
+    c->dims = calloc((size_t)desc->dim_count + 1, sizeof *c->dims);
+    int ports = desc->input_count > desc->output_count ? desc->input_count : desc->output_count;
+    c->shapes = calloc((size_t)ports + 1, sizeof *c->shapes);
+    c->pool = go_pool_new(threads > 0 ? threads : go_default_threads());
+    if (c->dims && c->shapes && c->pool) return GO_OK;
+    go_code code = c->pool ? GO_ERROR_MEMORY : GO_ERROR_THREADS;
+    go_context_free(c);
+    *context = NULL;
+    return code;
+}
+
+void go_context_free(go_context *context) {
+    if (!context) return;
+    go_pool_free(context->pool);
+    free(context->arena);
+    free(context->dims);
+    free(context->shapes);
+    free(context);
+}
+
+int32_t go_thread_count(const go_context *context) { return go_pool_size(context->pool); }
+const go_error *go_last_error(const go_context *context) { return &context->error; }
+size_t go_arena_bytes(const go_context *context) { return context->arena_bytes; }
+
+__attribute__((format(printf, 7, 8))) static go_code refuse(go_context *c, go_code code, int input,
+                                                            int axis, int64_t expected, int64_t got,
+                                                            const char *format, ...) {
+    c->error = (go_error){code, input, axis, expected, got, ""};
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(c->error.text, sizeof c->error.text, format, arguments);
+    va_end(arguments);
+    return code;
+}
+
+/* Checks the inputs against the ports and sets the dims. */
+static go_code bind(go_context *c, const go_tensor *inputs) {
+    const go_module_desc *desc = &go_generated_module;
+    c->error = (go_error){.code = GO_OK, .input = -1, .axis = -1};
+    for (int i = 0; i < desc->input_count; i++) {
+        const go_port *port = &desc->inputs[i];
+        if (inputs[i].dtype != port->dtype)
+            return refuse(c, GO_ERROR_DTYPE, i, -1, port->dtype, inputs[i].dtype,
+                          "input %d has dtype %d, not %d", i, inputs[i].dtype, port->dtype);
+        if (inputs[i].rank != port->rank)
+            return refuse(c, GO_ERROR_RANK, i, -1, port->rank, inputs[i].rank,
+                          "input %d has %d dimensions, not %d", i, inputs[i].rank, port->rank);
+    }
+    for (int d = 0; d < desc->dim_count; d++)
+        c->dims[d] = inputs[desc->dims[d].input].shape[desc->dims[d].axis];
+    for (int d = 0; d < desc->dim_count; d++)
+        if (c->dims[d] < 1)
+            return refuse(c, GO_ERROR_EMPTY, desc->dims[d].input, desc->dims[d].axis, 1, c->dims[d],
+                          "input %d has size %lld along axis %d", desc->dims[d].input,
+                          (long long)c->dims[d], desc->dims[d].axis);
+    desc->input_shapes(c->dims, c->shapes);
+    for (int i = 0; i < desc->input_count; i++)
+        for (int a = 0; a < inputs[i].rank; a++)
+            if (inputs[i].shape[a] != c->shapes[i][a])
+                return refuse(c, GO_ERROR_SHAPE, i, a, c->shapes[i][a], inputs[i].shape[a],
+                              "input %d has size %lld along axis %d, not %lld", i,
+                              (long long)inputs[i].shape[a], a, (long long)c->shapes[i][a]);
+    return GO_OK;
+}
+
+static void describe_outputs(go_context *c, go_tensor *outputs) {
+    const go_module_desc *desc = &go_generated_module;
+    desc->output_shapes(c->dims, c->shapes);
+    for (int i = 0; i < desc->output_count; i++) {
+        outputs[i].dtype = desc->outputs[i].dtype;
+        outputs[i].rank = desc->outputs[i].rank;
+        memcpy(outputs[i].shape, c->shapes[i], sizeof outputs[i].shape);
+    }
+}
+
+go_code go_output_shapes(go_context *context, const go_tensor *inputs, go_tensor *outputs) {
+    go_code code = bind(context, inputs);
+    if (code == GO_OK) describe_outputs(context, outputs);
+    return code;
+}
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static go_code reserve(go_context *c) {
+    int64_t bytes = go_generated_module.arena_bytes(c->dims, go_pool_size(c->pool));
+    if (bytes < 0) return refuse(c, GO_ERROR_MEMORY, -1, -1, 0, bytes, "sizes overflow");
+    if ((size_t)bytes <= c->arena_bytes) return GO_OK;
+    void *arena = NULL;
+    if (posix_memalign(&arena, GO_ALIGNMENT, (size_t)bytes))
+        return refuse(c, GO_ERROR_MEMORY, -1, -1, bytes, 0, "no memory for %lld bytes",
+                      (long long)bytes);
+    free(c->arena);
+    c->arena = arena;
+    c->arena_bytes = (size_t)bytes;
+    return GO_OK;
+}
+
+static void run_frame(void *frame, go_team *team) { go_generated_module.run(frame, team); }
+
+go_code go_profile(go_context *context, const go_tensor *inputs, go_tensor *outputs,
+                   double *seconds) {
+    const go_module_desc *desc = &go_generated_module;
+    go_code code = bind(context, inputs);
+    if (code != GO_OK || (code = reserve(context)) != GO_OK) return code;
+    void *in[desc->input_count + 1], *out[desc->output_count + 1];
+    for (int i = 0; i < desc->input_count; i++) in[i] = inputs[i].data;
+    for (int i = 0; i < desc->output_count; i++) out[i] = outputs[i].data;
+    double last = now();
+    go_frame frame = {in,      out,         context->module->weights, context->arena, context->dims,
+                      &context->error, seconds, &last};
+    go_pool_run(context->pool, run_frame, &frame);
+    return context->error.code;
+}
+
+go_code go_run(go_context *context, const go_tensor *inputs, go_tensor *outputs) {
+    return go_profile(context, inputs, outputs, NULL);
+}
+
+void go_step(const go_frame *frame, go_team *team, int step) {
+    go_barrier(team);
+    if (frame->seconds && team->rank == 0) {
+        double time = now();
+        frame->seconds[step] = time - *frame->last_time;
+        *frame->last_time = time;
+    }
+}
+
+void go_fail(const go_frame *frame, go_code code, int input, int64_t expected, int64_t got,
+             const char *text) {
+    if (frame->error->code != GO_OK) return;
+    *frame->error = (go_error){code, input, -1, expected, got, ""};
+    snprintf(frame->error->text, sizeof frame->error->text, "%s", text);
+}

@@ -1,0 +1,58 @@
+"""Computes once what several nodes compute alike.
+
+    %1 = go.slice(%0, start=0)          %1 = go.slice(%0, start=0)
+    %2 = go.slice(%0, start=0)    ->    %3 = go.linear(%1, %w)
+    %3 = go.linear(%2, %w)
+
+Two nodes are alike if op, inputs and attributes are equal; constants of at most 64 KiB are equal if
+their contents are. `aten.*` nodes are left alone: some of them draw random numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from graphopt.ir import Graph, Node, Value
+from graphopt.passes.base import Pass
+
+_SMALL = 65536
+
+
+class EliminateCommonSubexpressions(Pass):
+    """See the module."""
+
+    def run(self, graph: Graph) -> bool:
+        """One sweep in topological order."""
+        mapping: dict[Value, Value] = {}
+        contents: dict[Hashable, Value] = {}
+        for value in graph.constants():
+            if value.data is not None and value.data.nbytes <= _SMALL:
+                key = (value.dtype, value.shape, value.data.tobytes())
+                first = contents.setdefault(key, value)
+                if first is not value:
+                    mapping[value] = first
+        graph.replace(mapping)
+        mapping.clear()
+        seen: dict[Hashable, Node] = {}
+        kept: list[Node] = []
+        for node in graph.nodes:
+            node.inputs = [mapping.get(v, v) for v in node.inputs]
+            if not node.is_lowered or node.op == "go.check":
+                kept.append(node)
+                continue
+            key = self._key(node)
+            first = seen.setdefault(key, node)
+            if first is node:
+                kept.append(node)
+            else:
+                mapping.update(zip(node.outputs, first.outputs, strict=True))
+        modified = len(kept) != len(graph.nodes)
+        graph.nodes = kept
+        graph.replace(mapping)
+        return modified
+
+    @staticmethod
+    def _key(node: Node) -> Hashable:
+        attrs = tuple(sorted((k, v) for k, v in node.attrs.items() if k != "expr"))
+        result = tuple((v.dtype, v.shape) for v in node.outputs)
+        return (node.op, tuple(map(id, node.inputs)), attrs, node.attrs.get("expr"), result)

@@ -1,0 +1,139 @@
+"""Turns the arithmetic of attention into one node that never stores the score matrix.
+
+    %1 = go.permute(%k, axes=(0, 1, 3, 2))
+    %2 = go.matmul(%q, %1)
+    %3 = go.pointwise(%2, expr=div(x0, 11.3))         %5 = go.attention(%q, k=%k, v=%v, mask=%mask,
+    %4 = go.pointwise(%3, %mask, expr=add(x0, x1))  ->                  scale=0.088)
+    %5 = go.matmul(go.softmax(%4), %v)
+
+1. Scaling of the query, or of the scores before the mask is added, becomes `scale`.
+2. An additive f32 mask that broadcasts to the scores is taken along; so is `masked_fill` with
+   -10000 or less: a mask of that value where it hides.
+Left alone: scores that something else reads, dropout, scaling after the mask, other ranks than 4.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphopt import scalar
+from graphopt.ir import DType, Graph, Node, Value
+from graphopt.passes.base import Pass
+from graphopt.passes.pattern import Neighbours, binary, other_side
+
+_SWAP_LAST = (0, 1, 3, 2)
+
+
+class FuseAttention(Pass):
+    """See the module."""
+
+    def run(self, graph: Graph) -> bool:
+        """Fuses every match; matches do not overlap."""
+        around = Neighbours(graph)
+        modified = False
+        for node in list(graph.nodes):
+            if node.op == "go.softmax" and not node.attrs["log"]:
+                modified |= self._fuse(graph, around, node)
+        return modified
+
+    def _fuse(self, graph: Graph, around: Neighbours, softmax: Node) -> bool:
+        weighted = around.only_user(softmax.output, "go.matmul")
+        if weighted is None or weighted.inputs[0] is not softmax.output or softmax.output.rank != 4:
+            return False
+        value: Value = softmax.inputs[0]
+        scale, mask, extra = 1.0, None, list[Node]()
+        while (step := around.made_by(value, "go.pointwise")) is not None:
+            if not around.is_private(value):
+                return False
+            found = self._step(step, around)
+            if found is None:
+                return False
+            value, added, factor, made = found
+            if added is not None:
+                if mask is not None or scale != 1.0:
+                    return False
+                mask = added
+                extra += made
+            scale *= factor
+        scores = around.made_by(value, "go.matmul")
+        if scores is None or not around.is_private(value):
+            return False
+        q, transposed = scores.inputs
+        q, factor = self._unscaled(q, around)
+        keys = Value(transposed.dtype, tuple(transposed.shape[a] for a in _SWAP_LAST))
+        extra.append(Node("go.permute", [transposed], [keys], {"axes": _SWAP_LAST}, scores.origin))
+        operands = {"q": q, "k": keys, "v": weighted.inputs[1], "mask": mask}
+        given = {role: v for role, v in operands.items() if v is not None}
+        attention = Node(
+            "go.attention",
+            list(given.values()),
+            weighted.outputs,
+            {"roles": tuple(given), "scale": scale * factor, "causal": False},
+            weighted.origin,
+            [scores.origin, softmax.origin],
+        )
+        attention.decide(self.name, "scores stay in cache: matmul, scale, mask, softmax and matmul")
+        position = graph.nodes.index(weighted)
+        graph.nodes[position : position + 1] = [*extra, attention]
+        return True
+
+    @staticmethod
+    def _step(
+        step: Node, around: Neighbours
+    ) -> tuple[Value, Value | None, float, list[Node]] | None:
+        """One node between matmul and softmax: (scores, mask, factor, new nodes)."""
+        for op, power in (("mul", 1.0), ("div", -1.0)):
+            pair = binary(step, op)
+            if pair and isinstance(pair.left, Value) and isinstance(pair.right, float):
+                return pair.left, None, pair.right**power, []
+        pair = binary(step, "add")
+        if pair and isinstance(pair.left, Value) and isinstance(pair.right, Value):
+            for scores in (pair.left, pair.right):
+                mask = other_side(pair, scores)
+                if isinstance(mask, Value) and _leads_to_matmul(scores, around):
+                    return scores, mask, 1.0, []
+        return _masked_fill(step)
+
+    @staticmethod
+    def _unscaled(q: Value, around: Neighbours) -> tuple[Value, float]:
+        """The query before a private multiplication with a number, and the number.
+
+        A permute between the two moves behind the attention's own reading of the query.
+        """
+        node = around.made_by(q, "go.pointwise")
+        if node is not None and around.is_private(q):
+            pair = binary(node, "mul")
+            if pair and isinstance(pair.left, Value) and isinstance(pair.right, float):
+                return pair.left, pair.right
+        permute = around.made_by(q, "go.permute")
+        if permute is not None and around.is_private(q):
+            inner, factor = FuseAttention._unscaled(permute.inputs[0], around)
+            if factor != 1.0:
+                permute.inputs = [inner]
+                return q, factor
+        return q, 1.0
+
+
+def _leads_to_matmul(value: Value, around: Neighbours) -> bool:
+    while (node := around.made_by(value, "go.pointwise")) is not None:
+        value = node.inputs[0]
+    return around.made_by(value, "go.matmul") is not None
+
+
+def _masked_fill(step: Node) -> tuple[Value, Value | None, float, list[Node]] | None:
+    expr = step.attrs["expr"]
+    if expr.op != "where" or [a.op for a in expr.args] != ["operand", "const", "operand"]:
+        return None
+    hide, fill, scores = (a.value for a in expr.args)
+    if fill > -10000:
+        return None
+    hidden = step.inputs[hide]
+    mask = Value(DType.F32, hidden.shape)
+    added = scalar.apply(
+        "where",
+        scalar.operand(0, DType.BOOL),
+        scalar.const(float(np.float32(fill)), DType.F32),
+        scalar.const(0.0, DType.F32),
+    )
+    node = Node("go.pointwise", [hidden], [mask], {"expr": added}, step.origin)
+    return step.inputs[scores], mask, 1.0, [node]

@@ -1,0 +1,98 @@
+"""Runs neighbouring element-wise nodes in one loop.
+
+    %1 = go.pointwise(%x, expr=mul(x0, 22.6))           %2 = go.pointwise(%x, %p,
+    %2 = go.pointwise(%1, %p, expr=add(x0, x1))   ->          expr=add(mul(x0, 22.6), x1))
+
+1. A node that only one other reads is computed inside that one, unless it would be computed again
+   for every element that it is broadcast to and costs more than a few operations.
+2. A node without inputs (indices, constants) is computed wherever it is read.
+Left alone: results with more than eight operands or more than 80 operations an element.
+"""
+
+from __future__ import annotations
+
+from graphopt.ir import Graph, Node, Value
+from graphopt.passes.base import Pass
+from graphopt.passes.pattern import Neighbours
+from graphopt.scalar import Scalar, operand, substitute
+
+_MOST_OPERANDS = 8
+_MOST_COST = 80
+_CHEAP = 4
+
+
+class FusePointwise(Pass):
+    """See the module."""
+
+    def run(self, graph: Graph) -> bool:
+        """From the first node to the last, each takes in its producers."""
+        around = Neighbours(graph)
+        modified = False
+        for node in graph.nodes:
+            if node.op == "go.pointwise":
+                while (producer := self._fusable(node, around)) is not None:
+                    _inline(node, producer)
+                    for value in producer.inputs:
+                        around.users[value] = [
+                            node if u is producer else u for u in around.users[value]
+                        ]
+                    modified = True
+        if modified:
+            read = {v for n in graph.nodes for v in n.inputs} | set(graph.outputs)
+            graph.nodes = [
+                n for n in graph.nodes if n.op != "go.pointwise" or n.output in read
+            ]
+        return modified
+
+    @staticmethod
+    def _fusable(node: Node, around: Neighbours) -> Node | None:
+        for value in node.inputs:
+            producer = around.made_by(value, "go.pointwise")
+            if producer is None:
+                continue
+            expr: Scalar = producer.attrs["expr"]
+            if producer.inputs and not around.is_private(value):
+                continue
+            broadcast = value.shape != node.output.shape
+            if broadcast and (expr.cost > _CHEAP or _reads_broadcast_index(expr, value, node)):
+                continue
+            operands = {*producer.inputs, *node.inputs} - {value}
+            if len(operands) > _MOST_OPERANDS or expr.cost + node.attrs["expr"].cost > _MOST_COST:
+                continue
+            return producer
+        return None
+
+
+def _reads_broadcast_index(expr: Scalar, value: Value, node: Node) -> bool:
+    shift = node.output.rank - value.rank
+    return any(
+        s.op == "index" and value.shape[s.value] != node.output.shape[s.value + shift]  # type: ignore[operator,index]
+        for s in expr.walk()
+    )
+
+
+def _inline(node: Node, producer: Node) -> None:
+    """Replaces the operand that `producer` makes by its expression."""
+    value = producer.output
+    inputs = [v for v in dict.fromkeys([*node.inputs, *producer.inputs]) if v is not value]
+    number = {v: i for i, v in enumerate(inputs)}
+    shift = node.output.rank - value.rank
+
+    def of_producer(leaf: Scalar) -> Scalar:
+        if leaf.op == "operand":
+            return operand(number[producer.inputs[leaf.value]], leaf.dtype)  # type: ignore[index]
+        if leaf.op == "index":
+            return Scalar("index", leaf.dtype, value=leaf.value + shift)  # type: ignore[operator]
+        return leaf
+
+    def of_node(leaf: Scalar) -> Scalar:
+        if leaf.op != "operand":
+            return leaf
+        source = node.inputs[leaf.value]  # type: ignore[index]
+        if source is value:
+            return substitute(producer.attrs["expr"], of_producer)
+        return operand(number[source], leaf.dtype)
+
+    node.attrs["expr"] = substitute(node.attrs["expr"], of_node)
+    node.inputs = inputs
+    node.fused.append(producer.origin)

@@ -1,0 +1,129 @@
+"""Keeps intermediates in bf16 and multiplies float matrices with BFMMLA.
+
+    %1 = go.linear(%x, weight=%w)                 %1 = go.pack_rows(%x)                 # bf16 panels
+    %2 = go.norm(%1)                       ->     %2 = go.linear(%1, weight=%w, scheme=bf16)   # bf16
+                                                  %3 = go.norm(%2)
+
+1. A linear that is not int8 gets `scheme=bf16` if the GEMM is to be bf16 too.
+2. A result of a linear, norm, attention or depthwise convolution is stored as bf16 if all its readers
+   take bf16. They compute in f32; only storage is narrow.
+Left in f32: the residual stream (a sum that is added to again: rounding it at each of many layers
+would add up), graph inputs and outputs, and what only f32 kernels read.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphopt import scalar
+from graphopt.errors import WeightError
+from graphopt.ir import DType, Graph, Node, Value
+from graphopt.passes.base import Pass
+from graphopt.scalar import Scalar
+
+_RESIDUAL = ("residual", "residual0", "residual1")
+_PRODUCERS = ("go.linear", "go.norm", "go.attention", "go.depthwise")
+_VIEWS = ("go.permute", "go.reshape", "go.slice")
+_READERS = {
+    "go.quantize_rows": ("",),
+    "go.pack_rows": ("",),
+    "go.norm": ("x",),
+    "go.softmax": ("",),
+    "go.linear": _RESIDUAL,
+    "go.attention": ("q", "k", "v"),
+    "go.depthwise": ("x", "residual"),
+    "go.pointwise": ("",),
+}
+
+
+class LowerBf16(Pass):
+    """See the module.
+
+    Args:
+        gemm: whether linears that are still float multiply in bf16.
+    """
+
+    def __init__(self, gemm: bool) -> None:
+        self._gemm = gemm
+
+    def run(self, graph: Graph) -> bool:
+        """First the multiplications, then the storage between them."""
+        modified = self._gemm and self._lower_linears(graph)
+        self._readers = graph.users()
+        self._outputs = set(graph.outputs)
+        for node in graph.nodes:
+            if node.op not in _PRODUCERS or node.output.dtype is not DType.F32:
+                continue
+            refusal = self._refusal(node)
+            if refusal is None:
+                self._narrow(node.output)
+                node.decide(self.name, "stored as bf16")
+                modified = True
+            else:
+                node.decide(self.name, f"kept f32: {refusal}")
+        return modified
+
+    def _lower_linears(self, graph: Graph) -> bool:
+        packed: dict[Value, Value] = {}
+        nodes: list[Node] = []
+        modified = False
+        for node in graph.nodes:
+            if node.op == "go.linear" and "scheme" not in node.attrs:
+                x, weight = node.inputs[:2]
+                if weight.data is None or not np.isfinite(weight.data).all():
+                    raise WeightError(weight.name)
+                if x not in packed:
+                    packed[x] = Value(DType.BF16, x.shape, packed="bf16")
+                    nodes.append(Node("go.pack_rows", [x], [packed[x]], {}, node.origin))
+                node.inputs[0] = packed[x]
+                node.attrs["scheme"] = "bf16"
+                node.decide(self.name, "bf16: products in bf16, sums in f32")
+                modified = True
+            nodes.append(node)
+        graph.nodes = nodes
+        return modified
+
+    def _refusal(self, node: Node) -> str | None:
+        """Why the output must stay f32, or None."""
+        value = node.output
+        sums = any(node.operand(role) is not None for role in _RESIDUAL)
+        if sums and any(self._adds(user, value) for user in self._readers[value]):
+            return "residual stream"
+        return self._unreadable(value)
+
+    @staticmethod
+    def _adds(user: Node, value: Value) -> bool:
+        return any(user.operand(role) is value for role in _RESIDUAL)
+
+    def _unreadable(self, value: Value) -> str | None:
+        if value in self._outputs:
+            return "output of the graph"
+        for user in self._readers[value]:
+            if user.op in _VIEWS:
+                refusal = self._unreadable(user.output)
+                if refusal is not None:
+                    return refusal
+                continue
+            roles = user.attrs.get("roles", ("",) * len(user.inputs))
+            used = {r for r, v in zip(roles, user.inputs, strict=True) if v is value}
+            if not used <= set(_READERS.get(user.op, ())):
+                return f"read by {user.op} in f32"
+        return None
+
+    def _narrow(self, value: Value) -> None:
+        """Changes the type of a value, of views of it, and of expressions that read it."""
+        value.dtype = DType.BF16
+        for user in self._readers[value]:
+            if user.op in _VIEWS:
+                self._narrow(user.output)
+            elif user.op == "go.pointwise":
+                user.attrs["expr"] = _reading_bf16(user.attrs["expr"], user, value)
+
+
+def _reading_bf16(expr: Scalar, user: Node, value: Value) -> Scalar:
+    def leaf(s: Scalar) -> Scalar:
+        if s.op == "operand" and user.inputs[s.value] is value:  # type: ignore[index]
+            return scalar.cast(scalar.operand(s.value, DType.BF16), DType.F32)  # type: ignore[arg-type]
+        return s
+
+    return scalar.substitute(expr, leaf)
