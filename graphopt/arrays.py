@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def read_arguments(path: Path) -> tuple[Any, ...]:
             return (loaded,)
         with loaded:
             flat = {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise InputFileError(path, str(error)) from error
     nested = unflatten(flat)
     return nested if isinstance(nested, tuple) else (nested,)

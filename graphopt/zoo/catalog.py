@@ -29,7 +29,7 @@ def _paraformer_encoder() -> Model:
 
 
 def _paraformer_decoder() -> Model:
-    _, decoder = paraformer.paraformer_large(blocks=1)
+    _, decoder = paraformer.paraformer_large(blocks=2)
     torch = require("torch", "Paraformer")
     memory = torch.randn(1, 167, paraformer.WIDTH, generator=torch.Generator().manual_seed(0))
     return decoder, paraformer.decoder_inputs(memory, torch.tensor([167], dtype=torch.int32))

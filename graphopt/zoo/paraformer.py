@@ -38,7 +38,7 @@ def paraformer_large(
     transformers have such outlier channels and they are what makes int8 activations hard.
 
     Args:
-        blocks: Encoder blocks, the first (560 to 512 wide) included.
+        blocks: Encoder blocks, the first (560 to 512 wide) included; at least 2.
         decoder_blocks: Decoder blocks with attention; one feed-forward block follows them.
         seed: Seed of all weights.
 
@@ -185,6 +185,7 @@ def _encoder_draws(encoder: nn.Module, blocks: int) -> list[_Draw]:
 def _decoder_draws(decoder: nn.Module, blocks: int) -> list[_Draw]:
     branch = math.sqrt(2 / blocks)
     draws = _norm(decoder.after_norm) + _linear(decoder.output_layer, 2.0)
+    draws += [(decoder.embed[0].weight, 1.0, 0.0)]  # for training; the export form does not use it
     for layer in [*decoder.decoders, *decoder.decoders3]:
         hidden = layer.feed_forward
         draws += _norm(layer.norm1) + _linear(hidden.w_1, 1.0)

@@ -1,0 +1,126 @@
+"""The benchmark: every peer runs the same work, and the table hides nothing."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("funasr")
+
+from graphopt.bench import measure, paraformer, table  # noqa: E402
+from graphopt.bench.engines import Engine, TorchFp32  # noqa: E402
+from graphopt.bench.onnx_engines import KEPT_FLOAT, quantize_onnx  # noqa: E402
+from graphopt.errors import MissingDependencyError  # noqa: E402
+
+# Relative errors against torch fp32 that each peer must stay under at this size. fp32 sums in
+# another order; bf16 has 8 bits of mantissa; int8 has outlier channels to deal with.
+BOUNDS = {"fp32": 1e-5, "default": 5e-2, "int8": 0.3}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory):
+    return paraformer.workload(tmp_path_factory.mktemp("onnx"), 30, blocks=2, decoder_blocks=1)
+
+
+@pytest.fixture(scope="module")
+def results(work) -> list[measure.Result]:
+    return measure.measure(work, paraformer.peers(), threads=1, rounds=2)
+
+
+def test_every_peer_is_listed(results: list[measure.Result]) -> None:
+    assert [r.engine for r in results] == [engine.name for engine in paraformer.peers()]
+
+
+def test_peers_agree_with_torch(results: list[measure.Result]) -> None:
+    for result in results:
+        if "is not installed" in result.missing or "needs the Python package" in result.missing:
+            continue
+        assert result.missing == ""
+        bound = BOUNDS[result.engine.split()[-1]]
+        assert set(result.errors) == {"encoder", "logits"}
+        assert all(error < bound for error in result.errors.values()), result
+        assert len(result.seconds) == 2 and min(result.seconds) > 0
+    int8 = [max(r.errors.values()) for r in results if r.engine.endswith("int8") and r.errors]
+    assert all(error > 1e-4 for error in int8), "an int8 engine that computes in fp32"
+
+
+def test_recipe_keeps_the_output_layer_in_float(work) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    decoder = work.stages[1]
+    nodes = onnx.load(quantize_onnx(decoder, work)).graph.node
+    floats = [n.name for n in nodes if n.op_type == "MatMul"]
+    integers = [n.name for n in nodes if n.op_type == "MatMulInteger"]
+    assert "/decoder/output_layer/MatMul" in floats and len(integers) > 4
+    assert not any(word in name for name in integers for word in KEPT_FLOAT)
+
+
+class Wrong(TorchFp32):
+    name = "wrong"
+
+    def run(self) -> dict[str, np.ndarray]:
+        return {name: value * 1.1 for name, value in super().run().items()}
+
+
+class Absent(TorchFp32):
+    name = "absent"
+
+    def load(self, stage, workload):
+        raise MissingDependencyError("absent", "this peer", "pip install absent")
+
+
+class Broken(TorchFp32):
+    name = "broken"
+
+    def load(self, stage, workload):
+        raise RuntimeError("cannot do this\nwith details")
+
+
+def test_table_lists_missing_broken_and_wrong(work, tmp_path: Path) -> None:
+    engines: list[Engine] = [TorchFp32(), Wrong(), Absent(), Broken()]
+    results = measure.measure(work, engines, threads=1, rounds=1)
+    reference, wrong, absent, broken = results
+    assert reference.errors == {"encoder": 0.0, "logits": 0.0}
+    assert wrong.errors["logits"] == pytest.approx(0.1, rel=1e-3)
+    assert "pip install absent" in absent.missing and absent.seconds == []
+    assert broken.missing == "RuntimeError: cannot do this"
+    text = io.StringIO()
+    table.print_results(Console(file=text, width=200), work.title, results, 1)
+    assert all(word in text.getvalue() for word in ("absent", "missing", "cannot do this", "CPU:"))
+    table.write_json(tmp_path / "r.json", work.title, results)
+    read = json.loads((tmp_path / "r.json").read_text())
+    assert [r["engine"] for r in read["results"]] == ["torch fp32", "wrong", "absent", "broken"]
+
+
+def test_relative_error_is_not_fooled_by_sign_or_scale() -> None:
+    x = np.array([3.0, 4.0], np.float32)
+    assert measure.relative_error(x, x) == 0
+    assert measure.relative_error(-x, x) == 2
+    assert measure.relative_error(1e-3 * x, 2e-3 * x) == pytest.approx(0.5)
+
+
+def test_orders_change_but_repeat(work) -> None:
+    def names(seed: int) -> list[str]:
+        seen: list[str] = []
+
+        class Logged(TorchFp32):
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def run(self):
+                seen.append(self.name)
+                return super().run()
+
+        engines = [Logged(name) for name in "abcd"]
+        measure.measure(work, engines, threads=1, rounds=4, seed=seed)
+        return seen[4 * measure.WARM_UPS :]
+
+    first = names(0)
+    rounds = [first[i : i + 4] for i in range(0, 16, 4)]
+    assert all(sorted(r) == list("abcd") for r in rounds)
+    assert len({tuple(r) for r in rounds}) > 1
+    assert names(0) == first
