@@ -88,3 +88,30 @@ def depthwise(
         inside = (at >= 0) & (at < t_in)
         y[:, inside] += row * src[:, at[inside]].astype(np.float64)
     return y
+
+
+def attention(
+    q: NDArray[np.float32],
+    k: NDArray[np.float32],
+    v: NDArray[np.float32],
+    scale: float,
+    mask: NDArray[np.float32] | None = None,
+    causal: bool = False,
+) -> Array:
+    """Softmax attention with grouped heads, an additive mask and the causal rule.
+
+    ``q`` [batch, tq, heads, dim], ``k`` [batch, tk, kv_heads, dim], ``v`` [batch, tk,
+    kv_heads, dim_v]; ``mask`` broadcasts to [batch, heads, tq, tk]. Result [batch, tq,
+    heads, dim_v]; NaN for a query that sees no key.
+    """
+    group = q.shape[2] // k.shape[2]
+    tq, tk = q.shape[1], k.shape[1]
+    wide_k, wide_v = (np.repeat(x.astype(np.float64), group, axis=2) for x in (k, v))
+    scores = np.einsum("bthd,bshd->bhts", q.astype(np.float64), wide_k)
+    scores = scores * float(np.float32(scale))
+    if mask is not None:
+        scores = scores + mask
+    if causal:
+        hidden = np.arange(tk)[None, :] > np.arange(tq)[:, None] + (tk - tq)
+        scores = np.where(hidden, -np.inf, scores)
+    return np.einsum("bhts,bshd->bthd", softmax(scores), wide_v)

@@ -112,7 +112,7 @@ typedef struct {
  * hidden by -inf gives NaN, as in torch. Strides are for the axes batch, time,
  * head of q, k, v, dst and batch, head, query, key of the mask (0 broadcasts;
  * the key axis may have any stride). `scratch`: see attention_scratch_bytes in
- * kernels/registry.py. */
+ * kernels/scratch.py. */
 typedef struct {
     size_t batch, heads, kv_heads, tq, tk, dim, dim_v;
     float scale;
@@ -162,7 +162,7 @@ typedef struct {
  * k = kh * kw * (in_c / groups), in this order, and n = out_c / groups. For a
  * depthwise convolution (groups == in_c == out_c) it holds [kh][kw][out_c].
  * `tile_rows` output positions make one task (chosen by parallelize_conv).
- * `scratch`: see conv_scratch_bytes in kernels/registry.py. */
+ * `scratch`: see conv_scratch_bytes in kernels/scratch.py. */
 typedef struct {
     size_t batch, groups, in_c, out_c, in_h, in_w, out_h, out_w, kh, kw;
     size_t stride_h, stride_w, dilation_h, dilation_w;

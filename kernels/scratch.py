@@ -1,0 +1,34 @@
+"""Scratch memory that kernels take from the caller's arena.
+
+The functions are plain arithmetic and take integers or, with a ceiling division that
+understands them, symbolic expressions. Buffers start at a multiple of 64 bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from graphopt.kernels.registry import ceil_div
+
+#: QUERY_ROWS of common/attention.c.
+_QUERY_ROWS = 24
+
+
+def attention_scratch_bytes(
+    batch: Any,
+    kv_heads: Any,
+    tk: Any,
+    dim: Any,
+    dim_v: Any,
+    threads: Any,
+    ceil_div: Callable[[Any, int], Any] = ceil_div,
+) -> Any:
+    """Bytes behind ``go_attention_args.scratch`` for a team of ``threads``.
+
+    Panels of k and v in f32, and per thread the queries and scores of one block;
+    independent of the number of queries.
+    """
+    tk16, dim16, dim_v16 = (16 * ceil_div(x, 16) for x in (tk, dim, dim_v))
+    panels = batch * kv_heads * (tk16 * dim + dim_v16 * tk)
+    return 4 * (panels + threads * _QUERY_ROWS * (dim16 + tk16))

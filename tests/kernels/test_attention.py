@@ -1,0 +1,194 @@
+"""Attention, against float64 and against itself on padded batches."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from across import bits, run_everywhere
+from harness import LEVEL_IDS, At, Case, require, run_cases
+from structs import BF16, F32, AttentionArgs
+
+from graphopt.kernels import reference_ops
+from graphopt.kernels.reference import bf16_from_f32, f32_from_bf16
+from graphopt.kernels.scratch import attention_scratch_bytes
+
+
+@dataclass
+class Spec:
+    """Sizes of one call; ``mask`` is the broadcast shape of the mask, or None."""
+
+    batch: int = 1
+    heads: int = 1
+    kv_heads: int = 1
+    tq: int = 5
+    tk: int = 5
+    dim: int = 16
+    dim_v: int = 16
+    causal: bool = False
+    mask: tuple[int, int, int, int] | None = None
+    dtype: int = F32
+    dst_dtype: int = F32
+
+
+SPECS = [
+    Spec(tq=1, tk=1, dim=1, dim_v=1),
+    Spec(batch=0),
+    Spec(tq=0),
+    Spec(tq=7, tk=16, dim=8, dim_v=4, mask=(1, 1, 7, 16)),
+    Spec(2, 3, 3, 13, 17, 11, 19, mask=(2, 1, 1, 17)),
+    Spec(1, 4, 2, 53, 53, 32, 32, causal=True),
+    Spec(2, 6, 2, 5, 37, 24, 40, causal=True, mask=(1, 6, 1, 37)),
+    Spec(2, 2, 1, 30, 31, 16, 33, mask=(2, 2, 30, 1), dtype=BF16),
+    Spec(1, 2, 2, 3, 29, 20, 16, dtype=BF16, dst_dtype=BF16),
+    Spec(2, 4, 4, 61, 130, 64, 64, mask=(2, 1, 1, 130), dst_dtype=BF16),
+]
+
+
+def values(x):
+    return f32_from_bf16(x) if x.dtype == np.uint16 else x
+
+
+def tensor(rng, batch, time, heads, width, dtype):
+    """Random [batch, time, heads, width] inside a larger array, the array and the view."""
+    whole = rng.normal(0, 1, (batch, time + 1, heads, width + 3)).astype(np.float32)
+    whole = bf16_from_f32(whole) if dtype == BF16 else whole
+    return whole, whole[:, :time, :, :width]
+
+
+def element_strides(array):
+    return tuple(s // array.itemsize for s in array.strides[:3])
+
+
+def make_case(spec, seed=0):
+    """The case, and q, k, v and mask as the kernel reads them."""
+    rng = np.random.default_rng(seed)
+    pointers, views = {}, {}
+    shapes = {
+        "q": (spec.tq, spec.heads, spec.dim),
+        "k": (spec.tk, spec.kv_heads, spec.dim),
+        "v": (spec.tk, spec.kv_heads, spec.dim_v),
+    }
+    for name, shape in shapes.items():
+        pointers[name], views[name] = tensor(rng, spec.batch, *shape, spec.dtype)
+    dst_type = np.uint16 if spec.dst_dtype == BF16 else np.float32
+    dst = np.full((spec.batch, spec.tq + 1, spec.heads, spec.dim_v + 2), 7, dst_type)
+    pointers["dst"] = dst
+    args = AttentionArgs(
+        batch=spec.batch,
+        heads=spec.heads,
+        kv_heads=spec.kv_heads,
+        tq=spec.tq,
+        tk=spec.tk,
+        dim=spec.dim,
+        dim_v=spec.dim_v,
+        scale=1.5 / np.sqrt(spec.dim),
+        causal=spec.causal,
+        dtype=spec.dtype,
+        dst_dtype=spec.dst_dtype,
+        dst_stride=element_strides(dst),
+        **{f"{name}_stride": element_strides(pointers[name]) for name in "qkv"},
+    )
+    mask = None
+    if spec.mask:
+        mask = rng.normal(0, 1, spec.mask).astype(np.float32)
+        if spec.mask[3] > 1:  # a row of -10000 only would leave the scores 3 digits
+            mask[rng.random(spec.mask) < 0.3] = -10000
+        pointers["mask"] = mask
+        args.mask_stride = tuple(
+            0 if size == 1 else stride // 4
+            for size, stride in zip(mask.shape, mask.strides, strict=True)
+        )
+    size = attention_scratch_bytes(spec.batch, spec.kv_heads, spec.tk, spec.dim, spec.dim_v, 3)
+    pointers["scratch"] = np.full(size // 4, np.nan, np.float32)
+    case = Case(args, pointers, ("dst", "scratch"), align={"scratch": 64})
+    return case, (*(values(views[name]) for name in "qkv"), mask)
+
+
+@pytest.mark.parametrize("where", LEVEL_IDS)
+def test_matches_float64(where):
+    """A score errs by (dim + 3) roundings of sum |q k| scale + |mask|, and so, relatively, does
+    its exponential (+ 1 ulp); the chain over the keys adds tk roundings of weights times |v|."""
+    made = [make_case(spec, i) for i, spec in enumerate(SPECS)]
+    results = run_everywhere(require(where), "go_attention", [c for c, _ in made], "attention")
+    for spec, (case, (q, k, v, mask)), out in zip(SPECS, made, results, strict=True):
+        got = out["dst"][:, : spec.tq, :, : spec.dim_v]
+        assert np.all(out["dst"][:, spec.tq :] == 7)
+        assert np.all(out["dst"][..., spec.dim_v :] == 7)
+        if got.size == 0:
+            continue
+        scale = case.args.scale
+        expected = reference_ops.attention(q, k, v, scale, mask, spec.causal)
+        size = reference_ops.attention(q, k, np.abs(v), scale, mask, spec.causal)
+        top = np.abs(q).max() * np.abs(k).max() * spec.dim * scale + 4
+        bound = 2.0**-24 * ((spec.dim + 3) * top + spec.tk + 20) * size
+        if spec.dst_dtype == BF16:
+            bound = bound + 2.0**-8 * np.abs(expected)
+        assert np.all(np.abs(values(got) - expected) <= bound)
+
+
+@pytest.mark.parametrize("where", LEVEL_IDS)
+def test_error_is_small_in_practice(where):
+    """Far below the worst-case bound above: 1e-6 for values of order 1."""
+    case, (q, k, v, mask) = make_case(SPECS[5], 5)
+    (out,) = run_everywhere(require(where), "go_attention", [case], "attention small")
+    got = out["dst"][:, :53, :, :32]
+    assert np.abs(got - reference_ops.attention(q, k, v, case.args.scale, mask, True)).max() < 1e-6
+
+
+@pytest.mark.parametrize("where", LEVEL_IDS)
+def test_queries_without_keys_and_nan(where):
+    """Rows hidden by -inf or by the causal rule are NaN, other rows are untouched by it; a NaN
+    key reaches all queries that see it, a NaN query only itself."""
+    spec = Spec(1, 1, 1, 5, 20, mask=(1, 1, 5, 20))
+    hidden, data = make_case(spec)
+    data[3][:] = 0
+    data[3][0, 0, 2] = -np.inf
+    hidden.pointers["q"][0, 4, 0, 3] = np.nan
+    late, _ = make_case(Spec(tq=9, tk=4, causal=True))
+    poisoned, _ = make_case(Spec(tq=6, tk=6, causal=True))
+    poisoned.pointers["k"][0, 3, 0, 0] = np.nan
+    cases = [hidden, late, poisoned]
+    first, second, third = run_everywhere(require(where), "go_attention", cases, "attention nan")
+
+    def nan_rows(out, rows):
+        holes = np.isnan(out["dst"][0, :rows, 0, :16])
+        assert np.array_equal(holes.all(axis=1), holes.any(axis=1))
+        return list(np.flatnonzero(holes.all(axis=1)))
+
+    assert nan_rows(first, 5) == [2, 4]
+    assert nan_rows(second, 9) == [0, 1, 2, 3, 4]
+    assert nan_rows(third, 6) == [3, 4, 5]
+
+
+@pytest.mark.parametrize("hidden", [-10000.0, -np.inf])
+@pytest.mark.parametrize("where", LEVEL_IDS[:3])
+def test_padded_batch_equals_single_utterances(where, hidden):
+    """Keys hidden behind the end of an utterance change no bit of its queries."""
+    lengths = (45, 29, 1)
+    case, data = make_case(Spec(3, 2, 2, 45, 45, 24, 20, mask=(3, 1, 1, 45)))
+    alone = []
+    for row, length in enumerate(lengths):
+        data[3][row] = np.where(np.arange(45) < length, 0, hidden)
+        args = AttentionArgs.from_buffer_copy(case.args)
+        args.batch, args.tq, args.tk = 1, length, length
+        pointers = {
+            name: array if name == "scratch" else At(array, row * array.strides[0])
+            for name, array in case.pointers.items()
+        }
+        del pointers["mask"]
+        alone.append(Case(args, pointers, case.writes, align=case.align))
+    whole, *single = run_cases(require(where), "go_attention", [case, *alone])
+    for row, length in enumerate(lengths):
+        window = (row, slice(length), slice(None), slice(20))
+        assert np.array_equal(
+            bits(whole["dst"][window].copy()), bits(single[row]["dst"][window].copy())
+        )
+
+
+def test_scratch_size_is_arithmetic_on_expressions():
+    """The same formula serves symbolic sizes."""
+    sympy = pytest.importorskip("sympy")
+    tk = sympy.Symbol("tk", integer=True, positive=True)
+    size = attention_scratch_bytes(2, 4, tk, 64, 64, 3, lambda a, b: sympy.ceiling(a / b))
+    for n in (1, 16, 17, 1000):
+        assert size.subs(tk, n) == attention_scratch_bytes(2, 4, n, 64, 64, 3)
