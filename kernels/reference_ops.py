@@ -115,3 +115,34 @@ def attention(
         hidden = np.arange(tk)[None, :] > np.arange(tq)[:, None] + (tk - tq)
         scores = np.where(hidden, -np.inf, scores)
     return np.einsum("bhts,bshd->bthd", softmax(scores), wide_v)
+
+
+def conv2d(
+    src: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    out_size: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    pad: tuple[int, int],
+    groups: int,
+) -> Array:
+    """The sums of go_conv: ``src`` [batch, in_h, in_w, in_c], 0 outside the image.
+
+    ``weight`` is [out_c, in_c / groups, kh, kw] as in torch; ``pad`` is (top, left), the
+    lower and right padding follow from ``out_size`` (out_h, out_w). Result [batch, out_h,
+    out_w, out_c].
+    """
+    batch, in_h, in_w, in_c = src.shape
+    out_c, _, kh, kw = weight.shape
+    y = np.zeros((batch, *out_size, groups, out_c // groups))
+    x = src.astype(np.float64).reshape(batch, in_h, in_w, groups, in_c // groups)
+    w = weight.astype(np.float64).reshape(groups, out_c // groups, in_c // groups, kh, kw)
+    for i in range(kh):
+        rows = np.arange(out_size[0]) * stride[0] + i * dilation[0] - pad[0]
+        oh = np.flatnonzero((rows >= 0) & (rows < in_h))
+        for j in range(kw):
+            cols = np.arange(out_size[1]) * stride[1] + j * dilation[1] - pad[1]
+            ow = np.flatnonzero((cols >= 0) & (cols < in_w))
+            window = x[:, rows[oh][:, None], cols[ow]]
+            y[:, oh[:, None], ow] += np.einsum("bhwgc,gnc->bhwgn", window, w[..., i, j])
+    return y.reshape(batch, *out_size, out_c)

@@ -32,3 +32,25 @@ def attention_scratch_bytes(
     tk16, dim16, dim_v16 = (16 * ceil_div(x, 16) for x in (tk, dim, dim_v))
     panels = batch * kv_heads * (tk16 * dim + dim_v16 * tk)
     return 4 * (panels + threads * _QUERY_ROWS * (dim16 + tk16))
+
+
+def conv_scratch_bytes(
+    in_c: Any,
+    out_c: Any,
+    groups: Any,
+    kh: Any,
+    kw: Any,
+    tile_rows: Any,
+    threads: Any,
+    ceil_div: Callable[[Any, int], Any] = ceil_div,
+) -> Any:
+    """Bytes behind ``go_conv_args.scratch`` for a team of ``threads``.
+
+    Per thread the copied windows of one task; 0 for a depthwise convolution
+    (``groups == in_c == out_c``), which copies none. ``in_c`` must be a multiple of
+    ``groups``.
+    """
+    if groups == in_c and groups == out_c:
+        return 0
+    floats = tile_rows * kh * kw * (in_c // groups)
+    return 4 * threads * 16 * ceil_div(floats, 16)

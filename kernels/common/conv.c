@@ -1,0 +1,189 @@
+/* go_conv: 1-D and 2-D convolution, channels innermost.
+ *
+ * Dense and grouped: a task is `tile_rows` output positions of one group. It copies
+ * their windows, widened to f32 and 0 outside the image, as rows [kh][kw][in_c /
+ * groups] into its thread's scratch memory and multiplies them by the packed weights:
+ * one chain of fused multiply-adds per output, in this order, from 0. So a position
+ * outside the image and a stored 0 give the same bits.
+ *
+ * Depthwise (one channel per group): the same chain on 16 channels at a time, without
+ * the copy; a task is `tile_rows` positions of all channels.
+ *
+ * Scratch, in floats: threads * tile_rows * kh * kw * in_c / groups, each thread's
+ * part rounded up to 16; none for depthwise (conv_scratch_bytes). dst must not
+ * overlap src.
+ */
+#include "tile_f32.h"
+
+enum { STORE_ROWS = 2 * GO_TILE_ROWS, NEIGHBOURS = 4 };
+
+typedef struct {
+    size_t batch, h, w; /* of the output */
+} position;
+
+GO_INLINE position position_of(const go_conv_args *a, size_t index) {
+    return (position){index / a->out_w / a->out_h, index / a->out_w % a->out_h, index % a->out_w};
+}
+
+GO_INLINE void *dst_of(const go_conv_args *a, position p) {
+    ptrdiff_t at = (ptrdiff_t)p.batch * a->dst_stride[0] + (ptrdiff_t)p.h * a->dst_stride[1] +
+                   (ptrdiff_t)p.w * a->dst_stride[2];
+    return go_at_mut(a->dst, at, a->dst_dtype);
+}
+
+/* Input row or column that tap `tap` of output `out` reads; may lie outside. */
+GO_INLINE ptrdiff_t input_at(size_t out, size_t stride, size_t tap, size_t dilation,
+                             ptrdiff_t pad) {
+    return (ptrdiff_t)(out * stride + tap * dilation) - pad;
+}
+
+GO_INLINE int inside(const go_conv_args *a, ptrdiff_t y, ptrdiff_t x) {
+    return y >= 0 && y < (ptrdiff_t)a->in_h && x >= 0 && x < (ptrdiff_t)a->in_w;
+}
+
+/* Element offset of a pixel of batch entry b. */
+GO_INLINE ptrdiff_t pixel(const go_conv_args *a, size_t b, ptrdiff_t y, ptrdiff_t x) {
+    return (ptrdiff_t)b * a->src_stride[0] + y * a->src_stride[1] + x * a->src_stride[2];
+}
+
+GO_INLINE void copy_channels(float *dst, const void *src, ptrdiff_t at, size_t n, go_dtype type) {
+    size_t c = 0;
+    for (; c + GO_LANES <= n; c += GO_LANES)
+        go_store(dst + c, go_load_as(src, at + (ptrdiff_t)c, type, GO_LANES));
+    for (; c < n; c++) {
+        ptrdiff_t i = at + (ptrdiff_t)c;
+        dst[c] = type == GO_BF16 ? go_f32_from_bf16(((const uint16_t *)src)[i])
+                                 : ((const float *)src)[i];
+    }
+}
+
+/* The window of one output position for the channels from `channel` on. */
+GO_INLINE void copy_window(const go_conv_args *a, position p, size_t channel, size_t channels,
+                           float *row, go_dtype type) {
+    for (size_t i = 0; i < a->kh; i++) {
+        ptrdiff_t y = input_at(p.h, a->stride_h, i, a->dilation_h, a->pad_top);
+        for (size_t j = 0; j < a->kw; j++, row += channels) {
+            ptrdiff_t x = input_at(p.w, a->stride_w, j, a->dilation_w, a->pad_left);
+            if (inside(a, y, x))
+                copy_channels(row, a->src, pixel(a, p.batch, y, x) + (ptrdiff_t)channel, channels,
+                              type);
+            else
+                memset(row, 0, channels * sizeof(float));
+        }
+    }
+}
+
+/* Epilogue and store of rows x cols sums, at output channel `channel`. */
+static void store_sums(const go_conv_args *a, size_t first, size_t rows, size_t channel,
+                       size_t cols, const float *tile) {
+    for (size_t c = 0; c < cols; c += GO_LANES) {
+        size_t n = go_min_size(GO_LANES, cols - c);
+        const float *bias = a->epilogue.bias;
+        go_f32x16 shift = bias ? go_load_n(bias + channel + c, n) : go_zero();
+        for (size_t r = 0; r < rows; r++) {
+            go_f32x16 v = go_load(tile + r * GO_TILE_COLS + c);
+            if (bias) v += shift;
+            void *dst = dst_of(a, position_of(a, first + r));
+            go_epilogue_store(&a->epilogue, dst, 0, a->dst_dtype, first + r, channel + c, v, n);
+        }
+    }
+}
+
+/* Output positions first .. first + rows - 1 of one group. */
+static void dense_tile(const go_conv_args *a, size_t group, size_t first, size_t rows,
+                       float *windows) {
+    size_t channels = a->in_c / a->groups, cols = a->out_c / a->groups;
+    size_t depth = a->kh * a->kw * channels;
+    for (size_t r = 0; r < rows; r++) {
+        position p = position_of(a, first + r);
+        if (a->src_dtype == GO_BF16)
+            copy_window(a, p, group * channels, channels, windows + r * depth, GO_BF16);
+        else
+            copy_window(a, p, group * channels, channels, windows + r * depth, GO_F32);
+    }
+    float tile[STORE_ROWS * GO_TILE_COLS];
+    const float *rhs = (const float *)a->rhs + group * go_ceil_div(cols, 16) * 16 * depth;
+    go_f32_operands o = {.a_stride = (ptrdiff_t)depth, .ldb = GO_LANES, .k = depth};
+    o.b_next = (ptrdiff_t)(GO_LANES * depth);
+    for (size_t c = 0; c < cols; c += GO_TILE_COLS)
+        for (size_t r = 0; r < rows; r += STORE_ROWS) {
+            size_t some_rows = go_min_size(STORE_ROWS, rows - r);
+            size_t some_cols = go_min_size(GO_TILE_COLS, cols - c);
+            o.a = windows + r * depth, o.b = rhs + c * depth;
+            go_tile_f32(&o, some_rows, some_cols, tile, GO_TILE_COLS);
+            store_sums(a, first + r, some_rows, group * cols + c, some_cols, tile);
+        }
+}
+
+/* `count` (a constant) outputs side by side in one row, n channels from c on. */
+GO_INLINE void depthwise_outputs(const go_conv_args *a, size_t index, size_t c, size_t n,
+                                 const size_t count, go_dtype type) {
+    position p = position_of(a, index);
+    go_f32x16 sum[NEIGHBOURS];
+    for (size_t k = 0; k < count; k++) sum[k] = go_zero();
+    const float *weight = (const float *)a->rhs + c;
+    for (size_t i = 0; i < a->kh; i++) {
+        ptrdiff_t y = input_at(p.h, a->stride_h, i, a->dilation_h, a->pad_top);
+        for (size_t j = 0; j < a->kw; j++, weight += a->out_c) {
+            go_f32x16 w = go_load_n(weight, n);
+            for (size_t k = 0; k < count; k++) {
+                ptrdiff_t x = input_at(p.w + k, a->stride_w, j, a->dilation_w, a->pad_left);
+                go_f32x16 u = go_zero();
+                if (inside(a, y, x))
+                    u = go_load_as(a->src, pixel(a, p.batch, y, x) + (ptrdiff_t)c, type, n);
+                sum[k] = go_fma(w, u, sum[k]);
+            }
+        }
+    }
+    const float *bias = a->epilogue.bias;
+    for (size_t k = 0; k < count; k++) {
+        if (bias) sum[k] += go_load_n(bias + c, n);
+        position at = {p.batch, p.h, p.w + k};
+        go_epilogue_store(&a->epilogue, dst_of(a, at), 0, a->dst_dtype, index + k, c, sum[k], n);
+    }
+}
+
+/* Positions begin .. end - 1; groups of neighbours do not cross image rows. */
+GO_INLINE void depthwise_run(const go_conv_args *a, size_t begin, size_t end, size_t c, size_t n,
+                             go_dtype type) {
+    for (size_t i = begin; i < end;) {
+        if (i + NEIGHBOURS <= end && i % a->out_w + NEIGHBOURS <= a->out_w) {
+            depthwise_outputs(a, i, c, n, NEIGHBOURS, type);
+            i += NEIGHBOURS;
+        } else {
+            depthwise_outputs(a, i, c, n, 1, type);
+            i++;
+        }
+    }
+}
+
+static void depthwise_tile(const go_conv_args *a, size_t begin, size_t end) {
+    for (size_t c = 0; c < a->out_c; c += GO_LANES) {
+        size_t n = go_min_size(GO_LANES, a->out_c - c);
+        if (a->src_dtype == GO_BF16)
+            depthwise_run(a, begin, end, c, n, GO_BF16);
+        else if (n == GO_LANES)
+            depthwise_run(a, begin, end, c, GO_LANES, GO_F32);
+        else
+            depthwise_run(a, begin, end, c, n, GO_F32);
+    }
+}
+
+void GO_NAME(conv)(go_team *team, const go_conv_args *a);
+
+void GO_NAME(conv)(go_team *team, const go_conv_args *a) {
+    size_t positions = a->batch * a->out_h * a->out_w;
+    size_t tiles = go_ceil_div(positions, a->tile_rows);
+    int depthwise = a->groups == a->in_c && a->groups == a->out_c;
+    size_t groups = depthwise ? 1 : a->groups;
+    size_t floats = a->tile_rows * a->kh * a->kw * (a->in_c / a->groups);
+    float *windows = (float *)a->scratch + team->rank * go_ceil_div(floats, 16) * 16;
+    for (size_t task; (task = go_next(team)) < tiles * groups;) {
+        size_t first = task % tiles * a->tile_rows;
+        size_t rows = go_min_size(a->tile_rows, positions - first);
+        if (depthwise)
+            depthwise_tile(a, first, first + rows);
+        else
+            dense_tile(a, task / tiles, first, rows, windows);
+    }
+}
