@@ -156,13 +156,19 @@ def run(
 @app.command()
 def targets() -> None:
     """List the targets, with the kernels and instructions each one uses."""
-    from graphopt.target import TARGETS
+    from graphopt.target import known_targets
 
     table = Table()
-    for column in ("target", "kernels", "features", "precision auto"):
+    for column in ("target", "architecture", "kernels", "CPU features", "precision auto"):
         table.add_column(column)
-    for name, target in sorted(TARGETS.items()):
-        table.add_row(name, target.level, ", ".join(target.features), target.auto_precision)
+    for target in known_targets():
+        table.add_row(
+            target.name,
+            target.arch,
+            ", ".join(target.levels),
+            ", ".join(sorted({f for level in target.isa_levels for f in level.features})),
+            target.precision("auto"),
+        )
     Console().print(table)
 
 

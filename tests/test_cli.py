@@ -65,3 +65,8 @@ def test_unreadable_file_is_a_typed_error(tmp_path: Path, content: bytes | None)
 def test_flatten_names() -> None:
     assert set(flatten([1, {"a": 2, "b": [3]}])) == {"0", "1/a", "1/b/0"}
     assert unflatten({"a": np.array(1)})["a"] == 1
+
+
+def test_targets_list_this_machine_and_neoverse(tmp_path: Path) -> None:
+    shown = graphopt("targets", cwd=tmp_path).stdout
+    assert "native" in shown and "neoverse-n2" in shown and "sve2" in shown

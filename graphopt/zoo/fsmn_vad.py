@@ -103,7 +103,8 @@ def recorded_features(auto_model: Any, wav: Path | str) -> Tensor:
         vad_segments(auto_model, wav)
     finally:
         hook.remove()
-    return torch.cat(chunks, dim=1)
+    joined: Tensor = torch.cat(chunks, dim=1)
+    return joined
 
 
 @contextlib.contextmanager

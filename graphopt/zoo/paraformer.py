@@ -166,7 +166,7 @@ def _norm(layer: nn.LayerNorm) -> list[_Draw]:
     return [(layer.weight, 0.25, 1.0), (layer.bias, 0.1, 0.0)]
 
 
-def _encoder_draws(encoder: nn.Module, blocks: int) -> list[_Draw]:
+def _encoder_draws(encoder: Any, blocks: int) -> list[_Draw]:
     branch = math.sqrt(2 / blocks)
     draws = _norm(encoder.after_norm)
     for index, layer in enumerate([*encoder.encoders0, *encoder.encoders]):
@@ -182,7 +182,7 @@ def _encoder_draws(encoder: nn.Module, blocks: int) -> list[_Draw]:
     return draws
 
 
-def _decoder_draws(decoder: nn.Module, blocks: int) -> list[_Draw]:
+def _decoder_draws(decoder: Any, blocks: int) -> list[_Draw]:
     branch = math.sqrt(2 / blocks)
     draws = _norm(decoder.after_norm) + _linear(decoder.output_layer, 2.0)
     draws += [(decoder.embed[0].weight, 1.0, 0.0)]  # for training; the export form does not use it
