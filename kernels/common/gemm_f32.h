@@ -1,0 +1,150 @@
+/* f32 GEMM: the micro-kernel, which attention and convolution use too, and the
+ * kernel around it.
+ *
+ * Every result is one chain of fused multiply-adds in order of k, so its bits
+ * depend neither on the tile nor on the instruction set.
+ */
+#ifndef GO_GEMM_F32_H
+#define GO_GEMM_F32_H
+
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#include "gemm_driver.h"
+#include "go_epilogue.h"
+
+enum { GO_F32_NR = 16, GO_F32_MAX_ROWS = 12, GO_F32_MAX_VECTORS = 2 };
+
+/* A left operand as rows of f32 and a right one whose row k starts at b + k * ldb;
+ * its vector v (16 columns) lies v * b_next further: 16 in a plain matrix, the panel
+ * stride in a packed one. All strides in elements. */
+typedef struct {
+    const float *a;
+    ptrdiff_t a_stride;
+    const float *b;
+    ptrdiff_t ldb, b_next;
+    size_t k;
+} go_f32_operands;
+
+/* A pointer for every third row: with index registers of 0, 1 and 2 strides they address
+ * all rows, and all of them fit in registers. */
+GO_INLINE void go_f32_row_pointers(const int rows, const go_f32_operands *o,
+                                   const float *at[4]) {
+    GO_UNROLL for (int i = 0; i < 4; i++) {
+        at[i] = 3 * i < rows ? o->a + 3 * i * o->a_stride : o->a;
+        GO_OPAQUE(at[i]);
+    }
+}
+
+/* tile[r * ld + c] = (accumulate ? tile : 0) + sum_k a[r][k] b[k][c] for `rows` rows
+ * (<= 12) and 16 * `vectors` columns (<= 32). rows, vectors and accumulate must be
+ * constants: the accumulators then live in registers. Reads all 16 columns of every
+ * vector. */
+#if defined(__aarch64__)
+/* In four-lane vectors, and four steps of k at a time: a row's values come in one load
+ * and the multiply-adds pick their lane, which saves the broadcasts. 24 accumulators,
+ * 6 rows and 2 vectors of the right operand fill the 32 registers. */
+GO_INLINE void go_f32_block(const int rows, const int vectors, const int accumulate,
+                            const go_f32_operands *o, float *tile, size_t ld) {
+    float32x4_t acc[GO_F32_MAX_ROWS][4 * GO_F32_MAX_VECTORS];
+    GO_UNROLL for (int r = 0; r < rows; r++)
+        GO_UNROLL for (int q = 0; q < 4 * vectors; q++) acc[r][q] =
+            accumulate ? vld1q_f32(tile + (size_t)r * ld + 4 * q) : vdupq_n_f32(0);
+    const float *at[4], *b = o->b;
+    go_f32_row_pointers(rows, o, at);
+    size_t k = 0;
+    for (; k + 4 <= o->k; k += 4) {
+        float32x4_t x[GO_F32_MAX_ROWS];
+        GO_UNROLL for (int r = 0; r < rows; r++) x[r] =
+            vld1q_f32(at[r / 3] + (r % 3) * o->a_stride + (ptrdiff_t)k);
+        GO_UNROLL for (int i = 0; i < 4; i++, b += o->ldb)
+            GO_UNROLL for (int q = 0; q < 4 * vectors; q++) {
+                float32x4_t w = vld1q_f32(b + q / 4 * o->b_next + 4 * (q % 4));
+                GO_UNROLL for (int r = 0; r < rows; r++) acc[r][q] =
+                    vfmaq_f32(acc[r][q], w, vdupq_n_f32(x[r][i]));
+            }
+    }
+    for (; k < o->k; k++, b += o->ldb)
+        GO_UNROLL for (int q = 0; q < 4 * vectors; q++) {
+            float32x4_t w = vld1q_f32(b + q / 4 * o->b_next + 4 * (q % 4));
+            GO_UNROLL for (int r = 0; r < rows; r++) acc[r][q] = vfmaq_n_f32(
+                acc[r][q], w, at[r / 3][(r % 3) * o->a_stride + (ptrdiff_t)k]);
+        }
+    GO_UNROLL for (int r = 0; r < rows; r++)
+        GO_UNROLL for (int q = 0; q < 4 * vectors; q++)
+            vst1q_f32(tile + (size_t)r * ld + 4 * q, acc[r][q]);
+}
+#else
+GO_INLINE void go_f32_block(const int rows, const int vectors, const int accumulate,
+                            const go_f32_operands *o, float *tile, size_t ld) {
+    go_f32x16 acc[GO_F32_MAX_ROWS][GO_F32_MAX_VECTORS];
+    GO_UNROLL for (int r = 0; r < rows; r++)
+        GO_UNROLL for (int v = 0; v < vectors; v++) acc[r][v] =
+            accumulate ? go_load(tile + (size_t)r * ld + (size_t)v * GO_LANES) : go_zero();
+    const float *at[4], *b = o->b;
+    go_f32_row_pointers(rows, o, at);
+    for (size_t k = 0; k < o->k; k++, b += o->ldb) {
+        go_f32x16 w[GO_F32_MAX_VECTORS];
+        GO_UNROLL for (int v = 0; v < vectors; v++) w[v] = go_load(b + v * o->b_next);
+        GO_UNROLL for (int r = 0; r < rows; r++) {
+            go_f32x16 x = go_splat(at[r / 3][(r % 3) * o->a_stride + (ptrdiff_t)k]);
+            GO_UNROLL for (int v = 0; v < vectors; v++) acc[r][v] = go_fma(x, w[v], acc[r][v]);
+        }
+    }
+    GO_UNROLL for (int r = 0; r < rows; r++)
+        GO_UNROLL for (int v = 0; v < vectors; v++)
+            go_store(tile + (size_t)r * ld + (size_t)v * GO_LANES, acc[r][v]);
+}
+#endif
+
+/* The same for any number of rows up to max_rows, a constant: whole tiles fast,
+ * remainders in halves, quarters and single rows. */
+GO_INLINE void go_f32_rows(const int max_rows, const int vectors, const int accumulate,
+                           const go_f32_operands *operands, size_t rows, float *tile,
+                           size_t ld) {
+    const int half = max_rows > 1 ? max_rows / 2 : 1, quarter = half > 1 ? half / 2 : 1;
+    go_f32_operands o = *operands;
+    for (size_t done = 0, step; done < rows; done += step) {
+        size_t left = rows - done;
+        float *t = tile + done * ld;
+        o.a = operands->a + (ptrdiff_t)done * o.a_stride;
+        if (left >= (size_t)max_rows)
+            go_f32_block(max_rows, vectors, accumulate, &o, t, ld), step = (size_t)max_rows;
+        else if (left >= (size_t)half)
+            go_f32_block(half, vectors, accumulate, &o, t, ld), step = (size_t)half;
+        else if (left >= (size_t)quarter)
+            go_f32_block(quarter, vectors, accumulate, &o, t, ld), step = (size_t)quarter;
+        else
+            go_f32_block(1, vectors, accumulate, &o, t, ld), step = 1;
+    }
+}
+
+/* Defines the kernel `symbol` with tiles of tile_m rows by 16 * vectors columns. */
+#define GO_GEMM_F32(symbol, tile_m, vectors)                                                 \
+    static void finished_tile(const go_gemm_args *args, size_t row, size_t rows, size_t col, \
+                              size_t cols) {                                                 \
+        enum { LD = GO_LANES * (vectors) };                                                  \
+        float tile[(tile_m) * LD];                                                           \
+        go_f32_operands o = {                                                                \
+            .a = (const float *)args->lhs + (ptrdiff_t)row * args->lhs_stride,               \
+            .a_stride = args->lhs_stride,                                                    \
+            .b = (const float *)args->rhs + col * args->k,                                   \
+            .ldb = GO_F32_NR,                                                                \
+            .b_next = (ptrdiff_t)(GO_F32_NR * args->k),                                      \
+            .k = args->k,                                                                    \
+        };                                                                                   \
+        if (cols <= GO_F32_NR)                                                               \
+            go_f32_rows(tile_m, 1, 0, &o, rows, tile, LD);                                   \
+        else                                                                                 \
+            go_f32_rows(tile_m, vectors, 0, &o, rows, tile, LD);                             \
+        go_epilogue_tile(&args->epilogue, args->dst, args->dst_stride, args->dst_dtype, row, \
+                         rows, col, cols, tile, LD);                                         \
+    }                                                                                        \
+    void symbol(go_team *team, const go_gemm_args *args);                                    \
+    void symbol(go_team *team, const go_gemm_args *args) {                                   \
+        go_gemm_drive(team, args, tile_m, GO_LANES * (vectors), args->k * sizeof(float),     \
+                      finished_tile);                                                        \
+    }
+
+#endif
