@@ -22,6 +22,7 @@ EXAMPLES = [
     (errors.MissingEmulatorError("qemu-aarch64"), ["qemu-aarch64", "apt-get install qemu-user"]),
     (errors.PackageCorruptError("a.gopt", "short file"), ["a.gopt", "short file", ".save()"]),
     (errors.PackageTargetError("a.gopt", "sve2", "x86_64"), ["sve2", "x86_64", "--emulate"]),
+    (errors.WeightError("w_1.weight"), ["w_1.weight", "NaN", "checkpoint"]),
     (errors.CaptureError("data-dependent if", "m.py:3", "use where"), ["m.py:3", "use where"]),
     (errors.UnsupportedNodesError([("%3", "m.py:7", "no kernel")]), ["%3", "m.py:7", "no kernel"]),
 ]
