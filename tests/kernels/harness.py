@@ -33,7 +33,7 @@ import subprocess
 import sys
 import tempfile
 from ctypes import Structure, sizeof
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,7 @@ import pytest
 from graphopt.kernels import registry
 
 CACHE = Path(tempfile.gettempdir()) / "graphopt-kernel-tests"
-WARNINGS = ("-Wall", "-Wextra", "-Werror", "-fno-sanitize=undefined", "-fvisibility=hidden")
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-fvisibility=hidden")
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,13 @@ class Runner:
     """A level, and for SVE the vector length in bits.
 
     ``mutation``: text of the kernel's source file and what to compile in its place, to
-    show that a test notices.
+    show that a test notices. ``compiler``: "zig", or "gcc" for the host's own levels.
     """
 
     level: registry.Level
     vl: int = 128
     mutation: tuple[str, str] | None = None
+    compiler: str = "zig"
 
     @property
     def native(self) -> bool:
@@ -91,6 +92,7 @@ def _ids() -> list[str]:
 
 
 LEVEL_IDS = _ids()
+NATIVE_IDS = [i for i in LEVEL_IDS if i.startswith(platform.machine())]
 
 
 def require(where: str) -> Runner:
@@ -112,15 +114,24 @@ def require(where: str) -> Runner:
     return runner
 
 
-def compile_command(level: registry.Level) -> list[str]:
+def require_gcc(where: str) -> Runner:
+    """Return the runner of a native level compiled by gcc; skip if there is none."""
+    runner = require(where)
+    if not runner.native or not shutil.which("gcc"):
+        pytest.skip(f"{where} needs a gcc for {runner.level.arch}")
+    return replace(runner, compiler="gcc")
+
+
+def compile_command(level: registry.Level, compiler: str = "zig") -> list[str]:
     """Compiler and flags of a level, without inputs or output."""
+    flags = [*registry.REQUIRED_FLAGS, *WARNINGS, *level.defines]
+    flags += ["-I", str(registry.ROOT / "include"), "-I", str(registry.ROOT / "common")]
+    if compiler == "gcc":
+        return ["gcc", *level.gcc_flags, *flags]
     triple = "aarch64-linux-musl" if level.arch == "aarch64" else "x86_64-linux-gnu.2.17"
     static = ["-static"] if level.arch == "aarch64" else []
-    return [
-        *(sys.executable, "-m", "ziglang", "cc", "-target", triple, f"-mcpu={level.zig_cpu}"),
-        *(*static, *registry.REQUIRED_FLAGS, *WARNINGS, *level.defines),
-        *("-I", str(registry.ROOT / "include"), "-I", str(registry.ROOT / "common")),
-    ]
+    zig = [sys.executable, "-m", "ziglang", "cc", "-target", triple, f"-mcpu={level.zig_cpu}"]
+    return [*zig, *static, "-fno-sanitize=undefined", *flags]
 
 
 @functools.cache
@@ -145,7 +156,10 @@ def _source(kernel: registry.Kernel, mutation: tuple[str, str] | None) -> Path:
 
 @functools.cache
 def build_host(
-    level: registry.Level, generic: str, mutation: tuple[str, str] | None = None
+    level: registry.Level,
+    generic: str,
+    mutation: tuple[str, str] | None = None,
+    compiler: str = "zig",
 ) -> Path:
     """Build the test host of one kernel, once per content of its sources and flags."""
     CACHE.mkdir(exist_ok=True)
@@ -154,8 +168,8 @@ def build_host(
         _source(kernel, mutation),
         *(registry.ROOT / "harness" / name for name in ("host.c", "barrier.c")),
     ]
-    command = [*compile_command(level), "-I", str((registry.ROOT / kernel.source).parent)]
-    command += [f"-DGO_HOST_KERNEL={kernel.symbol}", *map(str, sources), "-lpthread"]
+    command = [*compile_command(level, compiler), "-I", str((registry.ROOT / kernel.source).parent)]
+    command += [f"-DGO_HOST_KERNEL={kernel.symbol}", *map(str, sources), "-lpthread", "-lm"]
     key = hashlib.sha256(repr(command).encode() + _headers_digest() + sources[0].read_bytes())
     host = CACHE / f"{kernel.symbol}-{level.arch}-{key.hexdigest()[:16]}"
     if not host.exists():
@@ -237,7 +251,7 @@ def run_cases(runner: Runner, generic: str, cases: list[Case]) -> list[dict[str,
 
     Returns for each case the contents of its buffers afterwards, by pointer name.
     """
-    host = build_host(runner.level, generic, runner.mutation)
+    host = build_host(runner.level, generic, runner.mutation, runner.compiler)
     with tempfile.TemporaryDirectory() as folder:
         request, response = Path(folder) / "request", Path(folder) / "response"
         request.write_bytes(_u64(len(cases)) + b"".join(map(_request, cases)))

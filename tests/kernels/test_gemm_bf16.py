@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from gemm_cases import ACTIVATION_ERROR, OPTIONS, SHAPES, Call, Options, check, make_call
-from harness import LEVEL_IDS, Runner, build_host, require, run_cases
+from harness import LEVEL_IDS, NATIVE_IDS, Runner, build_host, require, require_gcc, run_cases
 
 from graphopt.kernels import packing, reference, registry
 
@@ -66,6 +66,11 @@ def test_results_match_the_reference(where):
     run_plan(require(where))
 
 
+@pytest.mark.parametrize("where", NATIVE_IDS)
+def test_gcc_gives_the_same(where):
+    run_plan(require_gcc(where))
+
+
 @pytest.mark.parametrize("where", LEVEL_IDS)
 def test_threads_do_not_change_a_bit(where):
     runner = require(where)
@@ -84,7 +89,9 @@ def test_neon_and_sve_give_the_same_bits():
         runner = require(where)
         made = list(calls_for("aarch64", plan))
         results = run_cases(runner, "go_gemm_bf16", [call.case for call, _, _ in made])
-        stored.append([call.output(r).tobytes() for (call, _, _), r in zip(made, results, strict=True)])
+        stored.append(
+            [call.output(r).tobytes() for (call, _, _), r in zip(made, results, strict=True)]
+        )
     assert stored[0] == stored[1] == stored[2]
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from gemm_cases import OPTIONS, SHAPES, Options, check, make_call
-from harness import LEVEL_IDS, Runner, build_host, require, run_cases
+from harness import LEVEL_IDS, NATIVE_IDS, Runner, build_host, require, require_gcc, run_cases
 
 from graphopt.kernels import packing, reference, registry
 
@@ -25,9 +25,7 @@ def calls_for(arch: str, plan: list[tuple[tuple[int, int, int], Options]]):
             memory[r * stride : r * stride + k] = a[r]
         packed = packing.pack_rhs_f32(layout, w)
         assert packed.nbytes == registry.packed_rhs_bytes(layout, n, k)
-        call = make_call(
-            shape, options, i, {"lhs": memory, "rhs": packed, "lhs_stride": stride}
-        )
+        call = make_call(shape, options, i, {"lhs": memory, "rhs": packed, "lhs_stride": stride})
         yield call, a, w
 
 
@@ -68,6 +66,11 @@ def test_fma_of_the_reference_rounds_once():
     assert reference.fma(one, one, np.float32(0)) == exact
     assert reference.fma(one, one, tiny) == np.nextafter(exact, np.float32(2))
     assert reference.fma(one, one, -tiny) == exact
+
+
+@pytest.mark.parametrize("where", NATIVE_IDS)
+def test_gcc_gives_the_same(where):
+    run_plan(require_gcc(where))
 
 
 @pytest.mark.parametrize("where", LEVEL_IDS)

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 from gemm_cases import OPTIONS, SHAPES, Options, check, make_call
-from harness import LEVEL_IDS, Runner, build_host, require, run_cases
+from harness import LEVEL_IDS, NATIVE_IDS, Runner, build_host, require, require_gcc, run_cases
 
 from graphopt.kernels import packing, reference, registry
 
@@ -57,6 +57,11 @@ def run_plan(runner: Runner, plan) -> None:
 @pytest.mark.parametrize("where", LEVEL_IDS)
 def test_results_are_the_reference_bit_for_bit(where):
     run_plan(require(where), full_plan())
+
+
+@pytest.mark.parametrize("where", NATIVE_IDS)
+def test_gcc_gives_the_same(where):
+    run_plan(require_gcc(where), full_plan())
 
 
 @pytest.mark.parametrize("where", LEVEL_IDS)

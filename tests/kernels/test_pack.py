@@ -25,7 +25,7 @@ def rows(m: int, k: int, seed: int) -> np.ndarray:
         x[5, k // 2] = np.nan
         x[6, k - 1] = -np.inf
     if m >= 9 and k > 1:
-        x[7] *= 1e38
+        x[7] = np.clip(x[7], -2, 2) * np.float32(1e38)
         x[7, :2] = 3e38, -3e38  # the range overflows
         x[8] = np.round(x[8] * 4) / 2  # many ties
         x[8, :2] = 127.5, -127.5

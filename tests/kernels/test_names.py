@@ -1,0 +1,136 @@
+"""The grammar of kernel names and the registry's rows."""
+
+import platform
+
+import pytest
+import sympy
+
+from graphopt.kernels import registry
+from graphopt.kernels.names import KernelName, format_name, parse_name
+
+SYMBOLS = [(row, kernel) for row in registry.LEVELS for kernel in row.kernels]
+
+
+@pytest.mark.parametrize(
+    ("symbol", "name"),
+    [
+        (
+            "go_gemm_f32_qa8r_qs8c_12x32x4_avx512_vnni",
+            KernelName("gemm", "avx512_vnni", ("f32", "qa8r", "qs8c"), (12, 32, 4)),
+        ),
+        (
+            "go_gemm_f32_qa8r_qs4b32_4x8x16_neon_i8mm_wide",
+            KernelName("gemm", "neon_i8mm", ("f32", "qa8r", "qs4b32"), (4, 8, 16), "wide"),
+        ),
+        ("go_pack_qa8r_8x8_sve2", KernelName("pack", "sve2", ("qa8r",), (8, 8))),
+        ("go_norm_scalar", KernelName("norm", "scalar")),
+    ],
+)
+def test_names_read_and_write(symbol, name):
+    assert parse_name(symbol) == name
+    assert format_name(name) == symbol
+
+
+@pytest.mark.parametrize(
+    "symbol",
+    [
+        "gemm_f32_f32_f32_6x16x1_avx2",
+        "go_gemm_f32_f32_6x16x1_avx2",
+        "go_gemm_f32_f32_f32_6x16_avx2",
+        "go_gemm_f32_f32_f32_6x0x1_avx2",
+        "go_gemm_f32_qx8r_qs8c_6x16x1_avx2",
+        "go_gemm_f32_qa8r_qs4b_6x16x1_avx2",
+        "go_gemm_f32_f32_f32_6x16x1_avx3",
+        "go_gemm_avx2",
+        "go_pack_avx2",
+        "go_norm",
+    ],
+)
+def test_names_outside_the_grammar_are_refused(symbol):
+    with pytest.raises(ValueError, match="is not a kernel name"):
+        parse_name(symbol)
+
+
+def test_a_name_that_does_not_read_back_is_refused():
+    with pytest.raises(ValueError):
+        format_name(KernelName("norm", "avx2", tile=(1, 2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("row", "kernel"), SYMBOLS, ids=[f"{r.arch}-{k.symbol}" for r, k in SYMBOLS]
+)
+def test_rows_name_existing_sources_and_valid_symbols(row, kernel):
+    name = parse_name(kernel.symbol)
+    assert name.isa == row.name
+    source = registry.ROOT / kernel.source
+    assert source.exists()
+    if name.op == "gemm":
+        assert kernel.symbol in source.read_text()
+        scheme = {"f32": "f32", "bf16": "bf16", "qa8r": "qa8"}[name.operands[1]]
+        layout = registry.layout(row.arch, scheme)
+        assert name.tile[0] % layout.mr == 0
+        assert name.tile[1] % layout.nr == 0
+        assert name.tile[2] == layout.kr
+
+
+def test_every_level_implements_every_generic_name():
+    for row in registry.LEVELS:
+        assert [kernel.generic for kernel in row.kernels] == list(registry.ARGUMENTS)
+
+
+def test_binding_header_declares_and_binds():
+    text = registry.binding_header(registry.level("x86_64", "avx2"))
+    symbol = "go_gemm_f32_qa8r_qs8c_4x16x4_avx2"
+    assert f"void {symbol}(go_team *team, const go_gemm_args *args);" in text
+    assert f"#define go_gemm_qa8 {symbol}\n" in text
+
+
+def test_unknown_names_raise():
+    with pytest.raises(KeyError, match="known: x86_64/scalar"):
+        registry.level("x86_64", "sve2")
+    with pytest.raises(KeyError):
+        registry.layout("x86_64", "int3")
+    with pytest.raises(KeyError):
+        registry.level("x86_64", "avx2").kernel("go_fft")
+
+
+N2 = """processor : 0
+Features  : fp asimd asimddp sve sve2 i8mm svei8mm bf16 svebf16 dcpop
+processor : 1
+Features  : fp asimd asimddp sve sve2 i8mm svei8mm bf16 svebf16
+"""
+
+
+def test_features_are_those_of_all_cpus():
+    features = registry.cpu_features(N2)
+    assert "sve2" in features
+    assert "dcpop" not in features
+    assert registry.missing_features(registry.level("aarch64", "sve2"), "aarch64", features) == ()
+    graviton2 = registry.cpu_features("Features : fp asimd asimddp")
+    missing = registry.missing_features(
+        registry.level("aarch64", "neon_i8mm"), "aarch64", graviton2
+    )
+    assert missing == ("i8mm", "bf16")
+    assert registry.missing_features(registry.level("x86_64", "scalar"), "aarch64", features) == (
+        "x86_64",
+    )
+    assert registry.cpu_features("") == frozenset()
+
+
+def test_the_host_runs_at_least_the_scalar_level():
+    assert registry.level(platform.machine(), "scalar") in registry.host_levels()
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("scheme", ["bf16", "qa8"])
+def test_packed_sizes_work_on_symbols(arch, scheme):
+    layout = registry.layout(arch, scheme)
+    m, k = sympy.Symbol("m", integer=True, positive=True), 70
+    size = registry.packed_lhs_bytes(layout, m, k)
+    for rows in (1, 7, 8, 9, 100):
+        assert size.subs(m, rows) == registry.packed_lhs_bytes(layout, rows, k)
+
+
+def test_the_f32_gemm_has_no_packed_left_operand():
+    with pytest.raises(ValueError, match="unpacked"):
+        registry.packed_lhs_bytes(registry.layout("x86_64", "f32"), 3, 4)
