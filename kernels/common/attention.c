@@ -117,7 +117,7 @@ static float mask_row(const go_attention_args *a, float *row, const float *mask,
         top = go_max_skip_nan(x, top);
         go_store(row + s, x);
     }
-    return go_hmax(top);
+    return go_fold_max(top);
 }
 
 /* Replaces scores by e^(x - top), 0 from `visible` on; returns 1 / their sum. */

@@ -92,8 +92,8 @@ GO_INLINE void norm_rows(const go_norm_args *a, size_t begin, size_t end, go_dty
         const void *src = go_at(a->src, (ptrdiff_t)r * a->src_stride, from);
         row_stats s = row_statistics(a, src, from);
         if (a->packed) pack_row(a, src, s, r, from);
-        void *dst = go_at_mut(a->dst, (ptrdiff_t)r * a->dst_stride, to);
-        if (a->dst) store_row(a, src, dst, s, from, to);
+        if (a->dst)
+            store_row(a, src, go_at_mut(a->dst, (ptrdiff_t)r * a->dst_stride, to), s, from, to);
     }
 }
 

@@ -9,61 +9,67 @@
 #include "go_vec_math.h"
 #include "rows.h"
 
-/* The largest element; NaNs are passed over here and come back through the sum. */
-GO_INLINE float row_max(const void *src, size_t cols, go_dtype t) {
-    go_f32x16 top = go_splat(-__builtin_inff());
-    size_t c = 0;
-    for (; c + GO_LANES <= cols; c += GO_LANES)
+/* A row as whole vectors and the last, partial one, kept in a register with -inf in
+ * its unused lanes. */
+typedef struct {
+    const void *src;
+    size_t full, rest; /* elements in whole vectors, and behind them */
+    go_f32x16 tail;
+    float top; /* largest element; NaNs are passed over and come back through the sum */
+} row;
+
+GO_INLINE row open_row(const void *src, size_t cols, go_dtype t) {
+    const float least = -__builtin_inff();
+    row x = {.src = src, .full = cols / GO_LANES * GO_LANES, .rest = cols % GO_LANES};
+    x.tail = go_splat(least);
+    if (x.rest)
+        x.tail = go_keep_lanes(go_load_as(src, (ptrdiff_t)x.full, t, x.rest), x.rest, least);
+    go_f32x16 top = go_max_skip_nan(x.tail, go_splat(least));
+    for (size_t c = 0; c < x.full; c += GO_LANES)
         top = go_max_skip_nan(go_load_as(src, (ptrdiff_t)c, t, GO_LANES), top);
-    if (c < cols) {
-        go_f32x16 v = go_load_as(src, (ptrdiff_t)c, t, cols - c);
-        top = go_max_skip_nan(go_keep_lanes(v, cols - c, -__builtin_inff()), top);
-    }
-    return go_hmax(top);
+    x.top = go_fold_max(top);
+    return x;
 }
 
-/* The sum of e^(x - top); also stores the terms where `terms` is not null. */
-GO_INLINE float row_exp_sum(const void *src, float *terms, size_t cols, float top, go_dtype t) {
+GO_INLINE go_f32x16 shifted(const row *x, size_t c, go_dtype t) {
+    return go_load_as(x->src, (ptrdiff_t)c, t, GO_LANES) - go_splat(x->top);
+}
+
+/* e^(x - top) of the partial vector, 0 in its unused lanes. */
+GO_INLINE go_f32x16 tail_terms(const row *x) {
+    return go_keep_lanes(go_exp_lanes(x->tail - go_splat(x->top)), x->rest, 0.0f);
+}
+
+/* The sum of e^(x - top); also stores the terms of whole vectors where `terms` is
+ * not null. */
+GO_INLINE float exp_sum(const row *x, float *terms, go_dtype t) {
     go_f32x16 sum = go_zero();
-    size_t c = 0;
-    for (; c + GO_LANES <= cols; c += GO_LANES) {
-        go_f32x16 e = go_exp_lanes(go_load_as(src, (ptrdiff_t)c, t, GO_LANES) - go_splat(top));
+    for (size_t c = 0; c < x->full; c += GO_LANES) {
+        go_f32x16 e = go_exp_lanes(shifted(x, c, t));
         sum += e;
         if (terms) go_store(terms + c, e);
     }
-    if (c < cols) {
-        go_f32x16 v = go_load_as(src, (ptrdiff_t)c, t, cols - c);
-        go_f32x16 e = go_keep_lanes(go_exp_lanes(v - go_splat(top)), cols - c, 0.0f);
-        sum += e;
-        if (terms) go_store_n(terms + c, e, cols - c);
-    }
-    return go_sum(sum);
+    return go_sum(x->rest ? sum + tail_terms(x) : sum);
 }
 
-GO_INLINE void log_softmax_row(const go_softmax_args *a, const void *src, void *dst,
-                               go_dtype from, go_dtype to) {
-    float top = row_max(src, a->cols, from);
-    float log_sum = go_logf(row_exp_sum(src, NULL, a->cols, top, from));
-    for (size_t c = 0; c < a->cols; c += GO_LANES) {
-        size_t n = a->cols - c < GO_LANES ? a->cols - c : GO_LANES;
-        go_f32x16 v = go_load_as(src, (ptrdiff_t)c, from, n);
-        go_store_as(dst, (ptrdiff_t)c, to, (v - go_splat(top)) - go_splat(log_sum), n);
-    }
+GO_INLINE void log_softmax_row(const row *x, void *dst, go_dtype from, go_dtype to) {
+    go_f32x16 log_sum = go_splat(go_logf(exp_sum(x, NULL, from)));
+    for (size_t c = 0; c < x->full; c += GO_LANES)
+        go_store_as(dst, (ptrdiff_t)c, to, shifted(x, c, from) - log_sum, GO_LANES);
+    if (x->rest)
+        go_store_as(dst, (ptrdiff_t)x->full, to, (x->tail - go_splat(x->top)) - log_sum, x->rest);
 }
 
 /* An f32 destination holds the exponentials between the two passes; for bf16
  * they are computed twice, to be rounded once. */
-GO_INLINE void softmax_row(const go_softmax_args *a, const void *src, void *dst, go_dtype from,
-                           go_dtype to) {
+GO_INLINE void softmax_row(const row *x, void *dst, go_dtype from, go_dtype to) {
     float *terms = to == GO_F32 ? dst : NULL;
-    float top = row_max(src, a->cols, from);
-    go_f32x16 scale = go_splat(1.0f / row_exp_sum(src, terms, a->cols, top, from));
-    for (size_t c = 0; c < a->cols; c += GO_LANES) {
-        size_t n = a->cols - c < GO_LANES ? a->cols - c : GO_LANES;
-        go_f32x16 e = terms ? go_load_n(terms + c, n)
-                            : go_exp_lanes(go_load_as(src, (ptrdiff_t)c, from, n) - go_splat(top));
-        go_store_as(dst, (ptrdiff_t)c, to, e * scale, n);
+    go_f32x16 scale = go_splat(1.0f / exp_sum(x, terms, from));
+    for (size_t c = 0; c < x->full; c += GO_LANES) {
+        go_f32x16 e = terms ? go_load(terms + c) : go_exp_lanes(shifted(x, c, from));
+        go_store_as(dst, (ptrdiff_t)c, to, e * scale, GO_LANES);
     }
+    if (x->rest) go_store_as(dst, (ptrdiff_t)x->full, to, tail_terms(x) * scale, x->rest);
 }
 
 GO_INLINE void softmax_rows(const go_softmax_args *a, size_t begin, size_t end, go_dtype from,
@@ -71,10 +77,11 @@ GO_INLINE void softmax_rows(const go_softmax_args *a, size_t begin, size_t end, 
     for (size_t r = begin; r < end; r++) {
         const void *src = go_at(a->src, (ptrdiff_t)r * a->src_stride, from);
         void *dst = go_at_mut(a->dst, (ptrdiff_t)r * a->dst_stride, to);
+        row x = open_row(src, a->cols, from);
         if (a->log)
-            log_softmax_row(a, src, dst, from, to);
+            log_softmax_row(&x, dst, from, to);
         else
-            softmax_row(a, src, dst, from, to);
+            softmax_row(&x, dst, from, to);
     }
 }
 
