@@ -49,6 +49,11 @@ SPECS = [
     Spec(1, 31, 48, 15, dilation=3, pad=(42, 0), extras="i", act="tanh"),
     Spec(2, 19, 23, 7, pad=(3, 3), extras="ibor", identity=1, src_dtype=BF16, dst_dtype=BF16),
     Spec(1, 23, 32, 9, pad=(4, 4), extras="r", identity=2, src_dtype=BF16),
+    Spec(1, 80, 17, 70, pad=(35, 34), extras="i", identity=1),
+    Spec(1, 90, 16, 5, dilation=70, pad=(140, 140), extras="b", identity=2),
+    Spec(1, 300, 3, 4, stride=2, pad=(3, 0), src_dtype=BF16),
+    Spec(1, 40, 16, 3, pad=(-8, 10), extras="i", identity=1),
+    Spec(1, 560, 16, 20, pad=(19, 0), extras="io", identity=1),
     Spec(1, 260, 150, 11, pad=(5, 5), extras="ior", identity=1, dst_dtype=BF16),
 ]
 
