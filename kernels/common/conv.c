@@ -115,31 +115,52 @@ static void dense_tile(const go_conv_args *a, size_t group, size_t first, size_t
         }
 }
 
-/* `count` (a constant) outputs side by side in one row, n channels from c on. */
-GO_INLINE void depthwise_outputs(const go_conv_args *a, size_t index, size_t c, size_t n,
-                                 const size_t count, go_dtype type) {
-    position p = position_of(a, index);
-    go_f32x16 sum[NEIGHBOURS];
-    for (size_t k = 0; k < count; k++) sum[k] = go_zero();
+/* Whether every tap of `count` outputs side by side from p on lies in the image. */
+GO_INLINE int interior(const go_conv_args *a, position p, size_t count) {
+    ptrdiff_t y = input_at(p.h, a->stride_h, 0, a->dilation_h, a->pad_top);
+    ptrdiff_t x = input_at(p.w, a->stride_w, 0, a->dilation_w, a->pad_left);
+    ptrdiff_t last_y = y + (ptrdiff_t)((a->kh - 1) * a->dilation_h);
+    ptrdiff_t last_x = x + (ptrdiff_t)((count - 1) * a->stride_w + (a->kw - 1) * a->dilation_w);
+    return inside(a, y, x) && inside(a, last_y, last_x);
+}
+
+/* Sums of `count` outputs side by side from p on, n channels from c on. count and
+ * border (0: every tap is known to lie in the image) must be constants. */
+GO_INLINE void depthwise_sums(const go_conv_args *a, position p, size_t c, size_t n,
+                              const size_t count, const int border, go_dtype type,
+                              go_f32x16 *sum) {
     const float *weight = (const float *)a->rhs + c;
+    const ptrdiff_t step = (ptrdiff_t)a->stride_w;
+    for (size_t k = 0; k < count; k++) sum[k] = go_zero();
     for (size_t i = 0; i < a->kh; i++) {
         ptrdiff_t y = input_at(p.h, a->stride_h, i, a->dilation_h, a->pad_top);
         for (size_t j = 0; j < a->kw; j++, weight += a->out_c) {
+            ptrdiff_t x = input_at(p.w, a->stride_w, j, a->dilation_w, a->pad_left);
+            ptrdiff_t at = pixel(a, p.batch, y, x) + (ptrdiff_t)c;
             go_f32x16 w = go_load_n(weight, n);
-            for (size_t k = 0; k < count; k++) {
-                ptrdiff_t x = input_at(p.w + k, a->stride_w, j, a->dilation_w, a->pad_left);
+            for (size_t k = 0; k < count; k++, at += step * a->src_stride[2]) {
                 go_f32x16 u = go_zero();
-                if (inside(a, y, x))
-                    u = go_load_as(a->src, pixel(a, p.batch, y, x) + (ptrdiff_t)c, type, n);
+                if (!border || inside(a, y, x + (ptrdiff_t)k * step))
+                    u = go_load_as(a->src, at, type, n);
                 sum[k] = go_fma(w, u, sum[k]);
             }
         }
     }
+}
+
+/* The same with bias, epilogue and store; `index` is the number of the first output. */
+GO_INLINE void depthwise_outputs(const go_conv_args *a, size_t index, size_t c, size_t n,
+                                 const size_t count, go_dtype type) {
+    position p = position_of(a, index);
+    go_f32x16 sum[NEIGHBOURS];
+    if (interior(a, p, count))
+        depthwise_sums(a, p, c, n, count, 0, type, sum);
+    else
+        depthwise_sums(a, p, c, n, count, 1, type, sum);
     const float *bias = a->epilogue.bias;
-    for (size_t k = 0; k < count; k++) {
+    for (size_t k = 0; k < count; k++, p.w++) {
         if (bias) sum[k] += go_load_n(bias + c, n);
-        position at = {p.batch, p.h, p.w + k};
-        go_epilogue_store(&a->epilogue, dst_of(a, at), 0, a->dst_dtype, index + k, c, sum[k], n);
+        go_epilogue_store(&a->epilogue, dst_of(a, p), 0, a->dst_dtype, index + k, c, sum[k], n);
     }
 }
 
