@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +126,15 @@ def test_orders_change_but_repeat(work) -> None:
     assert all(sorted(r) == list("abcd") for r in rounds)
     assert len({tuple(r) for r in rounds}) > 1
     assert names(0) == first
+
+
+def test_command_line_prints_and_writes(tmp_path: Path) -> None:
+    words = "bench paraformer --only torch --blocks 2 --decoder-blocks 1 --frames 20 --rounds 1"
+    command = [sys.executable, "-m", "graphopt", *words.split(), "--threads", "1,2"]
+    command += ["--json", str(tmp_path / "r.json")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "1 thread" in done.stdout and "2 threads" in done.stdout and "CPU:" in done.stdout
+    read = json.loads((tmp_path / "r.json").read_text())
+    rows = [(r["engine"], r["threads"]) for r in read["results"]]
+    assert rows == [(name, n) for n in (1, 2) for name in ("torch fp32", "torch.ao int8")]

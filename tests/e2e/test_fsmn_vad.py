@@ -1,0 +1,73 @@
+"""FSMN-VAD with real weights on real speech: the compiled encoder finds the same segments."""
+
+import shutil
+from typing import Any
+
+import pytest
+
+import graphopt
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("funasr")
+
+from graphopt.bench.measure import relative_error  # noqa: E402
+from graphopt.zoo import fsmn_vad  # noqa: E402
+
+# Scores of the emulated Arm code against this machine's kernels on the same plan: f32 sums in another
+# order, and with bf16 values between the layers a last bit of its 8-bit mantissa that may flip.
+EMULATED_BOUND = {"int8": 1e-5, "int8+bf16": 1e-2}
+
+
+@pytest.fixture(scope="module")
+def vad() -> Any:
+    return fsmn_vad.load_vad()
+
+
+@pytest.fixture(scope="module")
+def expected(vad: Any) -> dict[Any, list[fsmn_vad.Segment]]:
+    return {wav: fsmn_vad.vad_segments(vad, wav) for wav in fsmn_vad.recordings()}
+
+
+@pytest.fixture(scope="module")
+def speech(vad: Any) -> torch.Tensor:
+    return fsmn_vad.recorded_features(vad, fsmn_vad.recordings()[0])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int8+bf16"])
+def test_same_segments_on_every_recording(
+    vad: Any, expected: dict, speech: torch.Tensor, precision: str
+) -> None:
+    inputs = fsmn_vad.encoder_inputs(vad, speech)
+    fast = graphopt.optimize(
+        vad.model.encoder, precision=precision, example_inputs=inputs, strict=True
+    )
+    assert len(expected) == 27 and sum(map(len, expected.values())) >= 27
+    with fsmn_vad.replace_encoder(vad, fast):
+        found = {wav: fsmn_vad.vad_segments(vad, wav) for wav in expected}
+    assert found == expected
+
+
+def test_chunks_give_the_scores_of_the_whole(vad: Any, speech: torch.Tensor) -> None:
+    feats, cache = fsmn_vad.encoder_inputs(vad, speech)
+    fast = graphopt.optimize(
+        vad.model.encoder, precision="fp32", example_inputs=(feats, dict(cache)), strict=True
+    )
+    with torch.inference_mode():
+        whole = vad.model.encoder(feats, dict(cache))
+        chunks = [fast(chunk, cache) for chunk in feats.split(37, dim=1)]
+    assert relative_error(torch.cat(chunks, 1).numpy(), whole.numpy()) < 1e-4
+
+
+@pytest.mark.skipif(not shutil.which("qemu-aarch64"), reason="qemu-aarch64 is not installed")
+@pytest.mark.parametrize("sve_bits", [128, 256])
+@pytest.mark.parametrize("precision", ["int8", "int8+bf16"])
+def test_arm_code_computes_what_this_machine_does(
+    vad: Any, speech: torch.Tensor, precision: str, sve_bits: int
+) -> None:
+    inputs = fsmn_vad.encoder_inputs(vad, speech[:, :40])
+    arm = graphopt.optimize(
+        vad.model.encoder, target="neoverse-n2", precision=precision, example_inputs=inputs
+    )
+    here = arm(*fsmn_vad.encoder_inputs(vad, inputs[0]))
+    emulated = arm.emulate(*fsmn_vad.encoder_inputs(vad, inputs[0]), sve_bits=sve_bits)
+    assert relative_error(emulated.numpy(), here.numpy()) < EMULATED_BOUND[precision]
