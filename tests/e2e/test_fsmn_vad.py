@@ -13,8 +13,8 @@ pytest.importorskip("funasr")
 from graphopt.bench.measure import relative_error  # noqa: E402
 from graphopt.zoo import fsmn_vad  # noqa: E402
 
-# Scores of the emulated Arm code against this machine's kernels on the same plan: f32 sums in another
-# order, and with bf16 values between the layers a last bit of its 8-bit mantissa that may flip.
+# Scores of the emulated Arm code against this machine's kernels on the same plan: f32 sums in
+# another order, and with bf16 values between layers a last bit of the mantissa that may flip.
 EMULATED_BOUND = {"int8": 1e-5, "int8+bf16": 1e-2}
 
 
