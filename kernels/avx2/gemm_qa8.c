@@ -9,8 +9,8 @@
 
 enum { TILE_M = 4, TILE_N = 16 };
 
-GO_INLINE void block(const int rows, const int8_t *a, size_t stride, const uint8_t *b,
-                     size_t depth, int32_t *sums, size_t ld) {
+GO_INLINE void block(const int rows, const int8_t *a, size_t stride, const uint8_t *b, size_t depth,
+                     int32_t *sums, size_t ld) {
     const __m256i ones = _mm256_set1_epi16(1), sign = _mm256_set1_epi8((char)0x80);
     __m256i acc[TILE_M][2];
     GO_UNROLL for (int r = 0; r < rows; r++) acc[r][0] = acc[r][1] = _mm256_setzero_si256();

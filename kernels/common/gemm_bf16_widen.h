@@ -6,40 +6,43 @@
 #define GO_GEMM_BF16_WIDEN_H
 
 #include "gemm_bf16.h"
+#include "go_reg.h"
 
 enum { GO_WIDEN_MAX_ROWS = 12, GO_WIDEN_MAX_PANELS = 2 };
 
-GO_INLINE go_f32x16 go_even(go_u32x16 pairs) { return go_from_bits(pairs << 16); }
-GO_INLINE go_f32x16 go_odd(go_u32x16 pairs) { return go_from_bits(pairs & 0xffff0000u); }
+GO_INLINE go_reg go_even(go_reg_u32 pairs) { return (go_reg)(pairs << 16); }
+GO_INLINE go_reg go_odd(go_reg_u32 pairs) { return (go_reg)(pairs & 0xffff0000u); }
 
 /* rows (<= 12) and panels (<= 2) are constants. */
 GO_INLINE void go_widen_block(const int rows, const int panels, const uint16_t *a,
                               const go_bf16_tile *t, float *sums, size_t ld) {
-    go_f32x16 acc[GO_WIDEN_MAX_ROWS][GO_WIDEN_MAX_PANELS];
+    const int regs = panels * GO_REGS;
+    go_reg acc[GO_WIDEN_MAX_ROWS][GO_WIDEN_MAX_PANELS * GO_REGS];
     GO_UNROLL for (int r = 0; r < rows; r++)
-        GO_UNROLL for (int p = 0; p < panels; p++) acc[r][p] = go_zero();
+        GO_UNROLL for (int q = 0; q < regs; q++) acc[r][q] = go_reg_zero();
     const uint16_t *at[4]; /* every third row, as in gemm_f32.h */
     GO_UNROLL for (int i = 0; i < 4; i++) {
         at[i] = 3 * i < rows ? a + (size_t)(3 * i) * t->depth : a;
         GO_OPAQUE(at[i]);
     }
     for (size_t k = 0; k < t->depth; k += 2) {
-        go_u32x16 w[GO_WIDEN_MAX_PANELS];
-        GO_UNROLL for (int p = 0; p < panels; p++) w[p] = (go_u32x16)go_load_i32(
-            (const int32_t *)(t->rhs + (size_t)p * t->rhs_stride + k * GO_BF16_NR));
+        go_reg_u32 w[GO_WIDEN_MAX_PANELS * GO_REGS];
+        GO_UNROLL for (int q = 0; q < regs; q++) w[q] = (go_reg_u32)go_reg_load(
+            t->rhs + (size_t)(q / GO_REGS) * t->rhs_stride + k * GO_BF16_NR +
+            (size_t)(q % GO_REGS * GO_REG_LANES * 2));
         GO_UNROLL for (int r = 0; r < rows; r++) {
-            int32_t pair;
+            float pair; /* only its bits matter */
             memcpy(&pair, at[r / 3] + (size_t)(r % 3) * t->depth + k, 4);
-            go_u32x16 x = (go_u32x16)go_splat_i32(pair);
-            GO_UNROLL for (int p = 0; p < panels; p++) {
-                acc[r][p] = go_fma(go_even(x), go_even(w[p]), acc[r][p]);
-                acc[r][p] = go_fma(go_odd(x), go_odd(w[p]), acc[r][p]);
+            go_reg_u32 x = (go_reg_u32)go_reg_splat(pair);
+            GO_UNROLL for (int q = 0; q < regs; q++) {
+                acc[r][q] = go_reg_fma(go_even(x), go_even(w[q]), acc[r][q]);
+                acc[r][q] = go_reg_fma(go_odd(x), go_odd(w[q]), acc[r][q]);
             }
         }
     }
     GO_UNROLL for (int r = 0; r < rows; r++)
-        GO_UNROLL for (int p = 0; p < panels; p++)
-            go_store(sums + (size_t)r * ld + (size_t)p * GO_LANES, acc[r][p]);
+        GO_UNROLL for (int q = 0; q < regs; q++)
+            go_reg_store(sums + (size_t)r * ld + (size_t)q * GO_REG_LANES, acc[r][q]);
 }
 
 /* Any number of rows up to max_rows, a constant, of `panels` panels, a constant. */

@@ -21,8 +21,8 @@ GO_INLINE size_t go_min_size(size_t a, size_t b) { return a < b ? a : b; }
  * it every column block is swept over all rows, so that the right operand's panels
  * stay in the first cache level while the chunk of rows comes from the second. The
  * split depends on the team, what a tile computes does not. */
-GO_INLINE void go_gemm_drive(go_team *team, const go_gemm_args *args, size_t tile_m,
-                             size_t tile_n, size_t lhs_row_bytes, go_gemm_tile *tile) {
+GO_INLINE void go_gemm_drive(go_team *team, const go_gemm_args *args, size_t tile_m, size_t tile_n,
+                             size_t lhs_row_bytes, go_gemm_tile *tile) {
     if (args->m == 0 || args->n == 0) return;
     size_t m_tiles = go_ceil_div(args->m, tile_m), n_tiles = go_ceil_div(args->n, tile_n);
     size_t fit = GO_LHS_CHUNK_BYTES / (tile_m * lhs_row_bytes + 1) + 1;

@@ -7,12 +7,9 @@
 #ifndef GO_GEMM_F32_H
 #define GO_GEMM_F32_H
 
-#if defined(__aarch64__)
-#include <arm_neon.h>
-#endif
-
 #include "gemm_driver.h"
 #include "go_epilogue.h"
+#include "go_reg.h"
 
 enum { GO_F32_NR = 16, GO_F32_MAX_ROWS = 12, GO_F32_MAX_VECTORS = 2 };
 
@@ -29,74 +26,68 @@ typedef struct {
 
 /* A pointer for every third row: with index registers of 0, 1 and 2 strides they address
  * all rows, and all of them fit in registers. */
-GO_INLINE void go_f32_row_pointers(const int rows, const go_f32_operands *o,
-                                   const float *at[4]) {
+GO_INLINE void go_f32_row_pointers(const int rows, const go_f32_operands *o, const float *at[4]) {
     GO_UNROLL for (int i = 0; i < 4; i++) {
         at[i] = 3 * i < rows ? o->a + 3 * i * o->a_stride : o->a;
         GO_OPAQUE(at[i]);
     }
 }
 
+/* Row k of the right operand times value k of every row r, x_r. Where a multiply-add can
+ * pick a lane, x_r costs no register and columns come first; elsewhere a broadcast of x_r
+ * should serve all columns. */
+#define GO_F32_COLUMNS(q) \
+    go_reg_load(b + (q) / GO_REGS * o->b_next + (q) % GO_REGS * GO_REG_LANES)
+#if defined(__aarch64__)
+#define GO_F32_STEP(x_r)                                                     \
+    GO_UNROLL for (int q = 0; q < vectors * GO_REGS; q++) {                  \
+        go_reg w = GO_F32_COLUMNS(q);                                        \
+        GO_UNROLL for (int r = 0; r < rows; r++) acc[r][q] =                 \
+            go_reg_fma(go_reg_splat(x_r), w, acc[r][q]);                     \
+    }
+#else
+#define GO_F32_STEP(x_r)                                                     \
+    {                                                                        \
+        go_reg w[GO_F32_MAX_VECTORS * GO_REGS];                              \
+        GO_UNROLL for (int q = 0; q < vectors * GO_REGS; q++) w[q] = GO_F32_COLUMNS(q); \
+        GO_UNROLL for (int r = 0; r < rows; r++) {                           \
+            go_reg x = go_reg_splat(x_r);                                    \
+            GO_UNROLL for (int q = 0; q < vectors * GO_REGS; q++) acc[r][q] = \
+                go_reg_fma(x, w[q], acc[r][q]);                              \
+        }                                                                    \
+    }
+#endif
+
 /* tile[r * ld + c] = (accumulate ? tile : 0) + sum_k a[r][k] b[k][c] for `rows` rows
  * (<= 12) and 16 * `vectors` columns (<= 32). rows, vectors and accumulate must be
  * constants: the accumulators then live in registers. Reads all 16 columns of every
  * vector. */
-#if defined(__aarch64__)
-/* In four-lane vectors, and four steps of k at a time: a row's values come in one load
- * and the multiply-adds pick their lane, which saves the broadcasts. 24 accumulators,
- * 6 rows and 2 vectors of the right operand fill the 32 registers. */
 GO_INLINE void go_f32_block(const int rows, const int vectors, const int accumulate,
                             const go_f32_operands *o, float *tile, size_t ld) {
-    float32x4_t acc[GO_F32_MAX_ROWS][4 * GO_F32_MAX_VECTORS];
+    go_reg acc[GO_F32_MAX_ROWS][GO_F32_MAX_VECTORS * GO_REGS];
     GO_UNROLL for (int r = 0; r < rows; r++)
-        GO_UNROLL for (int q = 0; q < 4 * vectors; q++) acc[r][q] =
-            accumulate ? vld1q_f32(tile + (size_t)r * ld + 4 * q) : vdupq_n_f32(0);
+        GO_UNROLL for (int q = 0; q < vectors * GO_REGS; q++) acc[r][q] =
+            accumulate ? go_reg_load(tile + (size_t)r * ld + q * GO_REG_LANES) : go_reg_zero();
     const float *at[4], *b = o->b;
     go_f32_row_pointers(rows, o, at);
     size_t k = 0;
+#if defined(__aarch64__)
+    /* Four values of a row in one load: the multiply-adds pick their lane, which saves
+     * the broadcasts. 24 accumulators, 6 rows and 2 vectors of the right operand fill
+     * the 32 registers. */
     for (; k + 4 <= o->k; k += 4) {
-        float32x4_t x[GO_F32_MAX_ROWS];
+        go_reg x[GO_F32_MAX_ROWS];
         GO_UNROLL for (int r = 0; r < rows; r++) x[r] =
-            vld1q_f32(at[r / 3] + (r % 3) * o->a_stride + (ptrdiff_t)k);
-        GO_UNROLL for (int i = 0; i < 4; i++, b += o->ldb)
-            GO_UNROLL for (int q = 0; q < 4 * vectors; q++) {
-                float32x4_t w = vld1q_f32(b + q / 4 * o->b_next + 4 * (q % 4));
-                GO_UNROLL for (int r = 0; r < rows; r++) acc[r][q] =
-                    vfmaq_f32(acc[r][q], w, vdupq_n_f32(x[r][i]));
-            }
+            go_reg_load(at[r / 3] + (r % 3) * o->a_stride + (ptrdiff_t)k);
+        GO_UNROLL for (int i = 0; i < 4; i++, b += o->ldb) GO_F32_STEP(x[r][i])
     }
-    for (; k < o->k; k++, b += o->ldb)
-        GO_UNROLL for (int q = 0; q < 4 * vectors; q++) {
-            float32x4_t w = vld1q_f32(b + q / 4 * o->b_next + 4 * (q % 4));
-            GO_UNROLL for (int r = 0; r < rows; r++) acc[r][q] = vfmaq_n_f32(
-                acc[r][q], w, at[r / 3][(r % 3) * o->a_stride + (ptrdiff_t)k]);
-        }
-    GO_UNROLL for (int r = 0; r < rows; r++)
-        GO_UNROLL for (int q = 0; q < 4 * vectors; q++)
-            vst1q_f32(tile + (size_t)r * ld + 4 * q, acc[r][q]);
-}
-#else
-GO_INLINE void go_f32_block(const int rows, const int vectors, const int accumulate,
-                            const go_f32_operands *o, float *tile, size_t ld) {
-    go_f32x16 acc[GO_F32_MAX_ROWS][GO_F32_MAX_VECTORS];
-    GO_UNROLL for (int r = 0; r < rows; r++)
-        GO_UNROLL for (int v = 0; v < vectors; v++) acc[r][v] =
-            accumulate ? go_load(tile + (size_t)r * ld + (size_t)v * GO_LANES) : go_zero();
-    const float *at[4], *b = o->b;
-    go_f32_row_pointers(rows, o, at);
-    for (size_t k = 0; k < o->k; k++, b += o->ldb) {
-        go_f32x16 w[GO_F32_MAX_VECTORS];
-        GO_UNROLL for (int v = 0; v < vectors; v++) w[v] = go_load(b + v * o->b_next);
-        GO_UNROLL for (int r = 0; r < rows; r++) {
-            go_f32x16 x = go_splat(at[r / 3][(r % 3) * o->a_stride + (ptrdiff_t)k]);
-            GO_UNROLL for (int v = 0; v < vectors; v++) acc[r][v] = go_fma(x, w[v], acc[r][v]);
-        }
-    }
-    GO_UNROLL for (int r = 0; r < rows; r++)
-        GO_UNROLL for (int v = 0; v < vectors; v++)
-            go_store(tile + (size_t)r * ld + (size_t)v * GO_LANES, acc[r][v]);
-}
 #endif
+    for (; k < o->k; k++, b += o->ldb)
+        GO_F32_STEP(at[r / 3][(r % 3) * o->a_stride + (ptrdiff_t)k])
+    GO_UNROLL for (int r = 0; r < rows; r++)
+        GO_UNROLL for (int q = 0; q < vectors * GO_REGS; q++)
+            go_reg_store(tile + (size_t)r * ld + q * GO_REG_LANES, acc[r][q]);
+}
 
 /* The same for any number of rows up to max_rows, a constant: whole tiles fast,
  * remainders in halves, quarters and single rows. */

@@ -38,8 +38,8 @@ typedef struct {
 } go_qa8_row;
 
 GO_INLINE go_qa8_row go_qa8_row_tail(const int8_t *lhs, size_t row, size_t depth) {
-    const int8_t *p = lhs + row / GO_QA8_MR * GO_QA8_MR * (depth + 16) + GO_QA8_MR * depth +
-                      row % GO_QA8_MR * 4;
+    const int8_t *p =
+        lhs + row / GO_QA8_MR * GO_QA8_MR * (depth + 16) + GO_QA8_MR * depth + row % GO_QA8_MR * 4;
     go_qa8_row tail;
     memcpy(&tail.neg_zp, p, 4);
     memcpy(&tail.sum, p + 4 * GO_QA8_MR, 4);
@@ -62,9 +62,8 @@ GO_INLINE void go_qs8_columns(const uint8_t *rhs, size_t depth, size_t panels, g
 }
 
 /* From integer sums to stored results: 16 columns at a time. */
-GO_INLINE void go_qa8_finish(const go_gemm_args *args, const go_qa8_tile *t, size_t row,
-                             size_t col, size_t cols, uint32_t rhs_bias, const int32_t *sums,
-                             size_t ld) {
+GO_INLINE void go_qa8_finish(const go_gemm_args *args, const go_qa8_tile *t, size_t row, size_t col,
+                             size_t cols, uint32_t rhs_bias, const int32_t *sums, size_t ld) {
     const go_epilogue *e = &args->epilogue;
     enum { PANELS = GO_LANES / GO_QS8_NR };
     for (size_t c = 0; c < cols; c += GO_LANES) {
@@ -80,15 +79,15 @@ GO_INLINE void go_qa8_finish(const go_gemm_args *args, const go_qa8_tile *t, siz
             go_u32x16 isum = (go_u32x16)go_load_i32(sums + r * ld + c);
             isum += column_sums * (uint32_t)q.neg_zp - rhs_bias * (uint32_t)q.sum;
             go_f32x16 v = go_fma(go_to_f32((go_i32x16)isum), column_scales * q.scale, bias);
-            go_epilogue_store(e, args->dst, args->dst_stride, args->dst_dtype, row + r, col + c,
-                              v, n);
+            go_epilogue_store(e, args->dst, args->dst_stride, args->dst_dtype, row + r, col + c, v,
+                              n);
         }
     }
 }
 
 /* The operands of the tile at (row, col). */
-GO_INLINE go_qa8_tile go_qa8_tile_at(const go_gemm_args *args, size_t row, size_t rows,
-                                     size_t col, size_t cols) {
+GO_INLINE go_qa8_tile go_qa8_tile_at(const go_gemm_args *args, size_t row, size_t rows, size_t col,
+                                     size_t cols) {
     size_t depth = go_qa8_depth(args->k);
     size_t rhs_stride = GO_QS8_NR * (depth + 8);
     return (go_qa8_tile){
@@ -105,16 +104,16 @@ GO_INLINE go_qa8_tile go_qa8_tile_at(const go_gemm_args *args, size_t row, size_
 /* Defines the kernel `symbol` from its integer tile, whose right values are
  * q + rhs_bias. */
 #define GO_GEMM_QA8(symbol, tile_m, tile_n, integer_tile, rhs_bias)                           \
-    static void finished_tile(const go_gemm_args *args, size_t row, size_t rows, size_t col,   \
-                              size_t cols) {                                                   \
-        go_qa8_tile t = go_qa8_tile_at(args, row, rows, col, cols);                            \
-        int32_t sums[(tile_m) * (tile_n)];                                                     \
-        integer_tile(&t, sums, tile_n);                                                        \
-        go_qa8_finish(args, &t, row, col, cols, rhs_bias, sums, tile_n);                       \
-    }                                                                                          \
-    void symbol(go_team *team, const go_gemm_args *args);                                      \
-    void symbol(go_team *team, const go_gemm_args *args) {                                     \
-        go_gemm_drive(team, args, tile_m, tile_n, go_qa8_depth(args->k) + 16, finished_tile);  \
+    static void finished_tile(const go_gemm_args *args, size_t row, size_t rows, size_t col,  \
+                              size_t cols) {                                                  \
+        go_qa8_tile t = go_qa8_tile_at(args, row, rows, col, cols);                           \
+        int32_t sums[(tile_m) * (tile_n)];                                                    \
+        integer_tile(&t, sums, tile_n);                                                       \
+        go_qa8_finish(args, &t, row, col, cols, rhs_bias, sums, tile_n);                      \
+    }                                                                                         \
+    void symbol(go_team *team, const go_gemm_args *args);                                     \
+    void symbol(go_team *team, const go_gemm_args *args) {                                    \
+        go_gemm_drive(team, args, tile_m, tile_n, go_qa8_depth(args->k) + 16, finished_tile); \
     }
 
 #endif

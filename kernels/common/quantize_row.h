@@ -110,8 +110,7 @@ GO_INLINE void go_qa8_zero_rows(int8_t *panel, size_t r, size_t k) {
 }
 
 /* A whole row held in memory as f32 or bf16. */
-GO_INLINE void go_quantize_row(const void *src, go_dtype dtype, size_t k, int8_t *panel,
-                               size_t r) {
+GO_INLINE void go_quantize_row(const void *src, go_dtype dtype, size_t k, int8_t *panel, size_t r) {
     go_range range = go_range_init();
     size_t full = k / GO_LANES * GO_LANES;
     for (size_t j = 0; j < full; j += GO_LANES)
@@ -120,11 +119,11 @@ GO_INLINE void go_quantize_row(const void *src, go_dtype dtype, size_t k, int8_t
     go_quantizer z = go_quantizer_of_range(&range);
     go_i32x16 sum = {0};
     for (size_t j = 0; j < full; j += GO_LANES)
-        go_quantize_store(&z, panel, r, j, go_load_as(src, (ptrdiff_t)j, dtype, GO_LANES),
-                          GO_LANES, &sum);
+        go_quantize_store(&z, panel, r, j, go_load_as(src, (ptrdiff_t)j, dtype, GO_LANES), GO_LANES,
+                          &sum);
     if (full < k)
-        go_quantize_store(&z, panel, r, full,
-                          go_load_as(src, (ptrdiff_t)full, dtype, k - full), k - full, &sum);
+        go_quantize_store(&z, panel, r, full, go_load_as(src, (ptrdiff_t)full, dtype, k - full),
+                          k - full, &sum);
     go_qa8_finish_row(&z, panel, r, k, sum);
 }
 

@@ -8,12 +8,12 @@
 
 /* go_math.h is scalar and free of branches: called on 16 lanes in a loop, the
  * compiler turns it into vector code. */
-#define GO_EACH_LANE(v, function)                                    \
-    do {                                                             \
-        float lanes_[GO_LANES];                                      \
-        go_store(lanes_, v);                                         \
+#define GO_EACH_LANE(v, function)                                                \
+    do {                                                                         \
+        float lanes_[GO_LANES];                                                  \
+        go_store(lanes_, v);                                                     \
         for (int i_ = 0; i_ < GO_LANES; i_++) lanes_[i_] = function(lanes_[i_]); \
-        v = go_load(lanes_);                                         \
+        v = go_load(lanes_);                                                     \
     } while (0)
 
 /* Not inlined: the fast paths stay small, and a call costs little next to 16 lanes
@@ -21,12 +21,23 @@
 static __attribute__((noinline, unused)) void go_activate_lanes(go_f32x16 *v, go_activation act) {
     go_f32x16 x = *v;
     switch (act) {
-    case GO_ACT_GELU_ERF: GO_EACH_LANE(x, go_gelu_erff); break;
-    case GO_ACT_GELU_TANH: GO_EACH_LANE(x, go_gelu_tanhf); break;
-    case GO_ACT_SILU: GO_EACH_LANE(x, go_siluf); break;
-    case GO_ACT_SIGMOID: GO_EACH_LANE(x, go_sigmoidf); break;
-    case GO_ACT_TANH: GO_EACH_LANE(x, go_tanhf); break;
-    default: break;
+        case GO_ACT_GELU_ERF:
+            GO_EACH_LANE(x, go_gelu_erff);
+            break;
+        case GO_ACT_GELU_TANH:
+            GO_EACH_LANE(x, go_gelu_tanhf);
+            break;
+        case GO_ACT_SILU:
+            GO_EACH_LANE(x, go_siluf);
+            break;
+        case GO_ACT_SIGMOID:
+            GO_EACH_LANE(x, go_sigmoidf);
+            break;
+        case GO_ACT_TANH:
+            GO_EACH_LANE(x, go_tanhf);
+            break;
+        default:
+            break;
     }
     *v = x;
 }

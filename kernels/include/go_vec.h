@@ -78,21 +78,13 @@ GO_INLINE go_f32x16 go_select(go_i32x16 mask, go_f32x16 a, go_f32x16 b) {
 
 /* NaN in either operand gives NaN, as torch.maximum and torch.minimum do. Of
  * +0 and -0 the second operand wins. */
-GO_INLINE go_f32x16 go_max(go_f32x16 a, go_f32x16 b) {
-    return go_select((a > b) | (a != a), a, b);
-}
-GO_INLINE go_f32x16 go_min(go_f32x16 a, go_f32x16 b) {
-    return go_select((a < b) | (a != a), a, b);
-}
+GO_INLINE go_f32x16 go_max(go_f32x16 a, go_f32x16 b) { return go_select((a > b) | (a != a), a, b); }
+GO_INLINE go_f32x16 go_min(go_f32x16 a, go_f32x16 b) { return go_select((a < b) | (a != a), a, b); }
 
 /* One instruction where the CPU has it: `b` if either operand is NaN. With the
  * running extremum as `b` a NaN in the data is skipped. */
-GO_INLINE go_f32x16 go_max_skip_nan(go_f32x16 a, go_f32x16 b) {
-    return go_select(a > b, a, b);
-}
-GO_INLINE go_f32x16 go_min_skip_nan(go_f32x16 a, go_f32x16 b) {
-    return go_select(a < b, a, b);
-}
+GO_INLINE go_f32x16 go_max_skip_nan(go_f32x16 a, go_f32x16 b) { return go_select(a > b, a, b); }
+GO_INLINE go_f32x16 go_min_skip_nan(go_f32x16 a, go_f32x16 b) { return go_select(a < b, a, b); }
 
 GO_INLINE go_f32x16 go_abs(go_f32x16 v) { return go_from_bits(go_bits(v) & 0x7fffffffu); }
 
@@ -185,9 +177,7 @@ GO_INLINE uint16_t go_bf16_from_f32(float x) {
 GO_INLINE go_f32x16 go_load_bf16(const uint16_t *p) {
     return go_widen_bf16(*(const go_u16x16_mem *)p);
 }
-GO_INLINE void go_store_bf16(uint16_t *p, go_f32x16 v) {
-    *(go_u16x16_mem *)p = go_narrow_bf16(v);
-}
+GO_INLINE void go_store_bf16(uint16_t *p, go_f32x16 v) { *(go_u16x16_mem *)p = go_narrow_bf16(v); }
 GO_INLINE go_f32x16 go_load_bf16_n(const uint16_t *p, size_t n) {
     if (n >= GO_LANES) return go_load_bf16(p);
     go_u16x16 v = {0};

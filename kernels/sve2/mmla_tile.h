@@ -14,10 +14,10 @@
 #define STEP (64 / sizeof(VALUE))
 
 /* Sums of a pair of rows, first `columns` of two vectors, to two rows of memory. */
-#define STORE_PAIR(r, x, y, column, columns)                              \
-    do {                                                                  \
-        svbool_t mask = svwhilelt_b32_u64(0, columns);                    \
-        STORE(mask, sums + (size_t)(2 * (r)) * ld + (column), EVEN(x, y)); \
+#define STORE_PAIR(r, x, y, column, columns)                                  \
+    do {                                                                      \
+        svbool_t mask = svwhilelt_b32_u64(0, columns);                        \
+        STORE(mask, sums + (size_t)(2 * (r)) * ld + (column), EVEN(x, y));    \
         STORE(mask, sums + (size_t)(2 * (r) + 1) * ld + (column), ODD(x, y)); \
     } while (0)
 
@@ -33,9 +33,9 @@ GO_INLINE void mmla_by_4(const VALUE *lhs, const VALUE *rhs, size_t steps, SUM *
     for (size_t s = 0; s < steps; s++, lhs += STEP, rhs += STEP) {
         VALUES b0 = LOAD(all, rhs), b1 = LOAD(all, rhs + QUAD);
         VALUES b2 = LOAD(all, rhs + 2 * QUAD), b3 = LOAD(all, rhs + 3 * QUAD);
-#define ROW(r)                                         \
-    do {                                               \
-        VALUES a = LOAD_QUAD(all, lhs + (r) * QUAD);   \
+#define ROW(r)                                                          \
+    do {                                                                \
+        VALUES a = LOAD_QUAD(all, lhs + (r) * QUAD);                    \
         c##r##0 = MMLA(c##r##0, a, b0), c##r##1 = MMLA(c##r##1, a, b1); \
         c##r##2 = MMLA(c##r##2, a, b2), c##r##3 = MMLA(c##r##3, a, b3); \
     } while (0)
@@ -45,7 +45,9 @@ GO_INLINE void mmla_by_4(const VALUE *lhs, const VALUE *rhs, size_t steps, SUM *
         ROW(3);
 #undef ROW
     }
-#define ROW(r) STORE_PAIR(r, c##r##0, c##r##1, 0, 4); STORE_PAIR(r, c##r##2, c##r##3, 4, 4)
+#define ROW(r)                             \
+    STORE_PAIR(r, c##r##0, c##r##1, 0, 4); \
+    STORE_PAIR(r, c##r##2, c##r##3, 4, 4)
     ROW(0);
     ROW(1);
     ROW(2);
@@ -64,9 +66,9 @@ GO_INLINE void mmla_by_2(const VALUE *lhs, const VALUE *rhs, size_t steps, SUM *
     const size_t values = length / sizeof(VALUE);
     for (size_t s = 0; s < steps; s++, lhs += STEP, rhs += STEP) {
         VALUES b0 = LOAD(first, rhs), b1 = LOAD(second, rhs + values);
-#define ROW(r)                                       \
-    do {                                             \
-        VALUES a = LOAD_QUAD(all, lhs + (r) * QUAD); \
+#define ROW(r)                                                          \
+    do {                                                                \
+        VALUES a = LOAD_QUAD(all, lhs + (r) * QUAD);                    \
         c##r##0 = MMLA(c##r##0, a, b0), c##r##1 = MMLA(c##r##1, a, b1); \
     } while (0)
         ROW(0);

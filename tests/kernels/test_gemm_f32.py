@@ -102,9 +102,7 @@ def test_a_broken_kernel_is_noticed(where):
     level = require(where).level
     mutation = (
         '#include "gemm_f32.h"',
-        '#include "go_vec.h"\n#define go_fma(a, b, c) ((a) * (b) + (c))\n'
-        "#if defined(__aarch64__)\n#include <arm_neon.h>\n"
-        "#define vfmaq_f32(c, a, b) vaddq_f32(vmulq_f32(a, b), c)\n#endif\n"
+        '#include "go_reg.h"\n#define go_reg_fma(a, b, c) ((a) * (b) + (c))\n'
         '#include "gemm_f32.h"',
     )
     build_host(level, "go_gemm_f32", mutation)  # it must compile
