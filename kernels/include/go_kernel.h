@@ -5,7 +5,7 @@
  * go_barrier() behind it; a kernel that needs barriers inside calls them itself.
  * Strides are in elements. The innermost stride is 1 unless a field says so.
  * Kernels allocate nothing; scratch memory comes from the caller's arena.
- * Numerical definitions live in kernels/reference.py.
+ * Numerical definitions live in kernels/reference.py and kernels/reference_ops.py.
  */
 #ifndef GO_KERNEL_H
 #define GO_KERNEL_H

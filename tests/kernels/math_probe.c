@@ -9,9 +9,13 @@ typedef struct {
     float *dst;
 } math_probe_args;
 
-#define EACH_16(name)                                                \
-    for (size_t i = 0; i < a->n; i += 16)                            \
-        for (size_t j = 0; j < 16; j++) a->dst[i + j] = name(a->src[i + j]); \
+#define EACH_16(name)                                             \
+    for (size_t i = 0; i < a->n; i += 16) {                       \
+        float lane[16];                                           \
+        memcpy(lane, a->src + i, sizeof lane);                    \
+        for (size_t j = 0; j < 16; j++) lane[j] = name(lane[j]);  \
+        memcpy(a->dst + i, lane, sizeof lane);                    \
+    }                                                             \
     break
 
 void math_probe(go_team *team, const math_probe_args *a);

@@ -147,8 +147,10 @@ def test_queries_without_keys_and_nan(where):
     late, _ = make_case(Spec(tq=9, tk=4, causal=True))
     poisoned, _ = make_case(Spec(tq=6, tk=6, causal=True))
     poisoned.pointers["k"][0, 3, 0, 0] = np.nan
-    cases = [hidden, late, poisoned]
-    first, second, third = run_everywhere(require(where), "go_attention", cases, "attention nan")
+    empty, _ = make_case(Spec(tq=2, tk=0))
+    cases = [hidden, late, poisoned, empty]
+    results = run_everywhere(require(where), "go_attention", cases, "attention nan")
+    first, second, third, fourth = results
 
     def nan_rows(out, rows):
         holes = np.isnan(out["dst"][0, :rows, 0, :16])
@@ -158,6 +160,7 @@ def test_queries_without_keys_and_nan(where):
     assert nan_rows(first, 5) == [2, 4]
     assert nan_rows(second, 9) == [0, 1, 2, 3, 4]
     assert nan_rows(third, 6) == [3, 4, 5]
+    assert nan_rows(fourth, 2) == [0, 1]
 
 
 @pytest.mark.parametrize("hidden", [-10000.0, -np.inf])

@@ -4,13 +4,16 @@ import dataclasses
 import functools
 import math
 import platform
+import re
+import shutil
+import subprocess
 from ctypes import Structure, c_int, c_size_t, c_void_p
 from pathlib import Path
 
 import numpy as np
 import pytest
 from across import bits
-from harness import LEVEL_IDS, run_kernel
+from harness import LEVEL_IDS, build_host, run_kernel
 from harness import require as require_level
 
 from graphopt.kernels import reference_ops, registry
@@ -169,3 +172,14 @@ def test_exp_flushes_exactly_below_the_smallest_normal():
     for name in ("exp", "sigmoid"):
         got = evaluate(f"{platform.machine()}/scalar", name, x)
         assert np.all((got == 0) | (got >= TINY)) and (got == 0).any() and (got > 0).any()
+
+
+@pytest.mark.skipif(not shutil.which("objdump"), reason="needs objdump")
+def test_loops_of_sixteen_calls_become_vector_code():
+    """On AVX2 every multiply-add of the probe works on a whole register."""
+    host = build_host(require("x86_64/avx2").level, "math_probe")
+    command = ["objdump", "-d", "--no-show-raw-insn", "--disassemble=math_probe", str(host)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    packed = len(re.findall(r"vf\w*(?:add|sub)\w*ps .*%ymm", text))
+    single = len(re.findall(r"vf\w*(?:add|sub)\w*ss ", text))
+    assert packed >= 10 * len(FUNCTIONS) and single == 0
