@@ -79,6 +79,22 @@ class InputFileError(InputError):
         )
 
 
+class InputValueError(InputError):
+    """Input values that contradict the shapes of the inputs, or an index out of range."""
+
+    def __init__(self, text: str, expected: int, got: int) -> None:
+        super().__init__(
+            f"{text} (expected {expected}, got {got}); check the lengths and indices passed in"
+        )
+
+
+class RunError(GraphoptError, RuntimeError):
+    """The runtime could not get memory or threads for a run."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"the run failed: {text}; free memory or ask for fewer threads")
+
+
 class TrainingModeError(GraphoptError, ValueError):
     """A model in training mode, whose dropout and batch norm would be frozen wrongly."""
 

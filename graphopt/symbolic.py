@@ -106,10 +106,10 @@ class _SizePrinter(C99CodePrinter):  # type: ignore[misc]
         return text
 
     def _print_Max(self, expr: sympy.Max) -> str:  # noqa: N802
-        return self._fold("go_max", expr)
+        return self._fold("go_larger", expr)
 
     def _print_Min(self, expr: sympy.Min) -> str:  # noqa: N802
-        return self._fold("go_min", expr)
+        return self._fold("go_smaller", expr)
 
     def _print_Pow(self, expr: sympy.Pow) -> str:  # noqa: N802
         base, exponent = expr.args

@@ -69,6 +69,8 @@ class FuseEpilogue(Pass):
         node.fused.append(follower.origin)
         node.outputs = follower.outputs
         around.producer[node.output] = node
+        for value in follower.inputs:
+            around.users[value] = [node if u is follower else u for u in around.users[value]]
 
 
 def _addend(follower: Node, value: Value) -> Value | None:

@@ -51,8 +51,8 @@ void go_step(const go_frame *frame, go_team *team, int step);
 void go_fail(const go_frame *frame, go_code code, int input, int64_t expected, int64_t got,
              const char *text);
 
-static inline int64_t go_max(int64_t a, int64_t b) { return a > b ? a : b; }
-static inline int64_t go_min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t go_larger(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t go_smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* Sizes in the arena are multiples of this, so every buffer is aligned to it. */
 #define GO_ALIGNMENT 64

@@ -1,0 +1,131 @@
+"""A planned graph as one C module, its weights, and a table of its steps."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphopt._version import VERSION
+from graphopt.codegen.function import FunctionBuilder
+from graphopt.codegen.kernel_calls import CALLS
+from graphopt.codegen.loops import LOOPS
+from graphopt.codegen.memory import Memory
+from graphopt.codegen.render import render
+from graphopt.ir import Graph, Node, Value
+from graphopt.passes.assign_layouts import VIEWS
+from graphopt.printer import name_values, print_node
+from graphopt.symbolic import c_size
+
+EMITTERS = {**CALLS, **LOOPS}
+
+
+@dataclass(frozen=True)
+class Function:
+    """A C function: its name and everything behind it."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call in `run`: the node it runs, in the order of `go_profile`."""
+
+    node: Node
+    function: str
+    arguments: str
+    comment: str
+
+
+@dataclass(eq=False)
+class Module:
+    """What codegen makes of a graph.
+
+    Attributes:
+        graph: the planned graph.
+        arch: architecture whose layouts the weights have.
+        source: C of the module.
+        steps: calls of `run`, in order.
+        memory: the arena plan and the weights still to pack.
+    """
+
+    graph: Graph
+    arch: str
+    source: str
+    steps: list[Step]
+    memory: Memory
+
+    def weights(self, threads: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """The bytes of the weights file."""
+        return self.memory.weights.build(threads)
+
+
+def emit_module(graph: Graph, arch: str) -> Module:
+    """Generates the C module of a graph whose layouts are assigned and kernels selected.
+
+    Args:
+        graph: every node is `go.*`.
+        arch: `x86_64` or `aarch64`: decides packed layouts, not instructions.
+    """
+    memory = Memory.of(graph, arch)
+    functions: dict[str, Function] = {}
+    steps: list[Step] = []
+    names = name_values(graph)
+    counts: Counter[str] = Counter()
+    for node in graph.nodes:
+        if node.op in VIEWS:
+            continue
+        builder = FunctionBuilder(_stem(node))
+        EMITTERS[node.op](node, builder, memory)
+        key = builder.stem + builder.text
+        if key not in functions:
+            counts[builder.stem] += 1
+            number = counts[builder.stem]
+            name = builder.stem if number == 1 else f"{builder.stem}_{number}"
+            functions[key] = Function(name, builder.text)
+        comment = print_node(node, names).replace("/*", "").replace("*/", "")
+        steps.append(Step(node, functions[key].name, builder.arguments, comment))
+    source = render(
+        "module.c.j2",
+        name=graph.name,
+        version=VERSION,
+        functions=list(functions.values()),
+        slots=[c_size(slot.bytes) for slot in memory.plan.slots],
+        steps=steps,
+        dim_names=list(graph.dims),
+        dim_sources=[
+            f"{{{info.sources[0][0]}, {info.sources[0][1]}}}" for info in graph.dims.values()
+        ]
+        or ["{0, 0}"],
+        input_shapes=_shapes(graph.inputs),
+        output_shapes=_shapes(graph.outputs),
+        input_ports=_ports(graph.inputs),
+        output_ports=_ports(graph.outputs),
+        weights_bytes=memory.weights.bytes,
+    )
+    return Module(graph, arch, source, steps, memory)
+
+
+def _stem(node: Node) -> str:
+    parts = [node.op.removeprefix("go.")]
+    if node.op == "go.linear":
+        n, k = node.inputs[1].shape
+        parts += [node.attrs.get("scheme", "f32"), f"{k}x{n}"]
+        parts += [node.attrs["activation"]] if node.attrs.get("activation") else []
+    elif node.op == "go.norm" and "packed" in node.attrs.get("writes", ()):
+        parts.append("quantize")
+    elif node.op == "go.pointwise":
+        parts.append(node.attrs["expr"].op)
+    return re.sub(r"\W", "_", "_".join(parts))
+
+
+def _shapes(values: list[Value]) -> list[list[str]]:
+    return [[c_size(extent) for extent in value.shape] for value in values]
+
+
+def _ports(values: list[Value]) -> list[str]:
+    return [f"{{GO_{v.dtype.name}, {v.rank}}}" for v in values] or ["{0, 0}"]

@@ -1,0 +1,90 @@
+"""One C function per distinct operation, with everything that varies as a parameter.
+
+Two nodes that do the same to different memory (the same layer in two blocks) render to the same text
+and share one function; the step that calls it passes pointers and symbolic sizes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from graphopt.ir import Dim, DType
+from graphopt.symbolic import c_size
+
+Fields = dict[str, "str | Fields"]
+
+
+@dataclass(eq=False)
+class FunctionBuilder:
+    """Collects parameters, their arguments for one node, and the body.
+
+    Attributes:
+        stem: what the function name begins with.
+        body: lines of C.
+    """
+
+    stem: str
+    body: list[str] = field(default_factory=list)
+    _parameters: list[tuple[str, str]] = field(default_factory=list)
+    _arguments: list[str] = field(default_factory=list)
+    _sizes: dict[str, str] = field(default_factory=dict)
+
+    def pointer(self, name: str, dtype: DType | None, address: str, write: bool = False) -> str:
+        """A pointer parameter; void where `dtype` is None. Returns its name."""
+        kind = dtype.c_type if dtype is not None else "void"
+        qualified = f"{kind} *restrict {name}" if write else f"const {kind} *{name}"
+        return self._parameter(name, qualified, address)
+
+    def frame(self) -> str:
+        """The run's frame, for steps that can fail."""
+        return self._parameter("frame", "const go_frame *frame", "frame")
+
+    def size(self, size: Dim) -> str:
+        """C for a size: a literal, or a parameter of the function."""
+        if isinstance(size, int):
+            return str(size)
+        text = c_size(size)
+        if text not in self._sizes:
+            name = f"n{len(self._sizes)}"
+            self._sizes[text] = self._parameter(name, f"int64_t {name}", text)
+        return self._sizes[text]
+
+    def _parameter(self, name: str, declaration: str, argument: str) -> str:
+        if (name, declaration) not in self._parameters:
+            self._parameters.append((name, declaration))
+            self._arguments.append(argument)
+        return name
+
+    def line(self, text: str = "") -> None:
+        """Appends a line to the body."""
+        self.body.append(text)
+
+    def call(self, kernel: str, struct: str, fields: Fields) -> None:
+        """Appends the call of a kernel with an argument struct."""
+        self.line(f"const {struct} args = {{")
+        self.body.extend(_initializers(fields, 1))
+        self.line("};")
+        self.line(f"{kernel}(team, &args);")
+
+    @property
+    def text(self) -> str:
+        """Parameters and body: equal text means the same function."""
+        parameters = ", ".join(["go_team *team", *(d for _, d in self._parameters)])
+        lines = "".join(f"    {line}\n" if line else "\n" for line in self.body)
+        return f"({parameters}) {{\n{lines}}}\n"
+
+    @property
+    def arguments(self) -> str:
+        """What the step passes."""
+        return ", ".join(["team", *self._arguments])
+
+
+def _initializers(fields: Fields, depth: int) -> list[str]:
+    lines = []
+    for name, value in fields.items():
+        pad = "    " * depth
+        if isinstance(value, dict):
+            lines += [f"{pad}.{name} = {{", *_initializers(value, depth + 1), f"{pad}}},"]
+        else:
+            lines.append(f"{pad}.{name} = {value},")
+    return lines

@@ -1,0 +1,300 @@
+"""Steps that are one call of a kernel: fill its argument struct from the node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphopt.codegen.function import Fields, FunctionBuilder
+from graphopt.codegen.memory import Memory
+from graphopt.codegen.scalar_c import literal
+from graphopt.ir import DType, Node, Shape, Value
+from graphopt.layout import layout_of, row_stride
+from graphopt.symbolic import contiguous_strides, product
+
+Emit = Callable[[Node, FunctionBuilder, Memory], None]
+
+
+def _dtype(value: Value) -> str:
+    return f"GO_{value.dtype.name}"
+
+
+def _strides(f: FunctionBuilder, strides: Shape) -> str:
+    return "{" + ", ".join(f.size(s) for s in strides) + "}"
+
+
+def _read(f: FunctionBuilder, memory: Memory, name: str, value: Value) -> str:
+    return f.pointer(name, None, memory.address(value))
+
+
+def _optional(f: FunctionBuilder, memory: Memory, node: Node, role: str) -> str | None:
+    value = node.operand(role)
+    return None if value is None else f.pointer(role, DType.F32, memory.address(value))
+
+
+def _rows(value: Value) -> tuple[object, object]:
+    """Number of rows and their distance."""
+    stride = row_stride(value.shape, layout_of(value).strides)
+    if stride is None:
+        raise ValueError("rows are not at equal distance; assign_layouts should have copied")
+    return product(value.shape[:-1]), stride
+
+
+def _row_fields(f: FunctionBuilder, memory: Memory, name: str, value: Value, write: bool) -> Fields:
+    pointer = f.pointer(name, None, memory.address(value), write)
+    _, stride = _rows(value)
+    return {
+        name: pointer,
+        f"{name}_stride": f.size(stride),  # type: ignore[arg-type]
+        f"{name}_dtype": _dtype(value),
+    }
+
+
+def _epilogue(node: Node, f: FunctionBuilder, memory: Memory, row: Callable[[Value], object]) -> Fields:
+    fields: Fields = {}
+    if (bias := _optional(f, memory, node, "bias")) is not None:
+        fields["bias"] = bias
+    if activation := node.attrs.get("activation"):
+        fields["activation"] = f"GO_ACT_{activation.upper()}"
+    residuals = [v for r in ("residual0", "residual1") if (v := node.operand(r)) is not None]
+    if residuals:
+        names = [_read(f, memory, f"residual{i}", v) for i, v in enumerate(residuals)]
+        steps = [f.size(row(v)) for v in residuals]  # type: ignore[arg-type]
+        fields["residual"] = "{" + ", ".join(names) + "}"
+        fields["residual_stride"] = "{" + ", ".join(steps) + "}"
+        fields["residual_dtype"] = "{" + ", ".join(map(_dtype, residuals)) + "}"
+    return fields
+
+
+def _linear(node: Node, f: FunctionBuilder, memory: Memory) -> None:
+    x, weight = node.inputs[:2]
+    scheme = node.attrs.get("scheme", "f32")
+    n, k = weight.shape
+    fields: Fields = {"m": f.size(product(x.shape[:-1])), "n": str(n), "k": str(k)}
+    if x.packed:
+        fields["lhs"] = _read(f, memory, "lhs", x)
+    else:
+        row = _row_fields(f, memory, "lhs", x, write=False)
+        fields["lhs"], fields["lhs_stride"] = row["lhs"], row["lhs_stride"]
+    packed = memory.weight(memory.weights.gemm(weight, scheme))
+    fields["rhs"] = f.pointer("rhs", None, packed)
+    fields |= _row_fields(f, memory, "dst", node.output, write=True)
+    fields["epilogue"] = _epilogue(node, f, memory, lambda v: _rows(v)[1])
+    if not fields["epilogue"]:
+        fields["epilogue"] = {"bias": "NULL"}
+    f.call(node.attrs["kernel"], "go_gemm_args", fields)
+
+
+def _pack(node: Node, f: FunctionBuilder, memory: Memory) -> None:
+    (x,) = node.inputs
+    fields: Fields = {"m": f.size(product(x.shape[:-1])), "k": f.size(x.shape[-1])}
+    fields |= _row_fields(f, memory, "src", x, write=False)
+    fields["dst"] = f.pointer("dst", None, memory.address(node.output), write=True)
+    f.call(node.attrs["kernel"], "go_pack_lhs_args", fields)
+
+
+def _norm(node: Node, f: FunctionBuilder, memory: Memory) -> None:
+    x = node.inputs[0]
+    fields: Fields = {"rows": f.size(product(x.shape[:-1])), "cols": f.size(x.shape[-1])}
+    fields |= _row_fields(f, memory, "src", x, write=False)
+    for role in ("weight", "bias"):
+        if (name := _optional(f, memory, node, role)) is not None:
+            fields[role] = name
+    fields["eps"] = literal(node.attrs["eps"], DType.F32)
+    fields["rms"] = str(int(node.attrs["rms"]))
+    for written, value in zip(node.attrs.get("writes", ("dst",)), node.outputs, strict=True):
+        if written == "packed":
+            fields["packed"] = f.pointer("packed", None, memory.address(value), write=True)
+        else:
+            fields |= _row_fields(f, memory, "dst", value, write=True)
+    f.call(node.attrs["kernel"], "go_norm_args", fields)
+
+
+def _softmax(node: Node, f: FunctionBuilder, memory: Memory) -> None:
+    (x,) = node.inputs
+    fields: Fields = {"rows": f.size(product(x.shape[:-1])), "cols": f.size(x.shape[-1])}
+    fields |= _row_fields(f, memory, "src", x, write=False)
+    fields["log"] = str(int(node.attrs["log"]))
+    fields |= _row_fields(f, memory, "dst", node.output, write=True)
+    f.call(node.attrs["kernel"], "go_softmax_args", fields)
+
+
+def _attention(node: Node, f: FunctionBuilder, memory: Memory) -> None:
+    q, k, v = node.inputs[:3]
+    fields: Fields = {
+        "batch": f.size(q.shape[0]),
+        "heads": f.size(q.shape[1]),
+        "kv_heads": f.size(k.shape[1]),
+        "tq": f.size(q.shape[2]),
+        "tk": f.size(k.shape[2]),
+        "dim": f.size(q.shape[3]),
+        "dim_v": f.size(v.shape[3]),
+        "scale": literal(node.attrs["scale"], DType.F32),
+        "causal": str(int(node.attrs["causal"])),
+        "dtype": _dtype(q),
+    }
+    for name, value in (("q", q), ("k", k), ("v", v)):
+        fields[name] = _read(f, memory, name, value)
+        fields[f"{name}_stride"] = _strides(f, _batch_time_head(value))
+    mask = node.operand("mask")
+    if mask is not None:
+        fields["mask"] = f.pointer("mask", DType.F32, memory.address(mask))
+        fields["mask_stride"] = _strides(f, broadcast_strides(mask, 4))
+    fields["dst"] = f.pointer("dst", None, memory.address(node.output), write=True)
+    fields["dst_stride"] = _strides(f, _batch_time_head(node.output))
+    fields["dst_dtype"] = _dtype(node.output)
+    fields["scratch"] = f.pointer("scratch", None, memory.scratch(node), write=True)
+    f.call(node.attrs["kernel"], "go_attention_args", fields)
+
+
+def _batch_time_head(value: Value) -> Shape:
+    """Strides of the axes batch, time, head of a value [batch, head, time, dim]."""
+    batch, head, time, _ = layout_of(value).strides
+    return (batch, time, head)
+
+
+def broadcast_strides(value: Value, rank: int) -> Shape:
+    """Strides against a larger shape: 0 where the value is broadcast."""
+    strides = layout_of(value).strides
+    own = [0 if e == 1 else s for e, s in zip(value.shape, strides, strict=True)]
+    return (*[0] * (rank - value.rank), *own)
+
+
+def _depthwise(node: Node, f: FunctionBuilder, memory: Memory) -> None:
+    x, weight = node.inputs[:2]
+    out = node.output
+    fields: Fields = {
+        "batch": f.size(x.shape[0]),
+        "t_in": f.size(x.shape[1]),
+        "t_out": f.size(out.shape[1]),
+        "channels": f.size(x.shape[2]),
+        "kernel": f.size(weight.shape[0]),
+        "stride": str(node.attrs["stride"]),
+        "dilation": str(node.attrs["dilation"]),
+        "pad_left": f.size(node.attrs["pad_left"]),
+        "src": _read(f, memory, "src", x),
+        "src_stride": _strides(f, layout_of(x).strides[:2]),
+        "src_dtype": _dtype(x),
+        "weight": f.pointer("weight", DType.F32, memory.address(weight)),
+        "identity": str(node.attrs["identity"]),
+    }
+    if (bias := _optional(f, memory, node, "bias")) is not None:
+        fields["bias"] = bias
+    if activation := node.attrs.get("activation"):
+        fields["activation"] = f"GO_ACT_{activation.upper()}"
+    for role in ("mask_in", "mask_out"):
+        mask = node.operand(role)
+        if mask is not None:
+            fields[role] = f.pointer(role, DType.F32, memory.address(mask))
+            fields[f"{role}_stride"] = _strides(f, broadcast_strides(mask, 3)[:2])
+    residual = node.operand("residual")
+    if residual is not None:
+        fields["residual"] = _read(f, memory, "residual", residual)
+        fields["residual_stride"] = _strides(f, layout_of(residual).strides[:2])
+        fields["residual_dtype"] = _dtype(residual)
+    fields["dst"] = f.pointer("dst", None, memory.address(out), write=True)
+    fields["dst_stride"] = _strides(f, layout_of(out).strides[:2])
+    fields["dst_dtype"] = _dtype(out)
+    f.call(node.attrs["kernel"], "go_depthwise_args", fields)
+
+
+def _conv(node: Node, f: FunctionBuilder, memory: Memory) -> None:
+    x, weight = node.inputs[:2]
+    out, groups = node.output, node.attrs["groups"]
+    in_h, in_w = _height_width(x.shape)
+    out_h, out_w = _height_width(out.shape)
+    kh, kw = _height_width(weight.shape)
+    (stride_h, stride_w), (pad_h, pad_w) = node.attrs["stride"], node.attrs["padding"]
+    dilation_h, dilation_w = node.attrs["dilation"]
+    sizes = {
+        "batch": x.shape[0],
+        "groups": groups,
+        "in_c": x.shape[1],
+        "out_c": out.shape[1],
+        "in_h": in_h,
+        "in_w": in_w,
+        "out_h": out_h,
+        "out_w": out_w,
+        "kh": kh,
+        "kw": kw,
+        "stride_h": stride_h,
+        "stride_w": stride_w,
+        "dilation_h": dilation_h,
+        "dilation_w": dilation_w,
+        "pad_top": pad_h,
+        "pad_left": pad_w,
+        "tile_rows": node.attrs["tile_rows"],
+    }
+    fields: Fields = {name: f.size(size) for name, size in sizes.items()}
+    packed = memory.weight(memory.weights.conv(weight, groups))
+    fields |= {
+        "src": _read(f, memory, "src", x),
+        "src_stride": _strides(f, _batch_height_width(x)),
+        "src_dtype": _dtype(x),
+        "rhs": f.pointer("rhs", None, packed),
+        "dst": f.pointer("dst", None, memory.address(out), write=True),
+        "dst_stride": _strides(f, _batch_height_width(out)),
+        "dst_dtype": _dtype(out),
+        "scratch": f.pointer("scratch", None, memory.scratch(node), write=True),
+    }
+    epilogue = _epilogue(node, f, memory, lambda v: v.shape[1])
+    if epilogue:
+        fields["epilogue"] = epilogue
+    f.call(node.attrs["kernel"], "go_conv_args", fields)
+
+
+def _height_width(shape: Shape) -> tuple[object, object]:
+    return (1, shape[2]) if len(shape) == 3 else (shape[2], shape[3])
+
+
+def _batch_height_width(value: Value) -> Shape:
+    strides = layout_of(value).strides
+    if value.rank == 3:
+        return (strides[0], 0, strides[2])
+    return (strides[0], strides[2], strides[3])
+
+
+def _matmul(node: Node, f: FunctionBuilder, memory: Memory) -> None:
+    """One GEMM per matrix of the batch; the right operand is packed first."""
+    left, right = node.inputs
+    out = node.output
+    m, k = left.shape[-2:]
+    n = right.shape[-1]
+    f.pointer("left", DType.F32, memory.address(left))
+    f.pointer("right", DType.F32, memory.address(right))
+    f.pointer("scratch", DType.F32, memory.scratch(node), write=True)
+    f.pointer("dst", DType.F32, memory.address(out), write=True)
+    batch, m_, n_, k_ = (f.size(s) for s in (product(left.shape[:-2]), m, n, k))
+    assert layout_of(out).strides == contiguous_strides(out.shape)
+    f.line(f"for (int64_t b = 0; b < {batch}; b++) {{")
+    f.line(f"    go_pack_right(team, right + b * {k_} * {n_}, {k_}, {n_}, scratch);")
+    f.line("    go_barrier(team);")
+    f.call(
+        node.attrs["kernel"],
+        "go_gemm_args",
+        {
+            "m": m_,
+            "n": n_,
+            "k": k_,
+            "lhs": f"left + b * {m_} * {k_}",
+            "lhs_stride": k_,
+            "rhs": "scratch",
+            "dst": f"dst + b * {m_} * {n_}",
+            "dst_stride": n_,
+            "dst_dtype": _dtype(out),
+        },
+    )
+    f.line("go_barrier(team);")
+    f.line("}")
+
+
+CALLS: dict[str, Emit] = {
+    "go.linear": _linear,
+    "go.quantize_rows": _pack,
+    "go.pack_rows": _pack,
+    "go.norm": _norm,
+    "go.softmax": _softmax,
+    "go.attention": _attention,
+    "go.depthwise": _depthwise,
+    "go.conv": _conv,
+    "go.matmul": _matmul,
+}

@@ -1,0 +1,316 @@
+"""Steps that are loops made for one node: arithmetic, copies, lookups, reductions, checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphopt.codegen.function import FunctionBuilder
+from graphopt.codegen.kernel_calls import broadcast_strides
+from graphopt.codegen.memory import Memory
+from graphopt.codegen.scalar_c import expression
+from graphopt.ir import Dim, DType, Node, Shape, Value
+from graphopt.layout import layout_of
+from graphopt.scalar import Scalar
+from graphopt.symbolic import evaluate, product, simplify
+
+_TASK_ELEMENTS = 16384
+
+
+@dataclass
+class _Nest:
+    """Loops over an output, slowest first, with the strides of every tensor in them.
+
+    Attributes:
+        extents: trip counts.
+        strides: for each tensor (operands, then the output) its stride per loop.
+        axes: output axes that each loop walks.
+    """
+
+    extents: list[Dim]
+    strides: list[list[Dim]]
+    axes: list[list[int]]
+
+
+def _nest(shape: Shape, tensors: Sequence[Shape], order: list[int], fixed: set[int]) -> _Nest:
+    """Orders the axes and merges neighbours that every tensor walks at one pace.
+
+    Args:
+        shape: extents of the output.
+        tensors: strides of every tensor against `shape`.
+        order: axes, slowest first.
+        fixed: axes whose index the expression reads: these stay loops of their own.
+    """
+    nest = _Nest([], [[] for _ in tensors], [])
+    for axis in order:
+        if shape[axis] == 1 and axis not in fixed:
+            continue
+        extent = shape[axis]
+        steps = [strides[axis] for strides in tensors]
+        mergeable = bool(nest.extents) and axis not in fixed and not set(nest.axes[-1]) & fixed
+        if mergeable and all(
+            s[-1] == simplify(step * extent) for s, step in zip(nest.strides, steps, strict=True)
+        ):
+            nest.extents[-1] = simplify(nest.extents[-1] * extent)
+            for s, step in zip(nest.strides, steps, strict=True):
+                s[-1] = step
+            nest.axes[-1].append(axis)
+        else:
+            nest.extents.append(extent)
+            for s, step in zip(nest.strides, steps, strict=True):
+                s.append(step)
+            nest.axes.append([axis])
+    if not nest.extents:
+        nest = _Nest([1], [[0] for _ in tensors], [[]])
+    return nest
+
+
+def memory_order(value: Value, memory: Memory) -> list[int]:
+    """Axes from the slowest to the fastest in memory, at the example sizes."""
+    sizes = memory.graph.hints()
+    strides = [evaluate(s, sizes) for s in layout_of(value).strides]
+    return sorted(range(value.rank), key=lambda a: (-strides[a], a))
+
+
+def emit_elements(
+    f: FunctionBuilder,
+    memory: Memory,
+    expr: Scalar,
+    inputs: Sequence[Value],
+    shape: Shape,
+    dst: str,
+    strides: Shape,
+    order: list[int],
+) -> None:
+    """A loop nest that stores `expr` at every index of `shape`.
+
+    Args:
+        f: receives the code.
+        memory: addresses of the inputs.
+        expr: what to compute.
+        inputs: operands.
+        shape: extents.
+        dst: name of the pointer to the first element.
+        strides: of the destination.
+        order: axes, slowest first.
+    """
+    names = [f.pointer(f"x{i}", v.dtype, memory.address(v)) for i, v in enumerate(inputs)]
+    fixed = {s.value for s in expr.walk() if s.op == "index"}
+    tensors = [*(broadcast_strides(v, len(shape)) for v in inputs), strides]
+    nest = _nest(shape, tensors, order, fixed)  # type: ignore[arg-type]
+    inner = len(nest.extents) - 1
+    index_of = {axis: f"i{loop}" for loop, axes in enumerate(nest.axes) for axis in axes}
+
+    def load(leaf: Scalar) -> str:
+        if leaf.op == "index":
+            return index_of[leaf.value]  # type: ignore[index]
+        step = nest.strides[leaf.value][inner]  # type: ignore[index]
+        return f"a{leaf.value}[{_times(f'i{inner}', f.size(step))}]"
+
+    text = expression(expr, load, f.size)
+    step = f.size(nest.strides[-1][inner])
+    body = [f"y[{_times(f'i{inner}', step)}] = {text};"]
+    pointers = [
+        f"const {v.dtype.c_type} *a{i} = {name}{_offset(f, nest.strides[i][:inner])};"
+        for i, (v, name) in enumerate(zip(inputs, names, strict=True))
+    ]
+    kind = expr.dtype.c_type
+    pointers.append(f"{kind} *restrict y = {dst}{_offset(f, nest.strides[-1][:inner])};")
+    _emit_rows(f, nest, pointers, body)
+
+
+def _emit_rows(f: FunctionBuilder, nest: _Nest, pointers: list[str], body: list[str]) -> None:
+    """The outer loops as tasks, the innermost as a loop that the compiler vectorizes."""
+    inner = len(nest.extents) - 1
+    extent = f.size(nest.extents[inner])
+    if inner == 0:
+        f.line(f"const int64_t rows = ({extent} + {_TASK_ELEMENTS - 1}) / {_TASK_ELEMENTS};")
+        f.line("for (int64_t row; (row = (int64_t)go_next(team)) < rows;) {")
+        f.body.extend(f"    {p}" for p in pointers)
+        f.line(f"    const int64_t end = go_smaller((row + 1) * {_TASK_ELEMENTS}, {extent});")
+        f.line(f"    for (int64_t i0 = row * {_TASK_ELEMENTS}; i0 < end; i0++) {{")
+        f.body.extend(f"        {line}" for line in body)
+        f.line("    }")
+        f.line("}")
+        return
+    outer = [f.size(e) for e in nest.extents[:inner]]
+    f.line(f"const int64_t rows = {' * '.join(outer)};")
+    f.line(f"const int64_t grain = go_larger(1, {_TASK_ELEMENTS} / go_larger(1, {extent}));")
+    f.line("for (int64_t first; (first = (int64_t)go_next(team) * grain) < rows;) {")
+    f.line("    for (int64_t row = first; row < go_smaller(first + grain, rows); row++) {")
+    rest = "row"
+    for loop in range(inner - 1, 0, -1):
+        f.line(f"        const int64_t i{loop} = {rest} % {outer[loop]};")
+        rest = f"({rest} / {outer[loop]})" if rest == "row" else f"({rest[1:-1]} / {outer[loop]})"
+    f.line(f"        const int64_t i0 = {rest};")
+    f.body.extend(f"        {p}" for p in pointers)
+    f.line(f"        for (int64_t i{inner} = 0; i{inner} < {extent}; i{inner}++) {{")
+    f.body.extend(f"            {line}" for line in body)
+    f.line("        }")
+    f.line("    }")
+    f.line("}")
+
+
+def _times(index: str, step: str) -> str:
+    return {"1": index, "0": "0"}.get(step, f"{index} * {step}")
+
+
+def _offset(f: FunctionBuilder, steps: Sequence[Dim]) -> str:
+    terms = [_times(f"i{loop}", f.size(s)) for loop, s in enumerate(steps) if s != 0]
+    return "".join(f" + {t}" for t in terms)
+
+
+def _pointwise(node: Node, f: FunctionBuilder, memory: Memory) -> None:
+    out = node.output
+    f.pointer("dst", out.dtype, memory.address(out), write=True)
+    order = memory_order(out, memory)
+    emit_elements(
+        f, memory, node.attrs["expr"], node.inputs, out.shape, "dst", layout_of(out).strides, order
+    )
+
+
+def _cat(node: Node, f: FunctionBuilder, memory: Memory) -> None:
+    """Copies every part to its place; parts are phases of one step."""
+    out, axis = node.output, node.attrs["axis"]
+    strides, order = layout_of(out).strides, memory_order(out, memory)
+    f.pointer("dst", out.dtype, memory.address(out), write=True)
+    start: Dim = 0
+    for i, part in enumerate(node.inputs):
+        if i:
+            f.line("go_barrier(team);")
+        f.line("{")
+        name = f.pointer(f"part{i}", part.dtype, memory.address(part))
+        at = simplify(start * strides[axis])
+        _copy(f, part, name, f"dst + {f.size(at)}", strides, order)
+        f.line("}")
+        start = simplify(start + part.shape[axis])
+
+
+def _copy(
+    f: FunctionBuilder, source: Value, name: str, dst: str, strides: Shape, order: list[int]
+) -> None:
+    tensors = [broadcast_strides(source, source.rank), strides]
+    nest = _nest(source.shape, tensors, order, set())
+    inner = len(nest.extents) - 1
+    kind = source.dtype.c_type
+    steps = [f.size(s[inner]) for s in nest.strides]
+    loop = f"i{inner}"
+    _emit_rows(
+        f,
+        nest,
+        [
+            f"const {kind} *a = {name}{_offset(f, nest.strides[0][:inner])};",
+            f"{kind} *restrict y = {dst}{_offset(f, nest.strides[1][:inner])};",
+        ],
+        [f"y[{_times(loop, steps[1])}] = a[{_times(loop, steps[0])}];"],
+    )
+
+
+def _pad(node: Node, f: FunctionBuilder, memory: Memory) -> None:
+    """Fills the result, then copies the source into it."""
+    out, (source,) = node.output, node.inputs
+    strides, order = layout_of(out).strides, memory_order(out, memory)
+    f.pointer("dst", out.dtype, memory.address(out), write=True)
+    name = f.pointer("src", source.dtype, memory.address(source))
+    value = Scalar("const", out.dtype, value=node.attrs["value"])
+    if out.dtype is DType.BF16:
+        raise ValueError("padding of bf16 is not generated")
+    f.line("{")
+    emit_elements(f, memory, value, [], out.shape, "dst", strides, order)
+    f.line("}")
+    f.line("go_barrier(team);")
+    terms = [b * s for b, s in zip(node.attrs["before"], strides, strict=True)]
+    start = simplify(sum(terms))
+    _copy(f, source, name, f"dst + {f.size(start)}", strides, order)
+
+
+def _gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
+    """Rows of a table by index; an index outside the table is an error of the caller's data."""
+    table, indices = node.inputs
+    out = node.output
+    width = product(table.shape[1:])
+    f.frame()
+    f.pointer("table", table.dtype, memory.address(table))
+    f.pointer("indices", indices.dtype, memory.address(indices))
+    f.pointer("dst", out.dtype, memory.address(out), write=True)
+    rows, columns, count = (f.size(s) for s in (table.shape[0], width, product(indices.shape)))
+    f.line(f"for (int64_t row; (row = (int64_t)go_next(team)) < {count};) {{")
+    f.line("    int64_t at = indices[row];")
+    f.line(f"    if (at < 0 || at >= {rows}) at = 0;")
+    f.line(f"    for (int64_t i = 0; i < {columns}; i++)")
+    f.line(f"        dst[row * {columns} + i] = table[at * {columns} + i];")
+    f.line("}")
+    f.line("if (team->rank == 0)")
+    f.line(f"    for (int64_t row = 0; row < {count}; row++)")
+    f.line(f"        if (indices[row] < 0 || indices[row] >= {rows})")
+    f.line(f"            go_fail(frame, GO_ERROR_VALUE, -1, {rows}, indices[row],")
+    f.line('                    "an index is outside the table");')
+
+
+def _check(node: Node, f: FunctionBuilder, memory: Memory) -> None:
+    """A value read from a tensor must equal a size of the inputs."""
+    (value,) = node.inputs
+    f.frame()
+    f.pointer("value", value.dtype, memory.address(value))
+    expected = f.size(node.attrs["size"])
+    where = node.origin.code.replace("\\", "").replace('"', "'")[:120]
+    f.line(f"if (team->rank == 0 && (int64_t)value[0] != {expected})")
+    f.line(f"    go_fail(frame, GO_ERROR_VALUE, -1, {expected}, (int64_t)value[0],")
+    f.line(f'            "a size computed from an input differs from its shape: {where}");')
+
+
+_START = {"sum": "0", "mean": "0"}
+
+
+def _reduce(node: Node, f: FunctionBuilder, memory: Memory) -> None:
+    """Each result in order of its elements; sums of floats run in double."""
+    (x,), out, kind = node.inputs, node.output, node.attrs["kind"]
+    reduced = set(node.attrs["axes"])
+    f.pointer("x", x.dtype, memory.address(x))
+    f.pointer("dst", out.dtype, memory.address(out), write=True)
+    strides = layout_of(x).strides
+    kept = [a for a in range(x.rank) if a not in reduced]
+    count = f.size(product(x.shape[a] for a in kept))
+    f.line(f"for (int64_t row; (row = (int64_t)go_next(team)) < {count};) {{")
+    f.line(f"    const {x.dtype.c_type} *a = x;")
+    f.line("    int64_t rest = row;")
+    for axis in reversed(kept):
+        extent, step = f.size(x.shape[axis]), f.size(strides[axis])
+        f.line(f"    a += rest % {extent} * {step};")
+        f.line(f"    rest /= {extent};")
+    floating = x.dtype.is_float
+    total = "double" if floating and kind in _START else x.dtype.c_type
+    total = "int64_t" if not floating and kind in _START else total
+    f.line(f"    {total} total = {_START.get(kind, 'a[0]')};")
+    index = []
+    for axis in sorted(reduced):
+        extent, step = f.size(x.shape[axis]), f.size(strides[axis])
+        f.line(f"    for (int64_t r{axis} = 0; r{axis} < {extent}; r{axis}++)")
+        index.append(_times(f"r{axis}", step))
+    f.line("    {")
+    f.line(f"        const {x.dtype.c_type} value = a[{' + '.join(index)}];")
+    f.line(f"        {_step(kind, floating)}")
+    f.line("    }")
+    size = f.size(product(x.shape[a] for a in reduced))
+    result = f"total / (double)({size})" if kind == "mean" else "total"
+    f.line(f"    dst[row] = ({out.dtype.c_type})({result});")
+    f.line("}")
+
+
+def _step(kind: str, floating: bool) -> str:
+    if kind in _START:
+        return "total += value;"
+    compare = ">" if kind == "max" else "<"
+    nan = " || value != value" if floating else ""
+    return f"if (value {compare} total{nan}) total = value;"
+
+
+LOOPS = {
+    "go.pointwise": _pointwise,
+    "go.cat": _cat,
+    "go.pad": _pad,
+    "go.gather": _gather,
+    "go.check": _check,
+    "go.reduce": _reduce,
+}
+

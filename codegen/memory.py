@@ -1,0 +1,100 @@
+"""Where each value of a planned graph is, as C."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphopt.codegen.weights import WeightsFile
+from graphopt.ir import Dim, Graph, Node, Value
+from graphopt.kernels import registry
+from graphopt.kernels.scratch import attention_scratch_bytes, conv_scratch_bytes
+from graphopt.layout import elements, layout_of
+from graphopt.passes.plan_memory import MemoryPlan, plan_memory
+from graphopt.symbolic import THREADS, c_size, ceil_div, product, simplify
+
+
+def bytes_of(value: Value, arch: str) -> Dim:
+    """Size of a value's own memory; packed values by the layout of the architecture."""
+    if value.packed:
+        scheme = {"qa8r": "qa8"}.get(value.packed, value.packed)
+        rule = registry.layout(arch, scheme)
+        rows = product(value.shape[:-1])
+        return simplify(registry.packed_lhs_bytes(rule, rows, value.shape[-1], ceil_div))
+    return simplify(elements(value) * value.dtype.itemsize)
+
+
+def scratch_of(node: Node, arch: str) -> Dim:
+    """Scratch memory of a node's kernel; 0 for none."""
+    if node.op == "go.attention":
+        q, k, v = node.inputs[:3]
+        return simplify(
+            attention_scratch_bytes(
+                q.shape[0], k.shape[1], k.shape[2], q.shape[3], v.shape[3], THREADS, ceil_div
+            )
+        )
+    if node.op == "go.conv":
+        x, weight = node.inputs[:2]
+        return simplify(
+            conv_scratch_bytes(
+                x.shape[1],
+                weight.shape[0],
+                node.attrs["groups"],
+                1,
+                product(weight.shape[2:]),
+                node.attrs["tile_rows"],
+                THREADS,
+                ceil_div,
+            )
+        )
+    if node.op == "go.matmul":
+        right = node.inputs[1]
+        rule = registry.layout(arch, "f32")
+        return simplify(
+            registry.packed_rhs_bytes(rule, right.shape[-1], right.shape[-2], ceil_div)
+        )
+    return 0
+
+
+@dataclass(eq=False)
+class Memory:
+    """Addresses of the values of one graph.
+
+    Attributes:
+        plan: the arena.
+        weights: the constants.
+    """
+
+    graph: Graph
+    plan: MemoryPlan
+    weights: WeightsFile
+
+    @staticmethod
+    def of(graph: Graph, arch: str) -> Memory:
+        """Plans the memory of a graph with layouts."""
+        plan = plan_memory(graph, lambda v: bytes_of(v, arch), lambda n: scratch_of(n, arch))
+        return Memory(graph, plan, WeightsFile(arch))
+
+    def address(self, value: Value) -> str:
+        """C for a pointer to the first element of a value."""
+        at = layout_of(value)
+        offset = simplify(at.offset * value.dtype.itemsize)
+        return self._base(at.storage, offset)
+
+    def _base(self, storage: Value, offset: Dim) -> str:
+        plus = "" if offset == 0 else f" + {c_size(offset)}"
+        if storage.is_constant:
+            return f"WEIGHT({self.weights.raw(storage)}{plus})"
+        if storage in self.graph.inputs:
+            return f"INPUT({self.graph.inputs.index(storage)}, {c_size(offset)})"
+        if storage in self.graph.outputs:
+            return f"OUTPUT({self.graph.outputs.index(storage)})"
+        return f"ARENA(slot{self.plan.slot_of[storage]}{plus})"
+
+    def scratch(self, node: Node) -> str:
+        """C for the scratch memory of a node."""
+        slot = self.plan.slot_of.get(node)
+        return "NULL" if slot is None else f"ARENA(slot{slot})"
+
+    def weight(self, offset: int) -> str:
+        """C for packed weights."""
+        return f"WEIGHT({offset})"

@@ -1,0 +1,105 @@
+"""The weights file: every constant once, in the form that kernels read, aligned to 64 bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphopt.interpret import narrow
+from graphopt.ir import DType, Value
+from graphopt.kernels import packing, reference, registry
+
+_ALIGNMENT = 64
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+@dataclass(eq=False)
+class WeightsFile:
+    """Collects constants and their offsets; packs them in parallel when written.
+
+    Attributes:
+        arch: decides the packed layouts.
+    """
+
+    arch: str
+    _offsets: dict[tuple[Value, str], int] = field(default_factory=dict)
+    _makers: list[tuple[int, int, Callable[[], Bytes]]] = field(default_factory=list)
+    bytes: int = 0
+
+    def raw(self, value: Value) -> int:
+        """Offset of the constant as it is, row-major."""
+        data = value.data
+        assert data is not None
+        return self._place(value, "raw", data.nbytes, lambda: _bytes(data))
+
+    def gemm(self, value: Value, scheme: str) -> int:
+        """Offset of weights [n, k], packed for the right operand of a GEMM.
+
+        Args:
+            value: f32 constant, torch order.
+            scheme: `f32`, `bf16` or `int8`.
+        """
+        data = value.data
+        assert data is not None
+        n, k = data.shape
+        layout = registry.layout(self.arch, {"int8": "qa8"}.get(scheme, scheme))
+        size = int(registry.packed_rhs_bytes(layout, n, k))
+        if scheme == "int8":
+            make = lambda: packing.pack_rhs_qs8c(layout, reference.quantize_channels(data))  # noqa: E731
+        elif scheme == "bf16":
+            make = lambda: packing.pack_rhs_bf16(layout, narrow(data, DType.BF16))  # noqa: E731
+        else:
+            make = lambda: packing.pack_rhs_f32(layout, data)  # noqa: E731
+        return self._place(value, scheme, size, make)
+
+    def conv(self, value: Value, groups: int) -> int:
+        """Offset of convolution weights [out, in / groups, (kh,) kw], packed group by group.
+
+        Depthwise (one input channel per group and one output): [kh][kw][out].
+        """
+        data = value.data
+        assert data is not None
+        w = data if data.ndim == 4 else data[:, :, None, :]
+        out_c, in_c, kh, kw = w.shape
+        if in_c == 1 and groups == out_c:
+            taps = np.ascontiguousarray(w[:, 0].transpose(1, 2, 0))
+            return self._place(value, "taps", taps.nbytes, lambda: _bytes(taps))
+        layout = registry.layout(self.arch, "f32")
+        per_group = int(registry.packed_rhs_bytes(layout, out_c // groups, kh * kw * in_c))
+
+        def make() -> Bytes:
+            rows = w.transpose(0, 2, 3, 1).reshape(groups, out_c // groups, -1)
+            return np.concatenate([packing.pack_rhs_f32(layout, r) for r in rows])
+
+        return self._place(value, "conv", per_group * groups, make)
+
+    def _place(self, value: Value, form: str, size: int, make: Callable[[], Bytes]) -> int:
+        key = (value, form)
+        if key not in self._offsets:
+            self._offsets[key] = self.bytes
+            self._makers.append((self.bytes, size, make))
+            self.bytes += -(-size // _ALIGNMENT) * _ALIGNMENT
+        return self._offsets[key]
+
+    def build(self, threads: int) -> Bytes:
+        """The whole file."""
+        file = np.zeros(self.bytes, np.uint8)
+
+        def fill(entry: tuple[int, int, Callable[[], Bytes]]) -> None:
+            offset, size, make = entry
+            packed = make()
+            if packed.size != size:
+                raise ValueError(f"packed weights have {packed.size} bytes, planned {size}")
+            file[offset : offset + size] = packed
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill, self._makers))
+        return file
+
+
+def _bytes(data: np.ndarray[Any, Any]) -> Bytes:
+    return np.ascontiguousarray(data).reshape(-1).view(np.uint8)

@@ -1,0 +1,126 @@
+"""The way of a graph through the passes, as one list."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from graphopt.config import Config
+from graphopt.ir import Graph
+from graphopt.passes.assign_layouts import AssignLayouts
+from graphopt.passes.base import Pass
+from graphopt.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
+from graphopt.passes.eliminate_dead_code import EliminateDeadCode
+from graphopt.passes.fold_constants import FoldConstants
+from graphopt.passes.fuse_attention import FuseAttention
+from graphopt.passes.fuse_epilogue import FuseEpilogue
+from graphopt.passes.fuse_fsmn import FuseFsmn
+from graphopt.passes.fuse_norm_quantize import FuseNormQuantize
+from graphopt.passes.fuse_pointwise import FusePointwise
+from graphopt.passes.lower_aten import LowerAten
+from graphopt.passes.lower_bf16 import LowerBf16
+from graphopt.passes.lower_depthwise import LowerDepthwise
+from graphopt.passes.parallelize_conv import ParallelizeConv
+from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
+from graphopt.passes.select_kernels import SelectKernels
+from graphopt.passes.simplify_views import SimplifyViews
+from graphopt.printer import print_graph
+from graphopt.target import Target
+from graphopt.verify import verify
+
+
+def lowering_passes() -> list[Pass]:
+    """From aten nodes to fused `go.*` nodes: the same for every target and precision."""
+    return [
+        EliminateDeadCode(),
+        LowerAten(),
+        FoldConstants(),
+        EliminateCommonSubexpressions(),
+        EliminateDeadCode(),
+        SimplifyViews(),
+        LowerDepthwise(),
+        SimplifyViews(),
+        EliminateDeadCode(),
+        FuseAttention(),
+        SimplifyViews(),
+        FuseFsmn(),
+        FuseEpilogue(),
+        FusePointwise(),
+        EliminateCommonSubexpressions(),
+        EliminateDeadCode(),
+    ]
+
+
+def precision_passes(precision: str) -> list[Pass]:
+    """Where numbers become narrower; `precision` is one of `graphopt.target.PRECISIONS`."""
+    passes: list[Pass] = []
+    if "int8" in precision:
+        passes.append(QuantizeDynamicInt8())
+    if "bf16" in precision:
+        passes.append(LowerBf16(gemm=True))
+    if "int8" in precision:
+        passes.append(FuseNormQuantize())
+    return passes
+
+
+def placement_passes(target: Target) -> list[Pass]:
+    """Memory layout, tasks and kernels."""
+    return [AssignLayouts(), ParallelizeConv(target), SelectKernels(target)]
+
+
+class PassManager:
+    """Runs passes one after the other, checks and shows what they did.
+
+    Args:
+        config: what to check and show.
+        report: receives a line per pass (`GRAPHOPT_DEBUG`); standard error by default.
+    """
+
+    def __init__(self, config: Config, report: Callable[[str], None] | None = None) -> None:
+        self._config = config
+        self._report = report or (lambda text: print(text, file=sys.stderr))
+        self._count = 0
+        self._stopped = False
+
+    def run(self, graph: Graph, passes: list[Pass]) -> Graph:
+        """Runs the passes on the graph in place and returns it."""
+        if self._count == 0:
+            self._dump("capture", graph)
+        for step in passes:
+            if self._stopped or step.name in self._config.skip:
+                continue
+            before = print_graph(graph) if self._config.debug >= 3 else ""
+            nodes, start = len(graph.nodes), time.perf_counter()
+            modified = step.run(graph)
+            seconds = time.perf_counter() - start
+            if self._config.verify:
+                verify(graph, step.name)
+            if self._config.debug >= 1:
+                what = "changed" if modified else "no change"
+                self._report(
+                    f"{graph.name}: {step.name}: {what}, {nodes} -> {len(graph.nodes)} nodes, "
+                    f"{seconds * 1e3:.1f} ms"
+                )
+            if self._config.debug >= 3 and modified:
+                after = print_graph(graph)
+                diff = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=1)
+                self._report("\n".join(diff))
+            self._dump(step.name, graph)
+            self._stopped = step.name == self._config.stop_after
+        return graph
+
+    def show_decisions(self, graph: Graph) -> None:
+        """Lists kernels and reasons (`GRAPHOPT_DEBUG=2`)."""
+        if self._config.debug >= 2:
+            self._report(print_graph(graph, reasons=True))
+
+    def _dump(self, name: str, graph: Graph) -> None:
+        if self._config.dump is not None:
+            folder = Path(self._config.dump) / graph.name
+            folder.mkdir(parents=True, exist_ok=True)
+            text = f"# after {name}\n{print_graph(graph, reasons=True)}"
+            (folder / f"{self._count:02d}_{name}.txt").write_text(text)
+        self._count += 1

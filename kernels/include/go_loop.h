@@ -1,0 +1,30 @@
+/* Small functions that generated loops call. */
+#ifndef GO_LOOP_H
+#define GO_LOOP_H
+
+#include <math.h>
+
+#include "go_math.h"
+#include "go_module.h"
+#include "go_vec.h"
+
+/* NaN stays NaN, as in torch. */
+static inline float go_reluf(float x) { return x < 0.0f ? 0.0f : x; }
+static inline float go_maxf(float a, float b) { return a > b || a != a ? a : b; }
+static inline float go_minf(float a, float b) { return a < b || a != a ? a : b; }
+
+/* Packs a dense f32 matrix [k][n] into the panels of the f32 GEMM: 16 columns,
+ * [k][16], the last panel padded with zeros. */
+static inline void go_pack_right(go_team *team, const float *src, int64_t k, int64_t n,
+                                 float *dst) {
+    const int64_t panels = (n + GO_LANES - 1) / GO_LANES;
+    for (int64_t panel; (panel = (int64_t)go_next(team)) < panels;) {
+        const int64_t first = panel * GO_LANES, width = go_smaller(GO_LANES, n - first);
+        float *out = dst + panel * k * GO_LANES;
+        for (int64_t row = 0; row < k; row++)
+            for (int64_t i = 0; i < GO_LANES; i++)
+                out[row * GO_LANES + i] = i < width ? src[row * n + first + i] : 0.0f;
+    }
+}
+
+#endif
