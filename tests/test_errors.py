@@ -12,6 +12,8 @@ EXAMPLES = [
     (errors.InputRankError("x", ["B", "T", 560], [3, 560]), ["[B, T, 560]", "[3, 560]", "reshape"]),
     (errors.InputShapeError("x", 2, 560, 80), ["'x'", "axis 2", "560", "80", "dynamic_shapes"]),
     (errors.EmptyInputError("x", 1), ["'x'", "axis 1", "skip the call"]),
+    (errors.InputValueError("speech_lengths", 167, 200), ["speech_lengths", "167", "200", "check"]),
+    (errors.RunError("no memory"), ["no memory", "fewer threads"]),
     (errors.InputFileError("a.npz", "not found"), ["a.npz", "not found", "--save-inputs"]),
     (errors.TrainingModeError("Sequential"), ["Sequential", "model.eval()"]),
     (errors.UnknownPrecisionError("int3", ["fp32", "int8"]), ["int3", "fp32, int8"]),
