@@ -19,6 +19,8 @@ at a multiple of 64.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,7 +28,7 @@ from graphopt.kernels.reference import QuantizedColumns, QuantizedRows
 from graphopt.kernels.registry import Layout, ceil_div
 
 Bytes = NDArray[np.uint8]
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 
 def _panels(x: Array, width: int, kr: int, depth: int, fill: int = 0) -> Array:

@@ -7,13 +7,16 @@ are uint16 arrays of their bits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import erf
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 F32 = np.float32
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 
 def bf16_from_f32(x: Array) -> Array:
@@ -88,27 +91,24 @@ def quantize_channels(w: Array) -> QuantizedColumns:
     return QuantizedColumns(q.astype(np.int8), scale)
 
 
-def activation(x: Array, name: str) -> Array:
-    """Apply an activation of go_kernel.h ("none", "relu", "gelu_erf", ...) in float64."""
-    from math import erf
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "none": lambda x: x,
+    "relu": lambda x: np.where(x < 0, 0.0, x),  # keeps NaN
+    "gelu_erf": lambda x: 0.5 * x * (1 + np.vectorize(erf, otypes=[np.float64])(x / np.sqrt(2))),
+    "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "tanh": np.tanh,
+}
 
-    x = np.asarray(x, np.float64)
+
+def activation(x: Array, name: str) -> Array:
+    """Apply an activation of go_kernel.h ("none", "relu", "gelu_erf", ...) in float64.
+
+    KeyError if there is no such activation.
+    """
     with np.errstate(all="ignore"):
-        if name == "none":
-            return x
-        if name == "relu":
-            return np.where(x < 0, 0.0, x)  # keeps NaN
-        if name == "gelu_erf":
-            return 0.5 * x * (1 + np.vectorize(erf, otypes=[np.float64])(x / np.sqrt(2)))
-        if name == "gelu_tanh":
-            return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-        if name == "silu":
-            return x / (1 + np.exp(-x))
-        if name == "sigmoid":
-            return 1 / (1 + np.exp(-x))
-        if name == "tanh":
-            return np.tanh(x)
-    raise ValueError(f"unknown activation {name!r}")
+        return _ACTIVATIONS[name](np.asarray(x, np.float64))
 
 
 def fma(a: Array, b: Array, c: Array) -> Array:
@@ -127,7 +127,8 @@ def fma(a: Array, b: Array, c: Array) -> Array:
         even = (s.view(np.int64) & 1) == 0
         inexact = np.isfinite(s) & (error != 0) & even
         odd = np.nextafter(s, np.where(error > 0, np.inf, -np.inf))
-        return np.where(inexact, odd, s).astype(F32)
+        result: Array = np.where(inexact, odd, s).astype(F32)
+    return result
 
 
 def gemm_qa8(a: QuantizedRows, w: QuantizedColumns, bias: Array | None = None) -> Array:

@@ -135,7 +135,7 @@ LEVELS = (
         "avx2",
         "x86_64_v3",
         ("-march=x86-64-v3",),
-        ("avx2", "fma", "f16c", "bmi2"),
+        ("avx2", "fma", "f16c", "bmi1", "bmi2", "movbe", "abm"),
         _kernels("x86_64", "avx2", "6x16x1", "4x16x2", "4x16x4"),
     ),
     Level(
@@ -143,7 +143,7 @@ LEVELS = (
         "avx512_vnni",
         "x86_64_v4+avx512vnni",
         ("-march=x86-64-v4", "-mavx512vnni", "-mprefer-vector-width=512"),
-        ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni"),
+        ("avx2", "fma", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni"),
         _kernels("x86_64", "avx512_vnni", "12x32x1", "12x32x2", "12x32x4"),
     ),
     Level(
