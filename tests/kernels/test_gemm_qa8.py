@@ -1,6 +1,7 @@
 """The int8 GEMM: integer sums exact, f32 results bit for bit, at any thread count."""
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,6 +58,11 @@ def run_plan(runner: Runner, plan) -> None:
 @pytest.mark.parametrize("where", LEVEL_IDS)
 def test_results_are_the_reference_bit_for_bit(where):
     run_plan(require(where), full_plan())
+
+
+def test_vectors_longer_than_a_panel_step():
+    """At 512 bits one vector covers all eight columns and the second is inactive."""
+    run_plan(replace(require("aarch64/sve2@128"), vl=512), full_plan())
 
 
 @pytest.mark.parametrize("where", NATIVE_IDS)
