@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from graphopt import scalar
 from graphopt.codegen.function import FunctionBuilder
 from graphopt.codegen.kernel_calls import broadcast_strides
 from graphopt.codegen.memory import Memory
@@ -212,9 +213,10 @@ def _pad(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     strides, order = layout_of(out).strides, memory_order(out, memory)
     f.pointer("dst", out.dtype, memory.address(out), write=True)
     name = f.pointer("src", source.dtype, memory.address(source))
-    value = Scalar("const", out.dtype, value=node.attrs["value"])
-    if out.dtype is DType.BF16:
-        raise ValueError("padding of bf16 is not generated")
+    number = DType.F32 if out.dtype is DType.BF16 else out.dtype
+    value = scalar.const(node.attrs["value"], number)
+    if number is not out.dtype:
+        value = Scalar("cast", out.dtype, (value,))
     f.line("{")
     emit_elements(f, memory, value, [], out.shape, "dst", strides, order)
     f.line("}")
@@ -273,7 +275,8 @@ def _reduce(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     count = f.size(product(x.shape[a] for a in kept))
     f.line(f"for (int64_t row; (row = (int64_t)go_next(team)) < {count};) {{")
     f.line(f"    const {x.dtype.c_type} *a = x;")
-    f.line("    int64_t rest = row;")
+    if kept:
+        f.line("    int64_t rest = row;")
     for axis in reversed(kept):
         extent, step = f.size(x.shape[axis]), f.size(strides[axis])
         f.line(f"    a += rest % {extent} * {step};")
@@ -288,7 +291,7 @@ def _reduce(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         f.line(f"    for (int64_t r{axis} = 0; r{axis} < {extent}; r{axis}++)")
         index.append(_times(f"r{axis}", step))
     f.line("    {")
-    f.line(f"        const {x.dtype.c_type} value = a[{' + '.join(index)}];")
+    f.line(f"        const {x.dtype.c_type} value = a[{' + '.join(index) or '0'}];")
     f.line(f"        {_step(kind, floating)}")
     f.line("    }")
     size = f.size(product(x.shape[a] for a in reduced))

@@ -87,7 +87,7 @@ class Memory:
         if storage in self.graph.inputs:
             return f"INPUT({self.graph.inputs.index(storage)}, {c_size(offset)})"
         if storage in self.graph.outputs:
-            return f"OUTPUT({self.graph.outputs.index(storage)})"
+            return f"OUTPUT({self.graph.outputs.index(storage)}, {c_size(offset)})"
         return f"ARENA(slot{self.plan.slot_of[storage]}{plus})"
 
     def scratch(self, node: Node) -> str:

@@ -89,10 +89,15 @@ def expression(expr: Scalar, load: Callable[[Scalar], str], size: Callable[..., 
     if expr.op == "not":
         return f"(!{args[0]})"
     if expr.op == "neg":
-        return f"(-{args[0]})"
+        return _wrapped(expr.dtype, f"(-{args[0]})")
     if expr.op in _OPERATORS:
-        return f"({args[0]} {_OPERATORS[expr.op]} {args[1]})"
+        return _wrapped(expr.dtype, f"({args[0]} {_OPERATORS[expr.op]} {args[1]})")
     return f"{_function(expr)}({', '.join(args)})"
+
+
+def _wrapped(dtype: DType, text: str) -> str:
+    """C computes narrow integers as int; torch wraps every result."""
+    return f"({dtype.c_type}){text}" if dtype in (DType.U8, DType.I8, DType.I16) else text
 
 
 def _function(expr: Scalar) -> str:

@@ -18,6 +18,7 @@ import torch.utils._pytree as pytree
 from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
 
+from graphopt import structure
 from graphopt.errors import CaptureError, TrainingModeError
 from graphopt.import_torch import import_program
 from graphopt.ir import Graph
@@ -55,11 +56,8 @@ class CallSpec:
         if not self.changes_arguments:
             return result
         result, after = result
-        _write_back((args, kwargs), after)
+        structure.write_back((args, kwargs), after)
         return result
-
-
-_UNCHANGED = "graphopt: the argument itself"
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ class _TensorsOnly(torch.nn.Module):
         if after_spec == self._in_spec and all(id(leaf) in given for leaf in after):
             return result
         self.changes_arguments = True
-        changed = [_UNCHANGED if id(leaf) in given else leaf for leaf in after]
+        changed = [structure.UNCHANGED if id(leaf) in given else leaf for leaf in after]
         return result, pytree.tree_unflatten(changed, after_spec)
 
 
@@ -276,23 +274,3 @@ def _tensor_names(
         visit(argument, parameter)
     safe = ["".join(c if c.isalnum() else "_" for c in name) for name in names]
     return [name if safe.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(safe)]
-
-
-def _write_back(before: Any, after: Any) -> None:
-    """Gives the caller's containers the items that they have after the call."""
-    if isinstance(before, dict):
-        for key in [k for k in before if k not in after]:
-            del before[key]
-        for key, item in after.items():
-            if key in before and isinstance(before[key], dict | list | tuple):
-                _write_back(before[key], item)
-            elif not (isinstance(item, str) and item == _UNCHANGED):
-                before[key] = item
-    elif isinstance(before, list):
-        before[:] = [
-            before[i] if isinstance(item, str) and item == _UNCHANGED else item
-            for i, item in enumerate(after)
-        ]
-    elif isinstance(before, tuple):
-        for old, new in zip(before, after, strict=True):
-            _write_back(old, new)

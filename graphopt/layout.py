@@ -63,6 +63,8 @@ def merge_axes(shape: Shape, strides: Shape) -> list[tuple[Dim, Dim]]:
 
 def reshaped_strides(shape: Shape, strides: Shape, new_shape: Shape) -> Shape | None:
     """Strides under which the same memory has another shape, or None if it must be copied."""
+    if same_strides(strides, contiguous_strides(shape), shape):
+        return contiguous_strides(new_shape)
     groups = merge_axes(shape, strides)
     result: list[Dim] = [0] * len(new_shape)
     axis = len(new_shape) - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -116,6 +117,19 @@ class PassManager:
         """Lists kernels and reasons (`GRAPHOPT_DEBUG=2`)."""
         if self._config.debug >= 2:
             self._report(print_graph(graph, reasons=True))
+
+    def show_source(self, graph: Graph, source: str, library: Path) -> None:
+        """Shows the generated C (`GRAPHOPT_DEBUG=4`), its code (5), and dumps the C."""
+        if self._config.debug >= 4:
+            self._report(f"{source}\n{graph.name}: built {library}")
+        if self._config.debug >= 5:
+            command = ["objdump", "-d", "--no-show-raw-insn", str(library)]
+            shown = subprocess.run(command, capture_output=True, text=True, check=False)
+            self._report(shown.stdout or shown.stderr)
+        if self._config.dump is not None:
+            folder = Path(self._config.dump) / graph.name
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "module.c").write_text(source)
 
     def _dump(self, name: str, graph: Graph) -> None:
         if self._config.dump is not None:

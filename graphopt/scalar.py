@@ -97,6 +97,19 @@ def apply(op: str, *args: Scalar, dtype: DType | None = None) -> Scalar:
     return Scalar(op, dtype, tuple(args))
 
 
+def not_computable(expr: Scalar) -> str | None:
+    """The first function that generated code does not have for its type, as text."""
+    for s in expr.walk():
+        if not s.args or s.op in ("cast", "where", "not", "and", "or") or s.op in COMPARISONS:
+            continue
+        dtype = s.args[0].dtype
+        simple = dtype is not DType.BOOL and s.op in ("add", "sub", "mul", "div", "neg")
+        whole = not dtype.is_float and dtype is not DType.BOOL and s.op in ("max", "min")
+        if dtype is not DType.F32 and not simple and not whole:
+            return f"{s.op} of {dtype.value}"
+    return None
+
+
 def substitute(expr: Scalar, leaf: Callable[[Scalar], Scalar]) -> Scalar:
     """Rebuilds the expression with every leaf replaced by `leaf(it)`."""
     if not expr.args:

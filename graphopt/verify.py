@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from graphopt.errors import GraphoptError
-from graphopt.ir import Graph, Node, Value
+from graphopt.ir import Dim, Graph, Node, Value
 from graphopt.scalar import Scalar
+from graphopt.symbolic import evaluate
 
 
 class VerificationError(GraphoptError):
@@ -47,13 +48,13 @@ def verify(graph: Graph, after: str) -> None:
                 len(node.attrs["roles"]) == len(node.inputs), f"{where} has inputs without roles"
             )
         if node.op == "go.pointwise":
-            problem = _pointwise_problem(node)
+            problem = _pointwise_problem(node, graph)
             require(problem is None, f"{where}: {problem}")
     for value in graph.outputs:
         require(value in defined or value.is_constant, "an output is not defined")
 
 
-def _pointwise_problem(node: Node) -> str | None:
+def _pointwise_problem(node: Node, graph: Graph) -> str | None:
     expr: Scalar = node.attrs["expr"]
     out = node.output
     for leaf in expr.walk():
@@ -65,9 +66,24 @@ def _pointwise_problem(node: Node) -> str | None:
     for value in node.inputs:
         padded = (1,) * (out.rank - value.rank) + value.shape
         if value.rank > out.rank or any(
-            a != b and a != 1 for a, b in zip(padded, out.shape, strict=True)
+            a != 1 and not _equal(a, b, graph) for a, b in zip(padded, out.shape, strict=True)
         ):
             return f"an operand of shape {value.shape} does not broadcast to {out.shape}"
     if expr.dtype is not out.dtype:
         return f"the expression is {expr.dtype.value}, the output {out.dtype.value}"
     return None
+
+
+def _equal(a: Dim, b: Dim, graph: Graph) -> bool:
+    """Whether two extents are the same; other forms of one size agree wherever they are tried.
+
+    torch.export writes the extent of `x[:, -3:]` as `Max(0, T - Max(0, T - 3))` and that of
+    `x[:, :3]` as `Min(3, T)`.
+    """
+    if a == b:
+        return True
+    if isinstance(a, int) and isinstance(b, int):
+        return False
+    hints = graph.hints()
+    tried = (hints, *({s: n * k + 1 for s, n in hints.items()} for k in (0, 1, 2, 5)))
+    return all(evaluate(a, sizes) == evaluate(b, sizes) for sizes in tried)

@@ -1,0 +1,100 @@
+"""Compiled programs as one torch custom op, so that torch.compile and torch.export see through them.
+
+`graphopt::run(int program, Tensor[] inputs) -> Tensor[]`: `program` is a number that `register` gave.
+The fake implementation computes the shapes of the results from those of the inputs.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import sympy
+import torch
+
+from graphopt.import_torch import TORCH_DTYPES, to_numpy
+from graphopt.ir import Dim, DType, Graph
+
+if TYPE_CHECKING:
+    from graphopt.program import Program
+
+_programs: weakref.WeakValueDictionary[int, Program] = weakref.WeakValueDictionary()
+_numbers = count(1)
+
+
+def register(program: Program) -> int:
+    """Makes a program callable as `torch.ops.graphopt.run(number, inputs)` while it lives."""
+    number = next(_numbers)
+    _programs[number] = program
+    return number
+
+
+@torch.library.custom_op("graphopt::run", mutates_args=(), device_types="cpu")
+def run(program: int, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Runs a registered program on dense CPU tensors."""
+    compiled = _programs[program]
+    arrays = compiled.run([to_numpy(t) for t in inputs])
+    return [
+        to_torch(array, value.dtype)
+        for array, value in zip(arrays, compiled.graph.outputs, strict=True)
+    ]
+
+
+@run.register_fake
+def _run_fake(program: int, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    graph = _programs[program].graph
+    sizes = sizes_of(graph, inputs)
+    return [
+        inputs[0].new_empty(
+            [evaluate_symbolic(e, sizes) for e in value.shape], dtype=TORCH_DTYPES[value.dtype]
+        )
+        for value in graph.outputs
+    ]
+
+
+def to_torch(array: np.ndarray[Any, Any], dtype: DType) -> torch.Tensor:
+    """An array of the runtime as a tensor, without a copy."""
+    tensor = torch.from_numpy(array)
+    return tensor.view(torch.bfloat16) if dtype is DType.BF16 else tensor
+
+
+def sizes_of(graph: Graph, inputs: Sequence[torch.Tensor]) -> dict[sympy.Symbol, Any]:
+    """The dims of a graph for given inputs; symbolic while torch traces."""
+    return {
+        info.symbol: inputs[info.sources[0][0]].shape[info.sources[0][1]]
+        for info in graph.dims.values()
+    }
+
+
+_ARITHMETIC: dict[type, Callable[..., Any]] = {
+    sympy.Add: lambda *a: sum(a[1:], a[0]),
+    sympy.Mul: lambda *a: _product(a),
+    sympy.Mod: lambda a, b: a % b,
+    sympy.Max: lambda *a: torch.sym_max(*a) if len(a) == 2 else max(a),
+    sympy.Min: lambda *a: torch.sym_min(*a) if len(a) == 2 else min(a),
+    sympy.Pow: lambda a, b: a**b,
+}
+
+
+def evaluate_symbolic(size: Dim, sizes: dict[sympy.Symbol, Any]) -> Any:
+    """A size of the graph with torch's sizes, which may be symbolic, in place of its dims."""
+    if isinstance(size, int):
+        return size
+    if isinstance(size, sympy.Integer):
+        return int(size)
+    if isinstance(size, sympy.Symbol):
+        return sizes[size]
+    if isinstance(size, sympy.floor):
+        numerator, denominator = sympy.fraction(sympy.together(size.args[0]))
+        return evaluate_symbolic(numerator, sizes) // evaluate_symbolic(denominator, sizes)
+    return _ARITHMETIC[type(size)](*(evaluate_symbolic(a, sizes) for a in size.args))
+
+
+def _product(factors: Sequence[Any]) -> Any:
+    result = factors[0]
+    for factor in factors[1:]:
+        result = result * factor
+    return result

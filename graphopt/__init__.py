@@ -1,0 +1,45 @@
+"""graphopt: an operator-graph optimizer for PyTorch models on Arm Neoverse servers.
+
+`optimize` needs torch; `load` needs numpy alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from graphopt._version import VERSION as __version__
+from graphopt.loaded import load
+
+if TYPE_CHECKING:
+    from graphopt.capture import capture
+    from graphopt.config import Config
+    from graphopt.module import optimize
+    from graphopt.target import Target
+
+__all__ = ["Config", "Target", "__version__", "capture", "load", "optimize"]
+
+_HOMES = {
+    "capture": "graphopt.capture",
+    "Config": "graphopt.config",
+    "optimize": "graphopt.module",
+    "Target": "graphopt.target",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports torch only for names that need it."""
+    import importlib
+
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'graphopt' has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(home), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        from graphopt.errors import MissingDependencyError
+
+        raise MissingDependencyError(
+            "torch", f"graphopt.{name}", "pip install 'graphopt[torch]'"
+        ) from error

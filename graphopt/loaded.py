@@ -1,0 +1,157 @@
+"""A package, loaded and callable: needs numpy, neither torch nor a compiler."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphopt import structure
+from graphopt.errors import InputDtypeError, PackageTargetError
+from graphopt.ir import DType
+from graphopt.kernels import registry
+from graphopt.package import Manifest, read_manifest
+from graphopt.runtime import Context, Library
+
+Array = np.ndarray[Any, Any]
+
+
+def load(path: str | Path, num_threads: int | None = None) -> LoadedModule:
+    """Opens a package after checking all of its files.
+
+    Args:
+        path: a `.gopt` folder.
+        num_threads: threads of a run; all CPUs that this process may use if None.
+
+    Raises:
+        PackageError: if it is none, or of another format.
+        PackageCorruptError: if a file is missing, truncated or altered.
+    """
+    path = Path(path)
+    return LoadedModule(path, read_manifest(path), num_threads)
+
+
+class LoadedModule:
+    """Callable like the model it was made from; arrays in, arrays out (torch in, torch out).
+
+    Attributes:
+        path: folder of the package.
+        manifest: its description.
+        num_threads: threads of a run.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, num_threads: int | None) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.num_threads = num_threads
+        self._library: Library | None = None
+        self._idle: list[Context] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the module.
+
+        Raises:
+            InputError: if the arguments do not fit.
+            PackageTargetError: if this CPU lacks what the package is built for.
+        """
+        given = structure.match(self.manifest.call, args, kwargs)
+        outputs = self._run([_stored(a) for a in given], None)
+        return self._result(outputs, given, (args, kwargs))
+
+    def emulate(self, *args: Any, sve_bits: int = 128, level: str = "", **kwargs: Any) -> Any:
+        """Runs the package's own code under qemu; needs qemu-user and a compiler.
+
+        Args:
+            *args: arguments of the model.
+            sve_bits: length of an SVE vector.
+            level: ISA level; the most capable of the package if empty.
+            **kwargs: arguments of the model.
+        """
+        from graphopt.codegen.build import Builder
+        from graphopt.config import Config
+        from graphopt.emulate import Emulation
+
+        given = structure.match(self.manifest.call, args, kwargs)
+        builder = Builder(Config.from_environment().cache, 2)
+        source = (self.path / "module.c").read_text()
+        outputs = Emulation(builder, source, self.manifest.arch).run(
+            self.path / "weights.bin",
+            [_stored(a) for a in given],
+            level or self.manifest.levels[-1],
+            sve_bits,
+        )
+        return self._result(outputs, given, (args, kwargs))
+
+    def profile(self, *args: Any, repeats: int = 5, **kwargs: Any) -> list[dict[str, Any]]:
+        """The median milliseconds of every step: dicts with `node`, `op`, `kernel`, `module`, `ms`."""
+        given = [_stored(a) for a in structure.match(self.manifest.call, args, kwargs)]
+        seconds = np.zeros((repeats, max(1, len(self.manifest.steps))))
+        self._run(given, None)
+        for row in seconds:
+            self._run(given, row)
+        times = np.median(seconds, 0) * 1e3
+        return [
+            {**step, "ms": float(ms)} for step, ms in zip(self.manifest.steps, times, strict=False)
+        ]
+
+    def _run(self, inputs: Sequence[Array], seconds: Array | None) -> list[Array]:
+        with self._lock:
+            if self._library is None:
+                self._library = self._open()
+            context = self._idle.pop() if self._idle else self._library.context(self.num_threads)
+        try:
+            return context.run(inputs, seconds)
+        finally:
+            with self._lock:
+                self._idle.append(context)
+
+    def _open(self) -> Library:
+        """The most capable library of the package that this CPU runs."""
+        manifest = self.manifest
+        features, arch = registry.cpu_features(), platform.machine()
+        for name in reversed(manifest.levels):
+            level = registry.level(manifest.arch, name)
+            if not registry.missing_features(level, arch, features):
+                return Library(
+                    self.path / "lib" / f"{name}.so",
+                    self.path / "weights.bin",
+                    [port.name for port in manifest.inputs],
+                    [port.shape for port in manifest.inputs],
+                )
+        needs = f"{manifest.target} ({manifest.arch}: {', '.join(manifest.levels)})"
+        raise PackageTargetError(self.path, needs, arch)
+
+    def _result(self, outputs: list[Array], given: list[Any], call: Any) -> Any:
+        tensors: list[Any] = list(outputs)
+        torch = sys.modules.get("torch")
+        if torch is not None and any(isinstance(a, torch.Tensor) for a in given):
+            tensors = [torch.from_numpy(a) for a in outputs]
+            tensors = [
+                t.view(torch.bfloat16) if p.dtype == DType.BF16.value else t
+                for t, p in zip(tensors, self.manifest.outputs, strict=True)
+            ]
+        result = structure.build(self.manifest.result, tensors)
+        if not self.manifest.changes_arguments:
+            return result
+        result, after = result
+        structure.write_back(call, after)
+        return result
+
+
+def _stored(value: Any) -> Array:
+    """An argument as the runtime takes it: numpy, bf16 as its bits."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        value = value.detach()
+        value = value.view(torch.uint16) if value.dtype is torch.bfloat16 else value
+        return value.numpy()  # type: ignore[no-any-return]
+    array = np.asarray(value)
+    if array.dtype == object:
+        raise InputDtypeError("?", "a number", "object")
+    return array

@@ -1,0 +1,119 @@
+"""Cuts a graph into parts that generated code runs and nodes that stay in torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sympy
+
+from graphopt.ir import DimInfo, Graph, Node, Value
+
+
+@dataclass(eq=False)
+class CompiledPart:
+    """A graph of `go.*` nodes.
+
+    Attributes:
+        graph: the part; its inputs and outputs are values of the whole graph.
+        inputs: values of the whole graph that feed it, in order.
+        outputs: values of the whole graph that it makes, in order.
+    """
+
+    graph: Graph
+    inputs: list[Value]
+    outputs: list[Value]
+
+
+@dataclass(eq=False)
+class TorchPart:
+    """One node that torch runs."""
+
+    node: Node
+
+
+Part = CompiledPart | TorchPart
+
+
+def partition(graph: Graph) -> list[Part]:
+    """Parts in the order in which they run; one compiled part if every node is lowered.
+
+    Compiled nodes are gathered greedily: a part takes every `go.*` node whose operands are there
+    before torch gets a turn, so the fewest possible switches between the two remain.
+    """
+    if all(node.is_lowered for node in graph.nodes):
+        return [CompiledPart(graph, list(graph.inputs), list(graph.outputs))]
+    ready = {v for v in graph.inputs}
+    waiting = list(graph.nodes)
+    parts: list[Part] = []
+    while waiting:
+        taken = _take(waiting, ready)
+        if taken:
+            parts.append(_compiled(graph, taken, len(parts)))
+            waiting = [n for n in waiting if n not in set(taken)]
+        torch_nodes = [n for n in waiting if not n.is_lowered and _runnable(n, ready)]
+        for node in torch_nodes:
+            parts.append(TorchPart(node))
+            ready.update(node.outputs)
+        waiting = [n for n in waiting if n not in set(torch_nodes)]
+    return parts
+
+
+def _runnable(node: Node, ready: set[Value]) -> bool:
+    return all(v in ready or v.is_constant for v in node.inputs)
+
+
+def _take(waiting: list[Node], ready: set[Value]) -> list[Node]:
+    taken: list[Node] = []
+    for node in waiting:
+        if node.is_lowered and _runnable(node, ready):
+            taken.append(node)
+            ready.update(node.outputs)
+    return taken
+
+
+def _compiled(graph: Graph, nodes: list[Node], number: int) -> CompiledPart:
+    inside = {v for n in nodes for v in n.outputs}
+    chosen = set(nodes)
+    read_outside = {v for n in graph.nodes if n not in chosen for v in n.inputs}
+    read_outside |= set(graph.outputs)
+    inputs = list(
+        dict.fromkeys(
+            v for n in nodes for v in n.inputs if v not in inside and not v.is_constant
+        )
+    )
+    outputs = [v for n in nodes for v in n.outputs if v in read_outside]
+    inputs += _inputs_that_give_dims(graph, nodes, inputs)
+    part = Graph(f"{graph.name}_{number}", inputs, list(outputs), nodes)
+    part.dims = _dims_of(graph, inputs)
+    return CompiledPart(part, inputs, outputs)
+
+
+def _symbols(nodes: list[Node], inputs: list[Value]) -> set[sympy.Symbol]:
+    values = [*inputs, *(v for n in nodes for v in n.outputs)]
+    return {s for v in values for e in v.shape if not isinstance(e, int) for s in e.free_symbols}
+
+
+def _inputs_that_give_dims(graph: Graph, nodes: list[Node], inputs: list[Value]) -> list[Value]:
+    """Inputs of the whole graph that a part takes only to learn the size of a dim."""
+    missing = _symbols(nodes, inputs) - {e for v in inputs for e in v.shape}
+    extra: list[Value] = []
+    for info in graph.dims.values():
+        if info.symbol in missing:
+            source = graph.inputs[info.sources[0][0]]
+            if source not in inputs and source not in extra:
+                extra.append(source)
+    return extra
+
+
+def _dims_of(graph: Graph, inputs: list[Value]) -> dict[str, DimInfo]:
+    dims: dict[str, DimInfo] = {}
+    for name, info in graph.dims.items():
+        sources = tuple(
+            (i, axis)
+            for i, value in enumerate(inputs)
+            for axis, extent in enumerate(value.shape)
+            if extent == info.symbol
+        )
+        if sources:
+            dims[name] = DimInfo(info.symbol, info.hint, sources)
+    return dims

@@ -1,0 +1,165 @@
+"""One captured call form, planned for a target and built for the machines that run it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphopt.codegen.build import Builder
+from graphopt.codegen.emit import Module, emit_module
+from graphopt.config import Config
+from graphopt.cost import macs, moved_bytes
+from graphopt.emulate import Emulation
+from graphopt.ir import Graph
+from graphopt.kernels import registry
+from graphopt.pipeline import PassManager, placement_passes, precision_passes
+from graphopt.runtime import Context, Library
+from graphopt.symbolic import THREADS, evaluate
+from graphopt.target import Target, native
+
+Array = np.ndarray[Any, Any]
+
+
+class OtherMachineWarning(UserWarning):
+    """A module built for another machine runs its plan through this machine's kernels."""
+
+
+@dataclass(eq=False)
+class Program:
+    """A graph of `go.*` nodes and everything that can be made of it.
+
+    Attributes:
+        graph: lowered, not yet planned; planned in place by `plan`.
+        target: what it is planned for.
+        precision: one of `graphopt.target.PRECISIONS`.
+        threads: threads of a run; all allowed CPUs if None.
+        config: switches.
+    """
+
+    graph: Graph
+    target: Target
+    precision: str
+    threads: int | None
+    config: Config
+    manager: PassManager
+    _idle: list[Context] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def plan(self) -> None:
+        """Runs the passes that depend on precision and target."""
+        passes = [*precision_passes(self.precision), *placement_passes(self.target)]
+        self.manager.run(self.graph, passes)
+        self.manager.show_decisions(self.graph)
+
+    @cached_property
+    def builder(self) -> Builder:
+        """The compiler, with this process's share of CPUs."""
+        return Builder(self.config.cache, len(os.sched_getaffinity(0)))
+
+    @cached_property
+    def module(self) -> Module:
+        """C and weights for the target."""
+        return emit_module(self.graph, self.target.arch)
+
+    @cached_property
+    def _host_module(self) -> Module:
+        host = native()
+        return self.module if self.target.arch == host.arch else emit_module(self.graph, host.arch)
+
+    @cached_property
+    def _folder(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(prefix="graphopt-")
+
+    def weights_file(self, module: Module) -> Path:
+        """The packed weights of a module, written once while this program lives."""
+        path = Path(self._folder.name) / f"{module.arch}.bin"
+        if not path.exists():
+            module.weights(self.builder.jobs).tofile(path)
+        return path
+
+    @cached_property
+    def library(self) -> Library:
+        """The module on this machine, on the best level that target and machine share."""
+        mine = native()
+        if self.target.name != mine.name:
+            shared = [name for name in self.target.levels if name in mine.levels]
+            if self.target.arch != mine.arch or shared != list(self.target.levels):
+                warnings.warn(
+                    f"{self.graph.name} is built for {self.target.name}; this machine runs the "
+                    f"same plan through its own {mine.levels[-1]} kernels",
+                    OtherMachineWarning,
+                    stacklevel=2,
+                )
+        level = registry.level(mine.arch, mine.levels[-1])
+        path = self.builder.library(self._host_module.source, level)
+        self._show(path)
+        return Library(
+            path,
+            self.weights_file(self._host_module),
+            [v.name for v in self.graph.inputs],
+            [v.shape for v in self.graph.inputs],
+        )
+
+    def _show(self, library: Path) -> None:
+        self.manager.show_source(self.graph, self._host_module.source, library)
+
+    def run(self, inputs: Sequence[Array], seconds: Array | None = None) -> list[Array]:
+        """Runs on this machine; callers on several threads get a context each."""
+        with self._lock:
+            context = self._idle.pop() if self._idle else self.library.context(self.threads)
+        try:
+            return context.run(inputs, seconds)
+        finally:
+            with self._lock:
+                self._idle.append(context)
+
+    def profile(self, inputs: Sequence[Array], repeats: int) -> list[dict[str, Any]]:
+        """The median time of each step, with its work.
+
+        Returns:
+            One dict a step: `node`, `op`, `kernel`, `module`, `ms`, `macs`, `bytes`.
+        """
+        seconds = np.zeros((repeats, max(1, self.library.step_count)))
+        self.run(inputs)
+        for row in seconds:
+            self.run(inputs, row)
+        sizes = {
+            info.symbol: int(inputs[info.sources[0][0]].shape[info.sources[0][1]])
+            for info in self.graph.dims.values()
+        }
+        rows = []
+        for step, time in zip(self._host_module.steps, np.median(seconds, 0), strict=False):
+            node = step.node
+            rows.append(
+                {
+                    "node": step.comment.partition(" = ")[0],
+                    "op": node.op,
+                    "kernel": node.attrs.get("kernel", ""),
+                    "module": node.origin.module,
+                    "ms": float(time) * 1e3,
+                    "macs": macs(node, sizes),
+                    "bytes": moved_bytes(node, sizes),
+                }
+            )
+        return rows
+
+    def emulate(self, inputs: Sequence[Array], level: str, sve_bits: int) -> list[Array]:
+        """Runs the target's own code under an emulator."""
+        emulation = Emulation(self.builder, self.module.source, self.target.arch)
+        return emulation.run(
+            self.weights_file(self.module), inputs, level or self.target.levels[-1], sve_bits
+        )
+
+    def arena_bytes(self, sizes: dict[Any, int], threads: int) -> int:
+        """Working memory of one context at given sizes."""
+        plan = self.module.memory.plan
+        return sum(evaluate(slot.bytes, {**sizes, THREADS: threads}) for slot in plan.slots)

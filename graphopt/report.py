@@ -1,0 +1,112 @@
+"""What became of every node, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import StringIO
+
+from rich.console import Console
+from rich.table import Table
+
+from graphopt.ir import Graph, Node
+from graphopt.printer import name_values, shape_text
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """One node.
+
+    Attributes:
+        node: name of its result, such as `%12`.
+        op: the operation.
+        compiled: whether generated code runs it.
+        kernel: generic name of its kernel, `loop`, `view` or `torch`.
+        result: type and shape.
+        module: path in the user's model.
+        source: file and line of the user's model.
+        reasons: what passes decided, and why.
+    """
+
+    node: str
+    op: str
+    compiled: bool
+    kernel: str
+    result: str
+    module: str
+    source: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All nodes of a compiled module, in order. Prints as a table; iterates over its rows."""
+
+    name: str
+    target: str
+    precision: str
+    levels: tuple[str, ...]
+    nodes: tuple[NodeReport, ...]
+
+    def __iter__(self) -> Iterator[NodeReport]:
+        return iter(self.nodes)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    @property
+    def in_torch(self) -> tuple[NodeReport, ...]:
+        """Nodes that are not compiled."""
+        return tuple(row for row in self.nodes if not row.compiled)
+
+    def __rich__(self) -> Table:
+        compiled = sum(row.compiled for row in self.nodes)
+        title = (
+            f"{self.name}: {compiled} of {len(self.nodes)} nodes compiled for {self.target} "
+            f"({', '.join(self.levels)}), precision {self.precision}"
+        )
+        table = Table(title=title, title_justify="left")
+        for column in ("node", "op", "kernel", "result", "module", "why"):
+            table.add_column(column, overflow="fold")
+        for row in self.nodes:
+            if row.kernel == "view":
+                continue
+            style = None if row.compiled else "bold red"
+            table.add_row(
+                row.node,
+                row.op.removeprefix("go."),
+                row.kernel.removeprefix("go_"),
+                row.result,
+                row.module or row.source.rpartition("/")[2],
+                "\n".join(row.reasons),
+                style=style,
+            )
+        return table
+
+    def __str__(self) -> str:
+        stream = StringIO()
+        Console(file=stream, width=200).print(self)
+        return stream.getvalue()
+
+
+def node_reports(graph: Graph) -> list[NodeReport]:
+    """The rows of a graph."""
+    names = name_values(graph)
+    return [_row(node, ", ".join(names[v] for v in node.outputs) or "_") for node in graph.nodes]
+
+
+def _row(node: Node, name: str) -> NodeReport:
+    result = ", ".join(
+        f"{v.packed or v.dtype.value}{shape_text(v.shape)}" for v in node.outputs
+    )
+    kernel = node.attrs.get("kernel", "") if node.is_lowered else "torch"
+    return NodeReport(
+        name,
+        node.op,
+        node.is_lowered,
+        kernel,
+        result,
+        node.origin.module,
+        node.origin.source,
+        tuple(node.reasons),
+    )
