@@ -294,8 +294,9 @@ def _reduce(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.line(f"        const {x.dtype.c_type} value = a[{' + '.join(index) or '0'}];")
     f.line(f"        {_step(kind, floating)}")
     f.line("    }")
-    size = f.size(product(x.shape[a] for a in reduced))
-    result = f"total / (double)({size})" if kind == "mean" else "total"
+    result = "total"
+    if kind == "mean":
+        result = f"total / (double)({f.size(product(x.shape[a] for a in reduced))})"
     f.line(f"    dst[row] = ({out.dtype.c_type})({result});")
     f.line("}")
 
