@@ -25,9 +25,8 @@ _ROWS = {
     "go.pack_rows": ("",),
     "go.norm": ("x",),
     "go.softmax": ("",),
-    "go.gather": ("",),
-    "go.matmul": (),
 }
+_DENSE = ("go.matmul", "go.gather")
 _DENSE_LAST = {"go.attention": ("q", "k", "v"), "go.depthwise": ("x", "residual")}
 
 
@@ -97,8 +96,8 @@ class AssignLayouts(Pass):
                 node.inputs[i] = self._copy(value, nodes, node.op, "rows are not at equal distance")
             elif role in _DENSE_LAST.get(node.op, ()) and not _dense_axis(value, -1):
                 node.inputs[i] = self._copy(value, nodes, node.op, "the last axis has gaps")
-            elif node.op == "go.matmul" and not is_contiguous(value):
-                node.inputs[i] = self._copy(value, nodes, node.op, "matmul reads dense matrices")
+            elif node.op in _DENSE and not is_contiguous(value):
+                node.inputs[i] = self._copy(value, nodes, node.op, "it reads dense tensors")
             elif node.op == "go.conv" and role in ("x", "residual0", "residual1"):
                 innermost = _channels_innermost(value.rank)
                 fits = (
