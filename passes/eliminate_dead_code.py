@@ -1,13 +1,15 @@
 """Removes nodes whose results nobody reads.
 
-Kept even without readers: `go.check` (it can refuse an input) and the nodes that feed it. A random
-draw that nobody reads goes: it has no effect on the result.
+Kept even without readers: `go.check` (it can refuse an input), `aten.item` (it becomes one) and the
+nodes that feed them. A random draw that nobody reads goes: it has no effect on the result.
 """
 
 from __future__ import annotations
 
 from graphopt.ir import Graph, Node
 from graphopt.passes.base import Pass
+
+_CHECKS = ("go.check", "aten.item")
 
 
 class EliminateDeadCode(Pass):
@@ -18,7 +20,7 @@ class EliminateDeadCode(Pass):
         needed = set(graph.outputs)
         kept: list[Node] = []
         for node in reversed(graph.nodes):
-            if node.op == "go.check" or any(v in needed for v in node.outputs):
+            if node.op in _CHECKS or any(v in needed for v in node.outputs):
                 kept.append(node)
                 needed.update(node.inputs)
         modified = len(kept) != len(graph.nodes)
