@@ -31,6 +31,7 @@ class EliminateCommonSubexpressions(Pass):
                 first = contents.setdefault(key, value)
                 if first is not value:
                     mapping[value] = first
+        modified = bool(mapping)
         graph.replace(mapping)
         mapping.clear()
         seen: dict[Hashable, Node] = {}
@@ -46,7 +47,7 @@ class EliminateCommonSubexpressions(Pass):
                 kept.append(node)
             else:
                 mapping.update(zip(node.outputs, first.outputs, strict=True))
-        modified = len(kept) != len(graph.nodes)
+        modified |= len(kept) != len(graph.nodes)
         graph.nodes = kept
         graph.replace(mapping)
         return modified
