@@ -8,8 +8,10 @@
 
 1. Scaling of the query, or of the scores before the mask is added, becomes `scale`.
 2. An additive f32 mask that broadcasts to the scores is taken along; so is `masked_fill` with
-   -10000 or less: a mask of that value where it hides.
-Left alone: scores that something else reads, dropout, scaling after the mask, other ranks than 4.
+   -1e30 or less: a mask of that value where it hides. It swallows any score that it is added to, so
+   that rows with everything hidden agree too.
+Left alone: scores that something else reads, dropout, scaling after the mask, other ranks than 4,
+masks that widen the scores, and fills above -1e30.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from graphopt.passes.base import Pass
 from graphopt.passes.pattern import Neighbours, binary, other_side
 
 _SWAP_LAST = (0, 1, 3, 2)
+_SWALLOWS = -1e30
 
 
 class FuseAttention(Pass):
@@ -57,6 +60,8 @@ class FuseAttention(Pass):
             scale *= factor
         scores = around.made_by(value, "go.matmul")
         if scores is None or not around.is_private(value):
+            return False
+        if value.shape != softmax.output.shape:
             return False
         q, transposed = scores.inputs
         q, factor = self._unscaled(q, around)
@@ -125,7 +130,7 @@ def _masked_fill(step: Node) -> tuple[Value, Value | None, float, list[Node]] | 
     if expr.op != "where" or [a.op for a in expr.args] != ["operand", "const", "operand"]:
         return None
     hide, fill, scores = (a.value for a in expr.args)
-    if fill > -10000:
+    if fill > _SWALLOWS:
         return None
     hidden = step.inputs[hide]
     mask = Value(DType.F32, hidden.shape)
