@@ -57,7 +57,10 @@ class FusePointwise(Pass):
             if broadcast and (expr.cost > _CHEAP or _reads_broadcast_index(expr, value, node)):
                 continue
             operands = {*producer.inputs, *node.inputs} - {value}
-            if len(operands) > _MOST_OPERANDS or expr.cost + node.attrs["expr"].cost > _MOST_COST:
+            own: Scalar = node.attrs["expr"]
+            number = node.inputs.index(value)
+            uses = sum(s.op == "operand" and s.value == number for s in own.walk())
+            if len(operands) > _MOST_OPERANDS or uses * expr.cost + own.cost > _MOST_COST:
                 continue
             return producer
         return None
