@@ -51,10 +51,12 @@ class LowerBf16(Pass):
         modified = self._gemm and self._lower_linears(graph)
         self._readers = graph.users()
         self._outputs = set(graph.outputs)
-        for node in graph.nodes:
-            if node.op not in _PRODUCERS or node.output.dtype is not DType.F32:
-                continue
-            refusal = self._refusal(node)
+        candidates = [
+            n for n in graph.nodes if n.op in _PRODUCERS and n.output.dtype is DType.F32
+        ]
+        refusals = {node: self._refusal(node) for node in candidates}
+        self._refuse_mixed_attention(graph, refusals)
+        for node, refusal in refusals.items():
             if refusal is None:
                 self._narrow(node.output)
                 node.decide(self.name, "stored as bf16")
@@ -62,6 +64,22 @@ class LowerBf16(Pass):
             else:
                 node.decide(self.name, f"kept f32: {refusal}")
         return modified
+
+    @staticmethod
+    def _refuse_mixed_attention(graph: Graph, refusals: dict[Node, str | None]) -> None:
+        """Query, key and value have one type: if one of them stays f32, all do."""
+        producers = graph.producers()
+        attentions = [n for n in graph.nodes if n.op == "go.attention"]
+        settled = False
+        while not settled:
+            settled = True
+            for attention in attentions:
+                makers = [_maker(v, producers) for v in attention.inputs[:3]]
+                narrow = [m for m in makers if m is not None and m in refusals and not refusals[m]]
+                if narrow and len(narrow) < len(makers):
+                    for maker in narrow:
+                        refusals[maker] = "attention reads it beside an f32 tensor"
+                    settled = False
 
     def _lower_linears(self, graph: Graph) -> bool:
         packed: dict[Value, Value] = {}
@@ -118,6 +136,13 @@ class LowerBf16(Pass):
                 self._narrow(user.output)
             elif user.op == "go.pointwise":
                 user.attrs["expr"] = _reading_bf16(user.attrs["expr"], user, value)
+
+
+def _maker(value: Value, producers: dict[Value, Node]) -> Node | None:
+    """The node that makes the value behind views."""
+    while (node := producers.get(value)) is not None and node.op in _VIEWS:
+        value = node.inputs[0]
+    return node
 
 
 def _reading_bf16(expr: Scalar, user: Node, value: Value) -> Scalar:
