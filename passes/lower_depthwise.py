@@ -13,6 +13,8 @@ Left alone: depthwise convolution over two axes, a channel multiplier, other pad
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from graphopt import symbolic
@@ -128,7 +130,7 @@ class LowerDepthwise(Pass):
 def _axes_through(chain: list[Node], rank: int) -> tuple[int, ...] | None:
     """Which axes of the innermost value become [batch, time, channels] through permutes and
     reshapes that drop extents of 1."""
-    axes: list[int] = list(range(rank))
+    axes: list[int | None] = list(range(rank))
     for view in reversed(chain):
         if view.op == "go.permute":
             axes = [axes[a] for a in view.attrs["axes"]]
@@ -137,8 +139,29 @@ def _axes_through(chain: list[Node], rank: int) -> tuple[int, ...] | None:
         kept = [i for i, e in enumerate(before) if e != 1]
         if [before[i] for i in kept] != [e for e in after if e != 1]:
             return None
-        axes = [axes[i] for i in kept] if len(kept) == len(after) else axes[: len(after)]
-    return tuple(axes) if len(axes) == 3 else None
+        axes = _follow_units(axes, before, after)
+    found = tuple(a for a in axes if a is not None)
+    return found if len(axes) == len(found) == 3 else None
+
+
+def _follow_units(
+    axes: list[int | None], before: Sequence[object], after: Sequence[object]
+) -> list[int | None]:
+    """Axes behind a reshape that drops or adds extents of 1; None where it adds one.
+
+    Extents of 1 on both sides are the same axis from the left on, as far as there are any.
+    """
+    result: list[int | None] = []
+    at = 0
+    for extent in after:
+        while at < len(before) and before[at] == 1 and extent != 1:
+            at += 1
+        if at < len(before) and before[at] == extent:
+            result.append(axes[at])
+            at += 1
+        else:
+            result.append(None)
+    return result
 
 
 def _rest(axes: tuple[int, ...], rank: int) -> tuple[int, ...]:
