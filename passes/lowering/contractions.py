@@ -64,6 +64,8 @@ def _convolution(b: Builder) -> Value:
         raise Unsupported(f"{spatial}-D convolution")
     if x.dtype is not DType.F32:
         raise Unsupported(f"convolution on {x.dtype.value}")
+    if x.rank != weight.rank:
+        raise Unsupported("convolution without a batch axis")
     padding = b.arg("padding", 0)
     if isinstance(padding, str) and padding != "valid":
         raise Unsupported(f"padding {padding!r}")
@@ -150,6 +152,7 @@ def _reduce(kind: str) -> Rule:
         axes = [axes] if isinstance(axes, int) else axes
         reduced = tuple(sorted(axis_of(x, a) for a in axes))
         x = b.cast(x, out.dtype) if kind in ("sum", "mean") else x
+        x = b.cast(x, DType.F32) if x.dtype is DType.BF16 else x
         if kind == "any":
             x, kind_ = b.cast(x, DType.BOOL), "max"
         elif kind == "all":
@@ -157,8 +160,9 @@ def _reduce(kind: str) -> Rule:
         else:
             kind_ = kind
         kept = tuple(1 if a in reduced else e for a, e in enumerate(x.shape))
-        y = b.emit("go.reduce", [x], kept, out.dtype, kind=kind_, axes=reduced)
-        return b.reshape(y, out.shape)
+        made = DType.F32 if out.dtype is DType.BF16 else out.dtype
+        y = b.emit("go.reduce", [x], kept, made, kind=kind_, axes=reduced)
+        return b.cast(b.reshape(y, out.shape), out.dtype)
 
     return rule
 

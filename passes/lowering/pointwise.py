@@ -35,7 +35,9 @@ class _Operands:
         return scalar.cast(scalar.size(argument), dtype)  # type: ignore[arg-type]
 
     def emit(self, expr: Scalar) -> Value:
-        """The node that computes the expression."""
+        """The node that computes the expression; raises Unsupported for functions without C."""
+        if (function := scalar.not_computable(expr)) is not None:
+            raise Unsupported(function)
         out = self.b.node.output
         return self.b.pointwise(scalar.cast(expr, out.dtype), self.values, out.shape)
 

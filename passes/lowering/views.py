@@ -49,7 +49,7 @@ def _start(x: Value, axis: int, start: Dim | None) -> Dim:
     if start is None:
         return 0
     if isinstance(start, int) and start < 0:
-        return symbolic.simplify(x.shape[axis] + start)
+        return symbolic.maximum((0, symbolic.simplify(x.shape[axis] + start)))
     return start
 
 
