@@ -1,7 +1,39 @@
 """Fixtures and import paths that all tests share."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-# Test support modules (harness.py, structs.py) are imported by bare name.
-sys.path.insert(0, str(Path(__file__).parent / "kernels"))
+import pytest
+from hypothesis import settings
+
+HERE = Path(__file__).parent
+# Test support modules (harness.py, graphs.py) are imported by bare name.
+sys.path[:0] = [str(HERE / "kernels"), str(HERE / "support")]
+
+# The same examples in every run; a failure prints what reproduces it.
+settings.register_profile("graphopt", derandomize=True, deadline=None, print_blob=True)
+settings.load_profile("graphopt")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="write the expected texts in tests/golden instead of comparing with them",
+    )
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """`golden(name, text)`: the text must be that of tests/golden/<name>.txt."""
+
+    def compare(name: str, text: str) -> None:
+        path = HERE / "golden" / f"{name}.txt"
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        assert path.exists(), f"{path} is missing: pytest --update-golden makes it"
+        assert text == path.read_text(), f"not as in {path}: pytest --update-golden if intended"
+
+    return compare

@@ -1,0 +1,237 @@
+"""Tiny graphs: written by hand or captured, run in numpy, through a pass, or compiled."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphopt import scalar, symbolic
+from graphopt.codegen.build import Builder
+from graphopt.codegen.emit import Module, emit_module
+from graphopt.interpret import narrow, run_graph, widen
+from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Shape, Value
+from graphopt.kernels import registry
+from graphopt.passes.assign_layouts import AssignLayouts
+from graphopt.passes.base import Pass
+from graphopt.passes.parallelize_conv import ParallelizeConv
+from graphopt.passes.select_kernels import SelectKernels
+from graphopt.printer import print_graph
+from graphopt.runtime import Library
+from graphopt.scalar import Scalar
+from graphopt.target import find_target
+from graphopt.testing import FP32_SAME, relative_error
+from graphopt.verify import verify
+
+F32, BF16, I64, BOOL = DType.F32, DType.BF16, DType.I64, DType.BOOL
+CACHE = Path(tempfile.gettempdir()) / "graphopt-test-cache"
+X = scalar.operand(0, F32)
+Y = scalar.operand(1, F32)
+Array = np.ndarray[Any, Any]
+
+
+class Maker:
+    """Writes a graph: `m.input(...)`, `m.op(...)`, `m.output(...)`; dims are named by strings.
+
+    `B` is 2 and `T` 5 in the example inputs; other names are 3.
+    """
+
+    def __init__(self, name: str = "tiny") -> None:
+        self.graph = Graph(name)
+        self._random = np.random.default_rng(0)
+
+    def shape(self, *extents: int | str | Dim) -> Shape:
+        """Extents with names replaced by symbols."""
+        return tuple(symbolic.symbol(e) if isinstance(e, str) else e for e in extents)
+
+    def input(self, name: str, *extents: int | str, dtype: DType = F32) -> Value:
+        value = Value(dtype, self.shape(*extents), name)
+        position = len(self.graph.inputs)
+        for axis, extent in enumerate(extents):
+            if isinstance(extent, str):
+                info = self.graph.dims.get(extent)
+                sources = (*(info.sources if info else ()), (position, axis))
+                hint = {"B": 2, "T": 5}.get(extent, 3)
+                self.graph.dims[extent] = DimInfo(symbolic.symbol(extent), hint, sources)
+        self.graph.inputs.append(value)
+        return value
+
+    def constant(self, name: str, *extents: int, data: Array | None = None) -> Value:
+        if data is None:
+            data = self._random.standard_normal(extents).astype(np.float32)
+        return Value(DType.of(data), data.shape, name, data=data)
+
+    def op(
+        self, op: str, inputs: Sequence[Value], *extents: int | str | Dim, dtype: DType = F32, **attrs: Any
+    ) -> Value:
+        value = Value(dtype, self.shape(*extents))
+        self.graph.nodes.append(Node(op, list(inputs), [value], attrs))
+        return value
+
+    def pointwise(self, expr: Scalar, *inputs: Value, shape: Sequence[int | str] = ()) -> Value:
+        extents = shape or max((v.shape for v in inputs), key=len)
+        return self.op("go.pointwise", inputs, *extents, dtype=expr.dtype, expr=expr)
+
+    def linear(self, x: Value, out: int, bias: bool = True, name: str = "w") -> Value:
+        weight = self.constant(name, out, int(x.shape[-1]))
+        inputs, roles = [x, weight], ["x", "weight"]
+        if bias:
+            inputs.append(self.constant(f"{name}_bias", out))
+            roles.append("bias")
+        return self.op("go.linear", inputs, *x.shape[:-1], out, roles=tuple(roles))
+
+    def norm(self, x: Value) -> Value:
+        c = int(x.shape[-1])
+        inputs = [x, self.constant("gain", c), self.constant("shift", c)]
+        roles = ("x", "weight", "bias")
+        return self.op("go.norm", inputs, *x.shape, roles=roles, eps=1e-5, rms=False)
+
+    def permute(self, x: Value, *axes: int) -> Value:
+        return self.op("go.permute", [x], *(x.shape[a] for a in axes), dtype=x.dtype, axes=axes)
+
+    def reshape(self, x: Value, *extents: int | str | Dim) -> Value:
+        return self.op("go.reshape", [x], *extents, dtype=x.dtype)
+
+    def slice(self, x: Value, axis: int, start: Dim, extent: Dim, step: int = 1) -> Value:
+        shape = (*x.shape[:axis], extent, *x.shape[axis + 1 :])
+        return self.op("go.slice", [x], *shape, dtype=x.dtype, axis=axis, start=start, step=step)
+
+    def depthwise(self, x: Value, taps: int = 3, left: int = 1, **attrs: Any) -> Value:
+        weight = self.constant("taps", taps, int(x.shape[2]))
+        attrs = {"stride": 1, "dilation": 1, "pad_left": left, "identity": 0, **attrs}
+        return self.op("go.depthwise", [x, weight], *x.shape, roles=("x", "weight"), **attrs)
+
+    def output(self, *values: Value) -> Graph:
+        self.graph.outputs = list(values)
+        return self.graph
+
+
+def add(a: Scalar = X, b: Scalar = Y) -> Scalar:
+    return scalar.apply("add", a, b)
+
+
+def mul(a: Scalar = X, b: Scalar | float = Y) -> Scalar:
+    return scalar.apply("mul", a, b if isinstance(b, Scalar) else scalar.const(b, F32))
+
+
+def random_inputs(graph: Graph, seed: int = 1, **sizes: int) -> list[Array]:
+    """Stored arrays for the inputs; dims not named have the size of their hint."""
+    random = np.random.default_rng(seed)
+    dims = {i.symbol: sizes.get(name, i.hint) for name, i in graph.dims.items()}
+    arrays = []
+    for value in graph.inputs:
+        shape = tuple(symbolic.evaluate(e, dims) for e in value.shape)
+        if value.dtype.is_float:
+            arrays.append(narrow(random.standard_normal(shape).astype(np.float32), value.dtype))
+        elif value.dtype is BOOL:
+            arrays.append(random.integers(0, 2, shape).astype(bool))
+        else:
+            arrays.append(random.integers(0, 4, shape).astype(value.dtype.numpy))
+    return arrays
+
+
+def assert_close(
+    got: Sequence[Array], wanted: Sequence[Array], bound: float = FP32_SAME, dtypes: Sequence[DType] = ()
+) -> None:
+    """Floats within the bound, everything else equal; bf16 (by `dtypes`) is compared as numbers."""
+    assert len(got) == len(wanted)
+    for i, (a, b) in enumerate(zip(got, wanted, strict=True)):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        if dtypes and dtypes[i] is BF16:
+            a, b = widen(a, BF16), widen(b, BF16)
+        if a.dtype.kind == "f":
+            error = relative_error(a, b)
+            assert error <= bound, f"output {i}: relative error {error:.3g} above {bound:.3g}"
+        else:
+            np.testing.assert_array_equal(a, b)
+
+
+def check_pass(
+    step: Pass, graph: Graph, bound: float = FP32_SAME, numbers: bool = True, **sizes: int
+) -> str:
+    """Runs a pass that must change the graph, once; returns the new text.
+
+    The verifier must be content, the numbers (in numpy) the same, and a second run without effect.
+    """
+    inputs = random_inputs(graph, **sizes)
+    before = run_graph(graph, inputs) if numbers else []
+    text = print_graph(graph)
+    verify(graph, "the test")
+    assert step.run(graph), f"{step.name} did not change:\n{text}"
+    verify(graph, step.name)
+    after = print_graph(graph)
+    assert after != text or step.name == "lower_aten"
+    if numbers:
+        assert_close(run_graph(graph, inputs), before, bound)
+    reasons = print_graph(graph, reasons=True)
+    assert not step.run(graph), f"{step.name} changed its own result:\n{after}"
+    assert print_graph(graph, reasons=True) == reasons
+    return after
+
+
+def check_left_alone(step: Pass, graph: Graph) -> None:
+    """Runs a pass that must not change the graph."""
+    verify(graph, "the test")
+    before = print_graph(graph)
+    modified = step.run(graph)
+    assert print_graph(graph) == before
+    assert not modified
+
+
+def ops(graph: Graph) -> list[str]:
+    """The op of every node, without prefix."""
+    return [n.op.removeprefix("go.") for n in graph.nodes]
+
+
+def native_levels() -> list[str]:
+    """Names of the ISA levels of this machine."""
+    return [level.name for level in registry.host_levels()]
+
+
+def place(graph: Graph) -> Graph:
+    """Layouts, tasks and kernels."""
+    target = find_target("native")
+    for step in (AssignLayouts(), ParallelizeConv(target), SelectKernels(target)):
+        step.run(graph)
+        verify(graph, step.name)
+    return graph
+
+
+def emit(graph: Graph) -> Module:
+    """The C module of a graph that has no layouts yet, for this machine."""
+    return emit_module(place(graph), find_target("native").arch)
+
+
+def build(module: Module, level: str, folder: Path) -> Library:
+    """The compiled module."""
+    target = find_target("native")
+    library = Builder(CACHE, 2).library(module.source, registry.level(target.arch, level))
+    weights = folder / "weights.bin"
+    module.weights(1).tofile(weights)
+    inputs = module.graph.inputs
+    return Library(library, weights, [v.name for v in inputs], [v.shape for v in inputs])
+
+
+def check_native(
+    graph: Graph,
+    folder: Path,
+    levels: Sequence[str] | None = None,
+    bound: float = FP32_SAME,
+    sizes: Sequence[dict[str, int]] = ({},),
+    wanted: Callable[[list[Array]], list[Array]] | None = None,
+) -> Module:
+    """Compiles a graph and compares it with numpy (or `wanted`) at 1, 2 and 3 threads."""
+    cases = [random_inputs(graph, **s) for s in sizes]
+    references = [wanted(c) if wanted else run_graph(graph, c) for c in cases]
+    module = emit(graph)
+    for level in levels or native_levels()[-1:]:
+        library = build(module, level, folder)
+        for threads in (1, 2, 3):
+            context = library.context(threads)
+            for inputs, reference in zip(cases, references, strict=True):
+                got = context.run(inputs)
+                assert_close(got, reference, bound, [v.dtype for v in graph.outputs])
+    return module
