@@ -33,7 +33,8 @@ class CallSpec:
         constants: leaves that are no tensors, by position among the flat arguments.
         out_spec: pytree structure of the result.
         out_leaves: for each leaf of the result, the graph output that it is, or the constant.
-        after_spec: structure of (args, kwargs) after the call if the model changed a container.
+        changes_arguments: whether the result holds, beside the model's own, what its arguments'
+            containers hold after the call.
     """
 
     in_spec: pytree.TreeSpec
@@ -55,9 +56,8 @@ class CallSpec:
         result = pytree.tree_unflatten(leaves, self.out_spec)
         if not self.changes_arguments:
             return result
-        result, after = result
-        structure.write_back((args, kwargs), after)
-        return result
+        structure.write_back((args, kwargs), result[structure.AFTER])
+        return result[structure.RESULT]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,6 @@ class _TensorsOnly(torch.nn.Module):
         self.model = model
         self._in_spec = in_spec
         self._constants = constants
-        self.changes_arguments = False
 
     def forward(self, *tensors: torch.Tensor) -> Any:
         rest = iter(tensors)
@@ -107,9 +106,9 @@ class _TensorsOnly(torch.nn.Module):
         after, after_spec = pytree.tree_flatten((args, kwargs))
         if after_spec == self._in_spec and all(id(leaf) in given for leaf in after):
             return result
-        self.changes_arguments = True
         changed = [structure.UNCHANGED if id(leaf) in given else leaf for leaf in after]
-        return result, pytree.tree_unflatten(changed, after_spec)
+        after = pytree.tree_unflatten(changed, after_spec)
+        return {structure.RESULT: result, structure.AFTER: after}
 
 
 def capture(
@@ -150,7 +149,7 @@ def capture(
         constants,
         out_spec,
         [Output(leaf[1]) if leaf[0] == "output" else leaf[1] for leaf in out_leaves],
-        wrapper.changes_arguments,
+        out_spec.type is dict and set(out_spec.context) == {structure.RESULT, structure.AFTER},
     )
     return Captured(graph, spec)
 

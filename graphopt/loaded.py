@@ -139,9 +139,8 @@ class LoadedModule:
         result = structure.build(self.manifest.result, tensors)
         if not self.manifest.changes_arguments:
             return result
-        result, after = result
-        structure.write_back(call, after)
-        return result
+        structure.write_back(call, result[structure.AFTER])
+        return result[structure.RESULT]
 
 
 def _stored(value: Any) -> Array:

@@ -55,7 +55,7 @@ class Manifest:
         outputs: tensors that it makes.
         call: template of the arguments (args, kwargs).
         result: template of the result.
-        changes_arguments: whether the result is a pair with the arguments' containers after the call.
+        changes_arguments: whether the result also holds the arguments' containers after the call.
         steps: node, op, kernel and module of every step, for profiles.
     """
 

@@ -14,6 +14,9 @@ from graphopt.errors import InputCountError, PackageError
 
 Template = dict[str, Any]
 
+RESULT, AFTER = "graphopt: result", "graphopt: arguments after the call"
+"""Keys of the result of a model that puts something into a container of its arguments."""
+
 UNCHANGED = "graphopt: the argument itself"
 """Stands in a result for a leaf of the arguments that the model left alone."""
 
