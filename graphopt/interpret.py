@@ -1,7 +1,8 @@
 """Runs `go.*` nodes in numpy: what the ops mean, in the fewest lines.
 
 Used to fold constants and as the oracle of pass tests. Floats are computed in f32 without any
-promise about rounding order; the promises are those of the kernels.
+promise about rounding order; the promises are those of the kernels. Quantized rows (`qa8r`) are held
+as the f32 numbers that they stand for.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import numpy as np
 import sympy
 
 from graphopt.ir import DType, Graph, Node, Shape, Value
+from graphopt.kernels import reference
 from graphopt.scalar import Scalar
 from graphopt.symbolic import evaluate
 
 Array = np.ndarray[Any, Any]
 Sizes = Mapping[sympy.Symbol, int]
 
+_QUANTIZED = "qa8r"
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -114,7 +117,7 @@ def run_graph(graph: Graph, inputs: list[Array]) -> list[Array]:
     for node in graph.nodes:
         arrays = [get(v) for v in node.inputs]
         for value, array in zip(node.outputs, run_node(node, arrays, sizes), strict=True):
-            env[value] = narrow(array, value.dtype)
+            env[value] = array if value.packed == _QUANTIZED else narrow(array, value.dtype)
     return [value.data if value.data is not None else env[value] for value in graph.outputs]
 
 
@@ -124,7 +127,16 @@ def run_node(node: Node, arrays: list[Array], sizes: Sizes) -> list[Array]:
     if operation is None:
         raise NotImplementedError(f"numpy does not run {node.op}")
     result = operation(node, arrays, sizes)
+    if node.op == "go.norm":  # may write its rows, the quantized rows, or both
+        return [_quantize_rows(result) if v.packed else result for v in node.outputs]
     return [] if result is None else [result]
+
+
+def _quantize_rows(x: Array) -> Array:
+    """What is left of f32 rows after quantization."""
+    rows = reference.quantize_rows(x.reshape(-1, x.shape[-1]))
+    numbers = rows.scale[:, None] * (rows.q - rows.zp[:, None]).astype(np.float32)
+    return numbers.reshape(x.shape)
 
 
 def _shape(shape: Shape, sizes: Sizes) -> tuple[int, ...]:
@@ -168,7 +180,13 @@ def _epilogue(node: Node, y: Array, arrays: list[Array]) -> Array:
 
 
 def _linear(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
-    return _epilogue(node, arrays[0] @ arrays[1].T, arrays)
+    weight, scheme = arrays[1], node.attrs.get("scheme")
+    if scheme == "int8":
+        channels = reference.quantize_channels(weight)
+        weight = channels.scale[:, None] * channels.q.astype(np.float32)
+    elif scheme == "bf16":
+        weight = widen(narrow(weight, DType.BF16), DType.BF16)
+    return _epilogue(node, arrays[0] @ weight.T, arrays)
 
 
 def _norm(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
@@ -261,6 +279,8 @@ _OPS: dict[str, Callable[[Node, list[Array], Sizes], Array | None]] = {
     "go.gather": lambda n, a, s: a[0][a[1]],
     "go.linear": _linear,
     "go.matmul": lambda n, a, s: a[0] @ a[1],
+    "go.quantize_rows": lambda n, a, s: _quantize_rows(a[0]),
+    "go.pack_rows": lambda n, a, s: a[0],
     "go.norm": _norm,
     "go.softmax": _softmax,
     "go.attention": _attention,
