@@ -19,6 +19,7 @@ from pathlib import Path
 from graphopt.errors import CompilerError, MissingCompilerError
 from graphopt.kernels import registry
 from graphopt.kernels.registry import Level
+from graphopt.progress import announce
 
 _KERNELS = registry.ROOT
 _RUNTIME = ("runtime/team.c", "runtime/module.c")
@@ -135,6 +136,7 @@ class Builder:
         target = self.cache / "objects" / f"{key}.o"
         if target.exists():
             return target
+        announce(f"compile {path.name} for {level.arch} {level.name}")
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             source = path

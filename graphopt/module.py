@@ -25,6 +25,7 @@ from graphopt.partition import CompiledPart, TorchPart, partition
 from graphopt.pipeline import PassManager, lowering_passes
 from graphopt.printer import print_graph
 from graphopt.program import Program
+from graphopt.progress import announce
 from graphopt.report import NodeReport, Report, node_reports
 from graphopt.target import Target, find_target
 
@@ -186,6 +187,7 @@ class _Form:
     ) -> None:
         config = Config.from_environment()
         manager = PassManager(config)
+        announce(f"{type(model).__name__}: capture")
         captured = capture(model, args, kwargs, options.dynamic_shapes)
         self.call: CallSpec = captured.call
         self.graph: Graph = captured.graph
@@ -315,6 +317,7 @@ class _Form:
         for name in target.levels:
             level = registry.level(target.arch, name)
             files[f"lib/{name}.so"] = program.builder.library(module.source, level)
+        announce(f"{self.graph.name}: write {path.name}")
         write_package(path, self._manifest(program), files)
 
     def _manifest(self, program: Program) -> Manifest:

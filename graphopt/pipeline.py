@@ -29,6 +29,7 @@ from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
 from graphopt.passes.select_kernels import SelectKernels
 from graphopt.passes.simplify_views import SimplifyViews
 from graphopt.printer import print_graph
+from graphopt.progress import announce
 from graphopt.target import Target
 from graphopt.verify import verify
 
@@ -93,6 +94,7 @@ class PassManager:
         for step in passes:
             if self._stopped or step.name in self._config.skip:
                 continue
+            announce(f"{graph.name}: {step.name}")
             before = print_graph(graph) if self._config.debug >= 3 else ""
             nodes, start = len(graph.nodes), time.perf_counter()
             modified = step.run(graph)

@@ -22,6 +22,7 @@ from graphopt.emulate import Emulation
 from graphopt.ir import Graph
 from graphopt.kernels import registry
 from graphopt.pipeline import PassManager, placement_passes, precision_passes
+from graphopt.progress import announce
 from graphopt.runtime import Context, Library
 from graphopt.symbolic import THREADS, evaluate
 from graphopt.target import Target, native
@@ -68,6 +69,7 @@ class Program:
     @cached_property
     def module(self) -> Module:
         """C and weights for the target."""
+        announce(f"{self.graph.name}: C for {self.target.arch}")
         return emit_module(self.graph, self.target.arch)
 
     @cached_property
@@ -83,6 +85,7 @@ class Program:
         """The packed weights of a module, written once while this program lives."""
         path = Path(self._folder.name) / f"{module.arch}.bin"
         if not path.exists():
+            announce(f"{self.graph.name}: pack weights for {module.arch}")
             module.weights(self.builder.jobs).tofile(path)
         return path
 

@@ -1,0 +1,31 @@
+"""Tells whoever listens what long work is at: capture, passes, compiler, weights."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+Listener = Callable[[str], None]
+
+# One for the process, not one a thread: compilers run on threads of a pool.
+_listeners: list[Listener] = []
+
+
+@contextlib.contextmanager
+def progress_to(listener: Listener) -> Iterator[None]:
+    """Calls `listener` with one line for each step of what runs inside the block.
+
+    Args:
+        listener: called from several threads.
+    """
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def announce(step: str) -> None:
+    """Says which step begins."""
+    for listener in tuple(_listeners):
+        listener(step)
