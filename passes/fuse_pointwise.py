@@ -58,8 +58,10 @@ class FusePointwise(Pass):
                 continue
             operands = {*producer.inputs, *node.inputs} - {value}
             own: Scalar = node.attrs["expr"]
-            number = node.inputs.index(value)
-            uses = sum(s.op == "operand" and s.value == number for s in own.walk())
+            uses = sum(
+                s.op == "operand" and node.inputs[s.value] is value  # type: ignore[index]
+                for s in own.walk()
+            )
             if len(operands) > _MOST_OPERANDS or uses * expr.cost + own.cost > _MOST_COST:
                 continue
             return producer

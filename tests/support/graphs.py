@@ -72,7 +72,10 @@ class Maker:
         return value
 
     def pointwise(self, expr: Scalar, *inputs: Value, shape: Sequence[int | str] = ()) -> Value:
-        extents = shape or max((v.shape for v in inputs), key=len)
+        rank = max((v.rank for v in inputs), default=0)
+        padded = [(1,) * (rank - v.rank) + v.shape for v in inputs]
+        broadcast = [next((e for e in axis if e != 1), 1) for axis in zip(*padded, strict=True)]
+        extents = shape or broadcast
         return self.op("go.pointwise", inputs, *extents, dtype=expr.dtype, expr=expr)
 
     def linear(self, x: Value, out: int, bias: bool = True, name: str = "w") -> Value:

@@ -1,0 +1,159 @@
+"""Attention: which arithmetic between two matmuls becomes one node."""
+
+import numpy as np
+import pytest
+from graphs import BOOL, F32, X, Maker, add, check_left_alone, check_pass, mul, random_inputs
+
+from graphopt import scalar
+from graphopt.interpret import run_graph
+from graphopt.passes.fuse_attention import FuseAttention
+from graphopt.passes.simplify_views import SimplifyViews
+from graphopt.printer import print_graph
+from graphopt.testing import FP32_RELATIVE, relative_error
+
+HEADS = ("B", 2, "T", 4)
+
+
+class Attention(Maker):
+    """softmax(middle(q @ k^T)) @ v."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (self.input(n, *HEADS) for n in "qkv")
+
+    def scores(self, q=None):
+        keys = self.permute(self.k, 0, 1, 3, 2)
+        roles = ("left", "right")
+        return self.op("go.matmul", [q or self.q, keys], "B", 2, "T", "T", roles=roles)
+
+    def weighted(self, scores):
+        weights = self.op("go.softmax", [scores], *scores.shape, log=False)
+        shape = (*scores.shape[:3], 4)
+        return self.op("go.matmul", [weights, self.v], *shape, roles=("left", "right"))
+
+
+def divided(by: float):
+    return scalar.apply("div", X, scalar.const(by, F32))
+
+
+def test_1_scaled_scores_and_2_added_mask(golden) -> None:
+    m = Attention()
+    mask = m.input("mask", "B", 1, 1, "T")
+    scaled = m.pointwise(divided(2.0), m.scores())
+    graph = m.output(m.weighted(m.pointwise(add(), scaled, mask)))
+    inputs = random_inputs(graph)
+    before = run_graph(graph, inputs)
+    assert FuseAttention().run(graph)
+    SimplifyViews().run(graph)  # removes the second transposition of the keys
+    graph.nodes = [n for n in graph.nodes if n.output in graph.outputs]
+    golden("fuse_attention", print_graph(graph))
+    assert relative_error(run_graph(graph, inputs)[0], before[0]) < FP32_RELATIVE
+
+
+def test_1_scaled_query_behind_a_permute() -> None:
+    m = Attention()
+    raw = m.input("raw", "B", "T", 2, 4)
+    q = m.permute(m.pointwise(mul(X, 0.5), raw), 0, 2, 1, 3)
+    graph = m.output(m.weighted(m.pointwise(mul(X, 3.0), m.scores(q))))
+    check_pass(FuseAttention(), graph, FP32_RELATIVE)
+    (node,) = (n for n in graph.nodes if n.op == "go.attention")
+    assert node.attrs["scale"] == 1.5
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_2_mask_on_either_side(swapped: bool) -> None:
+    m = Attention()
+    mask, scores = m.input("mask", "T", "T"), m.scores()
+    operands = (mask, scores) if swapped else (scores, mask)
+    graph = m.output(m.weighted(m.pointwise(add(), *operands, shape=scores.shape)))
+    check_pass(FuseAttention(), graph, FP32_RELATIVE)
+    assert graph.nodes[-1].operand("mask") is mask
+
+
+def filled(m: Attention, fill: float):
+    hide = m.input("hide", "B", 1, 1, "T", dtype=BOOL)
+    scores = m.scores()
+    expr = scalar.apply(
+        "where", scalar.operand(1, BOOL), scalar.const(fill, F32), scalar.operand(0, F32)
+    )
+    return m.output(m.weighted(m.pointwise(expr, scores, hide)))
+
+
+@pytest.mark.parametrize("fill", [-1e30, float(np.finfo(np.float32).min)])
+def test_2_masked_fill(fill: float) -> None:
+    graph = filled(Attention(), fill)
+    inputs = random_inputs(graph)
+    inputs[3][0] = True  # every key hidden: all weights equal
+    inputs[3][1, ..., 0] = False
+    before = run_graph(graph, inputs)
+    assert FuseAttention().run(graph)
+    assert relative_error(run_graph(graph, inputs)[0], before[0]) < FP32_RELATIVE
+
+
+def test_small_fills_are_left_alone() -> None:
+    check_left_alone(FuseAttention(), filled(Attention(), -10000.0))
+
+
+def test_scores_that_something_else_reads_are_left_alone() -> None:
+    m = Attention()
+    scores = m.scores()
+    check_left_alone(FuseAttention(), m.output(m.weighted(scores), scores))
+
+
+def test_weights_that_something_else_reads_are_left_alone() -> None:
+    m = Attention()
+    y = m.weighted(m.scores())
+    weights = next(n.output for n in m.graph.nodes if n.op == "go.softmax")
+    check_left_alone(FuseAttention(), m.output(y, weights))
+
+
+def test_dropout_is_left_alone() -> None:
+    m = Attention()
+    scores = m.scores()
+    weights = m.op("go.softmax", [scores], *scores.shape, log=False)
+    dropped = m.op("aten.dropout", [weights], *scores.shape)
+    y = m.op("go.matmul", [dropped, m.v], *HEADS, roles=("left", "right"))
+    check_left_alone(FuseAttention(), m.output(y))
+
+
+def test_scaling_after_the_mask_is_left_alone() -> None:
+    m = Attention()
+    mask = m.input("mask", "B", 1, 1, "T")
+    masked = m.pointwise(add(), m.scores(), mask)
+    check_left_alone(FuseAttention(), m.output(m.weighted(m.pointwise(mul(X, 2.0), masked))))
+
+
+def test_a_second_mask_is_left_alone() -> None:
+    m = Attention()
+    masks = [m.input(n, "B", 1, 1, "T") for n in ("m1", "m2")]
+    y = m.pointwise(add(), m.pointwise(add(), m.scores(), masks[0]), masks[1])
+    check_left_alone(FuseAttention(), m.output(m.weighted(y)))
+
+
+def test_other_ranks_are_left_alone() -> None:
+    m = Maker()
+    q, v = m.input("q", "B", "T", 4), m.input("v", "B", "T", 4)
+    roles = ("left", "right")
+    scores = m.op("go.matmul", [q, m.permute(q, 0, 2, 1)], "B", "T", "T", roles=roles)
+    weights = m.op("go.softmax", [scores], *scores.shape, log=False)
+    graph = m.output(m.op("go.matmul", [weights, v], "B", "T", 4, roles=roles))
+    check_left_alone(FuseAttention(), graph)
+
+
+def test_a_mask_that_widens_the_scores_is_left_alone() -> None:
+    m = Maker()
+    q, k = m.input("q", 1, 2, "T", 4), m.input("k", 1, 2, 4, "T")
+    mask, v = m.input("mask", "B", 1, 1, "T"), m.input("v", "B", 2, "T", 4)
+    scores = m.op("go.matmul", [q, k], 1, 2, "T", "T", roles=("left", "right"))
+    masked = m.pointwise(add(), scores, mask, shape=("B", 2, "T", "T"))
+    weights = m.op("go.softmax", [masked], *masked.shape, log=False)
+    y = m.op("go.matmul", [weights, v], "B", 2, "T", 4, roles=("left", "right"))
+    check_left_alone(FuseAttention(), m.output(y))
+
+
+def test_log_softmax_is_left_alone() -> None:
+    m = Attention()
+    scores = m.scores()
+    weights = m.op("go.softmax", [scores], *scores.shape, log=True)
+    y = m.op("go.matmul", [weights, m.v], *HEADS, roles=("left", "right"))
+    check_left_alone(FuseAttention(), m.output(y))

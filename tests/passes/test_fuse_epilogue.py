@@ -1,0 +1,107 @@
+"""Epilogues: what the kernel of a linear or convolution finishes itself."""
+
+import pytest
+from graphs import X, Maker, add, check_left_alone, check_pass, mul, ops
+
+from graphopt import scalar
+from graphopt.passes.fuse_epilogue import ACTIVATIONS, FuseEpilogue
+from graphopt.testing import FP32_RELATIVE
+
+BTC = ("B", "T", 8)
+
+
+def test_activation_then_residuals(golden) -> None:
+    m = Maker()
+    x, r, s = (m.input(n, *BTC) for n in "xrs")
+    y = m.pointwise(scalar.apply("relu", X), m.linear(x, 8))
+    graph = m.output(m.pointwise(add(), s, m.pointwise(add(), y, r)))
+    golden("fuse_epilogue", check_pass(FuseEpilogue(), graph, FP32_RELATIVE))
+    (node,) = graph.nodes
+    assert node.operand("residual0") is r and node.operand("residual1") is s
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation(name: str) -> None:
+    m = Maker()
+    y = m.pointwise(scalar.apply(name, X), m.linear(m.input("x", *BTC), 8))
+    check_pass(FuseEpilogue(), m.output(y), FP32_RELATIVE)
+
+
+def test_convolution() -> None:
+    m = Maker()
+    x, r = m.input("x", "B", 4, "T"), m.input("r", "B", 4, "T")
+    attrs = dict(stride=(1, 1), padding=(0, 1), dilation=(1, 1), groups=1)
+    y = m.op("go.conv", [x, m.constant("w", 4, 4, 3)], *x.shape, roles=("x", "weight"), **attrs)
+    graph = m.output(m.pointwise(add(), m.pointwise(scalar.apply("silu", X), y), r))
+    check_pass(FuseEpilogue(), graph, FP32_RELATIVE)
+    assert ops(graph) == ["conv"]
+
+
+def test_depthwise_takes_one_addition() -> None:
+    m = Maker()
+    x, r, s = (m.input(n, *BTC) for n in "xrs")
+    y = m.pointwise(add(), m.pointwise(add(), m.depthwise(x), r), s)
+    graph = m.output(y)
+    check_pass(FuseEpilogue(), graph)
+    assert ops(graph) == ["depthwise", "pointwise"]
+    assert graph.nodes[0].operand("residual") is r
+
+
+def test_residual_made_after_the_linear_keeps_the_order() -> None:
+    m = Maker()
+    x = m.input("x", *BTC)
+    y = m.linear(x, 8)
+    late = m.pointwise(mul(X, 2.0), x)
+    graph = m.output(m.pointwise(add(), y, late))
+    check_pass(FuseEpilogue(), graph, FP32_RELATIVE)
+    assert ops(graph) == ["pointwise", "linear"]
+
+
+def test_sum_of_two_linears_is_fused_into_one() -> None:
+    m = Maker()
+    x = m.input("x", *BTC)
+    graph = m.output(m.pointwise(add(), m.linear(x, 8, name="a"), m.linear(x, 8, name="b")))
+    check_pass(FuseEpilogue(), graph, FP32_RELATIVE)
+    assert ops(graph) == ["linear", "linear"]
+
+
+def test_results_that_several_nodes_read_are_left_alone() -> None:
+    m = Maker()
+    y = m.linear(m.input("x", *BTC), 8)
+    check_left_alone(FuseEpilogue(), m.output(m.pointwise(scalar.apply("relu", X), y), y))
+
+
+def test_additions_that_broadcast_are_left_alone() -> None:
+    m = Maker()
+    y = m.linear(m.input("x", *BTC), 8)
+    wide = m.input("wide", "N", "B", "T", 8)
+    narrow = m.input("narrow", 1, "T", 8)
+    a = m.pointwise(add(), y, narrow, shape=BTC)
+    check_left_alone(FuseEpilogue(), m.output(m.pointwise(mul(), a, wide, shape=wide.shape)))
+
+
+@pytest.mark.parametrize("op", ["relu", "relu_of_depthwise", "exp", "second"])
+def test_other_orders_are_left_alone(op: str) -> None:
+    m = Maker()
+    x, r = m.input("x", *BTC), m.input("r", *BTC)
+    y = m.depthwise(x) if op == "relu_of_depthwise" else m.linear(x, 8)
+    relu = scalar.apply("relu", X)
+    if op == "relu":  # an activation after an addition
+        y = m.pointwise(add(), y, r)
+        y = m.pointwise(relu, y)
+    elif op == "second":  # a second activation
+        y = m.pointwise(scalar.apply("tanh", X), m.pointwise(relu, y))
+    else:
+        y = m.pointwise(scalar.apply("exp", X) if op == "exp" else relu, y)
+    graph = m.output(y)
+    if op in ("relu", "second"):  # the first of the two is taken in, the other is not
+        check_pass(FuseEpilogue(), graph, FP32_RELATIVE)
+        assert ops(graph) == ["linear", "pointwise"]
+    else:
+        check_left_alone(FuseEpilogue(), graph)
+
+
+def test_adding_a_result_to_itself_is_left_alone() -> None:
+    m = Maker()
+    y = m.linear(m.input("x", *BTC), 8)
+    check_left_alone(FuseEpilogue(), m.output(m.pointwise(add(), y, y)))

@@ -1,0 +1,99 @@
+"""Element-wise fusion: one loop where that computes nothing twice that matters."""
+
+from functools import reduce
+
+import numpy as np
+from graphs import F32, X, Maker, add, check_left_alone, check_pass, mul, ops, random_inputs
+
+from graphopt import scalar
+from graphopt.interpret import run_graph
+from graphopt.passes.fuse_pointwise import FusePointwise
+
+SHAPE = ("B", "T", 4)
+
+
+def exp(x=X):
+    return scalar.apply("exp", x)
+
+
+def test_1_chain(golden) -> None:
+    m = Maker()
+    x, p = m.input("x", *SHAPE), m.input("p", *SHAPE)
+    y = m.pointwise(add(), m.pointwise(mul(X, 22.6), x), p)
+    golden("fuse_pointwise", check_pass(FusePointwise(), m.output(y)))
+
+
+def test_1_same_operand_twice() -> None:
+    m = Maker()
+    x = m.input("x", *SHAPE)
+    y = m.pointwise(mul(), *(m.pointwise(add(), x, x),) * 2)
+    graph = m.output(y)
+    check_pass(FusePointwise(), graph)
+    assert ops(graph) == ["pointwise"]
+
+
+def test_1_cheap_broadcasts_are_computed_again() -> None:
+    m = Maker()
+    x, gain = m.input("x", *SHAPE), m.input("gain", 4)
+    graph = m.output(m.pointwise(mul(), x, m.pointwise(add(X, scalar.const(1, F32)), gain)))
+    check_pass(FusePointwise(), graph)
+    assert ops(graph) == ["pointwise"]
+
+
+def test_1_costly_broadcasts_are_left_alone() -> None:
+    m = Maker()
+    x, gain = m.input("x", *SHAPE), m.input("gain", 4)
+    check_left_alone(FusePointwise(), m.output(m.pointwise(mul(), x, m.pointwise(exp(), gain))))
+
+
+def test_1_results_with_several_readers_are_left_alone() -> None:
+    m = Maker()
+    y = m.pointwise(mul(X, 2.0), m.input("x", *SHAPE))
+    check_left_alone(FusePointwise(), m.output(m.pointwise(exp(), y), y))
+
+
+def test_2_nodes_without_inputs() -> None:
+    m = Maker()
+    x = m.input("x", *SHAPE)
+    time = m.pointwise(scalar.cast(scalar.index(0), F32), shape=("T", 1))
+    graph = m.output(m.pointwise(add(), x, time), m.pointwise(mul(), x, time))
+    inputs = random_inputs(graph)
+    check_pass(FusePointwise(), graph)
+    assert [len(n.inputs) for n in graph.nodes] == [1, 1]
+    steps = np.arange(5, dtype=np.float32)[:, None]
+    np.testing.assert_array_equal(run_graph(graph, inputs)[0], inputs[0] + steps)
+
+
+def test_an_index_along_a_broadcast_axis_is_left_alone() -> None:
+    m = Maker()
+    x, row = m.input("x", *SHAPE), m.input("row", "T", 1)
+    numbered = add(X, scalar.cast(scalar.index(1), F32))  # always 0 there, never in the result
+    check_left_alone(FusePointwise(), m.output(m.pointwise(mul(), x, m.pointwise(numbered, row))))
+
+
+def test_many_operands_are_left_alone() -> None:
+    m = Maker()
+    values = [m.input(f"x{i}", *SHAPE) for i in range(12)]
+    graph = m.output(reduce(lambda a, b: m.pointwise(add(), a, b), values))
+    check_pass(FusePointwise(), graph)
+    assert len(graph.nodes) == 2 and max(len(n.inputs) for n in graph.nodes) == 8
+
+
+def test_many_operations_are_left_alone() -> None:
+    m = Maker()
+    x = m.input("x", *SHAPE)
+    for _ in range(5):
+        x = m.pointwise(exp(), x)
+    graph = m.output(x)
+    check_pass(FusePointwise(), graph, 1e-5, T=1)
+    assert [n.attrs["expr"].cost for n in graph.nodes] == [80, 20]
+
+
+def test_operations_of_a_repeated_operand_count_each_time() -> None:
+    m = Maker()
+    x = m.pointwise(exp(), m.input("x", *SHAPE))
+    for _ in range(8):
+        x = m.pointwise(mul(), x, x)
+    graph = m.output(x)
+    FusePointwise().run(graph)
+    assert max(n.attrs["expr"].cost for n in graph.nodes) <= 80
