@@ -15,7 +15,7 @@ import numpy as np
 
 from graphopt.codegen.build import Builder
 from graphopt.errors import MissingEmulatorError, RunError
-from graphopt.ir import DType
+from graphopt.dtype import DType
 from graphopt.kernels import registry
 from graphopt.runtime import MAX_RANK
 

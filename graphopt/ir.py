@@ -8,7 +8,6 @@ the small set of `go.*` ops that kernels and generated loops implement.
 
 from __future__ import annotations
 
-import enum
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,88 +16,10 @@ from typing import Any
 import numpy as np
 import sympy
 
+from graphopt.dtype import DType as DType
+
 Dim = int | sympy.Expr
 Shape = tuple[Dim, ...]
-
-
-class DType(enum.Enum):
-    """Element types. The order is that of `go_dtype` in `go_kernel.h`."""
-
-    F32 = "f32"
-    BF16 = "bf16"
-    F64 = "f64"
-    BOOL = "bool"
-    U8 = "u8"
-    I8 = "i8"
-    I16 = "i16"
-    I32 = "i32"
-    I64 = "i64"
-
-    @property
-    def code(self) -> int:
-        """The value of the C enumerator."""
-        return list(DType).index(self)
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes per element."""
-        return _ITEMSIZE[self]
-
-    @property
-    def is_float(self) -> bool:
-        """True for f32, bf16 and f64."""
-        return self in (DType.F32, DType.BF16, DType.F64)
-
-    @property
-    def c_type(self) -> str:
-        """The C type of one element in memory."""
-        return _C_TYPE[self]
-
-    @property
-    def numpy(self) -> np.dtype[Any]:
-        """The numpy dtype; bf16 is held as its 16 bits."""
-        return np.dtype(_NUMPY[self])
-
-    @staticmethod
-    def of(array: np.ndarray[Any, Any]) -> DType:
-        """The dtype of a numpy array; raises KeyError for one that the IR does not have."""
-        return _FROM_NUMPY[array.dtype]
-
-
-_ITEMSIZE = {
-    DType.F32: 4,
-    DType.BF16: 2,
-    DType.F64: 8,
-    DType.BOOL: 1,
-    DType.U8: 1,
-    DType.I8: 1,
-    DType.I16: 2,
-    DType.I32: 4,
-    DType.I64: 8,
-}
-_C_TYPE = {
-    DType.F32: "float",
-    DType.BF16: "uint16_t",
-    DType.F64: "double",
-    DType.BOOL: "uint8_t",
-    DType.U8: "uint8_t",
-    DType.I8: "int8_t",
-    DType.I16: "int16_t",
-    DType.I32: "int32_t",
-    DType.I64: "int64_t",
-}
-_NUMPY = {
-    DType.F32: np.float32,
-    DType.BF16: np.uint16,
-    DType.F64: np.float64,
-    DType.BOOL: np.bool_,
-    DType.U8: np.uint8,
-    DType.I8: np.int8,
-    DType.I16: np.int16,
-    DType.I32: np.int32,
-    DType.I64: np.int64,
-}
-_FROM_NUMPY = {np.dtype(v): k for k, v in _NUMPY.items() if k is not DType.BF16}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from graphopt import structure
 from graphopt.errors import InputDtypeError, PackageTargetError
-from graphopt.ir import DType
+from graphopt.dtype import DType
 from graphopt.kernels import registry
 from graphopt.package import Manifest, read_manifest
 from graphopt.runtime import Context, Library

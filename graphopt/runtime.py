@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphopt import errors
-from graphopt.ir import DType
+from graphopt.dtype import DType
 
 Array = np.ndarray[Any, Any]
 MAX_RANK = 8
