@@ -15,7 +15,7 @@ from graphopt.codegen.kernel_calls import CALLS
 from graphopt.codegen.loops import LOOPS
 from graphopt.codegen.memory import Memory
 from graphopt.codegen.render import render
-from graphopt.ir import Graph, Node, Value
+from graphopt.ir import Dim, Graph, Node, Value
 from graphopt.passes.assign_layouts import VIEWS
 from graphopt.printer import name_values, print_node
 from graphopt.symbolic import c_size
@@ -94,7 +94,7 @@ def emit_module(graph: Graph, arch: str) -> Module:
         name=graph.name,
         version=VERSION,
         functions=list(functions.values()),
-        slots=[c_size(slot.bytes) for slot in memory.plan.slots],
+        slots=[_largest(slot.sizes) for slot in memory.plan.slots],
         steps=steps,
         dim_names=list(graph.dims),
         dim_sources=[
@@ -108,6 +108,17 @@ def emit_module(graph: Graph, arch: str) -> Module:
         weights_bytes=memory.weights.bytes,
     )
     return Module(graph, arch, source, steps, memory)
+
+
+def _largest(sizes: list[Dim]) -> str:
+    """C for the largest of some sizes; of known ones only the largest is named."""
+    known = [size for size in sizes if isinstance(size, int)]
+    distinct = [size for size in sizes if not isinstance(size, int)]
+    texts = [c_size(size) for size in (*distinct, *([max(known)] if known else []))]
+    result = texts[0]
+    for text in texts[1:]:
+        result = f"go_larger({result}, {text})"
+    return result
 
 
 def _stem(node: Node) -> str:

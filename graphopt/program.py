@@ -24,7 +24,6 @@ from graphopt.kernels import registry
 from graphopt.pipeline import PassManager, placement_passes, precision_passes
 from graphopt.progress import announce
 from graphopt.runtime import Context, Library
-from graphopt.symbolic import THREADS, evaluate
 from graphopt.target import Target, native
 
 Array = np.ndarray[Any, Any]
@@ -161,8 +160,3 @@ class Program:
         return emulation.run(
             self.weights_file(self.module), inputs, level or self.target.levels[-1], sve_bits
         )
-
-    def arena_bytes(self, sizes: dict[Any, int], threads: int) -> int:
-        """Working memory of one context at given sizes."""
-        plan = self.module.memory.plan
-        return sum(evaluate(slot.bytes, {**sizes, THREADS: threads}) for slot in plan.slots)

@@ -66,11 +66,7 @@ class FuseEpilogue(Pass):
             role = _free_role(node) or ""
             node.add_operand(role, addend)
             node.decide(self.name, f"the kernel adds {role}")
-        node.fused.append(follower.origin)
-        node.outputs = follower.outputs
-        around.producer[node.output] = node
-        for value in follower.inputs:
-            around.users[value] = [node if u is follower else u for u in around.users[value]]
+        around.absorb(node, follower)
 
 
 def _addend(follower: Node, value: Value) -> Value | None:

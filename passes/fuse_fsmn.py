@@ -25,15 +25,15 @@ class FuseFsmn(Pass):
     def run(self, graph: Graph) -> bool:
         """Takes in one neighbour after the other until none fits."""
         modified = False
+        around = Neighbours(graph)
         for node in list(graph.nodes):
             if node.op == "go.depthwise":
-                while self._grow(graph, node):
+                while self._grow(graph, node, around):
                     modified = True
         return modified
 
-    def _grow(self, graph: Graph, node: Node) -> bool:
+    def _grow(self, graph: Graph, node: Node, around: Neighbours) -> bool:
         """One rule, once."""
-        around = Neighbours(graph)
         return (
             self._take_identity(graph, node, around)
             or self._take_mask_out(graph, node, around)
@@ -58,7 +58,7 @@ class FuseFsmn(Pass):
         else:
             return False
         node.decide(self.name, "adds its input to the result")
-        _absorb(graph, node, follower)
+        _absorb(graph, node, follower, around)
         return True
 
     def _take_mask_in(self, node: Node, around: Neighbours) -> bool:
@@ -86,7 +86,7 @@ class FuseFsmn(Pass):
             return False
         node.add_operand("mask_out", mask)
         node.decide(self.name, "applies the mask of its result")
-        _absorb(graph, node, follower)
+        _absorb(graph, node, follower, around)
         return True
 
     @staticmethod
@@ -110,9 +110,8 @@ class FuseFsmn(Pass):
         return mask if product.output.shape == value.shape else None
 
 
-def _absorb(graph: Graph, node: Node, follower: Node) -> None:
+def _absorb(graph: Graph, node: Node, follower: Node, around: Neighbours) -> None:
     """The node takes the place and the result of its only reader."""
-    node.outputs = follower.outputs
-    node.fused.append(follower.origin)
+    around.absorb(node, follower)
     graph.nodes.remove(node)
     graph.nodes[graph.nodes.index(follower)] = node

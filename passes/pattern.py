@@ -34,6 +34,15 @@ class Neighbours:
         return node if node.op == op else None
 
 
+    def absorb(self, node: Node, follower: Node) -> None:
+        """Records that `node` now does the work of `follower` and makes its output."""
+        node.outputs = follower.outputs
+        node.fused.append(follower.origin)
+        self.producer[node.output] = node
+        for value in follower.inputs:
+            self.users[value] = [node if u is follower else u for u in self.users[value]]
+
+
 @dataclass(frozen=True)
 class Binary:
     """`left op right`, where one side may be a number."""

@@ -16,22 +16,28 @@ import sympy
 
 from graphopt.ir import Dim, Graph, Node, Value
 from graphopt.layout import layout_of
-from graphopt.symbolic import THREADS, evaluate, maximum
+from graphopt.symbolic import THREADS, evaluate
 
 _THREADS_HINT = 4
 
 
 @dataclass(eq=False)
 class Slot:
-    """A part of the arena: every value in it, and the largest size in bytes."""
+    """A part of the arena.
+
+    Attributes:
+        values: what lies in it, one after the other in time.
+        sizes: the distinct sizes of those in bytes; the slot is as large as the largest.
+        hint_bytes: the largest at the example sizes.
+    """
 
     values: list[Value | Node] = field(default_factory=list)
     sizes: list[Dim] = field(default_factory=list)
+    hint_bytes: int = 0
 
-    @property
-    def bytes(self) -> Dim:
-        """The size that holds every value."""
-        return maximum(self.sizes)
+    def bytes(self, sizes: dict[sympy.Symbol, int]) -> int:
+        """The size at given dims."""
+        return max(evaluate(size, sizes) for size in self.sizes)
 
 
 @dataclass(eq=False)
@@ -42,9 +48,9 @@ class MemoryPlan:
     slot_of: dict[Value | Node, int]
     unshared_bytes: int
 
-    def hint_bytes(self, sizes: dict[sympy.Symbol, int]) -> int:
-        """Bytes of the arena at given sizes."""
-        return sum(evaluate(slot.bytes, sizes) for slot in self.slots)
+    def bytes(self, sizes: dict[sympy.Symbol, int]) -> int:
+        """Bytes of the arena at given dims and threads."""
+        return sum(slot.bytes(sizes) for slot in self.slots)
 
 
 def plan_memory(
@@ -73,16 +79,16 @@ def plan_memory(
         nonlocal total
         wanted = evaluate(size, hints)
         total += wanted
-        best = min(
-            free, key=lambda s: (abs(evaluate(slots[s].bytes, hints) - wanted), s), default=None
-        )
+        best = min(free, key=lambda s: (abs(slots[s].hint_bytes - wanted), s), default=None)
         if best is None:
             slots.append(Slot())
             best = len(slots) - 1
         free.discard(best)
-        slots[best].values.append(item)
-        if size not in slots[best].sizes:
-            slots[best].sizes.append(size)
+        slot = slots[best]
+        slot.values.append(item)
+        slot.hint_bytes = max(slot.hint_bytes, wanted)
+        if size not in slot.sizes:
+            slot.sizes.append(size)
         slot_of[item] = best
         expiring.setdefault(until, []).append(best)
 
