@@ -101,12 +101,17 @@ class _TensorsOnly(torch.nn.Module):
         count = len(tensors) + len(self._constants)
         leaves = [self._constants[i] if i in self._constants else next(rest) for i in range(count)]
         args, kwargs = pytree.tree_unflatten(leaves, self._in_spec)
+        before = pytree.tree_unflatten(leaves, self._in_spec)
         result = self.model(*args, **kwargs)
-        given = {id(leaf) for leaf in leaves}
-        after, after_spec = pytree.tree_flatten((args, kwargs))
-        if after_spec == self._in_spec and all(id(leaf) in given for leaf in after):
+        # By place: an argument that the model put somewhere else is something new there.
+        given = dict(pytree.tree_flatten_with_path(before)[0])
+        found, after_spec = pytree.tree_flatten_with_path((args, kwargs))
+        changed = [
+            structure.UNCHANGED if path in given and given[path] is leaf else leaf
+            for path, leaf in found
+        ]
+        if after_spec == self._in_spec and all(leaf is structure.UNCHANGED for leaf in changed):
             return result
-        changed = [structure.UNCHANGED if id(leaf) in given else leaf for leaf in after]
         after = pytree.tree_unflatten(changed, after_spec)
         return {structure.RESULT: result, structure.AFTER: after}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from graphopt import structure
-from graphopt.errors import InputDtypeError, PackageTargetError
 from graphopt.dtype import DType
+from graphopt.errors import InputDtypeError, PackageCorruptError, PackageTargetError
 from graphopt.kernels import registry
 from graphopt.package import Manifest, read_manifest
-from graphopt.runtime import Context, Library
+from graphopt.runtime import ContextPool, Library
 
 Array = np.ndarray[Any, Any]
 
@@ -49,9 +48,8 @@ class LoadedModule:
         self.path = path
         self.manifest = manifest
         self.num_threads = num_threads
-        self._library: Library | None = None
-        self._idle: list[Context] = []
-        self._lock = threading.Lock()
+        self._library = self._open()
+        self._contexts = ContextPool(num_threads)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the module.
@@ -60,8 +58,8 @@ class LoadedModule:
             InputError: if the arguments do not fit.
             PackageTargetError: if this CPU lacks what the package is built for.
         """
-        given = structure.match(self.manifest.call, args, kwargs)
-        outputs = self._run([_stored(a) for a in given], None)
+        given = self._match(args, kwargs)
+        outputs = self._run(self._stored(given), None)
         return self._result(outputs, given, (args, kwargs))
 
     def emulate(self, *args: Any, sve_bits: int = 128, level: str = "", **kwargs: Any) -> Any:
@@ -77,12 +75,12 @@ class LoadedModule:
         from graphopt.config import Config
         from graphopt.emulate import Emulation
 
-        given = structure.match(self.manifest.call, args, kwargs)
+        given = self._match(args, kwargs)
         builder = Builder(Config.from_environment().cache, 2)
         source = (self.path / "module.c").read_text()
         outputs = Emulation(builder, source, self.manifest.arch).run(
             self.path / "weights.bin",
-            [_stored(a) for a in given],
+            self._stored(given),
             level or self.manifest.levels[-1],
             sve_bits,
         )
@@ -90,7 +88,7 @@ class LoadedModule:
 
     def profile(self, *args: Any, repeats: int = 5, **kwargs: Any) -> list[dict[str, Any]]:
         """The median milliseconds of every step: dicts with `node`, `op`, `kernel`, `module`, `ms`."""
-        given = [_stored(a) for a in structure.match(self.manifest.call, args, kwargs)]
+        given = self._stored(self._match(args, kwargs))
         seconds = np.zeros((repeats, max(1, len(self.manifest.steps))))
         self._run(given, None)
         for row in seconds:
@@ -100,32 +98,45 @@ class LoadedModule:
             {**step, "ms": float(ms)} for step, ms in zip(self.manifest.steps, times, strict=False)
         ]
 
-    def _run(self, inputs: Sequence[Array], seconds: Array | None) -> list[Array]:
-        with self._lock:
-            if self._library is None:
-                self._library = self._open()
-            context = self._idle.pop() if self._idle else self._library.context(self.num_threads)
-        try:
-            return context.run(inputs, seconds)
-        finally:
-            with self._lock:
-                self._idle.append(context)
+    def _match(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        """The tensors of a call, whose positional arguments may be given by keyword."""
+        names = self.manifest.parameters[len(args) :]
+        count = next((i for i, name in enumerate(names) if name not in kwargs), len(names))
+        args += tuple(kwargs[name] for name in names[:count])
+        rest = {key: value for key, value in kwargs.items() if key not in names[:count]}
+        return structure.match(self.manifest.call, args, rest)
 
-    def _open(self) -> Library:
+    def _stored(self, given: Sequence[Any]) -> list[Array]:
+        return [
+            _stored(value, port.name)
+            for value, port in zip(given, self.manifest.inputs, strict=True)
+        ]
+
+    def _run(self, inputs: Sequence[Array], seconds: Array | None) -> list[Array]:
+        return self._contexts.run(self._runnable, inputs, seconds)
+
+    def _runnable(self) -> Library:
+        if self._library is None:
+            manifest = self.manifest
+            needs = f"{manifest.target} ({manifest.arch}: {', '.join(manifest.levels)})"
+            raise PackageTargetError(self.path, needs, platform.machine())
+        return self._library
+
+    def _open(self) -> Library | None:
         """The most capable library of the package that this CPU runs."""
         manifest = self.manifest
-        features, arch = registry.cpu_features(), platform.machine()
-        for name in reversed(manifest.levels):
-            level = registry.level(manifest.arch, name)
-            if not registry.missing_features(level, arch, features):
-                return Library(
-                    self.path / "lib" / f"{name}.so",
+        for level in reversed(registry.host_levels()):
+            if level.arch == manifest.arch and level.name in manifest.levels:
+                library = Library(
+                    self.path / "lib" / f"{level.name}.so",
                     self.path / "weights.bin",
                     [port.name for port in manifest.inputs],
                     [port.shape for port in manifest.inputs],
                 )
-        needs = f"{manifest.target} ({manifest.arch}: {', '.join(manifest.levels)})"
-        raise PackageTargetError(self.path, needs, arch)
+                if library.ports != (len(manifest.inputs), len(manifest.outputs)):
+                    raise PackageCorruptError(self.path, f"{level.name}.so is of another module")
+                return library
+        return None
 
     def _result(self, outputs: list[Array], given: list[Any], call: Any) -> Any:
         tensors: list[Any] = list(outputs)
@@ -143,14 +154,14 @@ class LoadedModule:
         return result[structure.RESULT]
 
 
-def _stored(value: Any) -> Array:
+def _stored(value: Any, name: str) -> Array:
     """An argument as the runtime takes it: numpy, bf16 as its bits."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
-        value = value.detach()
+        value = value.detach().cpu().contiguous()
         value = value.view(torch.uint16) if value.dtype is torch.bfloat16 else value
         return value.numpy()  # type: ignore[no-any-return]
     array = np.asarray(value)
     if array.dtype == object:
-        raise InputDtypeError("?", "a number", "object")
+        raise InputDtypeError(name, "a number", "object")
     return array

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import inspect
+import threading
 from pathlib import Path
 from typing import Any
 
-import sympy
+import numpy as np
 import torch
 import torch.utils._pytree as pytree
 
-from graphopt import structure
-from graphopt._version import VERSION
-from graphopt.capture import CallSpec, Output, call_key, capture
-from graphopt.codegen.link_torch import evaluate_symbolic, register, sizes_of, to_torch
-from graphopt.config import Config
-from graphopt.errors import InputCountError, PackageError, TrainingModeError, UnsupportedNodesError
-from graphopt.import_torch import TORCH_DTYPES, to_numpy
-from graphopt.ir import DType, Graph, Node, Ref, Value
-from graphopt.kernels import registry
-from graphopt.package import FORMAT, Manifest, Port, write_package
-from graphopt.partition import CompiledPart, TorchPart, partition
-from graphopt.pipeline import PassManager, lowering_passes
-from graphopt.printer import print_graph
-from graphopt.program import Program
-from graphopt.progress import announce
-from graphopt.report import NodeReport, Report, node_reports
+from graphopt.capture import call_key
+from graphopt.errors import InputCountError, PackageError, TrainingModeError
+from graphopt.form import Form, Options
+from graphopt.report import Report
 from graphopt.target import Target, find_target
 
 
@@ -71,17 +59,6 @@ def optimize(
     return module
 
 
-@dataclass(frozen=True)
-class Options:
-    """What `optimize` was asked for, resolved."""
-
-    target: Target
-    precision: str
-    num_threads: int | None
-    strict: bool
-    dynamic_shapes: Any
-
-
 class OptimizedModule(torch.nn.Module):
     """A compiled model: the signature, structure and dtypes of the original.
 
@@ -94,7 +71,9 @@ class OptimizedModule(torch.nn.Module):
         # In a tuple, so that the model's parameters are not parameters of this module too.
         self._model = (model,)
         self.options = options
-        self._forms: dict[tuple[Any, ...], _Form] = {}
+        self._forms: dict[tuple[Any, ...], Form] = {}
+        self._signature = inspect.signature(model.forward)
+        self._capturing = threading.RLock()
         self.eval()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -103,18 +82,21 @@ class OptimizedModule(torch.nn.Module):
         Raises:
             InputError: if an argument does not fit what was compiled.
         """
-        return self._form(args, kwargs).run(args, kwargs)
+        form, args, kwargs = self._form(args, kwargs)
+        return form.run(args, kwargs)
 
     def prepare(self, *args: Any, **kwargs: Any) -> None:
         """Captures and builds for calls of the form of these arguments."""
-        self._form(args, kwargs).build()
+        self._form(args, kwargs)[0].build()
 
     def report(self) -> Report:
         """Every node: compiled or not, kernel, reasons."""
         rows = [row for form in self._captured() for row in form.reports()]
         options = self.options
         name = type(self._model[0]).__name__
-        return Report(name, options.target.name, options.precision, options.target.levels, tuple(rows))
+        return Report(
+            name, options.target.name, options.precision, options.target.levels, tuple(rows)
+        )
 
     def profile(self, *args: Any, repeats: int = 5, **kwargs: Any) -> list[dict[str, Any]]:
         """Median milliseconds, multiply-adds and bytes of every compiled step on this machine.
@@ -122,7 +104,8 @@ class OptimizedModule(torch.nn.Module):
         Returns:
             One dict a step: `node`, `op`, `kernel`, `module`, `ms`, `macs`, `bytes`.
         """
-        return self._form(args, kwargs).profile(args, kwargs, repeats)
+        form, args, kwargs = self._form(args, kwargs)
+        return form.profile(args, kwargs, repeats)
 
     def emulate(self, *args: Any, sve_bits: int = 128, level: str = "", **kwargs: Any) -> Any:
         """Runs the code built for the target, under qemu where this machine differs.
@@ -136,7 +119,8 @@ class OptimizedModule(torch.nn.Module):
         Raises:
             MissingEmulatorError: if qemu is not installed.
         """
-        return self._form(args, kwargs).emulate(args, kwargs, level, sve_bits)
+        form, args, kwargs = self._form(args, kwargs)
+        return form.emulate(args, kwargs, level, sve_bits)
 
     def save(self, path: str | Path) -> None:
         """Writes a package that `graphopt.load` runs without torch and compiler.
@@ -157,249 +141,60 @@ class OptimizedModule(torch.nn.Module):
         """The planned graphs as text, with reasons."""
         return "\n".join(text for form in self._captured() for text in form.dumps())
 
-    def _captured(self) -> list[_Form]:
+    def _captured(self) -> list[Form]:
         return list(self._forms.values())
 
-    def _form(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Form:
+    def __deepcopy__(self, memo: dict[int, Any]) -> OptimizedModule:
+        """A module that shares the compiled code, which never changes."""
+        copied = OptimizedModule(self._model[0], self.options)
+        copied._forms.update(self._forms)
+        return copied
+
+    def __reduce__(self) -> Any:
+        raise PackageError(
+            "an optimized module cannot be pickled, because it holds machine code; write it with "
+            ".save(path) and open it with graphopt.load(path), or pickle the original"
+        )
+
+    def _form(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Form, tuple[Any, ...], dict[str, Any]]:
+        """The form of a call, and its arguments in the one order that the form knows."""
+        args, kwargs = self._bind(args, kwargs)
         key = call_key(args, kwargs)
-        if key not in self._forms:
-            self._refuse_near_miss(args, kwargs)
-            self._forms[key] = _Form(self._model[0], args, kwargs, self.options)
-        return self._forms[key]
+        form = self._forms.get(key)
+        if form is None:
+            form = self._capture(key, args, kwargs)
+        return form, args, kwargs
+
+    def _bind(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Keyword arguments become positional where the signature lets them."""
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            given = f"{len(args)} positional and {len(kwargs)} keyword arguments ({error})"
+            raise InputCountError(str(self._signature), given) from None
+        return bound.args, bound.kwargs
+
+    @torch.compiler.disable(reason="graphopt captures with torch.export")  # type: ignore[misc]
+    def _capture(self, key: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Form:
+        with self._capturing:
+            if key not in self._forms:
+                self._refuse_near_miss(args, kwargs)
+                self._forms[key] = Form(self._model[0], args, kwargs, self.options)
+            return self._forms[key]
 
     def _refuse_near_miss(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A call of a known structure with another dtype or rank is a mistake, not a new form."""
+        """A mistake is no new form: another dtype or rank, or numbers where a tensor was."""
         leaves, spec = pytree.tree_flatten((args, kwargs))
+        for leaf in leaves:
+            if isinstance(leaf, np.ndarray):
+                raise InputCountError("torch tensors", "a numpy array: torch.from_numpy makes one")
+        if not any(isinstance(leaf, torch.Tensor) for leaf in leaves):
+            kinds = ", ".join(type(a).__name__ for a in (*args, *kwargs.values())) or "nothing"
+            raise InputCountError("at least one tensor", kinds)
         for form in self._captured():
             if form.call.in_spec == spec:
                 form.check(leaves)
-
-
-class _Form:
-    """One structure of arguments: captured, partitioned, planned, built."""
-
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: Options,
-    ) -> None:
-        config = Config.from_environment()
-        manager = PassManager(config)
-        announce(f"{type(model).__name__}: capture")
-        captured = capture(model, args, kwargs, options.dynamic_shapes)
-        self.call: CallSpec = captured.call
-        self.graph: Graph = captured.graph
-        self._texts = {"captured": print_graph(self.graph)}
-        manager.run(self.graph, lowering_passes())
-        self._texts["lowered"] = print_graph(self.graph)
-        self._options = options
-        if options.strict:
-            self._require_compiled()
-        self._inputs, self._outputs = list(self.graph.inputs), list(self.graph.outputs)
-        self._parts: list[tuple[CompiledPart, Program, int] | TorchPart] = []
-        for part in partition(self.graph):
-            if isinstance(part, TorchPart):
-                self._parts.append(part)
-                continue
-            program = Program(
-                part.graph,
-                options.target,
-                options.precision,
-                options.num_threads,
-                config,
-                manager,
-            )
-            program.plan()
-            self._parts.append((part, program, register(program)))
-
-    def _require_compiled(self) -> None:
-        left = [row for row in node_reports(self.graph) if not row.compiled]
-        if left:
-            raise UnsupportedNodesError(
-                [(r.op, r.source or r.module, r.reasons[-1] if r.reasons else "") for r in left]
-            )
-
-    def check(self, leaves: Sequence[Any]) -> None:
-        """Raises the error of the first leaf that does not fit; other sizes are the runtime's."""
-        from graphopt.errors import InputDtypeError, InputRankError
-
-        inputs = iter(self._inputs)
-        for i, leaf in enumerate(leaves):
-            if i in self.call.constants:
-                continue
-            value = next(inputs)
-            if not isinstance(leaf, torch.Tensor):
-                raise InputCountError(f"a tensor as {value.name}", type(leaf).__name__)
-            if leaf.dtype is not TORCH_DTYPES[value.dtype]:
-                expected = str(TORCH_DTYPES[value.dtype]).removeprefix("torch.")
-                raise InputDtypeError(value.name, expected, str(leaf.dtype).removeprefix("torch."))
-            if leaf.dim() != value.rank:
-                raise InputRankError(value.name, value.shape, leaf.shape)
-
-    def build(self) -> None:
-        """Compiles everything that this machine runs now instead of at the first call."""
-        for _, program, _ in self._programs():
-            _ = program.library
-
-    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        tensors = self.call.flatten(args, kwargs)
-        if len(self._parts) == 1 and not isinstance(self._parts[0], TorchPart):
-            outputs = torch.ops.graphopt.run(self._parts[0][2], tensors)
-        else:
-            outputs = self._run_parts(tensors, None)
-        return self.call.unflatten(list(outputs), args, kwargs)
-
-    def _run_parts(self, tensors: list[torch.Tensor], times: dict[int, Any] | None) -> list[Any]:
-        env: dict[Value, torch.Tensor] = dict(zip(self._inputs, tensors, strict=True))
-        sizes = sizes_of(self.graph, tensors)
-        for part in self._parts:
-            if isinstance(part, TorchPart):
-                results = run_in_torch(part.node, env, sizes)
-                env.update(zip(part.node.outputs, results, strict=True))
-                continue
-            compiled, program, number = part
-            inputs = [_of(env, v) for v in compiled.inputs]
-            if times is not None:
-                times[number] = program.profile([to_numpy(t) for t in inputs], times["repeats"])  # type: ignore[index]
-            results = torch.ops.graphopt.run(number, inputs)
-            env.update(zip(compiled.outputs, results, strict=True))
-        return [_of(env, v) for v in self._outputs]
-
-    def profile(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int
-    ) -> list[dict[str, Any]]:
-        times: dict[Any, Any] = {"repeats": repeats}
-        self._run_parts(self.call.flatten(args, kwargs), times)
-        return [row for _, _, number in self._programs() for row in times[number]]
-
-    def emulate(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], level: str, sve_bits: int
-    ) -> Any:
-        self._require_compiled()
-        (_, program, _), = self._programs()
-        arrays = [to_numpy(t) for t in self.call.flatten(args, kwargs)]
-        made = program.emulate(arrays, level, sve_bits)
-        outputs = [
-            to_torch(array.copy(), value.dtype)
-            for array, value in zip(made, self._outputs, strict=True)
-        ]
-        return self.call.unflatten(outputs, args, kwargs)
-
-    def reports(self) -> list[NodeReport]:
-        rows: list[NodeReport] = []
-        for part in self._parts:
-            if isinstance(part, TorchPart):
-                rows += node_reports(Graph("", nodes=[part.node]))
-            else:
-                rows += node_reports(part[1].graph)
-        return rows
-
-    def dumps(self) -> list[str]:
-        return [print_graph(program.graph, reasons=True) for _, program, _ in self._programs()]
-
-    def _programs(self) -> list[tuple[CompiledPart, Program, int]]:
-        return [part for part in self._parts if not isinstance(part, TorchPart)]
-
-    def save(self, path: Path) -> None:
-        self._require_compiled()
-        (_, program, _), = self._programs()
-        module = program.module
-        files: dict[str, Path | str] = {
-            "module.c": module.source,
-            "weights.bin": program.weights_file(module),
-            "passes/1_captured.txt": self._texts["captured"],
-            "passes/2_lowered.txt": self._texts["lowered"],
-            "passes/3_planned.txt": print_graph(program.graph, reasons=True),
-        }
-        target = self._options.target
-        for name in target.levels:
-            level = registry.level(target.arch, name)
-            files[f"lib/{name}.so"] = program.builder.library(module.source, level)
-        announce(f"{self.graph.name}: write {path.name}")
-        write_package(path, self._manifest(program), files)
-
-    def _manifest(self, program: Program) -> Manifest:
-        target = self._options.target
-        count = self.call.in_spec.num_leaves
-        leaves: list[Any] = []
-        for i in range(count):
-            constant = i in self.call.constants
-            tensors_before = sum(not isinstance(x, _Constant) for x in leaves)
-            leaves.append(
-                _Constant(self.call.constants[i]) if constant else structure.Leaf(tensors_before)
-            )
-        leaves = [x.value if isinstance(x, _Constant) else x for x in leaves]
-        results = [
-            structure.Leaf(leaf.index) if isinstance(leaf, Output) else leaf
-            for leaf in self.call.out_leaves
-        ]
-        steps = tuple(
-            {
-                "node": step.comment.partition(" = ")[0],
-                "op": step.node.op,
-                "kernel": step.node.attrs.get("kernel", ""),
-                "module": step.node.origin.module,
-            }
-            for step in program.module.steps
-        )
-        return Manifest(
-            format=FORMAT,
-            version=VERSION,
-            name=self.graph.name,
-            target=target.name,
-            arch=target.arch,
-            precision=self._options.precision,
-            levels=target.levels,
-            inputs=tuple(_port(v, v.name) for v in self._inputs),
-            outputs=tuple(_port(v, f"output{i}") for i, v in enumerate(self._outputs)),
-            call=structure.describe(pytree.tree_unflatten(leaves, self.call.in_spec)),
-            result=structure.describe(pytree.tree_unflatten(results, self.call.out_spec)),
-            changes_arguments=self.call.changes_arguments,
-            steps=steps,
-        )
-
-
-@dataclass(frozen=True)
-class _Constant:
-    value: Any
-
-
-def _port(value: Value, name: str) -> Port:
-    return Port(name, value.dtype.value, tuple(e if isinstance(e, int) else str(e) for e in value.shape))
-
-
-def _of(env: dict[Value, torch.Tensor], value: Value) -> torch.Tensor:
-    if value.data is not None:
-        return to_torch(value.data, value.dtype)
-    return env[value]
-
-
-def run_in_torch(
-    node: Node, env: dict[Value, torch.Tensor], sizes: dict[sympy.Symbol, Any]
-) -> Sequence[torch.Tensor]:
-    """Runs an `aten.*` node that was not lowered."""
-
-    def convert(value: Any) -> Any:
-        if isinstance(value, Ref):
-            return _of(env, node.inputs[value.index])
-        if isinstance(value, list):
-            return [convert(item) for item in value]
-        if isinstance(value, DType):
-            return TORCH_DTYPES[value]
-        if isinstance(value, sympy.Expr):
-            return evaluate_symbolic(value, sizes)
-        return value
-
-    namespace, name, overload = node.attrs["target"].split(".")
-    op = getattr(getattr(getattr(torch.ops, namespace), name), overload)
-    placement = {"target", "size", "device", "layout", "pin_memory", "memory_format"}
-    schema = {a.name for a in op._schema.arguments}
-    kwargs = {
-        key: convert(value)
-        for key, value in node.attrs.items()
-        if key in schema and (key not in placement or (key == "size" and "size" in schema))
-    }
-    result = op(**kwargs)
-    return list(result) if isinstance(result, tuple | list) else [result]

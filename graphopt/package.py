@@ -1,12 +1,12 @@
 """Packages: a folder that holds a compiled module for machines without torch or compiler.
 
-    name.gopt/
-        manifest.json     what it is, what it takes and returns, in JSON
-        SHA256SUMS        a line per file, as sha256sum writes them
-        module.c          the generated C
-        weights.bin       constants, packed and aligned, to be mapped
-        lib/<level>.so    one library per ISA level
-        passes/*.txt      the graph as captured, lowered and planned
+name.gopt/
+manifest.json     what it is, what it takes and returns, in JSON
+SHA256SUMS        a line per file, as sha256sum writes them
+module.c          the generated C
+weights.bin       constants, packed and aligned, to be mapped
+lib/<level>.so    one library per ISA level
+passes/*.txt      the graph as captured, lowered and planned
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from graphopt import structure
 from graphopt._version import VERSION
+from graphopt.dtype import DType
 from graphopt.errors import PackageCorruptError, PackageError
 from graphopt.structure import Template
 
@@ -54,6 +56,7 @@ class Manifest:
         inputs: tensors that it takes.
         outputs: tensors that it makes.
         call: template of the arguments (args, kwargs).
+        parameters: names of the positional arguments, which may also be given by keyword.
         result: template of the result.
         changes_arguments: whether the result also holds the arguments' containers after the call.
         steps: node, op, kernel and module of every step, for profiles.
@@ -69,6 +72,7 @@ class Manifest:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     call: Template
+    parameters: tuple[str, ...]
     result: Template
     changes_arguments: bool
     steps: tuple[dict[str, Any], ...]
@@ -85,30 +89,43 @@ def write_package(path: Path, manifest: Manifest, files: Mapping[str, Path | str
     Raises:
         PackageError: if something that is no package is in the way.
     """
-    path = Path(path)
-    if path.exists() and not (path / _MANIFEST).is_file():
+    path = Path(path).absolute()
+    if path.exists() and not _is_package(path):
         raise PackageError(f"{path} exists and is no package; remove it or choose another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
-        for name, content in files.items():
-            target = staging / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(content, Path):
-                shutil.copyfile(content, target)
-            else:
-                target.write_text(content)
-        text = json.dumps(asdict(manifest), indent=1, sort_keys=True)
-        (staging / _MANIFEST).write_text(text + "\n")
-        names = sorted(str(p.relative_to(staging)) for p in staging.rglob("*") if p.is_file())
-        sums = "".join(f"{_sha256(staging / name)}  {name}\n" for name in names)
-        (staging / _SUMS).write_text(sums)
-        staging.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(staging, path)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+            staging = Path(folder) / "new"
+            _write_files(staging, manifest, files)
+            if path.exists():
+                os.replace(path, Path(folder) / "old")
+            os.replace(staging, path)
+    except OSError as error:
+        raise PackageError(
+            f"cannot write {path}: {error.strerror or error}; make room there or choose another place"
+        ) from error
+
+
+def _is_package(path: Path) -> bool:
+    """Whether it may be replaced: other programs have a manifest.json too."""
+    return not path.is_symlink() and all(
+        (path / n).is_file() for n in (_MANIFEST, _SUMS, "module.c")
+    )
+
+
+def _write_files(folder: Path, manifest: Manifest, files: Mapping[str, Path | str]) -> None:
+    for name, content in files.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, Path):
+            shutil.copyfile(content, target)
+        else:
+            target.write_text(content)
+    text = json.dumps(asdict(manifest), indent=1, sort_keys=True)
+    (folder / _MANIFEST).write_text(text + "\n")
+    names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    sums = "".join(f"{_sha256(folder / name)}  {name}\n" for name in names)
+    (folder / _SUMS).write_text(sums)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -119,45 +136,89 @@ def read_manifest(path: Path) -> Manifest:
         PackageCorruptError: if a file is missing, truncated, altered or makes no sense.
     """
     path = Path(path)
-    if not (path / _MANIFEST).is_file():
-        raise PackageError(f"{path} is no graphopt package: it has no {_MANIFEST}")
-    _check_sums(path)
     try:
-        data = json.loads((path / _MANIFEST).read_text())
+        if not (path / _MANIFEST).is_file():
+            raise PackageError(f"{path} is no graphopt package: it has no {_MANIFEST}")
+        listed = _check_sums(path)
+        text = (path / _MANIFEST).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PackageCorruptError(path, f"it cannot be read ({error})") from error
+    try:
+        data = json.loads(text)
         if data["format"] != FORMAT:
             raise PackageError(
-                f"package {path} has format {data['format']}, this graphopt {VERSION} reads "
+                f"package {path} has format {data['format']!r}, this graphopt {VERSION} reads "
                 f"{FORMAT}; upgrade graphopt or save the package again"
             )
-        ports = {key: tuple(_port(p) for p in data.pop(key)) for key in ("inputs", "outputs")}
-        lists = {key: tuple(data.pop(key)) for key in ("levels", "steps")}
-        manifest = Manifest(**data, **ports, **lists)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        manifest = _parse(data)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise PackageCorruptError(path, f"its manifest makes no sense ({error})") from error
+    for level in manifest.levels:
+        if f"lib/{level}.so" not in listed:
+            raise PackageCorruptError(path, f"lib/{level}.so is missing")
     return manifest
 
 
+def _parse(data: dict[str, Any]) -> Manifest:
+    """The manifest of parsed JSON; ValueError, KeyError or TypeError where it makes no sense."""
+    names = {f.name for f in fields(Manifest)}
+    if data.keys() != names:
+        raise ValueError(f"fields {sorted(data.keys() ^ names)} are missing or unknown")
+    ports = {key: tuple(_port(p) for p in data[key]) for key in ("inputs", "outputs")}
+    lists = {key: _strings(data[key]) for key in ("levels", "parameters")}
+    for key in ("version", "name", "target", "arch", "precision"):
+        _strings([data[key]])
+    steps = tuple(dict(zip(step, _strings(step.values()), strict=True)) for step in data["steps"])
+    if type(data["changes_arguments"]) is not bool or not lists["levels"]:
+        raise ValueError("changes_arguments and levels")
+    positional = data["call"]["tuple"][0]["tuple"]
+    if data["call"]["tuple"][1].keys() != {"dict"} or len(lists["parameters"]) > len(positional):
+        raise ValueError("the call is no pair of positional and keyword arguments")
+    if sorted(structure.check(data["call"], len(ports["inputs"]))) != list(
+        range(len(data["inputs"]))
+    ):
+        raise ValueError("the call does not name every input once")
+    structure.check(data["result"], len(ports["outputs"]))
+    if data["changes_arguments"] and data["result"]["dict"].keys() != {
+        structure.RESULT,
+        structure.AFTER,
+    }:
+        raise ValueError("the result does not say how arguments change")
+    return Manifest(**{**data, **ports, **lists, "steps": steps})
+
+
+def _strings(items: Any) -> tuple[str, ...]:
+    """The items, if all are text."""
+    found = tuple(items)
+    if isinstance(items, str) or not all(isinstance(item, str) for item in found):
+        raise ValueError(f"{found!r:.60} is no list of names")
+    return found
+
+
 def _port(data: dict[str, Any]) -> Port:
-    return Port(data["name"], data["dtype"], tuple(data["shape"]))
+    name, dtype = _strings([data["name"], data["dtype"]])
+    DType(dtype)
+    shape = tuple(data["shape"])
+    if not all(type(extent) in (int, str) for extent in shape):
+        raise ValueError(f"{shape!r:.60} is no shape")
+    return Port(name, dtype, shape)
 
 
-def _check_sums(path: Path) -> None:
-    try:
-        lines = (path / _SUMS).read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PackageCorruptError(path, f"{_SUMS} cannot be read ({error})") from error
+def _check_sums(path: Path) -> set[str]:
+    """The names that SHA256SUMS lists, after checking those files."""
     listed: set[str] = set()
-    for line in lines:
+    for line in (path / _SUMS).read_text().splitlines():
         digest, _, name = line.partition("  ")
-        file = path / name
-        if not name or Path(name).is_absolute() or ".." in Path(name).parts or not file.is_file():
-            raise PackageCorruptError(path, f"{name or line!r} is missing")
-        if _sha256(file) != digest:
+        inside = name and not Path(name).is_absolute() and ".." not in Path(name).parts
+        if not inside or not (path / name).is_file():
+            raise PackageCorruptError(path, f"{name or line!r:.200} is missing")
+        if _sha256(path / name) != digest:
             raise PackageCorruptError(path, f"{name} is truncated or altered")
         listed.add(name)
     for name in (_MANIFEST, "weights.bin", "module.c"):
         if name not in listed:
             raise PackageCorruptError(path, f"{name} has no checksum")
+    return listed
 
 
 def _sha256(path: Path) -> str:

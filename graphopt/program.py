@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-import threading
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from graphopt.ir import Graph
 from graphopt.kernels import registry
 from graphopt.pipeline import PassManager, placement_passes, precision_passes
 from graphopt.progress import announce
-from graphopt.runtime import Context, Library
+from graphopt.runtime import ContextPool, Library
 from graphopt.target import Target, native
 
 Array = np.ndarray[Any, Any]
@@ -51,8 +50,9 @@ class Program:
     threads: int | None
     config: Config
     manager: PassManager
-    _idle: list[Context] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._contexts = ContextPool(self.threads)
 
     def plan(self) -> None:
         """Runs the passes that depend on precision and target."""
@@ -116,13 +116,7 @@ class Program:
 
     def run(self, inputs: Sequence[Array], seconds: Array | None = None) -> list[Array]:
         """Runs on this machine; callers on several threads get a context each."""
-        with self._lock:
-            context = self._idle.pop() if self._idle else self.library.context(self.threads)
-        try:
-            return context.run(inputs, seconds)
-        finally:
-            with self._lock:
-                self._idle.append(context)
+        return self._contexts.run(lambda: self.library, inputs, seconds)
 
     def profile(self, inputs: Sequence[Array], repeats: int) -> list[dict[str, Any]]:
         """The median time of each step, with its work.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,26 @@ class _Error(ctypes.Structure):
     )
 
 
+_open_libraries: dict[tuple[int, int], ctypes.CDLL] = {}
+
+
+def _open_library(path: Path) -> ctypes.CDLL:
+    """Dlopen by file: for a name that it knows, glibc returns the file that was there before."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    status = os.fstat(file)
+    key = status.st_dev, status.st_ino
+    if key in _open_libraries:
+        os.close(file)
+        return _open_libraries[key]
+    try:
+        library = ctypes.CDLL(f"/proc/self/fd/{file}")
+    except OSError:
+        os.close(file)
+        raise
+    # The file stays open: no other file gets its inode, and none its number, which is its name.
+    return _open_libraries.setdefault(key, library)
+
+
 class Library:
     """One shared library with its weights mapped.
 
@@ -62,12 +84,13 @@ class Library:
         input_names: Sequence[str],
         input_shapes: Sequence[Sequence[object]],
     ) -> None:
-        self._names, self._shapes = list(input_names), list(input_shapes)
+        self.input_names, self._shapes = list(input_names), list(input_shapes)
         try:
-            self._c = ctypes.CDLL(str(library))
+            self._c = _open_library(library)
             version = self._c.go_abi_version()
         except (OSError, AttributeError) as error:
-            raise errors.PackageCorruptError(library, f"it does not load: {error}") from error
+            reason = str(error).partition(": ")[2] or str(error)
+            raise errors.PackageCorruptError(library, f"it does not load: {reason}") from error
         if version != ABI_VERSION:
             raise errors.PackageCorruptError(library, f"interface {version}, not {ABI_VERSION}")
         self._c.go_last_error.restype = ctypes.POINTER(_Error)
@@ -80,18 +103,23 @@ class Library:
         self._inputs = int(self._c.go_input_count(self._module))
         self._outputs = int(self._c.go_output_count(self._module))
 
+    @property
+    def ports(self) -> tuple[int, int]:
+        """Number of inputs and of outputs."""
+        return self._inputs, self._outputs
+
     def context(self, threads: int | None) -> Context:
         """A context of its own memory and threads; all allowed CPUs if None."""
         return Context(self, threads or 0)
 
-    def error(self, context: ctypes.c_void_p) -> errors.GraphoptError:
-        """The typed form of the context's last error."""
+    def error(self, context: ctypes.c_void_p, inputs: Sequence[Array]) -> errors.GraphoptError:
+        """The typed form of the context's last error, for the inputs of that call."""
         e = self._c.go_last_error(context).contents
         text = bytes(e.text).partition(b"\0")[0].decode(errors="replace")
-        name = self._names[e.input] if 0 <= e.input < len(self._names) else "?"
+        name = self.input_names[e.input] if 0 <= e.input < len(self.input_names) else "?"
         expected, got = int(e.expected), int(e.got)
         if e.code == 1:
-            return errors.InputRankError(name, self._shapes[e.input], [0] * got)
+            return errors.InputRankError(name, self._shapes[e.input], inputs[e.input].shape)
         if e.code == 2:
             return errors.InputDtypeError(name, _dtype_name(expected), _dtype_name(got))
         if e.code == 3:
@@ -115,6 +143,13 @@ class Context:
             raise errors.RunError(f"no context with {threads} threads (code {code})")
         self._free = weakref.finalize(self, self._c.go_context_free, self._context)
         self.threads = int(self._c.go_thread_count(self._context))
+        self.abandoned = False
+        _contexts.add(self)
+
+    def abandon(self) -> None:
+        """Gives memory and threads up without freeing them."""
+        self.abandoned = True
+        self._free.detach()
 
     @property
     def arena_bytes(self) -> int:
@@ -132,36 +167,81 @@ class Context:
             InputError: if an input does not fit.
         """
         dense = [np.ascontiguousarray(a) if a.ndim else a for a in inputs]
-        given = (Tensor * max(1, len(dense)))(*(_tensor(a) for a in dense))
+        names = [*self._library.input_names, *["?"] * len(dense)]
+        given = (Tensor * max(1, len(dense)))(*map(_tensor, dense, names))
         made = (Tensor * max(1, self._library._outputs))()
         if len(dense) != self._library._inputs:
             raise errors.InputCountError(f"{self._library._inputs} tensors", f"{len(dense)}")
-        self._check(self._c.go_output_shapes(self._context, given, made))
+        self._check(self._c.go_output_shapes(self._context, given, made), dense)
         outputs = []
         for i in range(self._library._outputs):
             shape = tuple(made[i].shape[: made[i].rank])
             outputs.append(np.empty(shape, _DTYPES[made[i].dtype].numpy))
             made[i].data = outputs[-1].ctypes.data
         times = None if seconds is None else seconds.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
-        self._check(self._c.go_profile(self._context, given, made, times))
+        self._check(self._c.go_profile(self._context, given, made, times), dense)
         return outputs
 
-    def _check(self, code: int) -> None:
+    def _check(self, code: int, inputs: Sequence[Array]) -> None:
         if code:
-            raise self._library.error(self._context)
+            raise self._library.error(self._context, inputs)
 
 
-def _tensor(array: Array) -> Tensor:
+_contexts: weakref.WeakSet[Context] = weakref.WeakSet()
+
+
+def _abandon_contexts() -> None:
+    """For a forked child: the contexts' threads stayed in the parent, where nobody waits for it."""
+    for context in _contexts:
+        context.abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_contexts)
+
+
+class ContextPool:
+    """Contexts for callers on several threads: each takes an idle one, or makes its own.
+
+    Args:
+        threads: threads of a context; all allowed CPUs if None.
+    """
+
+    def __init__(self, threads: int | None) -> None:
+        self._threads = threads
+        self._idle: list[Context] = []
+        self._lock = threading.Lock()
+
+    def run(
+        self, library: Callable[[], Library], inputs: Sequence[Array], seconds: Array | None
+    ) -> list[Array]:
+        """Runs a module as `Context.run` does; `library` opens it, the first time."""
+        with self._lock:
+            while self._idle and self._idle[-1].abandoned:
+                self._idle.pop()
+            context = self._idle.pop() if self._idle else library().context(self._threads)
+        try:
+            return context.run(inputs, seconds)
+        finally:
+            with self._lock:
+                self._idle.append(context)
+
+
+def _tensor(array: Array, name: str) -> Tensor:
     if array.ndim > MAX_RANK:
-        raise errors.InputRankError("?", ["at most 8"], array.shape)
-    code = next((d.code for d in _DTYPES if d.numpy == array.dtype and d is not DType.BF16), None)
+        raise errors.InputRankError(name, ["at most 8"], array.shape)
     if array.dtype == np.uint16:
         code = DType.BF16.code
-    if code is None:
-        raise errors.InputDtypeError("?", "a supported type", str(array.dtype))
+    else:
+        try:
+            code = DType.of(array).code
+        except KeyError:
+            raise errors.InputDtypeError(name, "a supported type", str(array.dtype)) from None
     shape = (ctypes.c_int64 * MAX_RANK)(*array.shape)
     return Tensor(array.ctypes.data, code, array.ndim, shape)
 
 
 def _dtype_name(code: int) -> str:
-    return _DTYPES[code].value if 0 <= code < len(_DTYPES) else f"type {code}"
+    if not 0 <= code < len(_DTYPES):
+        return f"type {code}"
+    dtype = _DTYPES[code]
+    return "bfloat16" if dtype is DType.BF16 else dtype.numpy.name

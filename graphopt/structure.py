@@ -21,6 +21,9 @@ UNCHANGED = "graphopt: the argument itself"
 """Stands in a result for a leaf of the arguments that the model left alone."""
 
 
+_CONSTANTS = (bool, int, float, str, type(None))
+
+
 @dataclass(frozen=True)
 class Leaf:
     """Stands for tensor `index` when a template is made."""
@@ -36,7 +39,7 @@ def describe(tree: Any) -> Template:
     """
     if isinstance(tree, Leaf):
         return {"tensor": tree.index}
-    if tree is None or isinstance(tree, bool | int | float | str):
+    if isinstance(tree, _CONSTANTS):
         return {"value": tree}
     if type(tree) is tuple:
         return {"tuple": [describe(item) for item in tree]}
@@ -78,11 +81,11 @@ def match(template: Template, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 def _match(template: Template, tree: Any, found: dict[int, Any], where: str) -> None:
     ((kind, content),) = template.items()
     if kind == "tensor":
-        if not hasattr(tree, "shape"):
+        if not hasattr(tree, "shape") or not hasattr(tree, "dtype"):
             raise InputCountError(f"a tensor as {where}", type(tree).__name__)
         found[content] = tree
     elif kind == "value":
-        if tree is not content and tree != content:
+        if not isinstance(tree, _CONSTANTS) or tree != content:
             raise InputCountError(f"{content!r} as {where}, as captured", f"{tree!r}")
     elif kind == "dict":
         if not isinstance(tree, dict) or tree.keys() != content.keys():
@@ -98,25 +101,59 @@ def _match(template: Template, tree: Any, found: dict[int, Any], where: str) -> 
             _match(item, tree[i], found, f"{where}[{i}]")
 
 
+def check(template: Any, count: int) -> list[int]:
+    """Tensor numbers of a template read from a file, in order of appearance.
+
+    Args:
+        template: anything that JSON holds.
+        count: how many tensors there are.
+
+    Raises:
+        ValueError: if it is no template, or names a tensor that there is not.
+    """
+    if not isinstance(template, dict) or len(template) != 1:
+        raise ValueError(f"{_short(template)} is no template")
+    ((kind, content),) = template.items()
+    if kind == "tensor" and type(content) is int and 0 <= content < count:
+        return [content]
+    if kind == "value" and isinstance(content, _CONSTANTS):
+        return []
+    if kind == "dict" and isinstance(content, dict):
+        return [i for item in content.values() for i in check(item, count)]
+    if kind in ("tuple", "list") and isinstance(content, list):
+        return [i for item in content for i in check(item, count)]
+    raise ValueError(f"{_short(template)} is no template of {count} tensors")
+
+
+def _short(value: Any) -> str:
+    return repr(value)[:60]
+
+
 def write_back(before: Any, after: Any) -> None:
     """Gives the caller's containers the items that they have after the call."""
-    if isinstance(before, dict):
+    if isinstance(before, dict) and isinstance(after, dict):
         for key in [k for k in before if k not in after]:
             del before[key]
         for key, item in after.items():
-            if key in before and isinstance(before[key], dict | list | tuple):
-                write_back(before[key], item)
-            elif not _is_unchanged(item):
-                before[key] = item
-    elif isinstance(before, list):
-        before[:] = [
-            before[i] if _is_unchanged(item) else item
-            for i, item in enumerate(after)
-        ]
-    elif isinstance(before, tuple):
-        for old, new in zip(before, after, strict=True):
-            write_back(old, new)
+            before[key] = _merged(before.get(key), item)
+    elif isinstance(before, list) and isinstance(after, list):
+        before[:] = _merged_items(before, after)
+    elif isinstance(before, tuple) and isinstance(after, tuple):
+        _merged_items(before, after)
 
 
-def _is_unchanged(item: Any) -> bool:
-    return isinstance(item, str) and item == UNCHANGED
+def _merged(old: Any, new: Any) -> Any:
+    """What the caller finds: the old object, with new contents, or what the model put there."""
+    if isinstance(new, str) and new == UNCHANGED:
+        return old
+    if isinstance(old, dict | list) and type(new) is type(old):
+        write_back(old, new)
+        return old
+    if isinstance(new, tuple):
+        items = _merged_items(old if isinstance(old, tuple) else (), new)
+        return new._make(items) if hasattr(new, "_make") else tuple(items)
+    return new
+
+
+def _merged_items(old: Sequence[Any], new: Sequence[Any]) -> list[Any]:
+    return [_merged(old[i] if i < len(old) else None, item) for i, item in enumerate(new)]

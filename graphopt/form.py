@@ -1,0 +1,298 @@
+"""One call form of a model: captured, cut into parts, planned, built and run."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sympy
+import torch
+import torch.utils._pytree as pytree
+
+from graphopt import structure
+from graphopt._version import VERSION
+from graphopt.capture import CallSpec, Output, capture
+from graphopt.codegen.link_torch import evaluate_symbolic, register, sizes_of, to_torch
+from graphopt.config import Config
+from graphopt.errors import (
+    InputCountError,
+    InputDtypeError,
+    InputRankError,
+    UnsupportedNodesError,
+)
+from graphopt.import_torch import TORCH_DTYPES, to_numpy
+from graphopt.ir import DType, Graph, Node, Ref, Value
+from graphopt.kernels import registry
+from graphopt.package import FORMAT, Manifest, Port, write_package
+from graphopt.partition import CompiledPart, TorchPart, partition
+from graphopt.pipeline import PassManager, lowering_passes
+from graphopt.printer import print_graph
+from graphopt.program import Program
+from graphopt.progress import announce
+from graphopt.report import NodeReport, node_reports
+from graphopt.target import Target
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `optimize` was asked for, resolved."""
+
+    target: Target
+    precision: str
+    num_threads: int | None
+    strict: bool
+    dynamic_shapes: Any
+
+
+class Form:
+    """One structure of arguments: captured, cut into parts, planned, built.
+
+    Attributes:
+        call: how arguments and results map to tensors.
+        graph: the lowered graph.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+    ) -> None:
+        config = Config.from_environment()
+        manager = PassManager(config)
+        announce(f"{type(model).__name__}: capture")
+        captured = capture(model, args, kwargs, options.dynamic_shapes)
+        self.call: CallSpec = captured.call
+        self._parameters = _positional_names(model, len(args))
+        self.graph: Graph = captured.graph
+        self._texts = {"captured": print_graph(self.graph)}
+        manager.run(self.graph, lowering_passes())
+        self._texts["lowered"] = print_graph(self.graph)
+        self._options = options
+        if options.strict:
+            self._require_compiled()
+        self._inputs, self._outputs = list(self.graph.inputs), list(self.graph.outputs)
+        self._parts: list[tuple[CompiledPart, Program, int] | TorchPart] = []
+        for part in partition(self.graph):
+            if isinstance(part, TorchPart):
+                self._parts.append(part)
+                continue
+            program = Program(
+                part.graph,
+                options.target,
+                options.precision,
+                options.num_threads,
+                config,
+                manager,
+            )
+            program.plan()
+            self._parts.append((part, program, register(program)))
+
+    def _require_compiled(self) -> None:
+        left = [row for row in node_reports(self.graph) if not row.compiled]
+        if left:
+            raise UnsupportedNodesError(
+                [(r.op, r.source or r.module, r.reasons[-1] if r.reasons else "") for r in left]
+            )
+
+    def check(self, leaves: Sequence[Any]) -> None:
+        """Raises the error of the first leaf that does not fit; other sizes are the runtime's."""
+        inputs = iter(self._inputs)
+        for i, leaf in enumerate(leaves):
+            if i in self.call.constants:
+                continue
+            value = next(inputs)
+            if not isinstance(leaf, torch.Tensor):
+                raise InputCountError(f"a tensor as {value.name}", type(leaf).__name__)
+            if leaf.dtype is not TORCH_DTYPES[value.dtype]:
+                expected = str(TORCH_DTYPES[value.dtype]).removeprefix("torch.")
+                raise InputDtypeError(value.name, expected, str(leaf.dtype).removeprefix("torch."))
+            if leaf.dim() != value.rank:
+                raise InputRankError(value.name, value.shape, leaf.shape)
+
+    def build(self) -> None:
+        """Compiles everything that this machine runs now instead of at the first call."""
+        for _, program, _ in self._programs():
+            _ = program.library
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Calls the compiled parts, and torch between them; the result is the model's own."""
+        tensors = self.call.flatten(args, kwargs)
+        if len(self._parts) == 1 and not isinstance(self._parts[0], TorchPart):
+            outputs = torch.ops.graphopt.run(self._parts[0][2], tensors)
+        else:
+            outputs = self._run_parts(tensors, None)
+        return self.call.unflatten(list(outputs), args, kwargs)
+
+    def _run_parts(self, tensors: list[torch.Tensor], times: dict[int, Any] | None) -> list[Any]:
+        env: dict[Value, torch.Tensor] = dict(zip(self._inputs, tensors, strict=True))
+        sizes = sizes_of(self.graph, tensors)
+        for part in self._parts:
+            if isinstance(part, TorchPart):
+                results = run_in_torch(part.node, env, sizes)
+                env.update(zip(part.node.outputs, results, strict=True))
+                continue
+            compiled, program, number = part
+            inputs = [_of(env, v) for v in compiled.inputs]
+            if times is not None:
+                times[number] = program.profile([to_numpy(t) for t in inputs], times["repeats"])  # type: ignore[index]
+            results = torch.ops.graphopt.run(number, inputs)
+            env.update(zip(compiled.outputs, results, strict=True))
+        return [_of(env, v) for v in self._outputs]
+
+    def profile(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int
+    ) -> list[dict[str, Any]]:
+        """Rows of `OptimizedModule.profile`."""
+        times: dict[Any, Any] = {"repeats": repeats}
+        self._run_parts(self.call.flatten(args, kwargs), times)
+        return [row for _, _, number in self._programs() for row in times[number]]
+
+    def emulate(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], level: str, sve_bits: int
+    ) -> Any:
+        """The result of the target's own code under an emulator."""
+        self._require_compiled()
+        ((_, program, _),) = self._programs()
+        arrays = [to_numpy(t) for t in self.call.flatten(args, kwargs)]
+        made = program.emulate(arrays, level, sve_bits)
+        outputs = [
+            to_torch(array.copy(), value.dtype)
+            for array, value in zip(made, self._outputs, strict=True)
+        ]
+        return self.call.unflatten(outputs, args, kwargs)
+
+    def reports(self) -> list[NodeReport]:
+        """Rows of the report, part by part."""
+        rows: list[NodeReport] = []
+        for part in self._parts:
+            if isinstance(part, TorchPart):
+                rows += node_reports(Graph("", nodes=[part.node]))
+            else:
+                rows += node_reports(part[1].graph)
+        return rows
+
+    def dumps(self) -> list[str]:
+        """The planned graph of every compiled part."""
+        return [print_graph(program.graph, reasons=True) for _, program, _ in self._programs()]
+
+    def _programs(self) -> list[tuple[CompiledPart, Program, int]]:
+        return [part for part in self._parts if not isinstance(part, TorchPart)]
+
+    def save(self, path: Path) -> None:
+        """Writes the package; see `OptimizedModule.save`."""
+        self._require_compiled()
+        ((_, program, _),) = self._programs()
+        module = program.module
+        files: dict[str, Path | str] = {
+            "module.c": module.source,
+            "weights.bin": program.weights_file(module),
+            "passes/1_captured.txt": self._texts["captured"],
+            "passes/2_lowered.txt": self._texts["lowered"],
+            "passes/3_planned.txt": print_graph(program.graph, reasons=True),
+        }
+        target = self._options.target
+        for name in target.levels:
+            level = registry.level(target.arch, name)
+            files[f"lib/{name}.so"] = program.builder.library(module.source, level)
+        announce(f"{self.graph.name}: write {path.name}")
+        write_package(path, self._manifest(program), files)
+
+    def _manifest(self, program: Program) -> Manifest:
+        target = self._options.target
+        count = self.call.in_spec.num_leaves
+        leaves: list[Any] = []
+        for i in range(count):
+            constant = i in self.call.constants
+            tensors_before = sum(not isinstance(x, _Constant) for x in leaves)
+            leaves.append(
+                _Constant(self.call.constants[i]) if constant else structure.Leaf(tensors_before)
+            )
+        leaves = [x.value if isinstance(x, _Constant) else x for x in leaves]
+        results = [
+            structure.Leaf(leaf.index) if isinstance(leaf, Output) else leaf
+            for leaf in self.call.out_leaves
+        ]
+        steps = tuple(
+            {
+                "node": step.comment.partition(" = ")[0],
+                "op": step.node.op,
+                "kernel": step.node.attrs.get("kernel", ""),
+                "module": step.node.origin.module,
+            }
+            for step in program.module.steps
+        )
+        return Manifest(
+            format=FORMAT,
+            version=VERSION,
+            name=self.graph.name,
+            target=target.name,
+            arch=target.arch,
+            precision=self._options.precision,
+            levels=target.levels,
+            inputs=tuple(_port(v, v.name) for v in self._inputs),
+            outputs=tuple(_port(v, f"output{i}") for i, v in enumerate(self._outputs)),
+            call=structure.describe(pytree.tree_unflatten(leaves, self.call.in_spec)),
+            result=structure.describe(pytree.tree_unflatten(results, self.call.out_spec)),
+            parameters=self._parameters,
+            changes_arguments=self.call.changes_arguments,
+            steps=steps,
+        )
+
+
+@dataclass(frozen=True)
+class _Constant:
+    value: Any
+
+
+def _port(value: Value, name: str) -> Port:
+    return Port(
+        name, value.dtype.value, tuple(e if isinstance(e, int) else str(e) for e in value.shape)
+    )
+
+
+def _positional_names(model: torch.nn.Module, count: int) -> tuple[str, ...]:
+    """Names of the first `count` positional parameters, which a caller may use as keywords."""
+    kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = list(inspect.signature(model.forward).parameters.values())[:count]
+    return tuple(p.name for p in itertools.takewhile(lambda p: p.kind is kinds, parameters))
+
+
+def _of(env: dict[Value, torch.Tensor], value: Value) -> torch.Tensor:
+    if value.data is not None:
+        return to_torch(value.data, value.dtype)
+    return env[value]
+
+
+def run_in_torch(
+    node: Node, env: dict[Value, torch.Tensor], sizes: dict[sympy.Symbol, Any]
+) -> Sequence[torch.Tensor]:
+    """Runs an `aten.*` node that was not lowered."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, Ref):
+            return _of(env, node.inputs[value.index])
+        if isinstance(value, list):
+            return [convert(item) for item in value]
+        if isinstance(value, DType):
+            return TORCH_DTYPES[value]
+        if isinstance(value, sympy.Expr):
+            return evaluate_symbolic(value, sizes)
+        return value
+
+    namespace, name, overload = node.attrs["target"].split(".")
+    op = getattr(getattr(getattr(torch.ops, namespace), name), overload)
+    placement = {"target", "size", "device", "layout", "pin_memory", "memory_format"}
+    schema = {a.name for a in op._schema.arguments}
+    kwargs = {
+        key: convert(value)
+        for key, value in node.attrs.items()
+        if key in schema and (key not in placement or (key == "size" and "size" in schema))
+    }
+    result = op(**kwargs)
+    return list(result) if isinstance(result, tuple | list) else [result]
