@@ -89,10 +89,14 @@ def optimize(
     save_inputs: Annotated[
         Path | None, typer.Option(help="Also write the example inputs, for graphopt run.")
     ] = None,
+    nodes: Annotated[
+        bool, typer.Option("--nodes", help="Print every node instead of adding up equal ones.")
+    ] = False,
 ) -> None:
-    """Compile MODEL and write a package; print what became of each node."""
+    """Compile MODEL and write a package; print what became of its nodes."""
     import graphopt
     from graphopt.arrays import write_arrays
+    from graphopt.progress import show_progress
     from graphopt.zoo.catalog import build_model
 
     console = Console()
@@ -100,7 +104,7 @@ def optimize(
         module, inputs = build_model(model)
     if save_inputs is not None:
         write_arrays(save_inputs, inputs)
-    with console.status(f"optimizing {model} for {target}"):
+    with show_progress(console, f"optimizing {model} for {target}"):
         fast = graphopt.optimize(
             module,
             target=target,
@@ -111,7 +115,8 @@ def optimize(
         )
         package = out or Path(f"{model.replace(':', '-')}-{target}.gopt")
         fast.save(package)
-    console.print(fast.report())
+    report = fast.report()
+    console.print(report if nodes else report.summary())
     console.print(f"wrote {package}")
 
 
@@ -150,7 +155,8 @@ def run(
     if profile:
         from graphopt.bench.profile import op_table, profile_compiled
 
-        console.print(op_table(str(package), profile_compiled(module.profile(*arguments))))
+        title = f"{package.name}: median of a step's times, added up"
+        console.print(op_table(title, profile_compiled(module.profile(*arguments)), limit=20))
 
 
 @app.command()

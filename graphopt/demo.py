@@ -6,6 +6,7 @@ import contextlib
 import os
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,20 @@ from rich.console import Console
 from rich.table import Table
 
 from graphopt.bench.measure import relative_error
-from graphopt.bench.profile import op_table, profile_compiled, profile_torch
+from graphopt.bench.profile import (
+    module_table,
+    modules_of,
+    op_table,
+    profile_compiled,
+    profile_torch,
+    profile_torch_modules,
+)
 from graphopt.errors import MissingEmulatorError
+from graphopt.program import OtherMachineWarning
+from graphopt.progress import show_progress
 from graphopt.zoo import fsmn_vad, paraformer
 from graphopt.zoo.dependencies import require
+from graphopt.zoo.fsmn_vad import Segment
 
 ARM_TARGET = "neoverse-n2"
 SPOKEN = ("en/counting.wav", "zh/jishu.wav", "ja/kazoeru.wav")
@@ -50,6 +61,7 @@ class Compared:
     """One model before and after: medians in seconds and the relative error of the output."""
 
     name: str
+    precision: str
     before: float
     after: float
     error: float
@@ -69,7 +81,7 @@ def run_demo(console: Console, options: Options) -> bool:
     vad, same = _demo_vad(console, options)
     compared = [vad, *_demo_paraformer(console, options)]
     console.rule("before and after")
-    console.print(_summary(compared, options.precision, threads))
+    console.print(_summary(compared, threads))
     console.print(f"Packages (*.gopt) and dumps (dumps/) are in {options.out}")
     return same
 
@@ -79,7 +91,6 @@ def _demo_vad(console: Console, options: Options) -> tuple[Compared, bool]:
     auto_model = fsmn_vad.load_vad()
     speech = options.out / "speech.wav"
     seconds = join_recordings(speech)
-    before = fsmn_vad.vad_segments(auto_model, speech)
     feats = fsmn_vad.recorded_features(auto_model, speech)
     encoder = auto_model.model.encoder
 
@@ -87,15 +98,33 @@ def _demo_vad(console: Console, options: Options) -> tuple[Compared, bool]:
         return fsmn_vad.encoder_inputs(auto_model, feats)
 
     compared, fast = _compare(console, "fsmn-vad", encoder, inputs, options)
-    with fsmn_vad.replace_encoder(auto_model, fast):
-        after = fsmn_vad.vad_segments(auto_model, speech)
-    console.print(f"Speech in {speech.name} ({seconds:.1f} s), milliseconds:")
-    console.print(f"  before {before}\n  after  {after}")
-    console.print("  [green]the same[/green]" if before == after else "  [red]different[/red]")
-    arm = _build_for_arm(console, "fsmn-vad", encoder, inputs, options)
+    recordings = fsmn_vad.recordings()
+    with console.status("finding speech"):
+        before = [fsmn_vad.vad_segments(auto_model, wav) for wav in (speech, *recordings)]
+        with fsmn_vad.replace_encoder(auto_model, fast):
+            after = [fsmn_vad.vad_segments(auto_model, wav) for wav in (speech, *recordings)]
+    same = sum(map(list.__eq__, before[1:], after[1:]))
+    console.print(_segments_table(seconds, before[0], after[0]))
+    console.print(f"Each of {len(recordings)} recordings alone: the same segments in {same}.\n")
+    arm = _optimize(console, "fsmn-vad", encoder, inputs, ARM_TARGET, options)
     short = fsmn_vad.encoder_inputs(auto_model, feats[:, :EMULATED_FRAMES])
     _emulate(console, arm, encoder, short, fsmn_vad.encoder_inputs(auto_model, short[0]))
-    return compared, before == after
+    return compared, same == len(recordings)
+
+
+def _segments_table(seconds: float, before: list[Segment], after: list[Segment]) -> Table:
+    """The segments of the joined recordings, side by side if there are as many."""
+    title = f"speech in {len(SPOKEN)} recordings, joined with pauses ({seconds:.1f} s)"
+    table = Table(title=title, title_justify="left")
+    for column in ("segment", "torch ms", "graphopt ms", "differ by ms"):
+        table.add_column(column, justify="right")
+    for number in range(max(len(before), len(after))):
+        pair = [segments[number : number + 1] for segments in (before, after)]
+        cells = [f"{found[0][0]} - {found[0][1]}" if found else "none" for found in pair]
+        edges = zip(*(found[0] for found in pair), strict=True) if all(pair) else ()
+        apart = max((abs(old - new) for old, new in edges), default=None)
+        table.add_row(str(number + 1), *cells, "" if apart is None else str(apart))
+    return table
 
 
 def _demo_paraformer(console: Console, options: Options) -> list[Compared]:
@@ -119,7 +148,7 @@ def _demo_paraformer(console: Console, options: Options) -> list[Compared]:
             return arguments
 
         compared.append(_compare(console, name, module, inputs, options)[0])
-        _build_for_arm(console, name, module, inputs, options)
+        _optimize(console, name, module, inputs, ARM_TARGET, options)
     return compared
 
 
@@ -127,21 +156,20 @@ def _compare(
     console: Console, name: str, module: Any, inputs: Inputs, options: Options
 ) -> tuple[Compared, Any]:
     """Optimize for this machine; print both operator tables; time and compare."""
-    console.print(op_table(f"{name} before: torch", profile_torch(module, inputs())))
+    with console.status(f"profiling {name} in torch"):
+        ops, parts = profile_torch(module, inputs()), profile_torch_modules(module, inputs())
+    console.print(op_table(f"{name} before: operators of torch fp32", ops))
     fast = _optimize(console, name, module, inputs, "native", options)
-    rows = profile_compiled(fast.profile(*inputs()))
-    console.print(op_table(f"{name} after: graphopt {options.precision}", rows))
+    nodes = fast.profile(*inputs())
+    title = f"{name} after: operators of graphopt {fast.options.precision}"
+    console.print(op_table(title, profile_compiled(nodes)))
+    console.print(module_table(f"{name} by module", parts, modules_of(nodes)))
     torch = require("torch", "the demo")
     with torch.inference_mode():
         expected, got = _first(module(*inputs())), _first(fast(*inputs()))
         before, after = _alternate(module, fast, inputs)
-    return Compared(name, before, after, relative_error(got, expected)), fast
-
-
-def _build_for_arm(
-    console: Console, name: str, module: Any, inputs: Inputs, options: Options
-) -> Any:
-    return _optimize(console, name, module, inputs, ARM_TARGET, options)
+    error = relative_error(got, expected)
+    return Compared(name, fast.options.precision, before, after, error), fast
 
 
 def _optimize(
@@ -151,9 +179,12 @@ def _optimize(
     pipeline = require("graphopt", "the demo")
     start = time.perf_counter()
     with (
-        console.status(f"optimizing {name} for {target}"),
+        show_progress(console, f"optimizing {name} for {target}"),
         _dumps_to(options.out / "dumps" / f"{name}-{target}"),
+        warnings.catch_warnings(),
     ):
+        # The demo compares on this machine on purpose.
+        warnings.simplefilter("ignore", OtherMachineWarning)
         fast = pipeline.optimize(
             module,
             target=target,
@@ -163,7 +194,8 @@ def _optimize(
         )
         package = options.out / f"{name}-{target}.gopt"
         fast.save(package)
-    console.print(f"{name} for {target}: {time.perf_counter() - start:.1f} s -> {package}")
+    seconds = time.perf_counter() - start
+    console.print(f"{name}: built for {target} in {seconds:.1f} s -> {package}\n")
     return fast
 
 
@@ -181,7 +213,7 @@ def _emulate(
         error_norm = relative_error(got, _first(module(*same_inputs)))
     console.print(
         f"The {ARM_TARGET} code, emulated on {EMULATED_FRAMES} frames: "
-        f"relative error to torch {error_norm:.1e}"
+        f"relative error {error_norm:.1e} against torch\n"
     )
 
 
@@ -198,14 +230,16 @@ def _alternate(module: Any, fast: Any, inputs: Inputs) -> tuple[float, float]:
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-def _summary(compared: Sequence[Compared], precision: str, threads: int) -> Table:
-    table = Table(title=f"precision {precision}, {threads} threads", title_justify="left")
+def _summary(compared: Sequence[Compared], threads: int) -> Table:
+    table = Table(title=f"{threads} threads, median of {ROUNDS}", title_justify="left")
     table.add_column("model")
+    table.add_column("precision")
     for column in ("torch fp32 ms", "graphopt ms", "speed-up", "relative error"):
         table.add_column(column, justify="right")
     for row in compared:
         table.add_row(
             row.name,
+            row.precision,
             f"{1000 * row.before:.1f}",
             f"{1000 * row.after:.1f}",
             f"{row.before / row.after:.2f}",

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Listener = Callable[[str], None]
 
@@ -29,3 +33,10 @@ def announce(step: str) -> None:
     """Says which step begins."""
     for listener in tuple(_listeners):
         listener(step)
+
+
+@contextlib.contextmanager
+def show_progress(console: Console, task: str) -> Iterator[None]:
+    """Shows a task, and the step it is at, in the last line of a terminal."""
+    with console.status(task) as status, progress_to(lambda step: status.update(f"{task}: {step}")):
+        yield

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
@@ -59,13 +61,40 @@ class Report:
         """Nodes that are not compiled."""
         return tuple(row for row in self.nodes if not row.compiled)
 
-    def __rich__(self) -> Table:
+    @property
+    def title(self) -> str:
+        """How much is compiled, for what."""
         compiled = sum(row.compiled for row in self.nodes)
-        title = (
+        return (
             f"{self.name}: {compiled} of {len(self.nodes)} nodes compiled for {self.target} "
             f"({', '.join(self.levels)}), precision {self.precision}"
         )
-        table = Table(title=title, title_justify="left")
+
+    def summary(self) -> Table:
+        """A table with one row for all nodes of one op, kernel, place and history.
+
+        Equal blocks of a model share their rows; nodes that stay in torch come first, one by one.
+        """
+        table = Table(title=self.title, title_justify="left")
+        for column in ("op", "kernel", "nodes", "module", "why"):
+            table.add_column(
+                column, overflow="fold", justify="right" if column == "nodes" else "left"
+            )
+        for row in self.in_torch:
+            why = "\n".join(row.reasons)
+            table.add_row(row.op, "torch", "1", row.source or row.module, why, style="bold red")
+        groups = Counter(
+            (row.op, row.kernel, module_group(row.module), row.reasons)
+            for row in self.nodes
+            if row.compiled and row.kernel != "view"
+        )
+        for (op, kernel, group, reasons), count in groups.items():
+            names = op.removeprefix("go."), kernel.removeprefix("go_")
+            table.add_row(*names, str(count), group, "\n".join(reasons))
+        return table
+
+    def __rich__(self) -> Table:
+        table = Table(title=self.title, title_justify="left")
         for column in ("node", "op", "kernel", "result", "module", "why"):
             table.add_column(column, overflow="fold")
         for row in self.nodes:
@@ -89,6 +118,15 @@ class Report:
         return stream.getvalue()
 
 
+def module_group(path: str) -> str:
+    """The path of a module with its block numbers left out, down to the part of a block.
+
+    `model.encoders.31.self_attn.linear_out` becomes `model.encoders.*.self_attn`.
+    """
+    numbered = re.match(r"(?:.*?\.)?\d+(?:\.[^.\d][^.]*)?", path)
+    return re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", numbered.group() if numbered else path)
+
+
 def node_reports(graph: Graph) -> list[NodeReport]:
     """The rows of a graph."""
     names = name_values(graph)
@@ -96,9 +134,7 @@ def node_reports(graph: Graph) -> list[NodeReport]:
 
 
 def _row(node: Node, name: str) -> NodeReport:
-    result = ", ".join(
-        f"{v.packed or v.dtype.value}{shape_text(v.shape)}" for v in node.outputs
-    )
+    result = ", ".join(f"{v.packed or v.dtype.value}{shape_text(v.shape)}" for v in node.outputs)
     kernel = node.attrs.get("kernel", "") if node.is_lowered else "torch"
     return NodeReport(
         name,

@@ -1,20 +1,27 @@
-"""Per-operator tables: what torch spends before, what the compiled graph spends after."""
+"""Tables of time by operator and by module: torch before, the compiled graph after."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import statistics
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from graphopt.report import module_group
 from graphopt.zoo.dependencies import require
 
 if TYPE_CHECKING:
     from torch import nn
 
-PASSES = 3
+PASSES = 5
+_OUTSIDE = "(outside of modules)"
+_SHORTEST_MS = 0.01  # below, a ratio of times says nothing
 
 
 @dataclass(frozen=True)
@@ -46,28 +53,91 @@ def profile_torch(module: nn.Module, inputs: Sequence[Any]) -> list[OpTime]:
     torch = require("torch", "profiling torch")
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler announces itself on stderr
     profiler = require("torch.profiler", "profiling torch")
+    settings = {"activities": [profiler.ProfilerActivity.CPU], "acc_events": True}
     with torch.inference_mode():
         module(*inputs)
-        with profiler.profile(activities=[profiler.ProfilerActivity.CPU], acc_events=True) as run:
+        with profiler.profile(**settings, with_flops=True) as run:
             for _ in range(PASSES):
                 module(*inputs)
     rows = [
-        OpTime(event.key, "", event.count // PASSES, event.self_cpu_time_total / 1e3 / PASSES, 0)
+        OpTime(
+            event.key,
+            "",
+            event.count // PASSES,
+            event.self_cpu_time_total / 1e3 / PASSES,
+            event.flops // 2 // PASSES if event.key in _PRODUCTS else 0,
+        )
         for event in run.key_averages()
         if event.key.startswith("aten::")
     ]
     return _slowest_first(rows)
 
 
+# torch also counts flops of sums and scalings, which are no multiply-accumulates.
+_PRODUCTS = {"aten::addmm", "aten::mm", "aten::bmm", "aten::baddbmm"}
+
+
+def profile_torch_modules(module: nn.Module, inputs: Sequence[Any]) -> dict[str, float]:
+    """Median milliseconds of a module's parts in eager torch, each without the parts inside it.
+
+    Args:
+        module: The module, in eval mode.
+        inputs: Its positional inputs.
+
+    Returns:
+        Milliseconds in one pass by :func:`graphopt.report.module_group`.
+    """
+    torch = require("torch", "profiling torch")
+    passes: list[Counter[str]] = []
+    with torch.inference_mode():
+        module(*inputs)
+        for _ in range(PASSES):
+            with _timed_parts(module) as times:
+                module(*inputs)
+            passes.append(times)
+    return {name: statistics.median(times[name] for times in passes) for name in passes[0]}
+
+
+@contextmanager
+def _timed_parts(module: nn.Module) -> Iterator[Counter[str]]:
+    """Adds the time of every submodule that is called in the block to its group."""
+    times: Counter[str] = Counter()
+    inside = [0.0]  # milliseconds spent in submodules, for each module being run
+
+    def hooks(group: str) -> tuple[Any, Any]:
+        starts: list[float] = []
+
+        def before(_module: Any, _args: Any) -> None:
+            inside.append(0.0)
+            starts.append(time.perf_counter())
+
+        def after(_module: Any, _args: Any, _result: Any) -> None:
+            total = 1e3 * (time.perf_counter() - starts.pop())
+            times[group] += total - inside.pop()
+            inside[-1] += total
+
+        return before, after
+
+    handles = []
+    for path, part in module.named_modules():
+        before, after = hooks(module_group(path))
+        handles += [part.register_forward_pre_hook(before), part.register_forward_hook(after)]
+    try:
+        yield times
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def profile_compiled(nodes: Sequence[Mapping[str, Any]]) -> list[OpTime]:
     """Add up the node times of a compiled module's ``profile()`` by operator and kernel.
 
     Args:
-        nodes: One mapping a node with ``op``, ``kernel``, ``ms`` and ``macs``.
+        nodes: One mapping a node with ``op``, ``kernel``, ``ms`` and perhaps ``macs``.
     """
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for node in nodes:
-        groups.setdefault((node["op"], node["kernel"] or ""), []).append(node)
+        groups[node["op"].removeprefix("go."), node["kernel"].removeprefix("go_")].append(node)
     rows = [
         OpTime(
             op,
@@ -81,26 +151,67 @@ def profile_compiled(nodes: Sequence[Mapping[str, Any]]) -> list[OpTime]:
     return _slowest_first(rows)
 
 
-def op_table(title: str, rows: Sequence[OpTime], limit: int = 12) -> Table:
-    """Table of the slowest operators; the others are added up in the last row."""
+def modules_of(nodes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Milliseconds of a compiled module's ``profile()`` by module group."""
+    times: Counter[str] = Counter()
+    for node in nodes:
+        times[module_group(node["module"])] += node["ms"]
+    return dict(times)
+
+
+def op_table(title: str, rows: Sequence[OpTime], limit: int = 8) -> Table:
+    """Table of the slowest operators; the others are added up in the row before the last."""
     table = Table(title=title, title_justify="left")
-    table.add_column("op")
+    table.add_column("op", min_width=26)
     kernels = any(row.kernel for row in rows)
     if kernels:
         table.add_column("kernel")
     for column in ("calls", "ms", "share", "GMAC/s"):
         table.add_column(column, justify="right")
-    total = sum(row.ms for row in rows) or 1.0
+    total = sum(row.ms for row in rows)
     shown, rest = list(rows[:limit]), rows[limit:]
-    if rest:
+    if len(rest) > 1:
         calls, ms = sum(row.calls for row in rest), sum(row.ms for row in rest)
         shown.append(OpTime(f"{len(rest)} others", "", calls, ms, 0))
+    else:
+        shown += rest
+    calls, macs = sum(row.calls for row in rows), sum(row.macs for row in rows)
     for row in shown:
-        rate = f"{row.macs / row.ms / 1e6:.0f}" if row.macs and row.ms else ""
-        cells = [str(row.calls), f"{row.ms:.2f}", f"{100 * row.ms / total:.1f} %", rate]
-        table.add_row(row.op, *([row.kernel] if kernels else []), *cells)
-    table.add_row("[bold]all[/bold]", *([""] if kernels else []), "", f"{total:.2f}", "", "")
+        table.add_row(row.op, *([row.kernel] if kernels else []), *_figures(row, total))
+    table.add_section()
+    every = _figures(OpTime("all", "", calls, total, macs), total)
+    table.add_row("all", *([""] if kernels else []), *every, style="bold")
     return table
+
+
+def module_table(
+    title: str, before: Mapping[str, float], after: Mapping[str, float], limit: int = 10
+) -> Table:
+    """Table of the module groups' milliseconds before and after, slowest before first.
+
+    A fused operator counts for the module that its main part comes from, so that a group may lose
+    its time to another one.
+    """
+    table = Table(title=title, title_justify="left")
+    table.add_column("module", min_width=26)
+    for column in ("torch ms", "graphopt ms", "speed-up"):
+        table.add_column(column, justify="right")
+    names = sorted({*before, *after}, key=lambda n: -max(before.get(n, 0), after.get(n, 0)))
+    rows = [(n or _OUTSIDE, before.get(n, 0.0), after.get(n, 0.0)) for n in names]
+    rest = rows[limit:]
+    if rest:
+        others = f"{len(rest)} others", sum(r[1] for r in rest), sum(r[2] for r in rest)
+        rows = [*rows[:limit], others]
+    for name, old, new in rows:
+        speed_up = f"{old / new:.1f}" if min(old, new) >= _SHORTEST_MS else ""
+        table.add_row(name, f"{old:.2f}", f"{new:.2f}" if new else "fused", speed_up)
+    return table
+
+
+def _figures(row: OpTime, total: float) -> list[str]:
+    rate = f"{row.macs / row.ms / 1e6:.0f}" if row.macs and row.ms else ""
+    share = f"{100 * row.ms / total:.1f} %" if total else ""
+    return [str(row.calls), f"{row.ms:.2f}", share, rate]
 
 
 def _slowest_first(rows: list[OpTime]) -> list[OpTime]:
