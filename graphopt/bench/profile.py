@@ -118,8 +118,12 @@ def _timed_parts(module: nn.Module) -> Iterator[Counter[str]]:
 
         return before, after
 
+    # A part with several paths counts for the shortest, as in what torch.export records.
+    paths: dict[nn.Module, str] = {}
+    for path, part in module.named_modules(remove_duplicate=False):
+        paths[part] = min(path, paths.get(part, path), key=len)
     handles = []
-    for path, part in module.named_modules():
+    for part, path in paths.items():
         before, after = hooks(module_group(path))
         handles += [part.register_forward_pre_hook(before), part.register_forward_hook(after)]
     try:
