@@ -195,6 +195,8 @@ def _attention(b: Builder) -> Value:
         mask = b.pointwise(scalar.apply("where", keep, shown, hidden), [mask], mask.shape)
     inputs, roles = _roles(b, q=q, k=k, v=v, mask=mask)
     scale = b.arg("scale")
+    if scale is None and not isinstance(q.shape[-1], int):
+        raise Unsupported("attention whose head size varies")
     return b.emit(
         "go.attention",
         inputs,

@@ -1,0 +1,296 @@
+"""Lowering of aten ops: every rule once against torch, and every refusal with its reason."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F  # noqa: E402
+from captured import arrays, captured  # noqa: E402
+from graphs import Maker, assert_close, check_left_alone, check_pass  # noqa: E402
+
+from graphopt.interpret import run_graph  # noqa: E402
+from graphopt.ir import DType, Node, Ref  # noqa: E402
+from graphopt.passes.eliminate_dead_code import EliminateDeadCode  # noqa: E402
+from graphopt.passes.lower_aten import RULES, LowerAten  # noqa: E402
+from graphopt.passes.lowering import contractions, pointwise, views  # noqa: E402
+from graphopt.testing import BF16_RELATIVE, FP32_RELATIVE  # noqa: E402
+from graphopt.verify import verify  # noqa: E402
+
+aten = torch.ops.aten
+_random = torch.Generator().manual_seed(0)
+
+
+def randn(*shape: int) -> Any:
+    return torch.randn(*shape, generator=_random)
+
+
+X, Y = randn(2, 3, 4), randn(2, 3, 4)
+POSITIVE = X.abs() + 0.5
+NUMBERS = torch.arange(-6, 18).reshape(2, 3, 4)
+MASK = X > 0
+SQUARE, WEIGHT, BIAS = randn(2, 4, 4), randn(5, 4), randn(5)
+IMAGE = randn(2, 4, 6, 5)
+WORDS = torch.tensor([[1, 3, 2], [0, 0, 6]])
+Case = tuple[Callable[..., Any], tuple[Any, ...]]
+
+VIEWS: dict[str, Case] = {
+    "alias": (lambda x: aten.alias(x) * 2, (X,)),
+    "clone": (lambda x: x.clone() * 2, (X,)),
+    "contiguous": (lambda x: x.transpose(1, 2).contiguous(), (X,)),
+    "detach": (lambda x: aten.detach(x) * 2, (X,)),
+    "lift_fresh_copy": (lambda x: x + torch.tensor([1.0, 2.0, 3.0, 4.0]), (X,)),
+    "dropout": (lambda x: F.dropout(x, 0.5, False) * 2, (X,)),
+    "feature_dropout": (lambda x: aten.feature_dropout(x, 0.5, False) * 2, (X,)),
+    "view": (lambda x: x.view(2, 12), (X,)),
+    "reshape": (lambda x: x.transpose(1, 2).reshape(2, 12), (X,)),
+    "_unsafe_view": (lambda x: aten._unsafe_view(x, [2, 12]), (X,)),
+    "flatten": (lambda x: x.flatten(1), (X,)),
+    "unflatten": (lambda x: x.unflatten(2, (2, 2)), (X,)),
+    "unsqueeze": (lambda x: x.unsqueeze(-1), (X,)),
+    "squeeze": (lambda x: x.unsqueeze(1).squeeze(1), (X,)),
+    "permute": (lambda x: x.permute(2, 0, -2), (X,)),
+    "transpose": (lambda x: x.transpose(-1, 0), (X,)),
+    "t": (lambda x: aten.t(x), (X[0],)),
+    "numpy_T": (lambda x: x.T, (X[0],)),
+    "expand": (lambda x: x[:, :1].expand(-1, 5, 4) * 2, (X,)),
+    "expand_as": (lambda x, y: x[:, :1].expand_as(y) * 2, (X, Y)),
+    "slice": (lambda x: (x[:, 1:], x[:, ::2], x[..., -3:-1]), (X,)),
+    "narrow": (lambda x: x.narrow(2, 1, 2), (X,)),
+    "select": (lambda x: (x[:, 1], x[..., -1]), (X,)),
+    "split": (lambda x: x.split(3, 2), (X,)),
+    "split_with_sizes": (lambda x: x.split([1, 3], 2), (X,)),
+    "chunk": (lambda x: x.chunk(2, -1), (X,)),
+    "unbind": (lambda x: x.unbind(2), (X,)),
+    "cat": (lambda x, n: torch.cat([x, n, x], 1), (X, NUMBERS)),
+    "stack": (lambda x, y: torch.stack([x, y], -1), (X, Y)),
+    "pad": (lambda x: F.pad(x, (1, 2, 3, 0), value=-1.5), (X,)),
+    "constant_pad_nd": (lambda x: aten.constant_pad_nd(x, [0, 1]), (X,)),
+    "embedding": (lambda words, table: F.embedding(words, table), (WORDS, randn(7, 4))),
+    "index_select": (lambda t, i: t.index_select(0, i), (randn(7, 4), WORDS[0])),
+}
+
+UNARY = "neg abs exp sin cos tanh erf sigmoid silu relu floor ceil"
+POINTWISE: dict[str, Case] = {
+    **{name: (getattr(aten, name).default, (X,)) for name in UNARY.split()},
+    **{name: (getattr(aten, name).default, (POSITIVE,)) for name in ("log", "sqrt", "rsqrt")},
+    "add": (lambda x, y: torch.add(x, y, alpha=3) + 1, (X, Y)),
+    "sub": (lambda x, n: torch.sub(x, n, alpha=2), (X, NUMBERS)),
+    "mul": (lambda x, y: x * y * 2.5, (X, Y[:, :1])),
+    **{
+        name: (lambda n, x, f=name: (getattr(torch, f)(n, x), getattr(torch, f)(n, 2)), (NUMBERS, X))
+        for name in ("lt", "le", "gt", "ge", "eq", "ne")
+    },
+    "greater": (lambda x, y: torch.greater(x, y), (X, Y)),
+    "less": (lambda x, y: torch.less(x, y), (X, Y)),
+    "logical_and": (lambda x, y: torch.logical_and(x, y), (NUMBERS, Y)),
+    "logical_or": (lambda x, y: torch.logical_or(x, y), (MASK, NUMBERS)),
+    "logical_not": (lambda x: torch.logical_not(x), (NUMBERS,)),
+    "bitwise_and": (lambda x, y: torch.bitwise_and(x, y), (MASK, Y > 0)),
+    "bitwise_or": (lambda x, y: torch.bitwise_or(x, y), (MASK, Y > 0)),
+    "bitwise_not": (lambda x: ~x, (MASK,)),
+    "__and__": (lambda x, y: x & y, (MASK, Y > 0)),
+    "__or__": (lambda x, y: x | y, (MASK, Y > 0)),
+    "rsub": (lambda x: (1 - x, torch.rsub(x, 2.0, alpha=3)), (X,)),
+    "maximum": (lambda x, y: torch.maximum(x, y), (X, Y)),
+    "minimum": (lambda x, n: torch.minimum(n, n * 2 - 3) + x, (X, NUMBERS)),
+    "div": (lambda x, n: (x / n, n / 2, torch.div(x, 0.3, rounding_mode="floor")), (X, NUMBERS + 0.5)),
+    "true_divide": (lambda n: torch.true_divide(n, 4), (NUMBERS,)),
+    "where": (lambda m, x, n: torch.where(m, x, n), (MASK, X, NUMBERS)),
+    "masked_fill": (lambda x, m: x.masked_fill(m, -3.5), (X, MASK)),
+    "clamp": (lambda x, n: (x.clamp(-0.5, 0.25), n.clamp(min=2)), (X, NUMBERS)),
+    "clamp_min": (lambda x: x.clamp_min(0.1), (X,)),
+    "clamp_max": (lambda x: x.clamp_max(0.1), (X,)),
+    "hardtanh": (lambda x: F.hardtanh(x, -0.5, 0.75), (X,)),
+    "relu6": (lambda x: F.relu6(x * 10), (X,)),
+    "pow": (lambda x: (x**2, x**3, x.abs() ** 0.5, (x.abs() + 1) ** -0.5), (X,)),
+    "square": (lambda x: x.square(), (X,)),
+    "gelu": (lambda x: (F.gelu(x), F.gelu(x, approximate="tanh")), (X,)),
+    "glu": (lambda x: F.glu(x, -1), (X,)),
+    "leaky_relu": (lambda x: F.leaky_relu(x, 0.2), (X,)),
+    "hardsigmoid": (lambda x: F.hardsigmoid(x * 4), (X,)),
+    "hardswish": (lambda x: F.hardswish(x * 4), (X,)),
+    "batch_norm": (
+        lambda x, m, v, w, b: F.batch_norm(x, m, v, w, b),
+        (X, randn(3), POSITIVE[0, :, 0], randn(3), randn(3)),
+    ),
+    "to": (lambda x: (x.to(torch.int64), x.to(torch.bfloat16)), (X * 10,)),
+    "_to_copy": (lambda n: aten._to_copy(n, dtype=torch.float32), (NUMBERS,)),
+    "type_as": (lambda n, x: n.type_as(x) / 3, (NUMBERS, X)),
+    "arange": (
+        lambda x: x + torch.arange(x.shape[2]) + torch.arange(1, 3, 0.5),
+        (X,),
+    ),
+    "full": (lambda x: torch.full((x.shape[0], 4), 1.5), (X,)),
+    "full_like": (lambda x: torch.full_like(x, 2.5), (X,)),
+    "fill": (lambda x: aten.fill(x, 0.5), (X,)),
+    "zeros": (lambda x: torch.zeros(x.shape[1]), (X,)),
+    "zeros_like": (lambda x: torch.zeros_like(x), (NUMBERS,)),
+    "new_zeros": (lambda x: x.new_zeros(3), (X,)),
+    "ones": (lambda x: torch.ones(x.shape[1], dtype=torch.bool), (X,)),
+    "ones_like": (lambda x: torch.ones_like(x), (X,)),
+    "new_ones": (lambda x: x.new_ones(3), (X,)),
+    "scalar_tensor": (lambda x: x * aten.scalar_tensor(2.5), (X,)),
+    "isinf": (lambda x: torch.isinf(x), (1 / torch.tensor([0.0, 1.0, -0.0]),)),
+}
+
+LINEAR, CONV1, CONV2 = torch.nn.Linear(4, 5), torch.nn.Conv1d(4, 6, 3), torch.nn.Conv2d(4, 6, 3)
+KERNEL1, KERNEL2 = torch.nn.Parameter(randn(6, 4, 3)), torch.nn.Parameter(randn(6, 2, 3, 2))
+GAIN = torch.nn.Parameter(randn(4))  # fixes the size of the axis
+MATRIX = torch.nn.Parameter(randn(4, 5))
+CONTRACTIONS: dict[str, Case] = {
+    "linear": (lambda x: (LINEAR(x), F.linear(x, LINEAR.weight)), (X,)),
+    "addmm": (lambda x: torch.addmm(LINEAR.bias, x, MATRIX), (X[0],)),
+    "matmul": (lambda x, y: (x @ y, x @ MATRIX), (X, SQUARE)),
+    "bmm": (lambda x, y: torch.bmm(x, y), (X, SQUARE)),
+    "mm": (lambda x: aten.mm(x, MATRIX), (X[0],)),
+    "conv1d": (lambda x: F.conv1d(x, KERNEL1, stride=2, padding=1), (SQUARE,)),
+    "conv2d": (lambda x: F.conv2d(x, KERNEL2, LAST, (2, 1), (1, 0), 1, 2), (IMAGE,)),
+    "convolution": (
+        lambda x: aten.convolution(x, KERNEL1, None, [1], [2], [2], False, [0], 1),
+        (SQUARE,),
+    ),
+    "layer_norm": (
+        lambda x: (F.layer_norm(x, (4,), x[0, 0] * 2), F.layer_norm(x, (3, 4), eps=1e-3)),
+        (X,),
+    ),
+    "rms_norm": (lambda x: (F.rms_norm(x, (4,)), F.rms_norm(x, (4,), MATRIX[:, 0], 1e-3)), (X,)),
+    "softmax": (lambda x: (x.softmax(-1), x.softmax(1)), (X,)),
+    "_softmax": (lambda x: aten._softmax(x, 1, False), (X,)),
+    "log_softmax": (lambda x: x.log_softmax(0), (X,)),
+    "_log_softmax": (lambda x: aten._log_softmax(x, -1, False), (X,)),
+    "sum": (lambda x, n, m: (x.sum(1), n.sum((0, 2), keepdim=True), m.sum(), x.sum()), (X, NUMBERS, MASK)),
+    "mean": (lambda x: (x.mean(-1), x.mean((0, 1), keepdim=True)), (X,)),
+    "any": (lambda m: (m.any(), m.any(1)), (MASK,)),
+    "all": (lambda n: (n.all(), n.all(1, keepdim=True)), (NUMBERS,)),
+    "amax": (lambda x: x.amax((0, 1)), (X,)),
+    "amin": (lambda x: x.amin(2, keepdim=True), (X,)),
+    "max": (lambda n: n.max(), (NUMBERS,)),
+    "min": (lambda x: x.min(), (X,)),
+    "scaled_dot_product_attention": (
+        lambda q, k, m: (
+            F.scaled_dot_product_attention(q * GAIN, k * GAIN, k * GAIN, m),
+            F.scaled_dot_product_attention(q, k, k, m > 0, scale=0.2),
+            F.scaled_dot_product_attention(k * GAIN, k * GAIN, k * GAIN, is_causal=True),
+        ),
+        (randn(2, 2, 3, 4), randn(2, 2, 5, 4), randn(2, 1, 3, 5).abs()),
+    ),
+}
+LAST = torch.nn.Parameter(randn(6))
+FAMILIES = {"views": VIEWS, "pointwise": POINTWISE, "contractions": CONTRACTIONS}
+# Ops whose node torch.export replaces by a simpler one before graphopt sees it.
+_NOT_SEEN = {"aten.fill"}
+
+
+def check(name: str, case: Case) -> None:
+    function, tensors = case
+    graph = captured(function, *tensors).graph
+    if f"aten.{name}" not in _NOT_SEEN:
+        assert f"aten.{name}" in {n.op for n in graph.nodes}, "the case has no such node"
+    EliminateDeadCode().run(graph)
+    LowerAten().run(graph)
+    verify(graph, "lower_aten")
+    left = [n for n in graph.nodes if not n.is_lowered]
+    assert not left, [n.reasons for n in left]
+    assert not LowerAten().run(graph)
+    with torch.no_grad():
+        wanted = arrays(function(*tensors))
+    got = run_graph(graph, arrays(tensors))
+    dtypes = [v.dtype for v in graph.outputs]
+    assert_close(got, wanted, BF16_RELATIVE if DType.BF16 in dtypes else FP32_RELATIVE, dtypes)
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_views(name: str) -> None:
+    check(name, VIEWS[name])
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+def test_pointwise(name: str) -> None:
+    check(name, POINTWISE[name])
+
+
+@pytest.mark.parametrize("name", CONTRACTIONS)
+def test_contractions(name: str) -> None:
+    check(name, CONTRACTIONS[name])
+
+
+def test_every_rule_has_a_case() -> None:
+    tested = {f"aten.{name}" for family in FAMILIES.values() for name in family}
+    assert set(RULES) - tested == {"aten.item"}  # test_a_size_read_from_a_tensor
+    assert len(RULES) == sum(len(t.RULES) for t in (views, pointwise, contractions))
+
+
+def test_a_size_read_from_a_tensor_becomes_a_check() -> None:
+    m = Maker()
+    lengths = m.input("lengths", "B", dtype=DType.I64)
+    m.input("x", "B", "T")
+    size = m.shape("T")[0]
+    m.graph.nodes.append(Node("aten.item", [lengths], [], {"self": Ref(0), "size": size}))
+    graph = m.output(lengths)
+    LowerAten().run(graph)
+    assert [(n.op, n.attrs["size"]) for n in graph.nodes] == [("go.check", size)]
+
+
+def test_before_and_after(golden) -> None:
+    def model(x):
+        return F.gelu(torch.addmm(LINEAR.bias, x, MATRIX).unsqueeze(1))
+
+    graph = captured(model, X[0]).graph
+    golden("lower_aten", check_pass(LowerAten(), graph, numbers=False))
+
+
+REFUSED: dict[str, Case] = {
+    "no rule for aten.cumsum": (lambda x: x.cumsum(1), (X,)),
+    "exp of f64": (lambda x: x.exp(), (X.double(),)),
+    "abs of i64": (lambda x: x.abs(), (NUMBERS,)),
+    "integer division with rounding mode floor": (
+        lambda n: torch.div(n, 2, rounding_mode="floor"),
+        (NUMBERS,),
+    ),
+    "a power with exponent 1.7": (lambda x: x**1.7, (POSITIVE,)),
+    "bitwise operations on integers": (lambda n: torch.bitwise_and(n, n), (NUMBERS,)),
+    "padding mode reflect": (lambda x: F.pad(x, (1, 1), mode="reflect"), (X,)),
+    "negative padding": (lambda x: F.pad(x, (-1, 0)), (X,)),
+    "index_select along another axis than 0": (
+        lambda x, i: x.index_select(1, i),
+        (X, torch.tensor([0, 2])),
+    ),
+    "transposed convolution": (
+        lambda x: aten.convolution(x, KERNEL1.transpose(0, 1), None, [1], [0], [1], True, [0], 1),
+        (randn(2, 4, 5),),
+    ),
+    "convolution without a batch axis": (lambda x: F.conv1d(x, KERNEL1), (SQUARE[0],)),
+    "convolution with weights computed at run time": (
+        lambda x, w: F.conv1d(x, w),
+        (SQUARE, randn(3, 4, 2)),
+    ),
+    "3-D convolution": (lambda x: F.conv3d(x, KERNEL3), (randn(1, 2, 3, 3, 3),)),
+    "matmul with a vector": (lambda x, y: torch.matmul(x, y), (X, randn(4))),
+    "matmul that broadcasts its batch axes": (lambda x, y: x @ y, (X, SQUARE[:1])),
+    "max that also returns indices": (lambda x: x.max(1), (X,)),
+    "attention whose head size varies": (
+        lambda x: F.scaled_dot_product_attention(x, x, x),
+        (randn(1, 2, 3, 4),),
+    ),
+    "addmm with alpha or beta": (lambda x: torch.addmm(LINEAR.bias, x, MATRIX, alpha=2), (X[0],)),
+}
+KERNEL3 = torch.nn.Parameter(randn(2, 2, 2, 2, 2))
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_left_in_torch_with_the_reason(reason: str) -> None:
+    function, tensors = REFUSED[reason]
+    graph = captured(function, *tensors).graph
+    LowerAten().run(graph)
+    left = [n for n in graph.nodes if not n.is_lowered]
+    if reason == "3-D convolution":  # no rule: the op has a name of its own
+        reason = "no rule for aten.conv3d"
+    assert f"lower_aten: left in torch: {reason}" in [r for n in left for r in n.reasons]
+
+
+def test_lowered_graphs_are_left_alone() -> None:
+    m = Maker()
+    check_left_alone(LowerAten(), m.output(m.linear(m.input("x", "B", 4), 3)))

@@ -1,0 +1,71 @@
+"""Dynamic int8: rewrites, refusals, and the noise that it may add."""
+
+import numpy as np
+import pytest
+from graphs import X, Maker, check_left_alone, mul, ops, random_inputs
+
+from graphopt.errors import WeightError
+from graphopt.interpret import run_graph
+from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
+from graphopt.printer import print_graph
+from graphopt.testing import INT8_SQNR, sqnr
+from graphopt.verify import verify
+
+
+def two_linears() -> Maker:
+    m = Maker()
+    x = m.input("x", "B", "T", 64)
+    m.output(m.linear(x, 32, name="p"), m.linear(x, 16, bias=False, name="q"))
+    return m
+
+
+def test_one_quantized_tensor_serves_all_linears(golden) -> None:
+    graph = two_linears().graph
+    inputs = random_inputs(graph)
+    before = run_graph(graph, inputs)
+    assert QuantizeDynamicInt8().run(graph)
+    verify(graph, "quantize_dynamic_int8")
+    golden("quantize_dynamic_int8", print_graph(graph))
+    for got, reference in zip(run_graph(graph, inputs), before, strict=True):
+        assert INT8_SQNR < sqnr(got, reference) < 60  # not exact either: it did quantize
+    check_left_alone(QuantizeDynamicInt8(), graph)
+
+
+@pytest.mark.parametrize("depth, width", [(15, 64), (64, 15)])
+def test_small_linears_are_left_alone(depth: int, width: int) -> None:
+    m = Maker()
+    graph = m.output(m.linear(m.input("x", "B", depth), width))
+    check_left_alone(QuantizeDynamicInt8(), graph)
+    assert f"{depth} x {width} is too small" in graph.nodes[0].reasons[0]
+
+
+def test_sixteen_is_enough() -> None:
+    m = Maker()
+    graph = m.output(m.linear(m.input("x", "B", 16), 16))
+    assert QuantizeDynamicInt8().run(graph)
+
+
+def test_other_nodes_are_left_alone() -> None:
+    m = Maker()
+    graph = m.output(m.pointwise(mul(X, 2.0), m.norm(m.input("x", "B", 32))))
+    check_left_alone(QuantizeDynamicInt8(), graph)
+
+
+def test_a_weight_that_is_not_finite_is_refused_by_name() -> None:
+    graph = two_linears().graph
+    graph.nodes[1].inputs[1].data[3, 4] = np.nan
+    with pytest.raises(WeightError, match="'q'"):
+        QuantizeDynamicInt8().run(graph)
+
+
+def test_activations_and_residuals_stay_in_the_epilogue() -> None:
+    m = Maker()
+    x, r = m.input("x", "B", 32), m.input("r", "B", 32)
+    m.linear(x, 32)
+    node = m.graph.nodes[0]
+    node.add_operand("residual0", r)
+    node.attrs["activation"] = "relu"
+    graph = m.output(node.output)
+    QuantizeDynamicInt8().run(graph)
+    assert ops(graph) == ["quantize_rows", "linear"]
+    assert node.operand("residual0") is r and node.attrs["activation"] == "relu"
