@@ -1,0 +1,62 @@
+"""Tasks of a convolution: balanced, and not too small."""
+
+from dataclasses import replace
+
+import pytest
+from graphs import Maker, check_left_alone, check_pass
+
+from graphopt.passes.parallelize_conv import ParallelizeConv
+from graphopt.target import find_target
+
+TARGET = find_target("neoverse-n2")
+
+
+def conv(batch: int, channels: int, time: int, groups: int = 1, kernel: int = 3) -> Maker:
+    m = Maker()
+    x = m.input("x", batch, channels, time)
+    weight = m.constant("w", channels, channels // groups, kernel)
+    attrs = dict(stride=(1, 1), padding=(0, kernel // 2), dilation=(1, 1), groups=groups)
+    m.output(m.op("go.conv", [x, weight], *x.shape, roles=("x", "weight"), **attrs))
+    return m
+
+
+def tile(graph, cores: int) -> int:
+    ParallelizeConv(replace(TARGET, cores=cores)).run(graph)
+    return graph.nodes[0].attrs["tile_rows"]
+
+
+def test_decides_once_and_says_why(golden) -> None:
+    graph = conv(1, 64, 512).graph
+    golden("parallelize_conv", check_pass(ParallelizeConv(replace(TARGET, cores=4)), graph))
+    (reason,) = graph.nodes[0].reasons
+    assert reason == (
+        "parallelize_conv: 4 tasks of 128 positions x 12288 MACs for 4 cores, balance 1.00 at the "
+        "example size (512 positions, 1 groups)"
+    )
+
+
+@pytest.mark.parametrize("cores, rows", [(1, 256), (2, 256), (4, 128), (8, 64), (16, 32)])
+def test_more_cores_get_smaller_tiles(cores: int, rows: int) -> None:
+    assert tile(conv(1, 64, 512).graph, cores) == rows
+
+
+def test_groups_are_tasks_too() -> None:
+    assert tile(conv(1, 64, 256, groups=4).graph, 4) == 256
+
+
+def test_tasks_keep_enough_work() -> None:
+    # 2 channels x 3 taps x 2 = 12 MACs a position: below 16 Ki even at the largest tile.
+    assert tile(conv(1, 2, 512).graph, 16) == 256
+
+
+def test_unbalanced_everywhere_takes_the_best() -> None:
+    # 9 positions: one task of 16 or two of 8 for three cores
+    assert tile(conv(1, 64, 9).graph, 3) == 8
+
+
+def test_other_nodes_and_decided_ones_are_left_alone() -> None:
+    m = Maker()
+    check_left_alone(ParallelizeConv(TARGET), m.output(m.linear(m.input("x", "B", 4), 4)))
+    graph = conv(1, 4, 8).graph
+    graph.nodes[0].attrs["tile_rows"] = 8
+    check_left_alone(ParallelizeConv(TARGET), graph)
