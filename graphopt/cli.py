@@ -144,6 +144,8 @@ def run(
     import graphopt
     from graphopt.arrays import read_arguments, write_arrays
 
+    if emulate and profile:
+        raise typer.BadParameter("times of emulated code say nothing; leave out --emulate")
     console = Console()
     arguments = tuple(value for path in inputs for value in read_arguments(path))
     module = graphopt.load(package)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
@@ -71,11 +70,11 @@ class Report:
         )
 
     def summary(self) -> Table:
-        """A table with one row for all nodes of one op, kernel, place and history.
+        """A table with one row for all nodes of one op, kernel and history.
 
-        Equal blocks of a model share their rows; nodes that stay in torch come first, one by one.
+        Nodes that stay in torch come first, one by one.
         """
-        table = Table(title=self.title, title_justify="left")
+        table = Table(title=self.title, title_justify="left", show_lines=True)
         for column in ("op", "kernel", "nodes", "module", "why"):
             table.add_column(
                 column, overflow="fold", justify="right" if column == "nodes" else "left"
@@ -83,14 +82,15 @@ class Report:
         for row in self.in_torch:
             why = "\n".join(row.reasons)
             table.add_row(row.op, "torch", "1", row.source or row.module, why, style="bold red")
-        groups = Counter(
-            (row.op, row.kernel, module_group(row.module), row.reasons)
-            for row in self.nodes
-            if row.compiled and row.kernel != "view"
-        )
-        for (op, kernel, group, reasons), count in groups.items():
+        groups: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
+        for row in self.nodes:
+            if row.compiled and row.kernel != "view":
+                key = row.op, row.kernel, row.reasons
+                groups.setdefault(key, []).append(module_group(row.module))
+        for (op, kernel, reasons), modules in groups.items():
             names = op.removeprefix("go."), kernel.removeprefix("go_")
-            table.add_row(*names, str(count), group, "\n".join(reasons))
+            where = "\n".join(filter(None, dict.fromkeys(modules)))
+            table.add_row(*names, str(len(modules)), where, "\n".join(reasons))
         return table
 
     def __rich__(self) -> Table:

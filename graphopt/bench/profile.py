@@ -170,7 +170,8 @@ def op_table(title: str, rows: Sequence[OpTime], limit: int = 8) -> Table:
     kernels = any(row.kernel for row in rows)
     if kernels:
         table.add_column("kernel")
-    for column in ("calls", "ms", "share", "GMAC/s"):
+    rates = any(row.macs for row in rows)
+    for column in ("calls", "ms", "share", *(["GMAC/s"] if rates else [])):
         table.add_column(column, justify="right")
     total = sum(row.ms for row in rows)
     shown, rest = list(rows[:limit]), rows[limit:]
@@ -213,9 +214,9 @@ def module_table(
 
 
 def _figures(row: OpTime, total: float) -> list[str]:
-    rate = f"{row.macs / row.ms / 1e6:.0f}" if row.macs and row.ms else ""
     share = f"{100 * row.ms / total:.1f} %" if total else ""
-    return [str(row.calls), f"{row.ms:.2f}", share, rate]
+    rate = [f"{row.macs / row.ms / 1e6:.0f}"] if row.macs and row.ms else []
+    return [str(row.calls), f"{row.ms:.2f}", share, *rate]
 
 
 def _slowest_first(rows: list[OpTime]) -> list[OpTime]:
