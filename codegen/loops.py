@@ -238,15 +238,13 @@ def _gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     rows, columns, count = (f.size(s) for s in (table.shape[0], width, product(indices.shape)))
     f.line(f"for (int64_t row; (row = (int64_t)go_next(team)) < {count};) {{")
     f.line("    int64_t at = indices[row];")
-    f.line(f"    if (at < 0 || at >= {rows}) at = 0;")
+    f.line(f"    if (at < 0 || at >= {rows}) {{")
+    f.line(f"        go_fail(frame, GO_ERROR_VALUE, -1, {rows}, at, \"an index is outside the table\");")
+    f.line("        at = 0;")
+    f.line("    }")
     f.line(f"    for (int64_t i = 0; i < {columns}; i++)")
     f.line(f"        dst[row * {columns} + i] = table[at * {columns} + i];")
     f.line("}")
-    f.line("if (team->rank == 0)")
-    f.line(f"    for (int64_t row = 0; row < {count}; row++)")
-    f.line(f"        if (indices[row] < 0 || indices[row] >= {rows})")
-    f.line(f"            go_fail(frame, GO_ERROR_VALUE, -1, {rows}, indices[row],")
-    f.line('                    "an index is outside the table");')
 
 
 def _check(node: Node, f: FunctionBuilder, memory: Memory) -> None:
@@ -256,9 +254,10 @@ def _check(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.pointer("value", value.dtype, memory.address(value))
     expected = f.size(node.attrs["size"])
     where = node.origin.code.replace("\\", "").replace('"', "'")[:120]
-    f.line(f"if (team->rank == 0 && (int64_t)value[0] != {expected})")
-    f.line(f"    go_fail(frame, GO_ERROR_VALUE, -1, {expected}, (int64_t)value[0],")
-    f.line(f'            "a size computed from an input differs from its shape: {where}");')
+    f.line("while (go_next(team) < 1)")
+    f.line(f"    if ((int64_t)value[0] != {expected})")
+    f.line(f"        go_fail(frame, GO_ERROR_VALUE, -1, {expected}, (int64_t)value[0],")
+    f.line(f'                "a size computed from an input differs from its shape: {where}");')
 
 
 _START = {"sum": "0", "mean": "0"}

@@ -12,7 +12,8 @@ typedef struct {
     const unsigned char *weights;
     unsigned char *arena;
     const int64_t *dims;
-    go_error *error;   /* written by the first thread only */
+    go_error *error;    /* written by the thread that sets `failed` */
+    atomic_int *failed; /* whether a step has failed */
     double *seconds;   /* per step, or null */
     double *last_time; /* when the last step ended */
 } go_frame;
@@ -47,7 +48,7 @@ extern const go_module_desc go_generated_module;
 /* Ends a step: waits for the team, and notes the time if the run is profiled. */
 void go_step(const go_frame *frame, go_team *team, int step);
 
-/* Records a failure found while running; the first one stays. First thread only. */
+/* Records a failure found while running; the first one stays. */
 void go_fail(const go_frame *frame, go_code code, int input, int64_t expected, int64_t got,
              const char *text);
 

@@ -193,8 +193,18 @@ go_code go_profile(go_context *context, const go_tensor *inputs, go_tensor *outp
     for (int i = 0; i < desc->input_count; i++) in[i] = inputs[i].data;
     for (int i = 0; i < desc->output_count; i++) out[i] = outputs[i].data;
     double last = now();
-    go_frame frame = {in,      out,         context->module->weights, context->arena, context->dims,
-                      &context->error, seconds, &last};
+    atomic_int failed = 0;
+    go_frame frame = {
+        .inputs = in,
+        .outputs = out,
+        .weights = context->module->weights,
+        .arena = context->arena,
+        .dims = context->dims,
+        .error = &context->error,
+        .failed = &failed,
+        .seconds = seconds,
+        .last_time = &last,
+    };
     go_pool_run(context->pool, run_frame, &frame);
     return context->error.code;
 }
@@ -214,7 +224,7 @@ void go_step(const go_frame *frame, go_team *team, int step) {
 
 void go_fail(const go_frame *frame, go_code code, int input, int64_t expected, int64_t got,
              const char *text) {
-    if (frame->error->code != GO_OK) return;
+    if (atomic_exchange(frame->failed, 1)) return;
     *frame->error = (go_error){code, input, -1, expected, got, ""};
     snprintf(frame->error->text, sizeof frame->error->text, "%s", text);
 }

@@ -20,7 +20,7 @@
 #include <immintrin.h>
 #endif
 
-enum { SPINS = 4000 };
+enum { SPINS = 2000, YIELDS = 50 };
 
 struct go_pool {
     go_team_shared shared;
@@ -56,38 +56,78 @@ static void futex_wake_all(atomic_uint *word) {
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1 << 30, NULL, NULL, 0);
 }
 
-/* Returns when *word is no longer `value`. */
-static void wait_for_change(atomic_uint *word, unsigned value, atomic_uint *sleepers) {
-    for (int i = 0; i < SPINS; i++) {
-        if (atomic_load_explicit(word, memory_order_acquire) != value) return;
+/* One step of waiting: spin, then give the core away, then sleep until *word is no
+ * longer `value`. */
+static void wait_a_little(int step, atomic_uint *word, unsigned value, atomic_uint *sleepers) {
+    if (step < SPINS) {
         pause_core();
+    } else if (step < SPINS + YIELDS) {
+        sched_yield();
+    } else {
+        atomic_fetch_add(sleepers, 1);
+        if (atomic_load(word) == value) futex_wait(word, value);
+        atomic_fetch_sub(sleepers, 1);
     }
-    atomic_fetch_add(sleepers, 1);
-    while (atomic_load(word) == value) futex_wait(word, value);
-    atomic_fetch_sub(sleepers, 1);
 }
 
-static void announce_change(atomic_uint *word, atomic_uint *sleepers) {
-    atomic_fetch_add(word, 1);
+/* Returns when *word is no longer `value`. */
+static void wait_for_change(atomic_uint *word, unsigned value, atomic_uint *sleepers) {
+    for (int step = 0; atomic_load_explicit(word, memory_order_acquire) == value; step++)
+        wait_a_little(step, word, value, sleepers);
+}
+
+static void add_and_wake(atomic_uint *word, unsigned count, atomic_uint *sleepers) {
+    atomic_fetch_add(word, count);
     if (atomic_load(sleepers)) futex_wake_all(word);
+}
+
+static void clear_phases(go_team_shared *shared, unsigned first, unsigned count) {
+    for (unsigned i = first; i < first + count; i++) {
+        go_phase *phase = &shared->phases[i % GO_PHASES];
+        atomic_store_explicit(&phase->claimed, 0, memory_order_relaxed);
+        atomic_store_explicit(&phase->finished, 0, memory_order_relaxed);
+    }
+}
+
+/* Waits for every thread of the team. The last one clears the counters of the
+ * phases from `first` on, which no thread uses any more. */
+static void join(go_team *team, unsigned first, unsigned count) {
+    go_team_shared *shared = team->shared;
+    unsigned joins = atomic_load_explicit(&shared->joins, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&shared->arrived, 1, memory_order_acq_rel) + 1 == team->size) {
+        atomic_store_explicit(&shared->arrived, 0, memory_order_relaxed);
+        clear_phases(shared, first, count);
+        add_and_wake(&shared->joins, 1, &shared->sleepers);
+    } else {
+        wait_for_change(&shared->joins, joins, &shared->sleepers);
+    }
 }
 
 void go_barrier(go_team *team) {
     go_team_shared *shared = team->shared;
-    team->phase++;
+    go_phase *phase = &shared->phases[team->phase % GO_PHASES];
     if (team->size == 1) {
-        atomic_store_explicit(&shared->next_task[team->phase & 1u], 0, memory_order_relaxed);
+        atomic_store_explicit(&phase->claimed, 0, memory_order_relaxed);
         return;
     }
-    unsigned generation = atomic_load_explicit(&shared->generation, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&shared->arrived, 1, memory_order_acq_rel) + 1 == team->size) {
-        atomic_store_explicit(&shared->arrived, 0, memory_order_relaxed);
-        /* The counter of the phase that begins; the other one is still being read. */
-        atomic_store_explicit(&shared->next_task[team->phase & 1u], 0, memory_order_relaxed);
-        announce_change(&shared->generation, &shared->sleepers);
-    } else {
-        wait_for_change(&shared->generation, generation, &shared->sleepers);
+    add_and_wake(&phase->finished, team->claims, &shared->sleepers);
+    for (int step = 0;; step++) {
+        /* In this order: claims only grow, so if they are no more than what was
+         * finished a moment ago, all of them were finished then. */
+        unsigned finished = atomic_load_explicit(&phase->finished, memory_order_acquire);
+        if (finished == atomic_load_explicit(&phase->claimed, memory_order_relaxed)) break;
+        wait_a_little(step, &phase->finished, finished, &shared->sleepers);
     }
+    team->claims = 0;
+    team->phase++;
+    if (team->phase % (GO_PHASES / 2) == 0) join(team, team->phase, GO_PHASES / 2);
+}
+
+/* Ends a run: every thread is here, and the counters are as in the beginning. */
+static void finish(go_team *team) {
+    team->phase = 0;
+    team->claims = 0;
+    join(team, 0, GO_PHASES);
 }
 
 #if defined(__x86_64__)
@@ -120,7 +160,7 @@ static void *worker(void *start) {
         seen++;
         if (atomic_load(&pool->stop)) return NULL;
         pool->function(pool->argument, &pool->teams[rank]);
-        go_barrier(&pool->teams[rank]);
+        finish(&pool->teams[rank]);
     }
 }
 
@@ -135,7 +175,7 @@ go_pool *go_pool_new(int size) {
         return NULL;
     }
     for (int rank = 0; rank < size; rank++)
-        pool->teams[rank] = (go_team){(unsigned)rank, (unsigned)size, 0, &pool->shared};
+        pool->teams[rank] = (go_team){(unsigned)rank, (unsigned)size, 0, 0, &pool->shared};
     for (int rank = 1; rank < size; rank++) {
         worker_start *start = malloc(sizeof *start);
         if (!start) break;
@@ -154,7 +194,7 @@ go_pool *go_pool_new(int size) {
 void go_pool_free(go_pool *pool) {
     if (!pool) return;
     atomic_store(&pool->stop, 1);
-    announce_change(&pool->work, &pool->sleepers);
+    add_and_wake(&pool->work, 1, &pool->sleepers);
     for (int rank = 1; rank <= pool->started; rank++) pthread_join(pool->threads[rank], NULL);
     free(pool->threads);
     free(pool->teams);
@@ -166,10 +206,10 @@ int go_pool_size(const go_pool *pool) { return pool->size; }
 void go_pool_run(go_pool *pool, go_pool_function function, void *argument) {
     pool->function = function;
     pool->argument = argument;
-    if (pool->size > 1) announce_change(&pool->work, &pool->sleepers);
+    if (pool->size > 1) add_and_wake(&pool->work, 1, &pool->sleepers);
     float_mode mode = flush_to_zero();
     function(argument, &pool->teams[0]);
-    go_barrier(&pool->teams[0]);
+    finish(&pool->teams[0]);
     restore(mode);
 }
 

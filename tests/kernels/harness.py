@@ -166,11 +166,13 @@ def build_host(
     kernel = level.kernel(generic)
     sources = [
         _source(kernel, mutation),
-        *(registry.ROOT / "harness" / name for name in ("host.c", "barrier.c")),
+        registry.ROOT / "harness" / "host.c",
+        registry.ROOT / "runtime" / "team.c",
     ]
     command = [*compile_command(level, compiler), "-I", str((registry.ROOT / kernel.source).parent)]
+    command += ["-I", str(registry.ROOT / "runtime")]
     command += [f"-DGO_HOST_KERNEL={kernel.symbol}", *map(str, sources), "-lpthread", "-lm"]
-    key = hashlib.sha256(repr(command).encode() + _headers_digest() + sources[0].read_bytes())
+    key = hashlib.sha256(repr(command).encode() + _headers_digest() + b"".join(map(Path.read_bytes, sources)))
     host = CACHE / f"{kernel.symbol}-{level.arch}-{key.hexdigest()[:16]}"
     if not host.exists():
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
