@@ -116,9 +116,9 @@ class Form:
                 raise InputRankError(value.name, value.shape, leaf.shape)
 
     def build(self) -> None:
-        """Compiles everything that this machine runs now instead of at the first call."""
+        """Compiles now what the first call would, unless it is meant for other machines."""
         for _, program, _ in self._programs():
-            _ = program.library
+            _ = program.library if self._options.target.is_host else program.module
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Calls the compiled parts, and torch between them; the result is the model's own."""

@@ -87,7 +87,7 @@ class LoadedModule:
         return self._result(outputs, given, (args, kwargs))
 
     def profile(self, *args: Any, repeats: int = 5, **kwargs: Any) -> list[dict[str, Any]]:
-        """The median milliseconds of every step: dicts with `node`, `op`, `kernel`, `module`, `ms`."""
+        """Median milliseconds of every step: dicts of `node`, `op`, `kernel`, `module`, `ms`."""
         given = self._stored(self._match(args, kwargs))
         seconds = np.zeros((repeats, max(1, len(self.manifest.steps))))
         self._run(given, None)

@@ -102,7 +102,7 @@ def write_package(path: Path, manifest: Manifest, files: Mapping[str, Path | str
             os.replace(staging, path)
     except OSError as error:
         raise PackageError(
-            f"cannot write {path}: {error.strerror or error}; make room there or choose another place"
+            f"cannot write {path}: {error.strerror or error}; make room there or choose another"
         ) from error
 
 
@@ -121,7 +121,7 @@ def _write_files(folder: Path, manifest: Manifest, files: Mapping[str, Path | st
             shutil.copyfile(content, target)
         else:
             target.write_text(content)
-    text = json.dumps(asdict(manifest), indent=1, sort_keys=True)
+    text = json.dumps(asdict(manifest), indent=1)
     (folder / _MANIFEST).write_text(text + "\n")
     names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     sums = "".join(f"{_sha256(folder / name)}  {name}\n" for name in names)
@@ -211,7 +211,7 @@ def _check_sums(path: Path) -> set[str]:
         digest, _, name = line.partition("  ")
         inside = name and not Path(name).is_absolute() and ".." not in Path(name).parts
         if not inside or not (path / name).is_file():
-            raise PackageCorruptError(path, f"{name or line!r:.200} is missing")
+            raise PackageCorruptError(path, f"{name[:200] or repr(line)} is missing")
         if _sha256(path / name) != digest:
             raise PackageCorruptError(path, f"{name} is truncated or altered")
         listed.add(name)

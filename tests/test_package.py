@@ -1,0 +1,309 @@
+"""Packages: saved here, run from numpy or torch, without torch or compiler, replaced, refused."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphopt
+from graphopt import errors
+from graphopt.kernels import registry
+
+torch = pytest.importorskip("torch")
+
+import models  # noqa: E402
+from package_files import seal  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return models.network()
+
+
+@pytest.fixture(scope="module")
+def saved(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("package") / "net.gopt"
+    fast = graphopt.optimize(model, precision="fp32", example_inputs=(torch.randn(2, 5, 48),))
+    fast.save(path)
+    return path
+
+
+def save(model: Any, inputs: Any, path: Path, **options: Any) -> Path:
+    graphopt.optimize(model, precision="fp32", example_inputs=inputs, **options).save(path)
+    return path
+
+
+def numpy_tree(tree: Any) -> Any:
+    return torch.utils._pytree.tree_map_only(torch.Tensor, lambda t: t.numpy(), tree)
+
+
+def assert_same(got: Any, expected: Any) -> None:
+    """The same nesting, types and constants, and values within f32 rounding."""
+    found, spec = torch.utils._pytree.tree_flatten(got)
+    wanted, expected_spec = torch.utils._pytree.tree_flatten(expected)
+    assert spec == expected_spec
+    for one, two in zip(found, wanted, strict=True):
+        assert type(one) is type(two)
+        if isinstance(one, np.ndarray | torch.Tensor):
+            assert one.dtype == two.dtype
+            np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+        else:
+            assert one == two
+
+
+def test_numpy_in_numpy_out_and_torch_in_torch_out(saved: Path, model: Any) -> None:
+    loaded = graphopt.load(saved)
+    for shape in ((2, 5, 48), (1, 1, 48), (3, 19, 48)):
+        x = torch.randn(shape)
+        with torch.inference_mode():
+            expected = model(x)
+        assert_same(loaded(x), expected)
+        assert_same(loaded(x.numpy()), expected.numpy())
+
+
+def test_equal_to_the_bit_with_the_module_it_was_saved_from(model: Any, tmp_path: Path) -> None:
+    x = torch.randn(2, 7, 48)
+    fast = graphopt.optimize(model, precision="int8", example_inputs=(x,))
+    fast.save(tmp_path / "a.gopt")
+    for threads in (1, 3):
+        assert torch.equal(graphopt.load(tmp_path / "a.gopt", num_threads=threads)(x), fast(x))
+
+
+def test_nested_arguments_constants_and_keywords(tmp_path: Path) -> None:
+    model = models.Nested().eval()
+    pair, bias = models.nested_arguments()
+    example = {"pair": pair, "bias": bias, "scale": 2.0}
+    loaded = graphopt.load(save(model, example, tmp_path / "n.gopt"))
+    pair, bias = models.nested_arguments(batch=3)
+    with torch.inference_mode():
+        expected = model(pair, bias, scale=2.0)
+    assert_same(loaded(pair, bias, scale=2.0), expected)
+    assert_same(loaded(bias=bias, scale=2.0, pair=pair), expected)
+    assert_same(loaded(numpy_tree(pair), bias=bias.numpy(), scale=2.0), numpy_tree(expected))
+    for wrong in (
+        lambda: loaded(pair, bias),
+        lambda: loaded(pair, bias, scale=3.0),
+        lambda: loaded(pair, bias, scale=bias),
+        lambda: loaded(pair, scale=2.0),
+        lambda: loaded(pair, None, scale=2.0),
+        lambda: loaded(pair[0], bias, scale=2.0),
+        lambda: loaded((pair[0], {"add": bias}), bias, scale=2.0),
+        lambda: loaded(pair, bias, 2.0),
+        lambda: loaded(pair, bias, scale=2.0, more=1),
+        lambda: loaded((pair[0].tolist(), pair[1]), bias, scale=2.0),
+        lambda: loaded(),
+    ):
+        with pytest.raises(errors.InputCountError, match="as the original model is called"):
+            wrong()
+
+
+@pytest.mark.parametrize("convert", [lambda t: t, numpy_tree], ids=["torch", "numpy"])
+def test_a_cache_dict_is_updated_in_place(tmp_path: Path, convert: Any) -> None:
+    model = models.Caching().eval()
+    x = torch.randn(1, 4, 8)
+    loaded = graphopt.load(save(model, (x, models.empty_cache()), tmp_path / "c.gopt"))
+    theirs, ours = models.empty_cache(), convert(models.empty_cache())
+    kept, seen = ours["kept"], ours["seen"]
+    for length in (4, 1, 9):
+        x = torch.randn(1, length, 8)
+        with torch.inference_mode():
+            expected = model(x, theirs)
+        assert_same(loaded(convert(x), ours), convert(expected))
+        assert_same(ours, convert(theirs))
+        del theirs["input"], ours["input"]
+    assert ours["kept"] is kept and ours["seen"] is seen
+
+
+def test_bfloat16_and_integers(tmp_path: Path) -> None:
+    model = models.Lookup().eval()
+    tokens = torch.tensor([[1, 2, 9]])
+    loaded = graphopt.load(save(model, (tokens,), tmp_path / "l.gopt"))
+    with torch.inference_mode():
+        assert_same(loaded(tokens.numpy()), model(tokens).numpy())
+    with pytest.raises(errors.InputValueError, match="10"):
+        loaded(np.array([[1, 10]]))
+    assert_same(loaded(tokens), model(tokens).detach())  # an error leaves it usable
+
+
+LOADER = """
+import sys
+BLOCKED = {"torch", "ziglang", "jinja2", "networkx", "sympy", "rich", "typer"}
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Block())
+import numpy as np, graphopt
+x = np.load(sys.argv[2])
+np.save(sys.argv[3], graphopt.load(sys.argv[1])(x))
+assert not BLOCKED & {name.partition(".")[0] for name in sys.modules}
+try:
+    graphopt.optimize
+except ImportError as error:
+    assert "pip install" in str(error), error
+else:
+    raise AssertionError("optimize without torch")
+"""
+
+
+def test_loader_needs_numpy_alone(saved: Path, model: Any, tmp_path: Path) -> None:
+    x = torch.randn(2, 6, 48)
+    np.save(tmp_path / "x.npy", x.numpy())
+    command = [
+        sys.executable,
+        "-c",
+        LOADER,
+        str(saved),
+        *(str(tmp_path / n) for n in ("x.npy", "y")),
+    ]
+    environment = {"PATH": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    with torch.inference_mode():
+        assert_same(np.load(tmp_path / "y.npy"), model(x).numpy())
+
+
+def test_files_are_what_the_documentation_says(saved: Path) -> None:
+    names = {str(p.relative_to(saved)) for p in saved.rglob("*") if p.is_file()}
+    levels = {f"lib/{level.name}.so" for level in registry.host_levels()}
+    passes = {f"passes/{n}.txt" for n in ("1_captured", "2_lowered", "3_planned")}
+    fixed = {"manifest.json", "SHA256SUMS", "module.c", "weights.bin"}
+    assert names == levels | passes | fixed
+    check = ["sha256sum", "--strict", "-c", "SHA256SUMS"]
+    assert subprocess.run(check, cwd=saved, capture_output=True, check=False).returncode == 0
+    assert len((saved / "SHA256SUMS").read_text().splitlines()) == len(names) - 1
+    assert saved.stat().st_mode & 0o777 == 0o777 & ~current_umask()
+
+
+def current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_replaced_package_is_another_module(model: Any, tmp_path: Path) -> None:
+    path, x = tmp_path / "a.gopt", torch.randn(1, 4, 48)
+    first = graphopt.load(save(model, (x,), path))
+    before = first(x)
+    other = torch.nn.Sequential(model, torch.nn.Linear(24, 5)).eval()
+    second = graphopt.load(save(other, (x,), path))
+    with torch.inference_mode():
+        assert_same(second(x), other(x))
+    assert torch.equal(first(x), before)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.gopt"]
+
+
+def test_nothing_else_is_overwritten(model: Any, tmp_path: Path) -> None:
+    x = (torch.randn(1, 4, 48),)
+    folder, file, site = tmp_path / "folder", tmp_path / "file", tmp_path / "site"
+    folder.mkdir()
+    file.write_text("mine")
+    site.mkdir()
+    (site / "manifest.json").write_text("{}")
+    for taken in (folder, file, site):
+        with pytest.raises(errors.PackageError, match="is no package; remove it or choose"):
+            save(model, x, taken)
+    with pytest.raises(errors.PackageError, match="cannot write"):
+        save(model, x, file / "below")
+    assert file.read_text() == "mine" and (site / "manifest.json").read_text() == "{}"
+
+
+def test_saving_needs_one_captured_form_and_every_node(model: Any, tmp_path: Path) -> None:
+    with pytest.raises(errors.PackageError, match="example_inputs="):
+        graphopt.optimize(model).save(tmp_path / "a.gopt")
+    with pytest.raises(errors.UnsupportedNodesError, match="cumsum"):
+        save(models.Partly().eval(), (torch.randn(2, 3, 16),), tmp_path / "a.gopt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_cpu(
+    saved: Path, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn(1, 4, 48)
+    loaded = graphopt.load(save(model, (x,), tmp_path / "a.gopt", target="neoverse-n2"))
+    if os.uname().machine != "aarch64":
+        with pytest.raises(errors.PackageTargetError, match=r"neoverse-n2 \(aarch64.*--emulate"):
+            loaded(x)
+    monkeypatch.setattr(registry, "host_levels", tuple)  # a CPU older than every level
+    with pytest.raises(errors.PackageTargetError, match="optimize the model for this machine"):
+        graphopt.load(saved)(x)
+
+
+def edit(path: Path, **fields: Any) -> None:
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest.update(fields)
+    manifest = {key: value for key, value in manifest.items() if value is not ...}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+DAMAGE = {
+    "no manifest": (lambda p: (p / "manifest.json").unlink(), "no graphopt package"),
+    "no sums": (lambda p: (p / "SHA256SUMS").unlink(), "cannot be read"),
+    "no weights": (lambda p: (p / "weights.bin").unlink(), "weights.bin is missing"),
+    "cut weights": (lambda p: os.truncate(p / "weights.bin", 64), "weights.bin is truncated"),
+    "altered C": (lambda p: (p / "module.c").write_text("int x;"), "module.c is truncated or alt"),
+    "altered manifest": (lambda p: edit(p, name="x"), "manifest.json is truncated or altered"),
+    "sums of nothing": (lambda p: (p / "SHA256SUMS").write_text(""), "has no checksum"),
+    "a way out": (lambda p: (p / "SHA256SUMS").write_text("0  ../x\n"), "../x is missing"),
+    "a long name": (lambda p: (p / "SHA256SUMS").write_text(f"0  {'x' * 999}\n"), "cannot be"),
+    "binary sums": (lambda p: (p / "SHA256SUMS").write_bytes(b"\xff\xfe"), "cannot be read"),
+}
+
+
+@pytest.fixture
+def copy(saved: Path, tmp_path: Path) -> Path:
+    subprocess.run(["cp", "-r", saved, tmp_path / "copy.gopt"], check=True)
+    return tmp_path / "copy.gopt"
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE)
+def test_damage_is_named(copy: Path, damage: Any, message: str) -> None:
+    damage(copy)
+    with pytest.raises(errors.PackageError, match=message) as caught:
+        graphopt.load(copy)
+    assert str(copy) in str(caught.value)
+
+
+NONSENSE: dict[str, tuple[dict[str, Any], str]] = {
+    "missing field": ({"inputs": ...}, "fields .'inputs'. are missing"),
+    "extra field": ({"colour": "red"}, "'colour'"),
+    "newer format": ({"format": 2, "colour": "red"}, "has format 2.*upgrade graphopt"),
+    "no format": ({"format": None}, "has format None"),
+    "dtype": ({"inputs": [{"name": "x", "dtype": "f8", "shape": []}]}, "f8"),
+    "inputs": ({"inputs": []}, "no template"),
+    "outputs": ({"outputs": []}, "no template"),
+    "more outputs": ({"outputs": [{"name": "x", "dtype": "f32", "shape": []}] * 2}, "another mod"),
+    "levels": ({"levels": ["avx99"]}, "lib/avx99.so is missing"),
+    "level outside": ({"levels": ["../../lib"]}, "is missing"),
+    "no levels": ({"levels": []}, "levels"),
+    "call": ({"call": {"tensor": 0}}, "manifest makes no sense"),
+    "result": ({"result": {"tensor": 7}}, "no template of 1"),
+    "steps": ({"steps": 3}, "manifest makes no sense"),
+    "changes": ({"changes_arguments": True}, "manifest makes no sense"),
+    "parameters": ({"parameters": ["a", "b"]}, "positional and keyword"),
+}
+
+
+@pytest.mark.parametrize(("fields", "message"), NONSENSE.values(), ids=NONSENSE)
+def test_nonsense_with_right_checksums_is_named(copy: Path, fields: Any, message: str) -> None:
+    edit(copy, **fields)
+    seal(copy)
+    with pytest.raises(errors.PackageError, match=message):
+        graphopt.load(copy)
+
+
+@pytest.mark.parametrize("file", ["lib", "weights.bin"])
+def test_code_and_weights_must_fit(copy: Path, file: str) -> None:
+    if file == "lib":
+        for library in (copy / "lib").iterdir():
+            library.write_bytes(b"\x7fELF and nothing else")
+    else:
+        os.truncate(copy / file, 64)
+    seal(copy)
+    with pytest.raises(errors.PackageCorruptError, match=r"does not load|not of the right size"):
+        graphopt.load(copy)
