@@ -151,7 +151,7 @@ def read_manifest(path: Path) -> Manifest:
                 f"{FORMAT}; upgrade graphopt or save the package again"
             )
         manifest = _parse(data)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise PackageCorruptError(path, f"its manifest makes no sense ({error})") from error
     for level in manifest.levels:
         if f"lib/{level}.so" not in listed:
@@ -160,7 +160,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _parse(data: dict[str, Any]) -> Manifest:
-    """The manifest of parsed JSON; ValueError, KeyError or TypeError where it makes no sense."""
+    """The manifest of parsed JSON; what makes no sense raises whatever it raises."""
     names = {f.name for f in fields(Manifest)}
     if data.keys() != names:
         raise ValueError(f"fields {sorted(data.keys() ^ names)} are missing or unknown")
