@@ -36,6 +36,41 @@ def test_first_lines_run(tmp_path: Path) -> None:
     assert (tmp_path / "mlp-n2.gopt").exists()
 
 
+def test_graph_before_after_and_its_c(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    pytest.importorskip("torch")
+    (code,) = [text for text in PYTHON if "class Block" in text]
+    (tmp_path / "block.py").write_text(code)
+    done = subprocess.run([sys.executable, "block.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    package = tmp_path / "block.gopt"
+    made = [
+        (package / "passes" / "1_captured.txt").read_text(),
+        (package / "passes" / "3_planned.txt").read_text(),
+        excerpt((package / "module.c").read_text()),
+    ]
+    blocks = [text for language, text in BLOCKS if language in ("text", "c")]
+    if request.config.getoption("--update-golden"):
+        (ROOT / "README.md").write_text(with_blocks(README, made))
+    else:
+        assert blocks == made, "README.md shows other texts: pytest --update-golden renews them"
+
+
+def excerpt(source: str) -> str:
+    """The first GEMM of a generated module and the steps of its `run`."""
+    function = re.search(r"^static void linear\w+\(.*?^}\n", source, flags=re.M | re.S)
+    steps = re.search(r"^    /\* %0 = .*?^}\n", source, flags=re.M | re.S)
+    assert function and steps
+    head = "static void run(const go_frame *frame, go_team *team) {\n    ...\n"
+    return f"{function.group()}\n{head}{steps.group()}"
+
+
+def with_blocks(page: str, texts: list[str]) -> str:
+    """The page with its text and C blocks replaced, in order."""
+    rest = iter(texts)
+    fences = re.compile(r"^```(text|c)\n.*?^```$", flags=re.M | re.S)
+    return fences.sub(lambda fence: f"```{fence.group(1)}\n{next(rest)}```", page)
+
+
 @pytest.mark.parametrize("code", PYTHON)
 def test_python_compiles_and_its_imports_exist(code: str) -> None:
     compile(code, "README.md", "exec")
