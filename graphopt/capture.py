@@ -131,9 +131,13 @@ def capture(
         dynamic_shapes: which dims vary, in the format of torch.export. If None: the first of every
             tensor, and every other one that the model does not fix and that is not 1 here.
 
+    torch.export runs the model once on stand-ins. Where it refuses (a model that keeps intermediate
+    tensors as attributes, say), torch.fx traces the model symbolically and the trace is exported;
+    nodes then know their module but no line.
+
     Raises:
         TrainingModeError: if the module is in training mode.
-        CaptureError: if torch.export refuses the model, with the user's line and what to do.
+        CaptureError: if neither can capture the model, with the user's line and what to do.
     """
     if model.training:
         raise TrainingModeError(type(model).__name__)
@@ -141,9 +145,15 @@ def capture(
     leaves, in_spec = pytree.tree_flatten((args, kwargs))
     constants = {i: v for i, v in enumerate(leaves) if not isinstance(v, torch.Tensor)}
     tensors = tuple(v for v in leaves if isinstance(v, torch.Tensor))
-    wrapper = _TensorsOnly(model, in_spec, constants).eval()
     dims = _dims_of_tensors(model, args, kwargs, tensors, dynamic_shapes)
-    program = _export(wrapper, tensors, dims, type(model).__name__)
+    try:
+        program = _export(_TensorsOnly(model, in_spec, constants).eval(), tensors, dims)
+    except Exception as refusal:
+        try:
+            traced = trace(model, args, kwargs)
+            program = _export(_TensorsOnly(traced, in_spec, constants).eval(), tensors, dims)
+        except Exception:
+            raise _refusal(type(model).__name__, refusal) from refusal
     names = _tensor_names(model, args, kwargs)
     graph, out_leaves = import_program(program, type(model).__name__, names)
     out_spec = program.call_spec.out_spec
@@ -160,24 +170,38 @@ def capture(
 
 
 def _export(
-    wrapper: torch.nn.Module, tensors: tuple[torch.Tensor, ...], dims: Any, name: str
+    wrapper: torch.nn.Module, tensors: tuple[torch.Tensor, ...], dims: Any
 ) -> ExportedProgram:
     """Exports without specializing sizes 0 and 1, so that a batch of one stays a batch."""
     from torch.fx.experimental import _config as symbolic_config
 
+    with (
+        torch.no_grad(),
+        warnings.catch_warnings(),
+        symbolic_config.patch(backed_size_oblivious=True),
+    ):
+        warnings.simplefilter("ignore")
+        program = torch.export.export(wrapper, tensors, dynamic_shapes=dims, strict=False)
+        return program.run_decompositions({}) if _writes_in_place(program) else program
+
+
+def trace(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> torch.fx.GraphModule:
+    """Traces a model with torch.fx, without example values.
+
+    Arguments that are no tensors are fixed; containers of tensors are not taken apart. Attributes
+    that the model sets while it is traced are put back.
+    """
+    arguments = _by_parameter(model, args, kwargs)
+    constants = {k: v for k, v in arguments.items() if not isinstance(v, torch.Tensor)}
+    before = {module: dict(module.__dict__) for module in model.modules()}
     try:
-        with (
-            torch.no_grad(),
-            warnings.catch_warnings(),
-            symbolic_config.patch(backed_size_oblivious=True),
-        ):
-            warnings.simplefilter("ignore")
-            program = torch.export.export(wrapper, tensors, dynamic_shapes=dims, strict=False)
-            if _writes_in_place(program):
-                program = program.run_decompositions({})
-            return program
-    except Exception as error:
-        raise _refusal(name, error) from error
+        return torch.fx.symbolic_trace(model, concrete_args=constants)
+    finally:
+        for module, attributes in before.items():
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
 
 
 def _refusal(name: str, error: Exception) -> CaptureError:
@@ -190,7 +214,7 @@ def _refusal(name: str, error: Exception) -> CaptureError:
     return CaptureError(
         name,
         location,
-        f"torch.export says: {first[0]}; rewrite that line without control flow or sizes that "
+        f"torch.export says: {first[0]}; torch.fx cannot trace it either; rewrite that line without control flow or sizes that "
         "depend on tensor values, or optimize the submodules around it one by one",
     )
 
