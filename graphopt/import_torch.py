@@ -71,6 +71,7 @@ class _Importer:
 
     def run(self) -> tuple[Graph, list[tuple[str, Any]]]:
         specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
+        self._declare_dims(specs)
         for node in self.program.graph.nodes:
             if node.op == "placeholder":
                 self._placeholder(node, specs[node.name])
@@ -79,6 +80,18 @@ class _Importer:
             elif node.op != "output":
                 raise CaptureError(self.graph.name, None, f"its graph has a {node.op} node")
         return self.graph, self._outputs()
+
+    def _declare_dims(self, specs: dict[str, Any]) -> None:
+        """Names every size that some input has as it is; others may be expressions of those."""
+        for node in self.program.graph.nodes:
+            if node.op != "placeholder" or specs[node.name].kind is not InputKind.USER_INPUT:
+                continue
+            for axis, extent in enumerate(node.meta["val"].shape):
+                expr = None if isinstance(extent, int) else extent.node.expr
+                if isinstance(expr, sympy.Symbol) and expr not in self.symbols:
+                    ours = symbolic.symbol(self._dim_name(axis))
+                    self.symbols[expr] = ours
+                    self.graph.dims[str(ours)] = DimInfo(ours, int(extent.node.hint), ())
 
     def _placeholder(self, node: torch.fx.Node, spec: Any) -> None:
         if spec.kind is InputKind.USER_INPUT:
@@ -115,11 +128,13 @@ class _Importer:
             if isinstance(extent, int):
                 shape.append(extent)
                 continue
-            expr = extent.node.expr
-            if isinstance(expr, sympy.Symbol) and expr not in self.symbols:
-                ours = symbolic.symbol(self._dim_name(axis))
-                self.symbols[expr] = ours
-                self.graph.dims[str(ours)] = DimInfo(ours, int(extent.node.hint), ())
+            if extent.node.expr.free_symbols - set(self.symbols):
+                raise CaptureError(
+                    self.graph.name,
+                    None,
+                    f"axis {axis} of {name} must be of the form {extent.node.expr}; say so in "
+                    "dynamic_shapes, or make it static there",
+                )
             size = self._size(extent)
             if isinstance(size, sympy.Symbol):
                 info = self.graph.dims[str(size)]
