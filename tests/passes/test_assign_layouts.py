@@ -37,7 +37,7 @@ def test_1_views_share_memory() -> None:
     assert at[1].offset == 8 and at[1].strides == (8 * t, 8, 1)
     assert at[2].strides == (8 * t, 8, 4, 1)
     assert at[3].strides == (8 * t, 0, 1)
-    assert not copies(graph)
+    assert len(copies(graph)) == 1  # of the transposed output
 
 
 def test_1_reshape_that_strides_do_not_allow_is_copied() -> None:

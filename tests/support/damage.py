@@ -1,4 +1,4 @@
-"""Loads and calls damaged copies of a package; run as a program, so that a crash is seen from outside.
+"""Loads and calls damaged copies of a package, as a program, so that a crash is seen from outside.
 
     python damage.py package scratch first count
 

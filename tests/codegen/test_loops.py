@@ -1,0 +1,243 @@
+"""Generated loops and views, compiled and run: equal to numpy at 1, 2 and 3 threads."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graphs import (
+    BF16,
+    BOOL,
+    F32,
+    I64,
+    X,
+    Y,
+    Maker,
+    add,
+    build,
+    check_native,
+    emit,
+    mul,
+    native_levels,
+    random_inputs,
+)
+
+from graphopt import scalar
+from graphopt.errors import InputValueError
+from graphopt.interpret import FUNCTIONS
+from graphopt.ir import DType, Node
+from graphopt.scalar import COMPARISONS
+from graphopt.testing import BF16_RELATIVE, FP32_RELATIVE
+
+BTC = ("B", "T", 6)
+SIZES = ({}, {"B": 1, "T": 1}, {"B": 3, "T": 17})
+
+
+def times(factor: float):
+    return mul(X, factor)
+
+
+@pytest.mark.parametrize("level", native_levels())
+def test_arithmetic_broadcasts_and_views(tmp_path: Path, level: str) -> None:
+    m = Maker()
+    x, row, column = m.input("x", *BTC), m.input("row", 6), m.input("column", "B", "T", 1)
+    both = m.pointwise(add(), m.pointwise(mul(), x, row), column)
+    turned = m.pointwise(times(2.0), m.permute(both, 2, 0, 1))
+    part = m.pointwise(times(3.0), m.slice(both, 2, 1, 3, step=2))
+    last = m.slice(both, 1, m.shape("T")[0] - 1, 1)
+    wide = m.pointwise(add(), m.op("go.expand", [last], *BTC), x)
+    flat = m.pointwise(times(4.0), m.reshape(turned, 6 * m.shape("B")[0], "T"))
+    check_native(m.output(turned, part, wide, flat, both), tmp_path, [level], sizes=SIZES)
+
+
+def test_large_loops_are_shared_between_threads(tmp_path: Path) -> None:
+    m = Maker()
+    x = m.input("x", "B", "T", 6)
+    graph = m.output(m.pointwise(times(2.0), x), m.pointwise(times(2.0), m.permute(x, 2, 1, 0)))
+    check_native(graph, tmp_path, sizes=({"B": 7, "T": 2003},))
+
+
+def test_indices_and_sizes(tmp_path: Path) -> None:
+    m = Maker()
+    x = m.input("x", *BTC)
+    expr = X
+    for axis, weight in enumerate((100.0, 10.0, 1.0)):
+        expr = add(expr, mul(scalar.cast(scalar.index(axis), F32), weight))
+    expr = add(expr, scalar.cast(scalar.size(m.shape("T")[0]), F32))
+    graph = m.output(m.pointwise(expr, x), m.pointwise(expr, m.permute(x, 2, 0, 1)))
+    check_native(graph, tmp_path, sizes=SIZES)
+
+
+@pytest.mark.parametrize("level", native_levels())
+def test_every_function_of_f32(tmp_path: Path, level: str) -> None:
+    m = Maker()
+    x, y = m.input("x", *BTC), m.input("y", *BTC)
+    outputs = []
+    for name in FUNCTIONS:
+        if name in ("and", "or", "not"):
+            continue
+        if name == "where":
+            expr = scalar.apply("where", scalar.apply("lt", X, Y), X, Y)
+        elif name in COMPARISONS or name in ("add", "sub", "mul", "div", "max", "min"):
+            expr = scalar.apply(name, X, Y)
+        else:
+            inner = scalar.apply("abs", X) if name in ("log", "sqrt", "rsqrt") else X
+            expr = scalar.apply(name, inner)
+        operands = (x, y) if any(s.value == 1 and s.op == "operand" for s in expr.walk()) else (x,)
+        outputs.append(m.pointwise(expr, *operands))
+    check_native(m.output(*outputs), tmp_path, [level], FP32_RELATIVE)
+
+
+def test_special_values_follow_numpy(tmp_path: Path) -> None:
+    m = Maker()
+    x, y = m.input("x", 5), m.input("y", 5)
+    exprs = [scalar.apply(f, X, Y) for f in ("max", "min", "lt", "eq", "ne")]
+    graph = m.output(*(m.pointwise(e, x, y) for e in exprs), m.pointwise(scalar.apply("relu", X), x))
+    library = build(emit(graph), native_levels()[-1], tmp_path)
+    a = np.array([np.nan, 1, np.inf, -np.inf, -0.0], np.float32)
+    b = np.array([1, np.nan, 2, 2, np.nan], np.float32)
+    got = library.context(1).run([a, b])
+    wanted = [np.maximum(a, b), np.minimum(a, b), a < b, a == b, a != b, np.maximum(a, 0)]
+    for left, right in zip(got, wanted, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_integers_and_booleans(tmp_path: Path) -> None:
+    m = Maker()
+    n, flag = m.input("n", *BTC, dtype=I64), m.input("flag", *BTC, dtype=BOOL)
+    byte = m.input("byte", *BTC, dtype=DType.U8)
+    number, truth, small = scalar.operand(0, I64), scalar.operand(0, BOOL), scalar.operand(0, DType.U8)
+    far = scalar.const(2**40, I64)
+    outputs = [
+        m.pointwise(add(scalar.apply("mul", number, far), scalar.const(-3, I64)), n),
+        m.pointwise(scalar.apply("min", number, scalar.const(2, I64)), n),
+        m.pointwise(scalar.apply("not", truth), flag),
+        m.pointwise(scalar.apply("or", truth, scalar.apply("gt", scalar.operand(1, I64), scalar.const(1, I64))), flag, n),
+        m.pointwise(scalar.cast(truth, F32), flag),
+        m.pointwise(scalar.cast(number, BOOL), n),
+        m.pointwise(scalar.cast(scalar.apply("sub", small, scalar.const(2, DType.U8)), F32), byte),
+        m.pointwise(scalar.cast(number, DType.I16), n),
+    ]  # fmt: skip
+    check_native(m.output(*outputs), tmp_path, sizes=SIZES)
+
+
+def test_bf16(tmp_path: Path) -> None:
+    m = Maker()
+    x = m.input("x", *BTC, dtype=BF16)
+    wide = scalar.cast(scalar.operand(0, BF16), F32)
+    doubled = m.pointwise(scalar.cast(mul(wide, 3.0), BF16), x)
+    before = dict(before=(0, 1, 0), value=0.5)
+    padded = m.op("go.pad", [x], "B", m.shape("T")[0] + 2, 6, dtype=BF16, **before)
+    joined = m.op("go.cat", [x, doubled], "B", "T", 12, dtype=BF16, axis=2)
+    graph = m.output(doubled, padded, joined, m.pointwise(wide, m.permute(x, 0, 2, 1)))
+    check_native(graph, tmp_path, bound=BF16_RELATIVE, sizes=SIZES)
+
+
+@pytest.mark.parametrize("dtype", [F32, I64, BOOL])
+def test_cat_and_pad(tmp_path: Path, dtype: DType) -> None:
+    m = Maker()
+    x, y = m.input("x", *BTC, dtype=dtype), m.input("y", "B", "N", 6, dtype=dtype)
+    t, n = m.shape("T", "N")
+    views = [m.permute(x, 0, 2, 1), m.permute(y, 0, 2, 1), m.slice(m.permute(x, 0, 2, 1), 2, 0, 1)]
+    outputs = [
+        m.op("go.cat", [x, y, x], "B", 2 * t + n, 6, dtype=dtype, axis=1),
+        m.op("go.cat", views, "B", 6, t + n + 1, dtype=dtype, axis=2),
+        m.op("go.pad", [x], "B", t + 3, 8, dtype=dtype, before=(0, 3, 1), value=1.0),
+        m.op("go.pad", [views[0]], "B", 7, t, dtype=dtype, before=(0, 0, 0), value=0.0),
+    ]
+    check_native(m.output(*outputs), tmp_path, sizes=SIZES)
+
+
+def test_gather_from_views(tmp_path: Path) -> None:
+    m = Maker()
+    table = m.constant("table", 9, 6)
+    words = m.input("words", "B", 8, dtype=I64)
+    rows = m.slice(m.input("rows", 9, 6), 1, 2, 3)
+    outputs = [
+        m.op("go.gather", [table, words], "B", 8, 6),
+        m.op("go.gather", [table, m.slice(words, 1, 1, 3, step=2)], "B", 3, 6),
+        m.op("go.gather", [rows, words], "B", 8, 3),
+        m.op("go.gather", [m.permute(rows, 1, 0), m.slice(words, 1, 0, 1)], "B", 1, 9),
+    ]
+    graph = m.output(*outputs)
+    inputs = random_inputs(graph)
+    assert inputs[0].max() == 3
+    for node in graph.nodes:
+        if node.op == "go.gather" and node.inputs[0].shape[0] == 3:
+            node.inputs[0] = m.constant("four", 4, 9)
+    check_native(graph, tmp_path, sizes=({}, {"B": 1}))
+
+
+def test_gather_refuses_an_index_outside_the_table(tmp_path: Path) -> None:
+    m = Maker()
+    words = m.input("words", "B", dtype=I64)
+    graph = m.output(m.op("go.gather", [m.constant("table", 9, 6), words], "B", 6))
+    context = build(emit(graph), native_levels()[-1], tmp_path).context(2)
+    for bad in (9, -1):
+        with pytest.raises(InputValueError, match="outside the table"):
+            context.run([np.array([0, bad, 3])])
+    context.run([np.array([0, 8, 3])])
+
+
+@pytest.mark.parametrize("kind", ["sum", "mean", "max", "min"])
+def test_reduce(tmp_path: Path, kind: str) -> None:
+    m = Maker()
+    x, n = m.input("x", *BTC), m.input("n", *BTC, dtype=I64)
+    turned = m.permute(x, 2, 0, 1)
+    outputs = [
+        m.op("go.reduce", [x], "B", "T", 1, kind=kind, axes=(2,)),
+        m.op("go.reduce", [x], 1, "T", 1, kind=kind, axes=(0, 2)),
+        m.op("go.reduce", [x], 1, 1, 1, kind=kind, axes=(0, 1, 2)),
+        m.op("go.reduce", [turned], 6, 1, "T", kind=kind, axes=(1,)),
+    ]
+    if kind != "mean":
+        outputs.append(m.op("go.reduce", [n], "B", 1, 6, dtype=I64, kind=kind, axes=(1,)))
+        number = m.reshape(m.slice(m.slice(n, 1, 0, 1), 2, 0, 1), "B")
+        single = m.reshape(m.slice(number, 0, 0, 1))
+        outputs.append(m.op("go.reduce", [single], dtype=I64, kind=kind, axes=()))
+    check_native(m.output(*outputs), tmp_path, sizes=SIZES)
+
+
+def test_reduce_keeps_nan(tmp_path: Path) -> None:
+    m = Maker()
+    x = m.input("x", "B", 4)
+    kinds = ("max", "min", "sum")
+    graph = m.output(*(m.op("go.reduce", [x], "B", 1, kind=k, axes=(1,)) for k in kinds))
+    context = build(emit(graph), native_levels()[-1], tmp_path).context(1)
+    rows = np.array([[np.nan, 1, 2, 3], [1, np.nan, 0, 2], [3, 2, 1, np.nan]], np.float32)
+    assert all(np.isnan(y).all() for y in context.run([rows]))
+
+
+def test_check(tmp_path: Path) -> None:
+    m = Maker()
+    lengths, x = m.input("lengths", "B", dtype=I64), m.input("x", "B", "T")
+    longest = m.op("go.reduce", [lengths], 1, dtype=I64, kind="max", axes=(0,))
+    m.graph.nodes.append(Node("go.check", [longest], [], {"size": m.shape("T")[0]}))
+    graph = m.output(m.pointwise(times(2.0), x))
+    context = build(emit(graph), native_levels()[-1], tmp_path).context(2)
+    x_ = np.ones((2, 5), np.float32)
+    np.testing.assert_array_equal(context.run([np.array([5, 3]), x_])[0], 2 * x_)
+    with pytest.raises(InputValueError, match=r"(?s)5.*4|4.*5"):
+        context.run([np.array([4, 3]), x_])
+
+
+@pytest.mark.parametrize("level", native_levels())
+def test_matmul(tmp_path: Path, level: str) -> None:
+    m = Maker()
+    x, y = m.input("x", "B", 2, "T", 6), m.input("y", "B", 2, "N", 6)
+    roles = dict(roles=("left", "right"))
+    keys = m.permute(y, 0, 1, 3, 2)
+    head = m.reshape(m.slice(x, 1, 1, 1), "B", "T", 6)
+    repeated = m.op("go.expand", [m.constant("c", 1, 6, 19)], "B", 6, 19)
+    outputs = [
+        m.op("go.matmul", [x, keys], "B", 2, "T", "N", **roles),
+        m.op("go.matmul", [head, repeated], "B", "T", 19, **roles),
+    ]
+    sizes = ({}, {"B": 1, "T": 1, "N": 1}, {"B": 3, "T": 33, "N": 18})
+    check_native(m.output(*outputs), tmp_path, [level], FP32_RELATIVE, sizes)
+
+
+def test_reading_an_output_of_the_graph(tmp_path: Path) -> None:
+    m = Maker()
+    y = m.pointwise(times(2.0), m.input("x", *BTC))
+    part = m.pointwise(times(3.0), m.slice(y, 2, 2, 3))
+    check_native(m.output(y, part, m.linear(y, 4)), tmp_path, bound=FP32_RELATIVE, sizes=SIZES)
