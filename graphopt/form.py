@@ -77,6 +77,12 @@ class Form:
         if options.strict:
             self._require_compiled()
         self._inputs, self._outputs = list(self.graph.inputs), list(self.graph.outputs)
+        self._ones = [
+            (i, axis)
+            for i, value in enumerate(self._inputs)
+            for axis, extent in enumerate(value.shape)
+            if axis and extent == 1 and options.dynamic_shapes is None
+        ]
         self._parts: list[tuple[CompiledPart, Program, int] | TorchPart] = []
         for part in partition(self.graph):
             if isinstance(part, TorchPart):
@@ -114,6 +120,13 @@ class Form:
                 raise InputDtypeError(value.name, expected, str(leaf.dtype).removeprefix("torch."))
             if leaf.dim() != value.rank:
                 raise InputRankError(value.name, value.shape, leaf.shape)
+
+    def fits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether every axis that was left at 1, because it was 1 in the example, is 1 here."""
+        if not self._ones:
+            return True
+        tensors = self.call.flatten(args, kwargs)
+        return all(tensors[i].shape[axis] == 1 for i, axis in self._ones)
 
     def build(self) -> None:
         """Compiles now what the first call would, unless it is meant for other machines."""

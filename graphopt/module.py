@@ -12,7 +12,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from graphopt.capture import call_key
-from graphopt.errors import InputCountError, PackageError, TrainingModeError
+from graphopt.errors import CaptureError, InputCountError, PackageError, TrainingModeError
 from graphopt.form import Form, Options
 from graphopt.report import Report
 from graphopt.target import Target, find_target
@@ -34,7 +34,7 @@ def optimize(
         target: `native`, `neoverse-n2`, ... (`graphopt targets` lists them).
         example_inputs: positional arguments (tuple) or keyword arguments (dict); the model is
             captured at once. Without them it is captured at the first call, and again for a call of
-            another structure.
+            another structure, or with more where an axis behind the first had size 1.
         dynamic_shapes: sizes that vary, in the format of torch.export. By default the first axis of
             every tensor and every other one that the model leaves open.
         precision: `fp32`, `bf16`, `int8`, `int8+bf16`, or `auto`: the fastest that the target has
@@ -71,7 +71,7 @@ class OptimizedModule(torch.nn.Module):
         # In a tuple, so that the model's parameters are not parameters of this module too.
         self._model = (model,)
         self.options = options
-        self._forms: dict[tuple[Any, ...], Form] = {}
+        self._forms: dict[tuple[Any, ...], list[Form]] = {}
         self._signature = inspect.signature(model.forward)
         self._capturing = threading.RLock()
         self.eval()
@@ -142,12 +142,15 @@ class OptimizedModule(torch.nn.Module):
         return "\n".join(text for form in self._captured() for text in form.dumps())
 
     def _captured(self) -> list[Form]:
-        return list(self._forms.values())
+        return [form for forms in self._forms.values() for form in forms]
+
+    def __copy__(self) -> OptimizedModule:
+        return self.__deepcopy__({})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OptimizedModule:
         """A module that shares the compiled code, which never changes."""
         copied = OptimizedModule(self._model[0], self.options)
-        copied._forms.update(self._forms)
+        copied._forms.update({key: list(forms) for key, forms in self._forms.items()})
         return copied
 
     def __reduce__(self) -> Any:
@@ -162,10 +165,16 @@ class OptimizedModule(torch.nn.Module):
         """The form of a call, and its arguments in the one order that the form knows."""
         args, kwargs = self._bind(args, kwargs)
         key = call_key(args, kwargs)
-        form = self._forms.get(key)
+        form = self._find(key, args, kwargs)
         if form is None:
             form = self._capture(key, args, kwargs)
         return form, args, kwargs
+
+    def _find(
+        self, key: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Form | None:
+        fitting = (f for f in self._forms.get(key, ()) if f.fits(args, kwargs))
+        return next(fitting, None)
 
     def _bind(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -181,10 +190,20 @@ class OptimizedModule(torch.nn.Module):
     @torch.compiler.disable(reason="graphopt captures with torch.export")  # type: ignore[misc]
     def _capture(self, key: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Form:
         with self._capturing:
-            if key not in self._forms:
+            form = self._find(key, args, kwargs)
+            if form is not None:
+                return form
+            forms = self._forms.get(key, [])
+            if not forms:
                 self._refuse_near_miss(args, kwargs)
-                self._forms[key] = Form(self._model[0], args, kwargs, self.options)
-            return self._forms[key]
+            try:
+                form = Form(self._model[0], args, kwargs, self.options)
+            except CaptureError:
+                if not forms:
+                    raise
+                return forms[0]  # the size of 1 was fixed after all; its run says so
+            self._forms[key] = [*forms, form]
+            return form
 
     def _refuse_near_miss(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A mistake is no new form: another dtype or rank, or numbers where a tensor was."""
