@@ -123,7 +123,7 @@ def module_group(path: str) -> str:
 
     `model.encoders.31.self_attn.linear_out` becomes `model.encoders.*.self_attn`.
     """
-    numbered = re.match(r"(?:.*?\.)?\d+(?:\.[^.\d][^.]*)?", path)
+    numbered = re.match(r"(?:[^.\d][^.]*\.)*\d+(?:\.[^.\d][^.]*)?", path)
     return re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", numbered.group() if numbered else path)
 
 

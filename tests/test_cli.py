@@ -1,5 +1,6 @@
 """The command line: help that explains itself, one-line errors, files in and out."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,69 @@ def test_flatten_names() -> None:
 def test_targets_list_this_machine_and_neoverse(tmp_path: Path) -> None:
     shown = graphopt("targets", cwd=tmp_path).stdout
     assert "native" in shown and "neoverse-n2" in shown and "sve2" in shown
+
+
+MODEL = """
+import torch
+
+def build():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(32, 48), torch.nn.ReLU(), torch.nn.Linear(48, 8))
+    return model.eval(), (torch.randn(3, 32),)
+
+def sorts():
+    class Sorts(torch.nn.Module):
+        def forward(self, x):
+            return torch.sort(x * 2)[0] + 1
+    return Sorts().eval(), (torch.randn(3, 32),)
+"""
+
+
+def torch_outputs(folder: Path) -> np.ndarray:
+    code = "import small, numpy; m, x = small.build(); numpy.save('y.npy', m(*x).detach().numpy())"
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+    return np.load(folder / "y.npy")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    pytest.importorskip("torch")
+    (tmp_path / "small.py").write_text(MODEL)
+    return tmp_path
+
+
+def test_optimize_then_run(folder: Path) -> None:
+    words = "optimize small:build --precision fp32 --strict --out m.gopt --save-inputs x.npz"
+    made = graphopt(*words.split(), cwd=folder)
+    assert made.returncode == 0, made.stderr
+    assert "nodes compiled for native" in made.stdout and "wrote m.gopt" in made.stdout
+    ran = graphopt(*["run", "m.gopt", "-i", "x.npz", "--output", "y.npz", "--profile"], cwd=folder)
+    assert ran.returncode == 0, ran.stderr
+    assert "gemm_f32" in ran.stdout and "100.0 %" in ran.stdout
+    (y,) = read_arguments(folder / "y.npz")
+    np.testing.assert_allclose(y, torch_outputs(folder), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not shutil.which("qemu-aarch64"), reason="qemu-aarch64 is not installed")
+def test_run_arm_code(folder: Path) -> None:
+    words = "optimize small:build --target neoverse-n2 --precision fp32 --out a.gopt"
+    made = graphopt(*words.split(), "--save-inputs", "x.npz", cwd=folder)
+    assert made.returncode == 0, made.stderr
+    ran = graphopt(*["run", "a.gopt", "-i", "x.npz", "--output", "y.npz", "--emulate"], cwd=folder)
+    assert ran.returncode == 0, ran.stderr
+    (y,) = read_arguments(folder / "y.npz")
+    np.testing.assert_allclose(y, torch_outputs(folder), rtol=1e-4, atol=1e-5)
+    refused = graphopt(*["run", "a.gopt", "-i", "x.npz", "--emulate", "--profile"], cwd=folder)
+    assert refused.returncode == 2 and "leave out --emulate" in refused.stderr
+
+
+def test_strict_refuses_and_lists(folder: Path) -> None:
+    done = graphopt("optimize", "small:sorts", "--strict", cwd=folder)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "aten.sort" in done.stderr and "small.py:12" in done.stderr.replace("\n", "")
+
+
+def test_unknown_target_is_one_line(folder: Path) -> None:
+    done = graphopt("optimize", "small:build", "--target", "neoverse-n3", cwd=folder)
+    assert done.returncode == 1
+    assert "did you mean 'neoverse-n2'?" in done.stderr.replace("\n", " ")

@@ -1,8 +1,10 @@
 """FSMN-VAD with real weights on real speech: the compiled encoder finds the same segments."""
 
 import shutil
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import graphopt
@@ -10,7 +12,9 @@ import graphopt
 torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
 
+from graphopt.bench.engines import TorchDynamicInt8  # noqa: E402
 from graphopt.bench.measure import relative_error  # noqa: E402
+from graphopt.demo import join_recordings  # noqa: E402
 from graphopt.zoo import fsmn_vad  # noqa: E402
 
 # Scores of the emulated Arm code against this machine's kernels on the same plan: f32 sums in
@@ -45,6 +49,25 @@ def test_same_segments_on_every_recording(
     with fsmn_vad.replace_encoder(vad, fast):
         found = {wav: fsmn_vad.vad_segments(vad, wav) for wav in expected}
     assert found == expected
+
+
+def test_pauses_between_recordings(vad: Any, tmp_path: Path) -> None:
+    """Boundaries next to silence are harder than recordings that are speech from end to end."""
+    join_recordings(tmp_path / "joined.wav")
+    own = vad.model.encoder
+    expected = np.array(fsmn_vad.vad_segments(vad, tmp_path / "joined.wav"))
+    inputs = fsmn_vad.encoder_inputs(vad, fsmn_vad.recorded_features(vad, tmp_path / "joined.wav"))
+    found = {}
+    encoders = {
+        p: graphopt.optimize(own, precision=p, example_inputs=inputs) for p in ("fp32", "int8")
+    }
+    encoders["torch int8"] = TorchDynamicInt8().convert(own)
+    for name, encoder in encoders.items():
+        with fsmn_vad.replace_encoder(vad, encoder):
+            found[name] = np.array(fsmn_vad.vad_segments(vad, tmp_path / "joined.wav"))
+    assert expected.shape == (3, 2)
+    np.testing.assert_array_equal(found["fp32"], expected)
+    assert np.abs(found["int8"] - expected).max() <= np.abs(found["torch int8"] - expected).max()
 
 
 def test_chunks_give_the_scores_of_the_whole(vad: Any, speech: torch.Tensor) -> None:
