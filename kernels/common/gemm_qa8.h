@@ -61,27 +61,59 @@ GO_INLINE void go_qs8_columns(const uint8_t *rhs, size_t depth, size_t panels, g
     *scales = go_load(f);
 }
 
-/* From integer sums to stored results: 16 columns at a time. */
+/* Sixteen columns of a tile on their way to the destination. */
+typedef struct {
+    go_u32x16 sums; /* of the column */
+    go_f32x16 scales, bias;
+    size_t col, count; /* first of them, and how many exist */
+} go_qa8_columns;
+
+/* From integer sums to stored results. What the epilogue asks for is constant in
+ * the call, so that the loop over rows has no branch. */
+GO_INLINE void go_qa8_finish_rows(const go_gemm_args *args, const go_qa8_tile *t, size_t row,
+                                  const go_qa8_columns *c, uint32_t rhs_bias, const int32_t *sums,
+                                  size_t ld, const int full, const int act, const int residuals,
+                                  const go_dtype dtype) {
+    go_epilogue e = args->epilogue;
+    e.activation = (go_activation)act;
+    if (residuals < 1) e.residual[0] = NULL;
+    if (residuals < 2) e.residual[1] = NULL;
+    const size_t n = full ? GO_LANES : c->count;
+    for (size_t r = 0; r < t->rows; r++) {
+        go_qa8_row q = go_qa8_row_tail(args->lhs, row + r, t->depth);
+        /* Unsigned: partial results may wrap, the final one fits. */
+        go_u32x16 isum = (go_u32x16)go_load_i32(sums + r * ld);
+        isum += c->sums * (uint32_t)q.neg_zp - rhs_bias * (uint32_t)q.sum;
+        go_f32x16 v = go_fma(go_to_f32((go_i32x16)isum), c->scales * q.scale, c->bias);
+        go_epilogue_store(&e, args->dst, args->dst_stride, dtype, row + r, c->col, v, n);
+    }
+}
+
+/* The loops for what a transformer asks for, and one for everything else. */
 GO_INLINE void go_qa8_finish(const go_gemm_args *args, const go_qa8_tile *t, size_t row, size_t col,
                              size_t cols, uint32_t rhs_bias, const int32_t *sums, size_t ld) {
     const go_epilogue *e = &args->epilogue;
     enum { PANELS = GO_LANES / GO_QS8_NR };
-    for (size_t c = 0; c < cols; c += GO_LANES) {
-        size_t n = go_min_size(cols - c, GO_LANES), panel = c / GO_QS8_NR;
-        go_u32x16 column_sums;
-        go_f32x16 column_scales;
+    for (size_t at = 0; at < cols; at += GO_LANES) {
+        const size_t n = go_min_size(cols - at, GO_LANES), panel = at / GO_QS8_NR;
+        go_qa8_columns c = {.col = col + at, .count = n};
         go_qs8_columns(t->rhs + panel * t->rhs_stride, t->depth,
-                       go_min_size(PANELS, t->panels - panel), &column_sums, &column_scales);
-        go_f32x16 bias = e->bias ? go_load_n(e->bias + col + c, n) : go_zero();
-        for (size_t r = 0; r < t->rows; r++) {
-            go_qa8_row q = go_qa8_row_tail(args->lhs, row + r, t->depth);
-            /* Unsigned: partial results may wrap, the final one fits. */
-            go_u32x16 isum = (go_u32x16)go_load_i32(sums + r * ld + c);
-            isum += column_sums * (uint32_t)q.neg_zp - rhs_bias * (uint32_t)q.sum;
-            go_f32x16 v = go_fma(go_to_f32((go_i32x16)isum), column_scales * q.scale, bias);
-            go_epilogue_store(e, args->dst, args->dst_stride, args->dst_dtype, row + r, col + c, v,
-                              n);
-        }
+                       go_min_size(PANELS, t->panels - panel), &c.sums, &c.scales);
+        c.bias = e->bias ? go_load_n(e->bias + col + at, n) : go_zero();
+        const int residuals = e->residual[1] ? 2 : e->residual[0] ? 1 : 0;
+#define FINISH(full, act, residuals, dtype) \
+    go_qa8_finish_rows(args, t, row, &c, rhs_bias, sums + at, ld, full, act, residuals, dtype)
+        if (n < GO_LANES || residuals == 2 || e->activation > GO_ACT_RELU)
+            FINISH(0, (int)e->activation, residuals, args->dst_dtype);
+        else if (residuals)
+            FINISH(1, (int)e->activation, 1, args->dst_dtype);
+        else if (args->dst_dtype == GO_BF16)
+            FINISH(1, (int)e->activation, 0, GO_BF16);
+        else if (e->activation == GO_ACT_RELU)
+            FINISH(1, GO_ACT_RELU, 0, GO_F32);
+        else
+            FINISH(1, GO_ACT_NONE, 0, GO_F32);
+#undef FINISH
     }
 }
 
