@@ -121,6 +121,15 @@ class UnknownPrecisionError(GraphoptError, ValueError):
         super().__init__(f"unknown precision {name!r}; choose one of {', '.join(known)}")
 
 
+class ThreadCountError(GraphoptError, ValueError):
+    """A number of threads that is none."""
+
+    def __init__(self, given: object) -> None:
+        super().__init__(
+            f"num_threads is {given!r}; give 1 or more, or None for all CPUs of this process"
+        )
+
+
 class UnknownModelError(GraphoptError, ValueError):
     """A model name at the command line that is neither known nor ``module:function``."""
 

@@ -15,6 +15,7 @@ from graphopt.capture import call_key
 from graphopt.errors import CaptureError, InputCountError, PackageError, TrainingModeError
 from graphopt.form import Form, Options
 from graphopt.report import Report
+from graphopt.runtime import check_threads
 from graphopt.target import Target, find_target
 
 
@@ -43,14 +44,15 @@ def optimize(
         strict: refuse a model of which a node would stay in torch.
 
     Raises:
-        TrainingModeError, UnknownTargetError, UnknownPrecisionError: naming what is wrong.
+        TrainingModeError, UnknownTargetError, UnknownPrecisionError, ThreadCountError: naming
+            what is wrong.
         CaptureError: if the model cannot be captured; names the line.
         UnsupportedNodesError: with `strict`, listing the nodes and the reasons.
     """
     if model.training:
         raise TrainingModeError(type(model).__name__)
-    found = find_target(target)
-    options = Options(found, found.precision(precision), num_threads, strict, dynamic_shapes)
+    found, threads = find_target(target), check_threads(num_threads)
+    options = Options(found, found.precision(precision), threads, strict, dynamic_shapes)
     module = OptimizedModule(model, options)
     if isinstance(example_inputs, dict):
         module.prepare(**example_inputs)

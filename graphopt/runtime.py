@@ -199,15 +199,25 @@ def _abandon_contexts() -> None:
 os.register_at_fork(after_in_child=_abandon_contexts)
 
 
+def check_threads(threads: int | None) -> int | None:
+    """The argument, if it is a number of threads or None; ThreadCountError otherwise."""
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise errors.ThreadCountError(threads)
+    return threads
+
+
 class ContextPool:
     """Contexts for callers on several threads: each takes an idle one, or makes its own.
 
     Args:
         threads: threads of a context; all allowed CPUs if None.
+
+    Raises:
+        ThreadCountError: for a number below 1.
     """
 
     def __init__(self, threads: int | None) -> None:
-        self._threads = threads
+        self._threads = check_threads(threads)
         self._idle: list[Context] = []
         self._lock = threading.Lock()
 

@@ -17,6 +17,7 @@ EXAMPLES = [
     (errors.InputFileError("a.npz", "not found"), ["a.npz", "not found", "--save-inputs"]),
     (errors.TrainingModeError("Sequential"), ["Sequential", "model.eval()"]),
     (errors.UnknownPrecisionError("int3", ["fp32", "int8"]), ["int3", "fp32, int8"]),
+    (errors.ThreadCountError(-2), ["-2", "1 or more, or None"]),
     (errors.UnknownModelError("m", ["fsmn-vad"], "why"), ["'m'", "why", "fsmn-vad"]),
     (errors.MissingDependencyError("torch", "capture", "pip install t"), ["torch", "pip install"]),
     (errors.MissingCompilerError(["zig", "cc"], "neoverse-n2"), ["zig, cc", "neoverse-n2", "CC"]),

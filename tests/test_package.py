@@ -70,6 +70,8 @@ def test_equal_to_the_bit_with_the_module_it_was_saved_from(model: Any, tmp_path
     x = torch.randn(2, 7, 48)
     fast = graphopt.optimize(model, precision="int8", example_inputs=(x,))
     fast.save(tmp_path / "a.gopt")
+    with pytest.raises(errors.ThreadCountError):
+        graphopt.load(tmp_path / "a.gopt", num_threads=0)
     for threads in (1, 3):
         assert torch.equal(graphopt.load(tmp_path / "a.gopt", num_threads=threads)(x), fast(x))
 
