@@ -109,9 +109,7 @@ class Builder:
         files += [(_KERNELS / name, None) for name in _RUNTIME]
         files.append((Path("module.c"), source))
         with ThreadPoolExecutor(self.jobs) as pool:
-            return list(
-                pool.map(lambda f: self._object(tools, f[0], f[1], level, static), files)
-            )
+            return list(pool.map(lambda f: self._object(tools, f[0], f[1], level, static), files))
 
     def _object(
         self, tools: Toolchain, path: Path, text: str | None, level: Level, static: bool

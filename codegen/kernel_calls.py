@@ -49,7 +49,9 @@ def _row_fields(f: FunctionBuilder, memory: Memory, name: str, value: Value, wri
     }
 
 
-def _epilogue(node: Node, f: FunctionBuilder, memory: Memory, row: Callable[[Value], object]) -> Fields:
+def _epilogue(
+    node: Node, f: FunctionBuilder, memory: Memory, row: Callable[[Value], object]
+) -> Fields:
     fields: Fields = {}
     if (bias := _optional(f, memory, node, "bias")) is not None:
         fields["bias"] = bias

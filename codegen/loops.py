@@ -239,7 +239,9 @@ def _gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.line(f"for (int64_t row; (row = (int64_t)go_next(team)) < {count};) {{")
     f.line("    int64_t at = indices[row];")
     f.line(f"    if (at < 0 || at >= {rows}) {{")
-    f.line(f"        go_fail(frame, GO_ERROR_VALUE, -1, {rows}, at, \"an index is outside the table\");")
+    f.line(
+        f'        go_fail(frame, GO_ERROR_VALUE, -1, {rows}, at, "an index is outside the table");'
+    )
     f.line("        at = 0;")
     f.line("    }")
     f.line(f"    for (int64_t i = 0; i < {columns}; i++)")
@@ -316,4 +318,3 @@ LOOPS = {
     "go.check": _check,
     "go.reduce": _reduce,
 }
-

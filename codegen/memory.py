@@ -49,9 +49,7 @@ def scratch_of(node: Node, arch: str) -> Dim:
     if node.op == "go.matmul":
         right = node.inputs[1]
         rule = registry.layout(arch, "f32")
-        return simplify(
-            registry.packed_rhs_bytes(rule, right.shape[-1], right.shape[-2], ceil_div)
-        )
+        return simplify(registry.packed_rhs_bytes(rule, right.shape[-1], right.shape[-2], ceil_div))
     return 0
 
 

@@ -118,5 +118,3 @@ def _cast(source: DType, target: DType, text: str) -> str:
     if target is DType.BOOL:
         return f"({text} != 0)"
     return f"({target.c_type}){text}"
-
-

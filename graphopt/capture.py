@@ -52,7 +52,9 @@ class CallSpec:
         self, outputs: list[torch.Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """The model's own result; containers in the arguments get what the model put there."""
-        leaves = [outputs[leaf.index] if isinstance(leaf, Output) else leaf for leaf in self.out_leaves]
+        leaves = [
+            outputs[leaf.index] if isinstance(leaf, Output) else leaf for leaf in self.out_leaves
+        ]
         result = pytree.tree_unflatten(leaves, self.out_spec)
         if not self.changes_arguments:
             return result
@@ -244,7 +246,10 @@ def _dims_of_tensors(
     """torch.export's dynamic_shapes for the flat tensors."""
     if dynamic_shapes is None:
         specs = [
-            {a: ExportDim.AUTO if a == 0 or e != 1 else ExportDim.STATIC for a, e in enumerate(t.shape)}
+            {
+                a: ExportDim.AUTO if a == 0 or e != 1 else ExportDim.STATIC
+                for a, e in enumerate(t.shape)
+            }
             for t in tensors
         ]
     else:

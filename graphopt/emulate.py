@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from graphopt.codegen.build import Builder
-from graphopt.errors import MissingEmulatorError, RunError
 from graphopt.dtype import DType
+from graphopt.errors import MissingEmulatorError, RunError
 from graphopt.kernels import registry
 from graphopt.runtime import MAX_RANK
 
@@ -38,9 +38,7 @@ class Emulation:
     source: str
     arch: str
 
-    def run(
-        self, weights: Path, inputs: Sequence[Array], level: str, sve_bits: int
-    ) -> list[Array]:
+    def run(self, weights: Path, inputs: Sequence[Array], level: str, sve_bits: int) -> list[Array]:
         """Runs the program once.
 
         Args:

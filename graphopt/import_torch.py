@@ -104,9 +104,9 @@ class _Importer:
         self.env[node] = value
 
     def _constant(self, spec: Any) -> Value:
-        if spec.kind is InputKind.PARAMETER:
-            tensor = self.program.state_dict[spec.target]
-        elif spec.kind is InputKind.BUFFER and spec.persistent is not False:
+        if spec.kind is InputKind.PARAMETER or (
+            spec.kind is InputKind.BUFFER and spec.persistent is not False
+        ):
             tensor = self.program.state_dict[spec.target]
         else:
             tensor = self.program.constants[spec.target]

@@ -80,7 +80,9 @@ def narrow(array: Array, dtype: DType) -> Array:
     return np.where(np.isnan(array), quiet, rounded).astype(np.uint16)
 
 
-def evaluate_scalar(expr: Scalar, operands: list[Array], shape: tuple[int, ...], sizes: Sizes) -> Any:
+def evaluate_scalar(
+    expr: Scalar, operands: list[Array], shape: tuple[int, ...], sizes: Sizes
+) -> Any:
     """An element expression over whole (widened) operands."""
     if expr.op == "operand":
         return operands[expr.value]  # type: ignore[index]
@@ -249,7 +251,9 @@ def _conv(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
     (sh, sw), (ph, pw), (dh, dw) = (node.attrs[k] for k in ("stride", "padding", "dilation"))
     x = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
     span = ((w.shape[2] - 1) * dh + 1, (w.shape[3] - 1) * dw + 1)
-    windows = np.lib.stride_tricks.sliding_window_view(x, span, (2, 3))[:, :, ::sh, ::sw, ::dh, ::dw]
+    windows = np.lib.stride_tricks.sliding_window_view(x, span, (2, 3))[
+        :, :, ::sh, ::sw, ::dh, ::dw
+    ]
     groups = node.attrs["groups"]
     parts = [
         np.einsum("nchwij,ocij->nohw", a, b, optimize=True)
@@ -258,8 +262,10 @@ def _conv(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
     y = np.concatenate(parts, 1)
     y = y[:, :, 0] if one_d else y
     channel_last = np.moveaxis(y, 1, -1)
-    rest = [a if r in ("x", "weight", "bias") else np.moveaxis(a, 1, -1)
-            for r, a in zip(node.attrs["roles"], arrays, strict=True)]
+    rest = [
+        a if r in ("x", "weight", "bias") else np.moveaxis(a, 1, -1)
+        for r, a in zip(node.attrs["roles"], arrays, strict=True)
+    ]
     return np.moveaxis(_epilogue(node, channel_last, rest), -1, 1)
 
 

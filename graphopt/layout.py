@@ -91,7 +91,7 @@ def reshaped_strides(shape: Shape, strides: Shape, new_shape: Shape) -> Shape | 
 
 
 def _exact_quotient(a: Dim, b: Dim) -> Dim | None:
-    """a / b if b divides a for all sizes, as far as that can be seen."""
+    """A / b if b divides a for all sizes, as far as that can be seen."""
     if a == b:
         return 1
     quotient = simplify(a / b) if not (isinstance(a, int) and isinstance(b, int)) else None

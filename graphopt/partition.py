@@ -77,9 +77,7 @@ def _compiled(graph: Graph, nodes: list[Node], number: int) -> CompiledPart:
     read_outside = {v for n in graph.nodes if n not in chosen for v in n.inputs}
     read_outside |= set(graph.outputs)
     inputs = list(
-        dict.fromkeys(
-            v for n in nodes for v in n.inputs if v not in inside and not v.is_constant
-        )
+        dict.fromkeys(v for n in nodes for v in n.inputs if v not in inside and not v.is_constant)
     )
     outputs = [v for n in nodes for v in n.outputs if v in read_outside]
     inputs += _inputs_that_give_dims(graph, nodes, inputs)

@@ -109,7 +109,9 @@ class PassManager:
                 )
             if self._config.debug >= 3 and modified:
                 after = print_graph(graph)
-                diff = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=1)
+                diff = difflib.unified_diff(
+                    before.splitlines(), after.splitlines(), lineterm="", n=1
+                )
                 self._report("\n".join(diff))
             self._dump(step.name, graph)
             self._stopped = step.name == self._config.stop_after

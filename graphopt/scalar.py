@@ -13,9 +13,23 @@ from dataclasses import dataclass
 from graphopt.ir import Dim, DType
 
 TRANSCENDENTAL = frozenset(
-    "exp log sin cos tanh erf sigmoid silu gelu_erf gelu_tanh pow sqrt rsqrt".split()
+    [
+        "exp",
+        "log",
+        "sin",
+        "cos",
+        "tanh",
+        "erf",
+        "sigmoid",
+        "silu",
+        "gelu_erf",
+        "gelu_tanh",
+        "pow",
+        "sqrt",
+        "rsqrt",
+    ]
 )
-COMPARISONS = frozenset("lt le gt ge eq ne".split())
+COMPARISONS = frozenset(["lt", "le", "gt", "ge", "eq", "ne"])
 
 
 @dataclass(frozen=True)
@@ -54,9 +68,7 @@ class Scalar:
     def cost(self) -> int:
         """Rough number of operations an element takes; 20 for each transcendental."""
         return sum(
-            20 if s.op in TRANSCENDENTAL else 1
-            for s in self.walk()
-            if s.args and s.op != "cast"
+            20 if s.op in TRANSCENDENTAL else 1 for s in self.walk() if s.args and s.op != "cast"
         )
 
 

@@ -37,7 +37,7 @@ def product(sizes: Iterable[Dim]) -> Dim:
 
 
 def floor_div(a: Dim, b: Dim) -> Dim:
-    """a // b for non-negative sizes."""
+    """A // b for non-negative sizes."""
     if isinstance(a, int) and isinstance(b, int):
         return a // b
     return simplify(sympy.floor(sympy.sympify(a) / b))
@@ -96,7 +96,7 @@ class _SizePrinter(C99CodePrinter):  # type: ignore[misc]
         below = self._print(denominator)
         return f"(({self._print(numerator)} + {below} - 1) / ({below}))"
 
-    def _print_Mod(self, expr: sympy.Mod) -> str:  # noqa: N802 - name set by sympy
+    def _print_Mod(self, expr: sympy.Mod) -> str:
         return f"(({self._print(expr.args[0])}) % ({self._print(expr.args[1])}))"
 
     def _fold(self, function: str, expr: sympy.Expr) -> str:
@@ -105,19 +105,19 @@ class _SizePrinter(C99CodePrinter):  # type: ignore[misc]
             text = f"{function}({text}, {self._print(arg)})"
         return text
 
-    def _print_Max(self, expr: sympy.Max) -> str:  # noqa: N802
+    def _print_Max(self, expr: sympy.Max) -> str:
         return self._fold("go_larger", expr)
 
-    def _print_Min(self, expr: sympy.Min) -> str:  # noqa: N802
+    def _print_Min(self, expr: sympy.Min) -> str:
         return self._fold("go_smaller", expr)
 
-    def _print_Pow(self, expr: sympy.Pow) -> str:  # noqa: N802
+    def _print_Pow(self, expr: sympy.Pow) -> str:
         base, exponent = expr.args
         if not (exponent.is_Integer and exponent > 0):
             raise ValueError(f"a size cannot contain {expr}")
         return "(" + " * ".join([self._print(base)] * int(exponent)) + ")"
 
-    def _print_Rational(self, expr: sympy.Rational) -> str:  # noqa: N802
+    def _print_Rational(self, expr: sympy.Rational) -> str:
         raise ValueError(f"a size cannot contain the fraction {expr}")
 
 

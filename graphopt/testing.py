@@ -42,7 +42,10 @@ def relative_error(got: Array, reference: Array) -> float:
         return 0.0
     x, y = got.astype(np.float64), reference.astype(np.float64)
     finite = np.isfinite(y)
-    if not np.array_equal(x[~finite], y[~finite], equal_nan=True) or not np.isfinite(x[finite]).all():
+    if (
+        not np.array_equal(x[~finite], y[~finite], equal_nan=True)
+        or not np.isfinite(x[finite]).all()
+    ):
         return math.inf
     if not finite.any():
         return 0.0

@@ -163,7 +163,12 @@ class AssignLayouts(Pass):
         taken: set[Value] = set(graph.inputs)
         for i, value in enumerate(graph.outputs):
             owner = layout_of(value).storage
-            if value.is_constant or owner in taken or owner is not value or not is_contiguous(value):
+            if (
+                value.is_constant
+                or owner in taken
+                or owner is not value
+                or not is_contiguous(value)
+            ):
                 graph.outputs[i] = self._copy(value, graph.nodes, "output", "not memory of its own")
             taken.add(graph.outputs[i])
 

@@ -39,9 +39,7 @@ class FusePointwise(Pass):
                     modified = True
         if modified:
             read = {v for n in graph.nodes for v in n.inputs} | set(graph.outputs)
-            graph.nodes = [
-                n for n in graph.nodes if n.op != "go.pointwise" or n.output in read
-            ]
+            graph.nodes = [n for n in graph.nodes if n.op != "go.pointwise" or n.output in read]
         return modified
 
     @staticmethod

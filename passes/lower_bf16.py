@@ -51,9 +51,7 @@ class LowerBf16(Pass):
         modified = self._gemm and self._lower_linears(graph)
         self._readers = graph.users()
         self._outputs = set(graph.outputs)
-        candidates = [
-            n for n in graph.nodes if n.op in _PRODUCERS and n.output.dtype is DType.F32
-        ]
+        candidates = [n for n in graph.nodes if n.op in _PRODUCERS and n.output.dtype is DType.F32]
         refusals = {node: self._refusal(node) for node in candidates}
         self._refuse_mixed_attention(graph, refusals)
         for node, refusal in refusals.items():

@@ -96,7 +96,7 @@ class LowerDepthwise(Pass):
         """Rule 2: looks through the views that rule 1 put between the padding and the node."""
         around = Neighbours(graph)
         value, chain = node.inputs[0], []
-        while (view := around.made_by(value, "go.reshape") or around.made_by(value, "go.permute")):
+        while view := around.made_by(value, "go.reshape") or around.made_by(value, "go.permute"):
             chain.append(view)
             value = view.inputs[0]
         pad = around.made_by(value, "go.pad")
@@ -115,7 +115,13 @@ class LowerDepthwise(Pass):
         moved = Value(inner.dtype, tuple(inner.shape[a] for a in (*axes, *_rest(axes, inner.rank))))
         source = Value(inner.dtype, shape)
         nodes = [
-            Node("go.permute", [inner], [moved], {"axes": (*axes, *_rest(axes, inner.rank))}, pad.origin),
+            Node(
+                "go.permute",
+                [inner],
+                [moved],
+                {"axes": (*axes, *_rest(axes, inner.rank))},
+                pad.origin,
+            ),
             Node("go.reshape", [moved], [source], {}, pad.origin),
         ]
         position = graph.nodes.index(node)
@@ -129,7 +135,8 @@ class LowerDepthwise(Pass):
 
 def _axes_through(chain: list[Node], rank: int) -> tuple[int, ...] | None:
     """Which axes of the innermost value become [batch, time, channels] through permutes and
-    reshapes that drop extents of 1."""
+    reshapes that drop extents of 1.
+    """
     axes: list[int | None] = list(range(rank))
     for view in reversed(chain):
         if view.op == "go.permute":

@@ -33,7 +33,6 @@ class Neighbours:
         (node,) = self.users[value]
         return node if node.op == op else None
 
-
     def absorb(self, node: Node, follower: Node) -> None:
         """Records that `node` now does the work of `follower` and makes its output."""
         node.outputs = follower.outputs

@@ -127,12 +127,16 @@ class SimplifyViews(Pass):
             return None
         (common,) = axes
         out = node.output
-        if len(common) != out.rank or any(v.rank != out.rank for v in node.inputs if not _is_number(v)):
+        if len(common) != out.rank or any(
+            v.rank != out.rank for v in node.inputs if not _is_number(v)
+        ):
             return None
         base_rank = next(v.base.rank for v in views if v is not None)
         if any(v is not None and v.base.rank != base_rank for v in views):
             return None
-        if any(v is None and not value.is_constant for v, value in zip(views, node.inputs, strict=True)):
+        if any(
+            v is None and not value.is_constant for v, value in zip(views, node.inputs, strict=True)
+        ):
             return None
         if any(a is None and out.shape[i] != 1 for i, a in enumerate(common)):
             return None
@@ -145,7 +149,9 @@ class SimplifyViews(Pass):
             if a is not None:
                 shape[a] = out.shape[i]
         inner = Value(out.dtype, tuple(shape), out.name)
-        nodes.append(Node(node.op, bases, [inner], node.attrs, node.origin, node.fused, node.reasons))
+        nodes.append(
+            Node(node.op, bases, [inner], node.attrs, node.origin, node.fused, node.reasons)
+        )
         return self._emit(_View(inner, common), node, nodes)
 
 
@@ -169,7 +175,9 @@ def _constant_behind(value: Value, axes: tuple[int | None, ...], rank: int) -> V
     if _is_number(value) or value.data is None:
         return value
     order = [a for a in axes if a is not None]
-    squeezed = value.data.reshape([e for e, a in zip(value.shape, axes, strict=True) if a is not None])
+    squeezed = value.data.reshape(
+        [e for e, a in zip(value.shape, axes, strict=True) if a is not None]
+    )
     shape = [1] * rank
     for extent, a in zip(squeezed.shape, order, strict=True):
         shape[a] = extent

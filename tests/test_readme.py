@@ -40,7 +40,9 @@ def test_graph_before_after_and_its_c(tmp_path: Path, request: pytest.FixtureReq
     pytest.importorskip("torch")
     (code,) = [text for text in PYTHON if "class Block" in text]
     (tmp_path / "block.py").write_text(code)
-    done = subprocess.run([sys.executable, "block.py"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "block.py"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     package = tmp_path / "block.gopt"
     made = [

@@ -94,9 +94,7 @@ class Builder:
         if start == 0 and step == 1 and value.shape[axis] == extent:
             return value
         shape = (*value.shape[:axis], extent, *value.shape[axis + 1 :])
-        return self.emit(
-            "go.slice", [value], shape, value.dtype, axis=axis, start=start, step=step
-        )
+        return self.emit("go.slice", [value], shape, value.dtype, axis=axis, start=start, step=step)
 
 
 def axis_of(value: Value, axis: int) -> int:
@@ -106,8 +104,8 @@ def axis_of(value: Value, axis: int) -> int:
 
 def filled(shape: Shape, value: float | int | bool, dtype: DType, builder: Builder) -> Value:
     """A tensor of one value: a constant with stride 0 where expand allows it."""
-    scalar_value = constant(np.array(value, dtype=DType.F32.numpy if dtype is DType.BF16 else dtype.numpy))
+    scalar_value = constant(
+        np.array(value, dtype=DType.F32.numpy if dtype is DType.BF16 else dtype.numpy)
+    )
     value_of_type = builder.cast(scalar_value, dtype)
     return builder.expand(value_of_type, shape)
-
-

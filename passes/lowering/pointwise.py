@@ -51,7 +51,9 @@ def _compute_type(b: Builder) -> DType:
 def _promoted(*arguments: object) -> DType:
     """The common type of a comparison's operands."""
     tensors = [a for a in arguments if isinstance(a, Value)]
-    dtype = np.result_type(*[DType.F32.numpy if t.dtype is DType.BF16 else t.dtype.numpy for t in tensors])
+    dtype = np.result_type(
+        *[DType.F32.numpy if t.dtype is DType.BF16 else t.dtype.numpy for t in tensors]
+    )
     if any(isinstance(a, float) for a in arguments) and dtype.kind != "f":
         return DType.F32
     return DType.of(np.empty(0, dtype))
@@ -258,7 +260,23 @@ def _isinf(b: Builder) -> Value:
 RULES: dict[str, Rule] = {
     **{
         f"aten.{op}": _unary(op)
-        for op in "neg abs exp log sin cos sqrt rsqrt tanh erf sigmoid silu relu floor ceil".split()
+        for op in [
+            "neg",
+            "abs",
+            "exp",
+            "log",
+            "sin",
+            "cos",
+            "sqrt",
+            "rsqrt",
+            "tanh",
+            "erf",
+            "sigmoid",
+            "silu",
+            "relu",
+            "floor",
+            "ceil",
+        ]
     },
     **{f"aten.{op}": _binary(op) for op in ("add", "sub", "mul")},
     **{f"aten.{op}": _comparison(op) for op in sorted(scalar.COMPARISONS)},

@@ -2,7 +2,7 @@
 
 import re
 
-from graphs import F32, X, Maker, emit, mul
+from graphs import F32, Maker, X, emit, mul
 
 from graphopt import symbolic
 from graphopt.codegen.function import FunctionBuilder

@@ -9,9 +9,9 @@ from graphs import (
     BOOL,
     F32,
     I64,
+    Maker,
     X,
     Y,
-    Maker,
     add,
     build,
     check_native,
@@ -91,7 +91,9 @@ def test_special_values_follow_numpy(tmp_path: Path) -> None:
     m = Maker()
     x, y = m.input("x", 5), m.input("y", 5)
     exprs = [scalar.apply(f, X, Y) for f in ("max", "min", "lt", "eq", "ne")]
-    graph = m.output(*(m.pointwise(e, x, y) for e in exprs), m.pointwise(scalar.apply("relu", X), x))
+    graph = m.output(
+        *(m.pointwise(e, x, y) for e in exprs), m.pointwise(scalar.apply("relu", X), x)
+    )
     library = build(emit(graph), native_levels()[-1], tmp_path)
     a = np.array([np.nan, 1, np.inf, -np.inf, -0.0], np.float32)
     b = np.array([1, np.nan, 2, 2, np.nan], np.float32)
@@ -105,7 +107,11 @@ def test_integers_and_booleans(tmp_path: Path) -> None:
     m = Maker()
     n, flag = m.input("n", *BTC, dtype=I64), m.input("flag", *BTC, dtype=BOOL)
     byte = m.input("byte", *BTC, dtype=DType.U8)
-    number, truth, small = scalar.operand(0, I64), scalar.operand(0, BOOL), scalar.operand(0, DType.U8)
+    number, truth, small = (
+        scalar.operand(0, I64),
+        scalar.operand(0, BOOL),
+        scalar.operand(0, DType.U8),
+    )
     far = scalar.const(2**40, I64)
     outputs = [
         m.pointwise(add(scalar.apply("mul", number, far), scalar.const(-3, I64)), n),

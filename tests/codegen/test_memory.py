@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from graphs import CACHE, F32, X, Maker, add, build, emit, mul, native_levels, random_inputs
+from graphs import CACHE, F32, Maker, X, add, build, emit, mul, native_levels, random_inputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -172,7 +172,9 @@ def build_host(
     command = [*compile_command(level, compiler), "-I", str((registry.ROOT / kernel.source).parent)]
     command += ["-I", str(registry.ROOT / "runtime")]
     command += [f"-DGO_HOST_KERNEL={kernel.symbol}", *map(str, sources), "-lpthread", "-lm"]
-    key = hashlib.sha256(repr(command).encode() + _headers_digest() + b"".join(map(Path.read_bytes, sources)))
+    key = hashlib.sha256(
+        repr(command).encode() + _headers_digest() + b"".join(map(Path.read_bytes, sources))
+    )
     host = CACHE / f"{kernel.symbol}-{level.arch}-{key.hexdigest()[:16]}"
     if not host.exists():
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:

@@ -102,8 +102,7 @@ def test_a_broken_kernel_is_noticed(where):
     level = require(where).level
     mutation = (
         '#include "gemm_f32.h"',
-        '#include "go_reg.h"\n#define go_reg_fma(a, b, c) ((a) * (b) + (c))\n'
-        '#include "gemm_f32.h"',
+        '#include "go_reg.h"\n#define go_reg_fma(a, b, c) ((a) * (b) + (c))\n#include "gemm_f32.h"',
     )
     build_host(level, "go_gemm_f32", mutation)  # it must compile
     with pytest.raises(AssertionError, match="Arrays are not equal"):

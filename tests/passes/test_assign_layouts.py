@@ -1,7 +1,7 @@
 """Memory layouts: views cost nothing, kernels find what they need, copies say why."""
 
 import pytest
-from graphs import I64, X, Maker, add, check_left_alone, check_pass, mul, ops
+from graphs import I64, Maker, X, add, check_left_alone, check_pass, mul, ops
 
 from graphopt.layout import dense, is_contiguous, layout_of
 from graphopt.passes.assign_layouts import AssignLayouts

@@ -1,7 +1,7 @@
 """Common subexpressions: equal work is done once, and only equal work."""
 
 import numpy as np
-from graphs import X, Maker, add, check_left_alone, check_pass, mul, ops
+from graphs import Maker, X, add, check_left_alone, check_pass, mul, ops
 
 from graphopt.ir import Node
 from graphopt.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions

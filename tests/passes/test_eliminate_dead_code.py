@@ -1,6 +1,6 @@
 """Dead code: what nobody reads goes, checks and what feeds them stay."""
 
-from graphs import I64, X, Maker, check_left_alone, check_pass, mul, ops
+from graphs import I64, Maker, X, check_left_alone, check_pass, mul, ops
 
 from graphopt.ir import Node
 from graphopt.passes.eliminate_dead_code import EliminateDeadCode

@@ -1,7 +1,7 @@
 """Constant folding: what needs no input is computed, within bounds."""
 
 import numpy as np
-from graphs import F32, X, Maker, add, check_left_alone, check_pass, mul, ops
+from graphs import F32, Maker, X, add, check_left_alone, check_pass, mul, ops
 
 from graphopt import scalar
 from graphopt.interpret import run_graph

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from graphs import BOOL, F32, X, Maker, add, check_left_alone, check_pass, mul, random_inputs
+from graphs import BOOL, F32, Maker, X, add, check_left_alone, check_pass, mul, random_inputs
 
 from graphopt import scalar
 from graphopt.interpret import run_graph

@@ -1,7 +1,7 @@
 """Epilogues: what the kernel of a linear or convolution finishes itself."""
 
 import pytest
-from graphs import X, Maker, add, check_left_alone, check_pass, mul, ops
+from graphs import Maker, X, add, check_left_alone, check_pass, mul, ops
 
 from graphopt import scalar
 from graphopt.passes.fuse_epilogue import ACTIVATIONS, FuseEpilogue

@@ -1,6 +1,6 @@
 """Norms that quantize their own rows."""
 
-from graphs import X, Maker, check_left_alone, check_pass, mul, ops
+from graphs import Maker, X, check_left_alone, check_pass, mul, ops
 
 from graphopt.ir import DType
 from graphopt.passes.fuse_norm_quantize import FuseNormQuantize

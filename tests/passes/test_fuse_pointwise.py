@@ -3,7 +3,7 @@
 from functools import reduce
 
 import numpy as np
-from graphs import F32, X, Maker, add, check_left_alone, check_pass, mul, ops, random_inputs
+from graphs import F32, Maker, X, add, check_left_alone, check_pass, mul, ops, random_inputs
 
 from graphopt import scalar
 from graphopt.interpret import run_graph

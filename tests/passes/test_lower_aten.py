@@ -80,7 +80,10 @@ POINTWISE: dict[str, Case] = {
     "sub": (lambda x, n: torch.sub(x, n, alpha=2), (X, NUMBERS)),
     "mul": (lambda x, y: x * y * 2.5, (X, Y[:, :1])),
     **{
-        name: (lambda n, x, f=name: (getattr(torch, f)(n, x), getattr(torch, f)(n, 2)), (NUMBERS, X))
+        name: (
+            lambda n, x, f=name: (getattr(torch, f)(n, x), getattr(torch, f)(n, 2)),
+            (NUMBERS, X),
+        )
         for name in ("lt", "le", "gt", "ge", "eq", "ne")
     },
     "greater": (lambda x, y: torch.greater(x, y), (X, Y)),
@@ -96,7 +99,10 @@ POINTWISE: dict[str, Case] = {
     "rsub": (lambda x: (1 - x, torch.rsub(x, 2.0, alpha=3)), (X,)),
     "maximum": (lambda x, y: torch.maximum(x, y), (X, Y)),
     "minimum": (lambda x, n: torch.minimum(n, n * 2 - 3) + x, (X, NUMBERS)),
-    "div": (lambda x, n: (x / n, n / 2, torch.div(x, 0.3, rounding_mode="floor")), (X, NUMBERS + 0.5)),
+    "div": (
+        lambda x, n: (x / n, n / 2, torch.div(x, 0.3, rounding_mode="floor")),
+        (X, NUMBERS + 0.5),
+    ),
     "true_divide": (lambda n: torch.true_divide(n, 4), (NUMBERS,)),
     "where": (lambda m, x, n: torch.where(m, x, n), (MASK, X, NUMBERS)),
     "masked_fill": (lambda x, m: x.masked_fill(m, -3.5), (X, MASK)),
@@ -161,7 +167,10 @@ CONTRACTIONS: dict[str, Case] = {
     "_softmax": (lambda x: aten._softmax(x, 1, False), (X,)),
     "log_softmax": (lambda x: x.log_softmax(0), (X,)),
     "_log_softmax": (lambda x: aten._log_softmax(x, -1, False), (X,)),
-    "sum": (lambda x, n, m: (x.sum(1), n.sum((0, 2), keepdim=True), m.sum(), x.sum()), (X, NUMBERS, MASK)),
+    "sum": (
+        lambda x, n, m: (x.sum(1), n.sum((0, 2), keepdim=True), m.sum(), x.sum()),
+        (X, NUMBERS, MASK),
+    ),
     "mean": (lambda x: (x.mean(-1), x.mean((0, 1), keepdim=True)), (X,)),
     "any": (lambda m: (m.any(), m.any(1)), (MASK,)),
     "all": (lambda n: (n.all(), n.all(1, keepdim=True)), (NUMBERS,)),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from graphs import BF16, F32, X, Maker, add, check_left_alone, mul, ops, random_inputs
+from graphs import BF16, F32, Maker, X, add, check_left_alone, mul, ops, random_inputs
 
 from graphopt.errors import WeightError
 from graphopt.interpret import run_graph
@@ -68,9 +68,7 @@ def test_2_views_become_narrow_too() -> None:
 
 
 def attention(m: Maker, sources) -> None:
-    heads = [
-        m.permute(m.reshape(v, "B", "T", 2, 8), 0, 2, 1, 3) for v in sources
-    ]
+    heads = [m.permute(m.reshape(v, "B", "T", 2, 8), 0, 2, 1, 3) for v in sources]
     y = m.op("go.attention", heads, "B", 2, "T", 8, roles=("q", "k", "v"), scale=0.3, causal=False)
     m.output(m.pointwise(mul(X, 2.0), y))
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from graphs import X, Maker, mul
+from graphs import Maker, X, mul
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -127,7 +127,9 @@ def test_values_alive_at_once_never_share(m: Maker, batch: int, time: int) -> No
         for other, begin, stop in spans[:i]:
             assert slot != other or end < begin or stop < start
     names = list(graph.dims)
-    graph.dims = {n: replace(graph.dims[n], hint=h) for n, h in zip(names, (batch, time), strict=True)}
+    graph.dims = {
+        n: replace(graph.dims[n], hint=h) for n, h in zip(names, (batch, time), strict=True)
+    }
     scratch = 128 * sum(n.op == "go.linear" for n in graph.nodes)
     unshared = sum(evaluate(bytes_of(v, "x86_64"), graph.hints()) for v in owners) + scratch
     assert made.bytes(graph.hints()) <= unshared

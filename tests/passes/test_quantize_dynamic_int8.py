@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from graphs import X, Maker, check_left_alone, mul, ops, random_inputs
+from graphs import Maker, X, check_left_alone, mul, ops, random_inputs
 
 from graphopt.errors import WeightError
 from graphopt.interpret import run_graph

@@ -1,6 +1,6 @@
 """Kernels: every node gets the one that runs it, and the reasons say more."""
 
-from graphs import I64, X, Maker, check_left_alone, check_pass, mul, native_levels
+from graphs import I64, Maker, X, check_left_alone, check_pass, mul, native_levels
 
 from graphopt.ir import DType
 from graphopt.kernels import registry
@@ -14,13 +14,19 @@ def test_names_every_node(golden) -> None:
     m = Maker()
     x = m.input("x", "B", "T", 16)
     y = m.norm(m.linear(x, 16))
-    y = m.op("go.softmax", [m.pointwise(mul(X, 2.0), m.permute(y, 1, 0, 2))], "T", "B", 16, log=False)
+    y = m.op(
+        "go.softmax", [m.pointwise(mul(X, 2.0), m.permute(y, 1, 0, 2))], "T", "B", 16, log=False
+    )
     graph = m.output(m.op("go.cat", [y, y], "T", "B", 32, axis=2))
     golden("select_kernels", check_pass(SelectKernels(N2), graph))
 
 
 def test_every_scheme_of_linear() -> None:
-    for scheme, kernel in (("int8", "go_gemm_qa8"), ("bf16", "go_gemm_bf16"), (None, "go_gemm_f32")):
+    for scheme, kernel in (
+        ("int8", "go_gemm_qa8"),
+        ("bf16", "go_gemm_bf16"),
+        (None, "go_gemm_f32"),
+    ):
         m = Maker()
         graph = m.output(m.linear(m.input("x", "B", 16), 16))
         graph.nodes[0].attrs |= {"scheme": scheme} if scheme else {}

@@ -1,6 +1,6 @@
 """Views: chains become canonical, cancel, and sink below arithmetic."""
 
-from graphs import X, Y, Maker, add, check_left_alone, check_pass, mul, ops
+from graphs import Maker, X, Y, add, check_left_alone, check_pass, mul, ops
 
 from graphopt import scalar
 from graphopt.passes.simplify_views import SimplifyViews

@@ -65,7 +65,12 @@ class Maker:
         return Value(DType.of(data), data.shape, name, data=data)
 
     def op(
-        self, op: str, inputs: Sequence[Value], *extents: int | str | Dim, dtype: DType = F32, **attrs: Any
+        self,
+        op: str,
+        inputs: Sequence[Value],
+        *extents: int | str | Dim,
+        dtype: DType = F32,
+        **attrs: Any,
     ) -> Value:
         value = Value(dtype, self.shape(*extents))
         self.graph.nodes.append(Node(op, list(inputs), [value], attrs))
@@ -137,7 +142,10 @@ def random_inputs(graph: Graph, seed: int = 1, **sizes: int) -> list[Array]:
 
 
 def assert_close(
-    got: Sequence[Array], wanted: Sequence[Array], bound: float = FP32_SAME, dtypes: Sequence[DType] = ()
+    got: Sequence[Array],
+    wanted: Sequence[Array],
+    bound: float = FP32_SAME,
+    dtypes: Sequence[DType] = (),
 ) -> None:
     """Floats within the bound, everything else equal; bf16 (by `dtypes`) is compared as numbers."""
     assert len(got) == len(wanted)
