@@ -1,7 +1,7 @@
 """One C function per distinct operation, with everything that varies as a parameter.
 
-Two nodes that do the same to different memory (the same layer in two blocks) render to the same text
-and share one function; the step that calls it passes pointers and symbolic sizes.
+Two nodes that do the same to different memory (the same layer in two blocks) render to the same
+text and share one function; the step that calls it passes pointers and symbolic sizes.
 """
 
 from __future__ import annotations

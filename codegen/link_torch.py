@@ -1,7 +1,7 @@
-"""Compiled programs as one torch custom op, so that torch.compile and torch.export see through them.
+"""Compiled programs as one torch custom op: torch.compile and torch.export see through them.
 
-`graphopt::run(int program, Tensor[] inputs) -> Tensor[]`: `program` is a number that `register` gave.
-The fake implementation computes the shapes of the results from those of the inputs.
+`graphopt::run(int program, Tensor[] inputs) -> Tensor[]`: `program` is a number that `register`
+gave. The fake implementation computes the shapes of the results from those of the inputs.
 """
 
 from __future__ import annotations

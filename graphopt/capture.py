@@ -216,8 +216,9 @@ def _refusal(name: str, error: Exception) -> CaptureError:
     return CaptureError(
         name,
         location,
-        f"torch.export says: {first[0]}; torch.fx cannot trace it either; rewrite that line without control flow or sizes that "
-        "depend on tensor values, or optimize the submodules around it one by one",
+        f"torch.export says: {first[0]}; torch.fx cannot trace it either; rewrite that line "
+        "without control flow or sizes that depend on tensor values, or optimize the submodules "
+        "around it one by one",
     )
 
 

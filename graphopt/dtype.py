@@ -1,4 +1,4 @@
-"""Element types, as numpy, C and messages call them. Needs numpy alone, as the package loader does."""
+"""Element types, as numpy, C and messages call them. Needs numpy alone, as the loader does."""
 
 from __future__ import annotations
 

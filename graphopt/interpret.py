@@ -1,8 +1,8 @@
 """Runs `go.*` nodes in numpy: what the ops mean, in the fewest lines.
 
 Used to fold constants and as the oracle of pass tests. Floats are computed in f32 without any
-promise about rounding order; the promises are those of the kernels. Quantized rows (`qa8r`) are held
-as the f32 numbers that they stand for.
+promise about rounding order; the promises are those of the kernels. Quantized rows (`qa8r`) are
+held as the f32 numbers that they stand for.
 """
 
 from __future__ import annotations

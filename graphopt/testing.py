@@ -13,9 +13,9 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 FP32_RELATIVE = 2e-5
-"""Largest error over largest magnitude, for a few f32 ops in a row. An f32 sum of k terms in another
-order differs by about sqrt(k) * 6e-8 of its terms' magnitude; 1000 terms give 2e-6, and a norm or
-softmax on top of them at most about ten times that."""
+"""Largest error over largest magnitude, for a few f32 ops in a row. An f32 sum of k terms in
+another order differs by about sqrt(k) * 6e-8 of its terms' magnitude; 1000 terms give 2e-6, and a
+norm or softmax on top of them at most about ten times that."""
 
 FP32_SAME = 2e-6
 """The same for the same f32 operations in the same order except for contraction, reciprocals and
@@ -30,11 +30,19 @@ INT8_SQNR = 30.0
 factors rounded leave 38 dB. Rows with one large element lose a few more; a wrong scale, zero point
 or channel loses tens."""
 
+EMULATED_BF16 = 1e-2
+"""A whole model in bf16 on Arm against x86. BFMMLA rounds each sum of two products in its own way
+(to odd), x86 rounds every f32 sum to nearest: sums differ in the last bits of f32, and one in some
+thousand then falls to the other side of a bf16 rounding, an error of 2**-8 of that value, or moves
+an int8 value of the next layer by one step. fp32 and int8 are equal to the bit on all levels and
+have no tolerance."""
+
 
 def relative_error(got: Array, reference: Array) -> float:
     """Largest absolute difference over the largest magnitude of the reference.
 
-    Infinite if the shapes differ, or if NaN or infinity are in different places. 0 for empty arrays.
+    Infinite if the shapes differ, or if NaN or infinity are in different places; 0 for empty
+    arrays.
     """
     if got.shape != reference.shape:
         return math.inf

@@ -1,0 +1,1 @@
+"""C kernels, their registry, and what they compute, in numpy."""

@@ -1,4 +1,4 @@
-"""Gives every value its place in memory, so that views cost nothing and kernels find what they need.
+"""Gives every value its place in memory: views cost nothing, kernels find what they need.
 
     %1 = go.permute(%0, axes=(0, 2, 1))   # strides of %0 in another order, no code
     %2 = go.linear(%1, ...)               # rows have gaps: a copy is put before it
@@ -6,8 +6,8 @@
 1. Views (permute, slice, expand, reshape where strides allow) share the memory of their source.
 2. Attention writes [batch, time, head, dim] and convolution writes channels innermost, because the
    next op reads rows of channels; element-wise ops and cat keep the order of their largest operand.
-3. Where a kernel needs rows at equal distance or a dense last axis and the value has none, and where
-   a graph output is not dense, a copy is inserted and says why.
+3. Where a kernel needs rows at equal distance or a dense last axis and the value has none, and
+   where a graph output is not dense, a copy is inserted and says why.
 """
 
 from __future__ import annotations

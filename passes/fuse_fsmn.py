@@ -1,8 +1,8 @@
 """Lets a depthwise convolution do the work of the FSMN memory block around it.
 
     u = go.pointwise(x, mask, expr=mul(x0, x1))
-    c = go.depthwise(u)                                y = go.depthwise(x, mask_in=mask, mask_out=mask,
-    s = go.pointwise(c, u, expr=add(x0, x1))      ->                    identity=1)
+    c = go.depthwise(u)                             y = go.depthwise(x, mask_in=mask, mask_out=mask,
+    s = go.pointwise(c, u, expr=add(x0, x1))    ->                   identity=1)
     y = go.pointwise(s, mask, expr=mul(x0, x1))
 
 (FSMN: Zhang et al. 2015, "Feedforward sequential memory networks".)

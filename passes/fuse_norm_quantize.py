@@ -4,8 +4,8 @@
     %2 = go.quantize_rows(%1)      ->
 
 If something else reads the normalized row too, the kernel writes both (`writes=(dst, packed)`).
-The numbers are the same: the kernel quantizes the f32 row, so a bf16 row that would have been rounded
-before is quantized more exactly.
+The numbers are the same: the kernel quantizes the f32 row, so a bf16 row that would have been
+rounded before is quantized more exactly.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Keeps intermediates in bf16 and multiplies float matrices with BFMMLA.
 
-    %1 = go.linear(%x, weight=%w)                 %1 = go.pack_rows(%x)                 # bf16 panels
-    %2 = go.norm(%1)                       ->     %2 = go.linear(%1, weight=%w, scheme=bf16)   # bf16
-                                                  %3 = go.norm(%2)
+    %1 = go.linear(%x, weight=%w)           %1 = go.pack_rows(%x)                      # panels
+    %2 = go.norm(%1)                 ->     %2 = go.linear(%1, weight=%w, scheme=bf16) # bf16
+                                            %3 = go.norm(%2)
 
 1. A linear that is not int8 gets `scheme=bf16` if the GEMM is to be bf16 too.
-2. A result of a linear, norm, attention or depthwise convolution is stored as bf16 if all its readers
-   take bf16. They compute in f32; only storage is narrow.
+2. A result of a linear, norm, attention or depthwise convolution is stored as bf16 if all its
+   readers take bf16. They compute in f32; only storage is narrow.
 Left in f32: the residual stream (a sum that is added to again: rounding it at each of many layers
 would add up), graph inputs and outputs, and what only f32 kernels read.
 """

@@ -134,8 +134,9 @@ class LowerDepthwise(Pass):
 
 
 def _axes_through(chain: list[Node], rank: int) -> tuple[int, ...] | None:
-    """Which axes of the innermost value become [batch, time, channels] through permutes and
-    reshapes that drop extents of 1.
+    """Axes of the innermost value that become [batch, time, channels] through the chain.
+
+    None unless it is permutes, and reshapes that drop extents of 1.
     """
     axes: list[int | None] = list(range(rank))
     for view in reversed(chain):

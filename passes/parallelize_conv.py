@@ -1,8 +1,9 @@
 """Chooses how each convolution is cut into tasks for the cores.
 
-A convolution offers its output positions (batch, rows, columns) and groups as parallel axes. One task
-is `tile_rows` positions: few enough that every core gets several (balance), enough that gathering the
-input and starting a task stay small beside the arithmetic. The cost model, which the reason prints:
+A convolution offers its output positions (batch, rows, columns) and groups as parallel axes. One
+task is `tile_rows` positions: few enough that every core gets several (balance), enough that
+gathering the input and starting a task stay small beside the arithmetic. The cost model, which the
+reason prints:
 
     tasks   = groups x ceil(positions / tile_rows)
     balance = tasks / (cores x ceil(tasks / cores))
@@ -10,7 +11,8 @@ input and starting a task stay small beside the arithmetic. The cost model, whic
 
 tile_rows is the largest power of two, from 256 down, whose work is at least 16 Ki MACs and whose
 balance at the example size is at least 0.9; if none is balanced, the best balanced.
-Depthwise convolution along time tiles time and channels inside its kernel (kernels/common/depthwise.c).
+Depthwise convolution along time tiles time and channels inside its kernel
+(kernels/common/depthwise.c).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Shares one arena between values that are not needed at the same time.
 
-Lifetimes run from the node that makes a value to the last node that reads it or a view of it. Values
-are placed in the order in which they appear: into the free slot whose size fits best, else into a new
-one. A slot is as large as its largest value, as an expression over the dims, so that the offsets of
-one compiled module are right for every input size. A node's scratch memory lives for that node alone.
-Inputs, outputs and constants have memory of their own.
+Lifetimes run from the node that makes a value to the last node that reads it or a view of it.
+Values are placed in the order in which they appear: into the free slot whose size fits best, else
+into a new one. A slot is as large as its largest value, as an expression over the dims, so that the
+offsets of one compiled module are right for every input size. A node's scratch memory lives for
+that node alone. Inputs, outputs and constants have memory of their own.
 """
 
 from __future__ import annotations

@@ -23,9 +23,9 @@ class _Operands:
     def leaf(self, argument: object, dtype: DType) -> Scalar:
         """The argument, a tensor or a number, converted to `dtype`."""
         if isinstance(argument, Value):
-            if argument.is_constant and argument.data is not None and argument.data.size == 1:
-                if argument.dtype is not DType.BF16:
-                    return scalar.const(argument.data.reshape(()).item(), dtype)
+            data = argument.data
+            if data is not None and data.size == 1 and argument.dtype is not DType.BF16:
+                return scalar.const(data.reshape(()).item(), dtype)
             self.values.append(argument)
             return scalar.cast(scalar.operand(len(self.values) - 1, argument.dtype), dtype)
         if isinstance(argument, bool | int | float):
