@@ -1,0 +1,92 @@
+"""The verifier: every rule has a graph that breaks it."""
+
+import pytest
+import sympy
+from graphs import I64, X, Maker, add, mul
+
+from graphopt import scalar, symbolic
+from graphopt.ir import Node
+from graphopt.verify import VerificationError, verify
+
+
+def legal() -> Maker:
+    m = Maker()
+    x = m.input("x", "B", "T", 4)
+    m.output(m.pointwise(mul(X, 2.0), m.pointwise(add(), x, m.constant("c", 4))))
+    return m
+
+
+def refused(m: Maker, problem: str) -> None:
+    with pytest.raises(VerificationError, match=problem) as raised:
+        verify(m.graph, "some_pass")
+    assert "after some_pass" in str(raised.value) and "GRAPHOPT_SKIP=some_pass" in str(raised.value)
+
+
+def test_legal() -> None:
+    verify(legal().graph, "some_pass")
+
+
+def test_1_uses_before_definitions() -> None:
+    m = legal()
+    m.graph.nodes.reverse()
+    refused(m, "reads an undefined value")
+
+
+def test_1_defined_twice() -> None:
+    m = legal()
+    m.graph.nodes.append(m.graph.nodes[0])
+    refused(m, "defines a value twice")
+
+
+def test_1_constants_are_not_computed() -> None:
+    m = legal()
+    m.graph.nodes.append(Node("go.permute", [], [m.constant("k", 2)], {"axes": ()}))
+    refused(m, "defines a constant")
+
+
+def test_1_undefined_output() -> None:
+    m = legal()
+    m.graph.nodes.pop()
+    refused(m, "an output is not defined")
+
+
+def test_2_roles() -> None:
+    m = Maker()
+    m.output(m.linear(m.input("x", "B", 4), 3))
+    m.graph.nodes[0].attrs["roles"] = ("x", "weight")
+    refused(m, "inputs without roles")
+
+
+@pytest.mark.parametrize("shape", [(3,), ("T", 1, 4), (2, "B", "T", 4)])
+def test_2_operands_that_do_not_broadcast(shape) -> None:
+    m = legal()
+    m.graph.nodes[0].inputs[1] = m.input("y", *shape)
+    refused(m, "does not broadcast")
+
+
+def test_2_two_forms_of_one_size_are_equal() -> None:
+    m = Maker()
+    x = m.input("x", "B", "T", 4)
+    t = m.shape("T")[0]
+    last = symbolic.maximum((0, t - symbolic.maximum((0, t - 3))))
+    a = m.slice(x, 1, 0, symbolic.simplify(sympy.Min(3, t)))
+    b = m.slice(x, 1, symbolic.maximum((0, t - 3)), last)
+    verify(m.output(m.pointwise(add(), a, b)), "some_pass")
+
+
+def test_3_operands_and_types() -> None:
+    m = legal()
+    m.graph.nodes[0].inputs.pop()
+    refused(m, "names operand 1")
+    m = legal()
+    m.graph.nodes[0].attrs["expr"] = add(scalar.operand(0, I64), scalar.operand(0, I64))
+    refused(m, "operand 0 is not i64")
+    m = legal()
+    m.graph.nodes[0].attrs["expr"] = scalar.apply("lt", X, X)
+    refused(m, "the expression is bool, the output f32")
+
+
+def test_4_unknown_dims() -> None:
+    m = legal()
+    m.slice(m.graph.outputs[0], 1, 0, symbolic.symbol("N"))
+    refused(m, "unknown dims {N}")
