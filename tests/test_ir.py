@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from graphs import X, Maker, add, mul
+from graphs import Maker, X, add, mul
 
 from graphopt.ir import DType, Node, Value, constant
 

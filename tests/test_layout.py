@@ -72,7 +72,7 @@ def test_reshapes_agree_with_numpy(data: st.DataObject) -> None:
         factor = data.draw(st.sampled_from([f for f in range(2, total + 1) if total % f == 0]))
         new.append(factor)
         total //= factor
-    new = tuple(data.draw(st.permutations(new + [1])))
+    new = tuple(data.draw(st.permutations([*new, 1])))
     strides = tuple(s // base.itemsize for s in base.strides)
     found = reshaped_strides(base.shape, strides, new)
     if found is None:

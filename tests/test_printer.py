@@ -1,6 +1,6 @@
 """Text of graphs."""
 
-from graphs import X, Maker, add
+from graphs import Maker, X, add
 
 from graphopt.ir import DType, Node, Origin, Ref, Value
 from graphopt.printer import print_graph, shape_text
@@ -15,7 +15,9 @@ def test_everything_that_a_line_holds(golden) -> None:
     node.decide("some_pass", "because")
     rows = Value(DType.I8, y.shape, packed="qa8r")
     m.graph.nodes.append(Node("go.quantize_rows", [y], [rows]))
-    m.graph.nodes.append(Node("aten.thing", [x], [], {"self": Ref(0), "also": [Ref(0), 2], "eps": 1e-5}))
+    m.graph.nodes.append(
+        Node("aten.thing", [x], [], {"self": Ref(0), "also": [Ref(0), 2], "eps": 1e-5})
+    )
     m.graph.nodes.append(Node("go.check", [x], [], {"size": m.shape("T")[0] + 1}))
     graph = m.output(m.pointwise(add(X, X), y), m.constant("c", 2))
     golden("printer", print_graph(graph, reasons=True))

@@ -43,9 +43,13 @@ SIZES = [
 def test_c_says_the_same(size) -> None:
     text = s.c_size(s.simplify(size))
     for b, t in ((1, 3), (2, 4), (3, 17), (7, 100)):
-        python = text.replace("/", "//")  # C divides toward zero: the same where nothing is negative
+        python = text.replace(
+            "/", "//"
+        )  # C divides toward zero: the same where nothing is negative
         functions = {"go_larger": max, "go_smaller": min}
-        assert eval(python, {"B": b, "T": t, **functions}) == s.evaluate(s.simplify(size), {B: b, T: t})
+        assert eval(python, {"B": b, "T": t, **functions}) == s.evaluate(
+            s.simplify(size), {B: b, T: t}
+        )
 
 
 def test_what_is_no_integer_is_refused() -> None:

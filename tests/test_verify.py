@@ -2,7 +2,7 @@
 
 import pytest
 import sympy
-from graphs import I64, X, Maker, add, mul
+from graphs import I64, Maker, X, add, mul
 
 from graphopt import scalar, symbolic
 from graphopt.ir import Node

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from graphs import CACHE, X, Maker, build, emit, mul, native_levels, random_inputs
+from graphs import CACHE, Maker, X, build, emit, mul, native_levels, random_inputs
 
 from graphopt.codegen import build as building
 from graphopt.codegen.build import Builder, Toolchain

@@ -113,11 +113,12 @@ def test_integers_and_booleans(tmp_path: Path) -> None:
         scalar.operand(0, DType.U8),
     )
     far = scalar.const(2**40, I64)
+    above = scalar.apply("gt", scalar.operand(1, I64), scalar.const(1, I64))
     outputs = [
         m.pointwise(add(scalar.apply("mul", number, far), scalar.const(-3, I64)), n),
         m.pointwise(scalar.apply("min", number, scalar.const(2, I64)), n),
         m.pointwise(scalar.apply("not", truth), flag),
-        m.pointwise(scalar.apply("or", truth, scalar.apply("gt", scalar.operand(1, I64), scalar.const(1, I64))), flag, n),
+        m.pointwise(scalar.apply("or", truth, above), flag, n),
         m.pointwise(scalar.cast(truth, F32), flag),
         m.pointwise(scalar.cast(number, BOOL), n),
         m.pointwise(scalar.cast(scalar.apply("sub", small, scalar.const(2, DType.U8)), F32), byte),

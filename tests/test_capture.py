@@ -1,0 +1,206 @@
+"""Capture: what becomes a graph and how it is called, and what is refused with which words."""
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from captured import Function, arrays  # noqa: E402
+from graphs import assert_close  # noqa: E402
+
+from graphopt.capture import Captured, call_key, capture  # noqa: E402
+from graphopt.config import Config  # noqa: E402
+from graphopt.errors import CaptureError, TrainingModeError  # noqa: E402
+from graphopt.interpret import run_graph  # noqa: E402
+from graphopt.pipeline import PassManager, lowering_passes  # noqa: E402
+from graphopt.testing import FP32_RELATIVE  # noqa: E402
+
+
+class Model(torch.nn.Module):
+    """A linear layer in eval mode; subclasses add `forward`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = torch.nn.Linear(4, 3)
+        self.eval()
+
+
+def call(found: Captured, *args: Any, **kwargs: Any) -> Any:
+    """The captured model through numpy."""
+    graph = found.graph
+    if not all(n.is_lowered for n in graph.nodes):
+        PassManager(Config(verify=True)).run(graph, lowering_passes())
+    outputs = run_graph(graph, arrays(found.call.flatten(args, kwargs)))
+    return found.call.unflatten([torch.from_numpy(y.copy()) for y in outputs], args, kwargs)
+
+
+def same(got: Any, wanted: Any) -> None:
+    assert torch.utils._pytree.tree_structure(got) == torch.utils._pytree.tree_structure(wanted)
+    assert_close(arrays(got), arrays(wanted), FP32_RELATIVE)
+
+
+def test_a_batch_of_one_stays_dynamic() -> None:
+    class Dynamic(Model):
+        def forward(self, x):
+            return self.linear(x).relu()
+
+    model = Dynamic()
+    found = capture(model, (torch.randn(1, 5, 4),))
+    assert list(found.graph.dims) == ["B", "T"]
+    assert [i.hint for i in found.graph.dims.values()] == [1, 5]
+    assert found.graph.inputs[0].name == "x" and str(found.graph.inputs[0].shape) == "(B, T, 4)"
+    for shape in ((1, 5, 4), (3, 2, 4), (1, 1, 4)):
+        x = torch.randn(shape)
+        with torch.no_grad():
+            same(call(found, x), model(x))
+
+
+def test_dynamic_shapes_are_obeyed() -> None:
+    class Dynamic(Model):
+        def forward(self, x):
+            return x * 2
+
+    shapes = {"x": {0: torch.export.Dim("batch"), 1: None}}
+    found = capture(Dynamic(), (torch.randn(2, 5),), None, shapes)
+    assert list(found.graph.dims) == ["B"] and found.graph.inputs[0].shape[1] == 5
+
+
+def test_a_dict_that_the_model_changes() -> None:
+    class Cached(Model):
+        def forward(self, x, cache):
+            y = self.linear(x) + cache["sum"]
+            cache["sum"] = y
+            cache["new"] = x * 2
+            return y
+
+    model = Cached()
+    x = torch.randn(2, 4)
+    caches = [{"sum": torch.ones(2, 3), "kept": torch.zeros(1)} for _ in range(2)]
+    found = capture(model, (x, {k: v.clone() for k, v in caches[0].items()}))
+    assert found.call.changes_arguments
+    kept = caches[1]["kept"]
+    with torch.no_grad():
+        same(call(found, x, caches[1]), model(x, caches[0]))
+    same(caches[1], caches[0])
+    assert caches[1]["kept"] is kept
+
+
+def test_keywords_and_constants() -> None:
+    class Options(Model):
+        def forward(self, x, scale=1.0, *, bias=None, negate=False):
+            y = self.linear(x) * scale
+            y = y if bias is None else y + bias
+            return -y if negate else y
+
+    model, x = Options(), torch.randn(2, 4)
+    kwargs = dict(bias=torch.randn(3), negate=True)
+    found = capture(model, (x, 3), kwargs)
+    assert [v.name for v in found.graph.inputs] == ["x", "bias"]
+    assert sorted(map(str, found.call.constants.values())) == ["3", "True"]
+    with torch.no_grad():
+        same(call(found, x, 3, **kwargs), model(x, 3, **kwargs))
+    assert call_key((x, 3), kwargs) != call_key((x, 4), kwargs)
+    assert call_key((x, 3), kwargs) == call_key((torch.randn(7, 4), 3), kwargs)
+    assert call_key((x, 3), kwargs) != call_key((x.double(), 3), kwargs)
+    assert call_key((x, 3), kwargs) != call_key((x[None], 3), kwargs)
+
+
+def test_structures_of_outputs() -> None:
+    class Outputs(Model):
+        def forward(self, x, lengths):
+            y = self.linear(x)
+            return {"y": y, "more": (x, [lengths, None]), "name": "text", "again": y}
+
+    model, args = Outputs(), (torch.randn(2, 4), torch.tensor([1, 2]))
+    found = capture(model, args)
+    with torch.no_grad():
+        got, wanted = call(found, *args), model(*args)
+    same(got, wanted)
+    assert got["name"] == "text" and got["more"][1][1] is None
+
+
+def test_origins_name_module_and_line() -> None:
+    class Nested(Model):
+        def forward(self, x):
+            return self.linear(x) * 2  # the line
+
+    graph = capture(Nested(), (torch.randn(2, 4),)).graph
+    origins = {n.op: n.origin for n in graph.nodes}
+    assert origins["aten.linear"].module == "linear"
+    assert "test_capture.py" in origins["aten.mul"].source
+    assert origins["aten.mul"].code == "return self.linear(x) * 2  # the line"
+
+
+def test_sizes_that_depend_on_another_input() -> None:
+    model = Function(lambda x, y, conv: conv(x) + y, conv=torch.nn.Conv1d(4, 3, 3))
+    found = capture(model, (torch.randn(2, 4, 7), torch.randn(2, 3, 5)))
+    assert [str(v.shape[2]) for v in found.graph.inputs] == ["T + 2", "T"]
+    x, y = torch.randn(1, 4, 11), torch.randn(1, 3, 9)
+    with torch.no_grad():
+        same(call(found, x, y), model(x, y))
+
+
+def test_training_mode_is_refused() -> None:
+    with pytest.raises(TrainingModeError, match="Linear"):
+        capture(torch.nn.Linear(4, 3), (torch.randn(2, 4),))
+
+
+def test_control_flow_on_data_names_the_line() -> None:
+    class Branch(Model):
+        def forward(self, x):
+            if x.sum() > 0:  # depends on values
+                return x
+            return -x
+
+    with pytest.raises(CaptureError, match=r"(?s)test_capture\.py:\d+.*if x\.sum\(\) > 0.*rewrite"):
+        capture(Branch(), (torch.randn(2, 4),))
+
+
+def test_sizes_from_data_are_refused() -> None:
+    with pytest.raises(CaptureError):
+        capture(Function(lambda x: x[x > 0] * 2), (torch.randn(2, 4),))
+
+
+def test_writing_into_an_input_is_refused() -> None:
+    class InPlace(Model):
+        def forward(self, x):
+            x.mul_(2)
+            return self.linear(x)
+
+    with pytest.raises(CaptureError, match=r"in place.*return the new value"):
+        capture(InPlace(), (torch.randn(2, 4),))
+
+
+def test_writing_into_a_temporary_is_captured() -> None:
+    class InPlace(Model):
+        def forward(self, x):
+            y = x * 2
+            y.add_(1)
+            z = y + 1
+            y.clamp_(max=0.5)
+            return y + z
+
+    x = torch.randn(2, 4)
+    same(call(capture(InPlace(), (x.clone(),)), x), InPlace()(x))
+
+
+@pytest.mark.parametrize("where", ["input", "weight", "inside"])
+def test_float16_is_refused(where: str) -> None:
+    class Half(Model):
+        def forward(self, x):
+            if where == "weight":
+                return torch.nn.functional.linear(x.half(), self.linear.weight)
+            return (x.half() * 2).float() if where == "inside" else x * 2
+
+    model, x = Half(), torch.randn(2, 4)
+    if where == "weight":
+        model.half()
+    with pytest.raises(CaptureError, match="float16"):
+        capture(model, (x.half() if where == "input" else x,))
+
+
+def test_a_model_that_returns_a_size_is_refused() -> None:
+    with pytest.raises(CaptureError, match="size"):
+        capture(Function(lambda x: x.shape[0]), (torch.randn(2, 4),))

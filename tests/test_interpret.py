@@ -1,0 +1,86 @@
+"""The numpy meaning of every op, against torch or by hand."""
+
+import numpy as np
+import pytest
+from graphs import BF16, Maker, random_inputs
+
+from graphopt import interpret, scalar
+from graphopt.interpret import narrow, run_graph, widen
+from graphopt.ir import DType
+from graphopt.kernels import reference
+from graphopt.testing import FP32_SAME, relative_error, sqnr
+
+torch = pytest.importorskip("torch")
+
+
+def test_bf16_rounds_as_torch() -> None:
+    bits = np.random.default_rng(0).integers(0, 2**32, 4000, dtype=np.uint32)
+    x = np.concatenate([bits.view(np.float32), np.array([np.nan, np.inf, -0.0, 1e-45], np.float32)])
+    wanted = torch.from_numpy(x).bfloat16()
+    got = narrow(x, BF16)
+    finite = ~np.isnan(x)
+    np.testing.assert_array_equal(got[finite], wanted.view(torch.uint16).numpy()[finite])
+    assert np.isnan(widen(got, BF16)[~finite]).all()
+
+
+@pytest.mark.parametrize("name", sorted(set(interpret.FUNCTIONS) - {"where", "and", "or", "not"}))
+def test_functions(name: str) -> None:
+    x = torch.randn(50, generator=torch.Generator().manual_seed(0)).abs() + 0.1
+    y = x.flip(0)
+    special = {
+        "gelu_erf": torch.nn.functional.gelu,
+        "gelu_tanh": lambda v: torch.nn.functional.gelu(v, approximate="tanh"),
+        "silu": torch.nn.functional.silu,
+        "max": torch.maximum,
+        "min": torch.minimum,
+    }
+    function = special.get(name) or getattr(torch, name)
+    operands = 2 if name in ("add", "sub", "mul", "div", "max", "min", *scalar.COMPARISONS) else 1
+    wanted = function(*(x, y)[:operands]).numpy()
+    got = interpret.FUNCTIONS[name](*(x.numpy(), y.numpy())[:operands])
+    assert got.dtype == wanted.dtype and relative_error(got, wanted) < FP32_SAME
+
+
+def test_dims_come_from_the_inputs() -> None:
+    m = Maker()
+    x = m.input("x", "B", "T")
+    graph = m.output(m.pointwise(scalar.size(m.shape("T")[0]), shape=("B",)), x)
+    got = run_graph(graph, random_inputs(graph, T=9))
+    np.testing.assert_array_equal(got[0], [9, 9])
+
+
+def test_quantized_rows_are_numbers() -> None:
+    m = Maker()
+    x = m.input("x", "B", "T", 32)
+    rows = m.op("go.quantize_rows", [x], *x.shape, dtype=DType.I8)
+    rows.packed = "qa8r"
+    y = m.linear(rows, 16)
+    node = m.graph.nodes[-1]
+    node.attrs["scheme"] = "int8"
+    graph = m.output(y)
+    (data,) = random_inputs(graph)
+    (got,) = run_graph(graph, [data])
+    w, bias = node.inputs[1].data, node.inputs[2].data
+    exact = reference.gemm_qa8(
+        reference.quantize_rows(data.reshape(-1, 32)), reference.quantize_channels(w), bias
+    )
+    assert relative_error(got.reshape(-1, 16), exact) < FP32_SAME
+
+
+def test_unknown_ops_are_refused() -> None:
+    m = Maker()
+    graph = m.output(m.op("aten.cumsum", [m.input("x", 4)], 4))
+    with pytest.raises(NotImplementedError, match=r"aten\.cumsum"):
+        run_graph(graph, [np.zeros(4, np.float32)])
+
+
+def test_measures() -> None:
+    x = np.array([1.0, -2.0, np.nan], np.float32)
+    assert relative_error(x, x) == 0 and relative_error(x[:2], x) == np.inf
+    assert relative_error(x, np.array([1.0, -2.0, 0.0])) == np.inf
+    assert relative_error(np.array([1.0, -1.0]), np.array([1.0, -2.0])) == 0.5
+    assert (
+        relative_error(np.zeros(0), np.zeros(0)) == 0 and relative_error(x[:1], x[:1] * 0) == np.inf
+    )
+    assert sqnr(x[:2], x[:2]) == np.inf
+    assert sqnr(np.array([1.1]), np.array([1.0])) == pytest.approx(20, abs=1e-6)
