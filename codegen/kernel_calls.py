@@ -44,7 +44,7 @@ def _row_fields(f: FunctionBuilder, memory: Memory, name: str, value: Value, wri
     _, stride = _rows(value)
     return {
         name: pointer,
-        f"{name}_stride": f.size(stride),  # type: ignore[arg-type]
+        f"{name}_stride": f.size(stride),
         f"{name}_dtype": _dtype(value),
     }
 
@@ -60,7 +60,7 @@ def _epilogue(
     residuals = [v for r in ("residual0", "residual1") if (v := node.operand(r)) is not None]
     if residuals:
         names = [_read(f, memory, f"residual{i}", v) for i, v in enumerate(residuals)]
-        steps = [f.size(row(v)) for v in residuals]  # type: ignore[arg-type]
+        steps = [f.size(row(v)) for v in residuals]
         fields["residual"] = "{" + ", ".join(names) + "}"
         fields["residual_stride"] = "{" + ", ".join(steps) + "}"
         fields["residual_dtype"] = "{" + ", ".join(map(_dtype, residuals)) + "}"

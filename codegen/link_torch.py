@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from functools import reduce
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +74,8 @@ _ARITHMETIC: dict[type, Callable[..., Any]] = {
     sympy.Add: lambda *a: sum(a[1:], a[0]),
     sympy.Mul: lambda *a: _product(a),
     sympy.Mod: lambda a, b: a % b,
-    sympy.Max: lambda *a: torch.sym_max(*a) if len(a) == 2 else max(a),
-    sympy.Min: lambda *a: torch.sym_min(*a) if len(a) == 2 else min(a),
+    sympy.Max: lambda *a: reduce(torch.sym_max, a),
+    sympy.Min: lambda *a: reduce(torch.sym_min, a),
     sympy.Pow: lambda a, b: a**b,
 }
 

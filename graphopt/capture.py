@@ -180,7 +180,7 @@ def _export(
     with (
         torch.no_grad(),
         warnings.catch_warnings(),
-        symbolic_config.patch(backed_size_oblivious=True),
+        symbolic_config.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
     ):
         warnings.simplefilter("ignore")
         program = torch.export.export(wrapper, tensors, dynamic_shapes=dims, strict=False)

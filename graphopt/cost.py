@@ -14,7 +14,8 @@ Sizes = Mapping[sympy.Symbol, int]
 
 def macs(node: Node, sizes: Sizes) -> int:
     """Multiply-adds of the node's products; 0 for ops without."""
-    return evaluate(_MACS.get(node.op, lambda n: 0)(node), sizes)
+    count = _MACS.get(node.op)
+    return evaluate(count(node), sizes) if count else 0
 
 
 def moved_bytes(node: Node, sizes: Sizes) -> int:

@@ -89,7 +89,7 @@ def evaluate_scalar(
     if expr.op == "const":
         return np.asarray(expr.value, np.float32 if expr.dtype is DType.BF16 else expr.dtype.numpy)
     if expr.op == "size":
-        return np.int64(evaluate(expr.value, sizes))  # type: ignore[arg-type]
+        return np.int64(evaluate(expr.value, sizes))
     if expr.op == "index":
         axis: int = expr.value  # type: ignore[assignment]
         return np.arange(shape[axis]).reshape([-1 if a == axis else 1 for a in range(len(shape))])
@@ -129,16 +129,19 @@ def run_node(node: Node, arrays: list[Array], sizes: Sizes) -> list[Array]:
     if operation is None:
         raise NotImplementedError(f"numpy does not run {node.op}")
     result = operation(node, arrays, sizes)
+    if result is None:
+        return []
     if node.op == "go.norm":  # may write its rows, the quantized rows, or both
         return [_quantize_rows(result) if v.packed else result for v in node.outputs]
-    return [] if result is None else [result]
+    return [result]
 
 
 def _quantize_rows(x: Array) -> Array:
     """What is left of f32 rows after quantization."""
     rows = reference.quantize_rows(x.reshape(-1, x.shape[-1]))
     numbers = rows.scale[:, None] * (rows.q - rows.zp[:, None]).astype(np.float32)
-    return numbers.reshape(x.shape)
+    quantized: Array = numbers.reshape(x.shape)
+    return quantized
 
 
 def _shape(shape: Shape, sizes: Sizes) -> tuple[int, ...]:
@@ -154,7 +157,8 @@ def _slice(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
     axis, step = node.attrs["axis"], node.attrs["step"]
     start = evaluate(node.attrs["start"], sizes)
     stop = start + (evaluate(node.output.shape[axis], sizes) - 1) * step + 1
-    return arrays[0][(slice(None),) * axis + (slice(start, stop, step),)]
+    part: Array = arrays[0][(slice(None),) * axis + (slice(start, stop, step),)]
+    return part
 
 
 def _pad(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
@@ -195,7 +199,7 @@ def _norm(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
     x, named = arrays[0], dict(zip(node.attrs["roles"], arrays, strict=True))
     if not node.attrs["rms"]:
         x = x - x.mean(-1, keepdims=True)
-    y = x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(node.attrs["eps"]))
+    y: Array = x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(node.attrs["eps"]))
     if "weight" in named:
         y = y * named["weight"]
     return y + named["bias"] if "bias" in named else y
@@ -204,7 +208,8 @@ def _norm(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
 def _softmax(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
     shifted = arrays[0] - arrays[0].max(-1, keepdims=True)
     total = np.exp(shifted).sum(-1, keepdims=True)
-    return shifted - np.log(total) if node.attrs["log"] else np.exp(shifted) / total
+    y: Array = shifted - np.log(total) if node.attrs["log"] else np.exp(shifted) / total
+    return y
 
 
 def _attention(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
@@ -219,7 +224,8 @@ def _attention(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
         tq, tk = scores.shape[-2:]
         scores = np.where(np.tril(np.ones((tq, tk), bool), tk - tq), scores, -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
-    return (weights / weights.sum(-1, keepdims=True)) @ v
+    y: Array = (weights / weights.sum(-1, keepdims=True)) @ v
+    return y
 
 
 def _depthwise(node: Node, arrays: list[Array], sizes: Sizes) -> Array:

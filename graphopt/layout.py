@@ -96,7 +96,7 @@ def _exact_quotient(a: Dim, b: Dim) -> Dim | None:
         return 1
     quotient = simplify(a / b) if not (isinstance(a, int) and isinstance(b, int)) else None
     if quotient is None:
-        return a // b if b and a % b == 0 else None  # type: ignore[operator]
+        return a // b if b and a % b == 0 else None
     if isinstance(quotient, int):
         return quotient
     return None if _has_fraction(quotient) else quotient

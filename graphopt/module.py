@@ -189,7 +189,7 @@ class OptimizedModule(torch.nn.Module):
             raise InputCountError(str(self._signature), given) from None
         return bound.args, bound.kwargs
 
-    @torch.compiler.disable(reason="graphopt captures with torch.export")  # type: ignore[misc]
+    @torch.compiler.disable(reason="graphopt captures with torch.export")  # type: ignore[no-untyped-call, untyped-decorator]
     def _capture(self, key: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Form:
         with self._capturing:
             form = self._find(key, args, kwargs)

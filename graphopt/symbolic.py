@@ -100,7 +100,7 @@ class _SizePrinter(C99CodePrinter):  # type: ignore[misc]
         return f"(({self._print(expr.args[0])}) % ({self._print(expr.args[1])}))"
 
     def _fold(self, function: str, expr: sympy.Expr) -> str:
-        text = self._print(expr.args[0])
+        text: str = self._print(expr.args[0])
         for arg in expr.args[1:]:
             text = f"{function}({text}, {self._print(arg)})"
         return text

@@ -19,11 +19,13 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def _sigmoid(x: Array) -> Array:
-    return 1 / (1 + np.exp(-x))
+    y: Array = 1 / (1 + np.exp(-x))
+    return y
 
 
 def _gelu_tanh(x: Array) -> Array:
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    y: Array = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    return y
 
 
 #: The elementary functions of include/go_math.h, go_<name>f, by name.
@@ -54,7 +56,7 @@ def norm(
     with np.errstate(invalid="ignore", divide="ignore"):
         centred = wide if rms else wide - wide.mean(-1, keepdims=True)
         variance = (centred**2).mean(-1, keepdims=True)
-        y = centred / np.sqrt(variance + float(np.float32(eps)))
+        y: Array = centred / np.sqrt(variance + float(np.float32(eps)))
     y = y if weight is None else y * weight
     return y if bias is None else y + bias
 
@@ -65,7 +67,8 @@ def softmax(x: NDArray[np.float32], log: bool = False) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         shifted = wide - wide.max(-1, keepdims=True)
         total = np.exp(shifted).sum(-1, keepdims=True)
-        return shifted - np.log(total) if log else np.exp(shifted) / total
+        y: Array = shifted - np.log(total) if log else np.exp(shifted) / total
+        return y
 
 
 def depthwise(
@@ -114,7 +117,8 @@ def attention(
     if causal:
         hidden = np.arange(tk)[None, :] > np.arange(tq)[:, None] + (tk - tq)
         scores = np.where(hidden, -np.inf, scores)
-    return np.einsum("bhts,bshd->bthd", softmax(scores), wide_v)
+    y: Array = np.einsum("bhts,bshd->bthd", softmax(scores), wide_v)
+    return y
 
 
 def conv2d(

@@ -129,7 +129,10 @@ class AssignLayouts(Pass):
         if not same:
             return None
         sizes = self._hints
-        extents = lambda v: [evaluate(e, sizes) for e in v.shape]  # noqa: E731
+
+        def extents(v: Value) -> list[int]:
+            return [evaluate(e, sizes) for e in v.shape]
+
         largest = max(same, key=lambda v: _count(extents(v)))
         steps = [evaluate(s, sizes) for s in layout_of(largest).strides]
         if any(s == 0 and e != 1 for s, e in zip(steps, extents(largest), strict=True)):

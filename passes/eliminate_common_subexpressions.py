@@ -27,10 +27,10 @@ class EliminateCommonSubexpressions(Pass):
         contents: dict[Hashable, Value] = {}
         for value in graph.constants():
             if value.data is not None and value.data.nbytes <= _SMALL:
-                key = (value.dtype, value.shape, value.data.tobytes())
-                first = contents.setdefault(key, value)
-                if first is not value:
-                    mapping[value] = first
+                content = (value.dtype, value.shape, value.data.tobytes())
+                original = contents.setdefault(content, value)
+                if original is not value:
+                    mapping[value] = original
         modified = bool(mapping)
         graph.replace(mapping)
         mapping.clear()

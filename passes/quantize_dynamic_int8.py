@@ -45,7 +45,7 @@ class QuantizeDynamicInt8(Pass):
     def _accepts(self, node: Node) -> bool:
         weight = node.inputs[1]
         out_features, in_features = weight.shape
-        if min(in_features, out_features) < _SMALLEST:  # type: ignore[type-var]
+        if min(in_features, out_features) < _SMALLEST:
             node.decide(self.name, f"kept in float: {in_features} x {out_features} is too small")
             return False
         if weight.data is None or not np.isfinite(weight.data).all():

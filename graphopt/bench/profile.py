@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,7 +88,7 @@ def profile_torch_modules(module: nn.Module, inputs: Sequence[Any]) -> dict[str,
         Milliseconds in one pass by :func:`graphopt.report.module_group`.
     """
     torch = require("torch", "profiling torch")
-    passes: list[Counter[str]] = []
+    passes: list[dict[str, float]] = []
     with torch.inference_mode():
         module(*inputs)
         for _ in range(PASSES):
@@ -99,9 +99,9 @@ def profile_torch_modules(module: nn.Module, inputs: Sequence[Any]) -> dict[str,
 
 
 @contextmanager
-def _timed_parts(module: nn.Module) -> Iterator[Counter[str]]:
+def _timed_parts(module: nn.Module) -> Iterator[dict[str, float]]:
     """Adds the time of every submodule that is called in the block to its group."""
-    times: Counter[str] = Counter()
+    times: dict[str, float] = defaultdict(float)
     inside = [0.0]  # milliseconds spent in submodules, for each module being run
 
     def hooks(group: str) -> tuple[Any, Any]:
@@ -157,7 +157,7 @@ def profile_compiled(nodes: Sequence[Mapping[str, Any]]) -> list[OpTime]:
 
 def modules_of(nodes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Milliseconds of a compiled module's ``profile()`` by module group."""
-    times: Counter[str] = Counter()
+    times: dict[str, float] = defaultdict(float)
     for node in nodes:
         times[module_group(node["module"])] += node["ms"]
     return dict(times)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from graphopt import symbolic
 from graphopt.ir import DType, Value
 from graphopt.passes.lowering.builder import Builder, Unsupported, axis_of
@@ -72,8 +74,8 @@ def _convolution(b: Builder) -> Value:
     inputs, roles = _roles(b, x=x, weight=weight, bias=b.arg("bias"))
     one_d = spatial == 1
 
-    def pair(value: object, fill: int) -> tuple[int, int]:
-        items = list(value) if isinstance(value, list | tuple) else [value] * spatial
+    def pair(value: Any, fill: int) -> tuple[int, int]:
+        items: list[int] = list(value) if isinstance(value, list | tuple) else [value] * spatial
         items = items * spatial if len(items) == 1 else items
         return (fill, items[0]) if one_d else (items[0], items[1])
 

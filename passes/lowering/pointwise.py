@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class _Operands:
             return scalar.const(argument, dtype)
         if argument is None:
             raise Unsupported("a missing operand")
-        return scalar.cast(scalar.size(argument), dtype)  # type: ignore[arg-type]
+        return scalar.cast(scalar.size(argument), dtype)
 
     def emit(self, expr: Scalar) -> Value:
         """The node that computes the expression; raises Unsupported for functions without C."""
@@ -59,7 +60,7 @@ def _promoted(*arguments: object) -> DType:
     return DType.of(np.empty(0, dtype))
 
 
-def _unary(op: str) -> Rule:
+def _unary(op: str) -> Callable[[Builder], Value]:
     def rule(b: Builder) -> Value:
         operands = _Operands(b)
         return operands.emit(scalar.apply(op, operands.leaf(b.tensor(), _compute_type(b))))
@@ -110,7 +111,7 @@ def _comparison(op: str) -> Rule:
     return rule
 
 
-def _logical(op: str) -> Rule:
+def _logical(op: str) -> Callable[[Builder], Value]:
     def rule(b: Builder) -> Value:
         operands = _Operands(b)
         args = [operands.leaf(b.tensor(), DType.BOOL)]

@@ -86,7 +86,7 @@ def _split(b: Builder) -> list[Value]:
 
 
 def _cat(b: Builder) -> Value:
-    parts = [p for p in b.arg("tensors") if not (p.rank == 1 and p.shape[0] == 0)]
+    parts: list[Value] = [p for p in b.arg("tensors") if not (p.rank == 1 and p.shape[0] == 0)]
     out = b.node.output
     parts = [b.cast(p, out.dtype) for p in parts]
     if len(parts) == 1:
