@@ -1,6 +1,5 @@
 """FSMN-VAD with real weights on real speech: the compiled encoder finds the same segments."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,6 @@ from graphopt.bench.engines import TorchDynamicInt8  # noqa: E402
 from graphopt.bench.measure import relative_error  # noqa: E402
 from graphopt.demo import join_recordings  # noqa: E402
 from graphopt.zoo import fsmn_vad  # noqa: E402
-
-# Scores of the emulated Arm code against this machine's kernels on the same plan: f32 sums in
-# another order, and with bf16 values between layers a last bit of the mantissa that may flip.
-EMULATED_BOUND = {"int8": 1e-5, "int8+bf16": 1e-2}
 
 
 @pytest.fixture(scope="module")
@@ -79,18 +74,3 @@ def test_chunks_give_the_scores_of_the_whole(vad: Any, speech: torch.Tensor) -> 
         whole = vad.model.encoder(feats, dict(cache))
         chunks = [fast(chunk, cache) for chunk in feats.split(37, dim=1)]
     assert relative_error(torch.cat(chunks, 1).numpy(), whole.numpy()) < 1e-4
-
-
-@pytest.mark.skipif(not shutil.which("qemu-aarch64"), reason="qemu-aarch64 is not installed")
-@pytest.mark.parametrize("sve_bits", [128, 256])
-@pytest.mark.parametrize("precision", ["int8", "int8+bf16"])
-def test_arm_code_computes_what_this_machine_does(
-    vad: Any, speech: torch.Tensor, precision: str, sve_bits: int
-) -> None:
-    inputs = fsmn_vad.encoder_inputs(vad, speech[:, :40])
-    arm = graphopt.optimize(
-        vad.model.encoder, target="neoverse-n2", precision=precision, example_inputs=inputs
-    )
-    here = arm(*fsmn_vad.encoder_inputs(vad, inputs[0]))
-    emulated = arm.emulate(*fsmn_vad.encoder_inputs(vad, inputs[0]), sve_bits=sve_bits)
-    assert relative_error(emulated.numpy(), here.numpy()) < EMULATED_BOUND[precision]

@@ -1,0 +1,104 @@
+"""Code built for neoverse-n2, run under qemu, against this machine's kernels on the same plan."""
+
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphopt
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("funasr")
+
+from graphopt.testing import EMULATED_BF16, relative_error  # noqa: E402
+from graphopt.zoo import fsmn_vad, paraformer  # noqa: E402
+
+pytestmark = [
+    pytest.mark.skipif(not shutil.which("qemu-aarch64"), reason="qemu-aarch64 is not installed"),
+    pytest.mark.filterwarnings("ignore::graphopt.program.OtherMachineWarning"),
+]
+
+MODELS = ["vad", "encoder", "decoder"]
+PRECISIONS = ["fp32", "int8", "int8+bf16"]
+# (level, bits of an SVE vector)
+MACHINES = [("sve2", 128), ("sve2", 256), ("neon_i8mm", 128), ("scalar", 128)]
+
+
+@pytest.fixture(scope="module")
+def models() -> Any:
+    """Name -> model, and a function that makes its arguments anew."""
+    vad = fsmn_vad.load_vad()
+    features = torch.randn(2, 11, 400, generator=torch.Generator().manual_seed(0))
+    encoder, decoder = paraformer.paraformer_large(blocks=2, decoder_blocks=2)
+    speech = paraformer.example_inputs(frames=9, batch=2)
+    with torch.inference_mode():
+        memory, lengths = (t.clone() for t in encoder(*speech))
+    words = paraformer.decoder_inputs(memory, lengths, tokens=3)
+    return {
+        "vad": (vad.model.encoder, lambda: fsmn_vad.encoder_inputs(vad, features)),
+        "encoder": (encoder, lambda: speech),
+        "decoder": (decoder, lambda: words),
+    }
+
+
+@pytest.fixture(scope="module")
+def arm(models: Any) -> Any:
+    """(name, precision) -> the module built for neoverse-n2 and this machine's result."""
+    made: dict[Any, Any] = {}
+
+    def build(name: str, precision: str) -> Any:
+        if (name, precision) not in made:
+            model, inputs = models[name]
+            fast = graphopt.optimize(
+                model,
+                target="neoverse-n2",
+                precision=precision,
+                example_inputs=inputs(),
+                strict=True,
+            )
+            made[name, precision] = fast, arrays(fast(*inputs()))
+        return made[name, precision]
+
+    return build
+
+
+def arrays(result: Any) -> list[np.ndarray]:
+    return [t.numpy() for t in torch.utils._pytree.tree_leaves(result)]
+
+
+@pytest.mark.parametrize(("level", "sve_bits"), MACHINES)
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", MODELS)
+def test_arm_code_computes_what_this_machine_does(
+    models: Any, arm: Any, name: str, precision: str, level: str, sve_bits: int
+) -> None:
+    fast, expected = arm(name, precision)
+    arguments = models[name][1]()
+    got = arrays(fast.emulate(*arguments, level=level, sve_bits=sve_bits))
+    assert len(got) == len(expected)
+    for one, two in zip(got, expected, strict=True):
+        assert one.dtype == two.dtype and np.array_equal(one, two)
+
+
+@pytest.mark.parametrize(("level", "sve_bits"), MACHINES)
+@pytest.mark.parametrize("name", ["vad", "encoder"])
+def test_bf16_matrix_instructions_round_in_their_own_way(
+    models: Any, arm: Any, name: str, level: str, sve_bits: int
+) -> None:
+    fast, expected = arm(name, "bf16")
+    got = arrays(fast.emulate(*models[name][1](), level=level, sve_bits=sve_bits))
+    assert relative_error(got[0], expected[0]) < EMULATED_BF16
+
+
+def test_a_package_is_emulated_like_the_module(models: Any, arm: Any, tmp_path: Any) -> None:
+    fast, expected = arm("vad", "int8")
+    fast.save(tmp_path / "vad.gopt")
+    loaded = graphopt.load(tmp_path / "vad.gopt")
+    feats, cache = models["vad"][1]()
+    kept = {name: value.clone() for name, value in cache.items()}
+    scores = loaded.emulate(feats, cache)
+    assert np.array_equal(scores.numpy(), expected[0])
+    assert not any(torch.equal(cache[name], kept[name]) for name in kept)
+    fast.emulate(feats, kept)
+    assert all(torch.equal(cache[name], kept[name]) for name in kept)

@@ -1,0 +1,117 @@
+"""The optimized module inside torch: as a custom op, compiled, exported, under other modes."""
+
+from typing import Any
+
+import pytest
+
+import graphopt
+
+torch = pytest.importorskip("torch")
+
+import models  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def fast() -> Any:
+    example = (torch.randn(2, 5, 48),)
+    return graphopt.optimize(models.network(), precision="fp32", example_inputs=example)
+
+
+class Around(torch.nn.Module):
+    """A model of which one part is optimized."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+        self.scale = torch.nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x.relu()) * self.scale
+
+
+def program(fast: Any) -> int:
+    """The number of the one program of a module that is compiled as a whole."""
+    (form,) = fast._captured()
+    ((_, _, number),) = form._programs()
+    return number
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 48), (1, 1, 48)])
+def test_opcheck(fast: Any, shape: tuple[int, ...]) -> None:
+    outcome = torch.library.opcheck(
+        torch.ops.graphopt.run.default, (program(fast), [torch.randn(shape)])
+    )
+    assert outcome["test_aot_dispatch_dynamic"] == "SUCCESS" and len(outcome) == 4
+
+
+def test_opcheck_of_several_outputs_and_dtypes() -> None:
+    class Several(torch.nn.Module):
+        def forward(self, x: torch.Tensor, n: torch.Tensor) -> Any:
+            halves = x.reshape(x.shape[0], -1, 2)
+            return halves.sum(-1), n + 1, (x > 0), x.transpose(1, 2), n
+
+    inputs = torch.randn(2, 5, 4), torch.arange(3)
+    fast = graphopt.optimize(Several().eval(), precision="fp32", example_inputs=inputs, strict=True)
+    torch.library.opcheck(torch.ops.graphopt.run.default, (program(fast), list(inputs)))
+    for got, expected in zip(fast(*inputs), Several()(*inputs), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+def test_torch_compile_without_recompiling(fast: Any) -> None:
+    graphs: list[Any] = []
+
+    def backend(graph: Any, _inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    compiled = torch.compile(Around(fast), backend=backend, dynamic=True, fullgraph=True)
+    for length in (5, 9, 33):
+        x = torch.randn(2, length, 48)
+        with torch.inference_mode():
+            torch.testing.assert_close(compiled(x), Around(fast)(x))
+    assert len(graphs) == 1 and "graphopt.run" in graphs[0].code
+
+
+def test_torch_compile_of_the_module_itself(fast: Any) -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(fast, backend="aot_eager")
+    x = torch.randn(2, 7, 48)
+    with torch.inference_mode():
+        assert torch.equal(compiled(x), fast(x))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_torch_export(fast: Any, strict: bool) -> None:
+    x = torch.randn(2, 5, 48)
+    dims = ({0: torch.export.Dim("batch"), 1: torch.export.Dim("length")},)
+    exported = torch.export.export(Around(fast), (x,), dynamic_shapes=dims, strict=strict)
+    assert "graphopt.run" in exported.graph_module.code
+    for shape in ((2, 5, 48), (3, 17, 48)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(exported.module()(x), Around(fast)(x))
+
+
+def test_optimizing_a_model_that_contains_an_optimized_one(fast: Any) -> None:
+    outer = graphopt.optimize(Around(fast).eval(), precision="fp32")
+    x = torch.randn(2, 5, 48)
+    torch.testing.assert_close(outer(x), Around(fast)(x), rtol=1e-5, atol=1e-6)
+    (row,) = outer.report().in_torch
+    assert "graphopt.run" in row.op
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_grad_modes(fast: Any, mode: Any) -> None:
+    with mode():
+        assert fast(torch.randn(1, 2, 48)).shape == (1, 2, 24)
+    x = torch.randn(1, 2, 48)
+    with torch.inference_mode():
+        y = torch.randn(1, 2, 48)
+    assert fast(y).shape == fast(x).shape  # an inference tensor outside of its mode
+
+
+def test_autocast_does_not_matter(fast: Any) -> None:
+    x = torch.randn(1, 2, 48)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(fast(x), fast(x))
+        assert fast(x).dtype is torch.float32
