@@ -1,4 +1,4 @@
-"""The command ``graphopt``: demo, optimize, run, targets, bench."""
+"""The command ``graphopt``: demo, optimize, run, targets, price, bench."""
 
 from __future__ import annotations
 
@@ -178,6 +178,43 @@ def targets() -> None:
             target.precision("auto"),
         )
     Console().print(table)
+
+
+@app.command()
+def price(
+    program: Annotated[
+        Path, typer.Argument(help="A static aarch64 program with symbols and one thread.")
+    ],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="Its arguments; behind -- if they begin with -.")
+    ] = None,
+    functions: Annotated[
+        str, typer.Option(help="Regular expression of the symbols that count; all by default.")
+    ] = "",
+    cpu: Annotated[str, typer.Option(help="neoverse-n1, -n2, -v1 or -v2.")] = "neoverse-n2",
+    macs: Annotated[
+        int | None, typer.Option(min=1, help="Useful multiply-accumulates; else those that ran.")
+    ] = None,
+    windows: Annotated[
+        int, typer.Option(min=1, help="Windows of 4000 instructions to simulate in order.")
+    ] = 8,
+    show: Annotated[int, typer.Option(min=0, help="Costliest blocks to print.")] = 8,
+    listing: Annotated[
+        bool, typer.Option("--listing", help="Print the instructions of those blocks.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Estimate the cycles PROGRAM needs on a Neoverse core; see docs/n2sim.md for the limits."""
+    import json as json_format
+
+    from graphopt.n2sim import price as pricing
+
+    command = [program, *(arguments or [])]
+    found = pricing.price(command, functions, cpu, macs, windows=windows)
+    if json:
+        print(json_format.dumps(found.as_dict(show, listing), indent=1))
+    else:
+        print(found.text(show, listing))
 
 
 @bench_app.command("paraformer")

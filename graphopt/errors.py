@@ -186,6 +186,22 @@ class MissingEmulatorError(GraphoptError, FileNotFoundError):
         )
 
 
+class MissingToolError(GraphoptError, FileNotFoundError):
+    """A program that is no Python package and that this machine lacks."""
+
+    def __init__(self, tool: str, package: str) -> None:
+        super().__init__(
+            f"{tool} is not installed; on Debian and Ubuntu: apt-get install {package}"
+        )
+
+
+class PricingError(GraphoptError, ValueError):
+    """A program, function or core whose cycles cannot be estimated."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"cannot price: {text}")
+
+
 class PackageError(GraphoptError):
     """A .gopt package that cannot be used."""
 
