@@ -57,22 +57,27 @@ class Emulation:
         program = self.builder.program(self.source, registry.level(self.arch, level))
         with tempfile.TemporaryDirectory() as folder:
             given, made = Path(folder) / "inputs.bin", Path(folder) / "outputs.bin"
-            given.write_bytes(b"".join(_pack(a) for a in inputs))
+            given.write_bytes(pack_arrays(inputs))
             cpu = f"max,sve{sve_bits}=on"
             command = [emulator, "-cpu", cpu, str(program), str(weights), str(given), str(made)]
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             if result.returncode != 0:
                 raise RunError(f"under {emulator}: {result.stderr.strip() or result.returncode}")
-            return _unpack(made.read_bytes())
+            return unpack_arrays(made.read_bytes())
 
 
-def _pack(array: Array) -> bytes:
+def pack_arrays(arrays: Sequence[Array]) -> bytes:
+    """Stored arrays in the format of runtime/main.c; KeyError for a dtype that the IR lacks."""
+    return b"".join(_header(a) + a.tobytes() for a in arrays)
+
+
+def _header(array: Array) -> bytes:
     code = DType.BF16.code if array.dtype == np.uint16 else DType.of(array).code
-    shape = [*array.shape, *[0] * (MAX_RANK - array.ndim)]
-    return _HEADER.pack(code, array.ndim, *shape) + array.tobytes()
+    return _HEADER.pack(code, array.ndim, *array.shape, *[0] * (MAX_RANK - array.ndim))
 
 
-def _unpack(data: bytes) -> list[Array]:
+def unpack_arrays(data: bytes) -> list[Array]:
+    """The stored arrays of a file in that format."""
     arrays, at = [], 0
     while at < len(data):
         code, rank, *shape = _HEADER.unpack_from(data, at)

@@ -31,10 +31,10 @@ factors rounded leave 38 dB. Rows with one large element lose a few more; a wron
 or channel loses tens."""
 
 EMULATED_BF16 = 1e-2
-"""A model of a few layers with bf16 matrices, on Arm's BFMMLA against x86. BFMMLA rounds each sum of
-two products to odd, x86 every f32 sum to nearest: the last bits of f32 differ, and a few values then
-fall to the other side of a bf16 rounding, an error of 2**-8 of that value. The scalar level, and
-fp32, int8 and int8+bf16 (whose matrices are int8) on every level, are equal to the bit instead."""
+"""A model of a few layers with bf16 matrices, on Arm's BFMMLA against x86. BFMMLA rounds each sum
+of two products to odd, x86 every f32 sum to nearest: the last bits of f32 differ, and a few values
+then fall to the other side of a bf16 rounding, an error of 2**-8 of that value. The scalar level,
+and fp32, int8 and int8+bf16 (whose matrices are int8) on every level, are equal to the bit."""
 
 
 def relative_error(got: Array, reference: Array) -> float:

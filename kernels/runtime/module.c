@@ -116,6 +116,19 @@ __attribute__((format(printf, 7, 8))) static go_code refuse(go_context *c, go_co
     return code;
 }
 
+/* No memory holds an input of 2**47 elements; what generated code computes with the sizes of
+ * smaller ones stays far from overflow. */
+static go_code refuse_huge(go_context *c, const go_tensor *inputs) {
+    for (int i = 0; i < go_generated_module.input_count; i++) {
+        int64_t count = 1;
+        for (int a = 0; a < inputs[i].rank; a++)
+            if (__builtin_mul_overflow(count, inputs[i].shape[a], &count) || count >> 47)
+                return refuse(c, GO_ERROR_MEMORY, i, a, 0, inputs[i].shape[a],
+                              "input %d is larger than any memory", i);
+    }
+    return GO_OK;
+}
+
 /* Checks the inputs against the ports and sets the dims. */
 static go_code bind(go_context *c, const go_tensor *inputs) {
     const go_module_desc *desc = &go_generated_module;
@@ -143,7 +156,7 @@ static go_code bind(go_context *c, const go_tensor *inputs) {
                 return refuse(c, GO_ERROR_SHAPE, i, a, c->shapes[i][a], inputs[i].shape[a],
                               "input %d has size %lld along axis %d, not %lld", i,
                               (long long)inputs[i].shape[a], a, (long long)c->shapes[i][a]);
-    return GO_OK;
+    return refuse_huge(c, inputs);
 }
 
 static void describe_outputs(go_context *c, go_tensor *outputs) {

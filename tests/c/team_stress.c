@@ -1,0 +1,57 @@
+/* Barriers, tasks and the float mode of pools of 1 to 8 threads.
+ *
+ *     team_stress default     prints go_default_threads()
+ *     team_stress             prints a line per failure, then "done"
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "team.h"
+
+enum { STEPS = 400, MAX_TASKS = 13 };
+
+typedef struct {
+    unsigned char done[STEPS][MAX_TASKS]; /* plain memory: only the barrier orders its accesses */
+    atomic_int failures;
+} work;
+
+static volatile float tiny = 1e-40f;
+
+static int flushes(void) { return tiny * 0.5f == 0.0f; }
+
+static size_t task_count(int step) { return (size_t)(step % (MAX_TASKS + 1)); }
+
+static void walk(void *argument, go_team *team) {
+    work *shared = argument;
+    if (!flushes()) atomic_fetch_add(&shared->failures, 1);
+    for (int step = 0; step < STEPS; step++) {
+        for (size_t t; (t = go_next(team)) < task_count(step);) shared->done[step][t]++;
+        go_barrier(team);
+        /* Everything of this step is visible to every thread, once. */
+        for (size_t t = 0; t < MAX_TASKS; t++)
+            if (shared->done[step][t] != (t < task_count(step)))
+                atomic_fetch_add(&shared->failures, 1);
+    }
+}
+
+int main(int argc, char **argv) {
+    (void)argv;
+    if (argc > 1) return printf("%d\n", go_default_threads()) < 0;
+    static work shared;
+    for (int size = 1; size <= 8; size++) {
+        go_pool *pool = go_pool_new(size);
+        if (!pool || go_pool_size(pool) != size) return 1;
+        for (int run = 0; run < 5; run++) {
+            memset(shared.done, 0, sizeof shared.done);
+            go_pool_run(pool, walk, &shared);
+            if (flushes()) printf("the caller's float mode is lost\n");
+        }
+        go_pool_free(pool);
+        int failures = atomic_exchange(&shared.failures, 0);
+        if (failures) printf("%d threads: %d failures\n", size, failures);
+    }
+    for (int i = 0; i < 100; i++) go_pool_free(go_pool_new(1 + i % 8)); /* freed before any run */
+    go_pool_free(NULL);
+    printf("done\n");
+    return 0;
+}

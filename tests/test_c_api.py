@@ -1,0 +1,189 @@
+"""The C interface from C: a caller, the file program, and the pool of threads."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphopt
+from graphopt.codegen.build import Toolchain
+from graphopt.emulate import pack_arrays, unpack_arrays
+from graphopt.kernels import registry
+
+torch = pytest.importorskip("torch")
+
+import models  # noqa: E402
+
+HERE = Path(__file__).parent / "c"
+KERNELS = registry.ROOT
+FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=undefined"]
+
+
+def compile_c(output: Path, *arguments: object) -> Path:
+    """Compiles with the toolchain of graphopt for this machine."""
+    level = registry.level(platform.machine(), "scalar")
+    tools = Toolchain.find(level.arch)
+    include = [f"-I{KERNELS / 'include'}", f"-I{KERNELS / 'runtime'}"]
+    machine = tools.machine_flags(level, static=False)
+    command = [*tools.command, *machine, *FLAGS, *include, *arguments, "-lpthread", "-o", output]
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+def run(*command: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    words = [str(c) for c in command]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60, **options)
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("c") / "net.gopt"
+    x = torch.randn(2, 5, 48)
+    graphopt.optimize(models.network(), precision="int8", example_inputs=(x,)).save(path)
+    return path
+
+
+def best_library(package: Path) -> Path:
+    return package / "lib" / f"{registry.host_levels()[-1].name}.so"
+
+
+@pytest.fixture(scope="module")
+def example() -> np.ndarray:
+    """What caller.c makes."""
+    i = np.arange(2 * 7 * 48, dtype=np.float32)
+    return ((i % 17) * 0.125 - 1).astype(np.float32).reshape(2, 7, 48)
+
+
+def test_a_program_in_c(package: Path, example: np.ndarray, tmp_path: Path) -> None:
+    program = compile_c(tmp_path / "caller", HERE / "caller.c", best_library(package))
+    done = run(program, package / "weights.bin")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if not line.startswith("y ")] == [
+        "abi 1",
+        "missing: 7 1",
+        "wrong size: 7 1",
+        "inputs 1, outputs 1, threads 3, arena 0",
+        "dtype: code 2, 2, input 0, axis -1, expected 0, got 2, input 0 has dtype 2, not 0, rank 0",
+        "rank: code 1, 1, input 0, axis -1, expected 3, got 2, "
+        "input 0 has 2 dimensions, not 3, rank 0",
+        "shape: code 3, 3, input 0, axis 2, expected 48, got 47, "
+        "input 0 has size 47 along axis 2, not 48, rank 0",
+        "empty: code 4, 4, input 0, axis 1, expected 1, got 0, "
+        "input 0 has size 0 along axis 1, rank 0",
+        "negative: code 4, 4, input 0, axis 0, expected 1, got -3, "
+        "input 0 has size -3 along axis 0, rank 0",
+        "huge: 6",
+        "output 0: rank 3, 2 7 24",
+        "guards 1, arena 1, time 1",
+        "threads 1",
+    ]
+    got = np.array([float.fromhex(line[2:]) for line in lines if line.startswith("y ")])
+    expected = graphopt.load(package)(example)
+    np.testing.assert_array_equal(got.astype(np.float32).reshape(2, 7, 24), expected)
+
+
+def test_header_is_c_and_cplusplus(tmp_path: Path) -> None:
+    for suffix in ("c", "cc"):
+        source = tmp_path / f"only.{suffix}"
+        source.write_text('#include "graphopt.h"\nint main(void) { return GO_OK; }\n')
+        standard = ["-x", "c++", "-std=c++11"] if suffix == "cc" else ["-x", "c", "-std=c99"]
+        assert run(compile_c(tmp_path / suffix, *standard, "-pedantic", source)).returncode == 0
+
+
+def test_libraries_show_the_interface_alone(package: Path) -> None:
+    header = (KERNELS / "include" / "graphopt.h").read_text()
+    for library in (package / "lib").iterdir():
+        listed = run("nm", "-D", "--defined-only", library)
+        if listed.returncode:
+            pytest.skip("nm is not installed")
+        names = {line.split()[-1] for line in listed.stdout.splitlines() if " T " in line}
+        names -= {"_init", "_fini"}
+        assert names and all(f" {name}(" in header or f"*{name}(" in header for name in names)
+        assert len(names) == header.count("GO_API ") - header.count("define GO_API ")
+
+
+@pytest.fixture(scope="module")
+def file_program(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """runtime/main.c with the package's library; emulators get it as one static program."""
+    output = tmp_path_factory.mktemp("files") / "program"
+    return compile_c(output, KERNELS / "runtime" / "main.c", best_library(package))
+
+
+def test_file_program(
+    file_program: Path, package: Path, example: np.ndarray, tmp_path: Path
+) -> None:
+    given, made = tmp_path / "in", tmp_path / "out"
+    given.write_bytes(pack_arrays([example]))
+    done = run(file_program, package / "weights.bin", given, made)
+    assert done.returncode == 0, done.stderr
+    (got,) = unpack_arrays(made.read_bytes())
+    np.testing.assert_array_equal(got, graphopt.load(package)(example))
+
+
+def test_file_program_refuses(
+    file_program: Path, package: Path, example: np.ndarray, tmp_path: Path
+) -> None:
+    given, made, weights = tmp_path / "in", tmp_path / "out", package / "weights.bin"
+    good = pack_arrays([example])
+    contents = {
+        good[:-1]: "truncated",
+        good[:30]: "truncated",
+        b"": "truncated",
+        b"\xff" * 4 + good[4:]: "truncated",
+        good[:4] + b"\x63" + good[5:]: "truncated",
+        pack_arrays([example[:, :, :47]]): "refused: input 0 has size 47 along axis 2, not 48",
+        pack_arrays([example.astype(np.float64)]): "refused: input 0 has dtype 2, not 0",
+        good[:8] + b"\xff" * 8 + good[16:]: "truncated",
+        good[:8] + b"\xff" * 7 + b"\x0f" + good[16:]: "truncated",
+    }
+    for content, message in contents.items():
+        given.write_bytes(content)
+        done = run(file_program, weights, given, made)
+        assert done.returncode == 1 and message in done.stderr, (content[:24], done)
+    given.write_bytes(good)
+    assert "cannot read" in run(file_program, weights, tmp_path / "none", made).stderr
+    assert "cannot write" in run(file_program, weights, given, tmp_path).stderr
+    assert "cannot open the weights" in run(file_program, given, given, made).stderr
+    assert "usage" in run(file_program).stderr
+
+
+@pytest.fixture(scope="module")
+def team_stress(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("team")
+    return compile_c(folder / "stress", HERE / "team_stress.c", KERNELS / "runtime" / "team.c")
+
+
+def test_pool_of_one_to_eight_threads(team_stress: Path) -> None:
+    done = run(team_stress)
+    assert done.stdout == "done\n" and done.returncode == 0, (done.stdout[-500:], done.returncode)
+
+
+def test_default_threads_respect_the_affinity(team_stress: Path) -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    everything = int(run(team_stress, "default").stdout)
+    assert 1 <= everything <= len(cpus)
+    for count in {1, len(cpus)}:
+        done = run(
+            team_stress, "default", preexec_fn=lambda n=count: os.sched_setaffinity(0, cpus[:n])
+        )
+        assert int(done.stdout) == min(count, everything)
+
+
+def test_a_loaded_module_uses_the_cpus_of_the_process(package: Path) -> None:
+    code = (
+        "import os, sys, graphopt, numpy as np\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "graphopt.load(sys.argv[1])(np.zeros((1, 2, 48), np.float32))\n"
+        "print(len(os.listdir('/proc/self/task')))\n"
+    )
+    # numpy's own threads, if any, exist in both runs.
+    idle = code.replace("graphopt.load(sys.argv[1])(np.zeros((1, 2, 48), np.float32))", "")
+    counts = [int(run(sys.executable, "-c", c, package).stdout) for c in (idle, code)]
+    assert counts[0] == counts[1]
