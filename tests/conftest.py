@@ -1,5 +1,6 @@
 """Fixtures and import paths that all tests share."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from hypothesis import settings
 HERE = Path(__file__).parent
 # Test support modules (harness.py, graphs.py) are imported by bare name.
 sys.path[:0] = [str(HERE / "kernels"), str(HERE / "support")]
+
+os.environ.setdefault("GRAPHOPT_VERIFY", "1")  # check the graph after each pass
 
 # The same examples in every run; a failure prints what reproduces it.
 settings.register_profile("graphopt", derandomize=True, deadline=None, print_blob=True)
