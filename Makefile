@@ -53,8 +53,9 @@ qemu:
 demo: venv qemu
 	$(BIN)/graphopt demo $(ARGS)
 
+# Two workers, a file each: much of the time is one compiler or one emulator at work.
 test: venv qemu
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 bench: venv
 	$(BIN)/graphopt bench paraformer $(ARGS)
