@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from harness import At, Case
-from structs import ACTIVATIONS, BF16, F32, GemmArgs
 
+from graphopt.kernels.arguments import ACTIVATIONS, BF16, F32, GemmArgs
 from graphopt.kernels.reference import activation, bf16_from_f32, f32_from_bf16
 
 #: One row or column less and more than every tile, primes, empty dimensions.

@@ -3,7 +3,7 @@
 Use::
 
     from harness import LEVEL_IDS, Case, require, run_kernel
-    from structs import F32, SoftmaxArgs
+    from graphopt.kernels.arguments import F32, SoftmaxArgs
 
     @pytest.mark.parametrize("where", LEVEL_IDS)        # "x86_64/avx2", "aarch64/sve2@256", ...
     def test_softmax(where):
@@ -32,14 +32,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from ctypes import Structure, sizeof
-from dataclasses import dataclass, field, replace
+from ctypes import Structure
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from graphopt.kernels import registry
+from graphopt.kernels.host_case import At, Case, as_at, buffers, encode
 
 CACHE = Path(tempfile.gettempdir()) / "graphopt-kernel-tests"
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-fvisibility=hidden")
@@ -62,25 +63,6 @@ class Runner:
     def native(self) -> bool:
         """Whether this machine runs the code itself."""
         return self.level.arch == platform.machine()
-
-
-@dataclass(frozen=True)
-class At:
-    """A pointer ``byte_offset`` bytes into an array."""
-
-    array: np.ndarray
-    byte_offset: int = 0
-
-
-@dataclass
-class Case:
-    """One call of a kernel."""
-
-    args: Structure
-    pointers: dict[str, np.ndarray | At]
-    writes: tuple[str, ...] = ("dst",)
-    threads: int = 1
-    align: dict[str, int] = field(default_factory=dict)
 
 
 def _ids() -> list[str]:
@@ -185,69 +167,25 @@ def build_host(
     return host
 
 
-def _field_offset(struct: type[Structure], path: str) -> int:
-    offset, kind = 0, struct
-    for part in path.split("."):
-        name, _, index = part.partition("[")
-        offset += getattr(kind, name).offset
-        kind = dict(kind._fields_)[name]
-        if index:
-            offset += int(index.rstrip("]")) * sizeof(kind._type_)
-    return offset
-
-
-def _as_at(pointer: np.ndarray | At) -> At:
-    return pointer if isinstance(pointer, At) else At(pointer)
-
-
-def _buffers(case: Case) -> list[tuple[np.ndarray, int, bool]]:
-    """Distinct arrays of a case with alignment and whether the kernel may write them."""
-    found: dict[int, tuple[np.ndarray, int, bool]] = {}
-    for name, pointer in case.pointers.items():
-        array = _as_at(pointer).array
-        assert array.flags.c_contiguous, f"{name} must be contiguous"
-        align = case.align.get(name, 64 if array.dtype == np.uint8 else array.itemsize)
-        _, old_align, written = found.get(id(array), (array, 1, False))
-        found[id(array)] = (array, max(align, old_align), written or name in case.writes)
-    return list(found.values())
-
-
-def _u64(*numbers: int) -> bytes:
-    return np.array(numbers, "<u8").tobytes()
-
-
-def _request(case: Case) -> bytes:
-    buffers = _buffers(case)
-    index = {id(array): i for i, (array, _, _) in enumerate(buffers)}
-    parts = [_u64(case.threads, sizeof(case.args), len(buffers), len(case.pointers))]
-    for array, align, _ in buffers:
-        parts += [_u64(array.nbytes, align), array.tobytes()]
-    parts.append(bytes(case.args))
-    for name, pointer in case.pointers.items():
-        at = _as_at(pointer)
-        offset = _field_offset(type(case.args), name)
-        parts.append(_u64(offset, index[id(at.array)], at.byte_offset))
-    return b"".join(parts)
-
-
 def _read_case(data: memoryview, case: Case, label: str) -> tuple[dict[str, np.ndarray], int]:
     """Check guards and read-only buffers; return what the buffers hold and the bytes used."""
-    buffers = _buffers(case)
-    names = {id(_as_at(p).array): name for name, p in case.pointers.items()}
-    total = 8 + sum(array.nbytes for array, _, _ in buffers)
+    distinct = buffers(case)
+    names = {id(as_at(p).array): name for name, p in case.pointers.items()}
+    total = 8 + sum(buffer.array.nbytes for buffer in distinct)
     assert len(data) >= total, f"{label}: the kernel crashed"
     broken = int(np.frombuffer(data[:8], "<u8")[0])
     if broken:
-        name = names[id(buffers[broken - 1][0])]
+        name = names[id(distinct[broken - 1].array)]
         raise AssertionError(f"{label}: bytes around buffer {name!r} were written")
     results, position = {}, 8
-    for array, _, written in buffers:
+    for buffer in distinct:
+        array = buffer.array
         raw = data[position : position + array.nbytes]
         position += array.nbytes
-        if not written:
+        if not buffer.written:
             assert raw == array.tobytes(), f"{label}: input {names[id(array)]!r} was written"
         results[id(array)] = np.frombuffer(raw, array.dtype).reshape(array.shape).copy()
-    return {name: results[id(_as_at(p).array)] for name, p in case.pointers.items()}, total
+    return {name: results[id(as_at(p).array)] for name, p in case.pointers.items()}, total
 
 
 def run_cases(runner: Runner, generic: str, cases: list[Case]) -> list[dict[str, np.ndarray]]:
@@ -258,7 +196,7 @@ def run_cases(runner: Runner, generic: str, cases: list[Case]) -> list[dict[str,
     host = build_host(runner.level, generic, runner.mutation, runner.compiler)
     with tempfile.TemporaryDirectory() as folder:
         request, response = Path(folder) / "request", Path(folder) / "response"
-        request.write_bytes(_u64(len(cases)) + b"".join(map(_request, cases)))
+        request.write_bytes(encode(cases))
         command = [str(host), str(request), str(response)]
         if not runner.native or runner.level.name == "sve2":
             cpu = ",".join(

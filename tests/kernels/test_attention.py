@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from across import bits, run_everywhere
 from harness import LEVEL_IDS, At, Case, require, run_cases
-from structs import BF16, F32, AttentionArgs
 
 from graphopt.kernels import reference_ops
+from graphopt.kernels.arguments import BF16, F32, AttentionArgs
 from graphopt.kernels.reference import bf16_from_f32, f32_from_bf16
 from graphopt.kernels.scratch import attention_scratch_bytes
 

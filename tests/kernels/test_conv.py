@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from across import bits, run_everywhere
 from harness import LEVEL_IDS, Case, require, run_cases
-from structs import ACTIVATIONS, BF16, F32, ConvArgs
 
 from graphopt.kernels import reference_ops, registry
+from graphopt.kernels.arguments import ACTIVATIONS, BF16, F32, ConvArgs
 from graphopt.kernels.packing import pack_rhs_f32
 from graphopt.kernels.reference import activation, bf16_from_f32, f32_from_bf16
 from graphopt.kernels.scratch import conv_scratch_bytes

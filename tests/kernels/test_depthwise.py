@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from across import bits, run_everywhere
 from harness import LEVEL_IDS, At, Case, require, run_cases
-from structs import ACTIVATIONS, BF16, F32, DepthwiseArgs
 
 from graphopt.kernels import reference_ops
+from graphopt.kernels.arguments import ACTIVATIONS, BF16, F32, DepthwiseArgs
 from graphopt.kernels.reference import activation, bf16_from_f32, f32_from_bf16
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from harness import At, Runner, require, run_kernel
-from structs import F32, PackLhsArgs
+
+from graphopt.kernels.arguments import F32, PackLhsArgs
 
 SCALAR = "x86_64/scalar"  # these mutations suit panels of one row
 

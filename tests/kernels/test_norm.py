@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from across import run_everywhere
 from harness import LEVEL_IDS, Case, require, run_cases
-from structs import BF16, F32, NormArgs
 
 from graphopt.kernels import registry
+from graphopt.kernels.arguments import BF16, F32, NormArgs
 from graphopt.kernels.packing import pack_lhs_qa8r
 from graphopt.kernels.reference import bf16_from_f32, f32_from_bf16, quantize_rows
 from graphopt.kernels.reference_ops import norm

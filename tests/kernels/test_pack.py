@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from harness import LEVEL_IDS, Case, require, run_cases
-from structs import BF16, F32, PackLhsArgs
 
 from graphopt.kernels import packing, reference, registry
+from graphopt.kernels.arguments import BF16, F32, PackLhsArgs
 
 SHAPES = [
     (m, k) for m in (1, 7, 8, 9, 17) for k in (1, 15, 16, 17, 31, 32, 33, 47, 48, 64, 65, 560)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from across import bits, run_everywhere
 from harness import LEVEL_IDS, Case, require, run_kernel
-from structs import BF16, F32, SoftmaxArgs
 
+from graphopt.kernels.arguments import BF16, F32, SoftmaxArgs
 from graphopt.kernels.reference import bf16_from_f32, f32_from_bf16
 from graphopt.kernels.reference_ops import softmax
 

@@ -1,6 +1,6 @@
-"""The argument structs of kernels/include/go_kernel.h as ctypes.
+"""The argument structs of include/go_kernel.h as ctypes.
 
-Pointer fields are ``c_void_p`` and stay empty: the harness fills them in.
+Sizes and fields are those of the C structs. Pointer fields are ``c_void_p`` and start empty.
 """
 
 from ctypes import Structure, c_float, c_int, c_size_t, c_ssize_t, c_void_p
