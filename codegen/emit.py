@@ -18,7 +18,7 @@ from graphopt.codegen.render import render
 from graphopt.ir import Dim, Graph, Node, Value
 from graphopt.passes.assign_layouts import VIEWS
 from graphopt.printer import name_values, print_node
-from graphopt.symbolic import c_size
+from graphopt.symbolic import c_condition, c_size
 
 EMITTERS = {**CALLS, **LOOPS}
 
@@ -101,6 +101,7 @@ def emit_module(graph: Graph, arch: str) -> Module:
             f"{{{info.sources[0][0]}, {info.sources[0][1]}}}" for info in graph.dims.values()
         ]
         or ["{0, 0}"],
+        conditions=[(c_condition(c), str(c)) for c in graph.conditions],
         input_shapes=_shapes(graph.inputs),
         output_shapes=_shapes(graph.outputs),
         input_ports=_ports(graph.inputs),

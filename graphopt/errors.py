@@ -59,6 +59,15 @@ class InputShapeError(InputError):
         )
 
 
+class InputConditionError(InputError):
+    """Sizes that break a condition under which the model was captured."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(
+            f"{text}, which the model needs at these sizes; pad or cut the inputs to sizes that do"
+        )
+
+
 class EmptyInputError(InputError):
     """A dynamic dimension of size zero."""
 

@@ -15,6 +15,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from graphopt import symbolic
 from graphopt.errors import CaptureError
+from graphopt.guards import read_guards
 from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Origin, Ref, Shape, Value
 
 _DTYPES = {
@@ -29,6 +30,17 @@ _DTYPES = {
     torch.int64: DType.I64,
 }
 TORCH_DTYPES = {ours: theirs for theirs, ours in _DTYPES.items()}
+
+_FUNCTIONS: tuple[tuple[tuple[str, ...], Any], ...] = (
+    (("FloorDiv", "CleanDiv"), lambda a, b: sympy.floor(a / b)),
+    (("CeilDiv",), lambda a, b: sympy.ceiling(a / b)),
+    (("IntTrueDiv", "FloatTrueDiv"), lambda a, b: a / b),
+    (("ToFloat",), lambda a: a),
+    (("CeilToInt",), sympy.ceiling),
+    (("FloorToInt", "TruncToInt"), sympy.floor),
+    (("PythonMod", "Mod"), sympy.Mod),
+)
+"""Torch's functions of sizes, by class name, and what they are in sympy."""
 
 _GUARDS = {"_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range_for_size"}
 
@@ -67,11 +79,12 @@ class _Importer:
         self.input_names = list(input_names)
         self.env: dict[torch.fx.Node, Any] = {}
         self.symbols: dict[sympy.Symbol, sympy.Symbol] = {}
-        self.hints: dict[sympy.Symbol, int] = {}
+        self.guards = read_guards(program)
 
     def run(self) -> tuple[Graph, list[tuple[str, Any]]]:
         specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
         self._declare_dims(specs)
+        self.graph.conditions = [self._translate(c) for c in self.guards.conditions]
         for node in self.program.graph.nodes:
             if node.op == "placeholder":
                 self._placeholder(node, specs[node.name])
@@ -88,7 +101,9 @@ class _Importer:
                 continue
             for axis, extent in enumerate(node.meta["val"].shape):
                 expr = None if isinstance(extent, int) else extent.node.expr
-                if isinstance(expr, sympy.Symbol) and expr not in self.symbols:
+                if expr in self.guards.aliases or expr in self.symbols:
+                    continue
+                if isinstance(expr, sympy.Symbol):
                     ours = symbolic.symbol(self._dim_name(axis))
                     self.symbols[expr] = ours
                     self.graph.dims[str(ours)] = DimInfo(ours, int(extent.node.hint), ())
@@ -128,11 +143,12 @@ class _Importer:
             if isinstance(extent, int):
                 shape.append(extent)
                 continue
-            if extent.node.expr.free_symbols - set(self.symbols):
+            expr = extent.node.expr.xreplace(self.guards.aliases)
+            if expr.free_symbols - set(self.symbols):
                 raise CaptureError(
                     self.graph.name,
                     None,
-                    f"axis {axis} of {name} must be of the form {extent.node.expr}; say so in "
+                    f"axis {axis} of {name} must be of the form {expr}; say so in "
                     "dynamic_shapes, or make it static there",
                 )
             size = self._size(extent)
@@ -153,6 +169,7 @@ class _Importer:
         if isinstance(value, int):
             return value
         expr = value.node.expr if hasattr(value, "node") else value
+        expr = expr.xreplace(self.guards.aliases)
         unknown = expr.free_symbols - set(self.symbols)
         if unknown:
             raise CaptureError(
@@ -161,15 +178,23 @@ class _Importer:
                 f"a size depends on tensor values ({expr}); compute it outside the model and pass "
                 "a tensor of that size, or optimize the parts before and after it",
             )
-        expr = expr.replace(
-            lambda e: type(e).__name__ in ("FloorDiv", "CleanDiv"),
-            lambda e: sympy.floor(e.args[0] / e.args[1]),
-        )
-        expr = expr.replace(
-            lambda e: type(e).__name__ in ("PythonMod", "Mod") and not isinstance(e, sympy.Mod),
-            lambda e: sympy.Mod(*e.args),
-        )
-        return symbolic.simplify(expr.xreplace(self.symbols))
+        return symbolic.simplify(self._translate(expr))
+
+    def _translate(self, expr: sympy.Basic) -> sympy.Basic:
+        """An expression over torch's symbols and functions in ours."""
+        for names, ours in _FUNCTIONS:
+            expr = expr.replace(
+                lambda e, names=names: type(e).__name__ in names,
+                lambda e, ours=ours: ours(*e.args),
+            )
+        strange = [e for e in expr.atoms(sympy.Function) if type(e).__module__.startswith("torch")]
+        if strange:
+            raise CaptureError(
+                self.graph.name,
+                None,
+                f"a size is computed with {strange[0]}; use integer arithmetic on sizes",
+            )
+        return expr.xreplace(self.symbols)
 
     def _dtype(self, tensor: torch.Tensor, node: torch.fx.Node) -> DType:
         dtype = _DTYPES.get(tensor.dtype)

@@ -162,6 +162,8 @@ class Graph:
     outputs: list[Value] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     dims: dict[str, DimInfo] = field(default_factory=dict)
+    conditions: list[sympy.Basic] = field(default_factory=list)
+    """What sizes must satisfy, beyond the shapes of the inputs."""
 
     def users(self) -> dict[Value, list[Node]]:
         """For each value the nodes that read it, in order; graph outputs are not listed."""

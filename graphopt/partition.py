@@ -83,6 +83,8 @@ def _compiled(graph: Graph, nodes: list[Node], number: int) -> CompiledPart:
     inputs += _inputs_that_give_dims(graph, nodes, inputs)
     part = Graph(f"{graph.name}_{number}", inputs, list(outputs), nodes)
     part.dims = _dims_of(graph, inputs)
+    known = {info.symbol for info in part.dims.values()}
+    part.conditions = [c for c in graph.conditions if c.free_symbols <= known]
     return CompiledPart(part, inputs, outputs)
 
 

@@ -128,6 +128,8 @@ class Library:
             return errors.EmptyInputError(name, int(e.axis))
         if e.code == 5:
             return errors.InputValueError(text, expected, got)
+        if e.code == 9:
+            return errors.InputConditionError(text)
         return errors.RunError(text)
 
 

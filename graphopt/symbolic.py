@@ -131,3 +131,29 @@ def c_size(size: Dim) -> str:
     if denominator != 1 and denominator.is_Integer:
         return f"(({c_size(simplify(numerator))}) / {int(denominator)})"
     return str(_SizePrinter().doprint(expr))
+
+
+_RELATIONS = {
+    sympy.Eq: "==",
+    sympy.Ne: "!=",
+    sympy.StrictLessThan: "<",
+    sympy.LessThan: "<=",
+    sympy.StrictGreaterThan: ">",
+    sympy.GreaterThan: ">=",
+}
+
+
+def c_condition(condition: sympy.Basic) -> str:
+    """A condition on sizes as a C expression; raises ValueError for what C cannot say."""
+    if isinstance(condition, sympy.logic.boolalg.BooleanAtom):
+        return str(int(bool(condition)))
+    if isinstance(condition, sympy.And | sympy.Or):
+        joint = " && " if isinstance(condition, sympy.And) else " || "
+        return "(" + joint.join(c_condition(arg) for arg in condition.args) + ")"
+    if isinstance(condition, sympy.Not):
+        return f"!({c_condition(condition.args[0])})"
+    relation = _RELATIONS.get(type(condition))
+    if relation is None:
+        raise ValueError(f"a condition on sizes cannot be {condition}")
+    left, right = (simplify(side) for side in condition.args)
+    return f"{c_size(left)} {relation} {c_size(right)}"

@@ -38,6 +38,7 @@ typedef struct {
     size_t weights_bytes;
     void (*input_shapes)(const int64_t *dims, int64_t (*shapes)[GO_MAX_RANK]);
     void (*output_shapes)(const int64_t *dims, int64_t (*shapes)[GO_MAX_RANK]);
+    const char *(*broken_condition)(const int64_t *dims); /* as text, or null */
     int64_t (*arena_bytes)(const int64_t *dims, int64_t threads);
     void (*run)(const go_frame *frame, go_team *team);
 } go_module_desc;

@@ -40,6 +40,7 @@ typedef enum {
     GO_ERROR_MEMORY = 6,  /* memory could not be had */
     GO_ERROR_FILE = 7,    /* the weights file is missing or has the wrong size */
     GO_ERROR_THREADS = 8, /* a thread could not be started */
+    GO_ERROR_CONDITION = 9, /* sizes break a condition of the model, such as T % 2 == 0 */
 } go_code;
 
 typedef struct {
