@@ -56,4 +56,5 @@ class EliminateCommonSubexpressions(Pass):
     def _key(node: Node) -> Hashable:
         attrs = tuple(sorted((k, v) for k, v in node.attrs.items() if k != "expr"))
         result = tuple((v.dtype, v.shape) for v in node.outputs)
-        return (node.op, tuple(map(id, node.inputs)), attrs, node.attrs.get("expr"), result)
+        # As text, because 0.0 and -0.0 are equal numbers.
+        return (node.op, tuple(map(id, node.inputs)), attrs, repr(node.attrs.get("expr")), result)
