@@ -209,7 +209,7 @@ def price(
 
     from graphopt.n2sim import price as pricing
 
-    command = [program, *(arguments or [])]
+    command: list[str | Path] = [program, *(arguments or [])]
     found = pricing.price(command, functions, cpu, macs, windows=windows)
     if json:
         print(json_format.dumps(found.as_dict(show, listing), indent=1))

@@ -1,4 +1,4 @@
-"""What torch.export assumed about sizes while it captured: equalities to build in, conditions to check.
+"""What torch.export assumed about sizes: equalities to build in, conditions to check.
 
 Exporting a model records guards over symbolic sizes, such as `Eq(Mod(T, 2), 0)` behind a view that
 halves an axis. An equality of a size and an expression of other sizes replaces the size; everything
@@ -45,7 +45,8 @@ def read_guards(program: ExportedProgram) -> Guards:
             aliases[alias[0]] = alias[1]
         else:
             conditions.append(expr)
-    return Guards(aliases, [c for c in (c.xreplace(aliases) for c in conditions) if c != sympy.true])
+    replaced = (condition.xreplace(aliases) for condition in conditions)
+    return Guards(aliases, [condition for condition in replaced if condition != sympy.true])
 
 
 def _shape_guards(program: ExportedProgram) -> list[sympy.Basic]:
