@@ -15,9 +15,9 @@ import numpy as np
 
 from graphopt.codegen.build import Builder
 from graphopt.dtype import DType
-from graphopt.errors import MissingEmulatorError, RunError
+from graphopt.errors import GraphoptError, MissingEmulatorError, RunError
 from graphopt.kernels import registry
-from graphopt.runtime import MAX_RANK
+from graphopt.runtime import MAX_RANK, Failure, dtype_code
 
 Array = np.ndarray[Any, Any]
 _HEADER = struct.Struct(f"<ii{MAX_RANK}q")
@@ -32,11 +32,15 @@ class Emulation:
         builder: compiles it.
         source: C of the module.
         arch: architecture of the program.
+        input_names: names of the module's inputs, for error messages.
+        input_shapes: their extents, likewise.
     """
 
     builder: Builder
     source: str
     arch: str
+    input_names: Sequence[str]
+    input_shapes: Sequence[Sequence[object]]
 
     def run(self, weights: Path, inputs: Sequence[Array], level: str, sve_bits: int) -> list[Array]:
         """Runs the program once.
@@ -49,7 +53,8 @@ class Emulation:
 
         Raises:
             MissingEmulatorError: if qemu is not installed.
-            RunError: if the program refuses the inputs or fails.
+            InputError: if an input does not fit.
+            RunError: if the program fails.
         """
         emulator = shutil.which(f"qemu-{self.arch}")
         if emulator is None:
@@ -62,18 +67,27 @@ class Emulation:
             command = [emulator, "-cpu", cpu, str(program), str(weights), str(given), str(made)]
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             if result.returncode != 0:
-                raise RunError(f"under {emulator}: {result.stderr.strip() or result.returncode}")
+                raise self._error(result.stderr, result.returncode, inputs)
             return unpack_arrays(made.read_bytes())
+
+    def _error(self, said: str, status: int, inputs: Sequence[Array]) -> GraphoptError:
+        """What the program said on standard error, as the exception that the runtime raises."""
+        words = said.partition("go_error ")[2].split(maxsplit=5)
+        if len(words) < 6:
+            return RunError(f"under qemu-{self.arch}: {said.strip() or f'exit status {status}'}")
+        failure = Failure(*map(int, words[:5]), words[5].strip())
+        return failure.typed(self.input_names, self.input_shapes, inputs)
 
 
 def pack_arrays(arrays: Sequence[Array]) -> bytes:
-    """Stored arrays in the format of runtime/main.c; KeyError for a dtype that the IR lacks."""
+    """Stored arrays in the format of runtime/main.c."""
     return b"".join(_header(a) + a.tobytes() for a in arrays)
 
 
 def _header(array: Array) -> bytes:
-    code = DType.BF16.code if array.dtype == np.uint16 else DType.of(array).code
-    return _HEADER.pack(code, array.ndim, *array.shape, *[0] * (MAX_RANK - array.ndim))
+    return _HEADER.pack(
+        dtype_code(array, "?"), array.ndim, *array.shape, *[0] * (MAX_RANK - array.ndim)
+    )
 
 
 def unpack_arrays(data: bytes) -> list[Array]:

@@ -78,7 +78,11 @@ class LoadedModule:
         given = self._match(args, kwargs)
         builder = Builder(Config.from_environment().cache, 2)
         source = (self.path / "module.c").read_text()
-        outputs = Emulation(builder, source, self.manifest.arch).run(
+        ports = self.manifest.inputs
+        emulation = Emulation(
+            builder, source, self.manifest.arch, [p.name for p in ports], [p.shape for p in ports]
+        )
+        outputs = emulation.run(
             self.path / "weights.bin",
             self._stored(given),
             level or self.manifest.levels[-1],

@@ -150,7 +150,13 @@ class Program:
 
     def emulate(self, inputs: Sequence[Array], level: str, sve_bits: int) -> list[Array]:
         """Runs the target's own code under an emulator."""
-        emulation = Emulation(self.builder, self.module.source, self.target.arch)
+        emulation = Emulation(
+            self.builder,
+            self.module.source,
+            self.target.arch,
+            [v.name for v in self.graph.inputs],
+            [v.shape for v in self.graph.inputs],
+        )
         return emulation.run(
             self.weights_file(self.module), inputs, level or self.target.levels[-1], sve_bits
         )

@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,44 @@ class _Error(ctypes.Structure):
         ("got", ctypes.c_int64),
         ("text", ctypes.c_char * 256),
     )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """`go_error` of graphopt.h: what a module says about a call that it refused or that failed."""
+
+    code: int
+    input: int
+    axis: int
+    expected: int
+    got: int
+    text: str
+
+    def typed(
+        self, names: Sequence[str], shapes: Sequence[Sequence[object]], inputs: Sequence[Array]
+    ) -> errors.GraphoptError:
+        """The exception to raise.
+
+        Args:
+            names: of the module's inputs.
+            shapes: their extents.
+            inputs: what the call gave.
+        """
+        name = names[self.input] if 0 <= self.input < len(names) else "?"
+        if self.code == 1:
+            return errors.InputRankError(name, shapes[self.input], inputs[self.input].shape)
+        if self.code == 2:
+            expected, got = _dtype_name(self.expected), _dtype_name(self.got)
+            return errors.InputDtypeError(name, expected, got)
+        if self.code == 3:
+            return errors.InputShapeError(name, self.axis, self.expected, self.got)
+        if self.code == 4:
+            return errors.EmptyInputError(name, self.axis)
+        if self.code == 5:
+            return errors.InputValueError(self.text, self.expected, self.got)
+        if self.code == 9:
+            return errors.InputConditionError(self.text)
+        return errors.RunError(self.text)
 
 
 _open_libraries: dict[tuple[int, int], ctypes.CDLL] = {}
@@ -116,21 +155,8 @@ class Library:
         """The typed form of the context's last error, for the inputs of that call."""
         e = self._c.go_last_error(context).contents
         text = bytes(e.text).partition(b"\0")[0].decode(errors="replace")
-        name = self.input_names[e.input] if 0 <= e.input < len(self.input_names) else "?"
-        expected, got = int(e.expected), int(e.got)
-        if e.code == 1:
-            return errors.InputRankError(name, self._shapes[e.input], inputs[e.input].shape)
-        if e.code == 2:
-            return errors.InputDtypeError(name, _dtype_name(expected), _dtype_name(got))
-        if e.code == 3:
-            return errors.InputShapeError(name, int(e.axis), expected, got)
-        if e.code == 4:
-            return errors.EmptyInputError(name, int(e.axis))
-        if e.code == 5:
-            return errors.InputValueError(text, expected, got)
-        if e.code == 9:
-            return errors.InputConditionError(text)
-        return errors.RunError(text)
+        found = Failure(e.code, e.input, e.axis, e.expected, e.got, text)
+        return found.typed(self.input_names, self._shapes, inputs)
 
 
 class Context:
@@ -238,18 +264,21 @@ class ContextPool:
                 self._idle.append(context)
 
 
-def _tensor(array: Array, name: str) -> Tensor:
+def dtype_code(array: Array, name: str) -> int:
+    """The `go_dtype` of a stored array; raises the typed error for what no module takes."""
     if array.ndim > MAX_RANK:
         raise errors.InputRankError(name, ["at most 8"], array.shape)
     if array.dtype == np.uint16:
-        code = DType.BF16.code
-    else:
-        try:
-            code = DType.of(array).code
-        except KeyError:
-            raise errors.InputDtypeError(name, "a supported type", str(array.dtype)) from None
+        return DType.BF16.code
+    try:
+        return DType.of(array).code
+    except KeyError:
+        raise errors.InputDtypeError(name, "a supported type", str(array.dtype)) from None
+
+
+def _tensor(array: Array, name: str) -> Tensor:
     shape = (ctypes.c_int64 * MAX_RANK)(*array.shape)
-    return Tensor(array.ctypes.data, code, array.ndim, shape)
+    return Tensor(array.ctypes.data, dtype_code(array, name), array.ndim, shape)
 
 
 def _dtype_name(code: int) -> str:

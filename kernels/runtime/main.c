@@ -40,6 +40,14 @@ static int write_tensor(FILE *file, const go_tensor *tensor) {
            fwrite(tensor->data, 1, bytes, file) != bytes;
 }
 
+/* The error on one line: "go_error", the fields of go_error as numbers, its text. */
+static int refused(const go_context *context) {
+    const go_error *e = go_last_error(context);
+    fprintf(stderr, "go_error %d %d %d %lld %lld %s\n", (int)e->code, (int)e->input, (int)e->axis,
+            (long long)e->expected, (long long)e->got, e->text);
+    return 1;
+}
+
 int main(int argc, char **argv) {
     if (argc != 4) return fail("usage", "program weights.bin inputs.bin outputs.bin");
     go_module *module;
@@ -55,10 +63,10 @@ int main(int argc, char **argv) {
     for (int i = 0; i < inputs; i++)
         if (read_tensor(given, &in[i])) return fail("truncated", argv[2]);
     fclose(given);
-    if (go_output_shapes(context, in, out)) return fail("refused", go_last_error(context)->text);
+    if (go_output_shapes(context, in, out)) return refused(context);
     for (int i = 0; i < outputs; i++)
         if (!(out[i].data = malloc(tensor_bytes(&out[i]) + 1))) return fail("no memory for", "it");
-    if (go_run(context, in, out)) return fail("failed", go_last_error(context)->text);
+    if (go_run(context, in, out)) return refused(context);
     FILE *made = fopen(argv[3], "wb");
     if (!made) return fail("cannot write", argv[3]);
     for (int i = 0; i < outputs; i++)

@@ -1,12 +1,14 @@
 """Code built for neoverse-n2, run under qemu, against this machine's kernels on the same plan."""
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import graphopt
+from graphopt.errors import EmptyInputError, InputDtypeError, InputShapeError
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
@@ -102,3 +104,17 @@ def test_a_package_is_emulated_like_the_module(models: Any, arm: Any, tmp_path: 
     assert not any(torch.equal(cache[name], kept[name]) for name in kept)
     fast.emulate(feats, kept)
     assert all(torch.equal(cache[name], kept[name]) for name in kept)
+
+
+def test_emulated_code_refuses_what_the_runtime_refuses(tmp_path: Path) -> None:
+    model = torch.nn.Linear(16, 16).eval()
+    inputs = (torch.randn(2, 3, 16),)
+    arm = graphopt.optimize(model, "neoverse-n2", inputs, precision="fp32")
+    arm.save(tmp_path / "linear.gopt")
+    loaded = graphopt.load(tmp_path / "linear.gopt")
+    with pytest.raises(InputShapeError, match="axis 2"):
+        loaded.emulate(torch.randn(2, 3, 15))
+    with pytest.raises(EmptyInputError, match="axis 1"):
+        loaded.emulate(torch.randn(2, 0, 16))
+    with pytest.raises(InputDtypeError, match="float64|f64"):
+        loaded.emulate(torch.randn(2, 3, 16).double())
