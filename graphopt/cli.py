@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import warnings
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -96,6 +97,7 @@ def optimize(
     """Compile MODEL and write a package; print what became of its nodes."""
     import graphopt
     from graphopt.arrays import write_arrays
+    from graphopt.program import OtherMachineWarning
     from graphopt.progress import show_progress
     from graphopt.zoo.catalog import build_model
 
@@ -104,6 +106,7 @@ def optimize(
         module, inputs = build_model(model)
     if save_inputs is not None:
         write_arrays(save_inputs, inputs)
+    warnings.simplefilter("ignore", OtherMachineWarning)  # nothing is called here
     with show_progress(console, f"optimizing {model} for {target}"):
         fast = graphopt.optimize(
             module,
