@@ -68,7 +68,7 @@ class Emulation:
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             if result.returncode != 0:
                 raise self._error(result.stderr, result.returncode, inputs)
-            return unpack_arrays(made.read_bytes())
+            return unpack_arrays(bytearray(made.read_bytes()))
 
     def _error(self, said: str, status: int, inputs: Sequence[Array]) -> GraphoptError:
         """What the program said on standard error, as the exception that the runtime raises."""
@@ -90,7 +90,7 @@ def _header(array: Array) -> bytes:
     )
 
 
-def unpack_arrays(data: bytes) -> list[Array]:
+def unpack_arrays(data: bytes | bytearray) -> list[Array]:
     """The stored arrays of a file in that format."""
     arrays, at = [], 0
     while at < len(data):
