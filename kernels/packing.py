@@ -7,14 +7,18 @@ k is zero padded to a multiple (f32 1, bf16 8, int8 32), the last panel with zer
     f32  RHS   [k][nr] f32
     bf16 LHS   [k8/kr][mr][kr] bf16
     bf16 RHS   [k8/kr][nr][kr] bf16
-    qa8r LHS   [k32/kr][mr][kr] int8, then mr int32 -zp, mr int32 sum of q,
-               mr f32 scale, mr int32 0
-    qs8c RHS   [k32/kr][nr][kr] int8 (``biased``: uint8 q + 128, padding 128),
-               then nr int32 sum of q, nr f32 scale
+    qa8r LHS   [k32/kr][mr][kr] int8, then [mr][2] int32 -zp, [mr][2] f32 scale,
+               each twice (``biased``: mr int32 -zp, mr int32 sum of q, mr f32 scale,
+               mr int32 0)
+    qs8c RHS   [k32/kr][nr][kr] int8, then nr int32 sum of q, nr f32 scale, nr int32
+               reach, nr int32 0 (``biased``: uint8 q + 128, padding 128, sum, scale)
 
-The tail of int8 panels follows KleidiAI's qai8dxp and qsi8cxp: one pointer per operand
-carries everything. Functions return flat uint8 arrays; their first byte is meant to lie
-at a multiple of 64.
+A tail behind every int8 panel, as in KleidiAI's qai8dxp and qsi8cxp: one pointer per
+operand carries everything. Values twice suit the 2 x 2 sums of a matrix multiply-add. The
+reach of a column is the larger of the sums of its positive and of its negative q: no sum
+over k of (q of a row - zp) * q of the column exceeds 255 times that, because the factors
+q - zp lie in an interval of length 255 that contains 0. Functions return flat uint8
+arrays; their first byte is meant to lie at a multiple of 64.
 """
 
 from __future__ import annotations
@@ -85,13 +89,18 @@ def pack_rhs_qs8c(layout: Layout, w: QuantizedColumns) -> Bytes:
     if layout.biased:
         q, fill = q ^ np.uint8(0x80), 0x80
     body = _panels(q, layout.nr, layout.kr, _depth(layout, q.shape[1]), fill)
-    return _with_tail(body, [sums, w.scale.astype(np.float32)], layout.nr)
+    tail = [sums, w.scale.astype(np.float32)]
+    if not layout.biased:
+        above = np.maximum(w.q, 0).sum(axis=1, dtype=np.int32)
+        tail += [np.maximum(above, above - sums), np.zeros_like(sums)]
+    return _with_tail(body, tail, layout.nr)
 
 
 def pack_lhs_qa8r(layout: Layout, x: QuantizedRows) -> Bytes:
     """Pack rows quantized by reference.quantize_rows, as the kernel go_quantize_rows does."""
     body = _panels(x.q, layout.mr, layout.kr, _depth(layout, x.q.shape[1]))
-    sums = x.q.sum(axis=1, dtype=np.int32)
-    blank = np.zeros(len(x.q), np.int32)
-    tail = [(-x.zp).astype(np.int32), sums, x.scale.astype(np.float32), blank]
-    return _with_tail(body, tail, layout.mr)
+    neg_zp, scale = (-x.zp).astype(np.int32), x.scale.astype(np.float32)
+    if layout.biased:
+        sums = x.q.sum(axis=1, dtype=np.int32)
+        return _with_tail(body, [neg_zp, sums, scale, np.zeros_like(sums)], layout.mr)
+    return _with_tail(body, [np.repeat(neg_zp, 2), np.repeat(scale, 2)], 2 * layout.mr)

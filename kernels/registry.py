@@ -28,7 +28,8 @@ class Layout:
 
     ``mr`` rows (LHS) or ``nr`` columns (RHS) make a panel; along k, ``kr``
     consecutive values of one row or column lie together; k is zero padded to a
-    multiple of ``k_multiple``. ``biased``: RHS int8 is stored as q + 128.
+    multiple of ``k_multiple``. ``biased``: RHS int8 is stored as q + 128, and the
+    tails of int8 panels are those of packing.py for such a layout.
     """
 
     scheme: str
@@ -260,5 +261,6 @@ def packed_rhs_bytes(
     """Bytes of a packed RHS of n columns and depth k (ints or expressions); see packing.py."""
     columns = ceil_div(n, rule.nr) * rule.nr
     depth = ceil_div(k, rule.k_multiple) * rule.k_multiple
-    per_column = {"f32": depth * 4, "bf16": depth * 2, "qa8": depth + 8}
+    tail = 8 if rule.biased else 16
+    per_column = {"f32": depth * 4, "bf16": depth * 2, "qa8": depth + tail}
     return columns * per_column[rule.scheme]

@@ -34,6 +34,14 @@ GO_INLINE go_bf16_tile go_bf16_tile_at(const go_gemm_args *args, size_t row, siz
     };
 }
 
+/* Defines the kernel `symbol` from a function that computes and stores a column block of
+ * a task, tile_m rows at a time. */
+#define GO_GEMM_BF16_SWEEPS(symbol, tile_m, tile_n, sweep)                                   \
+    void symbol(go_team *team, const go_gemm_args *args);                                    \
+    void symbol(go_team *team, const go_gemm_args *args) {                                   \
+        go_gemm_drive_sweeps(team, args, tile_m, tile_n, args->k * sizeof(uint16_t), sweep); \
+    }
+
 /* Defines the kernel `symbol` from float_tile(tile, sums, ld), which fills
  * sums[r * ld + c]. */
 #define GO_GEMM_BF16(symbol, tile_m, tile_n, float_tile)                                           \

@@ -4,7 +4,8 @@
 
 #include "go_vec.h"
 
-/* Rows row .. row + rows - 1 and columns col .. col + cols - 1 of the result. */
+/* Rows row .. row + rows - 1 and columns col .. col + cols - 1 of the result: a tile, or
+ * a sweep of one column block over all rows of a task. */
 typedef void go_gemm_tile(const go_gemm_args *args, size_t row, size_t rows, size_t col,
                           size_t cols);
 
@@ -20,9 +21,10 @@ GO_INLINE size_t go_min_size(size_t a, size_t b) { return a < b ? a : b; }
 /* Tiles are tile_m x tile_n. A task is a chunk of rows times a run of columns; in
  * it every column block is swept over all rows, so that the right operand's panels
  * stay in the first cache level while the chunk of rows comes from the second. The
- * split depends on the team, what a tile computes does not. */
-GO_INLINE void go_gemm_drive(go_team *team, const go_gemm_args *args, size_t tile_m, size_t tile_n,
-                             size_t lhs_row_bytes, go_gemm_tile *tile) {
+ * split depends on the team, what a tile computes does not. With `sweeps` the function
+ * gets a column block of a task at once. */
+GO_INLINE void go_gemm_walk(go_team *team, const go_gemm_args *args, size_t tile_m, size_t tile_n,
+                            size_t lhs_row_bytes, const int sweeps, go_gemm_tile *tile) {
     if (args->m == 0 || args->n == 0) return;
     size_t m_tiles = go_ceil_div(args->m, tile_m), n_tiles = go_ceil_div(args->n, tile_n);
     size_t fit = GO_LHS_CHUNK_BYTES / (tile_m * lhs_row_bytes + 1) + 1;
@@ -42,11 +44,22 @@ GO_INLINE void go_gemm_drive(go_team *team, const go_gemm_args *args, size_t til
         size_t row0 = task / n_tasks * m_step, col0 = task % n_tasks * n_step;
         size_t row1 = go_min_size(row0 + m_step, args->m);
         size_t col1 = go_min_size(col0 + n_step, args->n);
-        for (size_t col = col0; col < col1; col += tile_n)
-            for (size_t row = row0; row < row1; row += tile_m)
-                tile(args, row, go_min_size(tile_m, row1 - row), col,
-                     go_min_size(tile_n, col1 - col));
+        for (size_t col = col0; col < col1; col += tile_n) {
+            const size_t cols = go_min_size(tile_n, col1 - col), step = sweeps ? m_step : tile_m;
+            for (size_t row = row0; row < row1; row += step)
+                tile(args, row, go_min_size(step, row1 - row), col, cols);
+        }
     }
+}
+
+GO_INLINE void go_gemm_drive(go_team *team, const go_gemm_args *args, size_t tile_m, size_t tile_n,
+                             size_t lhs_row_bytes, go_gemm_tile *tile) {
+    go_gemm_walk(team, args, tile_m, tile_n, lhs_row_bytes, 0, tile);
+}
+
+GO_INLINE void go_gemm_drive_sweeps(go_team *team, const go_gemm_args *args, size_t tile_m,
+                                    size_t tile_n, size_t lhs_row_bytes, go_gemm_tile *sweep) {
+    go_gemm_walk(team, args, tile_m, tile_n, lhs_row_bytes, 1, sweep);
 }
 
 #endif

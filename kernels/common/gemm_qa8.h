@@ -15,9 +15,9 @@
 #include "quantize_row.h"
 
 #if defined(__aarch64__)
-enum { GO_QS8_NR = 8 };
+enum { GO_QS8_NR = 8, GO_QS8_TAIL = 16 }; /* columns of a panel, bytes of tail for each */
 #else
-enum { GO_QS8_NR = 16 };
+enum { GO_QS8_NR = 16, GO_QS8_TAIL = 8 };
 #endif
 
 /* Operands of one tile: `rows` rows and `panels` panels of columns. */
@@ -39,10 +39,10 @@ typedef struct {
 
 GO_INLINE go_qa8_row go_qa8_row_tail(const int8_t *lhs, size_t row, size_t depth) {
     const int8_t *p =
-        lhs + row / GO_QA8_MR * GO_QA8_MR * (depth + 16) + GO_QA8_MR * depth + row % GO_QA8_MR * 4;
-    go_qa8_row tail;
+        lhs + row / GO_QA8_MR * GO_QA8_MR * (depth + 16) + GO_QA8_MR * depth + row % GO_QA8_MR * 8;
+    go_qa8_row tail = {0};
     memcpy(&tail.neg_zp, p, 4);
-    memcpy(&tail.sum, p + 4 * GO_QA8_MR, 4);
+    if (GO_QA8_MR == 1) memcpy(&tail.sum, p + 4, 4);
     memcpy(&tail.scale, p + 8 * GO_QA8_MR, 4);
     return tail;
 }
@@ -53,7 +53,7 @@ GO_INLINE void go_qs8_columns(const uint8_t *rhs, size_t depth, size_t panels, g
     int32_t s[GO_LANES] = {0};
     float f[GO_LANES] = {0};
     for (size_t i = 0; i < panels && i < GO_LANES / GO_QS8_NR; i++) {
-        const uint8_t *tail = rhs + i * GO_QS8_NR * (depth + 8) + GO_QS8_NR * depth;
+        const uint8_t *tail = rhs + i * GO_QS8_NR * (depth + GO_QS8_TAIL) + GO_QS8_NR * depth;
         memcpy(s + i * GO_QS8_NR, tail, GO_QS8_NR * 4);
         memcpy(f + i * GO_QS8_NR, tail + GO_QS8_NR * 4, GO_QS8_NR * 4);
     }
@@ -121,7 +121,7 @@ GO_INLINE void go_qa8_finish(const go_gemm_args *args, const go_qa8_tile *t, siz
 GO_INLINE go_qa8_tile go_qa8_tile_at(const go_gemm_args *args, size_t row, size_t rows, size_t col,
                                      size_t cols) {
     size_t depth = go_qa8_depth(args->k);
-    size_t rhs_stride = GO_QS8_NR * (depth + 8);
+    size_t rhs_stride = GO_QS8_NR * (depth + GO_QS8_TAIL);
     return (go_qa8_tile){
         .lhs = (const int8_t *)args->lhs + row / GO_QA8_MR * GO_QA8_MR * (depth + 16),
         .lhs_stride = depth + 16,
@@ -132,6 +132,14 @@ GO_INLINE go_qa8_tile go_qa8_tile_at(const go_gemm_args *args, size_t row, size_
         .depth = depth,
     };
 }
+
+/* Defines the kernel `symbol` from a function that computes and stores a column block of
+ * a task, tile_m rows at a time. */
+#define GO_GEMM_QA8_SWEEPS(symbol, tile_m, tile_n, sweep)                                    \
+    void symbol(go_team *team, const go_gemm_args *args);                                    \
+    void symbol(go_team *team, const go_gemm_args *args) {                                   \
+        go_gemm_drive_sweeps(team, args, tile_m, tile_n, go_qa8_depth(args->k) + 16, sweep); \
+    }
 
 /* Defines the kernel `symbol` from its integer tile, whose right values are
  * q + rhs_bias. */

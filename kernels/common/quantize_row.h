@@ -86,17 +86,27 @@ GO_INLINE void go_quantize_store(const go_quantizer *z, int8_t *panel, size_t r,
     }
 }
 
-/* Zeroes the padding of row r beyond its last group of 16 and writes the tail of
- * the panel for the row: -zp, sum of q, scale, 0. */
+/* Writes the tail of row r: -zp, sum of q, scale, 0 (MR = 1), or -zp twice and scale
+ * twice, which is how the 2 x 2 sums of a matrix multiply-add want them. */
+GO_INLINE void go_qa8_store_tail(int8_t *panel, size_t r, size_t depth, int32_t neg_zp, int32_t sum,
+                                 float scale) {
+    int32_t bits, *word = (int32_t *)(panel + GO_QA8_MR * depth);
+    memcpy(&bits, &scale, sizeof bits);
+    if (GO_QA8_MR == 1) {
+        memcpy(word, (int32_t[4]){neg_zp, sum, bits, 0}, 16);
+    } else {
+        memcpy(word + 2 * r, (int32_t[2]){neg_zp, neg_zp}, 8);
+        memcpy(word + 2 * (GO_QA8_MR + r), (int32_t[2]){bits, bits}, 8);
+    }
+}
+
+/* Zeroes the padding of row r beyond its last group of 16 and writes its tail. */
 GO_INLINE void go_qa8_finish_row(const go_quantizer *z, int8_t *panel, size_t r, size_t k,
                                  go_i32x16 sum) {
     size_t depth = go_qa8_depth(k);
     for (size_t j = (k + 15) / 16 * 16; j < depth; j += GO_QA8_KR)
         memset(panel + go_qa8_offset(r, j), 0, GO_QA8_KR);
-    int32_t tail[4] = {-z->zp, go_sum_i32(sum), 0, 0};
-    memcpy(&tail[2], &z->scale, sizeof(float));
-    int8_t *p = panel + GO_QA8_MR * depth + 4 * r;
-    for (int i = 0; i < 4; i++) memcpy(p + i * 4 * GO_QA8_MR, &tail[i], 4);
+    go_qa8_store_tail(panel, r, depth, -z->zp, go_sum_i32(sum), z->scale);
 }
 
 /* Zeroes rows r .. GO_QA8_MR - 1 of the last panel, tails included. */
@@ -105,7 +115,7 @@ GO_INLINE void go_qa8_zero_rows(int8_t *panel, size_t r, size_t k) {
     for (; r < GO_QA8_MR; r++) {
         for (size_t j = 0; j < depth; j += GO_QA8_KR)
             memset(panel + go_qa8_offset(r, j), 0, GO_QA8_KR);
-        for (int i = 0; i < 4; i++) memset(panel + GO_QA8_MR * (depth + 4 * i) + 4 * r, 0, 4);
+        go_qa8_store_tail(panel, r, depth, 0, 0, 0.0f);
     }
 }
 

@@ -64,6 +64,51 @@ GO_INLINE void go_epilogue_store(const go_epilogue *e, void *dst, ptrdiff_t dst_
     go_store_as(dst, (ptrdiff_t)row * dst_stride + (ptrdiff_t)col, dst_dtype, v, n);
 }
 
+/* Whether f32 results are final behind the bias but for a relu. */
+GO_INLINE int go_epilogue_is_plain(const go_gemm_args *args) {
+    const go_epilogue *e = &args->epilogue;
+    return args->dst_dtype == GO_F32 && e->activation <= GO_ACT_RELU && !e->residual[0] &&
+           !e->residual[1];
+}
+
+/* Row `row` of an f32 destination. */
+GO_INLINE float *go_gemm_row(const go_gemm_args *args, size_t row) {
+    return (float *)args->dst + (ptrdiff_t)row * args->dst_stride;
+}
+
+/* The same for one row after another of values[r * ld + c], 16 columns of which n exist.
+ * What the epilogue asks for is constant in the call: no branch in the loop. */
+GO_INLINE void go_epilogue_lanes(const go_gemm_args *args, size_t row, size_t rows, size_t col,
+                                 size_t n, const float *values, size_t ld, const int act,
+                                 const int residuals, const go_dtype dtype) {
+    go_epilogue e = args->epilogue;
+    e.activation = (go_activation)act;
+    if (residuals < 1) e.residual[0] = NULL;
+    if (residuals < 2) e.residual[1] = NULL;
+    for (size_t r = 0; r < rows; r++)
+        go_epilogue_store(&e, args->dst, args->dst_stride, dtype, row + r, col,
+                          go_load(values + r * ld), n);
+}
+
+/* rows x cols (cols <= 16) results before the activation go to row `row`, column `col`
+ * of the destination: loops for what a transformer asks for, and one for everything else. */
+GO_INLINE void go_epilogue_rows(const go_gemm_args *args, size_t row, size_t rows, size_t col,
+                                size_t cols, const float *values, size_t ld) {
+    const go_epilogue *e = &args->epilogue;
+    const int residuals = e->residual[1] ? 2 : e->residual[0] ? 1 : 0;
+#define STORE(n, act, residuals, dtype) \
+    go_epilogue_lanes(args, row, rows, col, n, values, ld, act, residuals, dtype)
+    if (cols < GO_LANES || residuals == 2 || e->activation > GO_ACT_RELU)
+        STORE(cols, (int)e->activation, residuals, args->dst_dtype);
+    else if (residuals)
+        STORE(GO_LANES, (int)e->activation, 1, args->dst_dtype);
+    else if (args->dst_dtype == GO_BF16)
+        STORE(GO_LANES, (int)e->activation, 0, GO_BF16);
+    else
+        STORE(GO_LANES, (int)e->activation, 0, GO_F32);
+#undef STORE
+}
+
 /* rows x cols finished sums, tile[r * ld + c], go to row `row`, column `col` of
  * the destination. */
 GO_INLINE void go_epilogue_tile(const go_epilogue *e, void *dst, ptrdiff_t dst_stride,

@@ -3,27 +3,51 @@
  * are panels of 64 bytes a step, so one shape of code serves both.
  *
  * The including file defines VALUES (type of 16 bytes), VALUE (element),
- * SUMS (type of four sums), SUM (element), LOAD, MMLA, ZERO, ZIP_LO, ZIP_HI, STORE.
+ * SUMS (type of four sums), LOAD, MMLA; they are undefined at the end.
  */
-GO_INLINE void mmla_8x8(const VALUE *lhs, const VALUE *rhs, size_t steps, SUM *sums, size_t ld) {
+
+/* acc[r][c] += rows 2r and 2r + 1 times columns 2c and 2c + 1. */
+GO_INLINE void mmla_8x8(SUMS acc[4][4], const VALUE *lhs, const VALUE *rhs, size_t steps) {
     enum { STEP = 64 / sizeof(VALUE), QUAD = 16 / sizeof(VALUE) };
-    SUMS acc[4][4]; /* two rows by two columns each */
-    GO_UNROLL for (int r = 0; r < 4; r++)
-        GO_UNROLL for (int c = 0; c < 4; c++) acc[r][c] = ZERO;
     for (size_t s = 0; s < steps; s++, lhs += STEP, rhs += STEP) {
         VALUES a[4], b[4];
-        GO_UNROLL for (int i = 0; i < 4; i++) {
+    GO_UNROLL for (int i = 0; i < 4; i++) {
             a[i] = LOAD(lhs + i * QUAD);
             b[i] = LOAD(rhs + i * QUAD);
         }
         GO_UNROLL for (int r = 0; r < 4; r++)
             GO_UNROLL for (int c = 0; c < 4; c++) acc[r][c] = MMLA(acc[r][c], a[r], b[c]);
     }
-    GO_UNROLL for (int r = 0; r < 4; r++) {
-        GO_UNROLL for (int c = 0; c < 4; c += 2) {
-            SUM *to = sums + (size_t)(2 * r) * ld + (size_t)(2 * c);
-            STORE(to, ZIP_LO(acc[r][c], acc[r][c + 1]));
-            STORE(to + ld, ZIP_HI(acc[r][c], acc[r][c + 1]));
-        }
+}
+
+/* Stores the lower halves of two vectors. Compilers would rather zip them into one. */
+GO_INLINE void store_low_halves(float *dst, float32x4_t x, float32x4_t y) {
+    __asm__("stp %d1, %d2, %0" : "=Q"(*(float(*)[4])dst) : "w"(x), "w"(y));
+}
+
+/* Stores eight results of two rows. A store takes a slot of the vector pipes, and so does
+ * a zip, but two lower halves, which make up the first row, are one store without a zip. */
+GO_INLINE void store_pair(float *dst, ptrdiff_t stride, const float32x4_t v[4]) {
+    GO_UNROLL for (int c = 0; c < 4; c += 2) {
+        store_low_halves(dst + 2 * c, v[c], v[c + 1]);
+        float64x2_t x = vreinterpretq_f64_f32(v[c]), y = vreinterpretq_f64_f32(v[c + 1]);
+        vst1q_f32(dst + stride + 2 * c, vreinterpretq_f32_f64(vzip2q_f64(x, y)));
     }
 }
+
+/* Zeros for negative values; keeps NaN and -0. */
+GO_INLINE float32x4_t relu(float32x4_t v) {
+    return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(v), vcltzq_f32(v)));
+}
+
+/* Two values twice. */
+GO_INLINE float32x4_t twice(const float *p) {
+    float32x2_t v = vld1_f32(p);
+    return vcombine_f32(v, v);
+}
+
+#undef VALUES
+#undef VALUE
+#undef SUMS
+#undef LOAD
+#undef MMLA

@@ -1,7 +1,5 @@
-/* bf16 GEMM with the BFMMLA of SVE: 8 rows x 8 columns, any vector length. How BFMMLA
- * rounds inside its sum of four products is up to the core: equal to f32 only within a
- * bound. */
-#include "gemm_bf16.h"
+/* bf16 GEMM: the BFMMLA of NEON at 128 bits, that of SVE on longer vectors. */
+#include "../neon_i8mm/bf16_sweep.h"
 
 #define VALUE bfloat16_t
 #define VALUES svbfloat16_t
@@ -16,14 +14,23 @@
 #define EVEN(x, y) LANES(svuzp1_s64, x, y)
 #define ODD(x, y) LANES(svuzp2_s64, x, y)
 #define STORE svst1_f32
-#include "mmla_tile.h"
+#include "long_mmla_tile.h"
 
-enum { TILE_M = 8, TILE_N = 16 }; /* two panels, which are finished together */
-
-GO_INLINE void float_tile(const go_bf16_tile *t, float *sums, size_t ld) {
-    for (size_t p = 0; p < t->panels; p++)
-        mmla_8x8((const bfloat16_t *)t->lhs, (const bfloat16_t *)t->rhs + p * t->rhs_stride,
-                 t->depth / 4, sums + p * 8, ld);
+static void sweep(const go_gemm_args *args, size_t row, size_t rows, size_t col, size_t cols) {
+    if (svcntb() == 16) {
+        bf16_sweep(args, row, rows, col, cols);
+        return;
+    }
+    for (size_t r = row; r < row + rows; r += 8) {
+        const size_t n = go_min_size(row + rows - r, 8);
+        const go_bf16_tile t = go_bf16_tile_at(args, r, n, col, cols);
+        float sums[8 * 16];
+        for (size_t p = 0; p < t.panels; p++)
+            long_mmla_8x8((const bfloat16_t *)t.lhs, (const bfloat16_t *)t.rhs + p * t.rhs_stride,
+                          t.depth / 4, sums + p * 8, 16);
+        go_epilogue_tile(&args->epilogue, args->dst, args->dst_stride, args->dst_dtype, r, n, col,
+                         cols, sums, 16);
+    }
 }
 
-GO_GEMM_BF16(go_gemm_f32_bf16_bf16_8x8x4_sve2, TILE_M, TILE_N, float_tile)
+GO_GEMM_BF16_SWEEPS(go_gemm_f32_bf16_bf16_8x8x4_sve2, 8, 16, sweep)

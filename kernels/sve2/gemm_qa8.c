@@ -1,5 +1,5 @@
-/* int8 GEMM with the SMMLA of SVE: 8 rows x 8 columns, any vector length. */
-#include "gemm_qa8.h"
+/* int8 GEMM: the SMMLA of NEON at 128 bits, that of SVE on longer vectors. */
+#include "../neon_i8mm/qa8_sweep.h"
 
 #define VALUE int8_t
 #define VALUES svint8_t
@@ -14,14 +14,22 @@
 #define EVEN(x, y) LANES(svuzp1_s64, x, y)
 #define ODD(x, y) LANES(svuzp2_s64, x, y)
 #define STORE svst1_s32
-#include "mmla_tile.h"
+#include "long_mmla_tile.h"
 
-enum { TILE_M = 8, TILE_N = 16 }; /* two panels, which are finished together */
-
-GO_INLINE void integer_tile(const go_qa8_tile *t, int32_t *sums, size_t ld) {
-    for (size_t p = 0; p < t->panels; p++)
-        mmla_8x8(t->lhs, (const int8_t *)t->rhs + p * t->rhs_stride, t->depth / 8, sums + p * 8,
-                 ld);
+static void sweep(const go_gemm_args *args, size_t row, size_t rows, size_t col, size_t cols) {
+    if (svcntb() == 16) {
+        qa8_sweep(args, row, rows, col, cols);
+        return;
+    }
+    for (size_t r = row; r < row + rows; r += 8) {
+        const size_t n = go_min_size(row + rows - r, 8);
+        const go_qa8_tile t = go_qa8_tile_at(args, r, n, col, cols);
+        int32_t sums[8 * 16];
+        for (size_t p = 0; p < t.panels; p++)
+            long_mmla_8x8(t.lhs, (const int8_t *)t.rhs + p * t.rhs_stride, t.depth / 8,
+                          sums + p * 8, 16);
+        go_qa8_finish(args, &t, r, col, cols, 0, sums, 16);
+    }
 }
 
-GO_GEMM_QA8(go_gemm_f32_qa8r_qs8c_8x8x8_sve2, TILE_M, TILE_N, integer_tile, 0)
+GO_GEMM_QA8_SWEEPS(go_gemm_f32_qa8r_qs8c_8x8x8_sve2, 8, 16, sweep)

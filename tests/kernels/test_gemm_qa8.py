@@ -10,6 +10,8 @@ from harness import LEVEL_IDS, NATIVE_IDS, Runner, build_host, require, require_
 
 from graphopt.kernels import packing, reference, registry
 
+NEON = "#include <arm_neon.h>\n"  # so that a macro can change an intrinsic after it
+
 
 def operands(m: int, n: int, k: int, seed: int, extreme: str = ""):
     """Quantized rows and weights; ``extreme`` chooses values at the ends of the range."""
@@ -19,6 +21,12 @@ def operands(m: int, n: int, k: int, seed: int, extreme: str = ""):
     if extreme == "signs":  # products of both signs at the very ends
         rows.q[:] = rng.choice(np.array([-128, 127], np.int8), (m, k))
         weights.q[:] = rng.choice(np.array([-127, 127], np.int8), (n, k))
+    elif extreme.startswith("reach"):  # sums of columns at the end of what a level converts
+        weights.q[:] = np.resize(np.array([127, -127], np.int8), (n, 1))
+        weights.q[:, 129] = np.sign(weights.q[:, 0]) * (int(extreme[6:]) - 129 * 127)
+        weights.q[:, 130:] = 0
+        rows.q[:], rows.zp[:] = 127, -128
+        rows.q[::2], rows.zp[::2] = -128, 127
     elif extreme:  # every product is as large as possible, sums too
         rows.q[:] = -128
         rows.zp[:] = 127
@@ -45,6 +53,9 @@ def full_plan():
     plan += [((13, 35, 70), options, "") for options in OPTIONS]
     for extreme in ("signs", "high", "low", "not finite"):
         plan += [((13, 33, 1999), OPTIONS[0], extreme), ((8, 16, 64), OPTIONS[1], extreme)]
+    # 255 * 16448 < 2^22 < 255 * 16449, where the conversion of some levels changes.
+    plan += [((9, 17, 131), OPTIONS[1], f"reach {reach}") for reach in (16448, 16449)]
+    plan += [((17, 32, 70), Options(act="relu", bias=bias), "") for bias in (False, True)]
     return plan
 
 
@@ -110,12 +121,13 @@ def test_activations_have_the_same_bits_on_every_level(where):
         ("x86_64/scalar", ("k < t->depth", "k + KR < t->depth")),
         ("x86_64/avx2", ("integer_tile, 0)", "integer_tile, 1)")),
         ("x86_64/avx512_vnni", ("k < depth", "k + 4 < depth")),
-        ("aarch64/neon_i8mm", ("t->depth / 8", "t->depth / 8 - (t->depth > 0)")),
-        ("aarch64/sve2", ("sums + p * 8", "sums")),
+        ("aarch64/neon_i8mm", ("#include", f"{NEON}#define vzip2q_f64 vzip1q_f64\n#include")),
+        ("aarch64/neon_i8mm", ("#include", f"{NEON}#define vmaxvq_s32(reach) 0\n#include")),
+        ("aarch64/sve2@256", ("sums + p * 8", "sums")),
     ],
 )
 def test_a_broken_kernel_is_noticed(where, mutation):
-    broken = Runner(require(where).level, mutation=mutation)
+    broken = replace(require(where), mutation=mutation)
     build_host(broken.level, "go_gemm_qa8", mutation)  # it must compile
     with pytest.raises(AssertionError, match="Arrays are not equal"):
         run_plan(broken, full_plan())

@@ -1,0 +1,58 @@
+/* bf16 GEMM with BFMMLA on 8 rows x 8 columns. How BFMMLA rounds inside its sum of four
+ * products is up to the core: equal to f32 only within a bound. */
+#include <arm_neon.h>
+
+#include "gemm_bf16.h"
+
+#define VALUE bfloat16_t
+#define VALUES bfloat16x8_t
+#define SUMS float32x4_t
+#define LOAD vld1q_bf16
+#define MMLA vbfmmlaq_f32
+#include "mmla_tile.h"
+
+/* dst[r * stride + c] = results of 8 x 8, up to and including none or relu; bias[i]: of
+ * pair i of columns, twice. */
+GO_INLINE void bf16_8x8(const bfloat16_t *lhs, const bfloat16_t *rhs, size_t depth,
+                        const float32x4_t bias[4], const int with_relu, float *dst,
+                        ptrdiff_t stride) {
+    float32x4_t acc[4][4];
+    GO_UNROLL for (int r = 0; r < 4; r++)
+        GO_UNROLL for (int c = 0; c < 4; c++) acc[r][c] = vdupq_n_f32(0);
+    mmla_8x8(acc, lhs, rhs, depth / 4);
+    GO_UNROLL for (int r = 0; r < 4; r++) {
+        GO_UNROLL for (int c = 0; c < 4; c++) {
+            acc[r][c] = vaddq_f32(acc[r][c], bias[c]);
+            if (with_relu) acc[r][c] = relu(acc[r][c]);
+        }
+        store_pair(dst + 2 * r * stride, stride, acc[r]);
+    }
+}
+
+/* Rows row .. row + rows - 1 (row a multiple of 8) of up to 16 columns from col on. */
+GO_INLINE void bf16_sweep(const go_gemm_args *args, size_t row, size_t rows, size_t col,
+                          size_t cols) {
+    const go_bf16_tile t = go_bf16_tile_at(args, row, rows, col, cols);
+    const go_epilogue *e = &args->epilogue;
+    const int plain = go_epilogue_is_plain(args) && cols == 16;
+    float bias[16] = {0};
+    float32x4_t pairs[8];
+    if (e->bias) memcpy(bias, e->bias + col, cols * sizeof(float));
+    for (int i = 0; i < 8; i++) pairs[i] = twice(bias + 2 * i);
+    for (size_t r = 0; r < rows; r += 8) {
+        float sums[8 * 16];
+        const int direct = plain && rows - r >= 8;
+        float *dst = direct ? go_gemm_row(args, row + r) + col : sums;
+        const ptrdiff_t stride = direct ? args->dst_stride : 16;
+        const bfloat16_t *lhs = (const bfloat16_t *)t.lhs + r * t.depth;
+        for (size_t p = 0; p < t.panels; p++) {
+            const bfloat16_t *rhs = (const bfloat16_t *)t.rhs + p * t.rhs_stride;
+#define TILE(with_relu) \
+    bf16_8x8(lhs, rhs, t.depth, pairs + 4 * p, with_relu, dst + 8 * p, stride)
+            direct && e->activation == GO_ACT_RELU ? TILE(1) : TILE(0);
+#undef TILE
+        }
+        if (!direct)
+            go_epilogue_rows(args, row + r, go_min_size(rows - r, 8), col, cols, sums, 16);
+    }
+}
