@@ -33,6 +33,8 @@ class FuseNormQuantize(Pass):
             alone = len(users[x]) == 1 and x not in outputs
             norm.attrs["writes"] = ("packed",) if alone else ("dst", "packed")
             norm.outputs = [node.output] if alone else [x, node.output]
+            if alone:  # nothing of the row is stored, in whatever type
+                norm.reasons = [r for r in norm.reasons if not r.startswith("lower_bf16")]
             norm.decide(self.name, "quantizes its rows for the next multiplication")
             norm.fused.append(node.origin)
             graph.nodes.remove(node)
