@@ -64,8 +64,13 @@ class Toolchain:
         """Flags that choose the instructions and the C library."""
         if not self.is_zig:
             return level.gcc_flags
-        libc = "linux-musl" if static else "linux-gnu.2.17"
-        return ("-target", f"{self.arch}-{libc}", f"-mcpu={level.zig_cpu}")
+        return (*self.link_flags(static), f"-mcpu={level.zig_cpu}")
+
+    def link_flags(self, static: bool) -> tuple[str, ...]:
+        """Flags that choose the C library, the same for all levels: zig builds each one once."""
+        if not self.is_zig:
+            return ()
+        return ("-target", f"{self.arch}-{'linux-musl' if static else 'linux-gnu.2.17'}")
 
 
 @lru_cache(maxsize=8)
@@ -93,7 +98,7 @@ class Builder:
         """The shared library of a generated module for one ISA level."""
         tools = Toolchain.find(level.arch)
         objects = self._objects(tools, source, level, static=False)
-        link = (*tools.command, *tools.machine_flags(level, False), "-shared", "-s")
+        link = (*tools.command, *tools.link_flags(False), "-shared", "-s")
         return self._link(link, objects, ".so", ("-lpthread", "-lm"))
 
     def program(self, source: str, level: Level) -> Path:
@@ -101,20 +106,54 @@ class Builder:
         tools = Toolchain.find(level.arch)
         objects = self._objects(tools, source, level, static=True)
         objects.append(self._object(tools, _KERNELS / "runtime/main.c", None, level, True))
-        link = (*tools.command, *tools.machine_flags(level, True), "-static", "-s")
+        link = (*tools.command, *tools.link_flags(True), "-static", "-s")
         return self._link(link, objects, "", ("-lpthread", "-lm"))
 
+    def timed_kernels(self, level: Level) -> Path:
+        """A shared library that times calls of a level's kernels (harness/timer.c)."""
+        tools = Toolchain.find(level.arch)
+        timer = (_KERNELS / "harness/timer.c").read_text() + _kernel_table(level)
+        paths = (*level.sources, _KERNELS / "harness/peak.c", _KERNELS / "runtime/team.c")
+        files = [*((path, None) for path in paths), (Path("timer.c"), timer)]
+        objects = self._compile(tools, files, level, static=False)
+        link = (*tools.command, *tools.link_flags(False), "-shared", "-s")
+        return self._link(link, objects, ".so", ("-lpthread", "-lm"))
+
+    def kernel_host(self, level: Level, generic: str) -> Path:
+        """A static program with symbols that runs one kernel on a file (harness/host.c)."""
+        tools = Toolchain.find(level.arch)
+        kernel = level.kernel(generic)
+        host = (_KERNELS / "harness/host.c").read_text()
+        files = [
+            (_KERNELS / kernel.source, None),
+            (_KERNELS / "runtime/team.c", None),
+            (Path("host.c"), f"#define GO_HOST_KERNEL {kernel.symbol}\n{host}"),
+        ]
+        objects = self._compile(tools, files, level, static=True)
+        link = (*tools.command, *tools.link_flags(True), "-static")
+        return self._link(link, objects, "", ("-lpthread", "-lm"))
+
+    def kernel_object(self, level: Level, generic: str) -> Path:
+        """The object file of a kernel as it is in :meth:`kernel_host`."""
+        tools = Toolchain.find(level.arch)
+        return self._object(tools, _KERNELS / level.kernel(generic).source, None, level, True)
+
     def _objects(self, tools: Toolchain, source: str, level: Level, static: bool) -> list[Path]:
-        files: list[tuple[Path, str | None]] = [(path, None) for path in level.sources]
-        files += [(_KERNELS / name, None) for name in _RUNTIME]
-        files.append((Path("module.c"), source))
+        paths = (*level.sources, *(_KERNELS / name for name in _RUNTIME))
+        files = [*((path, None) for path in paths), (Path("module.c"), source)]
+        return self._compile(tools, files, level, static)
+
+    def _compile(
+        self, tools: Toolchain, files: Sequence[tuple[Path, str | None]], level: Level, static: bool
+    ) -> list[Path]:
+        """Objects of files; each with its text if it is generated."""
         with ThreadPoolExecutor(self.jobs) as pool:
             return list(pool.map(lambda f: self._object(tools, f[0], f[1], level, static), files))
 
     def _object(
         self, tools: Toolchain, path: Path, text: str | None, level: Level, static: bool
     ) -> Path:
-        """Compiles one file, or takes it from the cache. `text`: a generated module."""
+        """Compiles one file, or takes it from the cache. `text`: what is generated for it."""
         flags = (
             *registry.REQUIRED_FLAGS,
             *_WARNINGS,
@@ -126,6 +165,7 @@ class Builder:
             *level.defines,
             f"-I{_KERNELS / 'include'}",
             f"-I{_KERNELS / 'common'}",
+            f"-I{_KERNELS / 'harness'}",
             f"-I{_KERNELS / 'runtime'}",
         )
         binding = registry.binding_header(level) if text is not None else ""
@@ -160,6 +200,12 @@ class Builder:
             _run([*command, *map(str, objects), "-o", str(made), *libraries], "link")
             os.replace(made, target)
         return target
+
+
+def _kernel_table(level: Level) -> str:
+    """C text of a table of a level's kernels by generic name, for harness/timer.c."""
+    rows = [f'    {{"{k.generic}", (go_kernel_fn *){k.generic}}},' for k in level.kernels]
+    return "\n".join(["", "const go_named_kernel go_kernels[] = {", *rows, "    {0, 0},", "};", ""])
 
 
 def _run(command: Sequence[str], what: str) -> None:

@@ -16,6 +16,8 @@ from rich.table import Table
 
 from graphopt.errors import GraphoptError
 
+_FILE_WIDTH = 180  # of wide tables in files and pipes
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -247,6 +249,39 @@ def bench_paraformer(
     table.print_results(console, work.title, results, rounds)
     if json is not None:
         table.write_json(json, work.title, results)
+
+
+@bench_app.command("kernels")
+def bench_kernels(
+    target: Annotated[
+        str, typer.Option(help="native, or a Neoverse core whose cycles are modelled.")
+    ] = "native",
+    only: Annotated[
+        str, typer.Option(help="Regular expression of the kernels' names; all by default.")
+    ] = "",
+    threads: Annotated[str, typer.Option(help="Thread counts, for native.")] = "1,2",
+    rounds: Annotated[int, typer.Option(min=1, help="Samples of each engine, for native.")] = 15,
+    json: Annotated[
+        Path | None, typer.Option(help="Also write the rows to this file; - prints them alone.")
+    ] = None,
+) -> None:
+    """Time single kernels beside other libraries, or model their cycles on a Neoverse core."""
+    from graphopt.bench.kernels import row
+    from graphopt.bench.kernels.run import bench
+
+    quiet = json == Path("-")
+    width = None if sys.stdout.isatty() else _FILE_WIDTH
+    console = Console(stderr=quiet, width=width)
+    with console.status("building") as status:
+        rows = bench(target, only, _counts(threads), rounds, status.update)
+    if quiet:
+        print(row.to_json(rows), end="")
+        return
+    for count in sorted({one.threads for one in rows}):
+        console.print(row.table([one for one in rows if one.threads == count]))
+    console.print(row.explain(rows[0].target, rounds))
+    if json is not None:
+        row.write_json(json, rows)
 
 
 def _counts(text: str) -> list[int]:

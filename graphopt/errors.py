@@ -211,6 +211,13 @@ class PricingError(GraphoptError, ValueError):
         super().__init__(f"cannot price: {text}")
 
 
+class BenchmarkError(GraphoptError, ValueError):
+    """A benchmark that was asked for something it does not have."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"cannot measure: {text}")
+
+
 class PackageError(GraphoptError):
     """A .gopt package that cannot be used."""
 

@@ -26,6 +26,7 @@ EXAMPLES = [
     (errors.MissingEmulatorError("qemu-aarch64"), ["qemu-aarch64", "apt-get install qemu-user"]),
     (errors.MissingToolError("llvm-mca-22", "llvm-22"), ["llvm-mca-22", "apt-get install llvm-22"]),
     (errors.PricingError("no function matches 'f'; is it stripped?"), ["'f'", "stripped"]),
+    (errors.BenchmarkError("no kernel matches 'x'; there are a, b"), ["'x'", "there are a, b"]),
     (errors.PackageCorruptError("a.gopt", "short file"), ["a.gopt", "short file", ".save()"]),
     (errors.PackageTargetError("a.gopt", "sve2", "x86_64"), ["sve2", "x86_64", "--emulate"]),
     (errors.WeightError("w_1.weight"), ["w_1.weight", "NaN", "checkpoint"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import platform
 import shutil
 import subprocess
@@ -11,6 +10,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from graphopt.codegen.build import Toolchain
 from graphopt.errors import CompilerError, MissingEmulatorError, PricingError
@@ -26,13 +29,24 @@ class Execution:
 
     Attributes:
         counts: how often each address ran, of the whole program.
-        order: (address, instructions) of the blocks of the chosen functions, in order.
+        blocks: (address, instructions) of the blocks that qemu translated.
+        order: indices into ``blocks``, of the chosen functions, in the order they ran.
         exit_status: of the program.
     """
 
     counts: Mapping[int, int]
-    order: Sequence[tuple[int, int]]
+    blocks: Sequence[tuple[int, int]]
+    order: NDArray[np.uint32]
     exit_status: int
+
+    def recorded(self) -> int:
+        """Instructions whose order is known."""
+        return int(self.ends()[-1]) if len(self.order) else 0
+
+    def ends(self) -> NDArray[Any]:
+        """Instructions up to and with each block of ``order``."""
+        lengths = np.array([length for _, length in self.blocks], np.int64)
+        return np.cumsum(lengths[self.order])
 
 
 def execute(
@@ -74,13 +88,13 @@ def execute(
         if not (folder / "counts").exists() or not (folder / "counts").stat().st_size:
             raise PricingError(f"{_EMULATOR} failed: {done.stderr.strip()[-1000:]}")
         rows = [line.split() for line in (folder / "counts").read_text().splitlines()]
-        order = array.array("I", (folder / "trace").read_bytes())
+        order = np.frombuffer((folder / "trace").read_bytes(), "<u4")
     blocks = [(int(address, 16), int(length)) for address, length, _ in rows]
     counts: dict[int, int] = {}
     for (start, length), row in zip(blocks, rows, strict=True):
         for address in range(start, start + 4 * length, 4):
             counts[address] = counts.get(address, 0) + int(row[2])
-    return Execution(counts, [blocks[i] for i in order], done.returncode)
+    return Execution(counts, blocks, order, done.returncode)
 
 
 def _has_descriptor() -> bool:

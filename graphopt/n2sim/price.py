@@ -83,7 +83,7 @@ def price(
         issued_macs=issued,
         peak_class=family.name if family else "",
         peak=simulator.peak(family) if family else 0.0,
-        recorded=sum(n for _, n in ran.order) / executed,
+        recorded=ran.recorded() / executed,
         unknown=tuple(sorted(simulator.unknown)),
         exit_status=ran.exit_status,
         blocks=tuple(sorted(prices, key=lambda p: -p.cycles)),
@@ -119,7 +119,7 @@ def _order_factor(
         for block, c in zip(blocks, cycles, strict=True)
         for i in block.code
     }
-    parts = sample_windows(ran.order, code, windows, WINDOW_SIZE)
+    parts = sample_windows(ran, code, windows, WINDOW_SIZE)
     simulated = sum(simulator.window_cycles(head, body) for head, body in parts)
     priced = sum(share[i.address] for _, body in parts for i in body)
     return simulated / priced

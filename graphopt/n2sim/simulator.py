@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from graphopt.n2sim.blocks import Block
 from graphopt.n2sim.cores import Core, MacClass
 from graphopt.n2sim.disassembly import Instruction
+from graphopt.n2sim.execution import Execution
 from graphopt.n2sim.llvm import Llvm
 
 _MERGE_CYCLES = 2  # of a lane load, once the data is there
@@ -135,25 +137,29 @@ class Simulator:
 
 
 def sample_windows(
-    order: Sequence[tuple[int, int]], code: Mapping[int, Instruction], windows: int, size: int
+    ran: Execution, code: Mapping[int, Instruction], windows: int, size: int
 ) -> list[tuple[list[Instruction], list[Instruction]]]:
-    """Evenly spaced windows of a recorded order: what warms each up, and its ``size`` instructions.
+    """Evenly spaced windows of the recorded order: what warms each up, and its instructions.
 
     Args:
-        order: (address, instructions) of each block that ran.
+        ran: what ran, with the order.
         code: the program.
         windows: how many; fewer if the order is shorter than so many windows.
         size: instructions of a window; a quarter as many warm it up.
     """
-    starts = list(itertools.accumulate((length for _, length in order), initial=0))
-    total, warm = starts[-1], size // 4
+    starts = np.concatenate([[0], ran.ends()])
+    total, warm = int(starts[-1]), size // 4
     count = min(windows, -(-total // size))
     parts = []
     for number in range(count):
         begin = max(0, int((number + 0.5) * total / count - size / 2))
-        cuts = [bisect_left(starts, x) for x in (begin - warm, begin, begin + size)]
+        cuts = np.searchsorted(starts, [begin - warm, begin, begin + size])
         head, body = (
-            [code[a] for start, n in order[low:high] for a in range(start, start + 4 * n, 4)]
+            [
+                code[address]
+                for start, length in (ran.blocks[i] for i in ran.order[low:high])
+                for address in range(start, start + 4 * length, 4)
+            ]
             for low, high in itertools.pairwise(cuts)
         )
         parts.append((head, body))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from graphopt.errors import MissingEmulatorError, MissingToolError
 from graphopt.n2sim import execution
 from graphopt.n2sim.blocks import form_blocks
 from graphopt.n2sim.disassembly import Instruction
+from graphopt.n2sim.execution import Execution
 from graphopt.n2sim.llvm import Llvm
 from graphopt.n2sim.simulator import forwarded, sample_windows
 
@@ -90,11 +92,15 @@ def test_other_functions_do_not_count() -> None:
     assert form_blocks(program, dict.fromkeys(program, 1), ["g"]) == []
 
 
+def repeated(times: int) -> Execution:
+    return Execution({}, [(64, 9), (0, 4)], np.ones(times, np.uint32), 0)
+
+
 def test_windows_are_spread_and_warmed_up() -> None:
     program = {i.address: i for i in code(*["nop"] * 4)}
-    windows = sample_windows([(0, 4)] * 100, program, windows=2, size=40)
+    windows = sample_windows(repeated(100), program, windows=2, size=40)
     assert [(len(head), len(body)) for head, body in windows] == [(8, 40), (8, 40)]
-    (whole,) = sample_windows([(0, 4)] * 5, program, windows=8, size=40)
+    (whole,) = sample_windows(repeated(5), program, windows=8, size=40)
     assert len(whole[0]) == 0 and len(whole[1]) == 20
 
 

@@ -1,0 +1,82 @@
+"""Other libraries' kernels for the same workloads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from graphopt.bench.kernels import peers_onnx, peers_torch
+from graphopt.bench.kernels.workloads import Array, Workload
+
+Call = Callable[[], Array]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One library's way to compute a workload.
+
+    Attributes:
+        name: library and function.
+        prepare: ``prepare(workload, threads)`` gives a call that returns the result.
+        part: what it covers, see :class:`row.Row`.
+        exact: what it has to give where that is not the workload's exact result.
+        limit: how far from it; by default the workload's.
+        note: what there is to know of the comparison.
+    """
+
+    name: str
+    prepare: Callable[[Workload, int], Call]
+    part: str = "call"
+    exact: Callable[[Workload], Array] | None = None
+    limit: float | None = None
+    note: str = ""
+
+
+_CONV = "[channels, time], without the residual"
+
+
+def without_residual(work: Workload) -> Array:
+    """What a plain depthwise convolution gives, [channels, time]."""
+    return (work.exact - work.data["x"]).T
+
+
+_PEERS: dict[tuple[str, str], tuple[Peer, ...]] = {
+    ("gemm", "int8"): (
+        Peer(
+            "onnxruntime MatMulInteger",
+            peers_onnx.matmul_integer,
+            "kernel",
+            exact=peers_onnx.integer_product,
+            limit=0,
+            note="gives int32: neither scales nor bias",
+        ),
+        Peer("onnxruntime dynamic int8", peers_onnx.dynamic_matmul, note="one scale for all of A"),
+        Peer("torch dynamic int8", peers_torch.dynamic_linear, note="one scale for all of A"),
+    ),
+    ("gemm", "bf16"): (
+        Peer("torch bf16", peers_torch.bf16_linear, note="rounds the result to bf16"),
+    ),
+    ("gemm", "f32"): (
+        Peer("torch f32", peers_torch.linear),
+        Peer("onnxruntime f32", peers_onnx.matmul),
+        Peer("openvino f32", peers_onnx.openvino_matmul),
+    ),
+    ("norm", "f32"): (
+        Peer("torch layer_norm", peers_torch.layer_norm),
+        Peer("onnxruntime LayerNormalization", peers_onnx.layer_norm),
+    ),
+    ("depthwise", "f32"): (
+        Peer("torch conv1d", peers_torch.depthwise, exact=without_residual, note=_CONV),
+        Peer("onnxruntime Conv", peers_onnx.depthwise, exact=without_residual, note=_CONV),
+    ),
+    ("attention", "f32"): (
+        Peer("torch SDPA", peers_torch.attention),
+        Peer("onnxruntime MultiHeadAttention", peers_onnx.attention),
+    ),
+    ("attention", "bf16"): (Peer("torch SDPA bf16", peers_torch.bf16_attention),),
+}
+
+
+def peers_of(work: Workload) -> tuple[Peer, ...]:
+    """The peers of a workload."""
+    return _PEERS.get((work.label.op, work.label.scheme), ())

@@ -1,0 +1,24 @@
+/* Loops of one instruction, or of one sequence of instructions, on independent
+ * accumulators: what a core can do at best. */
+#ifndef GO_PEAK_H
+#define GO_PEAK_H
+
+#include <stddef.h>
+
+#include "go_team.h"
+
+/* Tasks of `steps` rounds; a round is `macs` multiply-accumulates of the loop. */
+typedef struct {
+    size_t tasks, steps;
+} go_peak_args;
+
+typedef struct {
+    const char *name; /* peak_<unit>_<sequence>; unit: f32, bf16 or int8 */
+    void (*loop)(go_team *team, const go_peak_args *args);
+    size_t macs;
+} go_peak_loop;
+
+/* Ends with a null name. */
+extern const go_peak_loop go_peak_loops[];
+
+#endif

@@ -1,0 +1,182 @@
+"""graphopt bench kernels on tiny shapes: its rows and its judgement. No test depends on a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphopt.bench.kernels import measure, row, run
+from graphopt.bench.kernels.native import Kernels
+from graphopt.bench.kernels.other_ops import Attention, Depthwise, Norm, Quantize, unpack_rows
+from graphopt.bench.kernels.shapes import SPECS
+from graphopt.bench.kernels.workloads import Gemm, Label
+from graphopt.codegen.build import Builder
+from graphopt.config import Config
+from graphopt.errors import BenchmarkError, MissingToolError
+from graphopt.kernels.packing import pack_lhs_qa8r
+from graphopt.kernels.reference import quantize_rows
+from graphopt.kernels.registry import layout
+from graphopt.n2sim.llvm import Llvm
+from graphopt.target import native
+
+TINY = (
+    Gemm("int8", 9, 20, 40),
+    Gemm("bf16", 9, 20, 40),
+    Gemm("f32", 9, 20, 40),
+    Quantize(9, 40),
+    Norm(9, 40),
+    Norm(9, 40, quantized=True),
+    Depthwise(30, 20, 5),
+    Attention("f32", 19, 2, 16),
+    Attention("bf16", 19, 2, 16),
+)
+LABEL_KEYS = {"name", "op", "scheme", "m", "n", "k", "group"}
+SHARED_KEYS = {"engine", "part", "threads", "target", "peak_share", "peak", "pack_share", "note"}
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[row.Row]:
+    return run.bench("native", "", (1, 2), 1, specs=TINY)
+
+
+def test_every_kernel_has_rows_and_is_right(rows: list[row.Row]) -> None:
+    ours = [r for r in rows if r.engine.startswith("graphopt")]
+    assert {(r.label.name, r.threads) for r in ours} == {(s.name, t) for s in TINY for t in (1, 2)}
+    for one in ours:
+        assert one.error is not None and not one.note, one
+    assert [r for r in rows if r.note.startswith("WRONG")] == []
+
+
+def test_json_rows(rows: list[row.Row]) -> None:
+    data = json.loads(row.to_json(rows))
+    assert isinstance(data, list) and len(data) == len(rows)
+    for item in data:
+        assert item.keys() >= LABEL_KEYS | SHARED_KEYS | {"gmacs", "seconds", "quartiles"}
+        assert "macs_per_cycle" not in item
+        if item["seconds"] is not None and item["op"] not in ("quantize", "norm"):
+            assert item["gmacs"] > 0
+            low, high = item["quartiles"]
+            assert low <= item["seconds"] <= high
+
+
+def test_only_calls_that_pack_have_a_share_of_packing(rows: list[row.Row]) -> None:
+    for one in rows:
+        packs = one.part == "call" and one.label.op == "gemm" and one.label.scheme != "f32"
+        expected = packs and one.engine.startswith("graphopt")
+        assert (one.pack_share is not None) == expected, one
+
+
+def test_peers_take_part_or_say_why_not(rows: list[row.Row]) -> None:
+    peers = [r for r in rows if not r.engine.startswith("graphopt")]
+    assert {"onnxruntime MatMulInteger", "torch dynamic int8", "torch SDPA"} <= {
+        r.engine for r in peers
+    }
+    assert all(r.seconds is not None or r.note for r in peers)
+
+
+def test_tables_hold_every_row(rows: list[row.Row]) -> None:
+    single = [r for r in rows if r.threads == 1]
+    assert row.table(single).row_count == len(single)
+
+
+def test_a_wrong_result_is_named() -> None:
+    one = measure.Contender("x", "call", "", lambda _: 0.0, 1)
+    measure._judge(one, np.array([1.0, 2.0]), np.array([1.0, 2.1]), 1e-3)
+    assert one.note.startswith("WRONG")
+    measure._judge(one, np.array([1.0, np.nan]), np.array([1.0, 2.0]), 1e-3)
+    assert "nan" in one.note
+
+
+def test_calls_are_on_memory_of_their_own() -> None:
+    target = native()
+    level = target.isa_levels[-1]
+    kernels = Kernels(Builder(Config.from_environment().cache, 2).timed_kernels(level), 1)
+    work = Quantize(3, 33).build(target.arch, 1)
+    calls = kernels.prepare([work.kernel])
+    packed = calls.written["dst"]
+    assert packed.ctypes.data % 64 == 0
+    calls.run(2)
+    quantized = quantize_rows(work.data["x"])
+    steps = quantized.q - quantized.zp[:, None]
+    want = steps.astype(np.float32) * quantized.scale[:, None]
+    np.testing.assert_array_equal(work.read(packed), want)
+    assert not work.kernel.case.pointers["dst"].any()
+    missing = dataclasses.replace(work.kernel, generic="go_none")
+    with pytest.raises(KeyError, match="go_none"):
+        kernels.prepare([missing])
+    kernels.close()
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+def test_packed_rows_are_read_back(arch: str) -> None:
+    x = np.random.default_rng(0).standard_normal((11, 45), dtype=np.float32)
+    rule = layout(arch, "qa8")
+    values = unpack_rows(rule, 11, 45, pack_lhs_qa8r(rule, quantize_rows(x)))
+    assert np.abs(values - x).max() <= 0.51 * np.ptp(x, axis=1).max() / 255
+
+
+def test_peak_loops_count_what_they_do() -> None:
+    """A level's int8 loops multiply more in a step than its f32 loop: wider or several."""
+    for level in native().isa_levels:
+        if level.name == "scalar":
+            continue
+        builder = Builder(Config.from_environment().cache, 2)
+        kernels = Kernels(builder.timed_kernels(level), 2)
+        loops = {loop.unit: loop for loop in kernels.peak_loops()}
+        assert set(loops) == {"f32", "bf16", "int8"}
+        assert loops["int8"].macs > loops["f32"].macs
+        assert all(loop.run(1) > 0 for loop in loops.values())
+        kernels.close()
+
+
+def test_names_are_unique_and_only_selects() -> None:
+    assert len({spec.name for spec in SPECS}) == len(SPECS)
+    with pytest.raises(BenchmarkError, match=r"no kernel matches 'fft'.*int8 128x512x512"):
+        run.bench("native", "fft", (1,), 1)
+    with pytest.raises(BenchmarkError, match="regular expression"):
+        run.bench("native", "(", (1,), 1)
+
+
+def test_arm_rows() -> None:
+    if shutil.which("qemu-aarch64") is None:
+        pytest.skip("qemu-aarch64 is missing (apt-get install qemu-user)")
+    try:
+        Llvm.find()
+    except MissingToolError as error:
+        pytest.skip(str(error))
+    rows = run.bench("neoverse-n2", "", (1,), 1, specs=(TINY[0], TINY[2], TINY[3]))
+    parts = [(r.label.scheme, r.part) for r in rows if r.engine == "graphopt neon_i8mm"]
+    assert parts[:3] == [("int8", "call"), ("int8", "kernel"), ("int8", "main loop")]
+    assert {r.engine for r in rows} == {"graphopt neon_i8mm", "graphopt sve2"}
+    for item, one in zip(json.loads(row.to_json(rows)), rows, strict=True):
+        assert item.keys() >= LABEL_KEYS | SHARED_KEYS | {"cycles", "macs_per_cycle"}
+        assert "gmacs" not in item and item["cycles"] > 0 and item["threads"] == 1
+        if one.label.op == "gemm":
+            assert 0 < item["macs_per_cycle"] <= 65 and 0 < item["peak_share"] < 1.02
+            assert item["peak"] == {"int8": "smmla", "f32": "fmla"}[one.label.scheme]
+    call, kernel = rows[0], rows[1]
+    assert call.cycles is not None and kernel.cycles is not None
+    assert call.pack_share == pytest.approx(1 - kernel.cycles / call.cycles)
+
+
+def test_command_line(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "graphopt", "bench", "kernels", "--only", "norm 168"]
+    file = tmp_path / "rows.json"
+    options = ["--rounds", "1", "--threads", "1", "--json"]
+    done = subprocess.run([*words, *options, str(file)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "norm 168x512" in done.stdout and "1 thread" in done.stdout
+    assert {item["name"] for item in json.loads(file.read_text())} == {"norm 168x512"}
+    printed = subprocess.run([*words, *options, "-"], capture_output=True, text=True)
+    assert isinstance(json.loads(printed.stdout), list)
+
+
+def test_label_has_the_fields_of_a_row() -> None:
+    assert {f.name for f in dataclasses.fields(Label)} == LABEL_KEYS
