@@ -15,7 +15,7 @@ STAMP = $(VENV)/.installed
 C_SOURCES = $$(git ls-files '*.c' '*.h')
 ROOT = [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null
 
-.PHONY: help venv qemu demo test bench lint format clean
+.PHONY: help venv qemu llvm demo test bench lint format clean
 
 help:
 	@echo "make demo    optimize FSMN-VAD and Paraformer-large here and for neoverse-n2, and compare"
@@ -55,11 +55,22 @@ qemu:
 		echo "skipped: qemu-aarch64 is missing (apt-get install qemu-user, as root); Arm code will be built, not run"; \
 	fi
 
+# LLVM's models of Arm cores are for graphopt price; without them its tests are skipped.
+# The recommended headers (400 MB) are left out.
+llvm:
+	@if command -v llvm-mca-22 > /dev/null; then :; \
+	elif $(ROOT); then \
+		apt-get update -q && apt-get install -q -y --no-install-recommends llvm-22 \
+			|| echo "skipped: llvm-22 could not be installed; Arm kernels will not be priced"; \
+	else \
+		echo "skipped: llvm-mca-22 is missing (apt-get install llvm-22, as root); Arm kernels will not be priced"; \
+	fi
+
 demo: venv qemu
 	$(BIN)/graphopt demo $(ARGS)
 
 # Two workers, a file each: much of the time is one compiler or one emulator at work.
-test: venv qemu
+test: venv qemu llvm
 	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 bench: venv
