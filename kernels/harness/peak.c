@@ -29,12 +29,13 @@ enum { CHAINS = 12 };
 #define KEEP(v) __asm__ volatile("" : "+v"(v))
 #define FMA(x) _mm512_fmadd_ps(a, b, x)
 #define DPBUSD(x) _mm512_dpbusd_epi32(x, a, b)
-PEAK_LOOP(fma, __m512, __m512, _mm512_set1_ps(1), _mm512_set1_ps(0.5f), _mm512_set1_ps(0.25f), FMA)
+PEAK_LOOP(vfmadd, __m512, __m512, _mm512_set1_ps(1), _mm512_set1_ps(0.5f), _mm512_set1_ps(0.25f),
+          FMA)
 PEAK_LOOP(dpbusd, __m512i, __m512i, _mm512_setzero_si512(), _mm512_set1_epi8(3),
           _mm512_set1_epi8(2), DPBUSD)
 const go_peak_loop go_peak_loops[] = {
-    {"peak_f32_vfmadd", fma, CHAINS * 16},
-    {"peak_bf16_vfmadd", fma, CHAINS * 16},
+    {"peak_f32_vfmadd", vfmadd, CHAINS * 16},
+    {"peak_bf16_vfmadd", vfmadd, CHAINS * 16},
     {"peak_int8_vpdpbusd", dpbusd, CHAINS * 64},
     {0, 0, 0},
 };
@@ -47,14 +48,15 @@ const go_peak_loop go_peak_loops[] = {
 /* As in avx2/gemm_qa8.c: the sign of a moves to b; |a| serves many columns and is not counted. */
 #define PAIRS _mm256_maddubs_epi16(a, _mm256_sign_epi8(b, a))
 #define SIGN(x) _mm256_add_epi32(x, _mm256_madd_epi16(PAIRS, _mm256_set1_epi16(1)))
-PEAK_LOOP(fma, __m256, __m256, _mm256_set1_ps(1), _mm256_set1_ps(0.5f), _mm256_set1_ps(0.25f), FMA)
+PEAK_LOOP(vfmadd, __m256, __m256, _mm256_set1_ps(1), _mm256_set1_ps(0.5f), _mm256_set1_ps(0.25f),
+          FMA)
 PEAK_LOOP(madd, __m256i, __m256i, _mm256_setzero_si256(), _mm256_set1_epi16(3),
           _mm256_set1_epi16(2), MADD)
 PEAK_LOOP(sign, __m256i, __m256i, _mm256_setzero_si256(), _mm256_set1_epi8(3), _mm256_set1_epi8(2),
           SIGN)
 const go_peak_loop go_peak_loops[] = {
-    {"peak_f32_vfmadd", fma, CHAINS * 8},
-    {"peak_bf16_vfmadd", fma, CHAINS * 8},
+    {"peak_f32_vfmadd", vfmadd, CHAINS * 8},
+    {"peak_bf16_vfmadd", vfmadd, CHAINS * 8},
     {"peak_int8_vpmaddwd", madd, CHAINS * 16},
     {"peak_int8_vpsignb_vpmaddubsw", sign, CHAINS * 32},
     {0, 0, 0},

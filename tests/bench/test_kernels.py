@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import platform
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from graphopt.bench.kernels.workloads import Gemm, Label
 from graphopt.codegen.build import Builder
 from graphopt.config import Config
 from graphopt.errors import BenchmarkError, MissingToolError
+from graphopt.kernels import registry
 from graphopt.kernels.packing import pack_lhs_qa8r
 from graphopt.kernels.reference import quantize_rows
 from graphopt.kernels.registry import layout
@@ -134,6 +136,22 @@ def test_peak_loops_count_what_they_do() -> None:
         assert loops["int8"].macs > loops["f32"].macs
         assert all(loop.run(1) > 0 for loop in loops.values())
         kernels.close()
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is not installed")
+@pytest.mark.parametrize("level", registry.levels(platform.machine()), ids=lambda v: v.name)
+def test_timer_and_peaks_compile_with_gcc(level: registry.Level, tmp_path: Path) -> None:
+    (tmp_path / "kernels.h").write_text(registry.binding_header(level))
+    folders = [registry.ROOT / name for name in ("include", "harness", "runtime")]
+    flags = [*registry.REQUIRED_FLAGS, *level.gcc_flags, "-Wall", "-Wextra", "-Werror"]
+    flags += [f"-I{folder}" for folder in (tmp_path, *folders)]
+    sources = [str(registry.ROOT / "harness" / name) for name in ("peak.c", "timer.c")]
+    done = subprocess.run(
+        ["gcc", "-fsyntax-only", "-Wno-unknown-pragmas", *flags, *sources],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_names_are_unique_and_only_selects() -> None:
