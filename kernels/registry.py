@@ -111,15 +111,14 @@ _ARCH_PACKING = {"x86_64": ("1x2", "1x4"), "aarch64": ("8x4", "8x8")}
 def _kernels(arch: str, isa: str, f32: str, bf16: str, qa8: str) -> tuple[Kernel, ...]:
     """Rows of one level from the tiles of its three GEMMs; the other sources are shared."""
     pack_bf16, pack_qa8 = _ARCH_PACKING[arch]
-    own = isa in ("neon_i8mm", "sve2")
-    quantize = f"{isa if own else 'common'}/quantize_rows.c"
+    packing = isa if isa in ("neon_i8mm", "sve2") else "common"
     shared = ("norm", "softmax", "attention", "depthwise", "conv")
     return (
         Kernel("go_gemm_f32", f"go_gemm_f32_f32_f32_{f32}_{isa}", f"{isa}/gemm_f32.c"),
         Kernel("go_gemm_bf16", f"go_gemm_f32_bf16_bf16_{bf16}_{isa}", f"{isa}/gemm_bf16.c"),
         Kernel("go_gemm_qa8", f"go_gemm_f32_qa8r_qs8c_{qa8}_{isa}", f"{isa}/gemm_qa8.c"),
-        Kernel("go_pack_bf16", f"go_pack_bf16_{pack_bf16}_{isa}", "common/pack_bf16.c"),
-        Kernel("go_quantize_rows", f"go_pack_qa8r_{pack_qa8}_{isa}", quantize),
+        Kernel("go_pack_bf16", f"go_pack_bf16_{pack_bf16}_{isa}", f"{packing}/pack_bf16.c"),
+        Kernel("go_quantize_rows", f"go_pack_qa8r_{pack_qa8}_{isa}", f"{packing}/quantize_rows.c"),
         *(Kernel(f"go_{op}", f"go_{op}_{isa}", f"common/{op}.c") for op in shared),
     )
 

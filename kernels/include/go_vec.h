@@ -13,6 +13,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#include <arm_neon.h>
+#endif
+
 #include "go_kernel.h"
 
 #define GO_LANES 16
@@ -151,13 +155,32 @@ GO_INLINE go_f32x16 go_widen_bf16(go_u16x16 v) {
     return go_from_bits(__builtin_convertvector(v, go_u32x16) << 16);
 }
 
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+/* BFCVTN keeps the payload of a NaN: as an unsigned number a negative one lies above
+ * 0xffc0, as a signed number a positive one above 0x7fc0. */
+GO_INLINE uint16x8_t go_narrow_bf16_8(float32x4_t lo, float32x4_t hi) {
+    bfloat16x8_t h = vcvtq_high_bf16_f32(vcvtq_low_bf16_f32(lo), hi);
+    uint16x8_t u = vminq_u16(vreinterpretq_u16_bf16(h), vdupq_n_u16(0xffc0));
+    return vreinterpretq_u16_s16(vminq_s16(vreinterpretq_s16_u16(u), vdupq_n_s16(0x7fc0)));
+}
+#endif
+
 /* Round to nearest, ties to even; a NaN becomes the quiet NaN of its sign. */
 GO_INLINE go_u16x16 go_narrow_bf16(go_f32x16 v) {
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+    float32x4_t q[4];
+    go_u16x16 r;
+    memcpy(q, &v, sizeof q);
+    uint16x8_t h[2] = {go_narrow_bf16_8(q[0], q[1]), go_narrow_bf16_8(q[2], q[3])};
+    memcpy(&r, h, sizeof r);
+    return r;
+#else
     go_u32x16 u = go_bits(v);
     go_u32x16 rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
     go_u32x16 quiet = ((u >> 16) & 0x8000u) | 0x7fc0u;
     go_u32x16 nan = (go_u32x16)(v != v);
     return __builtin_convertvector((nan & quiet) | (~nan & rounded), go_u16x16);
+#endif
 }
 
 GO_INLINE float go_f32_from_bf16(uint16_t x) {

@@ -34,6 +34,7 @@ def rows(m: int, k: int, seed: int) -> np.ndarray:
         x[10, 0] = np.inf
         x[11] = 1e-40
         x[12] = -5.0
+        x[13].view(np.uint32)[[0, -1]] = 0xFFFFFFFF, 0x7FABCDEF  # NaNs with a payload
     return x
 
 
