@@ -179,6 +179,8 @@ def test_arm_rows() -> None:
         if one.label.op == "gemm":
             assert 0 < item["macs_per_cycle"] <= 65 and 0 < item["peak_share"] < 1.02
             assert item["peak"] == {"int8": "smmla", "f32": "fmla"}[one.label.scheme]
+        else:
+            assert one.per_element == pytest.approx(item["cycles"] / (9 * 40))
     call, kernel = rows[0], rows[1]
     assert call.cycles is not None and kernel.cycles is not None
     assert call.pack_share == pytest.approx(1 - kernel.cycles / call.cycles)

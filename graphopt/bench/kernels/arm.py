@@ -83,7 +83,7 @@ def _row(
         target.name,
         macs_per_cycle=rate,
         cycles=cycles,
-        per_element=None if part == "main loop" else cycles / work.elements,
+        per_element=None if macs else cycles / work.elements,
         peak_share=rate / peak if rate and peak else None,
         peak=prices[-1].peak_class if rate else "",
         pack_share=pack_share,

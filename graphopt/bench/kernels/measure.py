@@ -184,7 +184,7 @@ def _rows(work: Workload, contenders: Sequence[Contender], threads: int) -> Iter
             gmacs=rate / 1e9 if rate else None,
             seconds=one.median,
             quartiles=(float(low), float(high)),
-            per_element=1e9 * one.median / work.elements,
+            per_element=None if work.macs else 1e9 * one.median / work.elements,
             peak_share=rate / (best.macs / best.median) if rate and best else None,
             peak=best.engine if best else "",
             pack_share=packing[0].median / one.median if packing and one.part == "call" else None,

@@ -30,7 +30,8 @@ class Row:
         seconds: median of a call; None on a modelled core.
         quartiles: first and third of the calls, seconds.
         cycles: of a call on a modelled core.
-        per_element: nanoseconds, or cycles on a modelled core, for each value read.
+        per_element: nanoseconds, or cycles on a modelled core, for each value of the input, of
+            what has no multiply-accumulates.
         peak_share: of what loops of the best instructions reach.
         peak: those instructions.
         pack_share: share of the time that quantizing and packing of the left operand takes.
