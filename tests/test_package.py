@@ -134,7 +134,7 @@ def test_bfloat16_and_integers(tmp_path: Path) -> None:
 
 LOADER = """
 import sys
-BLOCKED = {"torch", "ziglang", "jinja2", "networkx", "sympy", "rich", "typer"}
+BLOCKED = {"torch", "ziglang", "jinja2", "sympy", "rich", "typer"}
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in BLOCKED:
