@@ -8,7 +8,7 @@
  * makes the whole row NaN under layer norm, as in torch.
  *
  * With `packed`, y (as f32, before any rounding to bf16) is also quantized into
- * qa8r panels: one pass for its range, one that computes y again and stores it.
+ * qa8r panels: one pass for its range, one that stores it.
  */
 #include "go_vec_math.h"
 #include "quantize_row.h"
@@ -21,8 +21,7 @@ typedef struct {
 GO_INLINE float row_mean(const void *src, size_t cols, go_dtype t) {
     go_f32x16 sum = go_zero();
     size_t c = 0;
-    for (; c + GO_LANES <= cols; c += GO_LANES)
-        sum += go_load_as(src, (ptrdiff_t)c, t, GO_LANES);
+    for (; c + GO_LANES <= cols; c += GO_LANES) sum += go_load_as(src, (ptrdiff_t)c, t, GO_LANES);
     if (c < cols) sum += go_load_as(src, (ptrdiff_t)c, t, cols - c);
     return go_sum(sum) / (float)cols;
 }
@@ -44,56 +43,81 @@ GO_INLINE row_stats row_statistics(const go_norm_args *a, const void *src, go_dt
 }
 
 GO_INLINE go_f32x16 normalized(const go_norm_args *a, const void *src, row_stats s, size_t c,
-                               size_t n, go_dtype t) {
+                               size_t n, go_dtype t, const int affine) {
     go_f32x16 y = go_load_as(src, (ptrdiff_t)c, t, n);
     y = (y - go_splat(s.mean)) * go_splat(s.scale);
-    if (a->weight && a->bias)
-        return go_fma(y, go_load_n(a->weight + c, n), go_load_n(a->bias + c, n));
+    if (affine) return go_fma(y, go_load_n(a->weight + c, n), go_load_n(a->bias + c, n));
     if (a->weight) return y * go_load_n(a->weight + c, n);
     if (a->bias) return y + go_load_n(a->bias + c, n);
     return y;
 }
 
+/* Values of a row that its second pass need not compute again. */
+enum { KEPT = 2048 };
+
 /* Quantizes row r, and after the last row zeroes the rest of its panel. */
 GO_INLINE void pack_row(const go_norm_args *a, const void *src, row_stats s, size_t r,
-                        go_dtype from) {
+                        go_dtype from, const int affine) {
     int8_t *panel = (int8_t *)a->packed + r / GO_QA8_MR * go_qa8_panel_bytes(a->cols);
     size_t row = r % GO_QA8_MR, full = a->cols / GO_LANES * GO_LANES, rest = a->cols - full;
     go_f32x16 tail = go_zero();
-    if (rest) tail = go_keep_lanes(normalized(a, src, s, full, rest, from), rest, 0.0f);
+    if (rest) tail = go_keep_lanes(normalized(a, src, s, full, rest, from, affine), rest, 0.0f);
+    float kept[KEPT];
     go_range range = go_range_init();
-    for (size_t c = 0; c < full; c += GO_LANES)
-        go_range_add(&range, normalized(a, src, s, c, GO_LANES, from));
+    for (size_t c = 0; c < full; c += GO_LANES) {
+        go_f32x16 y = normalized(a, src, s, c, GO_LANES, from, affine);
+        if (c < KEPT) go_store(kept + c, y);
+        go_range_add(&range, y);
+    }
     go_range_add(&range, tail);
     go_quantizer z = go_quantizer_of_range(&range);
     go_i32x16 sum = {0};
-    for (size_t c = 0; c < full; c += GO_LANES)
-        go_quantize_store(&z, panel, row, c, normalized(a, src, s, c, GO_LANES, from), GO_LANES,
-                          &sum);
+    for (size_t c = 0; c < full; c += GO_LANES) {
+        go_f32x16 y =
+            c < KEPT ? go_load(kept + c) : normalized(a, src, s, c, GO_LANES, from, affine);
+        go_quantize_store(&z, panel, row, c, y, GO_LANES, &sum);
+    }
     if (rest) go_quantize_store(&z, panel, row, full, tail, rest, &sum);
     go_qa8_finish_row(&z, panel, row, a->cols, sum);
     if (r + 1 == a->rows) go_qa8_zero_rows(panel, row + 1, a->cols);
 }
 
 GO_INLINE void store_row(const go_norm_args *a, const void *src, void *dst, row_stats s,
-                         go_dtype from, go_dtype to) {
+                         go_dtype from, go_dtype to, const int affine) {
     size_t c = 0;
     for (; c + GO_LANES <= a->cols; c += GO_LANES)
-        go_store_as(dst, (ptrdiff_t)c, to, normalized(a, src, s, c, GO_LANES, from), GO_LANES);
+        go_store_as(dst, (ptrdiff_t)c, to, normalized(a, src, s, c, GO_LANES, from, affine),
+                    GO_LANES);
     if (c < a->cols)
-        go_store_as(dst, (ptrdiff_t)c, to, normalized(a, src, s, c, a->cols - c, from),
+        go_store_as(dst, (ptrdiff_t)c, to, normalized(a, src, s, c, a->cols - c, from, affine),
                     a->cols - c);
 }
 
 /* The panels come first: dst may be src. */
 GO_INLINE void norm_rows(const go_norm_args *a, size_t begin, size_t end, go_dtype from,
-                         go_dtype to) {
+                         go_dtype to, const int affine) {
     for (size_t r = begin; r < end; r++) {
         const void *src = go_at(a->src, (ptrdiff_t)r * a->src_stride, from);
         row_stats s = row_statistics(a, src, from);
-        if (a->packed) pack_row(a, src, s, r, from);
+        if (a->packed) pack_row(a, src, s, r, from, affine);
         if (a->dst)
-            store_row(a, src, go_at_mut(a->dst, (ptrdiff_t)r * a->dst_stride, to), s, from, to);
+            store_row(a, src, go_at_mut(a->dst, (ptrdiff_t)r * a->dst_stride, to), s, from, to,
+                      affine);
+    }
+}
+
+GO_INLINE void norm_task(const go_norm_args *a, size_t begin, size_t end, const int affine) {
+    const int narrow = a->dst_dtype == GO_BF16;
+    if (a->src_dtype == GO_BF16) {
+        if (narrow)
+            norm_rows(a, begin, end, GO_BF16, GO_BF16, affine);
+        else
+            norm_rows(a, begin, end, GO_BF16, GO_F32, affine);
+    } else {
+        if (narrow)
+            norm_rows(a, begin, end, GO_F32, GO_BF16, affine);
+        else
+            norm_rows(a, begin, end, GO_F32, GO_F32, affine);
     }
 }
 
@@ -104,16 +128,9 @@ void GO_NAME(norm)(go_team *team, const go_norm_args *a) {
     for (size_t task; (task = go_next(team)) * step < a->rows;) {
         size_t begin = task * step;
         size_t end = begin + step < a->rows ? begin + step : a->rows;
-        if (a->src_dtype == GO_BF16) {
-            if (a->dst_dtype == GO_BF16)
-                norm_rows(a, begin, end, GO_BF16, GO_BF16);
-            else
-                norm_rows(a, begin, end, GO_BF16, GO_F32);
-        } else {
-            if (a->dst_dtype == GO_BF16)
-                norm_rows(a, begin, end, GO_F32, GO_BF16);
-            else
-                norm_rows(a, begin, end, GO_F32, GO_F32);
-        }
+        if (a->weight && a->bias) /* the loops of layer norm, without a branch */
+            norm_task(a, begin, end, 1);
+        else
+            norm_task(a, begin, end, 0);
     }
 }

@@ -23,8 +23,8 @@ GO_INLINE size_t go_qa8_depth(size_t k) { return (k + 31) / 32 * 32; }
 
 GO_INLINE size_t go_qa8_panel_bytes(size_t k) { return GO_QA8_MR * (go_qa8_depth(k) + 16); }
 
-/* Running minimum, maximum (both starting at 0) and a lane that turns NaN when a
- * value is not finite. */
+/* Running minimum, maximum (both starting at 0) and lanes that turn NaN when a value is
+ * not finite, unless the first two show it. */
 typedef struct {
     go_f32x16 lo, hi, finite;
 } go_range;
@@ -38,13 +38,23 @@ typedef struct {
 GO_INLINE go_range go_range_init(void) { return (go_range){go_zero(), go_zero(), go_zero()}; }
 
 GO_INLINE void go_range_add(go_range *r, go_f32x16 v) {
+#if defined(__aarch64__) && defined(__clang__) /* one instruction each, which keeps NaN */
+    r->lo = __builtin_elementwise_minimum(v, r->lo);
+    r->hi = __builtin_elementwise_maximum(v, r->hi);
+#else
     r->lo = go_min_skip_nan(v, r->lo);
     r->hi = go_max_skip_nan(v, r->hi);
     r->finite = go_fma(v, go_zero(), r->finite);
+#endif
 }
 
 GO_INLINE go_quantizer go_quantizer_of_range(const go_range *r) {
-    float lo = go_hmin(r->lo), hi = go_hmax(r->hi), range = hi - lo;
+#if defined(__aarch64__) && defined(__clang__)
+    float lo = __builtin_reduce_minimum(r->lo), hi = __builtin_reduce_maximum(r->hi);
+#else
+    float lo = go_hmin(r->lo), hi = go_hmax(r->hi);
+#endif
+    float range = hi - lo;
     float finite = go_sum(r->finite) + range * 0.0f;
     if (finite != 0.0f) return (go_quantizer){0.0f, __builtin_nanf(""), 0, 0};
     if (range < 1e-30f) return (go_quantizer){0.0f, 0.0f, -128, 1};
@@ -64,23 +74,36 @@ GO_INLINE go_i32x16 go_quantize16(const go_quantizer *z, go_f32x16 v) {
     return go_to_i32(q);
 }
 
+/* The same as bytes, by way of 16-bit integers: the low half of the bits of v * s +
+ * 1.5 * 2^23 is rint(v * s). Rows that are not valid get anything. */
+GO_INLINE go_i8x16 go_quantize_bytes(const go_quantizer *z, go_f32x16 v) {
+    go_u32x16 bits = go_bits(v * go_splat(z->s) + go_splat(12582912.0f));
+    go_i16x16 q = __builtin_convertvector((go_i32x16)bits, go_i16x16) + (int16_t)z->zp;
+    const go_i16x16 below = q < -128, above = q > 127;
+    q = (below & -128) | (~below & q);
+    q = (above & 127) | (~above & q);
+    return __builtin_convertvector(q, go_i8x16);
+}
+
 /* Where value j of row r of a panel lies; values of one KR group are adjacent. */
 GO_INLINE size_t go_qa8_offset(size_t r, size_t j) {
     return j / GO_QA8_KR * (GO_QA8_MR * GO_QA8_KR) + r * GO_QA8_KR + j % GO_QA8_KR;
 }
 
 /* Quantizes values j .. j + n - 1 (j a multiple of 16, n <= 16) of row r; values
- * beyond n are stored as 0. Adds what it stored to *sum. */
+ * beyond n are stored as 0. Adds what it stored to *sum (MR = 1). */
 GO_INLINE void go_quantize_store(const go_quantizer *z, int8_t *panel, size_t r, size_t j,
                                  go_f32x16 v, size_t n, go_i32x16 *sum) {
     static const int32_t lane[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    go_i32x16 q = go_quantize16(z, v);
-    if (n < GO_LANES) q &= go_load_i32(lane) < go_splat_i32((int32_t)n);
-    *sum += q;
-    go_i8x16 bytes = __builtin_convertvector(q, go_i8x16);
+    const go_i32x16 exists = go_load_i32(lane) < go_splat_i32((int32_t)n);
     if (GO_QA8_MR == 1) {
-        *(go_i8x16_mem *)(panel + j) = bytes;
-    } else {
+        go_i32x16 q = go_quantize16(z, v);
+        if (n < GO_LANES) q &= exists;
+        *sum += q;
+        *(go_i8x16_mem *)(panel + j) = __builtin_convertvector(q, go_i8x16);
+    } else { /* tails without sums */
+        go_i8x16 bytes = go_quantize_bytes(z, v);
+        if (n < GO_LANES) bytes &= __builtin_convertvector(exists, go_i8x16);
         memcpy(panel + go_qa8_offset(r, j), &bytes, 8);
         memcpy(panel + go_qa8_offset(r, j + 8), (const char *)&bytes + 8, 8);
     }
@@ -100,11 +123,12 @@ GO_INLINE void go_qa8_store_tail(int8_t *panel, size_t r, size_t depth, int32_t 
     }
 }
 
-/* Zeroes the padding of row r beyond its last group of 16 and writes its tail. */
+/* Zeroes the padding of row r beyond its last group of 16, or all of a row that is not
+ * valid, and writes its tail. */
 GO_INLINE void go_qa8_finish_row(const go_quantizer *z, int8_t *panel, size_t r, size_t k,
                                  go_i32x16 sum) {
     size_t depth = go_qa8_depth(k);
-    for (size_t j = (k + 15) / 16 * 16; j < depth; j += GO_QA8_KR)
+    for (size_t j = z->valid ? (k + 15) / 16 * 16 : 0; j < depth; j += GO_QA8_KR)
         memset(panel + go_qa8_offset(r, j), 0, GO_QA8_KR);
     go_qa8_store_tail(panel, r, depth, -z->zp, go_sum_i32(sum), z->scale);
 }

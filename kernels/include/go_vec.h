@@ -44,6 +44,7 @@ typedef float go_f32x16 __attribute__((vector_size(64)));
 typedef int32_t go_i32x16 __attribute__((vector_size(64)));
 typedef uint32_t go_u32x16 __attribute__((vector_size(64)));
 typedef uint16_t go_u16x16 __attribute__((vector_size(32)));
+typedef int16_t go_i16x16 __attribute__((vector_size(32)));
 typedef int8_t go_i8x16 __attribute__((vector_size(16)));
 typedef float go_f32x16_mem __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int32_t go_i32x16_mem __attribute__((vector_size(64), aligned(4), may_alias));

@@ -113,7 +113,7 @@ def test_packed_rows_are_the_quantized_result(where, threads):
     layout = registry.layout(runner.level.arch, "qa8")
     rng = np.random.default_rng(6)
     cases = []
-    for rows, cols in [(1, 1), (3, 16), (8, 31), (13, 33), (150, 512)]:
+    for rows, cols in [(1, 1), (3, 16), (8, 31), (13, 33), (150, 512), (9, 2081)]:
         x = rng.normal(0.5, 3, (rows, cols))
         if rows == 13:
             x[5, 7], x[6] = np.nan, 0
