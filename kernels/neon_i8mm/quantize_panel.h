@@ -76,46 +76,42 @@ GO_INLINE int16x8_t rint_8(float32x4x2_t x, float s) {
     return vuzp1q_s16(vreinterpretq_s16_f32(lo), vreinterpretq_s16_f32(hi));
 }
 
+/* Values k .. k + 7 of four rows of `n` to their place in a panel. */
+GO_INLINE void quantize_8_by_4(const void *const rows[ROWS], go_dtype dtype, size_t k,
+                               const int whole, size_t n, const float s[ROWS],
+                               const int16x8_t zp[ROWS], int8_t *to) {
+    const size_t left = whole ? 8 : n - k;
+    const int8x16_t lane = vreinterpretq_s8_u64(vdupq_n_u64(0x0706050403020100));
+    const uint8x16_t exists = vcltq_s8(lane, vdupq_n_s8((int8_t)left));
+    GO_UNROLL for (int i = 0; i < ROWS; i += 2) {
+        int16x8_t a = rint_8(load_8(rows[i], dtype, k, whole, n), s[i]);
+        int16x8_t b = rint_8(load_8(rows[i + 1], dtype, k, whole, n), s[i + 1]);
+        int8x8_t q = vqmovn_s16(vaddq_s16(a, zp[i]));
+        int8x16_t both = vqmovn_high_s16(q, vaddq_s16(b, zp[i + 1]));
+        if (!whole) both = vandq_s8(both, vreinterpretq_s8_u8(exists));
+        vst1q_s8(to + 8 * i, both);
+    }
+}
+
 /* Rows r .. r + 3 of a panel. */
 GO_INLINE void quantize_4_rows(const void *const rows[ROWS], go_dtype dtype, size_t k,
                                int8_t *panel, size_t r) {
     const size_t depth = go_qa8_depth(k);
     const quantizers z = quantizers_of(ranges_of(rows, dtype, k));
     float s[ROWS];
-    int16_t zp[ROWS];
+    int32_t zp[ROWS], valid[ROWS];
+    int16x8_t zps[ROWS];
     vst1q_f32(s, z.s);
-    vst1_s16(zp, vmovn_s32(z.zp));
-    int16x8_t zeros[ROWS];
-    int8x16_t valid[ROWS / 2];
-    uint32_t v[ROWS];
-    vst1q_u32(v, z.valid);
-    for (int i = 0; i < ROWS; i++) zeros[i] = vdupq_n_s16(zp[i]);
-    for (int i = 0; i < ROWS / 2; i++)
-        valid[i] = vcombine_s8(vdup_n_s8((int8_t)v[2 * i]), vdup_n_s8((int8_t)v[2 * i + 1]));
-    int8_t *to = panel + 8 * r;
-#define STEP(whole, mask)                                                                   \
-    GO_UNROLL for (int i = 0; i < ROWS; i += 2) {                                           \
-        int16x8_t a = rint_8(load_8(rows[i], dtype, j, whole, k), s[i]);                    \
-        int16x8_t b = rint_8(load_8(rows[i + 1], dtype, j, whole, k), s[i + 1]);            \
-        int8x8_t q = vqmovn_s16(vaddq_s16(a, zeros[i]));                                    \
-        int8x16_t both = vqmovn_high_s16(q, vaddq_s16(b, zeros[i + 1]));                    \
-        vst1q_s8(to + 8 * i, mask);                                                         \
-    }
+    vst1q_s32(zp, z.zp);
+    vst1q_s32(valid, vreinterpretq_s32_u32(z.valid));
+    for (int i = 0; i < ROWS; i++) zps[i] = vdupq_n_s16((int16_t)zp[i]);
+    int8_t *const to = panel + 8 * r;
     size_t j = 0;
-    if (vminvq_u32(z.valid)) {
-        for (; j + 8 <= k; j += 8, to += 64) STEP(1, both)
-    } else {
-        for (; j + 8 <= k; j += 8, to += 64) STEP(1, vandq_s8(both, valid[i / 2]))
-    }
-    if (j < k) {
-        static const int8_t lane[8] = {0, 1, 2, 3, 4, 5, 6, 7};
-        uint8x8_t half = vclt_s8(vld1_s8(lane), vdup_n_s8((int8_t)(k - j)));
-        int8x16_t keep = vreinterpretq_s8_u8(vcombine_u8(half, half));
-        STEP(0, vandq_s8(both, vandq_s8(keep, valid[i / 2])))
-        j += 8, to += 64;
-    }
-#undef STEP
-    for (; j < depth; j += 8, to += 64) memset(to, 0, 8 * ROWS);
+    for (; j + 8 <= k; j += 8) quantize_8_by_4(rows, dtype, j, 1, k, s, zps, to + 8 * j);
+    if (j < k) quantize_8_by_4(rows, dtype, j, 0, k, s, zps, to + 8 * j), j += 8;
+    for (; j < depth; j += 8) memset(to + 8 * j, 0, 8 * ROWS);
+    for (int i = 0; i < ROWS; i++)
+        for (j = valid[i] ? depth : 0; j < depth; j += 8) memset(to + 8 * j + 8 * i, 0, 8);
     int32_t *tail = (int32_t *)(panel + 8 * depth) + 2 * r;
     int32x4_t neg_zp = vnegq_s32(z.zp);
     vst1q_s32(tail, vzip1q_s32(neg_zp, neg_zp));
