@@ -75,7 +75,8 @@ class Emulation:
         words = said.partition("go_error ")[2].split(maxsplit=5)
         if len(words) < 6:
             return RunError(f"under qemu-{self.arch}: {said.strip() or f'exit status {status}'}")
-        failure = Failure(*map(int, words[:5]), words[5].strip())
+        code, index, axis, expected, got = map(int, words[:5])
+        failure = Failure(code, index, axis, expected, got, words[5].strip())
         return failure.typed(self.input_names, self.input_shapes, inputs)
 
 

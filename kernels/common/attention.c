@@ -95,7 +95,7 @@ static void pack_keys(go_team *team, const go_attention_args *a, const scratch_m
 GO_INLINE size_t visible_keys(const go_attention_args *a, size_t t) {
     if (!a->causal) return a->tk;
     ptrdiff_t n = (ptrdiff_t)t + 1 + (ptrdiff_t)a->tk - (ptrdiff_t)a->tq;
-    return n < 0 ? 0 : n > (ptrdiff_t)a->tk ? a->tk : (size_t)n;
+    return n<0 ? 0 : n>(ptrdiff_t) a->tk ? a->tk : (size_t)n;
 }
 
 GO_INLINE go_f32x16 load_mask(const float *mask, ptrdiff_t stride, size_t key, size_t n) {

@@ -127,8 +127,7 @@ GO_INLINE int interior(const go_conv_args *a, position p, size_t count) {
 /* Sums of `count` outputs side by side from p on, n channels from c on. count and
  * border (0: every tap is known to lie in the image) must be constants. */
 GO_INLINE void depthwise_sums(const go_conv_args *a, position p, size_t c, size_t n,
-                              const size_t count, const int border, go_dtype type,
-                              go_f32x16 *sum) {
+                              const size_t count, const int border, go_dtype type, go_f32x16 *sum) {
     const float *weight = (const float *)a->rhs + c;
     const ptrdiff_t step = (ptrdiff_t)a->stride_w;
     for (size_t k = 0; k < count; k++) sum[k] = go_zero();

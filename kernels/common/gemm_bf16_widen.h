@@ -18,30 +18,31 @@ GO_INLINE void go_widen_block(const int rows, const int panels, const uint16_t *
                               const go_bf16_tile *t, float *sums, size_t ld) {
     const int regs = panels * GO_REGS;
     go_reg acc[GO_WIDEN_MAX_ROWS][GO_WIDEN_MAX_PANELS * GO_REGS];
-    GO_UNROLL for (int r = 0; r < rows; r++)
-        GO_UNROLL for (int q = 0; q < regs; q++) acc[r][q] = go_reg_zero();
+    GO_UNROLLED (r, rows)
+        GO_UNROLLED (q, regs) acc[r][q] = go_reg_zero();
     const uint16_t *at[4]; /* every third row, as in gemm_f32.h */
-    GO_UNROLL for (int i = 0; i < 4; i++) {
+    GO_UNROLLED (i, 4) {
         at[i] = 3 * i < rows ? a + (size_t)(3 * i) * t->depth : a;
         GO_OPAQUE(at[i]);
     }
     for (size_t k = 0; k < t->depth; k += 2) {
         go_reg_u32 w[GO_WIDEN_MAX_PANELS * GO_REGS];
-        GO_UNROLL for (int q = 0; q < regs; q++) w[q] = (go_reg_u32)go_reg_load(
-            t->rhs + (size_t)(q / GO_REGS) * t->rhs_stride + k * GO_BF16_NR +
-            (size_t)(q % GO_REGS * GO_REG_LANES * 2));
-        GO_UNROLL for (int r = 0; r < rows; r++) {
+        GO_UNROLLED (q, regs)
+            w[q] =
+                (go_reg_u32)go_reg_load(t->rhs + (size_t)(q / GO_REGS) * t->rhs_stride +
+                                        k * GO_BF16_NR + (size_t)(q % GO_REGS * GO_REG_LANES * 2));
+        GO_UNROLLED (r, rows) {
             float pair; /* only its bits matter */
             memcpy(&pair, at[r / 3] + (size_t)(r % 3) * t->depth + k, 4);
             go_reg_u32 x = (go_reg_u32)go_reg_splat(pair);
-            GO_UNROLL for (int q = 0; q < regs; q++) {
+            GO_UNROLLED (q, regs) {
                 acc[r][q] = go_reg_fma(go_even(x), go_even(w[q]), acc[r][q]);
                 acc[r][q] = go_reg_fma(go_odd(x), go_odd(w[q]), acc[r][q]);
             }
         }
     }
-    GO_UNROLL for (int r = 0; r < rows; r++)
-        GO_UNROLL for (int q = 0; q < regs; q++)
+    GO_UNROLLED (r, rows)
+        GO_UNROLLED (q, regs)
             go_reg_store(sums + (size_t)r * ld + (size_t)q * GO_REG_LANES, acc[r][q]);
 }
 

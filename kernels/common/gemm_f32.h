@@ -27,7 +27,7 @@ typedef struct {
 /* A pointer for every third row: with index registers of 0, 1 and 2 strides they address
  * all rows, and all of them fit in registers. */
 GO_INLINE void go_f32_row_pointers(const int rows, const go_f32_operands *o, const float *at[4]) {
-    GO_UNROLL for (int i = 0; i < 4; i++) {
+    GO_UNROLLED (i, 4) {
         at[i] = 3 * i < rows ? o->a + 3 * i * o->a_stride : o->a;
         GO_OPAQUE(at[i]);
     }
@@ -36,25 +36,22 @@ GO_INLINE void go_f32_row_pointers(const int rows, const go_f32_operands *o, con
 /* Row k of the right operand times value k of every row r, x_r. Where a multiply-add can
  * pick a lane, x_r costs no register and columns come first; elsewhere a broadcast of x_r
  * should serve all columns. */
-#define GO_F32_COLUMNS(q) \
-    go_reg_load(b + (q) / GO_REGS * o->b_next + (q) % GO_REGS * GO_REG_LANES)
+#define GO_F32_COLUMNS(q) go_reg_load(b + (q) / GO_REGS * o->b_next + (q) % GO_REGS * GO_REG_LANES)
 #if defined(__aarch64__)
-#define GO_F32_STEP(x_r)                                                     \
-    GO_UNROLL for (int q = 0; q < vectors * GO_REGS; q++) {                  \
-        go_reg w = GO_F32_COLUMNS(q);                                        \
-        GO_UNROLL for (int r = 0; r < rows; r++) acc[r][q] =                 \
-            go_reg_fma(go_reg_splat(x_r), w, acc[r][q]);                     \
+#define GO_F32_STEP(x_r)                                                               \
+    GO_UNROLLED (q, vectors * GO_REGS) {                                               \
+        go_reg w = GO_F32_COLUMNS(q);                                                  \
+        GO_UNROLLED (r, rows) acc[r][q] = go_reg_fma(go_reg_splat(x_r), w, acc[r][q]); \
     }
 #else
-#define GO_F32_STEP(x_r)                                                     \
-    {                                                                        \
-        go_reg w[GO_F32_MAX_VECTORS * GO_REGS];                              \
-        GO_UNROLL for (int q = 0; q < vectors * GO_REGS; q++) w[q] = GO_F32_COLUMNS(q); \
-        GO_UNROLL for (int r = 0; r < rows; r++) {                           \
-            go_reg x = go_reg_splat(x_r);                                    \
-            GO_UNROLL for (int q = 0; q < vectors * GO_REGS; q++) acc[r][q] = \
-                go_reg_fma(x, w[q], acc[r][q]);                              \
-        }                                                                    \
+#define GO_F32_STEP(x_r)                                                                   \
+    {                                                                                      \
+        go_reg w[GO_F32_MAX_VECTORS * GO_REGS];                                            \
+        GO_UNROLLED (q, vectors * GO_REGS) w[q] = GO_F32_COLUMNS(q);                       \
+        GO_UNROLLED (r, rows) {                                                            \
+            go_reg x = go_reg_splat(x_r);                                                  \
+            GO_UNROLLED (q, vectors * GO_REGS) acc[r][q] = go_reg_fma(x, w[q], acc[r][q]); \
+        }                                                                                  \
     }
 #endif
 
@@ -65,9 +62,10 @@ GO_INLINE void go_f32_row_pointers(const int rows, const go_f32_operands *o, con
 GO_INLINE void go_f32_block(const int rows, const int vectors, const int accumulate,
                             const go_f32_operands *o, float *tile, size_t ld) {
     go_reg acc[GO_F32_MAX_ROWS][GO_F32_MAX_VECTORS * GO_REGS];
-    GO_UNROLL for (int r = 0; r < rows; r++)
-        GO_UNROLL for (int q = 0; q < vectors * GO_REGS; q++) acc[r][q] =
-            accumulate ? go_reg_load(tile + (size_t)r * ld + q * GO_REG_LANES) : go_reg_zero();
+    GO_UNROLLED (r, rows)
+        GO_UNROLLED (q, vectors * GO_REGS)
+            acc[r][q] =
+                accumulate ? go_reg_load(tile + (size_t)r * ld + q * GO_REG_LANES) : go_reg_zero();
     const float *at[4], *b = o->b;
     go_f32_row_pointers(rows, o, at);
     size_t k = 0;
@@ -77,23 +75,23 @@ GO_INLINE void go_f32_block(const int rows, const int vectors, const int accumul
      * the 32 registers. */
     for (; k + 4 <= o->k; k += 4) {
         go_reg x[GO_F32_MAX_ROWS];
-        GO_UNROLL for (int r = 0; r < rows; r++) x[r] =
-            go_reg_load(at[r / 3] + (r % 3) * o->a_stride + (ptrdiff_t)k);
-        GO_UNROLL for (int i = 0; i < 4; i++, b += o->ldb) GO_F32_STEP(x[r][i])
+        GO_UNROLLED (r, rows) x[r] = go_reg_load(at[r / 3] + (r % 3) * o->a_stride + (ptrdiff_t)k);
+        GO_UNROLLED (i, 4) {
+            GO_F32_STEP(x[r][i])
+            b += o->ldb;
+        }
     }
 #endif
-    for (; k < o->k; k++, b += o->ldb)
-        GO_F32_STEP(at[r / 3][(r % 3) * o->a_stride + (ptrdiff_t)k])
-    GO_UNROLL for (int r = 0; r < rows; r++)
-        GO_UNROLL for (int q = 0; q < vectors * GO_REGS; q++)
+    for (; k < o->k; k++, b += o->ldb) GO_F32_STEP(at[r / 3][(r % 3) * o->a_stride + (ptrdiff_t)k])
+    GO_UNROLLED (r, rows)
+        GO_UNROLLED (q, vectors * GO_REGS)
             go_reg_store(tile + (size_t)r * ld + q * GO_REG_LANES, acc[r][q]);
 }
 
 /* The same for any number of rows up to max_rows, a constant: whole tiles fast,
  * remainders in halves, quarters and single rows. */
 GO_INLINE void go_f32_rows(const int max_rows, const int vectors, const int accumulate,
-                           const go_f32_operands *operands, size_t rows, float *tile,
-                           size_t ld) {
+                           const go_f32_operands *operands, size_t rows, float *tile, size_t ld) {
     const int half = max_rows > 1 ? max_rows / 2 : 1, quarter = half > 1 ? half / 2 : 1;
     go_f32_operands o = *operands;
     for (size_t done = 0, step; done < rows; done += step) {
@@ -112,30 +110,30 @@ GO_INLINE void go_f32_rows(const int max_rows, const int vectors, const int accu
 }
 
 /* Defines the kernel `symbol` with tiles of tile_m rows by 16 * vectors columns. */
-#define GO_GEMM_F32(symbol, tile_m, vectors)                                                 \
-    static void finished_tile(const go_gemm_args *args, size_t row, size_t rows, size_t col, \
-                              size_t cols) {                                                 \
-        enum { LD = GO_LANES * (vectors) };                                                  \
-        float tile[(tile_m) * LD];                                                           \
-        go_f32_operands o = {                                                                \
-            .a = (const float *)args->lhs + (ptrdiff_t)row * args->lhs_stride,               \
-            .a_stride = args->lhs_stride,                                                    \
-            .b = (const float *)args->rhs + col * args->k,                                   \
-            .ldb = GO_F32_NR,                                                                \
-            .b_next = (ptrdiff_t)(GO_F32_NR * args->k),                                      \
-            .k = args->k,                                                                    \
-        };                                                                                   \
-        if (cols <= GO_F32_NR)                                                               \
-            go_f32_rows(tile_m, 1, 0, &o, rows, tile, LD);                                   \
-        else                                                                                 \
-            go_f32_rows(tile_m, vectors, 0, &o, rows, tile, LD);                             \
-        go_epilogue_tile(&args->epilogue, args->dst, args->dst_stride, args->dst_dtype, row, \
-                         rows, col, cols, tile, LD);                                         \
-    }                                                                                        \
-    void symbol(go_team *team, const go_gemm_args *args);                                    \
-    void symbol(go_team *team, const go_gemm_args *args) {                                   \
-        go_gemm_drive(team, args, tile_m, GO_LANES * (vectors), args->k * sizeof(float),     \
-                      finished_tile);                                                        \
+#define GO_GEMM_F32(symbol, tile_m, vectors)                                                       \
+    static void finished_tile(const go_gemm_args *args, size_t row, size_t rows, size_t col,       \
+                              size_t cols) {                                                       \
+        enum { LD = GO_LANES * (vectors) };                                                        \
+        float tile[(tile_m) * LD];                                                                 \
+        go_f32_operands o = {                                                                      \
+            .a = (const float *)args->lhs + (ptrdiff_t)row * args->lhs_stride,                     \
+            .a_stride = args->lhs_stride,                                                          \
+            .b = (const float *)args->rhs + col * args->k,                                         \
+            .ldb = GO_F32_NR,                                                                      \
+            .b_next = (ptrdiff_t)(GO_F32_NR * args->k),                                            \
+            .k = args->k,                                                                          \
+        };                                                                                         \
+        if (cols <= GO_F32_NR)                                                                     \
+            go_f32_rows(tile_m, 1, 0, &o, rows, tile, LD);                                         \
+        else                                                                                       \
+            go_f32_rows(tile_m, vectors, 0, &o, rows, tile, LD);                                   \
+        go_epilogue_tile(&args->epilogue, args->dst, args->dst_stride, args->dst_dtype, row, rows, \
+                         col, cols, tile, LD);                                                     \
+    }                                                                                              \
+    void symbol(go_team *team, const go_gemm_args *args);                                          \
+    void symbol(go_team *team, const go_gemm_args *args) {                                         \
+        go_gemm_drive(team, args, tile_m, GO_LANES *(vectors), args->k * sizeof(float),            \
+                      finished_tile);                                                              \
     }
 
 #endif

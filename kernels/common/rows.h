@@ -10,8 +10,7 @@ enum { GO_TASK_ELEMENTS = 32768 };
 
 /* Rows per task: a multiple of `unit`, enough to make a task worth claiming, and
  * such that few tasks spread evenly over the threads. */
-static inline size_t go_task_rows(size_t rows, size_t row_elements, size_t unit,
-                                  unsigned threads) {
+static inline size_t go_task_rows(size_t rows, size_t row_elements, size_t unit, unsigned threads) {
     if (row_elements == 0) row_elements = 1;
     size_t tasks = (rows * row_elements + GO_TASK_ELEMENTS - 1) / GO_TASK_ELEMENTS;
     if (tasks > 1) tasks = (tasks + threads - 1) / threads * threads;

@@ -14,7 +14,7 @@ enum { CHAINS = 12 };
             for (int i = 0; i < CHAINS; i++) x[i] = first;         \
             operand a = a0, b = b0;                                \
             for (size_t step = 0; step < args->steps; step++) {    \
-                GO_UNROLL for (int i = 0; i < CHAINS; i++) {       \
+                GO_UNROLLED (i, CHAINS) {                          \
                     KEEP(a);                                       \
                     KEEP(b);                                       \
                     x[i] = STEP(x[i]);                             \

@@ -164,9 +164,7 @@ static inline float go_sigmoidf(float x) {
 }
 
 /* x / (1 + e^-x), 2.3 ulp, as torch computes it: -0 below -88.72283, NaN at -inf. */
-static inline float go_siluf(float x) {
-    return x / (1.0f + go_expf(-x));
-}
+static inline float go_siluf(float x) { return x / (1.0f + go_expf(-x)); }
 
 /* x / 2 * (1 + erf(x / sqrt(2))), as torch computes it: NaN at -inf. The sum
  * cancels for negative x, so the error is bounded by 2^-23 |x|, not in ulp. */
@@ -209,17 +207,11 @@ static inline float go_sin_shifted(float x, uint32_t quadrant) {
 
 /* Sine and cosine of x radians, 1.5 ulp for |x| <= GO_TRIG_MAX. Beyond that the
  * reduction runs out of digits, and the result is NaN rather than a wrong number. */
-static inline float go_sinf(float x) {
-    return go_sin_shifted(x, 0);
-}
+static inline float go_sinf(float x) { return go_sin_shifted(x, 0); }
 
-static inline float go_cosf(float x) {
-    return go_sin_shifted(x, 1);
-}
+static inline float go_cosf(float x) { return go_sin_shifted(x, 1); }
 
 /* 1 / sqrt(x), two correctly rounded steps: 1.5 ulp. +inf at 0, NaN below. */
-static inline float go_rsqrtf(float x) {
-    return 1.0f / go_sqrtf(x);
-}
+static inline float go_rsqrtf(float x) { return 1.0f / go_sqrtf(x); }
 
 #endif

@@ -14,8 +14,8 @@ typedef struct {
     const int64_t *dims;
     go_error *error;    /* written by the thread that sets `failed` */
     atomic_int *failed; /* whether a step has failed */
-    double *seconds;   /* per step, or null */
-    double *last_time; /* when the last step ended */
+    double *seconds;    /* per step, or null */
+    double *last_time;  /* when the last step ended */
 } go_frame;
 
 typedef struct {

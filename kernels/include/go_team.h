@@ -28,8 +28,8 @@ typedef struct {
 
 typedef struct {
     go_phase phases[GO_PHASES];
-    _Alignas(64) atomic_uint arrived; /* threads waiting in a join */
-    _Alignas(64) atomic_uint joins;   /* joins completed */
+    _Alignas(64) atomic_uint arrived;  /* threads waiting in a join */
+    _Alignas(64) atomic_uint joins;    /* joins completed */
     _Alignas(64) atomic_uint sleepers; /* threads parked in the kernel */
 } go_team_shared;
 

@@ -28,12 +28,14 @@
 
 #define GO_INLINE static inline __attribute__((always_inline, unused))
 
-/* Before a loop with a constant trip count whose body must become straight code. */
+/* Loops from 0 to a constant count whose bodies must become straight code. */
 #if defined(__clang__)
 #define GO_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define GO_UNROLL _Pragma("GCC unroll 64")
 #endif
+#define GO_UNROLLED(i, count) GO_UNROLL for (int i = 0; i < (count); i++)
+#define GO_UNROLLED_BY(i, count, step) GO_UNROLL for (int i = 0; i < (count); i += (step))
 
 /* Makes the compiler forget how the pointer was computed, so that it keeps it in
  * a register instead of deriving it from another one in the loop. */

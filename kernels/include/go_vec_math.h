@@ -6,12 +6,12 @@
 #include "go_math.h"
 #include "go_vec.h"
 
-#define GO_LANEWISE(name, function)                                             \
-    GO_INLINE go_f32x16 name(go_f32x16 x) {                                     \
-        float lane[GO_LANES];                                                   \
-        go_store(lane, x);                                                      \
-        for (int i = 0; i < GO_LANES; i++) lane[i] = function(lane[i]);         \
-        return go_load(lane);                                                   \
+#define GO_LANEWISE(name, function)                                     \
+    GO_INLINE go_f32x16 name(go_f32x16 x) {                             \
+        float lane[GO_LANES];                                           \
+        go_store(lane, x);                                              \
+        for (int i = 0; i < GO_LANES; i++) lane[i] = function(lane[i]); \
+        return go_load(lane);                                           \
     }
 
 GO_LANEWISE(go_exp_lanes, go_expf)

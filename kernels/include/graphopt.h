@@ -32,14 +32,14 @@ extern "C" {
 
 typedef enum {
     GO_OK = 0,
-    GO_ERROR_RANK = 1,    /* an input has another number of dimensions */
-    GO_ERROR_DTYPE = 2,   /* an input has another element type */
-    GO_ERROR_SHAPE = 3,   /* a fixed or shared dimension has another size */
-    GO_ERROR_EMPTY = 4,   /* a dynamic dimension has size 0 */
-    GO_ERROR_VALUE = 5,   /* the values of an input contradict its shape or a range */
-    GO_ERROR_MEMORY = 6,  /* memory could not be had */
-    GO_ERROR_FILE = 7,    /* the weights file is missing or has the wrong size */
-    GO_ERROR_THREADS = 8, /* a thread could not be started */
+    GO_ERROR_RANK = 1,      /* an input has another number of dimensions */
+    GO_ERROR_DTYPE = 2,     /* an input has another element type */
+    GO_ERROR_SHAPE = 3,     /* a fixed or shared dimension has another size */
+    GO_ERROR_EMPTY = 4,     /* a dynamic dimension has size 0 */
+    GO_ERROR_VALUE = 5,     /* the values of an input contradict its shape or a range */
+    GO_ERROR_MEMORY = 6,    /* memory could not be had */
+    GO_ERROR_FILE = 7,      /* the weights file is missing or has the wrong size */
+    GO_ERROR_THREADS = 8,   /* a thread could not be started */
     GO_ERROR_CONDITION = 9, /* sizes break a condition of the model, such as T % 2 == 0 */
 } go_code;
 

@@ -17,11 +17,11 @@ GO_INLINE void bf16_8x8(const bfloat16_t *lhs, const bfloat16_t *rhs, size_t dep
                         const float32x4_t bias[4], const int with_relu, float *dst,
                         ptrdiff_t stride) {
     float32x4_t acc[4][4];
-    GO_UNROLL for (int r = 0; r < 4; r++)
-        GO_UNROLL for (int c = 0; c < 4; c++) acc[r][c] = vdupq_n_f32(0);
+    GO_UNROLLED (r, 4)
+        GO_UNROLLED (c, 4) acc[r][c] = vdupq_n_f32(0);
     mmla_8x8(acc, lhs, rhs, depth / 4);
-    GO_UNROLL for (int r = 0; r < 4; r++) {
-        GO_UNROLL for (int c = 0; c < 4; c++) {
+    GO_UNROLLED (r, 4) {
+        GO_UNROLLED (c, 4) {
             acc[r][c] = vaddq_f32(acc[r][c], bias[c]);
             if (with_relu) acc[r][c] = relu(acc[r][c]);
         }
@@ -47,12 +47,10 @@ GO_INLINE void bf16_sweep(const go_gemm_args *args, size_t row, size_t rows, siz
         const bfloat16_t *lhs = (const bfloat16_t *)t.lhs + r * t.depth;
         for (size_t p = 0; p < t.panels; p++) {
             const bfloat16_t *rhs = (const bfloat16_t *)t.rhs + p * t.rhs_stride;
-#define TILE(with_relu) \
-    bf16_8x8(lhs, rhs, t.depth, pairs + 4 * p, with_relu, dst + 8 * p, stride)
+#define TILE(with_relu) bf16_8x8(lhs, rhs, t.depth, pairs + 4 * p, with_relu, dst + 8 * p, stride)
             direct && e->activation == GO_ACT_RELU ? TILE(1) : TILE(0);
 #undef TILE
         }
-        if (!direct)
-            go_epilogue_rows(args, row + r, go_min_size(rows - r, 8), col, cols, sums, 16);
+        if (!direct) go_epilogue_rows(args, row + r, go_min_size(rows - r, 8), col, cols, sums, 16);
     }
 }

@@ -11,12 +11,12 @@ GO_INLINE void mmla_8x8(SUMS acc[4][4], const VALUE *lhs, const VALUE *rhs, size
     enum { STEP = 64 / sizeof(VALUE), QUAD = 16 / sizeof(VALUE) };
     for (size_t s = 0; s < steps; s++, lhs += STEP, rhs += STEP) {
         VALUES a[4], b[4];
-    GO_UNROLL for (int i = 0; i < 4; i++) {
+        GO_UNROLLED (i, 4) {
             a[i] = LOAD(lhs + i * QUAD);
             b[i] = LOAD(rhs + i * QUAD);
         }
-        GO_UNROLL for (int r = 0; r < 4; r++)
-            GO_UNROLL for (int c = 0; c < 4; c++) acc[r][c] = MMLA(acc[r][c], a[r], b[c]);
+        GO_UNROLLED (r, 4)
+            GO_UNROLLED (c, 4) acc[r][c] = MMLA(acc[r][c], a[r], b[c]);
     }
 }
 
@@ -28,7 +28,7 @@ GO_INLINE void store_low_halves(float *dst, float32x4_t x, float32x4_t y) {
 /* Stores eight results of two rows. A store takes a slot of the vector pipes, and so does
  * a zip, but two lower halves, which make up the first row, are one store without a zip. */
 GO_INLINE void store_pair(float *dst, ptrdiff_t stride, const float32x4_t v[4]) {
-    GO_UNROLL for (int c = 0; c < 4; c += 2) {
+    GO_UNROLLED_BY (c, 4, 2) {
         store_low_halves(dst + 2 * c, v[c], v[c + 1]);
         float64x2_t x = vreinterpretq_f64_f32(v[c]), y = vreinterpretq_f64_f32(v[c + 1]);
         vst1q_f32(dst + stride + 2 * c, vreinterpretq_f32_f64(vzip2q_f64(x, y)));

@@ -44,17 +44,17 @@ GO_INLINE void qa8_8x8(const int8_t *lhs, const int8_t *rhs, size_t depth, const
     const float *scale = (const float *)(neg_zp + 16);
     int32x4_t acc[4][4];
     /* Loads are cheaper than copies of a register, hence forget that it was loaded. */
-    GO_UNROLL for (int r = 0; r < 4; r++) {
+    GO_UNROLLED (r, 4) {
         int32x4_t z = vld1q_s32(neg_zp + 4 * r);
         GO_OPAQUE(c);
-        GO_UNROLL for (int i = 0; i < 4; i++) acc[r][i] =
-            magic ? vmlaq_s32(c->start[i], z, c->sums[i]) : vmulq_s32(z, c->sums[i]);
+        GO_UNROLLED (i, 4)
+            acc[r][i] = magic ? vmlaq_s32(c->start[i], z, c->sums[i]) : vmulq_s32(z, c->sums[i]);
     }
     mmla_8x8(acc, lhs, rhs, depth / 8);
-    GO_UNROLL for (int r = 0; r < 4; r++) {
+    GO_UNROLLED (r, 4) {
         float32x4_t s = vld1q_f32(scale + 4 * r), v[4];
         GO_OPAQUE(c);
-        GO_UNROLL for (int i = 0; i < 4; i++) {
+        GO_UNROLLED (i, 4) {
             float32x4_t sum = vcvtq_f32_s32(acc[r][i]);
             if (magic) sum = vsubq_f32(vreinterpretq_f32_s32(acc[r][i]), vdupq_n_f32(12582912.0f));
             v[i] = vfmaq_f32(c->bias[i], sum, vmulq_f32(s, c->scales[i]));
@@ -83,15 +83,13 @@ GO_INLINE void qa8_sweep(const go_gemm_args *args, size_t row, size_t rows, size
         const ptrdiff_t stride = direct ? args->dst_stride : 16;
         for (size_t p = 0; p < t.panels; p++) {
             const int8_t *rhs = (const int8_t *)t.rhs + p * t.rhs_stride;
-#define TILE(magic, relu) \
-    qa8_8x8(lhs, rhs, t.depth, &columns[p], magic, relu, dst + 8 * p, stride)
+#define TILE(magic, relu) qa8_8x8(lhs, rhs, t.depth, &columns[p], magic, relu, dst + 8 * p, stride)
             if (columns[p].magic)
                 with_relu ? TILE(1, 1) : TILE(1, 0);
             else
                 with_relu ? TILE(0, 1) : TILE(0, 0);
 #undef TILE
         }
-        if (!direct)
-            go_epilogue_rows(args, row + r, go_min_size(rows - r, 8), col, cols, sums, 16);
+        if (!direct) go_epilogue_rows(args, row + r, go_min_size(rows - r, 8), col, cols, sums, 16);
     }
 }

@@ -29,12 +29,12 @@ typedef struct {
 
 GO_INLINE ranges ranges_of(const void *const rows[ROWS], go_dtype dtype, size_t k) {
     float32x4_t lo[ROWS], hi[ROWS];
-    GO_UNROLL for (int r = 0; r < ROWS; r++) lo[r] = hi[r] = vdupq_n_f32(0);
-#define STEP(whole)                                                         \
-    GO_UNROLL for (int r = 0; r < ROWS; r++) {                              \
-        float32x4x2_t x = load_8(rows[r], dtype, j, whole, k);              \
-        lo[r] = vminq_f32(vminq_f32(lo[r], x.val[0]), x.val[1]);            \
-        hi[r] = vmaxq_f32(vmaxq_f32(hi[r], x.val[0]), x.val[1]);            \
+    GO_UNROLLED (r, ROWS) lo[r] = hi[r] = vdupq_n_f32(0);
+#define STEP(whole)                                              \
+    GO_UNROLLED (r, ROWS) {                                      \
+        float32x4x2_t x = load_8(rows[r], dtype, j, whole, k);   \
+        lo[r] = vminq_f32(vminq_f32(lo[r], x.val[0]), x.val[1]); \
+        hi[r] = vmaxq_f32(vmaxq_f32(hi[r], x.val[0]), x.val[1]); \
     }
     size_t j = 0;
     for (; j + 8 <= k; j += 8) STEP(1)
@@ -83,7 +83,7 @@ GO_INLINE void quantize_8_by_4(const void *const rows[ROWS], go_dtype dtype, siz
     const size_t left = whole ? 8 : n - k;
     const int8x16_t lane = vreinterpretq_s8_u64(vdupq_n_u64(0x0706050403020100));
     const uint8x16_t exists = vcltq_s8(lane, vdupq_n_s8((int8_t)left));
-    GO_UNROLL for (int i = 0; i < ROWS; i += 2) {
+    GO_UNROLLED_BY (i, ROWS, 2) {
         int16x8_t a = rint_8(load_8(rows[i], dtype, k, whole, n), s[i]);
         int16x8_t b = rint_8(load_8(rows[i + 1], dtype, k, whole, n), s[i + 1]);
         int8x8_t q = vqmovn_s16(vaddq_s16(a, zp[i]));
@@ -136,13 +136,13 @@ GO_INLINE void quantize_panel(const go_pack_lhs_args *args, size_t first, go_dty
 }
 
 /* Defines the kernel `symbol`. */
-#define GO_QUANTIZE_ROWS(symbol)                                      \
-    void symbol(go_team *team, const go_pack_lhs_args *args);         \
-    void symbol(go_team *team, const go_pack_lhs_args *args) {        \
-        for (size_t task; (task = go_next(team)) * 8 < args->m;) {    \
-            if (args->src_dtype == GO_BF16)                           \
-                quantize_panel(args, task * 8, GO_BF16);              \
-            else                                                      \
-                quantize_panel(args, task * 8, GO_F32);               \
-        }                                                             \
+#define GO_QUANTIZE_ROWS(symbol)                                   \
+    void symbol(go_team *team, const go_pack_lhs_args *args);      \
+    void symbol(go_team *team, const go_pack_lhs_args *args) {     \
+        for (size_t task; (task = go_next(team)) * 8 < args->m;) { \
+            if (args->src_dtype == GO_BF16)                        \
+                quantize_panel(args, task * 8, GO_BF16);           \
+            else                                                   \
+                quantize_panel(args, task * 8, GO_F32);            \
+        }                                                          \
     }
