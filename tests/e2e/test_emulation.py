@@ -116,5 +116,5 @@ def test_emulated_code_refuses_what_the_runtime_refuses(tmp_path: Path) -> None:
         loaded.emulate(torch.randn(2, 3, 15))
     with pytest.raises(EmptyInputError, match="axis 1"):
         loaded.emulate(torch.randn(2, 0, 16))
-    with pytest.raises(InputDtypeError, match="f32"):
+    with pytest.raises(InputDtypeError, match="float32"):
         loaded.emulate(torch.randn(2, 3, 16).double())
