@@ -20,7 +20,9 @@ from graphopt.errors import GraphoptError
 from graphopt.kernels import registry
 from graphopt.target import Target
 
-SAMPLE_SECONDS = 0.01  # a sample is as many calls as take about so long
+# A sample is as many calls as take about so long; in ten milliseconds a core that slept is not
+# yet awake, which halves what two threads seem to do.
+SAMPLE_SECONDS = 0.1
 _PACKING, _PEAK = "packing", "peak"
 
 
