@@ -48,12 +48,14 @@ class WeightsFile:
         n, k = data.shape
         layout = registry.layout(self.arch, {"int8": "qa8"}.get(scheme, scheme))
         size = int(registry.packed_rhs_bytes(layout, n, k))
-        if scheme == "int8":
-            make = lambda: packing.pack_rhs_qs8c(layout, reference.quantize_channels(data))  # noqa: E731
-        elif scheme == "bf16":
-            make = lambda: packing.pack_rhs_bf16(layout, narrow(data, DType.BF16))  # noqa: E731
-        else:
-            make = lambda: packing.pack_rhs_f32(layout, data)  # noqa: E731
+
+        def make() -> Bytes:
+            if scheme == "int8":
+                return packing.pack_rhs_qs8c(layout, reference.quantize_channels(data))
+            if scheme == "bf16":
+                return packing.pack_rhs_bf16(layout, narrow(data, DType.BF16))
+            return packing.pack_rhs_f32(layout, data)
+
         return self._place(value, scheme, size, make)
 
     def conv(self, value: Value, groups: int) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import sympy
+
 from graphopt.ir import Dim, Layout, Shape, Value
 from graphopt.symbolic import contiguous_strides, product, simplify
 
@@ -103,8 +105,6 @@ def _exact_quotient(a: Dim, b: Dim) -> Dim | None:
 
 
 def _has_fraction(expr: Dim) -> bool:
-    import sympy
-
     _, denominator = sympy.fraction(sympy.together(expr))
     return bool(denominator != 1)
 

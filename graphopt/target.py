@@ -23,7 +23,6 @@ class Target:
         int8_matrix: whether the best level multiplies int8 faster than f32 (SMMLA, VNNI).
         bf16_matrix: whether it multiplies bf16 matrices (BFMMLA).
         cores: cores that `parallelize_conv` plans for.
-        cache_bytes: second-level cache of a core, which blocking is planned for.
     """
 
     name: str
@@ -32,7 +31,6 @@ class Target:
     int8_matrix: bool
     bf16_matrix: bool
     cores: int
-    cache_bytes: int
 
     @property
     def isa_levels(self) -> tuple[Level, ...]:
@@ -60,8 +58,8 @@ class Target:
 
 _ARM = ("scalar", "neon_i8mm", "sve2")
 _FIXED = (
-    Target("neoverse-n2", "aarch64", _ARM, True, True, 16, 1 << 20),
-    Target("neoverse-v2", "aarch64", _ARM, True, True, 16, 2 << 20),
+    Target("neoverse-n2", "aarch64", _ARM, True, True, 16),
+    Target("neoverse-v2", "aarch64", _ARM, True, True, 16),
 )
 _ALIASES = {"yitian710": "neoverse-n2", "graviton4": "neoverse-v2", "grace": "neoverse-v2"}
 
@@ -77,7 +75,6 @@ def native() -> Target:
         bool(features & {"avx512_vnni", "i8mm", "avx2"}),
         bool(features & {"bf16"}),
         _cores(),
-        1 << 20,
     )
 
 

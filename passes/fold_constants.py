@@ -8,11 +8,14 @@ nothing at run time and would cost memory as a constant).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from graphopt.interpret import narrow, run_node, widen
 from graphopt.ir import Graph, Node, Value
 from graphopt.passes.base import Pass
+from graphopt.scalar import Scalar
 from graphopt.symbolic import is_static, product
 
 _LARGEST = 64 << 20
@@ -57,5 +60,5 @@ class FoldConstants(Pass):
         return Value(out.dtype, out.shape, out.name or node.op.removeprefix("go."), data=data)
 
 
-def _expressions(node: Node):  # type: ignore[no-untyped-def]
+def _expressions(node: Node) -> Iterable[Scalar]:
     return node.attrs["expr"].walk() if "expr" in node.attrs else ()

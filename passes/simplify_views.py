@@ -30,10 +30,6 @@ class _View:
     base: Value
     axes: tuple[int | None, ...]
 
-    @property
-    def is_identity(self) -> bool:
-        return self.axes == tuple(range(self.base.rank))
-
 
 class SimplifyViews(Pass):
     """See the module."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphopt import symbolic
-from graphopt.ir import DType, Value
+from graphopt import scalar, symbolic
+from graphopt.ir import DType, Node, Value
 from graphopt.passes.lowering.builder import Builder, Unsupported, axis_of
 from graphopt.passes.lowering.views import Rule
 
@@ -171,14 +171,9 @@ def _reduce(kind: str) -> Rule:
 
 def _item(b: Builder) -> list[Value]:
     """A size read from a tensor, which the model equates with a size of an input."""
-    b.nodes.append(_check_node(b))
+    size = {"size": b.arg("size")}
+    b.nodes.append(Node("go.check", [b.tensor()], [], size, b.node.origin))
     return []
-
-
-def _check_node(b: Builder):  # type: ignore[no-untyped-def]
-    from graphopt.ir import Node
-
-    return Node("go.check", [b.tensor()], [], {"size": b.arg("size")}, b.node.origin)
 
 
 def _attention(b: Builder) -> Value:
@@ -189,8 +184,6 @@ def _attention(b: Builder) -> Value:
         raise Unsupported("attention with dropout")
     mask = b.arg("attn_mask")
     if mask is not None and mask.dtype is DType.BOOL:
-        from graphopt import scalar
-
         hidden = scalar.const(float("-inf"), DType.F32)
         shown = scalar.const(0.0, DType.F32)
         keep = scalar.operand(0, DType.BOOL)
