@@ -123,6 +123,10 @@ def _kernels(arch: str, isa: str, f32: str, bf16: str, qa8: str) -> tuple[Kernel
     )
 
 
+#: What x86-64-v3 adds, and what a compiler for neoverse-n2 uses without being asked.
+_AVX2 = ("avx2", "fma", "f16c", "bmi1", "bmi2", "movbe", "abm")
+_N2_BASE = ("asimd", "asimddp", "i8mm", "bf16", "atomics", "lrcpc", "ilrcpc")
+
 LEVELS = (
     Level(
         "x86_64",
@@ -137,7 +141,7 @@ LEVELS = (
         "avx2",
         "x86_64_v3",
         ("-march=x86-64-v3",),
-        ("avx2", "fma", "f16c", "bmi1", "bmi2", "movbe", "abm"),
+        _AVX2,
         _kernels("x86_64", "avx2", "6x16x1", "4x16x2", "4x16x4"),
     ),
     Level(
@@ -145,7 +149,7 @@ LEVELS = (
         "avx512_vnni",
         "x86_64_v4+avx512vnni",
         ("-march=x86-64-v4", "-mavx512vnni", "-mprefer-vector-width=512"),
-        ("avx2", "fma", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni"),
+        (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni"),
         _kernels("x86_64", "avx512_vnni", "12x32x1", "12x32x2", "12x32x4"),
     ),
     Level(
@@ -169,7 +173,7 @@ LEVELS = (
         "sve2",
         "neoverse_n2",
         ("-mcpu=neoverse-n2",),
-        ("asimd", "asimddp", "sve", "sve2", "i8mm", "bf16", "svei8mm", "svebf16"),
+        (*_N2_BASE, "sve", "sve2", "svei8mm", "svebf16"),
         _kernels("aarch64", "sve2", "6x16x1", "8x8x4", "8x8x8"),
     ),
 )

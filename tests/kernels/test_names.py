@@ -95,9 +95,9 @@ def test_unknown_names_raise():
 
 
 N2 = """processor : 0
-Features  : fp asimd asimddp sve sve2 i8mm svei8mm bf16 svebf16 dcpop
+Features  : fp asimd asimddp sve sve2 i8mm svei8mm bf16 svebf16 atomics lrcpc ilrcpc dcpop
 processor : 1
-Features  : fp asimd asimddp sve sve2 i8mm svei8mm bf16 svebf16
+Features  : fp asimd asimddp sve sve2 i8mm svei8mm bf16 svebf16 atomics lrcpc ilrcpc
 """
 
 
