@@ -5,7 +5,8 @@
     go_<op>_<isa>[_<variant>]                               everything else
 
 Operand tokens: ``f32``, ``bf16``, ``i32``, or ``q`` + ``s``/``a`` (symmetric,
-asymmetric) + bits + ``t``/``r``/``c``/``b<n>`` (tensor, row, channel, block of n).
+asymmetric) + bits + ``t``/``r``/``c``/``b<n>``/``b`` (tensor, row, channel, block of n, block
+of any length).
 The C symbol, the registry row, the test id and the benchmark row are this one string.
 """
 
@@ -14,9 +15,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-ISAS = ("scalar", "avx2", "avx512_vnni", "neon_i8mm", "sve2")
+ISAS = ("scalar", "avx2", "avx512_vnni", "avx512_bf16", "neon_i8mm", "sve2")
 
-_TOKEN = r"(?:f32|bf16|i32|q[sa][1-9][0-9]*(?:t|r|c|b[1-9][0-9]*))"
+_TOKEN = r"(?:f32|bf16|i32|q[sa][1-9][0-9]*(?:t|r|c|b(?:[1-9][0-9]*)?))"
 _SIZE = r"[1-9][0-9]*"
 _TAIL = rf"(?P<isa>{'|'.join(ISAS)})(?:_(?P<variant>[a-z0-9]+))?"
 _GEMM = re.compile(

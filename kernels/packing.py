@@ -12,6 +12,17 @@ k is zero padded to a multiple (f32 1, bf16 8, int8 32), the last panel with zer
                mr int32 0)
     qs8c RHS   [k32/kr][nr][kr] int8, then nr int32 sum of q, nr f32 scale, nr int32
                reach, nr int32 0 (``biased``: uint8 q + 128, padding 128, sum, scale)
+    qs4c RHS   [k32/(2 kr)][nr][kr] nibble pairs, then the tail of qs8c
+    qs4b RHS   [k/(2 kr)][nr][kr] nibble pairs, then [k/group][nr] bf16 scale, nr f32
+               shift, zeros up to a multiple of 64 bytes
+
+A nibble pair is a byte: the low half belongs to a step of kr values along k, the high half
+to the step after it, so that one load feeds two multiply-adds. A nibble is q in two's
+complement (``biased``: q + 8): shifted or masked into the upper half of an int8 it is 16 q,
+and a kernel converts sums of 16 q with four bits of fraction. All nibbles come before all
+scales, so that either is an array of its own and loads of 64 bytes stay aligned. The shift
+of a column is what it adds to a product per step of -zp: the sum over blocks, in order, of
+scale * sum of q, in f32.
 
 A tail behind every int8 panel, as in KleidiAI's qai8dxp and qsi8cxp: one pointer per
 operand carries everything. Values twice suit the 2 x 2 sums of a matrix multiply-add. The
@@ -28,7 +39,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.kernels.reference import QuantizedColumns, QuantizedRows
+from graphopt.kernels.reference import QuantizedBlocks, QuantizedColumns, QuantizedRows
 from graphopt.kernels.registry import Layout, ceil_div
 
 Bytes = NDArray[np.uint8]
@@ -83,17 +94,45 @@ def pack_lhs_bf16(layout: Layout, x: Array) -> Bytes:
 
 def pack_rhs_qs8c(layout: Layout, w: QuantizedColumns) -> Bytes:
     """Pack weights quantized by reference.quantize_channels."""
-    sums = w.q.sum(axis=1, dtype=np.int32)
     q: Array = w.q.view(np.uint8)
     fill = 0
     if layout.biased:
         q, fill = q ^ np.uint8(0x80), 0x80
     body = _panels(q, layout.nr, layout.kr, _depth(layout, q.shape[1]), fill)
+    return _with_tail(body, _column_tail(layout, w), layout.nr)
+
+
+def _column_tail(layout: Layout, w: QuantizedColumns) -> list[Array]:
+    """Sums, scales and, where sums fit the conversion of a kernel or not, the reach."""
+    sums = w.q.sum(axis=1, dtype=np.int32)
     tail = [sums, w.scale.astype(np.float32)]
     if not layout.biased:
         above = np.maximum(w.q, 0).sum(axis=1, dtype=np.int32)
         tail += [np.maximum(above, above - sums), np.zeros_like(sums)]
-    return _with_tail(body, tail, layout.nr)
+    return tail
+
+
+def _nibbles(layout: Layout, q: Array) -> Array:
+    """Panels of nibble pairs [panels, k32 / (2 kr), nr, kr] of int4 values [n, k]."""
+    steps = _panels(q, layout.nr, layout.kr, _depth(layout, q.shape[1])).view(np.uint8)
+    steps = (steps + np.uint8(8) if layout.biased else steps) & np.uint8(15)
+    return np.asarray(steps[:, 0::2] | steps[:, 1::2] << np.uint8(4))
+
+
+def pack_rhs_qs4c(layout: Layout, w: QuantizedColumns) -> Bytes:
+    """Pack weights quantized by reference.quantize_channels_int4."""
+    return _with_tail(_nibbles(layout, w.q), _column_tail(layout, w), layout.nr)
+
+
+def pack_rhs_qs4b(layout: Layout, w: QuantizedBlocks) -> Bytes:
+    """Pack weights quantized by reference.quantize_blocks_int4."""
+    panels, blocks = ceil_div(len(w.q), layout.nr), w.scale.shape[1]
+    scales = _panels(w.scale, layout.nr, 1, blocks).reshape(panels, blocks * layout.nr)
+    shifts = _panels(w.shift[:, None], layout.nr, 1, 1).reshape(panels, layout.nr)
+    body = _nibbles(layout, w.q).reshape(panels, layout.nr * w.q.shape[1] // 2)
+    parts = [body, scales.view(np.uint8), shifts.view(np.uint8)]
+    fill = -sum(part.shape[1] for part in parts) % 64
+    return np.concatenate([*parts, np.zeros((panels, fill), np.uint8)], axis=1).reshape(-1)
 
 
 def pack_lhs_qa8r(layout: Layout, x: QuantizedRows) -> Bytes:

@@ -67,7 +67,10 @@ def quantize_rows(x: Array) -> QuantizedRows:
 
 @dataclass(frozen=True)
 class QuantizedColumns:
-    """Weights of int8: w is about ``scale[:, None] * q``; q [n, k] in [-127, 127], scale [n]."""
+    """Weights of int8 or int4: w is about ``scale[:, None] * q``; q int8 [n, k], scale f32 [n].
+
+    q lies in [-127, 127] or, for int4, in [-8, 7].
+    """
 
     q: Array
     scale: Array
@@ -89,6 +92,88 @@ def quantize_channels(w: Array) -> QuantizedColumns:
     np.rint(q, out=q)
     np.clip(q, -127, 127, out=q)
     return QuantizedColumns(q.astype(np.int8), scale)
+
+
+@dataclass(frozen=True)
+class QuantizedBlocks:
+    """Weights of int4 in blocks along k: value j of a row is about ``scale[j // group] * q[j]``.
+
+    q int8 [n, k] in [-8, 7]; scale [n, k / group] in bf16 bits.
+    """
+
+    q: Array
+    scale: Array
+
+    @property
+    def group(self) -> int:
+        """Values that share a scale."""
+        return int(self.q.shape[1] // max(self.scale.shape[1], 1))
+
+    @property
+    def shift(self) -> Array:
+        """f32 [n]: the sum over blocks, in order, of scale * sum of q (each product is exact)."""
+        scale, total = f32_from_bf16(self.scale), np.zeros(len(self.q), F32)
+        for b in range(scale.shape[1]):
+            q = self.q[:, b * self.group : (b + 1) * self.group]
+            total = total + scale[:, b] * q.sum(axis=1, dtype=np.int32).astype(F32)
+        return total
+
+
+#: The value of largest magnitude becomes one of these: 7 and -8 span the range as far as it
+#: goes, and beyond -8 the largest values are clipped so that all others get finer steps.
+_INT4_EXTREMES = (7, -8, -9, -10)
+
+
+def _quantize_int4(w: Array, round_scale: Callable[[Array], Array]) -> tuple[Array, Array]:
+    """Values and scales of rows of f32 that have one scale each, of least squared error.
+
+    ``round_scale`` gives the scale that is stored; values are rounded against that one. A
+    scale below 2**-100 counts as zero: products with it stay far from denormal numbers.
+    """
+    if not np.isfinite(w).all():
+        raise ValueError("weights hold NaN or Inf and cannot be quantized")
+    q, scale = np.zeros(w.shape, np.int8), np.zeros(len(w), F32)
+    if not w.size:
+        return q, scale
+    extreme = np.take_along_axis(w, np.abs(w).argmax(axis=1)[:, None], axis=1)[:, 0]
+    top = np.where(extreme == 0, F32(1), np.abs(extreme))
+    least = np.full(len(w), np.inf, F32)
+    for target in _INT4_EXTREMES:
+        s = round_scale(extreme / F32(target))
+        s = np.where(np.abs(s) < F32(2.0**-100), F32(0), s)
+        steps = np.divide(w, np.where(s == 0, np.inf, s).astype(F32)[:, None])
+        np.clip(np.rint(steps, out=steps), -8, 7, out=steps)
+        miss = w / top[:, None]  # errors in units of the extreme do not overflow
+        miss -= steps * (s / top)[:, None]
+        error = np.einsum("ij,ij->i", miss, miss)
+        better = error < least
+        least[better], scale[better] = error[better], s[better]
+        q[better] = steps[better].astype(np.int8)
+    return q, scale
+
+
+def quantize_channels_int4(w: Array) -> QuantizedColumns:
+    """Quantize torch-ordered weights f32 [n, k] to int4, one f32 scale per channel ("qs4c").
+
+    ValueError if a weight is NaN or Inf. A channel of zeros gets scale 0.
+    """
+    return QuantizedColumns(*_quantize_int4(np.asarray(w, F32), lambda scale: scale))
+
+
+def quantize_blocks_int4(w: Array, group: int) -> QuantizedBlocks:
+    """Quantize torch-ordered weights f32 [n, k] to int4, a bf16 scale per block ("qs4b").
+
+    A block is ``group`` consecutive values of a row. ValueError if ``group`` is no multiple
+    of 32 or does not divide k, or if a weight is NaN or Inf.
+    """
+    w = np.asarray(w, F32)
+    n, k = w.shape
+    if group <= 0 or group % 32 or k % group:
+        raise ValueError(f"blocks of {group} are no multiple of 32 that divides k = {k}")
+    q, scale = _quantize_int4(
+        w.reshape(n * (k // group), group), lambda s: f32_from_bf16(bf16_from_f32(s))
+    )
+    return QuantizedBlocks(q.reshape(n, k), bf16_from_f32(scale).reshape(n, k // group))
 
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -134,8 +219,9 @@ def fma(a: Array, b: Array, c: Array) -> Array:
 def gemm_qa8(a: QuantizedRows, w: QuantizedColumns, bias: Array | None = None) -> Array:
     """Multiply quantized rows [m, k] by quantized weights [n, k]; f32 [m, n] before activation.
 
-    The integer part is exact, then converted to f32 once; the result is one fused
-    multiply-add ``isum * (row scale * channel scale) + bias`` (or + 0).
+    The weights are int8 (qs8c) or int4 (qs4c). The integer part is exact, then converted to
+    f32 once; the result is one fused multiply-add
+    ``isum * (row scale * channel scale) + bias`` (or + 0).
     """
     sums = a.q.astype(np.float64) @ w.q.astype(np.float64).T  # exact: below 2**53
     columns = w.q.sum(axis=1, dtype=np.int64)
@@ -144,6 +230,25 @@ def gemm_qa8(a: QuantizedRows, w: QuantizedColumns, bias: Array | None = None) -
     with np.errstate(all="ignore"):
         scale = (a.scale[:, None] * w.scale[None, :]).astype(F32)
     return fma(exact.astype(F32), scale, shift[None, :])
+
+
+def gemm_qs4b(a: QuantizedRows, w: QuantizedBlocks, bias: Array | None = None) -> Array:
+    """Multiply quantized rows [m, k] by weights in blocks [n, k]; f32 [m, n] before activation.
+
+    The integer sum of a block is exact and converted to f32 once. With one rounding a step::
+
+        acc = fma(sum over a block of qa * qw, scale of the block, acc)   in order, from 0
+        y   = fma(fma(-zp, shift, acc), row scale, bias or 0)
+    """
+    scale, group = f32_from_bf16(w.scale), w.group
+    acc: Array = np.zeros((len(a.q), len(w.q)), F32)
+    for b in range(scale.shape[1]):
+        block = slice(b * group, (b + 1) * group)
+        sums = a.q[:, block].astype(np.float64) @ w.q[:, block].astype(np.float64).T
+        acc = fma(sums.astype(F32), scale[None, :, b], acc)
+    acc = fma((-a.zp).astype(F32)[:, None], w.shift[None, :], acc)
+    shift = np.zeros(len(w.q), F32) if bias is None else np.asarray(bias, F32)
+    return fma(acc, a.scale[:, None], shift[None, :])
 
 
 def gemm_f32(a: Array, w: Array) -> Array:
@@ -156,6 +261,19 @@ def gemm_f32(a: Array, w: Array) -> Array:
     for k in range(a.shape[1]):
         y = fma(a[:, k, None], w[None, :, k], y)
     return y
+
+
+def gemm_bf16(a: Array, w: Array) -> Array:
+    """Multiply rows [m, k] by torch-ordered weights [n, k], both bf16 widened to f32: f32 [m, n].
+
+    One chain of fused multiply-adds from 0, as `gemm_f32`, but in order of the pairs of k with
+    the odd value of a pair before the even one: that of VDPBF16PS (Intel SDM). An odd k is
+    padded with a zero.
+    """
+    depth = -(-np.shape(a)[1] // 2) * 2
+    order = np.arange(depth) ^ 1
+    a, w = (np.pad(x, ((0, 0), (0, depth - np.shape(x)[1])))[:, order] for x in (a, w))
+    return gemm_f32(a, w)
 
 
 def gemm_exact(a: Array, w: Array, bias: Array | None = None) -> Array:

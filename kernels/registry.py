@@ -28,8 +28,9 @@ class Layout:
 
     ``mr`` rows (LHS) or ``nr`` columns (RHS) make a panel; along k, ``kr``
     consecutive values of one row or column lie together; k is zero padded to a
-    multiple of ``k_multiple``. ``biased``: RHS int8 is stored as q + 128, and the
-    tails of int8 panels are those of packing.py for such a layout.
+    multiple of ``k_multiple``. ``biased``: RHS int8 is stored as q + 128 and int4 as
+    q + 8, and the tails of their panels are those of packing.py for such a layout. The
+    int4 schemes take the packed LHS of "qa8".
     """
 
     scheme: str
@@ -83,6 +84,8 @@ ARGUMENTS = {
     "go_gemm_f32": "go_gemm_args",
     "go_gemm_bf16": "go_gemm_args",
     "go_gemm_qa8": "go_gemm_args",
+    "go_gemm_qs4c": "go_gemm_args",
+    "go_gemm_qs4b": "go_gemm_args",
     "go_pack_bf16": "go_pack_lhs_args",
     "go_quantize_rows": "go_pack_lhs_args",
     "go_norm": "go_norm_args",
@@ -90,6 +93,7 @@ ARGUMENTS = {
     "go_attention": "go_attention_args",
     "go_depthwise": "go_depthwise_args",
     "go_conv": "go_conv_args",
+    "go_cif": "go_cif_args",
 }
 
 _LAYOUT_ROWS: dict[str, tuple[Layout, ...]] = {
@@ -97,26 +101,51 @@ _LAYOUT_ROWS: dict[str, tuple[Layout, ...]] = {
         Layout("f32", 1, 16, 1, 1),
         Layout("bf16", 1, 16, 2, 8),
         Layout("qa8", 1, 16, 4, 32, biased=True),
+        Layout("qs4c", 1, 16, 4, 32, biased=True),
+        Layout("qs4b", 1, 16, 4, 32, biased=True),
     ),
     "aarch64": (
         Layout("f32", 1, 16, 1, 1),
         Layout("bf16", 8, 8, 4, 8),
         Layout("qa8", 8, 8, 8, 32),
+        Layout("qs4c", 8, 8, 8, 32),
+        Layout("qs4b", 8, 8, 8, 32),
     ),
 }
 
 _ARCH_PACKING = {"x86_64": ("1x2", "1x4"), "aarch64": ("8x4", "8x8")}
 
+#: Tile and folder of the int4 GEMMs of a level: "scalar" is portable C for any level.
+_INT4 = {
+    ("x86_64", "scalar"): ("1x16x8", "scalar"),
+    ("x86_64", "avx2"): ("1x16x8", "scalar"),
+    ("x86_64", "avx512_vnni"): ("1x16x8", "scalar"),
+    ("x86_64", "avx512_bf16"): ("1x16x8", "scalar"),
+    ("aarch64", "scalar"): ("8x8x16", "scalar"),
+    ("aarch64", "neon_i8mm"): ("8x8x16", "scalar"),
+    ("aarch64", "sve2"): ("8x8x16", "scalar"),
+}
+
+
+#: Levels whose GEMMs are compiled from the sources of another level, by macros of the compiler.
+_SOURCES = {"avx512_bf16": "avx512_vnni"}
+
 
 def _kernels(arch: str, isa: str, f32: str, bf16: str, qa8: str) -> tuple[Kernel, ...]:
-    """Rows of one level from the tiles of its three GEMMs; the other sources are shared."""
+    """Rows of one level from the tiles of its GEMMs; the other sources are shared."""
     pack_bf16, pack_qa8 = _ARCH_PACKING[arch]
+    own = _SOURCES.get(isa, isa)
+    int4, folder = _INT4[arch, isa]
     packing = isa if isa in ("neon_i8mm", "sve2") else "common"
-    shared = ("norm", "softmax", "attention", "depthwise", "conv")
+    shared = ("norm", "softmax", "attention", "depthwise", "conv", "cif")
     return (
-        Kernel("go_gemm_f32", f"go_gemm_f32_f32_f32_{f32}_{isa}", f"{isa}/gemm_f32.c"),
-        Kernel("go_gemm_bf16", f"go_gemm_f32_bf16_bf16_{bf16}_{isa}", f"{isa}/gemm_bf16.c"),
-        Kernel("go_gemm_qa8", f"go_gemm_f32_qa8r_qs8c_{qa8}_{isa}", f"{isa}/gemm_qa8.c"),
+        Kernel("go_gemm_f32", f"go_gemm_f32_f32_f32_{f32}_{isa}", f"{own}/gemm_f32.c"),
+        Kernel("go_gemm_bf16", f"go_gemm_f32_bf16_bf16_{bf16}_{isa}", f"{own}/gemm_bf16.c"),
+        Kernel("go_gemm_qa8", f"go_gemm_f32_qa8r_qs8c_{qa8}_{isa}", f"{own}/gemm_qa8.c"),
+        *(
+            Kernel(f"go_gemm_{rhs}", f"go_gemm_f32_qa8r_{rhs}_{int4}_{isa}", f"{folder}/gemm_qs4.c")
+            for rhs in ("qs4c", "qs4b")
+        ),
         Kernel("go_pack_bf16", f"go_pack_bf16_{pack_bf16}_{isa}", f"{packing}/pack_bf16.c"),
         Kernel("go_quantize_rows", f"go_pack_qa8r_{pack_qa8}_{isa}", f"{packing}/quantize_rows.c"),
         *(Kernel(f"go_{op}", f"go_{op}_{isa}", f"common/{op}.c") for op in shared),
@@ -125,6 +154,7 @@ def _kernels(arch: str, isa: str, f32: str, bf16: str, qa8: str) -> tuple[Kernel
 
 #: What x86-64-v3 adds, and what a compiler for neoverse-n2 uses without being asked.
 _AVX2 = ("avx2", "fma", "f16c", "bmi1", "bmi2", "movbe", "abm")
+_VNNI = (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni")
 _N2_BASE = ("asimd", "asimddp", "i8mm", "bf16", "atomics", "lrcpc", "ilrcpc")
 
 LEVELS = (
@@ -149,8 +179,16 @@ LEVELS = (
         "avx512_vnni",
         "x86_64_v4+avx512vnni",
         ("-march=x86-64-v4", "-mavx512vnni", "-mprefer-vector-width=512"),
-        (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni"),
+        _VNNI,
         _kernels("x86_64", "avx512_vnni", "12x32x1", "12x32x2", "12x32x4"),
+    ),
+    Level(
+        "x86_64",
+        "avx512_bf16",
+        "x86_64_v4+avx512vnni+avx512bf16",
+        ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16", "-mprefer-vector-width=512"),
+        (*_VNNI, "avx512_bf16"),
+        _kernels("x86_64", "avx512_bf16", "12x32x1", "12x32x2", "12x32x4"),
     ),
     Level(
         "aarch64",
@@ -194,7 +232,7 @@ def levels(arch: str) -> tuple[Level, ...]:
 
 
 def layout(arch: str, scheme: str) -> Layout:
-    """Return the packed layout of ``scheme`` ("f32", "bf16" or "qa8") on ``arch``."""
+    """Return the packed layout of ``scheme`` (f32, bf16, qa8, qs4c or qs4b) on ``arch``."""
     for row in _LAYOUT_ROWS[arch]:
         if row.scheme == scheme:
             return row
@@ -261,11 +299,26 @@ def packed_lhs_bytes(
 
 
 def packed_rhs_bytes(
-    rule: Layout, n: Any, k: Any, ceil_div: Callable[[Any, int], Any] = ceil_div
+    rule: Layout,
+    n: Any,
+    k: Any,
+    ceil_div: Callable[[Any, int], Any] = ceil_div,
+    group: int = 0,
 ) -> Any:
-    """Bytes of a packed RHS of n columns and depth k (ints or expressions); see packing.py."""
-    columns = ceil_div(n, rule.nr) * rule.nr
+    """Bytes of a packed RHS of n columns and depth k (ints or expressions); see packing.py.
+
+    ``group`` is the block length of "qs4b", which must divide k.
+    """
+    panels = ceil_div(n, rule.nr)
     depth = ceil_div(k, rule.k_multiple) * rule.k_multiple
+    if rule.scheme == "qs4b":
+        column = ceil_div(depth, 2) + 2 * ceil_div(k, group) + 4
+        return panels * ceil_div(rule.nr * column, 64) * 64
     tail = 8 if rule.biased else 16
-    per_column = {"f32": depth * 4, "bf16": depth * 2, "qa8": depth + tail}
-    return columns * per_column[rule.scheme]
+    per_column = {
+        "f32": depth * 4,
+        "bf16": depth * 2,
+        "qa8": depth + tail,
+        "qs4c": ceil_div(depth, 2) + tail,
+    }
+    return panels * rule.nr * per_column[rule.scheme]

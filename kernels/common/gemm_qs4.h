@@ -1,0 +1,49 @@
+/* int4 GEMM, qa8r x qs4c (a scale per column) and qa8r x qs4b (a scale per block of values
+ * along k and column): what all ISA levels share.
+ *
+ *   qs4c  isum = sum_k qa * qw + (-zp) * column_sum               exact int32
+ *         y    = fma((float)isum, row_scale * column_scale, bias or 0)
+ *   qs4b  acc  = fma((float)sum_{k in b} qa * qw, scale_b, acc)   from 0, in order of b
+ *         y    = fma(fma((float)-zp, shift, acc), row_scale, bias or 0)
+ *
+ * then the epilogue. Layouts: kernels/packing.py.
+ */
+#ifndef GO_GEMM_QS4_H
+#define GO_GEMM_QS4_H
+
+#include "gemm_qa8.h"
+
+/* The packed right operand. */
+typedef struct {
+    size_t depth; /* k with its padding */
+    size_t group; /* values of a block, or the depth if a column has one scale */
+    size_t body;  /* bytes of nibbles of a panel; scales or sums follow */
+    size_t bytes; /* of a panel */
+} go_qs4_layout;
+
+GO_INLINE go_qs4_layout go_qs4c_layout(const go_gemm_args *args) {
+    const size_t depth = go_qa8_depth(args->k), body = GO_QS8_NR * depth / 2;
+    return (go_qs4_layout){depth, depth, body, body + GO_QS8_NR * GO_QS8_TAIL};
+}
+
+GO_INLINE go_qs4_layout go_qs4b_layout(const go_gemm_args *args) {
+    const size_t body = GO_QS8_NR * args->k / 2, blocks = args->k / args->group;
+    const size_t used = body + GO_QS8_NR * (2 * blocks + 4);
+    return (go_qs4_layout){args->k, args->group, body, (used + 63) / 64 * 64};
+}
+
+/* The panel that begins with column `col`. */
+GO_INLINE const uint8_t *go_qs4_panel(const go_gemm_args *args, const go_qs4_layout *w,
+                                      size_t col) {
+    return (const uint8_t *)args->rhs + col / GO_QS8_NR * w->bytes;
+}
+
+/* bf16 scales [blocks][GO_QS8_NR] of a panel of qs4b, and the shifts behind them. */
+GO_INLINE const uint16_t *go_qs4b_scales(const uint8_t *panel, const go_qs4_layout *w) {
+    return (const uint16_t *)(panel + w->body);
+}
+GO_INLINE const float *go_qs4b_shifts(const uint8_t *panel, const go_qs4_layout *w) {
+    return (const float *)(go_qs4b_scales(panel, w) + w->depth / w->group * GO_QS8_NR);
+}
+
+#endif
