@@ -69,12 +69,14 @@ def test_rows_name_existing_sources_and_valid_symbols(row, kernel):
     source = registry.ROOT / kernel.source
     assert source.exists()
     if name.op == "gemm":
-        assert kernel.symbol in source.read_text()
-        scheme = {"f32": "f32", "bf16": "bf16", "qa8r": "qa8"}[name.operands[1]]
-        layout = registry.layout(row.arch, scheme)
+        shared = kernel.symbol.removeprefix("go_").removesuffix(f"_{row.name}")
+        text = source.read_text()
+        assert kernel.symbol in text or f"GO_NAME({shared})" in text
+        rhs = name.operands[2]
+        layout = registry.layout(row.arch, {"qs8c": "qa8"}.get(rhs, rhs))
         assert name.tile[0] % layout.mr == 0
         assert name.tile[1] % layout.nr == 0
-        assert name.tile[2] == layout.kr
+        assert name.tile[2] == layout.kr * (2 if rhs.startswith("qs4") else 1)
 
 
 def test_every_level_implements_every_generic_name():
