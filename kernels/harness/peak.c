@@ -33,9 +33,17 @@ PEAK_LOOP(vfmadd, __m512, __m512, _mm512_set1_ps(1), _mm512_set1_ps(0.5f), _mm51
           FMA)
 PEAK_LOOP(dpbusd, __m512i, __m512i, _mm512_setzero_si512(), _mm512_set1_epi8(3),
           _mm512_set1_epi8(2), DPBUSD)
+#if defined(__AVX512BF16__)
+#define DPBF16(x) _mm512_dpbf16_ps(x, (__m512bh)a, (__m512bh)b)
+PEAK_LOOP(dpbf16, __m512, __m512i, _mm512_set1_ps(1), _mm512_set1_epi16(0x3F00),
+          _mm512_set1_epi16(0x3E80), DPBF16)
+#define BF16_PEAK {"peak_bf16_vdpbf16ps", dpbf16, CHAINS * 32}
+#else
+#define BF16_PEAK {"peak_bf16_vfmadd", vfmadd, CHAINS * 16}
+#endif
 const go_peak_loop go_peak_loops[] = {
     {"peak_f32_vfmadd", vfmadd, CHAINS * 16},
-    {"peak_bf16_vfmadd", vfmadd, CHAINS * 16},
+    BF16_PEAK,
     {"peak_int8_vpdpbusd", dpbusd, CHAINS * 64},
     {0, 0, 0},
 };

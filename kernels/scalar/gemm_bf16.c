@@ -1,4 +1,5 @@
-/* bf16 GEMM in portable C: one chain of fused multiply-adds in order of k. */
+/* bf16 GEMM in portable C: one chain of fused multiply-adds in order of the pairs of k, the
+ * odd value of a pair first, as in pairs_bf16.h. */
 #include "gemm_bf16.h"
 
 #if defined(__aarch64__)
@@ -15,7 +16,8 @@ GO_INLINE void float_tile(const go_bf16_tile *t, float *sums, size_t ld) {
         const uint16_t *rhs = t->rhs + p * t->rhs_stride;
         for (size_t r = 0; r < t->rows; r++) {
             float acc[NR] = {0};
-            for (size_t k = 0; k < t->depth; k++) {
+            for (size_t i = 0; i < t->depth; i++) {
+                const size_t k = i ^ 1;
                 float x = go_f32_from_bf16(t->lhs[k / KR * KR * MR + r * KR + k % KR]);
                 for (size_t c = 0; c < NR; c++) {
                     float w = go_f32_from_bf16(rhs[k / KR * KR * NR + c * KR + k % KR]);
