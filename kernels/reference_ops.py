@@ -150,3 +150,56 @@ def conv2d(
             window = x[:, rows[oh][:, None], cols[ow]]
             y[:, oh[:, None], ow] += np.einsum("bhwgc,gnc->bhwgn", window, w[..., i, j])
     return y.reshape(batch, *out_size, out_c)
+
+
+def cif(
+    hidden: NDArray[np.float32],
+    alphas: NDArray[np.float32],
+    threshold: float = 1.0,
+    rule: str = "prefix",
+    count: str = "floor",
+) -> tuple[Array, NDArray[np.float32], NDArray[np.int32]]:
+    """Continuous integrate-and-fire (Dong and Xu, arXiv:1905.11235), as go_cif defines it.
+
+    ``hidden`` [batch, frames, channels], ``alphas`` [batch, frames]; ``rule`` "integrate" is that
+    of FunASR's ``cif``, "prefix" that of its ``cif_v1``. Returns tokens [batch, longest count,
+    channels], zero behind the last fire of an item, peaks [batch, frames] and the counts.
+    """
+    now, following, peaks = _cif_shares(alphas, np.float32(threshold), rule)
+    fires = ~np.isnan(following)
+    totals = np.cumsum(alphas.astype(np.float64), 1)[:, -1:].sum(1).astype(np.float32)
+    rounded = {"floor": np.floor(totals), "round": np.rint(totals), "fires": fires.sum(1)}[count]
+    counts = np.maximum(rounded, 0).astype(np.int32)
+    tokens = np.zeros((len(hidden), int(counts.max(initial=0)), hidden.shape[2]))
+    for item, frames in enumerate(hidden.astype(np.float64)):
+        made, token = 0, np.zeros(hidden.shape[2])
+        for t, frame in enumerate(frames):
+            token = token + now[item, t] * frame
+            if fires[item, t] and made < tokens.shape[1]:
+                tokens[item, made] = token
+                made, token = made + 1, following[item, t] * frame
+    return tokens, peaks, counts
+
+
+def _cif_shares(
+    alphas: NDArray[np.float32], threshold: np.float32, rule: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """For each frame its share of the token it is in, that of the next or NaN, and its peak."""
+    if rule == "prefix":
+        sums = np.cumsum(alphas.astype(np.float64), 1).astype(np.float32)
+        whole = np.floor(sums)
+        fires = np.diff(whole, axis=1, prepend=np.float32(0)) > 0
+        peaks = fires.astype(np.float32) + sums - whole
+        rest = peaks - np.floor(peaks)
+        return np.where(fires, alphas - rest, alphas), np.where(fires, rest, np.nan), peaks
+    now, following, peaks = alphas.copy(), np.full_like(alphas, np.nan), np.empty_like(alphas)
+    level = np.zeros(len(alphas), np.float32)
+    for t in range(alphas.shape[1]):
+        missing = np.float32(1) - level
+        level = level + alphas[:, t]
+        peaks[:, t] = level
+        fires = level >= threshold
+        now[fires, t] = missing[fires]
+        following[fires, t] = (alphas[:, t] - missing)[fires]
+        level = np.where(fires, level - np.float32(1), level)
+    return now, following, peaks

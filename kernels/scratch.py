@@ -54,3 +54,8 @@ def conv_scratch_bytes(
         return 0
     floats = tile_rows * kh * kw * (in_c // groups)
     return 4 * threads * 16 * ceil_div(floats, 16)
+
+
+def cif_scratch_bytes(batch: Any, frames: Any) -> Any:
+    """Bytes behind ``go_cif_args.scratch``: two floats and a flag for each frame."""
+    return 12 * batch * frames
