@@ -30,6 +30,8 @@ from graphopt.target import native
 
 TINY = (
     Gemm("int8", 9, 20, 40),
+    Gemm("int4", 9, 20, 40),
+    Gemm("int4", 9, 20, 64, 32),
     Gemm("bf16", 9, 20, 40),
     Gemm("f32", 9, 20, 40),
     Quantize(9, 40),
@@ -77,7 +79,7 @@ def test_only_calls_that_pack_have_a_share_of_packing(rows: list[row.Row]) -> No
 
 def test_peers_take_part_or_say_why_not(rows: list[row.Row]) -> None:
     peers = [r for r in rows if not r.engine.startswith("graphopt")]
-    assert {"onnxruntime MatMulInteger", "torch dynamic int8", "torch SDPA"} <= {
+    assert {"onnxruntime MatMulInteger", "onnxruntime MatMulNBits", "torch SDPA"} <= {
         r.engine for r in peers
     }
     assert all(r.seconds is not None or r.note for r in peers)
@@ -169,7 +171,7 @@ def test_arm_rows() -> None:
         Llvm.find()
     except MissingToolError as error:
         pytest.skip(str(error))
-    rows = run.bench("neoverse-n2", "", (1,), 1, specs=(TINY[0], TINY[2], TINY[3]))
+    rows = run.bench("neoverse-n2", "", (1,), 1, specs=(TINY[0], TINY[4], TINY[5]))
     parts = [(r.label.scheme, r.part) for r in rows if r.engine == "graphopt neon_i8mm"]
     assert parts[:3] == [("int8", "call"), ("int8", "kernel"), ("int8", "main loop")]
     assert {r.engine for r in rows} == {"graphopt neon_i8mm", "graphopt sve2"}

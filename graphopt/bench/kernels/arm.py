@@ -19,7 +19,7 @@ from graphopt.n2sim.result import Price
 from graphopt.target import Target
 
 #: Instruction class of the peak by scheme.
-_PEAKS = {"int8": "smmla", "bf16": "bfmmla", "f32": "fmla"}
+_PEAKS = {"int4": "smmla", "int8": "smmla", "bf16": "bfmmla", "f32": "fmla"}
 _FUNCTION = re.compile(r"^ *\d+: \w+ +\d+ FUNC +\w+ +\w+ +\d+ (\S+)$", re.M)
 
 

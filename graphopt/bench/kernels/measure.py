@@ -107,7 +107,8 @@ def _ours(work: Workload, level: registry.Level, kernels: Kernels) -> list[Conte
             result = work.read(prepared.written[work.kernel.case.writes[0]])
             _judge(one, result, work.exact, work.limit)
         found.append(one)
-    loops = [loop for loop in kernels.peak_loops() if loop.unit == work.label.scheme and work.macs]
+    unit = "int8" if work.label.scheme == "int4" else work.label.scheme  # multiplied as int8
+    loops = [loop for loop in kernels.peak_loops() if loop.unit == unit and work.macs]
     return found + [_peak_contender(loop, level.name) for loop in loops]
 
 

@@ -53,6 +53,13 @@ _PEERS: dict[tuple[str, str], tuple[Peer, ...]] = {
         Peer("onnxruntime dynamic int8", peers_onnx.dynamic_matmul, note="one scale for all of A"),
         Peer("torch dynamic int8", peers_torch.dynamic_linear, note="one scale for all of A"),
     ),
+    ("gemm", "int4 blocks"): (
+        Peer(
+            "onnxruntime MatMulNBits",
+            peers_onnx.matmul_nbits,
+            note="accuracy level 4: A in int8 by blocks",
+        ),
+    ),
     ("gemm", "bf16"): (
         Peer("torch bf16", peers_torch.bf16_linear, note="rounds the result to bf16"),
     ),
@@ -79,4 +86,5 @@ _PEERS: dict[tuple[str, str], tuple[Peer, ...]] = {
 
 def peers_of(work: Workload) -> tuple[Peer, ...]:
     """The peers of a workload."""
-    return _PEERS.get((work.label.op, work.label.scheme), ())
+    kind = f"{work.label.scheme} blocks" if work.label.group else work.label.scheme
+    return _PEERS.get((work.label.op, kind), ())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.bench.kernels.workloads import Array, Workload
-from graphopt.kernels.reference import quantize_channels
+from graphopt.kernels.reference import f32_from_bf16, quantize_blocks_int4, quantize_channels
 from graphopt.zoo.dependencies import require
 
 Call = Callable[[], Array]
@@ -108,6 +108,22 @@ def dynamic_matmul(work: Workload, threads: int) -> Call:
     ]
     constants = {"b": np.ascontiguousarray(weights.q.T), "scales": weights.scale}
     return _session(nodes, {"x": work.data["x"]}, constants, threads)
+
+
+def matmul_nbits(work: Workload, threads: int) -> Call:
+    """MatMulNBits on the int4 blocks of our own quantization, A quantized to int8 at run time."""
+    group, k = work.label.group, work.label.k
+    assert group is not None, "only blocks"
+    weights = quantize_blocks_int4(work.data["w"], group)
+    nibbles = (weights.q + 8).astype(np.uint8)
+    pairs = nibbles[:, 0::2] | nibbles[:, 1::2] << np.uint8(4)
+    constants = {
+        "b": np.ascontiguousarray(pairs.reshape(len(pairs), k // group, group // 2)),
+        "scales": f32_from_bf16(weights.scale),
+    }
+    options = {"K": k, "N": work.label.n, "bits": 4, "block_size": group, "accuracy_level": 4}
+    node = _node("MatMulNBits", ("x", "b", "scales"), "y", _MICROSOFT, **options)
+    return _session([node], {"x": work.data["x"]}, constants, threads)
 
 
 def matmul(work: Workload, threads: int) -> Call:

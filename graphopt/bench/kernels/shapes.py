@@ -1,4 +1,4 @@
-"""The sizes that ``graphopt bench kernels`` runs: those of Paraformer-large, and a GEMV."""
+"""The sizes that ``graphopt bench kernels`` runs: those of Paraformer-large, and GEMVs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ SPECS: tuple[Spec, ...] = (
     Gemm("int8", 168, 2048, 512),
     Gemm("int8", 128, 512, 2048),
     Gemm("int8", 1, 2048, 2048),
+    *(
+        Gemm("int4", *size, group)
+        for size in ((128, 512, 512), (168, 2048, 512), (1, 2048, 2048))
+        for group in (None, 32, 64, 128)
+    ),
     Gemm("bf16", 128, 512, 512),
     Gemm("bf16", 168, 2048, 512),
     Gemm("f32", 128, 512, 512),
