@@ -2,7 +2,7 @@
 #ifndef GO_GEMM_DRIVER_H
 #define GO_GEMM_DRIVER_H
 
-#include "go_vec.h"
+#include "split.h"
 
 /* Rows row .. row + rows - 1 and columns col .. col + cols - 1 of the result: a tile, or
  * a sweep of one column block over all rows of a task. */
@@ -14,9 +14,6 @@ enum {
     GO_TASK_MACS = 64 * 1024,        /* below this, claiming a task is not free any more */
     GO_TASKS_PER_THREAD = 4,         /* so that threads finish at nearly the same time */
 };
-
-GO_INLINE size_t go_ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
-GO_INLINE size_t go_min_size(size_t a, size_t b) { return a < b ? a : b; }
 
 /* Tiles are tile_m x tile_n. A task is a chunk of rows times a run of columns; in
  * it every column block is swept over all rows, so that the right operand's panels

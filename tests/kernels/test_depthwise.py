@@ -14,7 +14,7 @@ from graphopt.kernels.reference import activation, bf16_from_f32, f32_from_bf16
 
 @dataclass
 class Spec:
-    """One convolution; ``extras``: i mask_in, o mask_out, b bias, r residual."""
+    """One convolution; ``extras``: i mask_in, o mask_out (I, O: of ones), b bias, r residual."""
 
     batch: int = 1
     t_in: int = 10
@@ -55,6 +55,10 @@ SPECS = [
     Spec(1, 40, 16, 3, pad=(-8, 10), extras="i", identity=1),
     Spec(1, 560, 16, 20, pad=(19, 0), extras="io", identity=1),
     Spec(1, 260, 150, 11, pad=(5, 5), extras="ior", identity=1, dst_dtype=BF16),
+    Spec(2, 167, 150, 11, pad=(5, 5), extras="IOr", identity=1),
+    Spec(1, 320, 32, 4, stride=2, pad=(3, 0), extras="I"),
+    Spec(1, 100, 48, 3, dilation=4, pad=(-2, 10), extras="Ib", identity=1),
+    Spec(1, 100, 32, 3, pad=(40, 40), extras="O"),
 ]
 
 
@@ -107,8 +111,9 @@ def make_case(spec, seed=0):
         )
         args.residual_stride = element_strides(pointers["residual"])
     for letter, name, times in (("i", "mask_in", spec.t_in), ("o", "mask_out", spec.t_out)):
-        if letter in spec.extras:
-            mask = (rng.random((spec.batch, times, 1)) < 0.8).astype(np.float32)
+        if letter in spec.extras.lower():
+            kept = 1.0 if letter.upper() in spec.extras else 0.8
+            mask = (rng.random((spec.batch, times, 1)) < kept).astype(np.float32)
             pointers[name] = data[name] = mask
             setattr(args, f"{name}_stride", (times, 1))
     return Case(args, pointers), data
