@@ -172,7 +172,7 @@ LEVELS = (
         "x86_64_v3",
         ("-march=x86-64-v3",),
         _AVX2,
-        _kernels("x86_64", "avx2", "6x16x1", "4x16x2", "4x16x4"),
+        _kernels("x86_64", "avx2", "6x16x1", "4x16x2", "4x64x4"),
     ),
     Level(
         "x86_64",

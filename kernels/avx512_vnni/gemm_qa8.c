@@ -3,7 +3,7 @@
 
 #include "gemm_qa8.h"
 
-enum { TILE_M = 12, TILE_N = 32 };
+enum { TILE_M = 12, TILE_N = 32, CHAINS = 4 };
 
 /* Four values along k of each of 16 columns: the unsigned operand is the right one,
  * stored as q + 128, so the signed one can be the broadcast left one. */
@@ -31,7 +31,48 @@ GO_INLINE void block(const int rows, const int panels, const int8_t *a, size_t s
             _mm512_storeu_si512(sums + (size_t)r * ld + (size_t)p * 16, acc[r][p]);
 }
 
+/* A panel for few rows: the weights are one stream, and enough chains run side by side to
+ * wait for nothing else. No prefetch: that of the CPU keeps up, and each would cost a load. */
+GO_INLINE void stream(const int rows, const int8_t *a, size_t stride, const uint8_t *b,
+                      size_t depth, int32_t *sums, size_t ld) {
+    __m512i acc[GO_GEMV_ROWS][CHAINS];
+    GO_UNROLLED (r, rows)
+        GO_UNROLLED (c, CHAINS) acc[r][c] = _mm512_setzero_si512();
+    for (size_t k = 0; k < depth; k += 4 * CHAINS) {
+        GO_UNROLLED (c, CHAINS) {
+            const size_t at = k + 4 * (size_t)c;
+            __m512i w = _mm512_loadu_si512(b + at * 16);
+            GO_UNROLLED (r, rows) {
+                int32_t four;
+                memcpy(&four, a + (size_t)r * stride + at, 4);
+                acc[r][c] = _mm512_dpbusd_epi32(acc[r][c], w, _mm512_set1_epi32(four));
+            }
+        }
+    }
+    GO_UNROLLED (r, rows) {
+        GO_UNROLLED (c, CHAINS - 1) acc[r][0] = _mm512_add_epi32(acc[r][0], acc[r][c + 1]);
+        _mm512_storeu_si512(sums + (size_t)r * ld, acc[r][0]);
+    }
+}
+
+GO_INLINE void few_rows(const go_qa8_tile *t, int32_t *sums, size_t ld) {
+#define STREAM(rows) stream(rows, t->lhs, t->lhs_stride, t->rhs, t->depth, sums, ld)
+    if (t->rows == 1)
+        STREAM(1);
+    else if (t->rows == 2)
+        STREAM(2);
+    else if (t->rows == 3)
+        STREAM(3);
+    else
+        STREAM(4);
+#undef STREAM
+}
+
 GO_INLINE void integer_tile(const go_qa8_tile *t, int32_t *sums, size_t ld) {
+    if (t->panels == 1 && t->rows <= GO_GEMV_ROWS) {
+        few_rows(t, sums, ld);
+        return;
+    }
     for (size_t r = 0, left; (left = t->rows - r) > 0;) {
         const int8_t *a = t->lhs + r * t->lhs_stride;
         int32_t *s = sums + r * ld;

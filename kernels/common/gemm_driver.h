@@ -13,6 +13,9 @@ enum {
     GO_LHS_CHUNK_BYTES = 256 * 1024, /* rows of a task: stay in the second cache level */
     GO_TASK_MACS = 64 * 1024,        /* below this, claiming a task is not free any more */
     GO_TASKS_PER_THREAD = 4,         /* so that threads finish at nearly the same time */
+    GO_GEMV_ROWS = 4,                /* so few rows are done while weights stream by */
+    GO_RUN_BYTES = 64 * 1024,        /* weights of a task of a GEMV: no fewer than this */
+    GO_LONG_RUN_BYTES = 1024 * 1024, /* ... nor many more than this */
 };
 
 /* Tiles are tile_m x tile_n. A task is a chunk of rows times a run of columns; in
@@ -57,6 +60,24 @@ GO_INLINE void go_gemm_drive(go_team *team, const go_gemm_args *args, size_t til
 GO_INLINE void go_gemm_drive_sweeps(go_team *team, const go_gemm_args *args, size_t tile_m,
                                     size_t tile_n, size_t lhs_row_bytes, go_gemm_tile *sweep) {
     go_gemm_walk(team, args, tile_m, tile_n, lhs_row_bytes, 1, sweep);
+}
+
+/* For at most GO_GEMV_ROWS rows, where reading the weights is the limit: a task is a run
+ * of panels that lie one after another in memory, and a tile 16 columns of all rows. */
+GO_INLINE void go_gemv_drive(go_team *team, const go_gemm_args *args, size_t column_bytes,
+                             go_gemm_tile *tile) {
+    if (args->m == 0 || args->n == 0) return;
+    size_t tiles = go_ceil_div(args->n, GO_LANES), tasks = 1;
+    if (team->size > 1) {
+        const size_t bytes = args->n * column_bytes;
+        tasks = go_min_size(team->size * GO_TASKS_PER_THREAD, bytes / GO_RUN_BYTES + 1);
+        if (tasks < bytes / GO_LONG_RUN_BYTES) tasks = bytes / GO_LONG_RUN_BYTES;
+    }
+    const size_t step = go_ceil_div(tiles, tasks) * GO_LANES;
+    for (size_t task; (task = go_next(team)) < go_ceil_div(args->n, step);)
+        for (size_t col = task * step; col < go_min_size((task + 1) * step, args->n);
+             col += GO_LANES)
+            tile(args, 0, args->m, col, go_min_size(GO_LANES, args->n - col));
 }
 
 #endif

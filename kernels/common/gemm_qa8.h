@@ -142,18 +142,23 @@ GO_INLINE go_qa8_tile go_qa8_tile_at(const go_gemm_args *args, size_t row, size_
     }
 
 /* Defines the kernel `symbol` from its integer tile, whose right values are
- * q + rhs_bias. */
-#define GO_GEMM_QA8(symbol, tile_m, tile_n, integer_tile, rhs_bias)                           \
-    static void finished_tile(const go_gemm_args *args, size_t row, size_t rows, size_t col,  \
-                              size_t cols) {                                                  \
-        go_qa8_tile t = go_qa8_tile_at(args, row, rows, col, cols);                           \
-        int32_t sums[(tile_m) * (tile_n)];                                                    \
-        integer_tile(&t, sums, tile_n);                                                       \
-        go_qa8_finish(args, &t, row, col, cols, rhs_bias, sums, tile_n);                      \
-    }                                                                                         \
-    void symbol(go_team *team, const go_gemm_args *args);                                     \
-    void symbol(go_team *team, const go_gemm_args *args) {                                    \
-        go_gemm_drive(team, args, tile_m, tile_n, go_qa8_depth(args->k) + 16, finished_tile); \
+ * q + rhs_bias. With few rows it is asked for tiles of 16 columns, in order of memory. */
+#define GO_GEMM_QA8(symbol, tile_m, tile_n, integer_tile, rhs_bias)                                \
+    static void finished_tile(const go_gemm_args *args, size_t row, size_t rows, size_t col,       \
+                              size_t cols) {                                                       \
+        go_qa8_tile t = go_qa8_tile_at(args, row, rows, col, cols);                                \
+        enum { SUM_ROWS = (int)(tile_m) > (int)GO_GEMV_ROWS ? (int)(tile_m) : (int)GO_GEMV_ROWS }; \
+        int32_t sums[SUM_ROWS * (tile_n)];                                                         \
+        integer_tile(&t, sums, tile_n);                                                            \
+        go_qa8_finish(args, &t, row, col, cols, rhs_bias, sums, tile_n);                           \
+    }                                                                                              \
+    void symbol(go_team *team, const go_gemm_args *args);                                          \
+    void symbol(go_team *team, const go_gemm_args *args) {                                         \
+        const size_t depth = go_qa8_depth(args->k);                                                \
+        if (args->m <= GO_GEMV_ROWS)                                                               \
+            go_gemv_drive(team, args, depth + GO_QS8_TAIL, finished_tile);                         \
+        else                                                                                       \
+            go_gemm_drive(team, args, tile_m, tile_n, depth + 16, finished_tile);                  \
     }
 
 #endif

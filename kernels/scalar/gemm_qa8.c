@@ -16,11 +16,12 @@ GO_INLINE void integer_tile(const go_qa8_tile *t, int32_t *sums, size_t ld) {
     for (size_t p = 0; p < t->panels; p++) {
         const rhs_value *rhs = (const rhs_value *)(t->rhs + p * t->rhs_stride);
         for (size_t r = 0; r < t->rows; r++) {
+            const int8_t *lhs = t->lhs + r * (MR == 1 ? t->lhs_stride : KR);
             int32_t acc[NR] = {0};
             for (size_t k = 0; k < t->depth; k += KR)
                 for (size_t c = 0; c < NR; c++)
                     for (size_t i = 0; i < KR; i++)
-                        acc[c] += t->lhs[k * MR + r * KR + i] * rhs[k * NR + c * KR + i];
+                        acc[c] += lhs[k * MR + i] * rhs[k * NR + c * KR + i];
             memcpy(sums + r * ld + p * NR, acc, sizeof acc);
         }
     }

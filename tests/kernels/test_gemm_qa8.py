@@ -83,8 +83,12 @@ def test_gcc_gives_the_same(where):
 
 @pytest.mark.parametrize("where", LEVEL_IDS)
 def test_threads_do_not_change_a_bit(where):
-    runner = require(where)
-    shape = (61, 157, 96)
+    for shape in ((61, 157, 96), (3, 529, 512)):
+        same_bits(require(where), shape)
+
+
+def same_bits(runner: Runner, shape: tuple[int, int, int]) -> None:
+    """One, two and three threads give the same bits."""
     plan = [(shape, Options(act="silu", bias=True, threads=t), "") for t in (1, 2, 3)]
     made = [next(calls_for(runner.level.arch, [step])) for step in plan]
     first, *others = (
@@ -119,8 +123,10 @@ def test_activations_have_the_same_bits_on_every_level(where):
     ("where", "mutation"),
     [
         ("x86_64/scalar", ("k < t->depth", "k + KR < t->depth")),
-        ("x86_64/avx2", ("integer_tile, 0)", "integer_tile, 1)")),
-        ("x86_64/avx512_vnni", ("k < depth", "k + 4 < depth")),
+        ("x86_64/avx2", ("integer_tile, 128)", "integer_tile, 127)")),
+        ("x86_64/avx2", ("depth, k == 0", "depth, 1")),
+        ("x86_64/avx512_vnni", ("k < depth; k += 4)", "k + 4 < depth; k += 4)")),
+        ("x86_64/avx512_vnni", ("(c, CHAINS - 1)", "(c, CHAINS - 2)")),
         ("aarch64/neon_i8mm", ("#include", f"{NEON}#define vzip2q_f64 vzip1q_f64\n#include")),
         ("aarch64/neon_i8mm", ("#include", f"{NEON}#define vmaxvq_s32(reach) 0\n#include")),
         ("aarch64/sve2@256", ("sums + p * 8", "sums")),
@@ -129,5 +135,5 @@ def test_activations_have_the_same_bits_on_every_level(where):
 def test_a_broken_kernel_is_noticed(where, mutation):
     broken = replace(require(where), mutation=mutation)
     build_host(broken.level, "go_gemm_qa8", mutation)  # it must compile
-    with pytest.raises(AssertionError, match="Arrays are not equal"):
+    with pytest.raises(AssertionError, match="(?i)not equal"):
         run_plan(broken, full_plan())

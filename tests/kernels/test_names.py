@@ -86,7 +86,7 @@ def test_every_level_implements_every_generic_name():
 
 def test_binding_header_declares_and_binds():
     text = registry.binding_header(registry.level("x86_64", "avx2"))
-    symbol = "go_gemm_f32_qa8r_qs8c_4x16x4_avx2"
+    symbol = "go_gemm_f32_qa8r_qs8c_4x64x4_avx2"
     assert f"void {symbol}(go_team *team, const go_gemm_args *args);" in text
     assert f"#define go_gemm_qa8 {symbol}\n" in text
 
