@@ -19,13 +19,13 @@ GO_INLINE void bf16_8x8(const bfloat16_t *lhs, const bfloat16_t *rhs, size_t dep
     float32x4_t acc[4][4];
     GO_UNROLLED (r, 4)
         GO_UNROLLED (c, 4) acc[r][c] = vdupq_n_f32(0);
-    mmla_8x8(acc, lhs, rhs, depth / 4);
+    mmla_8x8(acc, lhs, rhs, depth / 4, 4);
     GO_UNROLLED (r, 4) {
         GO_UNROLLED (c, 4) {
             acc[r][c] = vaddq_f32(acc[r][c], bias[c]);
             if (with_relu) acc[r][c] = relu(acc[r][c]);
         }
-        store_pair(dst + 2 * r * stride, stride, acc[r]);
+        store_pair(dst + 2 * r * stride, stride, acc[r], 1);
     }
 }
 

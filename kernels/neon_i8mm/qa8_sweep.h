@@ -1,4 +1,4 @@
-/* int8 GEMM with SMMLA on 8 rows x 8 columns: sums become results in their registers,
+/* int8 GEMM with SMMLA on up to 8 rows x 8 columns: sums become results in their registers,
  * still as 2 x 2. A panel of columns is swept over many rows, so that what belongs to the
  * columns is prepared once. */
 #include <arm_neon.h>
@@ -37,21 +37,24 @@ GO_INLINE void qa8_prepare(qa8_columns *c, const int8_t *rhs, size_t depth, cons
     }
 }
 
-/* dst[r * stride + c] = results of 8 x 8, up to and including none or relu. */
+/* dst[r * stride + c] = results of `rows` x 8 (rows a constant: 1, 2, 4 or 8), up to and
+ * including none or relu. */
 GO_INLINE void qa8_8x8(const int8_t *lhs, const int8_t *rhs, size_t depth, const qa8_columns *c,
-                       const int magic, const int with_relu, float *dst, ptrdiff_t stride) {
+                       const int rows, const int magic, const int with_relu, float *dst,
+                       ptrdiff_t stride) {
+    const int pairs = mmla_pairs(rows);
     const int32_t *neg_zp = (const int32_t *)(lhs + 8 * depth);
     const float *scale = (const float *)(neg_zp + 16);
     int32x4_t acc[4][4];
     /* Loads are cheaper than copies of a register, hence forget that it was loaded. */
-    GO_UNROLLED (r, 4) {
+    GO_UNROLLED (r, pairs) {
         int32x4_t z = vld1q_s32(neg_zp + 4 * r);
         GO_OPAQUE(c);
         GO_UNROLLED (i, 4)
             acc[r][i] = magic ? vmlaq_s32(c->start[i], z, c->sums[i]) : vmulq_s32(z, c->sums[i]);
     }
-    mmla_8x8(acc, lhs, rhs, depth / 8);
-    GO_UNROLLED (r, 4) {
+    mmla_8x8(acc, lhs, rhs, depth / 8, pairs);
+    GO_UNROLLED (r, pairs) {
         float32x4_t s = vld1q_f32(scale + 4 * r), v[4];
         GO_OPAQUE(c);
         GO_UNROLLED (i, 4) {
@@ -60,7 +63,22 @@ GO_INLINE void qa8_8x8(const int8_t *lhs, const int8_t *rhs, size_t depth, const
             v[i] = vfmaq_f32(c->bias[i], sum, vmulq_f32(s, c->scales[i]));
             if (with_relu) v[i] = relu(v[i]);
         }
-        store_pair(dst + 2 * r * stride, stride, v);
+        store_pair(dst + 2 * r * stride, stride, v, rows > 1);
+    }
+}
+
+/* The first `rows` rows (1, 2, 4 or 8) of a panel times the columns of one or two. */
+GO_INLINE void qa8_panels(const go_qa8_tile *t, const int8_t *lhs, const qa8_columns columns[2],
+                          const int rows, const int with_relu, float *dst, ptrdiff_t stride) {
+    for (size_t p = 0; p < t->panels; p++) {
+        const int8_t *rhs = (const int8_t *)t->rhs + p * t->rhs_stride;
+#define TILE(magic, relu) \
+    qa8_8x8(lhs, rhs, t->depth, &columns[p], rows, magic, relu, dst + 8 * p, stride)
+        if (columns[p].magic)
+            with_relu ? TILE(1, 1) : TILE(1, 0);
+        else
+            with_relu ? TILE(0, 1) : TILE(0, 0);
+#undef TILE
     }
 }
 
@@ -77,19 +95,19 @@ GO_INLINE void qa8_sweep(const go_gemm_args *args, size_t row, size_t rows, size
     for (size_t r = 0; r < rows; r += 8) {
         float sums[8 * 16];
         const int8_t *lhs = t.lhs + r * (t.depth + 16);
-        const int direct = plain && rows - r >= 8;
+        const size_t left = go_min_size(rows - r, 8);
+        const int direct = plain && (left <= 2 || left == 4 || left == 8);
         const int with_relu = direct && e->activation == GO_ACT_RELU;
         float *dst = direct ? go_gemm_row(args, row + r) + col : sums;
         const ptrdiff_t stride = direct ? args->dst_stride : 16;
-        for (size_t p = 0; p < t.panels; p++) {
-            const int8_t *rhs = (const int8_t *)t.rhs + p * t.rhs_stride;
-#define TILE(magic, relu) qa8_8x8(lhs, rhs, t.depth, &columns[p], magic, relu, dst + 8 * p, stride)
-            if (columns[p].magic)
-                with_relu ? TILE(1, 1) : TILE(1, 0);
-            else
-                with_relu ? TILE(0, 1) : TILE(0, 0);
-#undef TILE
-        }
-        if (!direct) go_epilogue_rows(args, row + r, go_min_size(rows - r, 8), col, cols, sums, 16);
+        if (left > 4)
+            qa8_panels(&t, lhs, columns, 8, with_relu, dst, stride);
+        else if (left > 2)
+            qa8_panels(&t, lhs, columns, 4, with_relu, dst, stride);
+        else if (left > 1)
+            qa8_panels(&t, lhs, columns, 2, with_relu, dst, stride);
+        else
+            qa8_panels(&t, lhs, columns, 1, with_relu, dst, stride);
+        if (!direct) go_epilogue_rows(args, row + r, left, col, cols, sums, 16);
     }
 }

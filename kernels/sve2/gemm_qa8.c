@@ -1,4 +1,5 @@
-/* int8 GEMM: the SMMLA of NEON at 128 bits, that of SVE on longer vectors. */
+/* int8 GEMM: the SMMLA of NEON at 128 bits and for few rows, which wait for their weights
+ * anyway; that of SVE on longer vectors. */
 #include "../neon_i8mm/qa8_sweep.h"
 
 #define VALUE int8_t
@@ -17,7 +18,7 @@
 #include "long_mmla_tile.h"
 
 static void sweep(const go_gemm_args *args, size_t row, size_t rows, size_t col, size_t cols) {
-    if (svcntb() == 16) {
+    if (svcntb() == 16 || rows <= 4) {
         qa8_sweep(args, row, rows, col, cols);
         return;
     }

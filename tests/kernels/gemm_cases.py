@@ -36,6 +36,13 @@ SHAPES = (
     (0, 0, 0),
 )
 
+#: Few rows, as in decoding: paths of their own, whose results are those of the GEMM.
+FEW_ROWS = tuple(
+    (m, n, k)
+    for m in (1, 2, 3, 4)
+    for n, k in ((1, 33), (7, 96), (8, 1), (9, 131), (15, 64), (16, 257), (17, 32), (48, 61))
+)
+
 
 @dataclass(frozen=True)
 class Options:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from gemm_cases import OPTIONS, SHAPES, Options, check, make_call
+from gemm_cases import FEW_ROWS, OPTIONS, SHAPES, Options, check, make_call
 from harness import LEVEL_IDS, NATIVE_IDS, Runner, build_host, require, require_gcc, run_cases
 
 from graphopt.kernels import packing, reference, registry
@@ -50,12 +50,14 @@ def calls_for(arch: str, plan: list[tuple[tuple[int, int, int], Options, str]]):
 def full_plan():
     """All shapes, options in turn, then extreme operands."""
     plan = [(shape, OPTIONS[i % len(OPTIONS)], "") for i, shape in enumerate(SHAPES)]
+    plan += [(shape, OPTIONS[i % len(OPTIONS)], "") for i, shape in enumerate(FEW_ROWS)]
     plan += [((13, 35, 70), options, "") for options in OPTIONS]
     for extreme in ("signs", "high", "low", "not finite"):
         plan += [((13, 33, 1999), OPTIONS[0], extreme), ((8, 16, 64), OPTIONS[1], extreme)]
     # 255 * 16448 < 2^22 < 255 * 16449, where the conversion of some levels changes.
     plan += [((9, 17, 131), OPTIONS[1], f"reach {reach}") for reach in (16448, 16449)]
-    plan += [((17, 32, 70), Options(act="relu", bias=bias), "") for bias in (False, True)]
+    plan += [((m, 32, 70), Options(act="relu", bias=m % 2 == 1), "") for m in (1, 2, 4, 17, 18)]
+    plan += [((m, 16, 131), OPTIONS[0], f"reach {16448 + m % 2}") for m in (1, 2, 3, 4)]
     return plan
 
 
