@@ -17,12 +17,13 @@ k is zero padded to a multiple (f32 1, bf16 8, int8 32), the last panel with zer
                shift, zeros up to a multiple of 64 bytes
 
 A nibble pair is a byte: the low half belongs to a step of kr values along k, the high half
-to the step after it, so that one load feeds two multiply-adds. A nibble is q in two's
-complement (``biased``: q + 8): shifted or masked into the upper half of an int8 it is 16 q,
-and a kernel converts sums of 16 q with four bits of fraction. All nibbles come before all
-scales, so that either is an array of its own and loads of 64 bytes stay aligned. The shift
-of a column is what it adds to a product per step of -zp: the sum over blocks, in order, of
-scale * sum of q, in f32.
+to the step after it, so that one load feeds two multiply-adds. As int8 the byte is 16 times
+the q of the high half, plus the q of the low half, plus 8: the high half is in two's
+complement, the low half is q + 8 (``biased``: both are q + 8). So bytes can be multiplied as
+they are, and from that sum over both halves a second one of masked bytes takes the halves
+apart. All nibbles come before all scales, so that either is an array of its own and loads of
+64 bytes stay aligned. The shift of a column is what it adds to a product per step of -zp: the
+sum over blocks, in order, of scale * sum of q, in f32.
 
 A tail behind every int8 panel, as in KleidiAI's qai8dxp and qsi8cxp: one pointer per
 operand carries everything. Values twice suit the 2 x 2 sums of a matrix multiply-add. The
@@ -115,8 +116,9 @@ def _column_tail(layout: Layout, w: QuantizedColumns) -> list[Array]:
 def _nibbles(layout: Layout, q: Array) -> Array:
     """Panels of nibble pairs [panels, k32 / (2 kr), nr, kr] of int4 values [n, k]."""
     steps = _panels(q, layout.nr, layout.kr, _depth(layout, q.shape[1])).view(np.uint8)
-    steps = (steps + np.uint8(8) if layout.biased else steps) & np.uint8(15)
-    return np.asarray(steps[:, 0::2] | steps[:, 1::2] << np.uint8(4))
+    low = steps[:, 0::2] + np.uint8(8)  # 0 .. 15; the high half wraps where it is signed
+    high = steps[:, 1::2] + np.uint8(8 if layout.biased else 0)
+    return np.asarray(low | high << np.uint8(4))
 
 
 def pack_rhs_qs4c(layout: Layout, w: QuantizedColumns) -> Bytes:

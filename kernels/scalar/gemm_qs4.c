@@ -3,16 +3,17 @@
 
 enum { KR = GO_QA8_KR, MR = GO_QA8_MR, NR = GO_QS8_NR, TILE_N = 16 };
 #if defined(__aarch64__)
-enum { NIBBLE_FLIP = 8 }; /* two's complement: flipping the sign bit gives q + 8 */
+enum { HIGH_FLIP = 8 }; /* the high half is in two's complement: this gives q + 8 */
 #define QS4C GO_NAME(gemm_f32_qa8r_qs4c_8x8x16)
 #define QS4B GO_NAME(gemm_f32_qa8r_qs4b_8x8x16)
 #else
-enum { NIBBLE_FLIP = 0 }; /* q + 8 */
+enum { HIGH_FLIP = 0 };
 #define QS4C GO_NAME(gemm_f32_qa8r_qs4c_1x16x8)
 #define QS4B GO_NAME(gemm_f32_qa8r_qs4b_1x16x8)
 #endif
 
-GO_INLINE int32_t int4(unsigned nibble) { return (int32_t)(nibble ^ NIBBLE_FLIP) - 8; }
+GO_INLINE int32_t low_int4(unsigned pair) { return (int32_t)(pair & 15) - 8; }
+GO_INLINE int32_t high_int4(unsigned pair) { return (int32_t)((pair >> 4) ^ HIGH_FLIP) - 8; }
 
 /* sums[c] = sum over `depth` values along k of lhs * column c. */
 static void integer_sums(const int8_t *lhs, const uint8_t *rhs, size_t depth, int32_t sums[NR]) {
@@ -21,7 +22,7 @@ static void integer_sums(const int8_t *lhs, const uint8_t *rhs, size_t depth, in
         for (size_t c = 0; c < NR; c++)
             for (size_t i = 0; i < KR; i++) {
                 const unsigned pair = rhs[c * KR + i];
-                sums[c] += lhs[i] * int4(pair & 15) + lhs[MR * KR + i] * int4(pair >> 4);
+                sums[c] += lhs[i] * low_int4(pair) + lhs[MR * KR + i] * high_int4(pair);
             }
 }
 

@@ -137,5 +137,5 @@ def test_activations_have_the_same_bits_on_every_level(where):
 def test_a_broken_kernel_is_noticed(where, mutation):
     broken = replace(require(where), mutation=mutation)
     build_host(broken.level, "go_gemm_qa8", mutation)  # it must compile
-    with pytest.raises(AssertionError, match="(?i)not equal"):
+    with pytest.raises(AssertionError, match=r"(?i)not equal"):
         run_plan(broken, full_plan())

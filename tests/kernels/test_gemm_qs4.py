@@ -89,7 +89,8 @@ def unpacked(arch: str, body: np.ndarray, n: int, k: int) -> np.ndarray:
         step, i = divmod(j, rule.kr)
         at = (step // 2 * rule.nr + row % rule.nr) * rule.kr + i
         nibble = int(body[row // rule.nr, at]) >> 4 * (step % 2) & 15
-        q[row, j] = nibble - 8 if rule.biased else (nibble ^ 8) - 8
+        signed = step % 2 == 1 and not rule.biased
+        q[row, j] = (nibble ^ 8 if signed else nibble) - 8
     return q
 
 
