@@ -207,30 +207,3 @@ class CifArgs(Structure):
         ("tokens", c_void_p),
         ("scratch", c_void_p),
     )
-
-
-CIF_RULES = ("integrate", "prefix")
-CIF_COUNTS = ("floor", "round", "fires")
-
-
-class CifArgs(Structure):
-    """go_cif_args."""
-
-    _fields_ = (
-        ("batch", c_size_t),
-        ("frames", c_size_t),
-        ("channels", c_size_t),
-        ("max_tokens", c_size_t),
-        ("rule", c_int),
-        ("count", c_int),
-        ("threshold", c_float),
-        ("hidden", c_void_p),
-        ("hidden_stride", c_ssize_t * 2),
-        ("alphas", c_void_p),
-        ("alphas_stride", c_ssize_t * 2),
-        ("dst", c_void_p),
-        ("peaks", c_void_p),
-        ("counts", c_void_p),
-        ("tokens", c_void_p),
-        ("scratch", c_void_p),
-    )

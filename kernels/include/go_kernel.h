@@ -216,40 +216,4 @@ typedef struct {
     void *scratch;
 } go_cif_args;
 
-/* Continuous integrate-and-fire: frames hidden[b,t,:] with weights alphas[b,t] to
- * tokens dst[b,n,:], whose number is computed too. A token is the sum of now[t] *
- * hidden[t] over its frames and of next[t] * hidden[t] of the frame that fired
- * before it; `now` is alphas where nothing fires.
- *   GO_CIF_INTEGRATE  level += alphas; fires where level >= threshold, then level -= 1;
- *                     now = 1 - level before the frame, next = alphas - now
- *   GO_CIF_PREFIX     p = f32(sum of alphas in f64); fires where floor(p) grows;
- *                     next = the fraction of the peak, now = alphas - next; no threshold
- * peaks[b,t] is level before the subtraction, or p - floor(p), plus 1 where it fires.
- * counts[b] is the sum of alphas (f64, to f32) rounded down or to nearest even, or the
- * number of fires. *tokens is the largest count, -1 if a sum is not below 1e9 (NaN);
- * dst is dense [batch][min(*tokens, max_tokens)][channels], zero behind the last fire
- * of an item. hidden and alphas are f32. `scratch`: cif_scratch_bytes in scratch.py. */
-typedef enum { GO_CIF_INTEGRATE = 0, GO_CIF_PREFIX = 1 } go_cif_rule;
-typedef enum {
-    GO_CIF_COUNT_FLOOR = 0,
-    GO_CIF_COUNT_ROUND = 1,
-    GO_CIF_COUNT_FIRES = 2,
-} go_cif_count;
-
-typedef struct {
-    size_t batch, frames, channels, max_tokens;
-    go_cif_rule rule;
-    go_cif_count count;
-    float threshold;
-    const float *hidden;
-    ptrdiff_t hidden_stride[2]; /* batch, time */
-    const float *alphas;
-    ptrdiff_t alphas_stride[2]; /* batch, time */
-    float *dst;
-    float *peaks;    /* dense [batch][frames] */
-    int32_t *counts; /* [batch] */
-    int64_t *tokens;
-    void *scratch;
-} go_cif_args;
-
 #endif
