@@ -52,6 +52,32 @@ class PackLhsArgs(Structure):
     )
 
 
+class PatchesArgs(Structure):
+    """go_patches_args."""
+
+    _fields_ = (
+        ("batch", c_size_t),
+        ("channels", c_size_t),
+        ("in_h", c_size_t),
+        ("in_w", c_size_t),
+        ("out_h", c_size_t),
+        ("out_w", c_size_t),
+        ("kh", c_size_t),
+        ("kw", c_size_t),
+        ("stride_h", c_size_t),
+        ("stride_w", c_size_t),
+        ("dilation_h", c_size_t),
+        ("dilation_w", c_size_t),
+        ("pad_top", c_ssize_t),
+        ("pad_left", c_ssize_t),
+        ("src", c_void_p),
+        ("src_stride", c_ssize_t * 3),
+        ("src_dtype", c_int),
+        ("dst", c_void_p),
+        ("scratch", c_void_p),
+    )
+
+
 class NormArgs(Structure):
     """go_norm_args."""
 

@@ -121,6 +121,31 @@ def attention(
     return y
 
 
+def patches(
+    src: Array,
+    kernel: tuple[int, int],
+    out_size: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    pad: tuple[int, int],
+) -> Array:
+    """The windows of a convolution: rows [batch, out_h, out_w, kh * kw * channels].
+
+    ``src`` is [batch, in_h, in_w, channels], 0 outside the image; ``pad`` is (top, left).
+    A row holds the taps in order, the channels of a tap side by side. dtype as ``src``.
+    """
+    batch, in_h, in_w, channels = src.shape
+    y = np.zeros((batch, *out_size, *kernel, channels), src.dtype)
+    for i in range(kernel[0]):
+        rows = np.arange(out_size[0]) * stride[0] + i * dilation[0] - pad[0]
+        oh = np.flatnonzero((rows >= 0) & (rows < in_h))
+        for j in range(kernel[1]):
+            cols = np.arange(out_size[1]) * stride[1] + j * dilation[1] - pad[1]
+            ow = np.flatnonzero((cols >= 0) & (cols < in_w))
+            y[:, oh[:, None], ow, i, j] = src[:, rows[oh][:, None], cols[ow]]
+    return y.reshape(batch, *out_size, kernel[0] * kernel[1] * channels)
+
+
 def conv2d(
     src: NDArray[np.float32],
     weight: NDArray[np.float32],

@@ -88,6 +88,8 @@ ARGUMENTS = {
     "go_gemm_qs4b": "go_gemm_args",
     "go_pack_bf16": "go_pack_lhs_args",
     "go_quantize_rows": "go_pack_lhs_args",
+    "go_patches_bf16": "go_patches_args",
+    "go_patches_qa8r": "go_patches_args",
     "go_norm": "go_norm_args",
     "go_softmax": "go_softmax_args",
     "go_attention": "go_attention_args",
@@ -148,6 +150,14 @@ def _kernels(arch: str, isa: str, f32: str, bf16: str, qa8: str) -> tuple[Kernel
         ),
         Kernel("go_pack_bf16", f"go_pack_bf16_{pack_bf16}_{isa}", f"{packing}/pack_bf16.c"),
         Kernel("go_quantize_rows", f"go_pack_qa8r_{pack_qa8}_{isa}", f"{packing}/quantize_rows.c"),
+        *(
+            Kernel(
+                f"go_patches_{token}",
+                f"go_pack_{token}_{tile}_{isa}_patches",
+                f"common/patches_{token}.c",
+            )
+            for token, tile in (("bf16", pack_bf16), ("qa8r", pack_qa8))
+        ),
         *(Kernel(f"go_{op}", f"go_{op}_{isa}", f"common/{op}.c") for op in shared),
     )
 

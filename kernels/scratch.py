@@ -14,6 +14,9 @@ from graphopt.kernels.registry import ceil_div
 #: QUERY_ROWS of common/attention.c.
 _QUERY_ROWS = 24
 
+#: GO_PATCH_ROWS of common/patches.h.
+_PATCH_ROWS = 8
+
 
 def attention_scratch_bytes(
     batch: Any,
@@ -59,3 +62,13 @@ def conv_scratch_bytes(
 def cif_scratch_bytes(batch: Any, frames: Any) -> Any:
     """Bytes behind ``go_cif_args.scratch``: two floats and a flag for each frame."""
     return 12 * batch * frames
+
+
+def patches_scratch_bytes(
+    depth: Any, threads: Any, ceil_div: Callable[[Any, int], Any] = ceil_div
+) -> Any:
+    """Bytes behind ``go_patches_args.scratch`` for a team of ``threads``.
+
+    Per thread the f32 windows of one task, ``depth`` = kh * kw * channels values each.
+    """
+    return 4 * threads * 16 * ceil_div(_PATCH_ROWS * depth, 16)

@@ -14,63 +14,18 @@
  * overlap src.
  */
 #include "tile_f32.h"
+#include "window.h"
 
 enum { STORE_ROWS = 2 * GO_TILE_ROWS, NEIGHBOURS = 4 };
 
-typedef struct {
-    size_t batch, h, w; /* of the output */
-} position;
-
-GO_INLINE position position_of(const go_conv_args *a, size_t index) {
-    return (position){index / a->out_w / a->out_h, index / a->out_w % a->out_h, index % a->out_w};
+GO_INLINE go_position position_of(const go_conv_args *a, size_t index) {
+    return go_position_of(a->out_h, a->out_w, index);
 }
 
-GO_INLINE void *dst_of(const go_conv_args *a, position p) {
+GO_INLINE void *dst_of(const go_conv_args *a, go_position p) {
     ptrdiff_t at = (ptrdiff_t)p.batch * a->dst_stride[0] + (ptrdiff_t)p.h * a->dst_stride[1] +
                    (ptrdiff_t)p.w * a->dst_stride[2];
     return go_at_mut(a->dst, at, a->dst_dtype);
-}
-
-/* Input row or column that tap `tap` of output `out` reads; may lie outside. */
-GO_INLINE ptrdiff_t input_at(size_t out, size_t stride, size_t tap, size_t dilation,
-                             ptrdiff_t pad) {
-    return (ptrdiff_t)(out * stride + tap * dilation) - pad;
-}
-
-GO_INLINE int inside(const go_conv_args *a, ptrdiff_t y, ptrdiff_t x) {
-    return y >= 0 && y < (ptrdiff_t)a->in_h && x >= 0 && x < (ptrdiff_t)a->in_w;
-}
-
-/* Element offset of a pixel of batch entry b. */
-GO_INLINE ptrdiff_t pixel(const go_conv_args *a, size_t b, ptrdiff_t y, ptrdiff_t x) {
-    return (ptrdiff_t)b * a->src_stride[0] + y * a->src_stride[1] + x * a->src_stride[2];
-}
-
-GO_INLINE void copy_channels(float *dst, const void *src, ptrdiff_t at, size_t n, go_dtype type) {
-    size_t c = 0;
-    for (; c + GO_LANES <= n; c += GO_LANES)
-        go_store(dst + c, go_load_as(src, at + (ptrdiff_t)c, type, GO_LANES));
-    for (; c < n; c++) {
-        ptrdiff_t i = at + (ptrdiff_t)c;
-        dst[c] = type == GO_BF16 ? go_f32_from_bf16(((const uint16_t *)src)[i])
-                                 : ((const float *)src)[i];
-    }
-}
-
-/* The window of one output position for the channels from `channel` on. */
-GO_INLINE void copy_window(const go_conv_args *a, position p, size_t channel, size_t channels,
-                           float *row, go_dtype type) {
-    for (size_t i = 0; i < a->kh; i++) {
-        ptrdiff_t y = input_at(p.h, a->stride_h, i, a->dilation_h, a->pad_top);
-        for (size_t j = 0; j < a->kw; j++, row += channels) {
-            ptrdiff_t x = input_at(p.w, a->stride_w, j, a->dilation_w, a->pad_left);
-            if (inside(a, y, x))
-                copy_channels(row, a->src, pixel(a, p.batch, y, x) + (ptrdiff_t)channel, channels,
-                              type);
-            else
-                memset(row, 0, channels * sizeof(float));
-        }
-    }
 }
 
 /* Epilogue and store of rows x cols sums, at output channel `channel`. */
@@ -94,12 +49,13 @@ static void dense_tile(const go_conv_args *a, size_t group, size_t first, size_t
                        float *windows) {
     size_t channels = a->in_c / a->groups, cols = a->out_c / a->groups;
     size_t depth = a->kh * a->kw * channels;
+    const go_windows w = GO_WINDOWS_OF(a);
     for (size_t r = 0; r < rows; r++) {
-        position p = position_of(a, first + r);
+        go_position p = position_of(a, first + r);
         if (a->src_dtype == GO_BF16)
-            copy_window(a, p, group * channels, channels, windows + r * depth, GO_BF16);
+            go_copy_window(&w, p, group * channels, channels, windows + r * depth, GO_BF16);
         else
-            copy_window(a, p, group * channels, channels, windows + r * depth, GO_F32);
+            go_copy_window(&w, p, group * channels, channels, windows + r * depth, GO_F32);
     }
     float tile[STORE_ROWS * GO_TILE_COLS];
     const float *rhs = (const float *)a->rhs + group * go_ceil_div(cols, 16) * 16 * depth;
@@ -115,31 +71,23 @@ static void dense_tile(const go_conv_args *a, size_t group, size_t first, size_t
         }
 }
 
-/* Whether every tap of `count` outputs side by side from p on lies in the image. */
-GO_INLINE int interior(const go_conv_args *a, position p, size_t count) {
-    ptrdiff_t y = input_at(p.h, a->stride_h, 0, a->dilation_h, a->pad_top);
-    ptrdiff_t x = input_at(p.w, a->stride_w, 0, a->dilation_w, a->pad_left);
-    ptrdiff_t last_y = y + (ptrdiff_t)((a->kh - 1) * a->dilation_h);
-    ptrdiff_t last_x = x + (ptrdiff_t)((count - 1) * a->stride_w + (a->kw - 1) * a->dilation_w);
-    return inside(a, y, x) && inside(a, last_y, last_x);
-}
-
 /* Sums of `count` outputs side by side from p on, n channels from c on. count and
  * border (0: every tap is known to lie in the image) must be constants. */
-GO_INLINE void depthwise_sums(const go_conv_args *a, position p, size_t c, size_t n,
-                              const size_t count, const int border, go_dtype type, go_f32x16 *sum) {
+GO_INLINE void depthwise_sums(const go_conv_args *a, const go_windows *windows, go_position p,
+                              size_t c, size_t n, const size_t count, const int border,
+                              go_dtype type, go_f32x16 *sum) {
     const float *weight = (const float *)a->rhs + c;
     const ptrdiff_t step = (ptrdiff_t)a->stride_w;
     for (size_t k = 0; k < count; k++) sum[k] = go_zero();
     for (size_t i = 0; i < a->kh; i++) {
-        ptrdiff_t y = input_at(p.h, a->stride_h, i, a->dilation_h, a->pad_top);
+        ptrdiff_t y = go_input_at(p.h, a->stride_h, i, a->dilation_h, a->pad_top);
         for (size_t j = 0; j < a->kw; j++, weight += a->out_c) {
-            ptrdiff_t x = input_at(p.w, a->stride_w, j, a->dilation_w, a->pad_left);
-            ptrdiff_t at = pixel(a, p.batch, y, x) + (ptrdiff_t)c;
+            ptrdiff_t x = go_input_at(p.w, a->stride_w, j, a->dilation_w, a->pad_left);
+            ptrdiff_t at = go_pixel(windows, p.batch, y, x) + (ptrdiff_t)c;
             go_f32x16 w = go_load_n(weight, n);
             for (size_t k = 0; k < count; k++, at += step * a->src_stride[2]) {
                 go_f32x16 u = go_zero();
-                if (!border || inside(a, y, x + (ptrdiff_t)k * step))
+                if (!border || go_is_inside(windows, y, x + (ptrdiff_t)k * step))
                     u = go_load_as(a->src, at, type, n);
                 sum[k] = go_fma(w, u, sum[k]);
             }
@@ -150,12 +98,13 @@ GO_INLINE void depthwise_sums(const go_conv_args *a, position p, size_t c, size_
 /* The same with bias, epilogue and store; `index` is the number of the first output. */
 GO_INLINE void depthwise_outputs(const go_conv_args *a, size_t index, size_t c, size_t n,
                                  const size_t count, go_dtype type) {
-    position p = position_of(a, index);
+    go_position p = position_of(a, index);
     go_f32x16 sum[NEIGHBOURS];
-    if (interior(a, p, count))
-        depthwise_sums(a, p, c, n, count, 0, type, sum);
+    const go_windows w = GO_WINDOWS_OF(a);
+    if (go_is_interior(&w, p, count))
+        depthwise_sums(a, &w, p, c, n, count, 0, type, sum);
     else
-        depthwise_sums(a, p, c, n, count, 1, type, sum);
+        depthwise_sums(a, &w, p, c, n, count, 1, type, sum);
     const float *bias = a->epilogue.bias;
     for (size_t k = 0; k < count; k++, p.w++) {
         if (bias) sum[k] += go_load_n(bias + c, n);

@@ -161,4 +161,19 @@ GO_INLINE void go_quantize_row(const void *src, go_dtype dtype, size_t k, int8_t
     go_qa8_finish_row(&z, panel, r, k, sum);
 }
 
+/* Rows first .. end - 1 of a packing, and behind the last row the rest of its panel. */
+GO_INLINE void go_quantize_rows(const go_pack_lhs_args *args, size_t first, size_t end) {
+    for (size_t i = first; i < end; i++) {
+        int8_t *panel = (int8_t *)args->dst + i / GO_QA8_MR * go_qa8_panel_bytes(args->k);
+        const void *row = go_at(args->src, (ptrdiff_t)i * args->src_stride, args->src_dtype);
+        /* One copy of the loop for each type. */
+        if (args->src_dtype == GO_BF16)
+            go_quantize_row(row, GO_BF16, args->k, panel, i % GO_QA8_MR);
+        else
+            go_quantize_row(row, GO_F32, args->k, panel, i % GO_QA8_MR);
+        if (i + 1 == args->m && (i + 1) % GO_QA8_MR != 0)
+            go_qa8_zero_rows(panel, (i + 1) % GO_QA8_MR, args->k);
+    }
+}
+
 #endif

@@ -1,0 +1,32 @@
+/* Patches into the packed bf16 left operand. */
+#include "patches.h"
+
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#include "../neon_i8mm/pack_bf16_panel.h"
+#else
+#include "pack_bf16_rows.h"
+#endif
+
+#if defined(__aarch64__)
+#define GO_SYMBOL GO_NAME_PATCHES(pack_bf16_8x4)
+#else
+#define GO_SYMBOL GO_NAME_PATCHES(pack_bf16_1x2)
+#endif
+
+static void pack(const go_pack_lhs_args *few) {
+#if !defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+    go_pack_bf16_rows(few, 0, few->m);
+#else
+    if (few->src_dtype == GO_BF16)
+        pack_bf16_panel(few, 0, GO_BF16);
+    else
+        pack_bf16_panel(few, 0, GO_F32);
+#endif
+}
+
+void GO_SYMBOL(go_team *team, const go_patches_args *args);
+
+void GO_SYMBOL(go_team *team, const go_patches_args *args) {
+    size_t k = args->kh * args->kw * args->channels;
+    go_pack_patches(team, args, (k + 7) / 8 * 8 * sizeof(uint16_t), pack);
+}

@@ -1,0 +1,107 @@
+"""Patches of an image as packed rows, byte for byte."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from harness import LEVEL_IDS, Case, require, run_cases
+
+from graphopt.kernels import packing, reference, reference_ops, registry
+from graphopt.kernels.arguments import BF16, F32, PatchesArgs
+from graphopt.kernels.scratch import patches_scratch_bytes
+
+THREADS = 3
+
+
+@dataclass
+class Spec:
+    """Windows of one image; ``pad`` is (top, bottom, left, right), ``gaps`` between pixels."""
+
+    batch: int = 1
+    size: tuple[int, int] = (1, 9)
+    channels: int = 4
+    kernel: tuple[int, int] = (1, 3)
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    pad: tuple[int, int, int, int] = (0, 0, 1, 1)
+    gaps: int = 0
+    dtype: int = F32
+
+    @property
+    def out_size(self):
+        reach = (self.size[0] + sum(self.pad[:2]), self.size[1] + sum(self.pad[2:]))
+        return tuple(
+            max(0, (r - (k - 1) * d - 1) // s + 1)
+            for r, k, d, s in zip(reach, self.kernel, self.dilation, self.stride, strict=True)
+        )
+
+
+SPECS = [
+    Spec(size=(1, 1), channels=1, kernel=(1, 1), pad=(0, 0, 0, 0)),
+    Spec(batch=0),
+    Spec(size=(1, 1), kernel=(1, 3), pad=(0, 0, 0, 0)),
+    Spec(2, (1, 37), 20, (1, 5), pad=(0, 0, 2, 2)),  # in place but at the ends
+    Spec(1, (1, 40), 16, (1, 3), (1, 2), pad=(0, 0, 1, 0), dtype=BF16),
+    Spec(2, (1, 33), 17, (1, 4), dilation=(1, 2), gaps=3),
+    Spec(1, (1, 29), 33, (1, 3), gaps=5),
+    Spec(1, (1, 30), 8, (1, 1), (1, 3), pad=(0, 0, 0, 0), gaps=2),  # in place, with gaps
+    Spec(1, (5, 11), 8, (1, 3), pad=(0, 0, 0, 0)),  # groups of positions cross rows
+    Spec(2, (6, 19), 12, (3, 3), pad=(1, 1, 1, 1)),
+    Spec(1, (9, 14), 5, (3, 2), (2, 1), (2, 3), (2, 2, 1, 2), 1, BF16),
+    Spec(1, (4, 9), 32, (4, 2), pad=(0, 0, 0, 0)),
+]
+
+
+def make_case(spec, layout, seed):
+    """The case, and the bytes it must give."""
+    rng = np.random.default_rng(seed)
+    shape = (spec.batch, spec.size[0] + 1, spec.size[1] + 1, spec.channels + spec.gaps)
+    whole = rng.normal(0, 3, shape).astype(np.float32)
+    if spec.dtype == BF16:
+        whole = reference.bf16_from_f32(whole)
+    if spec.gaps == 0:  # rows of pixels without gaps
+        whole = np.ascontiguousarray(whole[:, :, :-1])
+    image = whole[:, : spec.size[0], : spec.size[1], : spec.channels]
+    pad = (spec.pad[0], spec.pad[2])
+    rows = reference_ops.patches(image, spec.kernel, spec.out_size, spec.stride, spec.dilation, pad)
+    rows = rows.reshape(-1, spec.kernel[0] * spec.kernel[1] * spec.channels)
+    wide = reference.f32_from_bf16(rows) if spec.dtype == BF16 else rows
+    if layout.scheme == "qa8":
+        wanted = packing.pack_lhs_qa8r(layout, reference.quantize_rows(wide))
+    else:
+        wanted = packing.pack_lhs_bf16(layout, reference.bf16_from_f32(wide))
+    args = PatchesArgs(
+        batch=spec.batch,
+        channels=spec.channels,
+        in_h=spec.size[0],
+        in_w=spec.size[1],
+        out_h=spec.out_size[0],
+        out_w=spec.out_size[1],
+        kh=spec.kernel[0],
+        kw=spec.kernel[1],
+        stride_h=spec.stride[0],
+        stride_w=spec.stride[1],
+        dilation_h=spec.dilation[0],
+        dilation_w=spec.dilation[1],
+        pad_top=pad[0],
+        pad_left=pad[1],
+        src_stride=tuple(s // whole.itemsize for s in whole.strides[:3]),
+        src_dtype=spec.dtype,
+    )
+    scratch = np.zeros(patches_scratch_bytes(rows.shape[1], THREADS) // 4, np.float32)
+    pointers = {"src": whole, "dst": np.full(wanted.nbytes, 0xEE, np.uint8), "scratch": scratch}
+    writes = ("dst", "scratch")
+    return Case(args, pointers, writes, THREADS, align={"scratch": 64}), wanted
+
+
+@pytest.mark.parametrize(
+    "scheme, generic", [("qa8", "go_patches_qa8r"), ("bf16", "go_patches_bf16")]
+)
+@pytest.mark.parametrize("where", LEVEL_IDS)
+def test_is_the_reference_bit_for_bit(where, scheme, generic):
+    runner = require(where)
+    layout = registry.layout(runner.level.arch, scheme)
+    made = [make_case(spec, layout, i) for i, spec in enumerate(SPECS)]
+    results = run_cases(runner, generic, [case for case, _ in made])
+    for spec, (_, wanted), got in zip(SPECS, made, results, strict=True):
+        assert np.array_equal(got["dst"], wanted), spec
