@@ -164,12 +164,12 @@ def quantize_blocks_int4(w: Array, group: int) -> QuantizedBlocks:
     """Quantize torch-ordered weights f32 [n, k] to int4, a bf16 scale per block ("qs4b").
 
     A block is ``group`` consecutive values of a row. ValueError if ``group`` is no multiple
-    of 32 or does not divide k, or if a weight is NaN or Inf.
+    of 32 up to 1024 or does not divide k, or if a weight is NaN or Inf.
     """
     w = np.asarray(w, F32)
     n, k = w.shape
-    if group <= 0 or group % 32 or k % group:
-        raise ValueError(f"blocks of {group} are no multiple of 32 that divides k = {k}")
+    if group % 32 or not 0 < group <= 1024 or k % group:
+        raise ValueError(f"{group} is no multiple of 32 up to 1024 that divides k = {k}")
     q, scale = _quantize_int4(
         w.reshape(n * (k // group), group), lambda s: f32_from_bf16(bf16_from_f32(s))
     )

@@ -124,8 +124,8 @@ _INT4 = {
     ("x86_64", "avx512_vnni"): ("1x16x8", "scalar"),
     ("x86_64", "avx512_bf16"): ("1x16x8", "scalar"),
     ("aarch64", "scalar"): ("8x8x16", "scalar"),
-    ("aarch64", "neon_i8mm"): ("8x8x16", "scalar"),
-    ("aarch64", "sve2"): ("8x8x16", "scalar"),
+    ("aarch64", "neon_i8mm"): ("8x8x16", "neon_i8mm"),
+    ("aarch64", "sve2"): ("8x8x16", "neon_i8mm"),
 }
 
 

@@ -13,6 +13,8 @@
 
 #include "gemm_qa8.h"
 
+enum { GO_QS4_MAX_GROUP = 1024 }; /* values of a block */
+
 /* The packed right operand. */
 typedef struct {
     size_t depth; /* k with its padding */

@@ -32,16 +32,20 @@ GO_INLINE void store_low_halves(float *dst, float32x4_t x, float32x4_t y) {
     __asm__("stp %d1, %d2, %0" : "=Q"(*(float(*)[4])dst) : "w"(x), "w"(y));
 }
 
-/* Stores eight results of two rows, or of the first of them. A store takes a slot of the
+/* Stores four results of two rows, or of the first of them. A store takes a slot of the
  * vector pipes, and so does a zip, but two lower halves, which make up the first row, are
  * one store without a zip. */
+GO_INLINE void store_half_pair(float *dst, ptrdiff_t stride, const float32x4_t v[2],
+                               const int both) {
+    store_low_halves(dst, v[0], v[1]);
+    if (!both) return;
+    float64x2_t x = vreinterpretq_f64_f32(v[0]), y = vreinterpretq_f64_f32(v[1]);
+    vst1q_f32(dst + stride, vreinterpretq_f32_f64(vzip2q_f64(x, y)));
+}
+
+/* Stores eight results of two rows, or of the first of them. */
 GO_INLINE void store_pair(float *dst, ptrdiff_t stride, const float32x4_t v[4], const int both) {
-    GO_UNROLLED_BY (c, 4, 2) {
-        store_low_halves(dst + 2 * c, v[c], v[c + 1]);
-        if (!both) continue;
-        float64x2_t x = vreinterpretq_f64_f32(v[c]), y = vreinterpretq_f64_f32(v[c + 1]);
-        vst1q_f32(dst + stride + 2 * c, vreinterpretq_f32_f64(vzip2q_f64(x, y)));
-    }
+    GO_UNROLLED_BY (c, 4, 2) store_half_pair(dst + 2 * c, stride, v + c, both);
 }
 
 /* Zeros for negative values; keeps NaN and -0. */

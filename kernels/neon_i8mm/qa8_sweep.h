@@ -23,9 +23,8 @@ typedef struct {
  * float 1.5 * 2^23 + sum: converting it takes a subtraction, not the two slots of SCVTF. */
 enum { MAGIC_BITS = 0x4b400000, MAGIC_REACH = ((1 << 22) - 1) / 255 };
 
-GO_INLINE void qa8_prepare(qa8_columns *c, const int8_t *rhs, size_t depth, const float *bias,
-                           size_t cols) {
-    const int32_t *tail = (const int32_t *)(rhs + 8 * depth);
+/* From the tail of a panel. */
+GO_INLINE void qa8_prepare(qa8_columns *c, const int32_t *tail, const float *bias, size_t cols) {
     float b[8] = {0};
     if (bias) memcpy(b, bias, go_min_size(cols, 8) * sizeof(float));
     c->magic = vmaxvq_s32(vmaxq_s32(vld1q_s32(tail + 16), vld1q_s32(tail + 20))) <= MAGIC_REACH;
@@ -37,15 +36,9 @@ GO_INLINE void qa8_prepare(qa8_columns *c, const int8_t *rhs, size_t depth, cons
     }
 }
 
-/* dst[r * stride + c] = results of `rows` x 8 (rows a constant: 1, 2, 4 or 8), up to and
- * including none or relu. */
-GO_INLINE void qa8_8x8(const int8_t *lhs, const int8_t *rhs, size_t depth, const qa8_columns *c,
-                       const int rows, const int magic, const int with_relu, float *dst,
-                       ptrdiff_t stride) {
-    const int pairs = mmla_pairs(rows);
-    const int32_t *neg_zp = (const int32_t *)(lhs + 8 * depth);
-    const float *scale = (const float *)(neg_zp + 16);
-    int32x4_t acc[4][4];
+/* Sums begin with what zero points of rows and sums of columns give. */
+GO_INLINE void qa8_start(int32x4_t acc[4][4], const int32_t *neg_zp, const qa8_columns *c,
+                         const int pairs, const int magic) {
     /* Loads are cheaper than copies of a register, hence forget that it was loaded. */
     GO_UNROLLED (r, pairs) {
         int32x4_t z = vld1q_s32(neg_zp + 4 * r);
@@ -53,8 +46,14 @@ GO_INLINE void qa8_8x8(const int8_t *lhs, const int8_t *rhs, size_t depth, const
         GO_UNROLLED (i, 4)
             acc[r][i] = magic ? vmlaq_s32(c->start[i], z, c->sums[i]) : vmulq_s32(z, c->sums[i]);
     }
-    mmla_8x8(acc, lhs, rhs, depth / 8, pairs);
-    GO_UNROLLED (r, pairs) {
+}
+
+/* dst[r * stride + c] = results of `rows` x 8 (rows a constant: 1, 2, 4 or 8), up to and
+ * including none or relu. */
+GO_INLINE void qa8_finish(int32x4_t acc[4][4], const float *scale, const qa8_columns *c,
+                          const int rows, const int magic, const int with_relu, float *dst,
+                          ptrdiff_t stride) {
+    GO_UNROLLED (r, mmla_pairs(rows)) {
         float32x4_t s = vld1q_f32(scale + 4 * r), v[4];
         GO_OPAQUE(c);
         GO_UNROLLED (i, 4) {
@@ -65,6 +64,17 @@ GO_INLINE void qa8_8x8(const int8_t *lhs, const int8_t *rhs, size_t depth, const
         }
         store_pair(dst + 2 * r * stride, stride, v, rows > 1);
     }
+}
+
+GO_INLINE void qa8_8x8(const int8_t *lhs, const int8_t *rhs, size_t depth, const qa8_columns *c,
+                       const int rows, const int magic, const int with_relu, float *dst,
+                       ptrdiff_t stride) {
+    const int pairs = mmla_pairs(rows);
+    const int32_t *neg_zp = (const int32_t *)(lhs + 8 * depth);
+    int32x4_t acc[4][4];
+    qa8_start(acc, neg_zp, c, pairs, magic);
+    mmla_8x8(acc, lhs, rhs, depth / 8, pairs);
+    qa8_finish(acc, (const float *)(neg_zp + 16), c, rows, magic, with_relu, dst, stride);
 }
 
 /* The first `rows` rows (1, 2, 4 or 8) of a panel times the columns of one or two. */
@@ -90,7 +100,7 @@ GO_INLINE void qa8_sweep(const go_gemm_args *args, size_t row, size_t rows, size
     const int plain = go_epilogue_is_plain(args) && cols == 16;
     qa8_columns columns[2];
     for (size_t p = 0; p < t.panels; p++)
-        qa8_prepare(&columns[p], (const int8_t *)t.rhs + p * t.rhs_stride, t.depth,
+        qa8_prepare(&columns[p], (const int32_t *)(t.rhs + p * t.rhs_stride + 8 * t.depth),
                     e->bias ? e->bias + col + 8 * p : NULL, cols - 8 * p);
     for (size_t r = 0; r < rows; r += 8) {
         float sums[8 * 16];

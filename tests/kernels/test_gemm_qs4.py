@@ -75,10 +75,10 @@ def test_weights_that_are_not_finite_are_refused(bad):
         reference.quantize_channels_int4(w)
 
 
-@pytest.mark.parametrize("group", [0, 16, 48, 64, -32])
+@pytest.mark.parametrize("group", [0, 16, 48, 64, -32, 2048])
 def test_block_lengths_that_do_not_fit_are_refused(group):
     with pytest.raises(ValueError, match="multiple of 32"):
-        reference.quantize_blocks_int4(np.ones((2, 96), np.float32), group)
+        reference.quantize_blocks_int4(np.ones((2, 2048 if group > 96 else 96), np.float32), group)
 
 
 def unpacked(arch: str, body: np.ndarray, n: int, k: int) -> np.ndarray:
@@ -141,7 +141,8 @@ def operands(shape: tuple[int, int, int], group: int, seed: int, extreme: str = 
         weights.q[:] = rng.choice(np.array([-8, 7], np.int8), (n, k))
     elif extreme.startswith("reach"):  # sums of columns at the end of what a level converts
         weights.q[:] = 0
-        weights.q[:, :146], weights.q[:, 146] = 7, int(extreme[6:]) - 146 * 7
+        full, rest = divmod(int(extreme[6:]), 7)
+        weights.q[:, :full], weights.q[:, full] = 7, rest
         rows.q[:], rows.zp[:] = 127, -128
         rows.q[::2], rows.zp[::2] = -128, 127
     elif extreme == "not finite":
@@ -183,6 +184,9 @@ def full_plan(generic: str) -> list[Step]:
             ]
         # 255 * 16 * 1028 < 2^22 < 255 * 16 * 1029: there the conversion of some levels changes.
         plan += [((9, 17, 149), CHANNEL, OPTIONS[1], f"reach {r}") for r in (1028, 1029)]
+        # 255 * 16448 < 2^22 < 255 * 16449, the same for those that remove the factor of 16.
+        plan += [((9, 17, 2400), CHANNEL, OPTIONS[1], f"reach {r}") for r in (16448, 16449)]
+        plan += [((141, 19, 2080), CHANNEL, OPTIONS[i], "") for i in (1, 3)]
     else:
         depths = ((32, 32), (64, 64), (96, 32), (128, 128), (256, 128), (576, 64), (1120, 32))
         plan = []
@@ -194,6 +198,7 @@ def full_plan(generic: str) -> list[Step]:
         for e in extremes:
             for k, group in ((1024, 32), (1024, 256), (1024, 512), (672, 96)):
                 plan += [((13, 33, k), group, OPTIONS[1], e)]
+        plan += [((141, 19, 2304), 96, OPTIONS[1], ""), ((9, 35, 4096), 1024, OPTIONS[3], "")]
     k, group = (64, CHANNEL) if generic == "go_gemm_qs4c" else (128, 64)
     plan += [((m, 48, k), group, OPTIONS[1], "") for m in range(1, 6)]
     plan += [((17, 32, k), group, Options(act="relu", bias=bias), "") for bias in (False, True)]
@@ -291,6 +296,15 @@ def test_activations_have_the_same_bits_on_every_level(where, generic):
         ("x86_64/scalar", "go_gemm_qs4c", ("k < depth", "k + 2 * KR < depth")),
         ("x86_64/scalar", "go_gemm_qs4b", ("(float)row.neg_zp", "(float)(row.neg_zp + 1)")),
         ("aarch64/scalar", "go_gemm_qs4b", ("panel + NR * k / 2", "panel")),
+        *(
+            ("aarch64/neon_i8mm", generic, ("#include", f"{NEON}#define {wrong}\n#include"))
+            for generic, wrong in (
+                ("go_gemm_qs4c", "vmaxvq_s32(reach) 0"),
+                ("go_gemm_qs4c", "vsubq_s8(low, bias) low"),
+                ("go_gemm_qs4b", "vzip2q_u64(low, high) vzip1q_u64(low, high)"),
+                ("go_gemm_qs4b", "vandq_s8(pairs, mask) pairs"),
+            )
+        ),
     ],
 )
 def test_a_broken_kernel_is_noticed(where, generic, mutation):

@@ -1,0 +1,218 @@
+/* bf16 attention with BFMMLA, eight queries by eight keys or value columns at a time.
+ *
+ * Scores stay in the 2 x 2 blocks in which BFMMLA sums them, 16 floats for two queries and
+ * eight keys: [4 pairs of keys][2 queries][2 keys]. What differs from attention_rows.h are
+ * the orders and roundings of sums, which are up to the core. */
+#include <arm_neon.h>
+
+#include "attention.h"
+
+/* Rows of a block: two groups of eight, so that scores, weights and a panel of k or v fit
+ * into 64 KB for 500 keys, and a panel is read from there the second time. */
+enum { GROUP = 8, BF16_ROWS = 2 * GROUP };
+
+GO_INLINE size_t steps_of_4(size_t x) { return (x + 3) / 4; }
+
+/* n <= 8 values, then zeros. */
+GO_INLINE uint16x8_t load_8(const uint16_t *p, size_t n) {
+    if (n >= 8) return vld1q_u16(p);
+    uint16_t h[8] = {0};
+    memcpy(h, p, n * sizeof *h);
+    return vld1q_u16(h);
+}
+
+/* Eight rows of k or q as [dim / 4][8][4]; rows from `rows` on are 0. */
+GO_INLINE void pack_group(const uint16_t *src, ptrdiff_t stride, size_t rows, size_t dim,
+                          uint16_t *panel) {
+    for (size_t r = 0; r < GROUP; r += 2) {
+        const uint16_t *row = src + (ptrdiff_t)r * stride;
+        for (size_t c = 0; c < dim; c += 8) {
+            uint16x8_t x = vdupq_n_u16(0), y = x;
+            if (r < rows) x = load_8(row + c, dim - c);
+            if (r + 1 < rows) y = load_8(row + stride + c, dim - c);
+            const uint64x2_t p = vreinterpretq_u64_u16(x), q = vreinterpretq_u64_u16(y);
+            uint16_t *to = panel + c * GROUP + r * 4;
+            vst1q_u16(to, vreinterpretq_u16_u64(vzip1q_u64(p, q)));
+            vst1q_u16(to + 4 * GROUP, vreinterpretq_u16_u64(vzip2q_u64(p, q)));
+        }
+    }
+}
+
+/* Four keys of up to eight columns of v as [8][4]; keys from `keys` on are 0. */
+GO_INLINE void pack_v_step(const uint16_t *v, ptrdiff_t stride, size_t keys, size_t cols,
+                           uint16_t *to) {
+    uint16x8_t row[4];
+    GO_UNROLLED (i, 4) row[i] = (size_t)i < keys ? load_8(v + i * stride, cols) : vdupq_n_u16(0);
+#define WORDS vreinterpretq_u32_u16
+    const uint32x4_t a = WORDS(vzip1q_u16(row[0], row[1])), b = WORDS(vzip1q_u16(row[2], row[3]));
+    const uint32x4_t c = WORDS(vzip2q_u16(row[0], row[1])), d = WORDS(vzip2q_u16(row[2], row[3]));
+#undef WORDS
+    const uint32x4_t pairs[4] = {vzip1q_u32(a, b), vzip2q_u32(a, b), vzip1q_u32(c, d),
+                                 vzip2q_u32(c, d)};
+    GO_UNROLLED (i, 4) vst1q_u16(to + 8 * i, vreinterpretq_u16_u32(pairs[i]));
+}
+
+/* k: a panel [dim / 4][8][4] for eight keys; v: a panel [tk / 4][8][4] for eight columns. */
+static void pack_bf16(const go_attention_args *a, const scratch_map *m, size_t kv, size_t begin,
+                      size_t end) {
+    const size_t batch = kv / a->kv_heads, head = kv % a->kv_heads, tk = round16(a->tk);
+    const uint16_t *k = (const uint16_t *)a->k + offset_of(a->k_stride, batch, 0, head);
+    const uint16_t *v = (const uint16_t *)a->v + offset_of(a->v_stride, batch, 0, head);
+    uint16_t *k_panels = (uint16_t *)(m->k + kv * m->k_head);
+    uint16_t *v_panels = (uint16_t *)(m->v + kv * m->v_head);
+    for (size_t key = begin; key < end; key += GROUP)
+        pack_group(k + (ptrdiff_t)key * a->k_stride[1], a->k_stride[1], end - key, a->dim,
+                   k_panels + key * round16(a->dim));
+    for (size_t key = begin; key < (end + 7) / 8 * 8; key += 4)
+        for (size_t c = 0; c < a->dim_v; c += 8)
+            pack_v_step(v + (ptrdiff_t)key * a->v_stride[1] + c, a->v_stride[1],
+                        key < end ? end - key : 0, a->dim_v - c, v_panels + c * tk + key * 8);
+}
+
+/* sums[r][c]: rows 2r and 2r + 1 of one panel times 2c and 2c + 1 of another. */
+GO_INLINE void multiply_8x8(const uint16_t *x, const uint16_t *y, size_t steps,
+                            float32x4_t sums[4][4]) {
+    GO_UNROLLED (r, 4)
+        GO_UNROLLED (c, 4) sums[r][c] = vdupq_n_f32(0);
+    const bfloat16_t *p = (const bfloat16_t *)x, *q = (const bfloat16_t *)y;
+    for (size_t s = 0; s < steps; s++, p += 32, q += 32) {
+        bfloat16x8_t a[4], b[4];
+        GO_UNROLLED (i, 4) a[i] = vld1q_bf16(p + 8 * i), b[i] = vld1q_bf16(q + 8 * i);
+        GO_UNROLLED (r, 4)
+            GO_UNROLLED (c, 4) sums[r][c] = vbfmmlaq_f32(sums[r][c], a[r], b[c]);
+    }
+}
+
+/* What two queries need to know of masks. */
+typedef struct {
+    const float *mask[2]; /* or null */
+    size_t visible[2];
+} query_pair;
+
+/* Scaled scores of two queries and the eight keys from `key` on, masked. */
+GO_INLINE go_f32x16 mask_block(const go_attention_args *a, const query_pair *p, size_t key,
+                               go_f32x16 x) {
+    if (p->mask[0]) {
+        const size_t n = a->tk - key < 8 ? a->tk - key : 8;
+        const go_f32x16 first = load_mask(p->mask[0], a->mask_stride[3], key, n);
+        const go_f32x16 second = load_mask(p->mask[1], a->mask_stride[3], key, n);
+        x += __builtin_shufflevector(first, second, 0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7,
+                                     22, 23);
+    }
+    if (key + 8 <= p->visible[0] && key + 8 <= p->visible[1]) return x;
+    const go_i32x16 offset = {0, 1, 0, 1, 2, 3, 2, 3, 4, 5, 4, 5, 6, 7, 6, 7};
+    const int32_t u = (int32_t)p->visible[0], v = (int32_t)p->visible[1];
+    const go_i32x16 end = {u, u, v, v, u, u, v, v, u, u, v, v, u, u, v, v};
+    return go_select(offset + (int32_t)key < end, x, go_splat(-__builtin_inff()));
+}
+
+/* Two values twice each, from the largest or the sum of two pairs of lanes. */
+GO_INLINE go_f32x16 twice_each(float x, float y) {
+    return (go_f32x16){x, x, y, y, x, x, y, y, x, x, y, y, x, x, y, y};
+}
+
+/* Scores of a group and all keys of its block, scaled and masked; top[r]: the largest of
+ * each lane of pair r of the queries, NaN if there is one. */
+static void score_group(const go_attention_args *a, const uint16_t *q, const uint16_t *k,
+                        const query_pair pairs[4], size_t key, float *scores, float32x4_t top[4]) {
+    float32x4_t sums[4][4];
+    multiply_8x8(q, k, steps_of_4(a->dim), sums);
+    GO_UNROLLED (r, 4) {
+        go_f32x16 x;
+        memcpy(&x, sums[r], sizeof x);
+        x = mask_block(a, &pairs[r], key, x * a->scale);
+        go_store(scores + r * GO_LANES, x);
+        memcpy(sums[r], &x, sizeof x);
+        const float32x4_t low = vmaxq_f32(sums[r][0], sums[r][1]);
+        top[r] = vmaxq_f32(top[r], vmaxq_f32(low, vmaxq_f32(sums[r][2], sums[r][3])));
+    }
+}
+
+/* Weights of two queries as bf16 [keys / 4][8][4] (two of the eight rows); returns the two
+ * factors 1 / sum, each twice. */
+GO_INLINE float32x4_t weigh_pair(const float *scores, float32x4_t top, size_t blocks,
+                                 uint16_t *weights) {
+    const go_f32x16 t =
+        twice_each(top[0] > top[1] ? top[0] : top[1], top[2] > top[3] ? top[2] : top[3]);
+    go_f32x16 sum = go_zero();
+    for (size_t i = 0; i < blocks; i++, scores += 4 * GO_LANES, weights += 64) {
+        const go_f32x16 w = go_exp_weight_lanes(go_load(scores) - t);
+        float32x4_t v[4];
+        sum += w;
+        memcpy(v, &w, sizeof v);
+        GO_UNROLLED_BY (c, 4, 2) {
+            const bfloat16x8_t x = vcvtq_low_bf16_f32(v[c]), y = vcvtq_low_bf16_f32(v[c + 1]);
+            const uint32x4_t both =
+                vzip1q_u32(vreinterpretq_u32_bf16(x), vreinterpretq_u32_bf16(y));
+            vst1q_u16(weights + 16 * c, vreinterpretq_u16_u32(both));
+        }
+    }
+    float32x4_t s[4];
+    memcpy(s, &sum, sizeof s);
+    s[0] = vaddq_f32(vaddq_f32(s[0], s[1]), vaddq_f32(s[2], s[3]));
+    const float x = 1.0f / (s[0][0] + s[0][1]), y = 1.0f / (s[0][2] + s[0][3]);
+    return (float32x4_t){x, x, y, y};
+}
+
+/* Weights of a group times up to 16 columns of v, and the store of `rows` rows. */
+static void store_group(const go_attention_args *a, const uint16_t *weights, const uint16_t *v,
+                        size_t keys, const float32x4_t factor[4], void *dst, size_t rows,
+                        size_t cols) {
+    float tile[GROUP][GO_LANES];
+    for (size_t c = 0; c < cols; c += 8) {
+        float32x4_t sums[4][4];
+        multiply_8x8(weights, v + c * round16(a->tk), steps_of_4(keys), sums);
+        GO_UNROLLED (r, 4)
+            GO_UNROLLED_BY (i, 4, 2) {
+                const float64x2_t x = vreinterpretq_f64_f32(vmulq_f32(sums[r][i], factor[r]));
+                const float64x2_t y = vreinterpretq_f64_f32(vmulq_f32(sums[r][i + 1], factor[r]));
+                vst1q_f32(&tile[2 * r][c + 2 * i], vreinterpretq_f32_f64(vzip1q_f64(x, y)));
+                vst1q_f32(&tile[2 * r + 1][c + 2 * i], vreinterpretq_f32_f64(vzip2q_f64(x, y)));
+            }
+    }
+    for (size_t r = 0; r < rows; r++)
+        go_store_as(dst, (ptrdiff_t)r * a->dst_stride[1], a->dst_dtype, go_load(tile[r]), cols);
+}
+
+/* The first query of a group, counted from the block's. */
+GO_INLINE void describe_pairs(const go_attention_args *a, const query_block *b, size_t first,
+                              query_pair pairs[4]) {
+    for (size_t r = 0; r < GROUP; r++) {
+        const size_t row = first + r < b->rows ? first + r : b->rows - 1, t = b->t + row;
+        pairs[r / 2].mask[r % 2] = mask_of(a, b, t);
+        pairs[r / 2].visible[r % 2] = visible_keys(a, t);
+    }
+}
+
+static void attend_bf16(const go_attention_args *a, const scratch_map *m, const query_block *b) {
+    const size_t groups = (b->rows + GROUP - 1) / GROUP, blocks = (b->keys + 7) / 8;
+    const size_t tk = round16(a->tk), dim = round16(a->dim);
+    const uint16_t *k = (const uint16_t *)(m->k + b->kv * m->k_head);
+    const uint16_t *v = (const uint16_t *)(m->v + b->kv * m->v_head);
+    const ptrdiff_t from = offset_of(a->q_stride, b->batch, b->t, b->head);
+    query_pair pairs[2][4];
+    float32x4_t top[2][4], factor[2][4];
+    for (size_t g = 0; g < groups; g++) {
+        const size_t first = g * GROUP;
+        describe_pairs(a, b, first, pairs[g]);
+        pack_group((const uint16_t *)a->q + from + (ptrdiff_t)first * a->q_stride[1],
+                   a->q_stride[1], b->rows - first, a->dim, (uint16_t *)m->q + first * dim);
+        for (int r = 0; r < 4; r++) top[g][r] = vdupq_n_f32(-__builtin_inff());
+    }
+    for (size_t i = 0; i < blocks; i++)
+        for (size_t g = 0; g < groups; g++)
+            score_group(a, (const uint16_t *)m->q + g * GROUP * dim, k + i * GROUP * dim, pairs[g],
+                        8 * i, m->scores + g * GROUP * tk + i * 64, top[g]);
+    for (size_t g = 0; g < groups; g++)
+        for (size_t r = 0; r < 4; r++)
+            factor[g][r] = weigh_pair(m->scores + g * GROUP * tk + r * GO_LANES, top[g][r], blocks,
+                                      m->weights + g * GROUP * tk + 8 * r);
+    for (size_t c = 0; c < a->dim_v; c += GO_LANES)
+        for (size_t g = 0; g < groups; g++) {
+            ptrdiff_t at = offset_of(a->dst_stride, b->batch, b->t + g * GROUP, b->head);
+            void *dst = go_at_mut(a->dst, at + (ptrdiff_t)c, a->dst_dtype);
+            const size_t rows = b->rows - g * GROUP, cols = a->dim_v - c;
+            store_group(a, m->weights + g * GROUP * tk, v + c * tk, b->keys, factor[g], dst,
+                        rows < GROUP ? rows : GROUP, cols < GO_LANES ? cols : GO_LANES);
+        }
+}

@@ -1,0 +1,129 @@
+/* int4 weights times one row, as in decoding: what limits it in cache is the number of
+ * vector instructions for each 16 bytes of weights, here three.
+ *
+ * A byte of weights is w = 16 h + l + 8 (kernels/packing.py), its complement with all low
+ * bits set is n = -16 h - 1. Of the two rows that SMMLA multiplies, the first takes what
+ * belongs to l and the second what belongs to h, both in the same accumulator:
+ *
+ *   first   sum a_l w + sum a_l n = sum a_l l + 7 sum a_l
+ *   second              sum a_h n = -16 sum a_h h - sum a_h
+ *
+ * The sums of a alone are constants of a block, with which accumulators start.
+ */
+#include <arm_neon.h>
+
+#include "gemm_qs4.h"
+
+enum {
+    QS4_ROW_DEPTH = 24576,    /* no longer rows */
+    QS4_EXACT_GROUP = 256,    /* sums of blocks up to this become floats by magic numbers */
+    QS4_FIRST = 0x4b400000,   /* the bits of 1.5 * 2^23: plus an integer, that many more */
+    QS4_SECOND = -0x36c00000, /* of -1.5 * 2^19: plus an integer, that many 16ths less */
+};
+
+/* A row with what is derived from it. */
+typedef struct {
+    _Alignas(64) int8_t values[QS4_ROW_DEPTH];            /* [k/16]: 8 for l, 8 for h */
+    _Alignas(64) int32_t starts[QS4_ROW_DEPTH / 32 * 4];  /* of accumulators, [block] */
+    go_qa8_row tail;
+} qs4_row;
+
+GO_INLINE void qs4_row_prepare(qs4_row *row, const go_gemm_args *args, const go_qs4_layout *w,
+                               int magic) {
+    const int8_t *panel = (const int8_t *)args->lhs;
+    const int32_t first[4] = {QS4_FIRST, QS4_SECOND, QS4_FIRST, QS4_SECOND};
+    memset(row->starts, 0, 16); /* of a depth of 0 */
+    for (size_t k = 0, b = 0; k < w->depth; b++) {
+        int32x4_t start = magic ? vld1q_s32(first) : vdupq_n_s32(0);
+        for (size_t end = k + w->group; k < end; k += 16) {
+            const int8x8_t low = vld1_s8(panel + 8 * k), high = vld1_s8(panel + 8 * k + 64);
+            const int8x16_t both = vcombine_s8(low, high);
+            start = vmmlaq_s32(start, vdupq_n_s8(1), both);
+            start = vmmlaq_s32(start, vdupq_n_s8(-8), vcombine_s8(low, vdup_n_s8(0)));
+            vst1q_s8(row->values + k, both);
+        }
+        vst1q_s32(row->starts + 4 * b, start);
+    }
+    row->tail = go_qa8_row_tail(panel, 0, w->depth);
+}
+
+/* sums[p][c]: of columns 2c and 2c + 1 of panel p, each for l and for h. */
+GO_INLINE void qs4_row_sums(int32x4_t sums[2][4], const int8_t *values, const uint8_t *const rhs[2],
+                            size_t depth, const int panels) {
+    const uint8_t *w[2] = {rhs[0], rhs[1]};
+    const int8x16_t low_bits = vdupq_n_s8(15);
+    for (size_t k = 0; k < depth; k += 16, values += 16) {
+        const int8x16_t both = vld1q_s8(values), low = vcombine_s8(vld1_s8(values), vdup_n_s8(0));
+        GO_UNROLLED (p, panels) {
+            GO_UNROLLED (c, 4) {
+                const int8x16_t pairs = vld1q_s8((const int8_t *)w[p] + 16 * c);
+                sums[p][c] = vmmlaq_s32(sums[p][c], pairs, low);
+                sums[p][c] = vmmlaq_s32(sums[p][c], vornq_s8(low_bits, pairs), both);
+            }
+            w[p] += 64;
+        }
+    }
+}
+
+/* The sums over l and h of four columns. */
+GO_INLINE int32x4_t qs4_row_total(int32x4_t x, int32x4_t y) {
+    return vsubq_s32(vuzp1q_s32(x, y), vshrq_n_s32(vuzp2q_s32(x, y), 4));
+}
+
+/* The same as floats: exact, for both addends and their sum are integers below 2^24. */
+GO_INLINE float32x4_t qs4_row_float(int32x4_t x, int32x4_t y, const int magic) {
+    if (!magic) return vcvtq_f32_s32(qs4_row_total(x, y));
+    const float32x4_t both = vpaddq_f32(vreinterpretq_f32_s32(x), vreinterpretq_f32_s32(y));
+    return vsubq_f32(both, vdupq_n_f32(12582912.0f - 786432.0f));
+}
+
+/* y[c] = results of 8 or 16 columns before the activation, with a scale for each block. */
+GO_INLINE void qs4b_row_panels(const qs4_row *row, const go_qs4_layout *w,
+                               const uint8_t *const panel[2], const float *bias, float *y,
+                               const int panels, const int magic) {
+    float32x4_t acc[4];
+    const uint16_t *scales[2];
+    GO_UNROLLED (i, 4) acc[i] = vdupq_n_f32(0);
+    GO_UNROLLED (p, panels) scales[p] = go_qs4b_scales(panel[p], w);
+    const int32_t *start = row->starts;
+    for (size_t k = 0; k < w->depth; k += w->group, start += 4) {
+        const uint8_t *const rhs[2] = {panel[0] + 4 * k, panel[1] + 4 * k};
+        int32x4_t sums[2][4];
+        GO_UNROLLED (i, 8) { /* loads are cheaper than copies of a register */
+            GO_OPAQUE(start);
+            sums[i / 4][i % 4] = vld1q_s32(start);
+        }
+        qs4_row_sums(sums, row->values + k, rhs, w->group, panels);
+        GO_UNROLLED (p, panels) {
+            const uint16x8_t bits = vld1q_u16(scales[p]);
+            const float32x4_t scale[2] = {vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(bits), 16)),
+                                          vreinterpretq_f32_u32(vshll_high_n_u16(bits, 16))};
+            GO_UNROLLED (h, 2) {
+                const int32x4_t *x = sums[p] + 2 * h;
+                acc[2 * p + h] = vfmaq_f32(acc[2 * p + h], qs4_row_float(x[0], x[1], magic), scale[h]);
+            }
+            scales[p] += 8;
+        }
+    }
+    GO_UNROLLED (i, 2 * panels) {
+        const float *shifts = go_qs4b_shifts(panel[i / 2], w) + i % 2 * 4;
+        acc[i] = vfmaq_n_f32(acc[i], vld1q_f32(shifts), (float)row->tail.neg_zp);
+        vst1q_f32(y + 4 * i, vfmaq_n_f32(vld1q_f32(bias + 4 * i), acc[i], row->tail.scale));
+    }
+}
+
+/* The same with one scale a column. */
+GO_INLINE void qs4c_row_panels(const qs4_row *row, const go_qs4_layout *w,
+                               const uint8_t *const panel[2], const float *bias, float *y,
+                               const int panels) {
+    int32x4_t sums[2][4];
+    GO_UNROLLED (i, 8) sums[i / 4][i % 4] = vld1q_s32(row->starts);
+    qs4_row_sums(sums, row->values, panel, w->depth, panels);
+    GO_UNROLLED (i, 2 * panels) {
+        const int32_t *column = (const int32_t *)(panel[i / 2] + w->body) + i % 2 * 4;
+        int32x4_t sum = qs4_row_total(sums[i / 2][i % 2 * 2], sums[i / 2][i % 2 * 2 + 1]);
+        sum = vmlaq_n_s32(sum, vld1q_s32(column), row->tail.neg_zp);
+        const float32x4_t scale = vmulq_n_f32(vld1q_f32((const float *)column + 8), row->tail.scale);
+        vst1q_f32(y + 4 * i, vfmaq_f32(vld1q_f32(bias + 4 * i), vcvtq_f32_s32(sum), scale));
+    }
+}
