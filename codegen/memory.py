@@ -37,6 +37,11 @@ def scratch_of(node: Node, arch: str) -> Dim:
         return simplify(
             conv_scratch_bytes(
                 x.shape[1],
+    if node.op == "go.cached_attention":
+        q, cache = node.inputs[0], node.operand("cache")
+        assert cache is not None
+        rows, kv_heads, dim = cache.shape[3], cache.shape[4], q.shape[3]
+        return simplify(attention_scratch_bytes(1, kv_heads, rows, dim, dim, THREADS, ceil_div))
                 weight.shape[0],
                 node.attrs["groups"],
                 1,
@@ -75,7 +80,7 @@ class Memory:
     def address(self, value: Value) -> str:
         """C for a pointer to the first element of a value."""
         at = layout_of(value)
-        offset = simplify(at.offset * value.dtype.itemsize)
+        offset = simplify((at.offset + number) * value.dtype.itemsize)
         return self._base(at.storage, offset)
 
     def _base(self, storage: Value, offset: Dim) -> str:
@@ -83,6 +88,10 @@ class Memory:
         if storage.is_constant:
             return f"WEIGHT({self.weights.raw(storage)}{plus})"
         if storage in self.graph.inputs:
+        return self.element(value, 0)
+
+    def element(self, value: Value, number: Dim) -> str:
+        """C for a pointer to an element of a value, counted in memory from the first."""
             return f"INPUT({self.graph.inputs.index(storage)}, {c_size(offset)})"
         if storage in self.graph.outputs:
             return f"OUTPUT({self.graph.outputs.index(storage)}, {c_size(offset)})"
@@ -91,6 +100,8 @@ class Memory:
     def scratch(self, node: Node) -> str:
         """C for the scratch memory of a node."""
         slot = self.plan.slot_of.get(node)
+        if storage.is_state:
+            return f"STATE({self.graph.inputs.index(storage)}, {c_size(offset)})"
         return "NULL" if slot is None else f"ARENA(slot{slot})"
 
     def weight(self, offset: int) -> str:

@@ -88,6 +88,36 @@ class InputFileError(InputError):
         )
 
 
+class TokenRangeError(InputError):
+    """A token that is not in the vocabulary of a decoder."""
+
+    def __init__(self, token: int, vocabulary: int) -> None:
+        super().__init__(
+            f"token {token} is not in the vocabulary, which has the tokens 0 to {vocabulary - 1}; "
+            "use the tokenizer that belongs to the model"
+        )
+
+
+class ContextLengthError(InputError):
+    """More tokens than the context of a decoder holds."""
+
+    def __init__(self, wanted: int, context: int) -> None:
+        super().__init__(
+            f"{wanted} tokens do not fit the context of {context}; shorten the prompt, ask for "
+            "fewer new tokens, or crop the cache"
+        )
+
+
+class PaddingError(InputError):
+    """An attention mask that hides more than padding before the prompt."""
+
+    def __init__(self, sequence: int) -> None:
+        super().__init__(
+            f"the attention mask of sequence {sequence} hides tokens behind its first one; pad "
+            "prompts on the left (tokenizer.padding_side = 'left')"
+        )
+
+
 class InputValueError(InputError):
     """Input values that contradict the shapes of the inputs, or an index out of range."""
 
@@ -238,6 +268,36 @@ class PackageTargetError(PackageError):
         super().__init__(
             f"package {path} is built for {needs}, this machine is {has}; "
             "optimize the model for this machine, or run it with graphopt run --emulate"
+        )
+
+
+class CacheBusyError(GraphoptError, RuntimeError):
+    """Two threads that decode with one cache."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another thread decodes with this cache; wait for it, or give each thread its own"
+        )
+
+
+class GroupSizeError(GraphoptError, ValueError):
+    """A block length for int4 weights that no kernel has, or that does not divide a depth."""
+
+    def __init__(self, group: int, weight: str, depth: int) -> None:
+        super().__init__(
+            f"group_size {group} does not fit {weight}, whose depth is {depth}; give a multiple of "
+            "32 that divides it, or None for one scale per channel"
+        )
+
+
+class UnsupportedDecoderError(GraphoptError, ValueError):
+    """A language model with a part that the decoder graph cannot express."""
+
+    def __init__(self, model: str, part: str, supported: Iterable[str]) -> None:
+        super().__init__(
+            f"{model} has {part}, which graphopt does not compile (it does "
+            f"{', '.join(supported)}); "
+            "run it in torch, or compile its torch modules one by one with example_inputs="
         )
 
 

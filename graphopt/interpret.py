@@ -105,18 +105,25 @@ def run_graph(graph: Graph, inputs: list[Array]) -> list[Array]:
 
     Args:
         graph: the graph, before kernels are selected.
-        inputs: stored arrays (bf16 as uint16), one per graph input.
+        inputs: stored arrays (bf16 as uint16), one per graph input; states are changed in place.
     """
     sizes = {
         info.symbol: inputs[info.sources[0][0]].shape[info.sources[0][1]]
+    states = {v: widen(array, v.dtype) for v, array in env.items() if v.is_state}
         for info in graph.dims.values()
     }
+        if value in states:
+            return states[value]
     env: dict[Value, Array] = dict(zip(graph.inputs, inputs, strict=True))
 
     def get(value: Value) -> Array:
         return widen(value.data if value.data is not None else env[value], value.dtype)
 
     for node in graph.nodes:
+            if "computes" in node.attrs:
+                learn_sizes(sizes, value, array.shape)
+    for state, array in states.items():
+        env[state][...] = narrow(array, state.dtype)
         arrays = [get(v) for v in node.inputs]
         for value, array in zip(node.outputs, run_node(node, arrays, sizes), strict=True):
             env[value] = array if value.packed == _QUANTIZED else narrow(array, value.dtype)
@@ -227,6 +234,36 @@ def _attention(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
     y: Array = (weights / weights.sum(-1, keepdims=True)) @ v
     return y
 
+def _rope(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
+    """Rotates the query; rotated keys and the values go to the cache."""
+    named = dict(zip(node.attrs["roles"], arrays, strict=True))
+    cos, sin = (named[r][:, :, None] for r in ("cos", "sin"))
+
+    def rotated(x: Array) -> Array:
+        first, second = np.split(x, 2, axis=-1)
+        return np.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
+
+    keys, values = named["cache"][node.attrs["layer"]]
+    new = rotated(named["k"]), named["v"]
+    for b, past in enumerate(named["past"]):
+        rows = slice(past, past + new[0].shape[1])
+        keys[b, rows], values[b, rows] = new[0][b], new[1][b]
+    return rotated(named["q"])
+
+
+def _cached_attention(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
+    """Causal attention of the new tokens to the rows of the cache from `start` on."""
+    q, past, start, cache = arrays
+    keys, values = cache[node.attrs["layer"]]
+    attrs = {"roles": ("q", "k", "v"), "scale": node.attrs["scale"], "causal": True}
+    seen = []
+    for b in range(len(q)):
+        rows = slice(start[b], past[b] + q.shape[1])
+        heads = [a[None].swapaxes(1, 2) for a in (q[b], keys[b, rows], values[b, rows])]
+        seen.append(_attention(Node("go.attention", [], [], attrs), heads, sizes)[0])
+    return np.stack(seen).swapaxes(1, 2)
+
+
 
 def _depthwise(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
     named = dict(zip(node.attrs["roles"], arrays, strict=True))
@@ -301,3 +338,5 @@ _OPS: dict[str, Callable[[Node, list[Array], Sizes], Array | None]] = {
     "go.reduce": _reduce,
     "go.check": lambda n, a, s: None,
 }
+    "go.rope": _rope,
+    "go.cached_attention": _cached_attention,

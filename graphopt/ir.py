@@ -68,6 +68,7 @@ class Value:
         data: the array, for constants only (bf16 as uint16).
         layout: strides in memory, set by `assign_layouts`.
         packed: how a kernel-specific buffer is laid out (`qa8r`, `bf16`), else empty.
+        is_state: an input that nodes also write to: the caller's, kept from run to run.
     """
 
     dtype: DType
@@ -76,6 +77,7 @@ class Value:
     data: np.ndarray[Any, Any] | None = None
     layout: Layout | None = None
     packed: str = ""
+    is_state: bool = False
 
     @property
     def is_constant(self) -> bool:

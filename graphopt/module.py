@@ -14,6 +14,7 @@ import torch.utils._pytree as pytree
 from graphopt.capture import call_key
 from graphopt.errors import CaptureError, InputCountError, PackageError, TrainingModeError
 from graphopt.form import Form, Options
+from graphopt.llm.from_transformers import is_decoder
 from graphopt.report import Report
 from graphopt.runtime import check_threads
 from graphopt.target import Target, find_target
@@ -27,8 +28,12 @@ def optimize(
     precision: str = "auto",
     num_threads: int | None = None,
     strict: bool = False,
-) -> OptimizedModule:
+) -> Any:
     """Compiles a model for a target and returns a module that is called like it.
+
+    A causal language model of transformers without example inputs gives an `OptimizedDecoder`
+    (graphopt/llm/generation.py), whose `generate` is that of transformers; any other module an
+    `OptimizedModule`.
 
     Args:
         model: any module in eval mode. It keeps its weights; the result does not follow changes.
@@ -52,6 +57,10 @@ def optimize(
     if model.training:
         raise TrainingModeError(type(model).__name__)
     found, threads = find_target(target), check_threads(num_threads)
+    if example_inputs is None and is_decoder(model):
+        from graphopt.llm.generation import OptimizedDecoder
+
+        return OptimizedDecoder(model, found, found.precision(precision), threads)
     options = Options(found, found.precision(precision), threads, strict, dynamic_shapes)
     module = OptimizedModule(model, options)
     if isinstance(example_inputs, dict):

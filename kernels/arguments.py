@@ -143,6 +143,33 @@ class AttentionArgs(Structure):
     )
 
 
+class RopeArgs(Structure):
+    """go_rope_args."""
+
+    _fields_ = (
+        ("batch", c_size_t),
+        ("time", c_size_t),
+        ("heads", c_size_t),
+        ("kv_heads", c_size_t),
+        ("dim", c_size_t),
+        ("q", c_void_p),
+        ("k", c_void_p),
+        ("v", c_void_p),
+        ("q_stride", c_ssize_t * 3),
+        ("k_stride", c_ssize_t * 3),
+        ("v_stride", c_ssize_t * 3),
+        ("cos", c_void_p),
+        ("sin", c_void_p),
+        ("position", c_void_p),
+        ("dst", c_void_p),
+        ("dst_stride", c_ssize_t * 3),
+        ("keys", c_void_p),
+        ("values", c_void_p),
+        ("cache_stride", c_ssize_t * 3),
+        ("dst_dtype", c_int),
+    )
+
+
 class DepthwiseArgs(Structure):
     """go_depthwise_args."""
 

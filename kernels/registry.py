@@ -93,6 +93,7 @@ ARGUMENTS = {
     "go_norm": "go_norm_args",
     "go_softmax": "go_softmax_args",
     "go_attention": "go_attention_args",
+    "go_rope": "go_rope_args",
     "go_depthwise": "go_depthwise_args",
     "go_conv": "go_conv_args",
     "go_cif": "go_cif_args",
@@ -139,7 +140,7 @@ def _kernels(arch: str, isa: str, f32: str, bf16: str, qa8: str) -> tuple[Kernel
     own = _SOURCES.get(isa, isa)
     int4, folder = _INT4[arch, isa]
     packing = isa if isa in ("neon_i8mm", "sve2") else "common"
-    shared = ("norm", "softmax", "attention", "depthwise", "conv", "cif")
+    shared = ("norm", "softmax", "attention", "rope", "depthwise", "conv", "cif")
     return (
         Kernel("go_gemm_f32", f"go_gemm_f32_f32_f32_{f32}_{isa}", f"{own}/gemm_f32.c"),
         Kernel("go_gemm_bf16", f"go_gemm_f32_bf16_bf16_{bf16}_{isa}", f"{own}/gemm_bf16.c"),

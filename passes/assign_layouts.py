@@ -27,7 +27,12 @@ _ROWS = {
     "go.softmax": ("",),
 }
 _DENSE = ("go.matmul", "go.gather")
-_DENSE_LAST = {"go.attention": ("q", "k", "v"), "go.depthwise": ("x", "residual")}
+_DENSE_LAST = {
+    "go.attention": ("q", "k", "v"),
+    "go.rope": ("q", "k", "v"),
+    "go.depthwise": ("x", "residual"),
+    "go.patches": ("",),
+}
 
 
 class AssignLayouts(Pass):

@@ -20,6 +20,8 @@ _KERNELS = {
     "go.norm": "go_norm",
     "go.softmax": "go_softmax",
     "go.attention": "go_attention",
+    "go.rope": "go_rope",
+    "go.cached_attention": "go_attention",
     "go.depthwise": "go_depthwise",
     "go.conv": "go_conv",
     "go.matmul": "go_gemm_f32",

@@ -144,6 +144,25 @@ typedef struct {
     void *scratch;
 } go_attention_args;
 
+/* Rotary position embedding, and the new rows of a cache of keys and values. For
+ * token t of sequence b, whose cache row is position[b] + t:
+ *   dst[b,t,h,:] = rotated q[b,t,h,:]
+ *   keys[b, position[b] + t, h,:] = rotated k[b,t,h,:];  values[...] = v[b,t,h,:]
+ * dim is even; pairs are (i, i + dim / 2). cos and sin are dense [batch][time][dim / 2].
+ * Strides are for the axes batch, time (or row of the cache), head. */
+typedef struct {
+    size_t batch, time, heads, kv_heads, dim;
+    const float *q, *k, *v;
+    ptrdiff_t q_stride[3], k_stride[3], v_stride[3];
+    const float *cos, *sin;
+    const int64_t *position; /* [batch] */
+    void *dst;
+    ptrdiff_t dst_stride[3];
+    void *keys, *values;
+    ptrdiff_t cache_stride[3];
+    go_dtype dst_dtype; /* of dst, keys and values: GO_F32 or GO_BF16 */
+} go_rope_args;
+
 /* Depthwise convolution along time, channels innermost:
  *   u[b,t,c] = src[b,t,c] * mask_in[b,t]            (0 outside 0 <= t < t_in)
  *   y[b,t,c] = sum_j weight[j][c] * u[b, t*stride + j*dilation - pad_left, c] + bias[c]

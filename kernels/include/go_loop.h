@@ -27,4 +27,23 @@ static inline void go_pack_right(go_team *team, const float *src, int64_t k, int
     }
 }
 
+/* Whether the new tokens of every sequence fit behind its `past` rows of the cache, at
+ * least one row from `start` on; records the failure if not. */
+static inline int go_fits_cache(const go_frame *frame, const int64_t *past, const int64_t *start,
+                                int64_t sequences, int64_t tokens, int64_t rows) {
+    for (int64_t b = 0; b < sequences; b++) {
+        if (past[b] < 0 || past[b] > rows - tokens) {
+            go_fail(frame, GO_ERROR_VALUE, -1, rows - tokens, past[b],
+                    "the new tokens do not fit the cache");
+            return 0;
+        }
+        if (start[b] < 0 || start[b] >= past[b] + tokens) {
+            go_fail(frame, GO_ERROR_VALUE, -1, past[b] + tokens - 1, start[b],
+                    "a sequence starts outside its rows of the cache");
+            return 0;
+        }
+    }
+    return 1;
+}
+
 #endif

@@ -1,0 +1,6 @@
+"""Import path of the support module of these tests."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
