@@ -57,7 +57,7 @@ typedef struct {
  * Layouts: kernels/packing.py. */
 typedef struct {
     size_t m, n, k;
-    size_t group; /* qs4b only: values along k that share a scale */
+    size_t group; /* qs4b only: values along k that share a scale, 32, 64 .. 1024 */
     const void *lhs;
     ptrdiff_t lhs_stride; /* f32 only */
     const void *rhs;
