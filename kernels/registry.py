@@ -122,8 +122,8 @@ _ARCH_PACKING = {"x86_64": ("1x2", "1x4"), "aarch64": ("8x4", "8x8")}
 _INT4 = {
     ("x86_64", "scalar"): ("1x16x8", "scalar"),
     ("x86_64", "avx2"): ("1x16x8", "scalar"),
-    ("x86_64", "avx512_vnni"): ("1x16x8", "scalar"),
-    ("x86_64", "avx512_bf16"): ("1x16x8", "scalar"),
+    ("x86_64", "avx512_vnni"): ("6x32x8", "avx512_vnni"),
+    ("x86_64", "avx512_bf16"): ("6x32x8", "avx512_vnni"),
     ("aarch64", "scalar"): ("8x8x16", "scalar"),
     ("aarch64", "neon_i8mm"): ("8x8x16", "neon_i8mm"),
     ("aarch64", "sve2"): ("8x8x16", "neon_i8mm"),

@@ -63,21 +63,22 @@ GO_INLINE void go_gemm_drive_sweeps(go_team *team, const go_gemm_args *args, siz
 }
 
 /* For at most GO_GEMV_ROWS rows, where reading the weights is the limit: a task is a run
- * of panels that lie one after another in memory, and a tile 16 columns of all rows. */
-GO_INLINE void go_gemv_drive(go_team *team, const go_gemm_args *args, size_t column_bytes,
-                             go_gemm_tile *tile) {
+ * of column blocks that lie one after another in memory, a tile a block of all rows. */
+GO_INLINE void go_gemv_drive(go_team *team, const go_gemm_args *args, size_t tile_n,
+                             size_t column_bytes, go_gemm_tile *tile) {
     if (args->m == 0 || args->n == 0) return;
-    size_t tiles = go_ceil_div(args->n, GO_LANES), tasks = 1;
+    size_t tasks = 1;
     if (team->size > 1) {
         const size_t bytes = args->n * column_bytes;
         tasks = go_min_size(team->size * GO_TASKS_PER_THREAD, bytes / GO_RUN_BYTES + 1);
         if (tasks < bytes / GO_LONG_RUN_BYTES) tasks = bytes / GO_LONG_RUN_BYTES;
     }
-    const size_t step = go_ceil_div(tiles, tasks) * GO_LANES;
-    for (size_t task; (task = go_next(team)) < go_ceil_div(args->n, step);)
-        for (size_t col = task * step; col < go_min_size((task + 1) * step, args->n);
-             col += GO_LANES)
-            tile(args, 0, args->m, col, go_min_size(GO_LANES, args->n - col));
+    const size_t step = go_ceil_div(go_ceil_div(args->n, tile_n), tasks) * tile_n;
+    for (size_t task; (task = go_next(team)) < go_ceil_div(args->n, step);) {
+        const size_t end = go_min_size((task + 1) * step, args->n);
+        for (size_t col = task * step; col < end; col += tile_n)
+            tile(args, 0, args->m, col, go_min_size(tile_n, end - col));
+    }
 }
 
 #endif

@@ -26,6 +26,7 @@ typedef struct {
     size_t lhs_stride; /* bytes from row to row (MR = 1) */
     const uint8_t *rhs;
     size_t rhs_stride; /* bytes from panel to panel */
+    size_t rhs_body;   /* bytes of values of a panel; its tail follows */
     size_t rows, panels, depth;
 } go_qa8_tile;
 
@@ -47,13 +48,13 @@ GO_INLINE go_qa8_row go_qa8_row_tail(const int8_t *lhs, size_t row, size_t depth
     return tail;
 }
 
-/* Sums and scales of 16 columns from the tails of one or two panels. */
-GO_INLINE void go_qs8_columns(const uint8_t *rhs, size_t depth, size_t panels, go_u32x16 *sums,
+/* Sums and scales of 16 columns from the tails of one or two panels, from `panel` on. */
+GO_INLINE void go_qs8_columns(const go_qa8_tile *t, size_t panel, go_u32x16 *sums,
                               go_f32x16 *scales) {
     int32_t s[GO_LANES] = {0};
     float f[GO_LANES] = {0};
-    for (size_t i = 0; i < panels && i < GO_LANES / GO_QS8_NR; i++) {
-        const uint8_t *tail = rhs + i * GO_QS8_NR * (depth + GO_QS8_TAIL) + GO_QS8_NR * depth;
+    for (size_t i = 0; panel + i < t->panels && i < GO_LANES / GO_QS8_NR; i++) {
+        const uint8_t *tail = t->rhs + (panel + i) * t->rhs_stride + t->rhs_body;
         memcpy(s + i * GO_QS8_NR, tail, GO_QS8_NR * 4);
         memcpy(f + i * GO_QS8_NR, tail + GO_QS8_NR * 4, GO_QS8_NR * 4);
     }
@@ -93,12 +94,10 @@ GO_INLINE void go_qa8_finish_rows(const go_gemm_args *args, const go_qa8_tile *t
 GO_INLINE void go_qa8_finish(const go_gemm_args *args, const go_qa8_tile *t, size_t row, size_t col,
                              size_t cols, uint32_t rhs_bias, const int32_t *sums, size_t ld) {
     const go_epilogue *e = &args->epilogue;
-    enum { PANELS = GO_LANES / GO_QS8_NR };
     for (size_t at = 0; at < cols; at += GO_LANES) {
-        const size_t n = go_min_size(cols - at, GO_LANES), panel = at / GO_QS8_NR;
+        const size_t n = go_min_size(cols - at, GO_LANES);
         go_qa8_columns c = {.col = col + at, .count = n};
-        go_qs8_columns(t->rhs + panel * t->rhs_stride, t->depth,
-                       go_min_size(PANELS, t->panels - panel), &c.sums, &c.scales);
+        go_qs8_columns(t, at / GO_QS8_NR, &c.sums, &c.scales);
         c.bias = e->bias ? go_load_n(e->bias + col + at, n) : go_zero();
         const int residuals = e->residual[1] ? 2 : e->residual[0] ? 1 : 0;
 #define FINISH(full, act, residuals, dtype) \
@@ -127,6 +126,7 @@ GO_INLINE go_qa8_tile go_qa8_tile_at(const go_gemm_args *args, size_t row, size_
         .lhs_stride = depth + 16,
         .rhs = (const uint8_t *)args->rhs + col / GO_QS8_NR * rhs_stride,
         .rhs_stride = rhs_stride,
+        .rhs_body = GO_QS8_NR * depth,
         .rows = rows,
         .panels = go_ceil_div(cols, GO_QS8_NR),
         .depth = depth,
@@ -142,7 +142,7 @@ GO_INLINE go_qa8_tile go_qa8_tile_at(const go_gemm_args *args, size_t row, size_
     }
 
 /* Defines the kernel `symbol` from its integer tile, whose right values are
- * q + rhs_bias. With few rows it is asked for tiles of 16 columns, in order of memory. */
+ * q + rhs_bias. With few rows it is asked for 16 columns at a time, in order of memory. */
 #define GO_GEMM_QA8(symbol, tile_m, tile_n, integer_tile, rhs_bias)                                \
     static void finished_tile(const go_gemm_args *args, size_t row, size_t rows, size_t col,       \
                               size_t cols) {                                                       \
@@ -156,7 +156,7 @@ GO_INLINE go_qa8_tile go_qa8_tile_at(const go_gemm_args *args, size_t row, size_
     void symbol(go_team *team, const go_gemm_args *args) {                                         \
         const size_t depth = go_qa8_depth(args->k);                                                \
         if (args->m <= GO_GEMV_ROWS)                                                               \
-            go_gemv_drive(team, args, depth + GO_QS8_TAIL, finished_tile);                         \
+            go_gemv_drive(team, args, GO_LANES, depth + GO_QS8_TAIL, finished_tile);               \
         else                                                                                       \
             go_gemm_drive(team, args, tile_m, tile_n, depth + 16, finished_tile);                  \
     }
