@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,12 +34,23 @@ class Function:
 
 @dataclass(frozen=True)
 class Step:
-    """One call in `run`: the node it runs, in the order of `go_profile`."""
+    """One call in `run`: the node it runs, in the order of `go_profile`.
+
+    Attributes:
+        node: the node.
+        function: name of the C function.
+        arguments: C of its arguments.
+        comment: the node as text.
+        computes: name of the dim that the step computes; empty for none.
+        computed: its number among the dims that steps compute.
+    """
 
     node: Node
     function: str
     arguments: str
     comment: str
+    computes: str = ""
+    computed: int = 0
 
 
 @dataclass(eq=False)
@@ -89,7 +100,11 @@ def emit_module(graph: Graph, arch: str) -> Module:
             name = builder.stem if number == 1 else f"{builder.stem}_{number}"
             functions[key] = Function(name, builder.text)
         comment = print_node(node, names).replace("/*", "").replace("*/", "")
-        steps.append(Step(node, functions[key].name, builder.arguments, comment))
+        step = Step(node, functions[key].name, builder.arguments, comment)
+        if name := node.attrs.get("computes", ""):
+            step = replace(step, computes=name, computed=graph.computed_dims().index(name))
+        steps.append(step)
+    given = [info for info in graph.dims.values() if info.bound is None]
     source = render(
         "module.c.j2",
         name=graph.name,
@@ -97,11 +112,10 @@ def emit_module(graph: Graph, arch: str) -> Module:
         functions=list(functions.values()),
         slots=[_largest(slot.sizes) for slot in memory.plan.slots],
         steps=steps,
-        dim_names=list(graph.dims),
-        dim_sources=[
-            f"{{{info.sources[0][0]}, {info.sources[0][1]}}}" for info in graph.dims.values()
-        ]
+        dim_names=[str(info.symbol) for info in given],
+        dim_sources=[f"{{{info.sources[0][0]}, {info.sources[0][1]}}}" for info in given]
         or ["{0, 0}"],
+        bounds={n: c_size(i.bound) for n, i in graph.dims.items() if i.bound is not None},
         conditions=[(c_condition(c), str(c)) for c in graph.conditions],
         input_shapes=_shapes(graph.inputs),
         output_shapes=_shapes(graph.outputs),

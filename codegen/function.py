@@ -39,6 +39,10 @@ class FunctionBuilder:
         """The run's frame, for steps that can fail."""
         return self._parameter("frame", "const go_frame *frame", "frame")
 
+    def computed_dim(self, number: int) -> str:
+        """A pointer to where the step stores dim `number` of those that steps compute."""
+        return self._parameter("computed", "int64_t *computed", f"frame->computed + {number}")
+
     def size(self, size: Dim) -> str:
         """C for a size: a literal, or a parameter of the function."""
         if isinstance(size, int):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from graphopt.codegen.cif import emit_cif
 from graphopt.codegen.function import Fields, FunctionBuilder
 from graphopt.codegen.memory import Memory
 from graphopt.codegen.scalar_c import literal
@@ -299,4 +300,5 @@ CALLS: dict[str, Emit] = {
     "go.depthwise": _depthwise,
     "go.conv": _conv,
     "go.matmul": _matmul,
+    "go.cif": emit_cif,
 }

@@ -48,6 +48,9 @@ def run(program: int, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 def _run_fake(program: int, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     graph = _programs[program].graph
     sizes = sizes_of(graph, inputs)
+    for info in graph.dims.values():
+        if info.bound is not None:
+            sizes[info.symbol] = torch.library.get_ctx().new_dynamic_size()
     return [
         inputs[0].new_empty(
             [evaluate_symbolic(e, sizes) for e in value.shape], dtype=TORCH_DTYPES[value.dtype]
@@ -63,11 +66,8 @@ def to_torch(array: np.ndarray[Any, Any], dtype: DType) -> torch.Tensor:
 
 
 def sizes_of(graph: Graph, inputs: Sequence[torch.Tensor]) -> dict[sympy.Symbol, Any]:
-    """The dims of a graph for given inputs; symbolic while torch traces."""
-    return {
-        info.symbol: inputs[info.sources[0][0]].shape[info.sources[0][1]]
-        for info in graph.dims.values()
-    }
+    """The dims of a graph that its inputs have; symbolic while torch traces."""
+    return graph.sizes([tensor.shape for tensor in inputs])
 
 
 _ARITHMETIC: dict[type, Callable[..., Any]] = {

@@ -272,16 +272,11 @@ def _reduce(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.pointer("x", x.dtype, memory.address(x))
     f.pointer("dst", out.dtype, memory.address(out), write=True)
     strides = layout_of(x).strides
-    kept = [a for a in range(x.rank) if a not in reduced]
-    count = f.size(product(x.shape[a] for a in kept))
-    f.line(f"for (int64_t row; (row = (int64_t)go_next(team)) < {count};) {{")
-    f.line(f"    const {x.dtype.c_type} *a = x;")
-    if kept:
-        f.line("    int64_t rest = row;")
-    for axis in reversed(kept):
-        extent, step = f.size(x.shape[axis]), f.size(strides[axis])
-        f.line(f"    a += rest % {extent} * {step};")
-        f.line(f"    rest /= {extent};")
+    _open_rows(f, x, reduced)
+    if kind == "argmax":
+        (axis,) = reduced
+        _argmax(f, x, f.size(x.shape[axis]), f.size(strides[axis]))
+        return
     floating = x.dtype.is_float
     total = "double" if floating and kind in _START else x.dtype.c_type
     total = "int64_t" if not floating and kind in _START else total
@@ -300,6 +295,31 @@ def _reduce(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         result = f"total / (double)({f.size(product(x.shape[a] for a in reduced))})"
     f.line(f"    dst[row] = ({out.dtype.c_type})({result});")
     f.line("}")
+
+
+def _argmax(f: FunctionBuilder, x: Value, extent: str, step: str) -> None:
+    """The first of the largest elements; a NaN is larger than any number, as in torch."""
+    f.line("    int64_t best = 0;")
+    f.line(f"    for (int64_t i = 1; i < {extent}; i++) {{")
+    f.line(f"        const {x.dtype.c_type} value = a[i * {step}], top = a[best * {step}];")
+    f.line("        if (value > top || (value != value && top == top)) best = i;")
+    f.line("    }")
+    f.line("    dst[row] = best;")
+    f.line("}")
+
+
+def _open_rows(f: FunctionBuilder, x: Value, reduced: set[int]) -> None:
+    """A task for each result, with `a` at the first of the elements that it is made of."""
+    kept = [a for a in range(x.rank) if a not in reduced]
+    count = f.size(product(x.shape[a] for a in kept))
+    f.line(f"for (int64_t row; (row = (int64_t)go_next(team)) < {count};) {{")
+    f.line(f"    const {x.dtype.c_type} *a = x;")
+    if kept:
+        f.line("    int64_t rest = row;")
+    for axis in reversed(kept):
+        extent, step = f.size(x.shape[axis]), f.size(layout_of(x).strides[axis])
+        f.line(f"    a += rest % {extent} * {step};")
+        f.line(f"    rest /= {extent};")
 
 
 def _step(kind: str, floating: bool) -> str:

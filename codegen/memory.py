@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from graphopt.codegen.weights import WeightsFile
 from graphopt.ir import Dim, Graph, Node, Value
 from graphopt.kernels import registry
-from graphopt.kernels.scratch import attention_scratch_bytes, conv_scratch_bytes
+from graphopt.kernels.scratch import (
+    attention_scratch_bytes,
+    cif_scratch_bytes,
+    conv_scratch_bytes,
+)
 from graphopt.layout import elements, layout_of
 from graphopt.passes.plan_memory import MemoryPlan, plan_memory
 from graphopt.symbolic import THREADS, c_size, ceil_div, product, simplify
@@ -32,16 +36,16 @@ def scratch_of(node: Node, arch: str) -> Dim:
                 q.shape[0], k.shape[1], k.shape[2], q.shape[3], v.shape[3], THREADS, ceil_div
             )
         )
-    if node.op == "go.conv":
-        x, weight = node.inputs[:2]
-        return simplify(
-            conv_scratch_bytes(
-                x.shape[1],
     if node.op == "go.cached_attention":
         q, cache = node.inputs[0], node.operand("cache")
         assert cache is not None
         rows, kv_heads, dim = cache.shape[3], cache.shape[4], q.shape[3]
         return simplify(attention_scratch_bytes(1, kv_heads, rows, dim, dim, THREADS, ceil_div))
+    if node.op == "go.conv":
+        x, weight = node.inputs[:2]
+        return simplify(
+            conv_scratch_bytes(
+                x.shape[1],
                 weight.shape[0],
                 node.attrs["groups"],
                 1,
@@ -51,6 +55,8 @@ def scratch_of(node: Node, arch: str) -> Dim:
                 ceil_div,
             )
         )
+    if node.op == "go.cif":
+        return simplify(cif_scratch_bytes(*node.inputs[1].shape))
     if node.op == "go.matmul":
         right = node.inputs[1]
         rule = registry.layout(arch, "f32")
@@ -79,6 +85,10 @@ class Memory:
 
     def address(self, value: Value) -> str:
         """C for a pointer to the first element of a value."""
+        return self.element(value, 0)
+
+    def element(self, value: Value, number: Dim) -> str:
+        """C for a pointer to an element of a value, counted in memory from the first."""
         at = layout_of(value)
         offset = simplify((at.offset + number) * value.dtype.itemsize)
         return self._base(at.storage, offset)
@@ -87,11 +97,9 @@ class Memory:
         plus = "" if offset == 0 else f" + {c_size(offset)}"
         if storage.is_constant:
             return f"WEIGHT({self.weights.raw(storage)}{plus})"
+        if storage.is_state:
+            return f"STATE({self.graph.inputs.index(storage)}, {c_size(offset)})"
         if storage in self.graph.inputs:
-        return self.element(value, 0)
-
-    def element(self, value: Value, number: Dim) -> str:
-        """C for a pointer to an element of a value, counted in memory from the first."""
             return f"INPUT({self.graph.inputs.index(storage)}, {c_size(offset)})"
         if storage in self.graph.outputs:
             return f"OUTPUT({self.graph.outputs.index(storage)}, {c_size(offset)})"
@@ -100,8 +108,6 @@ class Memory:
     def scratch(self, node: Node) -> str:
         """C for the scratch memory of a node."""
         slot = self.plan.slot_of.get(node)
-        if storage.is_state:
-            return f"STATE({self.graph.inputs.index(storage)}, {c_size(offset)})"
         return "NULL" if slot is None else f"ARENA(slot{slot})"
 
     def weight(self, offset: int) -> str:

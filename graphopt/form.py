@@ -25,7 +25,7 @@ from graphopt.errors import (
     UnsupportedNodesError,
 )
 from graphopt.import_torch import TORCH_DTYPES, to_numpy
-from graphopt.ir import DType, Graph, Node, Ref, Value
+from graphopt.ir import DType, Graph, Node, Ref, Value, learn_sizes
 from graphopt.kernels import registry
 from graphopt.package import FORMAT, Manifest, Port, write_package
 from graphopt.partition import CompiledPart, TorchPart, partition
@@ -156,6 +156,8 @@ class Form:
                 times[number] = program.profile([to_numpy(t) for t in inputs], times["repeats"])  # type: ignore[index]
             results = torch.ops.graphopt.run(number, inputs)
             env.update(zip(compiled.outputs, results, strict=True))
+            for value, tensor in zip(compiled.outputs, results, strict=True):
+                learn_sizes(sizes, value, tensor.shape)
         return [_of(env, v) for v in self._outputs]
 
     def profile(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,9 @@ _FUNCTIONS: tuple[tuple[tuple[str, ...], Any], ...] = (
 )
 """Torch's functions of sizes, by class name, and what they are in sympy."""
 
+#: Ops of graphopt's own that compute a size from data, and the largest that it can be.
+_COMPUTES: dict[str, Callable[[Sequence[Value]], Dim]] = {"cif": lambda inputs: inputs[0].shape[1]}
+_FRAMES_PER_TOKEN = 4  # about 0.24 s of speech, for the hint
 _GUARDS = {"_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range_for_size"}
 
 
@@ -104,7 +107,7 @@ class _Importer:
                 if expr in self.guards.aliases or expr in self.symbols:
                     continue
                 if isinstance(expr, sympy.Symbol):
-                    ours = symbolic.symbol(self._dim_name(axis))
+                    ours = symbolic.symbol(self._dim_name("B" if axis == 0 else "T"))
                     self.symbols[expr] = ours
                     self.graph.dims[str(ours)] = DimInfo(ours, int(extent.node.hint), ())
 
@@ -159,8 +162,17 @@ class _Importer:
             shape.append(size)
         return tuple(shape)
 
-    def _dim_name(self, axis: int) -> str:
-        base = "B" if axis == 0 else "T"
+    def _computed_dim(self, results: Sequence[torch.Tensor], bound: Dim) -> str:
+        """Names the one size of the results that depends on data; returns the name."""
+        extents = [e.node.expr for t in results for e in t.shape if not isinstance(e, int)]
+        (size,) = {e for e in extents if isinstance(e, sympy.Symbol)} - set(self.symbols)
+        name = self._dim_name("N")
+        self.symbols[size] = symbolic.symbol(name)
+        hint = max(1, symbolic.evaluate(bound, self.graph.hints()) // _FRAMES_PER_TOKEN)
+        self.graph.dims[name] = DimInfo(self.symbols[size], hint, (), bound)
+        return name
+
+    def _dim_name(self, base: str) -> str:
         count = sum(re.fullmatch(rf"{base}\d*", name) is not None for name in self.graph.dims)
         return base if count == 0 else f"{base}{count}"
 
@@ -225,6 +237,8 @@ class _Importer:
         inputs: list[Value] = []
         attrs = self._attributes(node, inputs)
         attrs["target"] = str(node.target)
+        if opname in _COMPUTES and namespace == "graphopt":
+            attrs["computes"] = self._computed_dim(result, _COMPUTES[opname](inputs))
         if isinstance(result, torch.Tensor):
             outputs = [self._value(result, node)]
             self.env[node] = outputs[0]

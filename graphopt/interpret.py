@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import sympy
 
-from graphopt.ir import DType, Graph, Node, Shape, Value
-from graphopt.kernels import reference
+from graphopt.ir import DType, Graph, Node, Shape, Value, learn_sizes
+from graphopt.kernels import reference, reference_ops
 from graphopt.scalar import Scalar
 from graphopt.symbolic import evaluate
 
@@ -107,26 +107,23 @@ def run_graph(graph: Graph, inputs: list[Array]) -> list[Array]:
         graph: the graph, before kernels are selected.
         inputs: stored arrays (bf16 as uint16), one per graph input; states are changed in place.
     """
-    sizes = {
-        info.symbol: inputs[info.sources[0][0]].shape[info.sources[0][1]]
-    states = {v: widen(array, v.dtype) for v, array in env.items() if v.is_state}
-        for info in graph.dims.values()
-    }
-        if value in states:
-            return states[value]
+    sizes = graph.sizes([array.shape for array in inputs])
     env: dict[Value, Array] = dict(zip(graph.inputs, inputs, strict=True))
+    states = {v: widen(array, v.dtype) for v, array in env.items() if v.is_state}
 
     def get(value: Value) -> Array:
+        if value in states:
+            return states[value]
         return widen(value.data if value.data is not None else env[value], value.dtype)
 
     for node in graph.nodes:
+        arrays = [get(v) for v in node.inputs]
+        for value, array in zip(node.outputs, run_node(node, arrays, sizes), strict=True):
+            env[value] = array if value.packed == _QUANTIZED else narrow(array, value.dtype)
             if "computes" in node.attrs:
                 learn_sizes(sizes, value, array.shape)
     for state, array in states.items():
         env[state][...] = narrow(array, state.dtype)
-        arrays = [get(v) for v in node.inputs]
-        for value, array in zip(node.outputs, run_node(node, arrays, sizes), strict=True):
-            env[value] = array if value.packed == _QUANTIZED else narrow(array, value.dtype)
     return [value.data if value.data is not None else env[value] for value in graph.outputs]
 
 
@@ -138,6 +135,8 @@ def run_node(node: Node, arrays: list[Array], sizes: Sizes) -> list[Array]:
     result = operation(node, arrays, sizes)
     if result is None:
         return []
+    if isinstance(result, tuple):
+        return list(result)
     if node.op == "go.norm":  # may write its rows, the quantized rows, or both
         return [_quantize_rows(result) if v.packed else result for v in node.outputs]
     return [result]
@@ -234,6 +233,7 @@ def _attention(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
     y: Array = (weights / weights.sum(-1, keepdims=True)) @ v
     return y
 
+
 def _rope(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
     """Rotates the query; rotated keys and the values go to the cache."""
     named = dict(zip(node.attrs["roles"], arrays, strict=True))
@@ -262,7 +262,6 @@ def _cached_attention(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
         heads = [a[None].swapaxes(1, 2) for a in (q[b], keys[b, rows], values[b, rows])]
         seen.append(_attention(Node("go.attention", [], [], attrs), heads, sizes)[0])
     return np.stack(seen).swapaxes(1, 2)
-
 
 
 def _depthwise(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
@@ -313,11 +312,19 @@ def _conv(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
 
 
 def _reduce(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
+    if node.attrs["kind"] == "argmax":
+        return np.argmax(arrays[0], node.attrs["axes"][0], keepdims=True)
     function = getattr(np, node.attrs["kind"])
     return function(arrays[0], axis=node.attrs["axes"], keepdims=True)  # type: ignore[no-any-return]
 
 
-_OPS: dict[str, Callable[[Node, list[Array], Sizes], Array | None]] = {
+def _cif(node: Node, arrays: list[Array], sizes: Sizes) -> tuple[Array, ...]:
+    hidden, alphas = arrays
+    attrs = node.attrs
+    return reference_ops.cif(hidden, alphas, attrs["threshold"], attrs["rule"], attrs["count"])
+
+
+_OPS: dict[str, Callable[[Node, list[Array], Sizes], Array | tuple[Array, ...] | None]] = {
     "go.pointwise": _pointwise,
     "go.permute": lambda n, a, s: a[0].transpose(n.attrs["axes"]),
     "go.reshape": lambda n, a, s: a[0].reshape(_shape(n.output.shape, s)),
@@ -333,10 +340,11 @@ _OPS: dict[str, Callable[[Node, list[Array], Sizes], Array | None]] = {
     "go.norm": _norm,
     "go.softmax": _softmax,
     "go.attention": _attention,
+    "go.rope": _rope,
+    "go.cached_attention": _cached_attention,
     "go.depthwise": _depthwise,
     "go.conv": _conv,
     "go.reduce": _reduce,
+    "go.cif": _cif,
     "go.check": lambda n, a, s: None,
 }
-    "go.rope": _rope,
-    "go.cached_attention": _cached_attention,

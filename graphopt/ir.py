@@ -9,7 +9,7 @@ the small set of `go.*` ops that kernels and generated loops implement.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -146,13 +146,16 @@ class DimInfo:
 
     Attributes:
         symbol: the sympy symbol in shapes.
-        hint: the size it had in the example inputs.
-        sources: (input index, axis) pairs that all have this size.
+        hint: the size it had in the example inputs; for a computed dim a guess.
+        sources: (input index, axis) pairs that all have this size; none for a computed dim.
+        bound: the largest size of a dim that a node computes while the graph runs (the node whose
+            attribute `computes` has its name), over dims of the inputs; None for dims of inputs.
     """
 
     symbol: sympy.Symbol
     hint: int
     sources: tuple[tuple[int, int], ...]
+    bound: Dim | None = None
 
 
 @dataclass(eq=False)
@@ -200,9 +203,28 @@ class Graph:
             node.inputs = [final(v) for v in node.inputs]
         self.outputs = [final(v) for v in self.outputs]
 
+    def sizes(self, shapes: Sequence[Sequence[Any]]) -> dict[sympy.Symbol, Any]:
+        """The dims that the inputs have, for their shapes; computed ones are missing."""
+        return {
+            info.symbol: shapes[info.sources[0][0]][info.sources[0][1]]
+            for info in self.dims.values()
+            if info.sources
+        }
+
+    def computed_dims(self) -> list[str]:
+        """Names of the dims that nodes compute, in order."""
+        return [name for name, info in self.dims.items() if info.bound is not None]
+
     def hints(self) -> dict[sympy.Symbol, int]:
         """Example sizes of all dims, to evaluate symbolic sizes with."""
         return {info.symbol: info.hint for info in self.dims.values()}
+
+
+def learn_sizes(sizes: dict[sympy.Symbol, Any], value: Value, shape: Sequence[Any]) -> None:
+    """Adds to `sizes` the dims that are extents of a value, now that its shape is known."""
+    for extent, size in zip(value.shape, shape, strict=True):
+        if isinstance(extent, sympy.Symbol):
+            sizes.setdefault(extent, size)
 
 
 def constant(array: np.ndarray[Any, Any], name: str = "") -> Value:

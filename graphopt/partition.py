@@ -81,8 +81,12 @@ def _compiled(graph: Graph, nodes: list[Node], number: int) -> CompiledPart:
     )
     outputs = [v for n in nodes for v in n.outputs if v in read_outside]
     inputs += _inputs_that_give_dims(graph, nodes, inputs)
-    part = Graph(f"{graph.name}_{number}", inputs, list(outputs), nodes)
-    part.dims = _dims_of(graph, inputs)
+    # Own values for what comes in: the part that makes them gives them another layout.
+    own = {v: Value(v.dtype, v.shape, v.name) for v in inputs}
+    for node in nodes:
+        node.inputs = [own.get(v, v) for v in node.inputs]
+    part = Graph(f"{graph.name}_{number}", list(own.values()), list(outputs), nodes)
+    part.dims = _dims_of(graph, inputs) | _computed_dims(graph, nodes)
     known = {info.symbol for info in part.dims.values()}
     part.conditions = [c for c in graph.conditions if c.free_symbols <= known]
     return CompiledPart(part, inputs, outputs)
@@ -95,14 +99,20 @@ def _symbols(nodes: list[Node], inputs: list[Value]) -> set[sympy.Symbol]:
 
 def _inputs_that_give_dims(graph: Graph, nodes: list[Node], inputs: list[Value]) -> list[Value]:
     """Inputs of the whole graph that a part takes only to learn the size of a dim."""
-    missing = _symbols(nodes, inputs) - {e for v in inputs for e in v.shape}
+    computed = {info.symbol for info in _computed_dims(graph, nodes).values()}
+    missing = _symbols(nodes, inputs) - {e for v in inputs for e in v.shape} - computed
     extra: list[Value] = []
     for info in graph.dims.values():
-        if info.symbol in missing:
+        if info.symbol in missing and info.sources:
             source = graph.inputs[info.sources[0][0]]
             if source not in inputs and source not in extra:
                 extra.append(source)
     return extra
+
+
+def _computed_dims(graph: Graph, nodes: list[Node]) -> dict[str, DimInfo]:
+    names = [n.attrs["computes"] for n in nodes if "computes" in n.attrs]
+    return {name: graph.dims[name] for name in names}
 
 
 def _dims_of(graph: Graph, inputs: list[Value]) -> dict[str, DimInfo]:

@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sympy import Symbol
 
 from graphopt.codegen.build import Builder
 from graphopt.codegen.emit import Module, emit_module
 from graphopt.config import Config
 from graphopt.cost import macs, moved_bytes
 from graphopt.emulate import Emulation
-from graphopt.ir import Graph
+from graphopt.ir import Graph, learn_sizes
 from graphopt.kernels import registry
 from graphopt.pipeline import PassManager, placement_passes, precision_passes
 from graphopt.progress import announce
 from graphopt.runtime import ContextPool, Library
+from graphopt.symbolic import evaluate
 from graphopt.target import Target, native
 
 Array = np.ndarray[Any, Any]
@@ -125,13 +127,10 @@ class Program:
             One dict a step: `node`, `op`, `kernel`, `module`, `ms`, `macs`, `bytes`.
         """
         seconds = np.zeros((repeats, max(1, self.library.step_count)))
-        self.run(inputs)
+        outputs = self.run(inputs)
         for row in seconds:
             self.run(inputs, row)
-        sizes = {
-            info.symbol: int(inputs[info.sources[0][0]].shape[info.sources[0][1]])
-            for info in self.graph.dims.values()
-        }
+        sizes = self._sizes(inputs, outputs)
         rows = []
         for step, time in zip(self._host_module.steps, np.median(seconds, 0), strict=False):
             node = step.node
@@ -147,6 +146,16 @@ class Program:
                 }
             )
         return rows
+
+    def _sizes(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> dict[Symbol, int]:
+        """All dims of a run; a computed one that no output shows at its bound."""
+        sizes = self.graph.sizes([array.shape for array in inputs])
+        for value, array in zip(self.graph.outputs, outputs, strict=True):
+            learn_sizes(sizes, value, array.shape)
+        for info in self.graph.dims.values():
+            if info.bound is not None:
+                sizes.setdefault(info.symbol, evaluate(info.bound, sizes))
+        return sizes
 
     def emulate(self, inputs: Sequence[Array], level: str, sve_bits: int) -> list[Array]:
         """Runs the target's own code under an emulator."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import threading
 import weakref
@@ -208,11 +209,17 @@ class Context:
             made[i].data = outputs[-1].ctypes.data
         times = None if seconds is None else seconds.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
         self._check(self._c.go_profile(self._context, given, made, times), dense)
-        return outputs
+        return [_as_made(array, tensor) for array, tensor in zip(outputs, made, strict=False)]
 
     def _check(self, code: int, inputs: Sequence[Array]) -> None:
         if code:
             raise self._library.error(self._context, inputs)
+
+
+def _as_made(array: Array, made: Tensor) -> Array:
+    """An output in the shape that the run gave it, which may be smaller than its memory."""
+    shape = tuple(made.shape[: made.rank])
+    return array if array.shape == shape else array.reshape(-1)[: math.prod(shape)].reshape(shape)
 
 
 _contexts: weakref.WeakSet[Context] = weakref.WeakSet()

@@ -24,10 +24,11 @@ def verify(graph: Graph, after: str) -> None:
     1. Every value is defined once, before its uses.
     2. `go.*` inputs fit their roles; operands of a pointwise node broadcast to its shape.
     3. Expressions only name operands that exist, with their types.
-    4. Symbols in shapes are dims of the graph.
+    4. Symbols in shapes are dims of the graph; a computed one has one node that computes it,
+       before any other node that has it in a shape.
     """
     defined: set[Value] = set(graph.inputs)
-    symbols = {info.symbol for info in graph.dims.values()}
+    symbols = {info.symbol for info in graph.dims.values() if info.bound is None}
 
     def require(condition: bool, problem: str) -> None:
         if not condition:
@@ -35,6 +36,12 @@ def verify(graph: Graph, after: str) -> None:
 
     for position, node in enumerate(graph.nodes):
         where = f"node {position} ({node.op}, {node.origin.module or 'no module'})"
+        if (computed := node.attrs.get("computes")) is not None:
+            require(computed in graph.computed_dims(), f"{where} computes no dim of the graph")
+            require(
+                graph.dims[computed].symbol not in symbols, f"{where} computes {computed} again"
+            )
+            symbols.add(graph.dims[computed].symbol)
         for value in node.inputs:
             require(value in defined or value.is_constant, f"{where} reads an undefined value")
         for value in node.outputs:

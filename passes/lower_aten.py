@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from graphopt.ir import Graph, Node, Value
 from graphopt.passes.base import Pass
-from graphopt.passes.lowering import contractions, pointwise, views
+from graphopt.passes.lowering import contractions, pointwise, sequences, views
 from graphopt.passes.lowering.builder import Builder, Unsupported
 
-RULES = {**views.RULES, **pointwise.RULES, **contractions.RULES}
+RULES = {**views.RULES, **pointwise.RULES, **contractions.RULES, **sequences.RULES}
 
 
 class LowerAten(Pass):

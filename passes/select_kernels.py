@@ -25,6 +25,7 @@ _KERNELS = {
     "go.depthwise": "go_depthwise",
     "go.conv": "go_conv",
     "go.matmul": "go_gemm_f32",
+    "go.cif": "go_cif",
 }
 _LOOPS = ("go.pointwise", "go.cat", "go.pad", "go.gather", "go.reduce", "go.check")
 

@@ -11,11 +11,12 @@ typedef struct {
     void *const *outputs;
     const unsigned char *weights;
     unsigned char *arena;
-    const int64_t *dims;
-    go_error *error;    /* written by the thread that sets `failed` */
-    atomic_int *failed; /* whether a step has failed */
-    double *seconds;    /* per step, or null */
-    double *last_time;  /* when the last step ended */
+    const int64_t *dims; /* of the inputs, then the bounds of computed ones */
+    int64_t *computed;   /* dims that steps compute */
+    go_error *error;     /* written by the thread that sets `failed` */
+    atomic_int *failed;  /* whether a step has failed */
+    double *seconds;     /* per step, or null */
+    double *last_time;   /* when the last step ended */
 } go_frame;
 
 typedef struct {
@@ -31,11 +32,12 @@ typedef struct {
 
 typedef struct {
     const char *name;
-    int32_t input_count, output_count, dim_count, step_count;
+    int32_t input_count, output_count, dim_count, computed_count, step_count;
     const go_port *inputs;
     const go_port *outputs;
     const go_dim_source *dims;
     size_t weights_bytes;
+    void (*bound_dims)(int64_t *dims);
     void (*input_shapes)(const int64_t *dims, int64_t (*shapes)[GO_MAX_RANK]);
     void (*output_shapes)(const int64_t *dims, int64_t (*shapes)[GO_MAX_RANK]);
     const char *(*broken_condition)(const int64_t *dims); /* as text, or null */
@@ -52,6 +54,10 @@ void go_step(const go_frame *frame, go_team *team, int step);
 /* Records a failure found while running; the first one stays. */
 void go_fail(const go_frame *frame, go_code code, int input, int64_t expected, int64_t got,
              const char *text);
+
+/* Checks a dim that the step before has computed: at least 0, at most its bound. What is
+ * not is a failure that names the value as `text`, and becomes a size that is legal. */
+void go_check_dim(const go_frame *frame, int64_t *computed, const char *text);
 
 static inline int64_t go_larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t go_smaller(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -77,11 +77,14 @@ GO_API go_code go_context_new(go_module *module, int32_t threads, go_context **c
 GO_API void go_context_free(go_context *context);
 GO_API int32_t go_thread_count(const go_context *context);
 
-/* Checks the inputs and fills dtype, rank and shape of the outputs. */
+/* Checks the inputs and fills dtype, rank and shape of the outputs. A size that the graph
+ * computes from data, such as a number of tokens, is the largest that it can be. */
 GO_API go_code go_output_shapes(go_context *context, const go_tensor *inputs, go_tensor *outputs);
 
 /* Runs the graph. Output tensors must have the shapes of go_output_shapes and
- * memory for them, aligned to 64 bytes or not, that overlaps no input. */
+ * memory for them, aligned to 64 bytes or not, that overlaps no input. Where sizes
+ * depend on data, the shapes of the outputs become those that were computed; the
+ * elements are dense in these shapes, at the beginning of the memory. */
 GO_API go_code go_run(go_context *context, const go_tensor *inputs, go_tensor *outputs);
 
 /* The same, and the seconds of every step, as the first thread saw them. */

@@ -24,7 +24,8 @@ struct go_context {
     go_pool *pool;
     unsigned char *arena;
     size_t arena_bytes;
-    int64_t *dims;
+    int64_t *dims; /* of the inputs, then those that steps compute: their bounds until a run ends */
+    int64_t *computed;
     int64_t (*shapes)[GO_MAX_RANK];
     go_error error;
 };
@@ -81,11 +82,12 @@ go_code go_context_new(go_module *module, int32_t threads, go_context **context)
     if (!*context) return GO_ERROR_MEMORY;
     go_context *c = *context;
     c->module = module;
-    c->dims = calloc((size_t)desc->dim_count + 1, sizeof *c->dims);
+    c->dims = calloc((size_t)(desc->dim_count + desc->computed_count) + 1, sizeof *c->dims);
+    c->computed = calloc((size_t)desc->computed_count + 1, sizeof *c->computed);
     int ports = desc->input_count > desc->output_count ? desc->input_count : desc->output_count;
     c->shapes = calloc((size_t)ports + 1, sizeof *c->shapes);
     c->pool = go_pool_new(threads > 0 ? threads : go_default_threads());
-    if (c->dims && c->shapes && c->pool) return GO_OK;
+    if (c->dims && c->computed && c->shapes && c->pool) return GO_OK;
     go_code code = c->pool ? GO_ERROR_MEMORY : GO_ERROR_THREADS;
     go_context_free(c);
     *context = NULL;
@@ -97,6 +99,7 @@ void go_context_free(go_context *context) {
     go_pool_free(context->pool);
     free(context->arena);
     free(context->dims);
+    free(context->computed);
     free(context->shapes);
     free(context);
 }
@@ -149,6 +152,7 @@ static go_code bind(go_context *c, const go_tensor *inputs) {
             return refuse(c, GO_ERROR_EMPTY, desc->dims[d].input, desc->dims[d].axis, 1, c->dims[d],
                           "input %d has size %lld along axis %d", desc->dims[d].input,
                           (long long)c->dims[d], desc->dims[d].axis);
+    desc->bound_dims(c->dims);
     desc->input_shapes(c->dims, c->shapes);
     for (int i = 0; i < desc->input_count; i++)
         for (int a = 0; a < inputs[i].rank; a++)
@@ -216,13 +220,18 @@ go_code go_profile(go_context *context, const go_tensor *inputs, go_tensor *outp
         .weights = context->module->weights,
         .arena = context->arena,
         .dims = context->dims,
+        .computed = context->computed,
         .error = &context->error,
         .failed = &failed,
         .seconds = seconds,
         .last_time = &last,
     };
     go_pool_run(context->pool, run_frame, &frame);
-    return context->error.code;
+    if (context->error.code != GO_OK || !desc->computed_count) return context->error.code;
+    memcpy(context->dims + desc->dim_count, context->computed,
+           (size_t)desc->computed_count * sizeof *context->computed);
+    describe_outputs(context, outputs);
+    return GO_OK;
 }
 
 go_code go_run(go_context *context, const go_tensor *inputs, go_tensor *outputs) {
@@ -243,4 +252,11 @@ void go_fail(const go_frame *frame, go_code code, int input, int64_t expected, i
     if (atomic_exchange(frame->failed, 1)) return;
     *frame->error = (go_error){code, input, -1, expected, got, ""};
     snprintf(frame->error->text, sizeof frame->error->text, "%s", text);
+}
+
+void go_check_dim(const go_frame *frame, int64_t *computed, const char *text) {
+    int64_t most = frame->dims[go_generated_module.dim_count + (computed - frame->computed)];
+    if (*computed >= 0 && *computed <= most) return;
+    go_fail(frame, GO_ERROR_VALUE, -1, most, *computed, text);
+    *computed = go_smaller(go_larger(*computed, 0), most);
 }

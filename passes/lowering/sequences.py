@@ -1,0 +1,32 @@
+"""Ops along the time of a sequence: continuous integrate-and-fire, the index of the largest."""
+
+from __future__ import annotations
+
+from graphopt.ir import DType, Node, Value
+from graphopt.passes.lowering.builder import Builder, Unsupported, axis_of
+from graphopt.passes.lowering.views import Rule
+
+
+def _cif(b: Builder) -> list[Value]:
+    hidden, alphas = b.tensor("hidden"), b.tensor("alphas")
+    if hidden.dtype is not DType.F32 or alphas.dtype is not DType.F32:
+        raise Unsupported(f"cif on {hidden.dtype.value} with {alphas.dtype.value} weights")
+    attrs = {name: b.arg(name) for name in ("threshold", "rule", "count", "computes")}
+    made = [Value(v.dtype, v.shape) for v in b.node.outputs]
+    attrs["roles"] = ("hidden", "alphas")
+    b.nodes.append(Node("go.cif", [hidden, alphas], made, attrs, b.node.origin))
+    return made
+
+
+def _argmax(b: Builder) -> Value:
+    x, axis = b.tensor(), b.arg("dim")
+    if axis is None:
+        raise Unsupported("argmax over all axes at once")
+    axis = axis_of(x, axis)
+    x = b.cast(x, DType.F32) if x.dtype is DType.BF16 else x
+    kept = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
+    y = b.emit("go.reduce", [x], kept, DType.I64, kind="argmax", axes=(axis,))
+    return b.reshape(y, b.node.output.shape)
+
+
+RULES: dict[str, Rule] = {"graphopt.cif": _cif, "aten.argmax": _argmax}
