@@ -251,6 +251,32 @@ def bench_paraformer(
         table.write_json(json, work.title, results)
 
 
+@bench_app.command("recognizer")
+def bench_recognizer(
+    per_voice: Annotated[
+        int, typer.Option(min=1, help="Utterances of each held-out voice, clean and in noise.")
+    ] = 20,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Only engines whose name contains this; torch fp32 always runs."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Paraformer directory; the shipped one by default.")
+    ] = None,
+) -> None:
+    """Character error rate of the small recognizer in each engine and precision (espeak-ng)."""
+    from graphopt.bench import paraformer, recognizer
+    from graphopt.zoo.recognizer import MODEL, loading
+
+    console = Console()
+    with tempfile.TemporaryDirectory() as folder, console.status("speaking") as status:
+        loaded = loading.load_recognizer(model or MODEL)
+        heard = recognizer.conditions(loaded, per_voice)
+        status.update("recognizing")
+        scores = recognizer.score(loaded, heard, paraformer.select(only or []), Path(folder))
+    console.print(recognizer.table(scores))
+
+
 @bench_app.command("kernels")
 def bench_kernels(
     target: Annotated[

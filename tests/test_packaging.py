@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGE_DIR = CONFIG["tool"]["setuptools"]["package-dir"]
-SHIPPED = {".py", ".c", ".h", ".j2", ".S"}
+SHIPPED = {".py", ".c", ".h", ".j2", ".S", ".json", ".mvn", ".pt", ".wav", ".yaml"}
+SHIPPED_NAMES = {"py.typed", "seg_dict"}
 
 
 def shipped_files() -> dict[str, Path]:
@@ -20,7 +21,7 @@ def shipped_files() -> dict[str, Path]:
     files = {}
     for package, folder in PACKAGE_DIR.items():
         for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in SHIPPED or path.name == "py.typed":
+            if path.suffix in SHIPPED or path.name in SHIPPED_NAMES:
                 inside = path.relative_to(ROOT / folder)
                 files[f"{package.replace('.', '/')}/{inside.as_posix()}"] = path
     return files

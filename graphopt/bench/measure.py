@@ -96,7 +96,7 @@ def measure(
         try:
             outputs = _prepare(engine, workload, threads)
         except Exception as error:  # a peer may fail in its own way; the table tells
-            result.missing = _reason(error)
+            result.missing = reason(error)
             continue
         reference = reference or outputs
         result.errors = {name: relative_error(y, reference[name]) for name, y in outputs.items()}
@@ -134,7 +134,8 @@ def _time_pass(engine: Engine, result: Result) -> None:
     result.seconds.append(seconds)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """First line of an error, with its type if it is not one of graphopt's own."""
     lines = str(error).strip().splitlines() or [""]
     known = isinstance(error, GraphoptError)
     return lines[0] if known else f"{type(error).__name__}: {lines[0]}"
