@@ -1,7 +1,7 @@
 """Removes nodes whose results nobody reads.
 
-Kept even without readers: `go.check` (it can refuse an input), `aten.item` (it becomes one) and the
-nodes that feed them. A random draw that nobody reads goes: it has no effect on the result.
+Kept even without readers: `go.check` (it can refuse an input), `aten.item` (it becomes one), nodes
+that compute a dim (it may be in any shape), and the nodes that feed them. A random draw that nobody reads goes: it has no effect on the result.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class EliminateDeadCode(Pass):
         needed = set(graph.outputs)
         kept: list[Node] = []
         for node in reversed(graph.nodes):
-            if node.op in _CHECKS or any(v in needed for v in node.outputs):
+            kept_anyway = node.op in _CHECKS or "computes" in node.attrs
+            if kept_anyway or any(v in needed for v in node.outputs):
                 kept.append(node)
                 needed.update(node.inputs)
         modified = len(kept) != len(graph.nodes)
