@@ -11,7 +11,7 @@ from typing import Any
 
 from graphopt.kernels.registry import ceil_div
 
-#: QUERY_ROWS of common/attention.c.
+#: QUERY_ROWS of common/attention.h.
 _QUERY_ROWS = 24
 
 #: GO_PATCH_ROWS of common/patches.h.
@@ -29,12 +29,12 @@ def attention_scratch_bytes(
 ) -> Any:
     """Bytes behind ``go_attention_args.scratch`` for a team of ``threads``.
 
-    Panels of k and v in f32, and per thread the queries and scores of one block;
-    independent of the number of queries.
+    Packed k and v, and per thread the queries, scores and weights of one block (see
+    common/attention.h); enough for bf16 as for f32, and independent of the number of queries.
     """
     tk16, dim16, dim_v16 = (16 * ceil_div(x, 16) for x in (tk, dim, dim_v))
-    panels = batch * kv_heads * (tk16 * dim + dim_v16 * tk)
-    return 4 * (panels + threads * _QUERY_ROWS * (dim16 + tk16))
+    panels = 4 * batch * kv_heads * tk16 * (dim16 + dim_v16)
+    return panels + threads * _QUERY_ROWS * (4 * dim16 + 6 * tk16)
 
 
 def conv_scratch_bytes(

@@ -69,12 +69,12 @@ static inline float go_copysignf(float magnitude, float sign) {
  * bits of the sum. Valid for |x| <= 2^22. */
 #define GO_ROUND_MAGIC 0x1.8p23f
 
-/* e^x, 0.9 ulp. +inf above 88.72283, +0 where the result would be below FLT_MIN
- * (x < -87.33654). */
-static inline float go_expf(float x) {
+/* e^x = result * 2^n with the result in [0.7, 1.42]; the integer n is in the low bits of
+ * *exponent. */
+static inline float go_exp_reducedf(float x, uint32_t *exponent) {
     float t = go_fmaf(x, 0x1.715476p+0f, GO_ROUND_MAGIC);
     float n = t - GO_ROUND_MAGIC;
-    uint32_t exponent = go_bits_of_float(t) - go_bits_of_float(GO_ROUND_MAGIC);
+    *exponent = go_bits_of_float(t);
     float r = go_fmaf(n, -0x1.62e430p-1f, x);
     r = go_fmaf(n, 0x1.05c610p-29f, r);
     float p = 0x1.6d8398p-10f;
@@ -83,11 +83,41 @@ static inline float go_expf(float x) {
     p = go_fmaf(p, r, 0x1.55548ap-3f);
     p = go_fmaf(p, r, 0.5f);
     p = go_fmaf(p, r, 1.0f);
-    p = go_fmaf(p, r, 1.0f);
+    return go_fmaf(p, r, 1.0f);
+}
+
+/* e^x, 0.9 ulp. +inf above 88.72283, +0 where the result would be below FLT_MIN
+ * (x < -87.33654). */
+static inline float go_expf(float x) {
+    uint32_t exponent;
+    float p = go_exp_reducedf(x, &exponent);
     float y = go_float_of_bits(go_bits_of_float(p) + (exponent << 23));
     y = x > 0x1.62e42ep+6f ? __builtin_inff() : y;
     y = x < -0x1.5d589ep+6f ? 0.0f : y;
     return x != x ? x : y;
+}
+
+/* The bits of go_expf for x <= 0, with less work. */
+static inline float go_exp_negativef(float x) {
+    uint32_t exponent;
+    float p = go_exp_reducedf(x, &exponent);
+    float scale = go_float_of_bits((exponent << 23) + 0x3f800000u);
+    return x < -0x1.5d589ep+6f ? 0.0f : p * scale;
+}
+
+/* e^x for x <= 0, within 2^-17 of the result, exactly 1 for 0, and 0 below -87: enough for a
+ * weight that is then rounded to bf16. */
+static inline float go_exp_weightf(float x) {
+    float t = go_fmaf(x, 0x1.715476p+0f, GO_ROUND_MAGIC);
+    float n = t - GO_ROUND_MAGIC;
+    float r = go_fmaf(x, 0x1.715476p+0f, -n); /* 2^r, and not e^r, below */
+    float p = 0x1.408be8p-7f;
+    p = go_fmaf(p, r, 0x1.ca8f58p-5f);
+    p = go_fmaf(p, r, 0x1.ebf1b8p-3f);
+    p = go_fmaf(p, r, 0x1.62dfcap-1f);
+    p = go_fmaf(p, r, 1.0f);
+    float scale = go_float_of_bits((go_bits_of_float(t) << 23) + 0x3f800000u);
+    return x < -87.0f ? 0.0f : p * scale;
 }
 
 /* Natural logarithm, 0.9 ulp. |x| < FLT_MIN counts as 0 and gives -inf; x <= -FLT_MIN

@@ -15,6 +15,8 @@
     }
 
 GO_LANEWISE(go_exp_lanes, go_expf)
+GO_LANEWISE(go_exp_negative_lanes, go_exp_negativef)
+GO_LANEWISE(go_exp_weight_lanes, go_exp_weightf)
 
 /* Lane numbers 0 .. 15. */
 GO_INLINE go_i32x16 go_lane_numbers(void) {

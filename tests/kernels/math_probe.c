@@ -45,5 +45,9 @@ void math_probe(go_team *team, const math_probe_args *a) {
             EACH_16(go_cosf);
         case 10:
             EACH_16(go_rsqrtf);
+        case 11:
+            EACH_16(go_exp_negativef);
+        case 12:
+            EACH_16(go_exp_weightf);
     }
 }

@@ -1,11 +1,11 @@
 """Attention, against float64 and against itself on padded batches."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from across import bits, run_everywhere
-from harness import LEVEL_IDS, At, Case, require, run_cases
+from harness import LEVEL_IDS, At, Case, build_host, require, run_cases
 
 from graphopt.kernels import reference_ops
 from graphopt.kernels.arguments import BF16, F32, AttentionArgs
@@ -38,10 +38,23 @@ SPECS = [
     Spec(2, 3, 3, 13, 17, 11, 19, mask=(2, 1, 1, 17)),
     Spec(1, 4, 2, 53, 53, 32, 32, causal=True),
     Spec(2, 6, 2, 5, 37, 24, 40, causal=True, mask=(1, 6, 1, 37)),
-    Spec(2, 2, 1, 30, 31, 16, 33, mask=(2, 2, 30, 1), dtype=BF16),
-    Spec(1, 2, 2, 3, 29, 20, 16, dtype=BF16, dst_dtype=BF16),
     Spec(2, 4, 4, 61, 130, 64, 64, mask=(2, 1, 1, 130), dst_dtype=BF16),
 ]
+BF16_SPECS = [
+    Spec(tq=1, tk=1, dim=1, dim_v=1, dtype=BF16),
+    Spec(batch=0, dtype=BF16),
+    Spec(tq=0, dtype=BF16),
+    Spec(2, 2, 1, 30, 31, 16, 33, mask=(2, 2, 30, 1), dtype=BF16),
+    Spec(1, 2, 2, 3, 29, 20, 16, dtype=BF16, dst_dtype=BF16),
+    Spec(2, 3, 3, 13, 17, 11, 19, mask=(2, 1, 1, 17), dtype=BF16),
+    Spec(1, 4, 2, 53, 53, 32, 32, causal=True, dtype=BF16),
+    Spec(2, 6, 2, 5, 37, 24, 40, causal=True, mask=(1, 6, 1, 37), dtype=BF16),
+    Spec(1, 2, 1, 41, 23, 7, 24, mask=(1, 1, 41, 23), dtype=BF16),
+    Spec(1, 4, 1, 47, 101, 128, 128, dtype=BF16, dst_dtype=BF16),
+]
+BFMMLA = ("neon_i8mm", "sve2")
+IMMINTRIN = "#include <immintrin.h>\n"  # so that a macro can change an intrinsic after it
+ROWS = '#include "attention_rows.h"'
 
 
 def values(x):
@@ -104,26 +117,78 @@ def make_case(spec, seed=0):
     return case, (*(values(views[name]) for name in "qkv"), mask)
 
 
-@pytest.mark.parametrize("where", LEVEL_IDS)
-def test_matches_float64(where):
-    """A score errs by (dim + 3) roundings of sum |q k| scale + |mask|, and so, relatively, does
-    its exponential (+ 1 ulp); the chain over the keys adds tk roundings of weights times |v|."""
-    made = [make_case(spec, i) for i, spec in enumerate(SPECS)]
-    results = run_everywhere(require(where), "go_attention", [c for c, _ in made], "attention")
-    for spec, (case, (q, k, v, mask)), out in zip(SPECS, made, results, strict=True):
+def error_bound(spec, case, q, k, v, mask):
+    """How far a result may be from float64.
+
+    f32: a score errs by (dim + 3) roundings of sum |q k| scale + |mask|, and so, relatively, does
+    its exponential (+ 1 ulp); the chain over the keys adds tk roundings of weights times |v|.
+    bf16: weights are also rounded to 8 bits (2**-8), from exponentials good to 2**-17, and where
+    BFMMLA rounds a sum of two products or an accumulation to odd, that is two of these roundings.
+    """
+    scale = case.args.scale
+    size = reference_ops.attention(q, k, np.abs(v), scale, mask, spec.causal)
+    top = np.abs(q).max() * np.abs(k).max() * spec.dim * scale + 4
+    roundings = (spec.dim + 3) * top + spec.tk + 20
+    bound = 2.0**-24 * roundings * size
+    if spec.dtype == BF16:
+        bound = 2 * bound + (2.0**-8 + 2.0**-16) * size
+    if spec.dst_dtype == BF16:
+        bound = bound + 2.0**-8 * (np.abs(size) + bound)
+    return bound
+
+
+def check_specs(runner, specs, key, as_scalar=True):
+    made = [make_case(spec, i) for i, spec in enumerate(specs)]
+    cases = [case for case, _ in made]
+    results = run_everywhere(runner, "go_attention", cases, key, as_scalar)
+    for spec, (case, (q, k, v, mask)), out in zip(specs, made, results, strict=True):
         got = out["dst"][:, : spec.tq, :, : spec.dim_v]
         assert np.all(out["dst"][:, spec.tq :] == 7)
         assert np.all(out["dst"][..., spec.dim_v :] == 7)
         if got.size == 0:
             continue
-        scale = case.args.scale
-        expected = reference_ops.attention(q, k, v, scale, mask, spec.causal)
-        size = reference_ops.attention(q, k, np.abs(v), scale, mask, spec.causal)
-        top = np.abs(q).max() * np.abs(k).max() * spec.dim * scale + 4
-        bound = 2.0**-24 * ((spec.dim + 3) * top + spec.tk + 20) * size
-        if spec.dst_dtype == BF16:
-            bound = bound + 2.0**-8 * np.abs(expected)
-        assert np.all(np.abs(values(got) - expected) <= bound)
+        expected = reference_ops.attention(q, k, v, case.args.scale, mask, spec.causal)
+        bound = error_bound(spec, case, q, k, v, mask)
+        wrong = ~(np.abs(values(got) - expected) <= bound)
+        wrong &= ~(np.isnan(values(got)) & np.isnan(expected))
+        assert not wrong.any(), f"{spec}: {wrong.sum()} results beyond the bound"
+
+
+@pytest.mark.parametrize("where", LEVEL_IDS)
+def test_matches_float64(where):
+    check_specs(require(where), SPECS, "attention")
+
+
+@pytest.mark.parametrize("where", LEVEL_IDS)
+def test_bf16_matches_float64(where):
+    """With equal bits wherever there is no BFMMLA."""
+    runner = require(where)
+    check_specs(runner, BF16_SPECS, "attention bf16", runner.level.name not in BFMMLA)
+
+
+@pytest.mark.parametrize(
+    ("where", "mutation"),
+    [
+        (
+            "x86_64/avx512_bf16",
+            (
+                ROWS,
+                f"{IMMINTRIN}#define _mm512_dpbf16_ps(c, a, b) _mm512_dpbf16_ps(-c, a, b)\n{ROWS}",
+            ),
+        ),
+        ("x86_64/scalar", ("BF16_ROWS = QUERY_ROWS", "BF16_ROWS = QUERY_ROWS + 1")),
+        (
+            "aarch64/neon_i8mm",
+            (ROWS, f"#include <arm_neon.h>\n#define vzip2q_u16 vzip1q_u16\n{ROWS}"),
+        ),
+    ],
+)
+def test_a_broken_bf16_kernel_is_noticed(where, mutation):
+    broken = replace(require(where), mutation=mutation)
+    build_host(broken.level, "go_attention", mutation)  # it must compile
+    as_scalar = broken.level.name not in BFMMLA
+    with pytest.raises(AssertionError, match=r"beyond the bound|differs|were written|crashed"):
+        check_specs(broken, BF16_SPECS, "attention bf16", as_scalar)
 
 
 @pytest.mark.parametrize("where", LEVEL_IDS)

@@ -11,6 +11,8 @@ from graphopt.kernels import packing, reference, registry
 
 BFMMLA = ("neon_i8mm", "sve2")
 NEON = "#include <arm_neon.h>\n"  # so that a macro can change an intrinsic after it
+IMMINTRIN = "#include <immintrin.h>\n"
+UNPAIRED = "((c) + (__m512)(a) * (__m512)(b))"
 
 
 def calls_for(arch: str, plan: list[tuple[tuple[int, int, int], Options]]):
@@ -102,8 +104,14 @@ def test_neon_and_sve_give_the_same_bits():
 @pytest.mark.parametrize(
     ("where", "mutation"),
     [
-        ("x86_64/avx2", ("GO_PAIRS_COLS, go", "GO_PAIRS_COLS - 1, go")),
-        ("x86_64/avx512_bf16", ("#include", "#define _mm512_dpbf16_ps(a, b, c) (a + c)\n#include")),
+        (
+            "x86_64/avx2",
+            ("#include", f"{IMMINTRIN}#define _mm256_fmadd_ps _mm256_fnmadd_ps\n#include"),
+        ),
+        (
+            "x86_64/avx512_bf16",
+            ("#include", f"{IMMINTRIN}#define _mm512_dpbf16_ps(c, a, b) {UNPAIRED}\n#include"),
+        ),
         ("x86_64/scalar", ("k = i ^ 1", "k = i")),
         ("aarch64/neon_i8mm", ("#include", f"{NEON}#define vzip2q_f64 vzip1q_f64\n#include")),
         ("aarch64/sve2@256", ("sums + p * 8", "sums + p * 7")),

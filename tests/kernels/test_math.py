@@ -21,6 +21,7 @@ from graphopt.kernels import reference_ops, registry
 FUNCTIONS = (
     *("exp", "log", "erf", "tanh", "sigmoid", "silu"),
     *("gelu_erf", "gelu_tanh", "sin", "cos", "rsqrt"),
+    *("exp_negative", "exp_weight"),
 )
 TINY = 2.0**-126
 NAN, INF = math.nan, math.inf
@@ -81,6 +82,8 @@ def arguments(name):
     )
     return {
         "exp": np.concatenate([floats_between(1e-6, 88.722), -floats_between(1e-6, 87.336)]),
+        "exp_negative": -floats_between(1e-6, 90),
+        "exp_weight": -floats_between(1e-6, 87),
         "log": np.concatenate([floats_between(TINY, 3.4e38), near_one]),
         "rsqrt": floats_between(TINY, 3.4e38),
         "sin": angles,
@@ -128,6 +131,17 @@ def test_gelu_error(name):
     assert np.all(np.abs(got - exact) <= 2.0**-23 * np.abs(x))
 
 
+def test_exponentials_of_attention():
+    """Of numbers up to 0: the bits of exp, and a cheaper one for weights in bf16."""
+    where = f"{platform.machine()}/scalar"
+    x = np.concatenate([arguments("exp_negative"), np.float32([0, -INF, NAN])])
+    exp = evaluate(where, "exp", x)
+    assert np.array_equal(bits(evaluate(where, "exp_negative", x)), bits(exp))
+    x = arguments("exp_weight")
+    exact = np.exp(x.astype(np.float64))
+    assert np.all(np.abs(evaluate(where, "exp_weight", x) / exact - 1) <= 2.0**-17)
+
+
 @pytest.mark.parametrize("where", LEVEL_IDS)
 def test_same_bits_on_every_level(where):
     """Also checks that vector code and the scalar level agree."""
@@ -145,6 +159,8 @@ SPECIAL = np.array(
 #: name -> argument -> result, for arguments at the edge of the definition.
 EDGES = {
     "exp": {INF: INF, -INF: 0, 0.0: 1, 88.7229: INF, -87.337: 0, -1e30: 0, 1e30: INF},
+    "exp_negative": {-INF: 0, 0.0: 1, -87.337: 0, -1e30: 0},
+    "exp_weight": {-INF: 0, 0.0: 1, -87.01: 0, -1e30: 0},
     "log": {INF: INF, -INF: NAN, 0.0: -INF, -1.0: NAN, 1.0: 0, TINY / 2: -INF},
     "erf": {INF: 1, -INF: -1, 0.0: 0, 4.0: 1, -1e30: -1},
     "tanh": {INF: 1, -INF: -1, 0.0: 0, 20.0: 1, -1e30: -1},

@@ -1,0 +1,100 @@
+/* What the ways to compute attention share: its tasks, its scratch memory, which keys a
+ * query sees, and the masks. */
+#ifndef GO_ATTENTION_H
+#define GO_ATTENTION_H
+
+#include "go_vec_math.h"
+
+enum { QUERY_ROWS = 24, PACK_VALUES = 32768 };
+
+GO_INLINE size_t round16(size_t x) { return (x + 15) / 16 * 16; }
+
+/* The scratch memory (attention_scratch_bytes), with values of f32 or bf16 in k, v, q:
+ *   batch * kv_heads * c16(tk) * c16(dim)      k, packed
+ *   batch * kv_heads * c16(tk) * c16(dim_v)    v, packed
+ *   and for each thread QUERY_ROWS times
+ *     c16(dim) q, c16(tk) f32 scores, c16(tk) bf16 weights */
+typedef struct {
+    char *k, *v;           /* the whole team's */
+    void *q;               /* this and the following: this thread's */
+    float *scores;         /* row stride c16(tk) */
+    uint16_t *weights;     /* the same */
+    size_t k_head, v_head; /* bytes of one head */
+} scratch_map;
+
+static scratch_map map_scratch(const go_attention_args *a, unsigned rank) {
+    const size_t value = a->dtype == GO_BF16 ? 2 : 4;
+    const size_t tk = round16(a->tk), dim = round16(a->dim), heads = a->batch * a->kv_heads;
+    scratch_map m = {.k_head = tk * dim * value, .v_head = tk * round16(a->dim_v) * value};
+    m.k = a->scratch;
+    m.v = m.k + heads * m.k_head;
+    char *own = m.v + heads * m.v_head + rank * QUERY_ROWS * (4 * dim + 6 * tk);
+    m.q = own;
+    m.scores = (float *)(own + QUERY_ROWS * 4 * dim);
+    m.weights = (uint16_t *)(m.scores + QUERY_ROWS * tk);
+    return m;
+}
+
+/* Up to QUERY_ROWS queries of one head: t .. t + rows - 1. */
+typedef struct {
+    size_t batch, head, t, rows;
+    size_t kv;   /* head of k and v, counted through the batch */
+    size_t keys; /* that the last query sees, and hence any */
+} query_block;
+
+/* Keys that query t sees: all, or under the causal rule those up to t + tk - tq. */
+GO_INLINE size_t visible_keys(const go_attention_args *a, size_t t) {
+    if (!a->causal) return a->tk;
+    ptrdiff_t n = (ptrdiff_t)t + 1 + (ptrdiff_t)a->tk - (ptrdiff_t)a->tq;
+    return n<0 ? 0 : n>(ptrdiff_t) a->tk ? a->tk : (size_t)n;
+}
+
+/* Address of the first value of q, k, v or dst for a batch, time and head. */
+GO_INLINE ptrdiff_t offset_of(const ptrdiff_t stride[3], size_t batch, size_t time, size_t head) {
+    return (ptrdiff_t)batch * stride[0] + (ptrdiff_t)time * stride[1] + (ptrdiff_t)head * stride[2];
+}
+
+/* The mask of query t of a block's head, or null. */
+GO_INLINE const float *mask_of(const go_attention_args *a, const query_block *b, size_t t) {
+    if (!a->mask) return NULL;
+    return a->mask + (ptrdiff_t)b->batch * a->mask_stride[0] +
+           (ptrdiff_t)b->head * a->mask_stride[1] + (ptrdiff_t)t * a->mask_stride[2];
+}
+
+/* Mask values of n keys (n <= 16) from `key` on. */
+GO_INLINE go_f32x16 load_mask(const float *mask, ptrdiff_t stride, size_t key, size_t n) {
+    if (stride == 1) return go_load_n(mask + key, n);
+    float lane[GO_LANES] = {0};
+    for (size_t i = 0; i < n; i++) lane[i] = mask[(ptrdiff_t)(key + i) * stride];
+    return go_load(lane);
+}
+
+/* Packs keys begin .. end - 1 (begin a multiple of 16) of k and v of a head. */
+typedef void pack_keys_fn(const go_attention_args *a, const scratch_map *m, size_t kv, size_t begin,
+                          size_t end);
+typedef void attend_fn(const go_attention_args *a, const scratch_map *m, const query_block *block);
+
+/* Phase 1 packs k and v once for all heads and queries that read them; phase 2 computes
+ * blocks of at most `block_rows` (<= QUERY_ROWS) queries. */
+GO_INLINE void go_attention_walk(go_team *team, const go_attention_args *a, size_t block_rows,
+                                 pack_keys_fn *pack, attend_fn *attend) {
+    const scratch_map m = map_scratch(a, team->rank);
+    const size_t step = round16(PACK_VALUES / (a->dim + a->dim_v + 1) + 1);
+    const size_t parts = (a->tk + step - 1) / step;
+    for (size_t task; (task = go_next(team)) < a->batch * a->kv_heads * parts;) {
+        const size_t begin = task % parts * step, left = a->tk - begin;
+        pack(a, &m, task / parts, begin, begin + (left < step ? left : step));
+    }
+    go_barrier(team);
+    const size_t blocks = (a->tq + block_rows - 1) / block_rows;
+    for (size_t task; (task = go_next(team)) < a->batch * a->heads * blocks;) {
+        query_block b = {.batch = task / blocks / a->heads, .head = task / blocks % a->heads};
+        b.t = task % blocks * block_rows;
+        b.rows = a->tq - b.t < block_rows ? a->tq - b.t : block_rows;
+        b.kv = b.batch * a->kv_heads + b.head / (a->heads / a->kv_heads);
+        b.keys = visible_keys(a, b.t + b.rows - 1);
+        attend(a, &m, &b);
+    }
+}
+
+#endif

@@ -1,0 +1,217 @@
+/* Attention with the scores of a query as a row: f32 by multiply-adds, bf16 in pairs.
+ *
+ *   dot   one chain of fused multiply-adds over dim, from 0; bf16 in the order of
+ *         pairs_bf16.h
+ *   x     dot * scale (rounded), + mask (rounded); -inf where causal hides a key
+ *   m     largest x
+ *   w     e^(x - m); bf16: go_exp_weightf
+ *   s     sum of w over 16 lanes (key mod 16), folded as go_sum
+ *   out   (chain over the keys of w * v) * (1 / s); bf16: w rounded to bf16, in pairs
+ *
+ * Hidden keys at the end have w = 0, which changes neither s nor, for finite v, the
+ * chain: a padded batch gives the bits of its utterances alone. A query without a visible
+ * key gives NaN. */
+#ifndef GO_ATTENTION_ROWS_H
+#define GO_ATTENTION_ROWS_H
+
+#include "attention.h"
+#include "go_transpose.h"
+#include "pairs_bf16.h"
+#include "tile_f32.h"
+
+/* Up to 64 bytes, then zeros. */
+GO_INLINE go_u32x16 load_bytes(const void *p, size_t n) {
+    go_u32x16 v = {0};
+    if (n >= sizeof v)
+        memcpy(&v, p, sizeof v);
+    else
+        memcpy(&v, p, n);
+    return v;
+}
+
+/* Sixteen keys as [words][16], a word being a value of f32 or a pair of bf16; keys from
+ * `end` on are 0. */
+GO_INLINE void pack_k_panel(const go_attention_args *a, const void *k, size_t key, size_t end,
+                            uint32_t *panel, go_dtype type) {
+    const size_t bytes = a->dim * (type == GO_BF16 ? 2 : 4), words = (bytes + 3) / 4;
+    for (size_t w = 0; w < words; w += GO_LANES) {
+        go_u32x16 m[GO_LANES];
+        GO_UNROLLED (j, GO_LANES) {
+            const char *row = go_at(k, (ptrdiff_t)(key + (size_t)j) * a->k_stride[1], type);
+            m[j] = load_bytes(row + 4 * w, key + (size_t)j < end ? bytes - 4 * w : 0);
+        }
+        go_transpose_16(m);
+        const size_t n = words - w;
+        GO_UNROLLED (i, GO_LANES)
+            if ((size_t)i < n) memcpy(panel + (w + (size_t)i) * GO_LANES, &m[i], sizeof m[i]);
+    }
+}
+
+/* Keys from `key` to `end` of 16 or fewer columns of v: f32 [keys][16]. */
+GO_INLINE void pack_v_f32(const go_attention_args *a, const float *v, size_t cols, size_t key,
+                          size_t end, float *panel) {
+    for (; key < end; key++)
+        go_store(panel + key * GO_LANES, go_load_n(v + (ptrdiff_t)key * a->v_stride[1], cols));
+}
+
+/* The same as bf16 [keys / 2][16][2]; an odd key at the end is followed by 0. */
+GO_INLINE void pack_v_bf16(const go_attention_args *a, const uint16_t *v, size_t cols, size_t key,
+                           size_t end, uint16_t *panel) {
+    for (; key < end; key += 2) {
+        const uint16_t *row = v + (ptrdiff_t)key * a->v_stride[1];
+        go_u32x16 even = go_bits(go_load_bf16_n(row, cols)) >> 16, odd = {0};
+        if (key + 1 < end) odd = go_bits(go_load_bf16_n(row + a->v_stride[1], cols));
+        const go_u32x16 pairs = even | odd;
+        memcpy(panel + key * GO_LANES, &pairs, sizeof pairs);
+    }
+}
+
+/* Whole rows of 16 keys at a time: columns alone would be far apart in memory. */
+GO_INLINE void pack_rows(const go_attention_args *a, const scratch_map *m, size_t kv, size_t begin,
+                         size_t end, go_dtype type) {
+    const size_t batch = kv / a->kv_heads, head = kv % a->kv_heads, value = type == GO_BF16 ? 2 : 4;
+    const void *k = go_at(a->k, offset_of(a->k_stride, batch, 0, head), type);
+    const void *v = go_at(a->v, offset_of(a->v_stride, batch, 0, head), type);
+    char *k_panels = m->k + kv * m->k_head, *v_panels = m->v + kv * m->v_head;
+    for (size_t key = begin; key < end; key += GO_LANES) {
+        const size_t next = go_min_size(key + GO_LANES, end);
+        pack_k_panel(a, k, key, next, (uint32_t *)(k_panels + key * round16(a->dim) * value), type);
+        for (size_t c = 0; c < a->dim_v; c += GO_LANES) {
+            const size_t cols = go_min_size(GO_LANES, a->dim_v - c);
+            char *panel = v_panels + c * round16(a->tk) * value;
+            if (type == GO_BF16)
+                pack_v_bf16(a, (const uint16_t *)v + c, cols, key, next, (uint16_t *)panel);
+            else
+                pack_v_f32(a, (const float *)v + c, cols, key, next, (float *)panel);
+        }
+    }
+}
+
+/* Scores of n keys from s on, scaled and masked. */
+GO_INLINE go_f32x16 masked(const go_attention_args *a, const float *row, const float *mask,
+                           size_t s, size_t n) {
+    go_f32x16 x = go_load(row + s) * go_splat(a->scale);
+    if (mask) x += load_mask(mask, a->mask_stride[3], s, n);
+    return x;
+}
+
+/* Scales and masks a row; returns the largest score. Lanes from `visible` on become -inf. */
+static float mask_row(const go_attention_args *a, float *row, const float *mask, size_t visible,
+                      size_t width) {
+    go_f32x16 top = go_splat(-__builtin_inff());
+    size_t s = 0;
+    for (; s + GO_LANES <= visible; s += GO_LANES) {
+        const go_f32x16 x = masked(a, row, mask, s, GO_LANES);
+        top = go_max_skip_nan(x, top);
+        go_store(row + s, x);
+    }
+    for (; s < width; s += GO_LANES) {
+        const size_t n = s < visible ? visible - s : 0;
+        const go_f32x16 x = go_keep_lanes(masked(a, row, mask, s, n), n, -__builtin_inff());
+        top = go_max_skip_nan(x, top);
+        go_store(row + s, x);
+    }
+    return go_fold_max(top);
+}
+
+/* Weights, none of them negative or denormal, as bf16. */
+GO_INLINE void store_weights(uint16_t *dst, go_f32x16 w) {
+#if defined(__AVX512BF16__)
+    const __m256bh h = _mm512_cvtneps_pbh((__m512)w);
+    memcpy(dst, &h, sizeof h);
+#else
+    go_store_bf16(dst, w);
+#endif
+}
+
+/* Weights of a row from its scores, in place or as bf16; returns 1 / their sum. */
+GO_INLINE float weigh_row(float *row, float top, size_t width, uint16_t *weights, go_dtype type) {
+    go_f32x16 sum = go_zero();
+    for (size_t s = 0; s < width; s += GO_LANES) {
+        const go_f32x16 x = go_load(row + s) - go_splat(top);
+        const go_f32x16 w = type == GO_BF16 ? go_exp_weight_lanes(x) : go_exp_negative_lanes(x);
+        sum += w;
+        if (type == GO_BF16)
+            store_weights(weights + s, w);
+        else
+            go_store(row + s, w);
+    }
+    return 1.0f / go_sum(sum);
+}
+
+/* Scores of a block's queries and the first `width` keys, before scale and mask. */
+GO_INLINE void compute_scores(const go_attention_args *a, const scratch_map *m,
+                              const query_block *b, size_t width, go_dtype type) {
+    const void *q = go_at(a->q, offset_of(a->q_stride, b->batch, b->t, b->head), type);
+    const char *panels = m->k + b->kv * m->k_head;
+    const size_t dim = round16(a->dim), tk = round16(a->tk);
+    if (type == GO_F32) {
+        go_f32_operands o = {.a = q, .a_stride = a->q_stride[1], .k = a->dim};
+        o.ldb = GO_LANES, o.b_next = (ptrdiff_t)(GO_LANES * dim);
+        for (size_t key = 0; key < width; key += GO_TILE_COLS) {
+            o.b = (const float *)panels + key * dim;
+            go_tile_f32(&o, b->rows, go_min_size(GO_TILE_COLS, width - key), m->scores + key, tk);
+        }
+        return;
+    }
+    go_pairs_operands o = {.a = m->q, .a_stride = dim, .b_next = GO_LANES * dim};
+    o.depth = (a->dim + 1) / 2 * 2;
+    for (size_t r = 0; r < b->rows; r++) { /* copied, because dim may be odd */
+        uint16_t *row = (uint16_t *)m->q + r * dim;
+        memcpy(row, (const uint16_t *)q + (ptrdiff_t)r * a->q_stride[1], 2 * a->dim);
+        row[o.depth - 1] = a->dim % 2 ? 0 : row[o.depth - 1];
+    }
+    for (size_t key = 0; key < width; key += GO_PAIRS_COLS) {
+        o.b = (const uint16_t *)panels + key * dim;
+        go_pairs_rows(&o, b->rows, go_min_size(GO_PAIRS_COLS, width - key), m->scores + key, tk);
+    }
+}
+
+/* Weights times v, times 1 / sum of each row, and the store. */
+GO_INLINE void store_values(const go_attention_args *a, const scratch_map *m, const query_block *b,
+                            const float *factor, go_dtype type) {
+    enum { COLS = 32 };
+    float tile[QUERY_ROWS * COLS];
+    const char *panels = m->v + b->kv * m->v_head;
+    const size_t tk = round16(a->tk);
+    const go_f32_operands f32 = {.a = m->scores, .a_stride = (ptrdiff_t)tk, .k = b->keys};
+    ptrdiff_t at = offset_of(a->dst_stride, b->batch, b->t, b->head);
+    void *dst = go_at_mut(a->dst, at, a->dst_dtype);
+    for (size_t c = 0, step; c < a->dim_v; c += step) {
+        step = type == GO_F32 ? GO_TILE_COLS : GO_PAIRS_COLS;
+        const size_t cols = go_min_size(step, a->dim_v - c);
+        if (type == GO_F32) {
+            go_f32_operands o = f32;
+            o.b = (const float *)panels + c * tk, o.ldb = GO_LANES;
+            o.b_next = (ptrdiff_t)(GO_LANES * tk);
+            go_tile_f32(&o, b->rows, cols, tile, COLS);
+        } else {
+            const uint16_t *panel = (const uint16_t *)panels + c * tk;
+            const size_t depth = (b->keys + 1) / 2 * 2;
+            const go_pairs_operands o = {m->weights, tk, panel, GO_LANES * tk, depth};
+            go_pairs_rows(&o, b->rows, cols, tile, COLS);
+        }
+        for (size_t r = 0; r < b->rows; r++)
+            for (size_t i = 0; i < cols; i += GO_LANES) {
+                const go_f32x16 y = go_load(tile + r * COLS + i) * go_splat(factor[r]);
+                at = (ptrdiff_t)r * a->dst_stride[1] + (ptrdiff_t)(c + i);
+                go_store_as(dst, at, a->dst_dtype, y, go_min_size(GO_LANES, cols - i));
+            }
+    }
+}
+
+GO_INLINE void attend_rows(const go_attention_args *a, const scratch_map *m, const query_block *b,
+                           go_dtype type) {
+    const size_t width = round16(b->keys), tk = round16(a->tk);
+    compute_scores(a, m, b, width, type);
+    float factor[QUERY_ROWS];
+    for (size_t r = 0; r < b->rows; r++) {
+        float *row = m->scores + r * tk;
+        const size_t t = b->t + r;
+        const float top = mask_row(a, row, mask_of(a, b, t), visible_keys(a, t), width);
+        factor[r] = weigh_row(row, top, width, m->weights + r * tk, type);
+    }
+    store_values(a, m, b, factor, type);
+}
+
+#endif
