@@ -245,6 +245,41 @@ def _conv(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.call(node.attrs["kernel"], "go_conv_args", fields)
 
 
+def _patches(node: Node, f: FunctionBuilder, memory: Memory) -> None:
+    (x,), out = node.inputs, node.output
+    channels_first = (0, x.rank - 1, *range(1, x.rank - 1))
+    in_h, in_w = _height_width(tuple(x.shape[a] for a in channels_first))
+    out_h, out_w = _height_width(tuple(out.shape[a] for a in channels_first))
+    (kh, kw), (stride_h, stride_w) = node.attrs["taps"], node.attrs["stride"]
+    (dilation_h, dilation_w), (pad_h, pad_w) = node.attrs["dilation"], node.attrs["padding"]
+    sizes = {
+        "batch": x.shape[0],
+        "channels": x.shape[-1],
+        "in_h": in_h,
+        "in_w": in_w,
+        "out_h": out_h,
+        "out_w": out_w,
+        "kh": kh,
+        "kw": kw,
+        "stride_h": stride_h,
+        "stride_w": stride_w,
+        "dilation_h": dilation_h,
+        "dilation_w": dilation_w,
+        "pad_top": pad_h,
+        "pad_left": pad_w,
+    }
+    fields: Fields = {name: f.size(size) for name, size in sizes.items()}
+    strides = layout_of(x).strides
+    fields |= {
+        "src": _read(f, memory, "src", x),
+        "src_stride": _strides(f, strides[:3] if x.rank == 4 else (strides[0], 0, strides[1])),
+        "src_dtype": _dtype(x),
+        "dst": f.pointer("dst", None, memory.address(out), write=True),
+        "scratch": f.pointer("scratch", None, memory.scratch(node), write=True),
+    }
+    f.call(node.attrs["kernel"], "go_patches_args", fields)
+
+
 def _height_width(shape: Shape) -> tuple[object, object]:
     return (1, shape[2]) if len(shape) == 3 else (shape[2], shape[3])
 
@@ -299,6 +334,7 @@ CALLS: dict[str, Emit] = {
     "go.attention": _attention,
     "go.depthwise": _depthwise,
     "go.conv": _conv,
+    "go.patches": _patches,
     "go.matmul": _matmul,
     "go.cif": emit_cif,
 }

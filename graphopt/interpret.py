@@ -311,6 +311,15 @@ def _conv(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
     return np.moveaxis(_epilogue(node, channel_last, rest), -1, 1)
 
 
+def _patches(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
+    x = arrays[0][:, None] if arrays[0].ndim == 3 else arrays[0]
+    shape = _shape(node.output.shape, sizes)
+    out_size = (1, shape[1]) if len(shape) == 3 else (shape[1], shape[2])
+    geometry = (node.attrs[k] for k in ("stride", "dilation", "padding"))
+    rows = reference_ops.patches(x, node.attrs["taps"], out_size, *geometry).reshape(shape)
+    return _quantize_rows(rows) if node.output.packed == _QUANTIZED else rows
+
+
 def _reduce(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
     if node.attrs["kind"] == "argmax":
         return np.argmax(arrays[0], node.attrs["axes"][0], keepdims=True)
@@ -344,6 +353,7 @@ _OPS: dict[str, Callable[[Node, list[Array], Sizes], Array | tuple[Array, ...] |
     "go.cached_attention": _cached_attention,
     "go.depthwise": _depthwise,
     "go.conv": _conv,
+    "go.patches": _patches,
     "go.reduce": _reduce,
     "go.cif": _cif,
     "go.check": lambda n, a, s: None,

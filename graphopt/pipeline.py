@@ -20,6 +20,7 @@ from graphopt.passes.fuse_attention import FuseAttention
 from graphopt.passes.fuse_epilogue import FuseEpilogue
 from graphopt.passes.fuse_fsmn import FuseFsmn
 from graphopt.passes.fuse_norm_quantize import FuseNormQuantize
+from graphopt.passes.fuse_patches import FusePatches
 from graphopt.passes.fuse_pointwise import FusePointwise
 from graphopt.passes.lower_aten import LowerAten
 from graphopt.passes.lower_bf16 import LowerBf16
@@ -28,6 +29,7 @@ from graphopt.passes.parallelize_conv import ParallelizeConv
 from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
 from graphopt.passes.select_kernels import SelectKernels
 from graphopt.passes.simplify_views import SimplifyViews
+from graphopt.passes.unfold_conv import UnfoldConv
 from graphopt.printer import print_graph
 from graphopt.progress import announce
 from graphopt.target import Target
@@ -44,6 +46,7 @@ def lowering_passes() -> list[Pass]:
         EliminateDeadCode(),
         SimplifyViews(),
         LowerDepthwise(),
+        UnfoldConv(windows=False),
         SimplifyViews(),
         EliminateDeadCode(),
         FuseAttention(),
@@ -59,12 +62,16 @@ def lowering_passes() -> list[Pass]:
 def precision_passes(precision: str) -> list[Pass]:
     """Where numbers become narrower; `precision` is one of `graphopt.target.PRECISIONS`."""
     passes: list[Pass] = []
+    if precision != "fp32":
+        passes.append(UnfoldConv(windows=True))
     if "int8" in precision:
         passes.append(QuantizeDynamicInt8())
     if "bf16" in precision:
         passes.append(LowerBf16(gemm=True))
     if "int8" in precision:
         passes.append(FuseNormQuantize())
+    if precision != "fp32":
+        passes.append(FusePatches())
     return passes
 
 

@@ -22,16 +22,18 @@ from graphopt.passes.base import Pass
 from graphopt.scalar import Scalar
 
 _RESIDUAL = ("residual", "residual0", "residual1")
-_PRODUCERS = ("go.linear", "go.norm", "go.attention", "go.depthwise")
+_PRODUCERS = ("go.linear", "go.norm", "go.attention", "go.depthwise", "go.conv")
 _VIEWS = ("go.permute", "go.reshape", "go.slice")
 _READERS = {
     "go.quantize_rows": ("",),
     "go.pack_rows": ("",),
+    "go.patches": ("",),
     "go.norm": ("x",),
     "go.softmax": ("",),
     "go.linear": _RESIDUAL,
     "go.attention": ("q", "k", "v"),
     "go.depthwise": ("x", "residual"),
+    "go.conv": ("x", *_RESIDUAL),
     "go.pointwise": ("",),
 }
 

@@ -17,7 +17,8 @@ from graphopt.errors import WeightError
 from graphopt.ir import DType, Graph, Node, Value
 from graphopt.passes.base import Pass
 
-_SMALLEST = 16
+#: Depths and widths below this are left in floating point.
+SMALLEST = 16
 
 
 class QuantizeDynamicInt8(Pass):
@@ -45,7 +46,7 @@ class QuantizeDynamicInt8(Pass):
     def _accepts(self, node: Node) -> bool:
         weight = node.inputs[1]
         out_features, in_features = weight.shape
-        if min(in_features, out_features) < _SMALLEST:
+        if min(in_features, out_features) < SMALLEST:
             node.decide(self.name, f"kept in float: {in_features} x {out_features} is too small")
             return False
         if weight.data is None or not np.isfinite(weight.data).all():

@@ -55,6 +55,8 @@ class SelectKernels(Pass):
     def _kernel(node: Node) -> str | None:
         if node.op == "go.linear":
             return _GEMM[node.attrs.get("scheme", "f32")]
+        if node.op == "go.patches":
+            return f"go_patches_{node.output.packed}"
         if node.op in VIEWS:
             return "view"
         return "loop" if node.op in _LOOPS else _KERNELS.get(node.op)

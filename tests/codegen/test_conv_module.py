@@ -22,7 +22,7 @@ CASES = {
     ),
     "1d grouped": (nn.Conv1d(8, 12, 5, groups=4), (1, 8, 11), {"conv"}),
     "1d depthwise": (nn.Conv1d(10, 10, 4, padding=2, groups=10), (2, 10, 9), {"depthwise"}),
-    "1d pointwise": (nn.Conv1d(5, 17, 1), (3, 5, 6), {"conv"}),
+    "1d pointwise": (nn.Conv1d(5, 17, 1), (3, 5, 6), {"linear"}),
     "2d": (nn.Conv2d(3, 8, 3, padding=1), (2, 3, 7, 6), {"conv"}),
     "2d strided": (nn.Conv2d(4, 6, (3, 5), stride=(2, 3), padding=(1, 0)), (1, 4, 9, 14), {"conv"}),
     "2d grouped": (nn.Conv2d(6, 9, 3, groups=3, dilation=(1, 2)), (2, 6, 6, 8), {"conv"}),

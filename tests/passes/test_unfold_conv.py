@@ -1,0 +1,94 @@
+"""Convolutions as linears over patches, and patches that pack themselves."""
+
+import pytest
+from graphs import Maker, X, check_left_alone, check_pass, mul, ops
+
+from graphopt.ir import DType
+from graphopt.passes.fuse_patches import FusePatches
+from graphopt.passes.lower_bf16 import LowerBf16
+from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
+from graphopt.passes.unfold_conv import UnfoldConv
+
+WINDOWS, POINTWISE = UnfoldConv(windows=True), UnfoldConv(windows=False)
+
+
+def conv(m: Maker, x, weight, *extents, extra=(), **attrs):
+    """A convolution with a bias; `extra` are residuals."""
+    bias = m.constant("bias", int(weight.shape[0]))
+    roles = ("x", "weight", "bias", *(f"residual{i}" for i in range(len(extra))))
+    rest = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1, **attrs}
+    return m.op("go.conv", [x, weight, bias, *extra], *extents, roles=roles, **rest)
+
+
+def test_1_one_tap_is_a_linear_in_every_precision() -> None:
+    for unfold in (WINDOWS, POINTWISE):
+        m = Maker()
+        x = m.input("x", "B", 5, "T")
+        graph = m.output(conv(m, x, m.constant("w", 7, 5, 1), "B", 7, "T", activation="relu"))
+        check_pass(unfold, graph)
+        assert ops(graph) == ["permute", "linear", "permute"]
+
+
+def test_2_windows_and_what_goes_with_them(golden) -> None:
+    m = Maker()
+    x, r = m.input("x", "B", 8, "T"), m.input("r", "B", 16, "T")
+    weight = m.constant("w", 16, 8, 3)
+    y = conv(m, x, weight, "B", 16, "T", extra=(r,), padding=(0, 1), activation="relu")
+    graph = m.output(y)
+    golden("unfold_conv", check_pass(WINDOWS, graph))
+    assert ops(graph) == ["permute", "permute", "patches", "linear", "permute"]
+
+
+def test_2_groups_and_two_axes() -> None:
+    m = Maker()
+    x, weight = m.input("x", "B", 6, 9, 8), m.constant("w", 32, 3, 3, 2)
+    r = m.input("r", "B", 32, 5, 6)
+    attrs = {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2), "groups": 2}
+    graph = m.output(conv(m, x, weight, "B", 32, 5, 6, extra=(r,), **attrs))
+    check_pass(WINDOWS, graph)
+    assert ops(graph).count("linear") == ops(graph).count("patches") == 2
+    assert {"cat", "slice"} <= set(ops(graph)) and "conv" not in ops(graph)
+
+
+@pytest.mark.parametrize(
+    "weight, groups, reason",
+    [
+        ((32, 1, 3), 32, "one channel per group"),
+        ((32, 2, 3), 16, "too small"),
+        ((8, 32, 3), 1, "too small"),
+    ],
+)
+def test_small_and_depthwise_convolutions_stay(weight, groups, reason) -> None:
+    m = Maker()
+    x = m.input("x", "B", 32, 9)
+    graph = m.output(conv(m, x, m.constant("w", *weight), "B", weight[0], 7, groups=groups))
+    check_left_alone(WINDOWS, graph)
+    assert reason in graph.nodes[0].reasons[-1]
+
+
+def test_windows_stay_where_nothing_becomes_narrower() -> None:
+    m = Maker()
+    graph = m.output(conv(m, m.input("x", "B", 32, 9), m.constant("w", 32, 32, 3), "B", 32, 7))
+    check_left_alone(POINTWISE, graph)
+
+
+@pytest.mark.parametrize("narrow", [QuantizeDynamicInt8(), LowerBf16(gemm=True)])
+def test_patches_pack_themselves(narrow) -> None:
+    m = Maker()
+    x = m.input("x", "B", 8, "T")
+    graph = m.output(conv(m, x, m.constant("w", 16, 8, 3), "B", 16, "T", padding=(0, 1)))
+    WINDOWS.run(graph)
+    narrow.run(graph)
+    check_pass(FusePatches(), graph)
+    assert ops(graph) == ["permute", "patches", "linear", "permute"]
+    assert graph.nodes[1].output.packed in ("qa8r", "bf16")
+
+
+def test_rows_of_other_nodes_are_left_alone() -> None:
+    m = Maker()
+    x = m.pointwise(mul(X, 2.0), m.input("x", "B", 32))
+    rows = m.op("go.quantize_rows", [x], *x.shape, dtype=DType.I8)
+    rows.packed = "qa8r"
+    y = m.linear(rows, 16)
+    m.graph.nodes[-1].attrs["scheme"] = "int8"
+    check_left_alone(FusePatches(), m.output(y))
