@@ -127,6 +127,26 @@ class InputValueError(InputError):
         )
 
 
+class ModelDirectoryError(GraphoptError, ValueError):
+    """A FunASR model directory that lacks something, or says what is not understood."""
+
+    def __init__(self, path: object, problem: str) -> None:
+        super().__init__(
+            f"model directory {path}: {problem}; graphopt reads what FunASR's own export takes, "
+            "see the list of models in the README"
+        )
+
+
+class UnsupportedFunasrModelError(GraphoptError, ValueError):
+    """An AutoModel that holds a model without compiled parts."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(
+            f"FunASR's {name} cannot be optimized as part of an AutoModel; known are "
+            f"{', '.join(known)}; optimize its encoder as a module instead"
+        )
+
+
 class RunError(GraphoptError, RuntimeError):
     """The runtime could not get memory or threads for a run."""
 

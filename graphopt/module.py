@@ -14,6 +14,7 @@ import torch.utils._pytree as pytree
 from graphopt.capture import call_key
 from graphopt.errors import CaptureError, InputCountError, PackageError, TrainingModeError
 from graphopt.form import Form, Options
+from graphopt.funasr.auto_model import is_auto_model, optimize_auto_model
 from graphopt.llm.from_transformers import is_decoder
 from graphopt.report import Report
 from graphopt.runtime import check_threads
@@ -32,8 +33,8 @@ def optimize(
     """Compiles a model for a target and returns a module that is called like it.
 
     A causal language model of transformers without example inputs gives an `OptimizedDecoder`
-    (graphopt/llm/generation.py), whose `generate` is that of transformers; any other module an
-    `OptimizedModule`.
+    (graphopt/llm/generation.py), whose `generate` is that of transformers; a `funasr.AutoModel`
+    gives an AutoModel with compiled parts inside; any other module an `OptimizedModule`.
 
     Args:
         model: any module in eval mode. It keeps its weights; the result does not follow changes.
@@ -54,6 +55,18 @@ def optimize(
         CaptureError: if the model cannot be captured; names the line.
         UnsupportedNodesError: with `strict`, listing the nodes and the reasons.
     """
+    if is_auto_model(model):
+        return optimize_auto_model(
+            model,
+            lambda part, inputs: optimize(
+                part,
+                target,
+                inputs,
+                precision=precision,
+                num_threads=num_threads,
+                strict=strict,
+            ),
+        )
     if model.training:
         raise TrainingModeError(type(model).__name__)
     found, threads = find_target(target), check_threads(num_threads)

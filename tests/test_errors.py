@@ -14,6 +14,8 @@ EXAMPLES = [
     (errors.InputConditionError("not Eq(Mod(T, 2), 0)"), ["Eq(Mod(T, 2), 0)", "pad or cut"]),
     (errors.EmptyInputError("x", 1), ["'x'", "axis 1", "skip the call"]),
     (errors.InputValueError("speech_lengths", 167, 200), ["speech_lengths", "167", "200", "check"]),
+    (errors.ModelDirectoryError("asr", "encoder: Zip"), ["asr", "encoder: Zip", "README"]),
+    (errors.UnsupportedFunasrModelError("Sond", ["Paraformer"]), ["Sond", "known are Paraformer"]),
     (errors.RunError("no memory"), ["no memory", "fewer threads"]),
     (errors.InputFileError("a.npz", "not found"), ["a.npz", "not found", "--save-inputs"]),
     (errors.TrainingModeError("Sequential"), ["Sequential", "model.eval()"]),

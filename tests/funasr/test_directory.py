@@ -1,0 +1,128 @@
+"""Model directories: what is read, what is built, and what is refused by name."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("funasr")
+
+import yaml  # noqa: E402
+
+from graphopt.errors import ModelDirectoryError  # noqa: E402
+from graphopt.funasr.directory import build_model, read_directory  # noqa: E402
+from graphopt.zoo.recognizer import MODEL  # noqa: E402
+from graphopt.zoo.recognizer.loading import load_recognizer  # noqa: E402
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    copied = tmp_path / "model"
+    shutil.copytree(MODEL, copied)
+    return copied
+
+
+def change_config(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    file = folder / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    change(config)
+    file.write_text(yaml.safe_dump(config))
+
+
+def test_reads_what_funasr_reads() -> None:
+    directory = read_directory(MODEL)
+    theirs = load_recognizer()
+    assert directory.model == "Paraformer"
+    assert list(directory.tokens) == theirs.kwargs["token_list"]
+    frontend = theirs.kwargs["frontend"]
+    assert np.array_equal(directory.cmvn, frontend.cmvn.numpy())
+    for name in directory.frontend.__dataclass_fields__:
+        assert getattr(directory.frontend, name) == getattr(frontend, name)
+
+
+def test_builds_the_model_that_funasr_builds() -> None:
+    model, theirs = build_model(read_directory(MODEL)), load_recognizer().model
+    assert type(model) is type(theirs) and not model.training
+    expected = theirs.state_dict()
+    assert model.state_dict().keys() == expected.keys()
+    for name, tensor in model.state_dict().items():
+        assert tensor.dtype is torch.float32 and torch.equal(tensor, expected[name].float())
+
+
+def test_configuration_gives_files_other_names(folder: Path) -> None:
+    names = {
+        "init_param": "model.pb",
+        "config": "asr.yaml",
+        "tokenizer_conf": {"token_list": "words.txt"},
+        "frontend_conf": {"cmvn_file": "cmvn"},
+    }
+    tokens = read_directory(folder).tokens
+    (folder / "words.txt").write_text("\n".join(tokens), encoding="utf-8")
+    (folder / "configuration.json").write_text(json.dumps({"file_path_metas": names}))
+    for old, new in (("model.pt", "model.pb"), ("config.yaml", "asr.yaml"), ("am.mvn", "cmvn")):
+        (folder / old).rename(folder / new)
+    (folder / "tokens.json").unlink()
+    directory = read_directory(folder)
+    assert directory.tokens == tokens and directory.cmvn is not None
+    assert directory.weights.name == "model.pb"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda c: c.update(model="Zipper"), "model: Zipper"),
+        (lambda c: c.update(encoder="ZipEncoder", decoder="X"), "encoder: ZipEncoder.*decoder: X"),
+        (lambda c: c.update(hotword_conf={}), "hotword_conf"),
+        (lambda c: c["frontend_conf"].update(pre_emphasis=0.5), "frontend_conf.pre_emphasis"),
+        (lambda c: c["frontend_conf"].update(lfr_m=3), "am.mvn has 560 values for 240 features"),
+        (lambda c: c.pop("model"), "config.yaml names no model"),
+    ],
+)
+def test_names_what_it_does_not_understand(
+    folder: Path, change: Callable[[dict[str, Any]], None], named: str
+) -> None:
+    change_config(folder, change)
+    with pytest.raises(ModelDirectoryError, match=named):
+        read_directory(folder)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "model.pt", "tokens.json"])
+def test_names_the_file_that_is_missing(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(ModelDirectoryError, match=name):
+        read_directory(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("am.mvn", "<Nnet> <AddShift> 2 2 <LearnRateCoef> 0 [ 1 2 ]"),
+        ("am.mvn", "<AddShift> [ 1 2 ] <Rescale> [ 1 ]"),
+        ("am.mvn", "<AddShift> [ 1 x ] <Rescale> [ 1 2 ]"),
+        ("tokens.json", '{"a": 1}'),
+        ("tokens.json", "["),
+        ("config.yaml", "a: ["),
+        ("configuration.json", "[]"),
+    ],
+)
+def test_names_the_file_that_makes_no_sense(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text)
+    with pytest.raises(ModelDirectoryError, match=name):
+        read_directory(folder)
+
+
+def test_names_weights_that_do_not_fit(folder: Path) -> None:
+    state = torch.load(folder / "model.pt", weights_only=True)
+    first, second, *_ = state
+    state["extra.weight"] = state.pop(first)
+    state[second] = torch.zeros(3)
+    torch.save(state, folder / "model.pt")
+    with pytest.raises(ModelDirectoryError) as refusal:
+        build_model(read_directory(folder))
+    for part in (f"1 missing ({first})", "1 not understood (extra.weight)", f"{second} [3] for"):
+        assert part in str(refusal.value)
