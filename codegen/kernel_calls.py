@@ -78,7 +78,9 @@ def _linear(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     else:
         row = _row_fields(f, memory, "lhs", x, write=False)
         fields["lhs"], fields["lhs_stride"] = row["lhs"], row["lhs_stride"]
-    packed = memory.weight(memory.weights.gemm(weight, scheme))
+    if group := node.attrs.get("group", 0):
+        fields["group"] = str(group)
+    packed = memory.weight(memory.weights.gemm(weight, scheme, group))
     fields["rhs"] = f.pointer("rhs", None, packed)
     fields |= _row_fields(f, memory, "dst", node.output, write=True)
     fields["epilogue"] = _epilogue(node, f, memory, lambda v: _rows(v)[1])

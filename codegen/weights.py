@@ -36,27 +36,33 @@ class WeightsFile:
         assert data is not None
         return self._place(value, "raw", data.nbytes, lambda: _bytes(data))
 
-    def gemm(self, value: Value, scheme: str) -> int:
+    def gemm(self, value: Value, scheme: str, group: int = 0) -> int:
         """Offset of weights [n, k], packed for the right operand of a GEMM.
 
         Args:
             value: f32 constant, torch order.
-            scheme: `f32`, `bf16` or `int8`.
+            scheme: `f32`, `bf16`, `int8` or `int4`.
+            group: for int4 the values that share a scale; 0 for a scale per channel.
         """
         data = value.data
         assert data is not None
         n, k = data.shape
-        layout = registry.layout(self.arch, {"int8": "qa8"}.get(scheme, scheme))
-        size = int(registry.packed_rhs_bytes(layout, n, k))
+        packed = {"int8": "qa8", "int4": "qs4b" if group else "qs4c"}.get(scheme, scheme)
+        layout = registry.layout(self.arch, packed)
+        size = int(registry.packed_rhs_bytes(layout, n, k, group=group))
 
         def make() -> Bytes:
+            if packed == "qs4b":
+                return packing.pack_rhs_qs4b(layout, reference.quantize_blocks_int4(data, group))
+            if packed == "qs4c":
+                return packing.pack_rhs_qs4c(layout, reference.quantize_channels_int4(data))
             if scheme == "int8":
                 return packing.pack_rhs_qs8c(layout, reference.quantize_channels(data))
             if scheme == "bf16":
                 return packing.pack_rhs_bf16(layout, narrow(data, DType.BF16))
             return packing.pack_rhs_f32(layout, data)
 
-        return self._place(value, scheme, size, make)
+        return self._place(value, f"{packed} {group}", size, make)
 
     def conv(self, value: Value, groups: int) -> int:
         """Offset of convolution weights [out, in / groups, (kh,) kw], packed group by group.

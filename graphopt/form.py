@@ -47,6 +47,7 @@ class Options:
     strict: bool
     dynamic_shapes: Any
 
+    group: int = 32
 
 class Form:
     """One structure of arguments: captured, cut into parts, planned, built.
@@ -96,6 +97,7 @@ class Form:
                 config,
                 manager,
             )
+                options.group,
             program.plan()
             self._parts.append((part, program, register(program)))
 

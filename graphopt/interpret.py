@@ -196,9 +196,21 @@ def _linear(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
     if scheme == "int8":
         channels = reference.quantize_channels(weight)
         weight = channels.scale[:, None] * channels.q.astype(np.float32)
+    elif scheme == "int4":
+        weight = _int4(weight, node.attrs["group"])
     elif scheme == "bf16":
         weight = widen(narrow(weight, DType.BF16), DType.BF16)
     return _epilogue(node, arrays[0] @ weight.T, arrays)
+
+
+def _int4(weight: Array, group: int) -> Array:
+    """The numbers that int4 weights stand for."""
+    if group:
+        blocks = reference.quantize_blocks_int4(weight, group)
+        scale = np.repeat(widen(blocks.scale, DType.BF16), group, axis=1)
+        return scale * blocks.q.astype(np.float32)
+    channels = reference.quantize_channels_int4(weight)
+    return channels.scale[:, None] * channels.q.astype(np.float32)
 
 
 def _norm(node: Node, arrays: list[Array], sizes: Sizes) -> Array:

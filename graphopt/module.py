@@ -30,6 +30,7 @@ def optimize(
     num_threads: int | None = None,
     strict: bool = False,
 ) -> Any:
+    group_size: int | None = 32,
     """Compiles a model for a target and returns a module that is called like it.
 
     A causal language model of transformers without example inputs gives an `OptimizedDecoder`
@@ -44,11 +45,13 @@ def optimize(
             another structure, or with more where an axis behind the first had size 1.
         dynamic_shapes: sizes that vary, in the format of torch.export. By default the first axis of
             every tensor and every other one that the model leaves open.
-        precision: `fp32`, `bf16`, `int8`, `int8+bf16`, or `auto`: the fastest that the target has
-            matrix instructions for.
+        precision: `fp32`, `bf16`, `int8`, `int8+bf16`, `int4`, or `auto`: the fastest without int4
+            that the target has matrix instructions for.
         num_threads: threads of a run; all CPUs that this process may use if None.
         strict: refuse a model of which a node would stay in torch.
 
+        group_size: int4 weights that share a scale, a multiple of 32 up to 1024; None for one
+            scale per channel.
     Raises:
         TrainingModeError, UnknownTargetError, UnknownPrecisionError, ThreadCountError: naming
             what is wrong.
@@ -71,10 +74,11 @@ def optimize(
         raise TrainingModeError(type(model).__name__)
     found, threads = find_target(target), check_threads(num_threads)
     if example_inputs is None and is_decoder(model):
+    group = group_size or 0
         from graphopt.llm.generation import OptimizedDecoder
 
-        return OptimizedDecoder(model, found, found.precision(precision), threads)
-    options = Options(found, found.precision(precision), threads, strict, dynamic_shapes)
+        return OptimizedDecoder(model, found, found.precision(precision), threads, group)
+    options = Options(found, found.precision(precision), threads, strict, dynamic_shapes, group)
     module = OptimizedModule(model, options)
     if isinstance(example_inputs, dict):
         module.prepare(**example_inputs)

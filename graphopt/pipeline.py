@@ -27,6 +27,7 @@ from graphopt.passes.lower_bf16 import LowerBf16
 from graphopt.passes.lower_depthwise import LowerDepthwise
 from graphopt.passes.parallelize_conv import ParallelizeConv
 from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
+from graphopt.passes.quantize_weights_int4 import QuantizeWeightsInt4
 from graphopt.passes.select_kernels import SelectKernels
 from graphopt.passes.simplify_views import SimplifyViews
 from graphopt.passes.unfold_conv import UnfoldConv
@@ -59,16 +60,23 @@ def lowering_passes() -> list[Pass]:
     ]
 
 
-def precision_passes(precision: str) -> list[Pass]:
-    """Where numbers become narrower; `precision` is one of `graphopt.target.PRECISIONS`."""
+def precision_passes(precision: str, group: int = 32) -> list[Pass]:
+    """Where numbers become narrower.
+
+    Args:
+        precision: one of `graphopt.target.PRECISIONS`.
+        group: int4 weights that share a scale; 0 for a scale per channel.
+    """
     passes: list[Pass] = []
     if precision != "fp32":
         passes.append(UnfoldConv(windows=True))
-    if "int8" in precision:
+    if "int4" in precision:
+        passes.append(QuantizeWeightsInt4(group))
+    if "int8" in precision or "int4" in precision:
         passes.append(QuantizeDynamicInt8())
     if "bf16" in precision:
         passes.append(LowerBf16(gemm=True))
-    if "int8" in precision:
+    if "int8" in precision or "int4" in precision:
         passes.append(FuseNormQuantize())
     if precision != "fp32":
         passes.append(FusePatches())

@@ -45,6 +45,7 @@ class Program:
         threads: threads of a run; all allowed CPUs if None.
         config: switches.
     """
+        group: int4 weights that share a scale; 0 for a scale per channel.
 
     graph: Graph
     target: Target
@@ -53,12 +54,13 @@ class Program:
     config: Config
     manager: PassManager
 
+    group: int = 32
     def __post_init__(self) -> None:
         self._contexts = ContextPool(self.threads)
 
     def plan(self) -> None:
         """Runs the passes that depend on precision and target."""
-        passes = [*precision_passes(self.precision), *placement_passes(self.target)]
+        passes = [*precision_passes(self.precision, self.group), *placement_passes(self.target)]
         self.manager.run(self.graph, passes)
         self.manager.show_decisions(self.graph)
 

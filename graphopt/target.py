@@ -9,7 +9,7 @@ from graphopt.errors import UnknownPrecisionError, UnknownTargetError
 from graphopt.kernels import registry
 from graphopt.kernels.registry import Level
 
-PRECISIONS = ("fp32", "bf16", "int8", "int8+bf16")
+PRECISIONS = ("fp32", "bf16", "int8", "int8+bf16", "int4")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from graphopt.passes.base import Pass
 from graphopt.target import Target
 
 _GEMM = {"int8": "go_gemm_qa8", "bf16": "go_gemm_bf16", "f32": "go_gemm_f32"}
+_INT4 = {"channel": "go_gemm_qs4c", "block": "go_gemm_qs4b"}
 _KERNELS = {
     "go.quantize_rows": "go_quantize_rows",
     "go.pack_rows": "go_pack_bf16",
@@ -54,7 +55,7 @@ class SelectKernels(Pass):
     @staticmethod
     def _kernel(node: Node) -> str | None:
         if node.op == "go.linear":
-            return _GEMM[node.attrs.get("scheme", "f32")]
+            return _gemm(node)
         if node.op == "go.patches":
             return f"go_patches_{node.output.packed}"
         if node.op in VIEWS:
@@ -66,9 +67,16 @@ class SelectKernels(Pass):
             scheme = node.attrs.get("scheme", "f32")
             if scheme == "f32" and (self._target.int8_matrix or self._target.bf16_matrix):
                 node.decide(self.name, "f32 although the target multiplies int8 or bf16 faster")
-            best = self._target.isa_levels[-1].kernel(_GEMM[scheme]).symbol
+            best = self._target.isa_levels[-1].kernel(_gemm(node)).symbol
             node.decide(self.name, f"{best} on the best level of {self._target.name}")
         elif node.op == "go.matmul":
             node.decide(self.name, "right operand computed at run time: packed on every call")
         elif node.op == "go.conv":
             node.decide(self.name, "f32: implicit GEMM over gathered rows")
+
+
+def _gemm(node: Node) -> str:
+    scheme = node.attrs.get("scheme", "f32")
+    if scheme == "int4":
+        return _INT4["block" if node.attrs["group"] else "channel"]
+    return _GEMM[scheme]

@@ -68,6 +68,7 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         target: what to compile for.
         precision: one of `graphopt.target.PRECISIONS`.
         threads: of a run; all CPUs of the process if None.
+        group: int4 weights that share a scale; 0 for a scale per channel.
 
     Attributes:
         engine: the decoder for numpy.
@@ -79,7 +80,9 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
 
     main_input_name = "input_ids"
 
-    def __init__(self, model: Any, target: Target, precision: str, threads: int | None) -> None:
+    def __init__(
+        self, model: Any, target: Target, precision: str, threads: int | None, group: int = 32
+    ) -> None:
         own = copy.deepcopy(model.config)
         own._attn_implementation = "eager"  # the one that transformers lets every class have
         super().__init__(own)
@@ -90,7 +93,7 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         manager = PassManager(config)
         cache = DType.F32 if precision == "fp32" else DType.BF16
         graph = manager.run(decoder_graph(weights, cache), lowering_passes())
-        self.program = Program(graph, target, precision, threads, config, manager)
+        self.program = Program(graph, target, precision, threads, config, manager, group)
         self.program.plan()
         shape = weights.shape
         self.engine = Engine(

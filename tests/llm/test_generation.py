@@ -129,7 +129,7 @@ def test_precisions_stay_close_to_torch():
     model = tiny.model(hidden_size=128, intermediate_size=256)
     ids = prompts(2, 30)
     wanted = logits(model, ids).log_softmax(-1)
-    for precision, bound in (("bf16", 1e-3), ("int8", 5e-3)):
+    for precision, bound in (("bf16", 1e-3), ("int8", 5e-3), ("int4", 0.1)):
         got = logits(graphopt.optimize(model, precision=precision), ids).log_softmax(-1)
         loss = float((wanted.exp() * (wanted - got)).sum(-1).mean())
         assert 0 < loss < bound, precision
@@ -195,3 +195,8 @@ def test_two_threads_with_one_cache(pair):
 def test_what_the_graph_cannot_express_is_refused(changes):
     with pytest.raises(errors.UnsupportedDecoderError):
         graphopt.optimize(tiny.model(**changes))
+
+
+def test_a_group_that_does_not_divide_a_depth_is_refused():
+    with pytest.raises(errors.GroupSizeError, match=r"group_size 64 .* layers.0.*96"):
+        graphopt.optimize(tiny.model(), precision="int4", group_size=64)

@@ -1,0 +1,72 @@
+"""Multiplies by int4 weights and int8 activations.
+
+                                              %1 = go.quantize_rows(%x)            # qa8r
+    %1 = go.linear(%x, weight=%w)      ->     %2 = go.linear(%1, weight=%w, scheme=int4, group=32)
+
+Weights: symmetric int4, a bf16 scale per block of `group` values along the depth, or one f32 scale
+per output channel (`group=0`). Activations: int8 per row at run time. kernels/reference.py defines
+all of it. One quantized tensor serves all linears that read the same input.
+Left alone: a depth or width below 16, and linears whose result the graph returns: the head of a
+language model, where int8 costs little and int4 is seen in every token.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphopt.errors import GroupSizeError, WeightError
+from graphopt.ir import DType, Graph, Node, Value
+from graphopt.passes.base import Pass
+
+_SMALLEST = 16
+_LONGEST = 1024
+
+
+class QuantizeWeightsInt4(Pass):
+    """See the module.
+
+    Args:
+        group: values that share a scale, a multiple of 32 up to 1024; 0 for whole channels.
+    """
+
+    def __init__(self, group: int) -> None:
+        self._group = group
+
+    def run(self, graph: Graph) -> bool:
+        """Rewrites every linear that is worth it."""
+        returned = set(graph.outputs)
+        quantized: dict[Value, Value] = {}
+        nodes: list[Node] = []
+        modified = False
+        for node in graph.nodes:
+            if node.op == "go.linear" and "scheme" not in node.attrs:
+                if node.output in returned:
+                    node.decide(self.name, "not int4: the graph returns its result")
+                elif self._accepts(node):
+                    x = node.inputs[0]
+                    if x not in quantized:
+                        quantized[x] = Value(DType.I8, x.shape, packed="qa8r")
+                        rows = Node("go.quantize_rows", [x], [quantized[x]], {}, node.origin)
+                        nodes.append(rows)
+                    node.inputs[0] = quantized[x]
+                    node.attrs |= {"scheme": "int4", "group": self._group}
+                    modified = True
+            nodes.append(node)
+        graph.nodes = nodes
+        return modified
+
+    def _accepts(self, node: Node) -> bool:
+        weight = node.inputs[1]
+        width, depth = weight.shape
+        assert isinstance(depth, int) and weight.data is not None
+        if min(depth, weight.data.shape[0]) < _SMALLEST:
+            node.decide(self.name, f"not int4: {depth} x {width} is too small")
+            return False
+        fits = 0 <= self._group <= _LONGEST and self._group % 32 == 0
+        if not fits or (self._group and depth % self._group):
+            raise GroupSizeError(self._group, weight.name, depth)
+        if not np.isfinite(weight.data).all():
+            raise WeightError(weight.name)
+        per = f"block of {self._group}" if self._group else "channel"
+        node.decide(self.name, f"int4: weights per {per}, activations int8 per row")
+        return True
