@@ -124,32 +124,44 @@ class QuantizedBlocks:
 _INT4_EXTREMES = (7, -8, -9, -10)
 
 
+#: Values that are quantized at once: their temporaries stay in the cache.
+_INT4_CHUNK = 1 << 16
+
+
 def _quantize_int4(w: Array, round_scale: Callable[[Array], Array]) -> tuple[Array, Array]:
     """Values and scales of rows of f32 that have one scale each, of least squared error.
 
     ``round_scale`` gives the scale that is stored; values are rounded against that one. A
     scale below 2**-100 counts as zero: products with it stay far from denormal numbers.
     """
+    q, scale = np.zeros(w.shape, np.int8), np.zeros(len(w), F32)
     if not np.isfinite(w).all():
         raise ValueError("weights hold NaN or Inf and cannot be quantized")
-    q, scale = np.zeros(w.shape, np.int8), np.zeros(len(w), F32)
-    if not w.size:
-        return q, scale
+    step = max(1, _INT4_CHUNK // max(w.shape[1], 1))
+    for start in range(0, len(w) if w.size else 0, step):
+        rows = slice(start, start + step)
+        _quantize_int4_rows(w[rows], round_scale, q[rows], scale[rows])
+    return q, scale
+
+
+def _quantize_int4_rows(
+    w: Array, round_scale: Callable[[Array], Array], q: Array, scale: Array
+) -> None:
+    """Fill ``q`` and ``scale``, which hold zeros, for a few rows."""
     extreme = np.take_along_axis(w, np.abs(w).argmax(axis=1)[:, None], axis=1)[:, 0]
     top = np.where(extreme == 0, F32(1), np.abs(extreme))
+    units = w / top[:, None]  # squares of errors in units of the extreme do not overflow
     least = np.full(len(w), np.inf, F32)
     for target in _INT4_EXTREMES:
         s = round_scale(extreme / F32(target))
         s = np.where(np.abs(s) < F32(2.0**-100), F32(0), s)
         steps = np.divide(w, np.where(s == 0, np.inf, s).astype(F32)[:, None])
         np.clip(np.rint(steps, out=steps), -8, 7, out=steps)
-        miss = w / top[:, None]  # errors in units of the extreme do not overflow
-        miss -= steps * (s / top)[:, None]
+        miss = units - steps * (s / top)[:, None]
         error = np.einsum("ij,ij->i", miss, miss)
         better = error < least
         least[better], scale[better] = error[better], s[better]
         q[better] = steps[better].astype(np.int8)
-    return q, scale
 
 
 def quantize_channels_int4(w: Array) -> QuantizedColumns:
