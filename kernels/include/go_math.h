@@ -69,6 +69,16 @@ static inline float go_copysignf(float magnitude, float sign) {
  * bits of the sum. Valid for |x| <= 2^22. */
 #define GO_ROUND_MAGIC 0x1.8p23f
 
+/* The constants of go_exp_weightf: the smallest argument, for which 2^n becomes 0; like
+ * GO_ROUND_MAGIC, with n + 127, the exponent field of 2^n, in the low bits of the sum; the
+ * polynomial for 2^-r. */
+#define GO_WEIGHT_MIN -88.0f
+#define GO_WEIGHT_MAGIC (0x1.8p23f + 127.0f)
+#define GO_WEIGHT_4 0x1.408be8p-7f
+#define GO_WEIGHT_3 -0x1.ca8f58p-5f
+#define GO_WEIGHT_2 0x1.ebf1b8p-3f
+#define GO_WEIGHT_1 -0x1.62dfcap-1f
+
 /* e^x = result * 2^n with the result in [0.7, 1.42]; the integer n is in the low bits of
  * *exponent. */
 static inline float go_exp_reducedf(float x, uint32_t *exponent) {
@@ -105,19 +115,19 @@ static inline float go_exp_negativef(float x) {
     return x < -0x1.5d589ep+6f ? 0.0f : p * scale;
 }
 
-/* e^x for x <= 0, within 2^-17 of the result, exactly 1 for 0, and 0 below -87: enough for a
+/* e^x for x <= 0, within 2^-17 of the result, exactly 1 for 0, and 0 below -88: enough for a
  * weight that is then rounded to bf16. */
 static inline float go_exp_weightf(float x) {
-    float t = go_fmaf(x, 0x1.715476p+0f, GO_ROUND_MAGIC);
-    float n = t - GO_ROUND_MAGIC;
-    float r = go_fmaf(x, 0x1.715476p+0f, -n); /* 2^r, and not e^r, below */
-    float p = 0x1.408be8p-7f;
-    p = go_fmaf(p, r, 0x1.ca8f58p-5f);
-    p = go_fmaf(p, r, 0x1.ebf1b8p-3f);
-    p = go_fmaf(p, r, 0x1.62dfcap-1f);
+    x = GO_WEIGHT_MIN > x ? GO_WEIGHT_MIN : x;
+    float t = go_fmaf(x, 0x1.715476p+0f, GO_WEIGHT_MAGIC);
+    float n = t - GO_WEIGHT_MAGIC;
+    float r = go_fmaf(x, -0x1.715476p+0f, n); /* 2^-r below, so that no sign is changed */
+    float p = GO_WEIGHT_4;
+    p = go_fmaf(p, r, GO_WEIGHT_3);
+    p = go_fmaf(p, r, GO_WEIGHT_2);
+    p = go_fmaf(p, r, GO_WEIGHT_1);
     p = go_fmaf(p, r, 1.0f);
-    float scale = go_float_of_bits((go_bits_of_float(t) << 23) + 0x3f800000u);
-    return x < -87.0f ? 0.0f : p * scale;
+    return p * go_float_of_bits(go_bits_of_float(t) << 23);
 }
 
 /* Natural logarithm, 0.9 ulp. |x| < FLT_MIN counts as 0 and gives -inf; x <= -FLT_MIN

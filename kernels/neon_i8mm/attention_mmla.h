@@ -106,11 +106,6 @@ GO_INLINE go_f32x16 mask_block(const go_attention_args *a, const query_pair *p, 
     return go_select(offset + (int32_t)key < end, x, go_splat(-__builtin_inff()));
 }
 
-/* Two values twice each, from the largest or the sum of two pairs of lanes. */
-GO_INLINE go_f32x16 twice_each(float x, float y) {
-    return (go_f32x16){x, x, y, y, x, x, y, y, x, x, y, y, x, x, y, y};
-}
-
 /* Scores of a group and all keys of its block, scaled and masked; top[r]: the largest of
  * each lane of pair r of the queries, NaN if there is one. */
 static void score_group(const go_attention_args *a, const uint16_t *q, const uint16_t *k,
@@ -128,30 +123,61 @@ static void score_group(const go_attention_args *a, const uint16_t *q, const uin
     }
 }
 
+/* Constants of go_exp_weightf: what multiplies stays in registers; addends are loaded every
+ * time, because a multiply-add overwrites its addend and a load is cheaper than a copy. */
+typedef struct {
+    float32x4_t least, log2e, magic, last;
+    const float *addends;
+} exp_factors;
+
+static const float exp_addends[5][4] = {
+#define GO_FOUR(x) {x, x, x, x}
+    GO_FOUR(GO_WEIGHT_MAGIC), GO_FOUR(GO_WEIGHT_3), GO_FOUR(GO_WEIGHT_2),
+    GO_FOUR(GO_WEIGHT_1),     GO_FOUR(1.0f),
+#undef GO_FOUR
+};
+
+GO_INLINE exp_factors load_exp_factors(void) {
+    exp_factors f = {vdupq_n_f32(GO_WEIGHT_MIN), vdupq_n_f32(0x1.715476p+0f),
+                     vdupq_n_f32(GO_WEIGHT_MAGIC), vdupq_n_f32(GO_WEIGHT_4), exp_addends[0]};
+    __asm__("" : "+w"(f.least), "+w"(f.log2e), "+w"(f.magic), "+w"(f.last)); /* not made anew */
+    return f;
+}
+
+/* go_exp_weightf of four lanes. */
+GO_INLINE float32x4_t exp_weight_4(float32x4_t x, exp_factors *f) {
+    GO_OPAQUE(f->addends); /* forget that they were loaded */
+    x = vmaxq_f32(x, f->least);
+    const float32x4_t t = vfmaq_f32(vld1q_f32(f->addends), x, f->log2e), n = vsubq_f32(t, f->magic);
+    const float32x4_t r = vfmsq_f32(n, x, f->log2e);
+    float32x4_t p = f->last;
+    GO_UNROLLED (i, 4) p = vfmaq_f32(vld1q_f32(f->addends + 4 * (i + 1)), p, r);
+    return vmulq_f32(p, vreinterpretq_f32_s32(vshlq_n_s32(vreinterpretq_s32_f32(t), 23)));
+}
+
 /* Weights of two queries as bf16 [keys / 4][8][4] (two of the eight rows); returns the two
  * factors 1 / sum, each twice. */
 GO_INLINE float32x4_t weigh_pair(const float *scores, float32x4_t top, size_t blocks,
                                  uint16_t *weights) {
-    const go_f32x16 t =
-        twice_each(top[0] > top[1] ? top[0] : top[1], top[2] > top[3] ? top[2] : top[3]);
-    go_f32x16 sum = go_zero();
-    for (size_t i = 0; i < blocks; i++, scores += 4 * GO_LANES, weights += 64) {
-        const go_f32x16 w = go_exp_weight_lanes(go_load(scores) - t);
-        float32x4_t v[4];
-        sum += w;
-        memcpy(v, &w, sizeof v);
-        GO_UNROLLED_BY (c, 4, 2) {
-            const bfloat16x8_t x = vcvtq_low_bf16_f32(v[c]), y = vcvtq_low_bf16_f32(v[c + 1]);
+    const float32x4_t largest = vpmaxq_f32(top, top), tops = vzip1q_f32(largest, largest);
+    exp_factors factors = load_exp_factors();
+    uint16x8_t one = vdupq_n_u16(0x3f80);
+    __asm__("" : "+w"(one));
+    float32x4_t sums[2] = {vdupq_n_f32(0), vdupq_n_f32(0)};
+    for (size_t i = 0; i < blocks; i++, scores += 4 * GO_LANES, weights += 64)
+        GO_UNROLLED (c, 2) {
+            bfloat16x8_t w[2];
+            GO_UNROLLED (j, 2)
+                w[j] = vcvtq_low_bf16_f32(
+                    exp_weight_4(vsubq_f32(vld1q_f32(scores + 8 * c + 4 * j), tops), &factors));
             const uint32x4_t both =
-                vzip1q_u32(vreinterpretq_u32_bf16(x), vreinterpretq_u32_bf16(y));
-            vst1q_u16(weights + 16 * c, vreinterpretq_u16_u32(both));
+                vzip1q_u32(vreinterpretq_u32_bf16(w[0]), vreinterpretq_u32_bf16(w[1]));
+            sums[c] =
+                vbfdotq_f32(sums[c], vreinterpretq_bf16_u32(both), vreinterpretq_bf16_u16(one));
+            vst1q_u16(weights + 32 * c, vreinterpretq_u16_u32(both));
         }
-    }
-    float32x4_t s[4];
-    memcpy(s, &sum, sizeof s);
-    s[0] = vaddq_f32(vaddq_f32(s[0], s[1]), vaddq_f32(s[2], s[3]));
-    const float x = 1.0f / (s[0][0] + s[0][1]), y = 1.0f / (s[0][2] + s[0][3]);
-    return (float32x4_t){x, x, y, y};
+    const float32x4_t sum = vaddq_f32(sums[0], sums[1]), both = vpaddq_f32(sum, sum);
+    return vdivq_f32(vdupq_n_f32(1.0f), vzip1q_f32(both, both));
 }
 
 /* Weights of a group times up to 16 columns of v, and the store of `rows` rows. */

@@ -160,7 +160,7 @@ SPECIAL = np.array(
 EDGES = {
     "exp": {INF: INF, -INF: 0, 0.0: 1, 88.7229: INF, -87.337: 0, -1e30: 0, 1e30: INF},
     "exp_negative": {-INF: 0, 0.0: 1, -87.337: 0, -1e30: 0},
-    "exp_weight": {-INF: 0, 0.0: 1, -87.01: 0, -1e30: 0},
+    "exp_weight": {-INF: 0, 0.0: 1, -88.01: 0, -1e30: 0},
     "log": {INF: INF, -INF: NAN, 0.0: -INF, -1.0: NAN, 1.0: 0, TINY / 2: -INF},
     "erf": {INF: 1, -INF: -1, 0.0: 0, 4.0: 1, -1e30: -1},
     "tanh": {INF: 1, -INF: -1, 0.0: 0, 20.0: 1, -1e30: -1},
