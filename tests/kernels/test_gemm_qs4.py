@@ -297,7 +297,7 @@ def test_activations_have_the_same_bits_on_every_level(where, generic):
         ("x86_64/scalar", "go_gemm_qs4b", ("(float)row.neg_zp", "(float)(row.neg_zp + 1)")),
         ("aarch64/scalar", "go_gemm_qs4b", ("panel + NR * k / 2", "panel")),
         *(
-            ("aarch64/neon_i8mm", generic, ("#include", f"{NEON}#define {wrong}\n#include"))
+            ("aarch64/neon_i8mm", generic, ("/* int4", f"{NEON}#define {wrong}\n/* int4"))
             for generic, wrong in (
                 ("go_gemm_qs4c", "vmaxvq_s32(reach) 0"),
                 ("go_gemm_qs4c", "vsubq_s8(low, bias) low"),
