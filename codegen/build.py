@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -98,6 +98,16 @@ class Builder:
         """The shared library of a generated module for one ISA level."""
         tools = Toolchain.find(level.arch)
         objects = self._objects(tools, source, level, static=False)
+        link = (*tools.command, *tools.link_flags(False), "-shared", "-s")
+        return self._link(link, objects, ".so", ("-lpthread", "-lm"))
+
+    def traced_library(self, source: str, level: Level) -> Path:
+        """The same library, but one thread does and times all tasks (harness/trace_team.c)."""
+        tools = Toolchain.find(level.arch)
+        level = replace(level, macros=("-DGO_TRACE",))
+        paths = (*level.sources, _KERNELS / "harness/trace_team.c", _KERNELS / "runtime/module.c")
+        files = [*((path, None) for path in paths), (Path("module.c"), source)]
+        objects = self._compile(tools, files, level, static=False)
         link = (*tools.command, *tools.link_flags(False), "-shared", "-s")
         return self._link(link, objects, ".so", ("-lpthread", "-lm"))
 

@@ -1,4 +1,4 @@
-"""The command ``graphopt``: demo, optimize, run, targets, price, bench."""
+"""The command ``graphopt``: demo, optimize, run, balance, targets, price, bench."""
 
 from __future__ import annotations
 
@@ -167,6 +167,34 @@ def run(
 
 
 @app.command()
+def balance(
+    model: Annotated[str, typer.Argument(help="As for graphopt optimize.")],
+    cores: Annotated[str, typer.Option(help="Numbers of cores, one table each.")] = "16,64,128",
+    precision: PrecisionOption = Precision.auto,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Runs; the shortest time of each task counts.")
+    ] = 5,
+) -> None:
+    """Show how evenly the tasks of MODEL's ops fall on the cores of a larger machine."""
+    import graphopt
+    from graphopt.bench.balance import balance_table
+    from graphopt.progress import show_progress
+    from graphopt.zoo.catalog import build_model
+
+    console = Console()
+    counts = _counts(cores, "--cores")
+    with console.status(f"building {model}"):
+        module, inputs = build_model(model)
+    with show_progress(console, f"optimizing {model}"):
+        fast = graphopt.optimize(
+            module, precision=precision.value, example_inputs=inputs, strict=True
+        )
+        tables = {n: fast.balance(*inputs, cores=n, repeats=repeats) for n in counts}
+    for count, rows in tables.items():
+        console.print(balance_table(f"{model}, {precision.value}: {count} cores", rows))
+
+
+@app.command()
 def targets() -> None:
     """List the targets, with the kernels and instructions each one uses."""
     from graphopt.target import known_targets
@@ -310,13 +338,13 @@ def bench_kernels(
         row.write_json(json, rows)
 
 
-def _counts(text: str) -> list[int]:
+def _counts(text: str, option: str = "--threads") -> list[int]:
     try:
         counts = [int(part) for part in text.split(",")]
     except ValueError:
         counts = []
     if not counts or min(counts) < 1:
-        raise typer.BadParameter("give thread counts like 1,2", param_hint="--threads")
+        raise typer.BadParameter("give counts like 1,2", param_hint=option)
     return counts
 
 

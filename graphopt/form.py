@@ -34,6 +34,7 @@ from graphopt.printer import print_graph
 from graphopt.program import Program
 from graphopt.progress import announce
 from graphopt.report import NodeReport, node_reports
+from graphopt.schedule import StepBalance
 from graphopt.target import Target
 
 
@@ -169,6 +170,15 @@ class Form:
         times: dict[Any, Any] = {"repeats": repeats}
         self._run_parts(self.call.flatten(args, kwargs), times)
         return [row for _, _, number in self._programs() for row in times[number]]
+
+    def balance(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], cores: int, repeats: int
+    ) -> list[StepBalance]:
+        """Rows of `OptimizedModule.balance`."""
+        self._require_compiled()
+        ((_, program, _),) = self._programs()
+        arrays = [to_numpy(t) for t in self.call.flatten(args, kwargs)]
+        return program.balance(arrays, cores, repeats)
 
     def emulate(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], level: str, sve_bits: int

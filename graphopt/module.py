@@ -18,6 +18,7 @@ from graphopt.funasr.auto_model import is_auto_model, optimize_auto_model
 from graphopt.llm.from_transformers import is_decoder
 from graphopt.report import Report
 from graphopt.runtime import check_threads
+from graphopt.schedule import StepBalance
 from graphopt.target import Target, find_target
 
 
@@ -134,6 +135,18 @@ class OptimizedModule(torch.nn.Module):
         """
         form, args, kwargs = self._form(args, kwargs)
         return form.profile(args, kwargs, repeats)
+
+    def balance(
+        self, *args: Any, cores: int, repeats: int = 5, **kwargs: Any
+    ) -> list[StepBalance]:
+        """How evenly the tasks of every step fall on `cores` cores; see `graphopt.schedule`.
+
+        Raises:
+            ThreadCountError: for less than one core.
+        """
+        check_threads(cores)
+        form, args, kwargs = self._form(args, kwargs)
+        return form.balance(args, kwargs, cores, repeats)
 
     def emulate(self, *args: Any, sve_bits: int = 128, level: str = "", **kwargs: Any) -> Any:
         """Runs the code built for the target, under qemu where this machine differs.

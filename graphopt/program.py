@@ -24,6 +24,7 @@ from graphopt.kernels import registry
 from graphopt.pipeline import PassManager, placement_passes, precision_passes
 from graphopt.progress import announce
 from graphopt.runtime import ContextPool, Library
+from graphopt.schedule import StepBalance, balance_of, trace_tasks
 from graphopt.symbolic import evaluate
 from graphopt.target import Target, native
 
@@ -158,6 +159,14 @@ class Program:
             if info.bound is not None:
                 sizes.setdefault(info.symbol, evaluate(info.bound, sizes))
         return sizes
+
+    def balance(self, inputs: Sequence[Array], cores: int, repeats: int) -> list[StepBalance]:
+        """How evenly each step's tasks fall on the cores, by this machine's kernels."""
+        module, mine = self._host_module, native()
+        level = registry.level(mine.arch, mine.levels[-1])
+        weights = self.weights_file(module)
+        traced = trace_tasks(self.builder, module, level, weights, inputs, cores, repeats)
+        return balance_of(module, traced, cores)
 
     def emulate(self, inputs: Sequence[Array], level: str, sve_bits: int) -> list[Array]:
         """Runs the target's own code under an emulator."""

@@ -60,6 +60,7 @@ class Level:
     gcc_flags: tuple[str, ...]
     features: tuple[str, ...]
     kernels: tuple[Kernel, ...]
+    macros: tuple[str, ...] = ()
 
     @property
     def sources(self) -> tuple[Path, ...]:
@@ -69,7 +70,7 @@ class Level:
     @property
     def defines(self) -> tuple[str, ...]:
         """Macros for the compiler: the suffix of symbols from sources shared by levels."""
-        return (f"-DGO_ISA={self.name}",)
+        return (f"-DGO_ISA={self.name}", *self.macros)
 
     def kernel(self, generic: str) -> Kernel:
         """Return the kernel behind a generic name; KeyError if the level has none."""

@@ -43,11 +43,16 @@ typedef struct {
 
 /* The next unclaimed task of the current phase; the op is done when it reaches
  * the op's task count. */
+#if defined(GO_TRACE) /* see kernels/harness/trace_team.c */
+size_t go_next(go_team *team);
+void go_trace_step(void);
+#else
 static inline size_t go_next(go_team *team) {
     team->claims++;
     go_phase *phase = &team->shared->phases[team->phase % GO_PHASES];
     return atomic_fetch_add_explicit(&phase->claimed, 1, memory_order_relaxed);
 }
+#endif
 
 /* Waits until every task claimed in this phase is finished; makes the writes of
  * those tasks visible and restarts the task numbers at 0. */

@@ -240,6 +240,9 @@ go_code go_run(go_context *context, const go_tensor *inputs, go_tensor *outputs)
 
 void go_step(const go_frame *frame, go_team *team, int step) {
     go_barrier(team);
+#if defined(GO_TRACE)
+    go_trace_step();
+#endif
     if (frame->seconds && team->rank == 0) {
         double time = now();
         frame->seconds[step] = time - *frame->last_time;
