@@ -14,7 +14,7 @@ enum { GO_PAIRS_MAX_ROWS = 12, GO_PAIRS_MAX_VECTORS = 2 };
 
 #if defined(__AVX512F__)
 enum { GO_PAIRS_ROWS = 12, GO_PAIRS_VECTORS = 2 };
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) || defined(__aarch64__)
 enum { GO_PAIRS_ROWS = 4, GO_PAIRS_VECTORS = 1 }; /* widened pairs take the other registers */
 #else
 enum { GO_PAIRS_ROWS = 1, GO_PAIRS_VECTORS = 1 };
