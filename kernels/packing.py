@@ -14,16 +14,19 @@ k is zero padded to a multiple (f32 1, bf16 8, int8 32), the last panel with zer
                reach, nr int32 0 (``biased``: uint8 q + 128, padding 128, sum, scale)
     qs4c RHS   [k32/(2 kr)][nr][kr] nibble pairs, then the tail of qs8c
     qs4b RHS   [k/(2 kr)][nr][kr] nibble pairs, then [k/group][nr] bf16 scale, nr f32
-               shift, zeros up to a multiple of 64 bytes
+               shift, zeros up to a multiple of 64 bytes (``biased``: behind the pairs of
+               each block its nr scales)
 
 A nibble pair is a byte: the low half belongs to a step of kr values along k, the high half
 to the step after it, so that one load feeds two multiply-adds. As int8 the byte is 16 times
 the q of the high half, plus the q of the low half, plus 8: the high half is in two's
 complement, the low half is q + 8 (``biased``: both are q + 8). So bytes can be multiplied as
 they are, and from that sum over both halves a second one of masked bytes takes the halves
-apart. All nibbles come before all scales, so that either is an array of its own and loads of
-64 bytes stay aligned. The shift of a column is what it adds to a product per step of -zp: the
-sum over blocks, in order, of scale * sum of q, in f32.
+apart. All nibbles come before all scales, so that either is an array of its own. ``biased``,
+they alternate: with few rows the panels are one stream in order of memory, and the prefetch
+of a CPU that loses it at a gap of 512 bytes would leave half of the bandwidth. The shift of
+a column is what it adds to a product per step of -zp: the sum over blocks, in order, of
+scale * sum of q, in f32.
 
 A tail behind every int8 panel, as in KleidiAI's qai8dxp and qsi8cxp: one pointer per
 operand carries everything. Values twice suit the 2 x 2 sums of a matrix multiply-add. The
@@ -132,7 +135,11 @@ def pack_rhs_qs4b(layout: Layout, w: QuantizedBlocks) -> Bytes:
     scales = _panels(w.scale, layout.nr, 1, blocks).reshape(panels, blocks * layout.nr)
     shifts = _panels(w.shift[:, None], layout.nr, 1, 1).reshape(panels, layout.nr)
     body = _nibbles(layout, w.q).reshape(panels, layout.nr * w.q.shape[1] // 2)
-    parts = [body, scales.view(np.uint8), shifts.view(np.uint8)]
+    parts = [body, scales.view(np.uint8)]
+    if layout.biased and body.size:
+        apart = [part.reshape(panels, blocks, -1) for part in parts]
+        parts = [np.concatenate(apart, axis=2).reshape(panels, -1)]
+    parts.append(shifts.view(np.uint8))
     fill = -sum(part.shape[1] for part in parts) % 64
     return np.concatenate([*parts, np.zeros((panels, fill), np.uint8)], axis=1).reshape(-1)
 

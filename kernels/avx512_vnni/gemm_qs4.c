@@ -111,7 +111,7 @@ GO_GEMM_QS4C(GO_NAME(gemm_f32_qa8r_qs4c_6x32x8), TILE_M, PANELS * 16, integer_ti
 /* ---- a scale per block ----------------------------------------------------------------- */
 
 GO_INLINE __m512 block_scale(const go_qs4_strip *s, size_t panel, size_t block) {
-    const uint8_t *at = s->t.rhs + panel * s->t.rhs_stride + s->scales + block * 32;
+    const uint8_t *at = s->t.rhs + panel * s->t.rhs_stride + block * s->block + s->group * 8;
     __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)at));
     return _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));
 }
@@ -136,7 +136,7 @@ GO_INLINE void strip_block(const go_qs4_strip *s, size_t panel) {
         __m512i sum[TILE_M][PANELS];
         GO_UNROLLED (r, TILE_M)
             GO_UNROLLED (p, PANELS) sum[r][p] = block_start(s, (size_t)r, b);
-        add_products(t->lhs + b * s->group, t->lhs_stride, rhs + b * s->group * 8, t->rhs_stride,
+        add_products(t->lhs + b * s->group, t->lhs_stride, rhs + b * s->block, t->rhs_stride,
                      s->group, sum);
         GO_UNROLLED (p, PANELS) {
             const __m512 scale = block_scale(s, panel + (size_t)p, b);
@@ -160,8 +160,7 @@ GO_INLINE void strip_stream(const int rows, const go_qs4_strip *s, size_t row, s
     for (size_t b = 0; b < t->depth / s->group; b++) {
         __m512i sum[GO_GEMV_ROWS];
         GO_UNROLLED (r, rows) sum[r] = block_start(s, row + (size_t)r, b);
-        stream_products(rows, lhs + b * s->group, t->lhs_stride, rhs + b * s->group * 8, s->group,
-                        sum);
+        stream_products(rows, lhs + b * s->group, t->lhs_stride, rhs + b * s->block, s->group, sum);
         const __m512 scale = block_scale(s, panel, b);
         GO_UNROLLED (r, rows) acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r]), scale, acc[r]);
     }

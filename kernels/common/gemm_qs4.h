@@ -19,19 +19,28 @@ enum { GO_QS4_MAX_GROUP = 1024 }; /* values of a block */
 typedef struct {
     size_t depth; /* k with its padding */
     size_t group; /* values of a block, or the depth if a column has one scale */
-    size_t body;  /* bytes of nibbles of a panel; scales or sums follow */
+    size_t body;  /* bytes of nibbles of a panel; scales or sums follow (x86_64: in between) */
     size_t bytes; /* of a panel */
+    size_t block; /* bytes from the nibbles of a block to those of the next */
+    size_t scales, scale_step; /* bytes to the scales of the first block, and to the next */
 } go_qs4_layout;
 
 GO_INLINE go_qs4_layout go_qs4c_layout(const go_gemm_args *args) {
     const size_t depth = go_qa8_depth(args->k), body = GO_QS8_NR * depth / 2;
-    return (go_qs4_layout){depth, depth, body, body + GO_QS8_NR * GO_QS8_TAIL};
+    return (go_qs4_layout){
+        .depth = depth, .group = depth, .body = body, .bytes = body + GO_QS8_NR * GO_QS8_TAIL};
 }
 
 GO_INLINE go_qs4_layout go_qs4b_layout(const go_gemm_args *args) {
     const size_t body = GO_QS8_NR * args->k / 2, blocks = args->k / args->group;
     const size_t used = body + GO_QS8_NR * (2 * blocks + 4);
-    return (go_qs4_layout){args->k, args->group, body, (used + 63) / 64 * 64};
+    const size_t block = GO_QS8_NR * args->group / 2, step = GO_QS8_NR * 2;
+    go_qs4_layout w = {args->k, args->group, body, (used + 63) / 64 * 64, block, body, step};
+#if defined(__x86_64__)
+    w.scales = block;
+    w.block = w.scale_step = block + step;
+#endif
+    return w;
 }
 
 /* The panel that begins with column `col`. */
@@ -40,12 +49,12 @@ GO_INLINE const uint8_t *go_qs4_panel(const go_gemm_args *args, const go_qs4_lay
     return (const uint8_t *)args->rhs + col / GO_QS8_NR * w->bytes;
 }
 
-/* bf16 scales [blocks][GO_QS8_NR] of a panel of qs4b, and the shifts behind them. */
+/* bf16 scales of the first block of a panel of qs4b, and the shifts behind the last. */
 GO_INLINE const uint16_t *go_qs4b_scales(const uint8_t *panel, const go_qs4_layout *w) {
-    return (const uint16_t *)(panel + w->body);
+    return (const uint16_t *)(panel + w->scales);
 }
 GO_INLINE const float *go_qs4b_shifts(const uint8_t *panel, const go_qs4_layout *w) {
-    return (const float *)(go_qs4b_scales(panel, w) + w->depth / w->group * GO_QS8_NR);
+    return (const float *)(panel + w->body + w->depth / w->group * GO_QS8_NR * 2);
 }
 
 #endif

@@ -21,8 +21,7 @@ enum {
  * on, unless the strip is the first. */
 typedef struct {
     go_qa8_tile t;        /* depth of the strip; rhs points to its nibbles */
-    size_t group;         /* values of a block */
-    size_t scales;        /* bytes from the nibbles of a panel to the scales of the strip */
+    size_t group, block;  /* values of a block, and its bytes: nibbles, then scales */
     const int32_t *start; /* [rows][GO_QS4_STRIP / 32]: -8 * sum of qa over each block */
     int first;
     float *acc;
@@ -54,13 +53,13 @@ GO_INLINE void go_qs4b_sums(const go_gemm_args *args, const go_qs4_layout *w, si
     do {
         go_qs4_strip s = {.t.lhs = (const int8_t *)args->lhs + row * (w->depth + 16) + k,
                           .t.lhs_stride = w->depth + 16,
-                          .t.rhs = go_qs4_panel(args, w, col) + k / 2 * GO_QS8_NR,
+                          .t.rhs = go_qs4_panel(args, w, col) + k / w->group * w->block,
                           .t.rhs_stride = w->bytes,
                           .t.rows = rows,
                           .t.panels = go_ceil_div(cols, GO_QS8_NR),
                           .t.depth = go_min_size(step, w->depth - k),
                           .group = w->group,
-                          .scales = w->body - k / 2 * GO_QS8_NR + k / w->group * GO_QS8_NR * 2,
+                          .block = w->block,
                           .start = start,
                           .first = k == 0,
                           .acc = acc,

@@ -43,12 +43,12 @@ static void row_of_columns(const int8_t *lhs, go_qa8_row row, const uint8_t *pan
 /* One row of a panel with a scale per block and column. */
 static void row_of_blocks(const int8_t *lhs, go_qa8_row row, const uint8_t *panel,
                           const go_qs4_layout *w, const float *bias, float *y) {
-    const uint16_t *scales = go_qs4b_scales(panel, w);
     const float *shifts = go_qs4b_shifts(panel, w);
     float acc[NR] = {0};
-    for (size_t k = 0; k < w->depth; k += w->group, scales += NR) {
+    for (size_t b = 0; b < w->depth / w->group; b++) {
+        const uint16_t *scales = (const uint16_t *)(panel + w->scales + b * w->scale_step);
         int32_t sums[NR];
-        integer_sums(lhs + k * MR, panel + NR * k / 2, w->group, sums);
+        integer_sums(lhs + b * w->group * MR, panel + b * w->block, w->group, sums);
         for (size_t c = 0; c < NR; c++)
             acc[c] = __builtin_fmaf((float)sums[c], go_f32_from_bf16(scales[c]), acc[c]);
     }
