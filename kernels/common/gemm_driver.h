@@ -62,19 +62,25 @@ GO_INLINE void go_gemm_drive_sweeps(go_team *team, const go_gemm_args *args, siz
     go_gemm_walk(team, args, tile_m, tile_n, lhs_row_bytes, 1, sweep);
 }
 
-/* For at most GO_GEMV_ROWS rows, where reading the weights is the limit: a task is a run
- * of column blocks that lie one after another in memory, a tile a block of all rows. */
-GO_INLINE void go_gemv_drive(go_team *team, const go_gemm_args *args, size_t tile_n,
-                             size_t column_bytes, go_gemm_tile *tile) {
-    if (args->m == 0 || args->n == 0) return;
+/* Columns of a task, a multiple of tile_n, for at most GO_GEMV_ROWS rows, where reading the
+ * weights is the limit: a run of column blocks that lie one after another in memory. */
+GO_INLINE size_t go_gemv_columns(const go_team *team, const go_gemm_args *args, size_t tile_n,
+                                 size_t column_bytes) {
     size_t tasks = 1;
     if (team->size > 1) {
         const size_t bytes = args->n * column_bytes;
         tasks = go_min_size(team->size * GO_TASKS_PER_THREAD, bytes / GO_RUN_BYTES + 1);
         if (tasks < bytes / GO_LONG_RUN_BYTES) tasks = bytes / GO_LONG_RUN_BYTES;
     }
-    const size_t step = go_ceil_div(go_ceil_div(args->n, tile_n), tasks) * tile_n;
-    for (size_t task; (task = go_next(team)) < go_ceil_div(args->n, step);) {
+    return go_ceil_div(go_ceil_div(args->n, tile_n), tasks) * tile_n;
+}
+
+/* For at most GO_GEMV_ROWS rows; a tile is a column block of all of them. */
+GO_INLINE void go_gemv_drive(go_team *team, const go_gemm_args *args, size_t tile_n,
+                             size_t column_bytes, go_gemm_tile *tile) {
+    if (args->m == 0 || args->n == 0) return;
+    const size_t step = go_gemv_columns(team, args, tile_n, column_bytes);
+    for (size_t task; (task = go_next(team)) * step < args->n;) {
         const size_t end = go_min_size((task + 1) * step, args->n);
         for (size_t col = task * step; col < end; col += tile_n)
             tile(args, 0, args->m, col, go_min_size(tile_n, end - col));

@@ -134,11 +134,15 @@ GO_INLINE go_qa8_tile go_qa8_tile_at(const go_gemm_args *args, size_t row, size_
 }
 
 /* Defines the kernel `symbol` from a function that computes and stores a column block of
- * a task, tile_m rows at a time. */
-#define GO_GEMM_QA8_SWEEPS(symbol, tile_m, tile_n, sweep)                                    \
-    void symbol(go_team *team, const go_gemm_args *args);                                    \
-    void symbol(go_team *team, const go_gemm_args *args) {                                   \
-        go_gemm_drive_sweeps(team, args, tile_m, tile_n, go_qa8_depth(args->k) + 16, sweep); \
+ * a task, tile_m rows at a time, or all of few rows. */
+#define GO_GEMM_QA8_SWEEPS(symbol, tile_m, tile_n, sweep)                        \
+    void symbol(go_team *team, const go_gemm_args *args);                        \
+    void symbol(go_team *team, const go_gemm_args *args) {                       \
+        const size_t depth = go_qa8_depth(args->k);                              \
+        if (args->m <= GO_GEMV_ROWS)                                             \
+            go_gemv_drive(team, args, tile_n, depth + GO_QS8_TAIL, sweep);       \
+        else                                                                     \
+            go_gemm_drive_sweeps(team, args, tile_m, tile_n, depth + 16, sweep); \
     }
 
 /* Defines the kernel `symbol` from its integer tile, whose right values are

@@ -23,8 +23,7 @@ GO_INLINE void qs4_pairs_prepare(qs4_pairs *rows, const go_gemm_args *args, cons
                 start[p] = vmmlaq_s32(start[p], vdupq_n_s8(-8), vld1q_s8(panel + 8 * k + 16 * p));
         for (int p = 0; p < 2; p++) vst1q_s32(rows->starts[p] + 4 * b, start[p]);
     }
-    for (size_t r = 0; r < QS4_PAIR_ROWS; r++)
-        rows->tails[r] = go_qa8_row_tail(panel, r, w->depth);
+    for (size_t r = 0; r < QS4_PAIR_ROWS; r++) rows->tails[r] = go_qa8_row_tail(panel, r, w->depth);
 }
 
 /* sums[p][c] += columns 2c and 2c + 1 times rows 2p and 2p + 1. */

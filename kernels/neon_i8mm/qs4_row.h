@@ -23,8 +23,8 @@ enum {
 
 /* A row with what is derived from it. */
 typedef struct {
-    _Alignas(64) int8_t values[QS4_ROW_DEPTH];            /* [k/16]: 8 for l, 8 for h */
-    _Alignas(64) int32_t starts[QS4_ROW_DEPTH / 32 * 4];  /* of accumulators, [block] */
+    _Alignas(64) int8_t values[2 * QS4_ROW_DEPTH];       /* [k/16]: a_l, 0, a_l, a_h */
+    _Alignas(64) int32_t starts[QS4_ROW_DEPTH / 32 * 4]; /* of accumulators, [block] */
     go_qa8_row tail;
 } qs4_row;
 
@@ -36,11 +36,12 @@ GO_INLINE void qs4_row_prepare(qs4_row *row, const go_gemm_args *args, const go_
     for (size_t k = 0, b = 0; k < w->depth; b++) {
         int32x4_t start = magic ? vld1q_s32(first) : vdupq_n_s32(0);
         for (size_t end = k + w->group; k < end; k += 16) {
-            const int8x8_t low = vld1_s8(panel + 8 * k), high = vld1_s8(panel + 8 * k + 64);
-            const int8x16_t both = vcombine_s8(low, high);
+            const int8x8_t a_l = vld1_s8(panel + 8 * k), a_h = vld1_s8(panel + 8 * k + 64);
+            const int8x16_t low = vcombine_s8(a_l, vdup_n_s8(0)), both = vcombine_s8(a_l, a_h);
+            start = vmmlaq_s32(start, vdupq_n_s8(-8), low);
             start = vmmlaq_s32(start, vdupq_n_s8(1), both);
-            start = vmmlaq_s32(start, vdupq_n_s8(-8), vcombine_s8(low, vdup_n_s8(0)));
-            vst1q_s8(row->values + k, both);
+            vst1q_s8(row->values + 2 * k, low);
+            vst1q_s8(row->values + 2 * k + 16, both);
         }
         vst1q_s32(row->starts + 4 * b, start);
     }
@@ -52,8 +53,8 @@ GO_INLINE void qs4_row_sums(int32x4_t sums[2][4], const int8_t *values, const ui
                             size_t depth, const int panels) {
     const uint8_t *w[2] = {rhs[0], rhs[1]};
     const int8x16_t low_bits = vdupq_n_s8(15);
-    for (size_t k = 0; k < depth; k += 16, values += 16) {
-        const int8x16_t both = vld1q_s8(values), low = vcombine_s8(vld1_s8(values), vdup_n_s8(0));
+    for (size_t k = 0; k < depth; k += 16, values += 32) {
+        const int8x16_t low = vld1q_s8(values), both = vld1q_s8(values + 16);
         GO_UNROLLED (p, panels) {
             GO_UNROLLED (c, 4) {
                 const int8x16_t pairs = vld1q_s8((const int8_t *)w[p] + 16 * c);
@@ -93,14 +94,16 @@ GO_INLINE void qs4b_row_panels(const qs4_row *row, const go_qs4_layout *w,
             GO_OPAQUE(start);
             sums[i / 4][i % 4] = vld1q_s32(start);
         }
-        qs4_row_sums(sums, row->values + k, rhs, w->group, panels);
+        qs4_row_sums(sums, row->values + 2 * k, rhs, w->group, panels);
         GO_UNROLLED (p, panels) {
             const uint16x8_t bits = vld1q_u16(scales[p]);
-            const float32x4_t scale[2] = {vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(bits), 16)),
-                                          vreinterpretq_f32_u32(vshll_high_n_u16(bits, 16))};
+            const float32x4_t scale[2] = {
+                vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(bits), 16)),
+                vreinterpretq_f32_u32(vshll_high_n_u16(bits, 16))};
             GO_UNROLLED (h, 2) {
                 const int32x4_t *x = sums[p] + 2 * h;
-                acc[2 * p + h] = vfmaq_f32(acc[2 * p + h], qs4_row_float(x[0], x[1], magic), scale[h]);
+                acc[2 * p + h] =
+                    vfmaq_f32(acc[2 * p + h], qs4_row_float(x[0], x[1], magic), scale[h]);
             }
             scales[p] += 8;
         }
@@ -123,7 +126,8 @@ GO_INLINE void qs4c_row_panels(const qs4_row *row, const go_qs4_layout *w,
         const int32_t *column = (const int32_t *)(panel[i / 2] + w->body) + i % 2 * 4;
         int32x4_t sum = qs4_row_total(sums[i / 2][i % 2 * 2], sums[i / 2][i % 2 * 2 + 1]);
         sum = vmlaq_n_s32(sum, vld1q_s32(column), row->tail.neg_zp);
-        const float32x4_t scale = vmulq_n_f32(vld1q_f32((const float *)column + 8), row->tail.scale);
+        const float32x4_t scale =
+            vmulq_n_f32(vld1q_f32((const float *)column + 8), row->tail.scale);
         vst1q_f32(y + 4 * i, vfmaq_f32(vld1q_f32(bias + 4 * i), vcvtq_f32_s32(sum), scale));
     }
 }
