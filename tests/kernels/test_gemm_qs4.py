@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from gemm_cases import OPTIONS, SHAPES, Options, check, make_call
+from gemm_cases import FEW_ROWS, OPTIONS, SHAPES, Options, check, make_call
 from harness import LEVEL_IDS, NATIVE_IDS, Runner, build_host, require, require_gcc, run_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +17,7 @@ GENERICS = ("go_gemm_qs4c", "go_gemm_qs4b")
 ARCHES = ("x86_64", "aarch64")
 CHANNEL = 0  # instead of a block length: one scale per channel
 NEON = "#include <arm_neon.h>\n"  # so that a macro can change an intrinsic after it
+QS4_GEMV = '#include "qs4_gemv.h"'  # the first of the headers that it changes
 
 # ---- quantization and packing ---------------------------------------------------------------
 
@@ -173,6 +174,22 @@ def calls_for(arch: str, generic: str, plan: list[Step]):
         yield call, call.finish(gemm(a, w, call.bias), bias_done=True)
 
 
+def few_rows_plan(generic: str) -> list[Step]:
+    """One to four rows of many widths, options in turn, then extreme operands."""
+    depths = ((32, 32), (64, 64), (96, 32), (256, 256), (576, 64), (1120, 32), (1024, 512))
+    plan = []
+    for i, (m, n, k) in enumerate(FEW_ROWS):
+        k, group = (k, CHANNEL) if generic == "go_gemm_qs4c" else depths[i % len(depths)]
+        plan.append(((m, n, k), group, OPTIONS[i % len(OPTIONS)], ""))
+    for m in (1, 2, 3, 4):
+        for e in ("signs", "high", "low"):
+            for k, group in ((1024, 32), (1024, 256), (1024, 512), (2048, 1024)):
+                group = CHANNEL if generic == "go_gemm_qs4c" else group
+                plan.append(((m, 17, k), group, OPTIONS[1], e))
+        plan.append(((m, 9, 0), CHANNEL if generic == "go_gemm_qs4c" else 32, OPTIONS[1], ""))
+    return plan
+
+
 def full_plan(generic: str) -> list[Step]:
     """All shapes, options in turn, then extreme operands."""
     extremes = ("signs", "high", "low", "not finite")
@@ -218,6 +235,18 @@ def run_plan(runner: Runner, generic: str, plan: list[Step]) -> None:
 @pytest.mark.parametrize("where", LEVEL_IDS)
 def test_results_are_the_reference_bit_for_bit(where, generic):
     run_plan(require(where), generic, full_plan(generic))
+
+
+@pytest.mark.parametrize("generic", GENERICS)
+@pytest.mark.parametrize("where", LEVEL_IDS)
+def test_few_rows_are_the_reference_bit_for_bit(where, generic):
+    run_plan(require(where), generic, few_rows_plan(generic))
+
+
+@pytest.mark.parametrize("where", ["aarch64/neon_i8mm", "aarch64/sve2@128"])
+def test_rows_longer_than_what_is_prepared(where):
+    plan = [((m, 9, 24608), CHANNEL, OPTIONS[1], "signs") for m in (1, 4)]
+    run_plan(require(where), "go_gemm_qs4c", plan)
 
 
 @pytest.mark.parametrize("generic", GENERICS)
