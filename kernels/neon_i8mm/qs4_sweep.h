@@ -10,11 +10,13 @@ enum {
     QS4_ROWS = 8 * (GO_LHS_CHUNK_BYTES / (8 * QS4_DEPTH) + 1), /* of a sweep in parts */
 };
 
+_Static_assert((int)GO_QS4_MAX_GROUP <= (int)QS4_DEPTH, "a part holds whole blocks");
+
 /* Two panels of columns. */
 typedef struct {
-    int8_t values[2][8 * QS4_DEPTH];      /* [k/8][8][8] */
-    float scales[2][QS4_DEPTH / 32 * 16]; /* [block][pair of columns, twice] */
-    int32_t sums[QS4_ROWS * 16];          /* or the bits of floats */
+    _Alignas(64) int8_t values[2][8 * QS4_DEPTH]; /* [k/8][8][8] */
+    float scales[2][QS4_DEPTH / 32 * 16];         /* [block][pair of columns, twice] */
+    int32_t sums[QS4_ROWS * 16];                  /* or the bits of floats */
     qa8_columns channels[2];
     qs4b_columns blocks[2];
 } qs4_unpacked;

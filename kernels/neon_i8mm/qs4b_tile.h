@@ -15,6 +15,8 @@ GO_INLINE void qs4b_prepare(qs4b_columns *c, const float *shifts, const float *b
     }
 }
 
+_Static_assert(128 * 8 * GO_QS4_MAX_GROUP < 1 << 22, "sums of a block convert by subtraction");
+
 /* acc[r][c] += rows 2r and 2r + 1 times columns 2c and 2c + 1 of half a panel. Block sums
  * start at the bits of a float, so that a subtraction converts them (see qa8_sweep.h): their
  * reach is below 128 * 8 * GO_QS4_MAX_GROUP. */
