@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from graphopt.errors import GraphoptError
+from graphopt.funasr.commands import compile_app, transcribe
 
 _FILE_WIDTH = 180  # of wide tables in files and pipes
 
@@ -27,6 +28,8 @@ app = typer.Typer(
 )
 bench_app = typer.Typer(no_args_is_help=True, help="Measure graphopt against other engines.")
 app.add_typer(bench_app, name="bench")
+app.add_typer(compile_app, name="compile")
+app.command()(transcribe)
 
 
 class Precision(StrEnum):

@@ -137,6 +137,15 @@ class ModelDirectoryError(GraphoptError, ValueError):
         )
 
 
+class AudioFileError(InputError):
+    """A recording that cannot be read as it is."""
+
+    def __init__(self, path: object, problem: str) -> None:
+        super().__init__(
+            f"recording {path}: {problem}; convert it with ffmpeg -i IN -ac 1 -ar 16000 OUT.wav"
+        )
+
+
 class UnsupportedFunasrModelError(GraphoptError, ValueError):
     """An AutoModel that holds a model without compiled parts."""
 

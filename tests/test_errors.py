@@ -16,6 +16,7 @@ EXAMPLES = [
     (errors.InputValueError("speech_lengths", 167, 200), ["speech_lengths", "167", "200", "check"]),
     (errors.ModelDirectoryError("asr", "encoder: Zip"), ["asr", "encoder: Zip", "README"]),
     (errors.UnsupportedFunasrModelError("Sond", ["Paraformer"]), ["Sond", "known are Paraformer"]),
+    (errors.AudioFileError("a.wav", "8 bits"), ["a.wav", "8 bits", "ffmpeg"]),
     (errors.RunError("no memory"), ["no memory", "fewer threads"]),
     (errors.InputFileError("a.npz", "not found"), ["a.npz", "not found", "--save-inputs"]),
     (errors.TrainingModeError("Sequential"), ["Sequential", "model.eval()"]),
