@@ -122,7 +122,7 @@ _ARCH_PACKING = {"x86_64": ("1x2", "1x4"), "aarch64": ("8x4", "8x8")}
 #: Tile and folder of the int4 GEMMs of a level: "scalar" is portable C for any level.
 _INT4 = {
     ("x86_64", "scalar"): ("1x16x8", "scalar"),
-    ("x86_64", "avx2"): ("1x16x8", "scalar"),
+    ("x86_64", "avx2"): ("4x16x8", "avx2"),
     ("x86_64", "avx512_vnni"): ("6x32x8", "avx512_vnni"),
     ("x86_64", "avx512_bf16"): ("6x32x8", "avx512_vnni"),
     ("aarch64", "scalar"): ("8x8x16", "scalar"),

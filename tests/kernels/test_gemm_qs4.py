@@ -327,6 +327,8 @@ def test_activations_have_the_same_bits_on_every_level(where, generic):
         ("x86_64/scalar", "go_gemm_qs4c", ("k < depth", "k + 2 * KR < depth")),
         ("x86_64/scalar", "go_gemm_qs4b", ("(float)row.neg_zp", "(float)(row.neg_zp + 1)")),
         ("aarch64/scalar", "go_gemm_qs4b", ("panel + b * w->block", "panel")),
+        ("x86_64/avx2", "go_gemm_qs4c", ("(step, CHUNK / 4)", "(step, CHUNK / 8)")),
+        ("x86_64/avx2", "go_gemm_qs4b", ("_mm256_set1_epi8(15)", "_mm256_set1_epi8(7)")),
         ("x86_64/avx512_vnni", "go_gemm_qs4c", ("_mm512_srai_epi32(high, 4)", "high")),
         ("x86_64/avx512_vnni", "go_gemm_qs4b", ("acc[r][0][0] = sum[r]", "acc[r][0][0] = sum[0]")),
         *(
