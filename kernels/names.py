@@ -15,7 +15,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-ISAS = ("scalar", "avx2", "avx512_vnni", "avx512_bf16", "neon_i8mm", "sve2")
+ISAS = (
+    "scalar",
+    "avx2",
+    "avx512_vnni",
+    "avx512_bf16",
+    "neon_dotprod",
+    "neon_i8mm",
+    "sve_i8mm",
+    "sve2",
+)
 
 _TOKEN = r"(?:f32|bf16|i32|q[sa][1-9][0-9]*(?:t|r|c|b(?:[1-9][0-9]*)?))"
 _SIZE = r"[1-9][0-9]*"

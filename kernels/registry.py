@@ -95,6 +95,7 @@ ARGUMENTS = {
     "go_softmax": "go_softmax_args",
     "go_attention": "go_attention_args",
     "go_rope": "go_rope_args",
+    "go_split": "go_pack_lhs_args",
     "go_depthwise": "go_depthwise_args",
     "go_conv": "go_conv_args",
     "go_cif": "go_cif_args",
@@ -119,39 +120,40 @@ _LAYOUT_ROWS: dict[str, tuple[Layout, ...]] = {
 
 _ARCH_PACKING = {"x86_64": ("1x2", "1x4"), "aarch64": ("8x4", "8x8")}
 
-#: Tile and folder of the int4 GEMMs of a level: "scalar" is portable C for any level.
-_INT4 = {
-    ("x86_64", "scalar"): ("1x16x8", "scalar"),
-    ("x86_64", "avx2"): ("4x16x8", "avx2"),
-    ("x86_64", "avx512_vnni"): ("6x32x8", "avx512_vnni"),
-    ("x86_64", "avx512_bf16"): ("6x32x8", "avx512_vnni"),
-    ("aarch64", "scalar"): ("8x8x16", "scalar"),
-    ("aarch64", "neon_i8mm"): ("8x8x16", "neon_i8mm"),
-    ("aarch64", "sve2"): ("8x8x16", "neon_i8mm"),
-}
 
+def _kernels(
+    arch: str,
+    isa: str,
+    *,
+    f32: str,
+    bf16: str,
+    qa8: str,
+    qs4: str,
+    pack: str = "common",
+    quantize: str = "common",
+) -> tuple[Kernel, ...]:
+    """Rows of one level: folder and tile of its GEMMs, folders of its packing kernels.
 
-#: Levels whose GEMMs are compiled from the sources of another level, by macros of the compiler.
-_SOURCES = {"avx512_bf16": "avx512_vnni"}
-
-
-def _kernels(arch: str, isa: str, f32: str, bf16: str, qa8: str) -> tuple[Kernel, ...]:
-    """Rows of one level from the tiles of its GEMMs; the other sources are shared."""
+    The folder may be that of another level, whose sources are compiled once more with this
+    level's flags, or "scalar", portable C for any level. The other sources are shared by all.
+    """
     pack_bf16, pack_qa8 = _ARCH_PACKING[arch]
-    own = _SOURCES.get(isa, isa)
-    int4, folder = _INT4[arch, isa]
-    packing = isa if isa in ("neon_i8mm", "sve2") else "common"
-    shared = ("norm", "softmax", "attention", "rope", "depthwise", "conv", "cif")
+
+    def gemm(lhs: str, rhs: str, where: str, source: str) -> Kernel:
+        folder, tile = where.split("/")
+        scheme = "qa8" if rhs == "qs8c" else rhs
+        symbol = f"go_gemm_f32_{lhs}_{rhs}_{tile}_{isa}"
+        return Kernel(f"go_gemm_{scheme}", symbol, f"{folder}/{source}.c")
+
+    shared = ("norm", "softmax", "attention", "rope", "split", "depthwise", "conv", "cif")
     return (
-        Kernel("go_gemm_f32", f"go_gemm_f32_f32_f32_{f32}_{isa}", f"{own}/gemm_f32.c"),
-        Kernel("go_gemm_bf16", f"go_gemm_f32_bf16_bf16_{bf16}_{isa}", f"{own}/gemm_bf16.c"),
-        Kernel("go_gemm_qa8", f"go_gemm_f32_qa8r_qs8c_{qa8}_{isa}", f"{own}/gemm_qa8.c"),
-        *(
-            Kernel(f"go_gemm_{rhs}", f"go_gemm_f32_qa8r_{rhs}_{int4}_{isa}", f"{folder}/gemm_qs4.c")
-            for rhs in ("qs4c", "qs4b")
-        ),
-        Kernel("go_pack_bf16", f"go_pack_bf16_{pack_bf16}_{isa}", f"{packing}/pack_bf16.c"),
-        Kernel("go_quantize_rows", f"go_pack_qa8r_{pack_qa8}_{isa}", f"{packing}/quantize_rows.c"),
+        gemm("f32", "f32", f32, "gemm_f32"),
+        gemm("bf16", "bf16", bf16, "gemm_bf16"),
+        gemm("qa8r", "qs8c", qa8, "gemm_qa8"),
+        gemm("qa8r", "qs4c", qs4, "gemm_qs4"),
+        gemm("qa8r", "qs4b", qs4, "gemm_qs4"),
+        Kernel("go_pack_bf16", f"go_pack_bf16_{pack_bf16}_{isa}", f"{pack}/pack_bf16.c"),
+        Kernel("go_quantize_rows", f"go_pack_qa8r_{pack_qa8}_{isa}", f"{quantize}/quantize_rows.c"),
         *(
             Kernel(
                 f"go_patches_{token}",
@@ -176,7 +178,14 @@ LEVELS = (
         "x86_64",
         ("-march=x86-64",),
         (),
-        _kernels("x86_64", "scalar", "1x16x1", "1x16x2", "1x16x4"),
+        _kernels(
+            "x86_64",
+            "scalar",
+            f32="scalar/1x16x1",
+            bf16="scalar/1x16x2",
+            qa8="scalar/1x16x4",
+            qs4="scalar/1x16x8",
+        ),
     ),
     Level(
         "x86_64",
@@ -184,7 +193,14 @@ LEVELS = (
         "x86_64_v3",
         ("-march=x86-64-v3",),
         _AVX2,
-        _kernels("x86_64", "avx2", "6x16x1", "4x16x2", "4x64x4"),
+        _kernels(
+            "x86_64",
+            "avx2",
+            f32="avx2/6x16x1",
+            bf16="avx2/4x16x2",
+            qa8="avx2/4x64x4",
+            qs4="avx2/4x16x8",
+        ),
     ),
     Level(
         "x86_64",
@@ -192,7 +208,14 @@ LEVELS = (
         "x86_64_v4+avx512vnni",
         ("-march=x86-64-v4", "-mavx512vnni", "-mprefer-vector-width=512"),
         _VNNI,
-        _kernels("x86_64", "avx512_vnni", "12x32x1", "12x32x2", "12x32x4"),
+        _kernels(
+            "x86_64",
+            "avx512_vnni",
+            f32="avx512_vnni/12x32x1",
+            bf16="avx512_vnni/12x32x2",
+            qa8="avx512_vnni/12x32x4",
+            qs4="avx512_vnni/6x32x8",
+        ),
     ),
     Level(
         "x86_64",
@@ -200,7 +223,14 @@ LEVELS = (
         "x86_64_v4+avx512vnni+avx512bf16",
         ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16", "-mprefer-vector-width=512"),
         (*_VNNI, "avx512_bf16"),
-        _kernels("x86_64", "avx512_bf16", "12x32x1", "12x32x2", "12x32x4"),
+        _kernels(
+            "x86_64",
+            "avx512_bf16",
+            f32="avx512_vnni/12x32x1",
+            bf16="avx512_vnni/12x32x2",
+            qa8="avx512_vnni/12x32x4",
+            qs4="avx512_vnni/6x32x8",
+        ),
     ),
     Level(
         "aarch64",
@@ -208,7 +238,30 @@ LEVELS = (
         "generic",
         ("-march=armv8-a",),
         (),
-        _kernels("aarch64", "scalar", "4x16x1", "8x8x4", "8x8x8"),
+        _kernels(
+            "aarch64",
+            "scalar",
+            f32="scalar/4x16x1",
+            bf16="scalar/8x8x4",
+            qa8="scalar/8x8x8",
+            qs4="scalar/8x8x16",
+        ),
+    ),
+    Level(
+        "aarch64",
+        "neon_dotprod",
+        "generic+neon+dotprod",
+        ("-march=armv8.2-a+dotprod",),
+        ("asimd", "asimddp"),
+        _kernels(
+            "aarch64",
+            "neon_dotprod",
+            f32="neon_i8mm/6x16x1",
+            bf16="neon_dotprod/8x8x4",
+            qa8="neon_dotprod/8x8x8",
+            qs4="scalar/8x8x16",
+            quantize="neon_i8mm",
+        ),
     ),
     Level(
         "aarch64",
@@ -216,7 +269,33 @@ LEVELS = (
         "generic+neon+dotprod+i8mm+bf16",
         ("-march=armv8.2-a+dotprod+i8mm+bf16",),
         ("asimd", "asimddp", "i8mm", "bf16"),
-        _kernels("aarch64", "neon_i8mm", "6x16x1", "8x8x4", "8x8x8"),
+        _kernels(
+            "aarch64",
+            "neon_i8mm",
+            f32="neon_i8mm/6x16x1",
+            bf16="neon_i8mm/8x8x4",
+            qa8="neon_i8mm/8x8x8",
+            qs4="neon_i8mm/8x8x16",
+            pack="neon_i8mm",
+            quantize="neon_i8mm",
+        ),
+    ),
+    Level(
+        "aarch64",
+        "sve_i8mm",
+        "neoverse_v1",
+        ("-mcpu=neoverse-v1",),
+        (*_N2_BASE, "sve", "svei8mm", "svebf16"),
+        _kernels(
+            "aarch64",
+            "sve_i8mm",
+            f32="neon_i8mm/6x16x1",
+            bf16="sve2/8x8x4",
+            qa8="sve2/8x8x8",
+            qs4="neon_i8mm/8x8x16",
+            pack="neon_i8mm",
+            quantize="neon_i8mm",
+        ),
     ),
     Level(
         "aarch64",
@@ -224,7 +303,16 @@ LEVELS = (
         "neoverse_n2",
         ("-mcpu=neoverse-n2",),
         (*_N2_BASE, "sve", "sve2", "svei8mm", "svebf16"),
-        _kernels("aarch64", "sve2", "6x16x1", "8x8x4", "8x8x8"),
+        _kernels(
+            "aarch64",
+            "sve2",
+            f32="neon_i8mm/6x16x1",
+            bf16="sve2/8x8x4",
+            qa8="sve2/8x8x8",
+            qs4="neon_i8mm/8x8x16",
+            pack="neon_i8mm",
+            quantize="neon_i8mm",
+        ),
     ),
 )
 

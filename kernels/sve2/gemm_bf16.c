@@ -33,4 +33,4 @@ static void sweep(const go_gemm_args *args, size_t row, size_t rows, size_t col,
     }
 }
 
-GO_GEMM_BF16_SWEEPS(go_gemm_f32_bf16_bf16_8x8x4_sve2, 8, 16, sweep)
+GO_GEMM_BF16_SWEEPS(GO_NAME(gemm_f32_bf16_bf16_8x8x4), 8, 16, sweep)

@@ -33,4 +33,4 @@ static void sweep(const go_gemm_args *args, size_t row, size_t rows, size_t col,
     }
 }
 
-GO_GEMM_QA8_SWEEPS(go_gemm_f32_qa8r_qs8c_8x8x8_sve2, 8, 16, sweep)
+GO_GEMM_QA8_SWEEPS(GO_NAME(gemm_f32_qa8r_qs8c_8x8x8), 8, 16, sweep)

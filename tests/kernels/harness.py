@@ -65,10 +65,14 @@ class Runner:
         return self.level.arch == platform.machine()
 
 
+#: Vector lengths at which levels with SVE are tested: any for sve2, that of Neoverse V1.
+SVE_LENGTHS = {"sve2": ("@128", "@256"), "sve_i8mm": ("@256",)}
+
+
 def _ids() -> list[str]:
     ids = []
     for row in registry.LEVELS:
-        lengths = ("@128", "@256") if row.name == "sve2" else ("",)
+        lengths = SVE_LENGTHS.get(row.name, ("",))
         ids += [f"{row.arch}/{row.name}{length}" for length in lengths]
     return ids
 
@@ -198,7 +202,7 @@ def run_cases(runner: Runner, generic: str, cases: list[Case]) -> list[dict[str,
         request, response = Path(folder) / "request", Path(folder) / "response"
         request.write_bytes(encode(cases))
         command = [str(host), str(request), str(response)]
-        if not runner.native or runner.level.name == "sve2":
+        if not runner.native or runner.level.name in SVE_LENGTHS:
             cpu = ",".join(
                 ["max", *(f"sve{n}={'on' if n <= runner.vl else 'off'}" for n in (128, 256, 512))]
             )
