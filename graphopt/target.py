@@ -20,7 +20,7 @@ class Target:
         name: such as `neoverse-n2`.
         arch: `x86_64` or `aarch64`.
         levels: names of the ISA levels to build, the most capable last.
-        int8_matrix: whether the best level multiplies int8 faster than f32 (SMMLA, VNNI).
+        int8_matrix: whether the best level multiplies int8 faster than f32 (SMMLA, SDOT, VNNI).
         bf16_matrix: whether it multiplies bf16 matrices (BFMMLA).
         cores: cores that `parallelize_conv` plans for.
     """
@@ -58,10 +58,18 @@ class Target:
 
 _ARM = ("scalar", "neon_i8mm", "sve2")
 _FIXED = (
+    Target("neoverse-n1", "aarch64", ("scalar", "neon_dotprod"), True, False, 16),
+    Target("neoverse-v1", "aarch64", ("scalar", "neon_dotprod", "sve_i8mm"), True, True, 16),
     Target("neoverse-n2", "aarch64", _ARM, True, True, 16),
     Target("neoverse-v2", "aarch64", _ARM, True, True, 16),
 )
-_ALIASES = {"yitian710": "neoverse-n2", "graviton4": "neoverse-v2", "grace": "neoverse-v2"}
+_ALIASES = {
+    "graviton2": "neoverse-n1",
+    "graviton3": "neoverse-v1",
+    "yitian710": "neoverse-n2",
+    "graviton4": "neoverse-v2",
+    "grace": "neoverse-v2",
+}
 
 
 def native() -> Target:
