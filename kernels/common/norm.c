@@ -55,12 +55,13 @@ GO_INLINE go_f32x16 normalized(const go_norm_args *a, const void *src, row_stats
 /* Values of a row that its second pass need not compute again. */
 enum { KEPT = 2048 };
 
-/* Quantizes row r, and after the last row zeroes the rest of its panel. */
+/* Quantizes row r, and before the first row of the last panel zeroes what rows leave out. */
 GO_INLINE void pack_row(const go_norm_args *a, const void *src, row_stats s, size_t r,
                         go_dtype from, const int affine) {
     int8_t *panel = (int8_t *)a->packed + r / GO_QA8_MR * go_qa8_panel_bytes(a->cols);
     size_t row = r % GO_QA8_MR, full = a->cols / GO_LANES * GO_LANES, rest = a->cols - full;
     go_f32x16 tail = go_zero();
+    go_qa8_begin_row(panel, r, a->rows, a->cols);
     if (rest) tail = go_keep_lanes(normalized(a, src, s, full, rest, from, affine), rest, 0.0f);
     float kept[KEPT];
     go_range range = go_range_init();
@@ -79,7 +80,6 @@ GO_INLINE void pack_row(const go_norm_args *a, const void *src, row_stats s, siz
     }
     if (rest) go_quantize_store(&z, panel, row, full, tail, rest, &sum);
     go_qa8_finish_row(&z, panel, row, a->cols, sum);
-    if (r + 1 == a->rows) go_qa8_zero_rows(panel, row + 1, a->cols);
 }
 
 GO_INLINE void store_row(const go_norm_args *a, const void *src, void *dst, row_stats s,

@@ -133,14 +133,10 @@ GO_INLINE void go_qa8_finish_row(const go_quantizer *z, int8_t *panel, size_t r,
     go_qa8_store_tail(panel, r, depth, -z->zp, go_sum_i32(sum), z->scale);
 }
 
-/* Zeroes rows r .. GO_QA8_MR - 1 of the last panel, tails included. */
-GO_INLINE void go_qa8_zero_rows(int8_t *panel, size_t r, size_t k) {
-    size_t depth = go_qa8_depth(k);
-    for (; r < GO_QA8_MR; r++) {
-        for (size_t j = 0; j < depth; j += GO_QA8_KR)
-            memset(panel + go_qa8_offset(r, j), 0, GO_QA8_KR);
-        go_qa8_store_tail(panel, r, depth, 0, 0, 0.0f);
-    }
+/* Before row r of `rows`: zeroes the panel that it begins if the rows do not fill it. One
+ * stream of zeros costs less than the places between the rows. */
+GO_INLINE void go_qa8_begin_row(int8_t *panel, size_t r, size_t rows, size_t k) {
+    if (r % GO_QA8_MR == 0 && rows - r < GO_QA8_MR) memset(panel, 0, go_qa8_panel_bytes(k));
 }
 
 /* A whole row held in memory as f32 or bf16. */
@@ -161,18 +157,17 @@ GO_INLINE void go_quantize_row(const void *src, go_dtype dtype, size_t k, int8_t
     go_qa8_finish_row(&z, panel, r, k, sum);
 }
 
-/* Rows first .. end - 1 of a packing, and behind the last row the rest of its panel. */
+/* Rows first .. end - 1 of a packing (first begins a panel), and the rest of the last panel. */
 GO_INLINE void go_quantize_rows(const go_pack_lhs_args *args, size_t first, size_t end) {
     for (size_t i = first; i < end; i++) {
         int8_t *panel = (int8_t *)args->dst + i / GO_QA8_MR * go_qa8_panel_bytes(args->k);
         const void *row = go_at(args->src, (ptrdiff_t)i * args->src_stride, args->src_dtype);
+        go_qa8_begin_row(panel, i, args->m, args->k);
         /* One copy of the loop for each type. */
         if (args->src_dtype == GO_BF16)
             go_quantize_row(row, GO_BF16, args->k, panel, i % GO_QA8_MR);
         else
             go_quantize_row(row, GO_F32, args->k, panel, i % GO_QA8_MR);
-        if (i + 1 == args->m && (i + 1) % GO_QA8_MR != 0)
-            go_qa8_zero_rows(panel, (i + 1) % GO_QA8_MR, args->k);
     }
 }
 

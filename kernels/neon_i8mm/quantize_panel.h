@@ -123,16 +123,14 @@ GO_INLINE void quantize_4_rows(const void *const rows[ROWS], go_dtype dtype, siz
 /* The panel that starts with row `first`. */
 GO_INLINE void quantize_panel(const go_pack_lhs_args *args, size_t first, go_dtype dtype) {
     int8_t *panel = (int8_t *)args->dst + first / 8 * go_qa8_panel_bytes(args->k);
-    const size_t left = args->m - first;
-    for (size_t r = 0; r < 8 && r < left; r += ROWS) {
-        const void *rows[ROWS];
-        for (size_t i = 0; i < ROWS; i++) { /* rows that do not exist: the last one again */
-            size_t row = first + r + i < args->m ? first + r + i : args->m - 1;
-            rows[i] = go_at(args->src, (ptrdiff_t)row * args->src_stride, dtype);
-        }
-        quantize_4_rows(rows, dtype, args->k, panel, r);
-    }
-    if (left < 8) go_qa8_zero_rows(panel, left, args->k);
+    const size_t left = args->m - first, exist = left < 8 ? left : 8;
+    const void *rows[8];
+    for (size_t r = 0; r < exist; r++)
+        rows[r] = go_at(args->src, (ptrdiff_t)(first + r) * args->src_stride, dtype);
+    size_t r = 0;
+    go_qa8_begin_row(panel, first, args->m, args->k);
+    for (; r + ROWS <= exist; r += ROWS) quantize_4_rows(rows + r, dtype, args->k, panel, r);
+    for (; r < exist; r++) go_quantize_row(rows[r], dtype, args->k, panel, r);
 }
 
 /* Defines the kernel `symbol`. */
