@@ -331,6 +331,7 @@ CALLS: dict[str, Emit] = {
     "go.linear": _linear,
     "go.quantize_rows": _pack,
     "go.pack_rows": _pack,
+    "go.split_rows": _pack,
     "go.norm": _norm,
     "go.softmax": _softmax,
     "go.attention": _attention,

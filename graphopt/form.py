@@ -48,6 +48,8 @@ class Options:
     strict: bool
     dynamic_shapes: Any
 
+    terms: int = 1
+
     group: int = 32
 
 class Form:
@@ -97,6 +99,8 @@ class Form:
                 options.num_threads,
                 config,
                 manager,
+                options.terms,
+            )
             )
                 options.group,
             program.plan()

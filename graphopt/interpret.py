@@ -357,6 +357,7 @@ _OPS: dict[str, Callable[[Node, list[Array], Sizes], Array | tuple[Array, ...] |
     "go.linear": _linear,
     "go.matmul": lambda n, a, s: a[0] @ a[1],
     "go.quantize_rows": lambda n, a, s: _quantize_rows(a[0]),
+    "go.split_rows": lambda n, a, s: np.stack([a[0], a[0] - _quantize_rows(a[0])], -2),
     "go.pack_rows": lambda n, a, s: a[0],
     "go.norm": _norm,
     "go.softmax": _softmax,

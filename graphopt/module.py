@@ -12,7 +12,13 @@ import torch
 import torch.utils._pytree as pytree
 
 from graphopt.capture import call_key
-from graphopt.errors import CaptureError, InputCountError, PackageError, TrainingModeError
+from graphopt.errors import (
+    CaptureError,
+    InputCountError,
+    PackageError,
+    TrainingModeError,
+    UnknownPrecisionError,
+)
 from graphopt.form import Form, Options
 from graphopt.funasr.auto_model import is_auto_model, optimize_auto_model
 from graphopt.llm.from_transformers import is_decoder
@@ -30,6 +36,8 @@ def optimize(
     precision: str = "auto",
     num_threads: int | None = None,
     strict: bool = False,
+) -> Any:
+    activation_bits: int = 8,
 ) -> Any:
     group_size: int | None = 32,
     """Compiles a model for a target and returns a module that is called like it.
@@ -50,6 +58,9 @@ def optimize(
             that the target has matrix instructions for.
         num_threads: threads of a run; all CPUs that this process may use if None.
         strict: refuse a model of which a node would stay in torch.
+
+        activation_bits: of activations where weights are int8 or int4: 8, or 16 for two int8 rows
+            each, at twice the multiplications but reading the weights once.
 
         group_size: int4 weights that share a scale, a multiple of 32 up to 1024; None for one
             scale per channel.
@@ -72,14 +83,18 @@ def optimize(
             ),
         )
     if model.training:
+    group, terms = group_size or 0, activation_bits // 8
+    if activation_bits not in (8, 16):
+        raise UnknownPrecisionError(f"activation_bits={activation_bits}", ("8", "16"))
         raise TrainingModeError(type(model).__name__)
     found, threads = find_target(target), check_threads(num_threads)
     if example_inputs is None and is_decoder(model):
-    group = group_size or 0
         from graphopt.llm.generation import OptimizedDecoder
 
-        return OptimizedDecoder(model, found, found.precision(precision), threads, group)
-    options = Options(found, found.precision(precision), threads, strict, dynamic_shapes, group)
+        return OptimizedDecoder(model, found, found.precision(precision), threads, group, terms)
+    options = Options(
+        found, found.precision(precision), threads, strict, dynamic_shapes, group, terms
+    )
     module = OptimizedModule(model, options)
     if isinstance(example_inputs, dict):
         module.prepare(**example_inputs)

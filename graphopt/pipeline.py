@@ -30,6 +30,7 @@ from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
 from graphopt.passes.quantize_weights_int4 import QuantizeWeightsInt4
 from graphopt.passes.select_kernels import SelectKernels
 from graphopt.passes.simplify_views import SimplifyViews
+from graphopt.passes.split_activations import SplitActivations
 from graphopt.passes.unfold_conv import UnfoldConv
 from graphopt.printer import print_graph
 from graphopt.progress import announce
@@ -60,12 +61,13 @@ def lowering_passes() -> list[Pass]:
     ]
 
 
-def precision_passes(precision: str, group: int = 32) -> list[Pass]:
+def precision_passes(precision: str, group: int = 32, terms: int = 1) -> list[Pass]:
     """Where numbers become narrower.
 
     Args:
         precision: one of `graphopt.target.PRECISIONS`.
         group: int4 weights that share a scale; 0 for a scale per channel.
+        terms: int8 rows per quantized activation, 1 or 2.
     """
     passes: list[Pass] = []
     if precision != "fp32":
@@ -74,6 +76,8 @@ def precision_passes(precision: str, group: int = 32) -> list[Pass]:
         passes.append(QuantizeWeightsInt4(group))
     if "int8" in precision or "int4" in precision:
         passes.append(QuantizeDynamicInt8())
+    if terms == 2:
+        passes.append(SplitActivations())
     if "bf16" in precision:
         passes.append(LowerBf16(gemm=True))
     if "int8" in precision or "int4" in precision:

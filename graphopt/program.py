@@ -46,6 +46,8 @@ class Program:
         threads: threads of a run; all allowed CPUs if None.
         config: switches.
     """
+        terms: int8 rows per quantized activation, 1 or 2.
+    """
         group: int4 weights that share a scale; 0 for a scale per channel.
 
     graph: Graph
@@ -54,6 +56,8 @@ class Program:
     threads: int | None
     config: Config
     manager: PassManager
+    terms: int = 1
+
 
     group: int = 32
     def __post_init__(self) -> None:
@@ -61,7 +65,7 @@ class Program:
 
     def plan(self) -> None:
         """Runs the passes that depend on precision and target."""
-        passes = [*precision_passes(self.precision, self.group), *placement_passes(self.target)]
+        passes = [*precision_passes(self.precision, self.group, self.terms), *placement_passes(self.target)]
         self.manager.run(self.graph, passes)
         self.manager.show_decisions(self.graph)
 

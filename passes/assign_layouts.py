@@ -23,6 +23,7 @@ _ROWS = {
     "go.linear": ("x", "residual0", "residual1"),
     "go.quantize_rows": ("",),
     "go.pack_rows": ("",),
+    "go.split_rows": ("",),
     "go.norm": ("x",),
     "go.softmax": ("",),
 }

@@ -18,6 +18,7 @@ _INT4 = {"channel": "go_gemm_qs4c", "block": "go_gemm_qs4b"}
 _KERNELS = {
     "go.quantize_rows": "go_quantize_rows",
     "go.pack_rows": "go_pack_bf16",
+    "go.split_rows": "go_split",
     "go.norm": "go_norm",
     "go.softmax": "go_softmax",
     "go.attention": "go_attention",

@@ -69,6 +69,7 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         precision: one of `graphopt.target.PRECISIONS`.
         threads: of a run; all CPUs of the process if None.
         group: int4 weights that share a scale; 0 for a scale per channel.
+        terms: int8 rows per activation, 1 or 2.
 
     Attributes:
         engine: the decoder for numpy.
@@ -81,7 +82,13 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     main_input_name = "input_ids"
 
     def __init__(
-        self, model: Any, target: Target, precision: str, threads: int | None, group: int = 32
+        self,
+        model: Any,
+        target: Target,
+        precision: str,
+        threads: int | None,
+        group: int = 32,
+        terms: int = 1,
     ) -> None:
         own = copy.deepcopy(model.config)
         own._attn_implementation = "eager"  # the one that transformers lets every class have
@@ -93,7 +100,7 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         manager = PassManager(config)
         cache = DType.F32 if precision == "fp32" else DType.BF16
         graph = manager.run(decoder_graph(weights, cache), lowering_passes())
-        self.program = Program(graph, target, precision, threads, config, manager, group)
+        self.program = Program(graph, target, precision, threads, config, manager, group, terms)
         self.program.plan()
         shape = weights.shape
         self.engine = Engine(
