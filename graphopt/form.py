@@ -47,10 +47,9 @@ class Options:
     num_threads: int | None
     strict: bool
     dynamic_shapes: Any
-
+    group: int = 32
     terms: int = 1
 
-    group: int = 32
 
 class Form:
     """One structure of arguments: captured, cut into parts, planned, built.
@@ -99,10 +98,9 @@ class Form:
                 options.num_threads,
                 config,
                 manager,
+                options.group,
                 options.terms,
             )
-            )
-                options.group,
             program.plan()
             self._parts.append((part, program, register(program)))
 

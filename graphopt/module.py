@@ -36,10 +36,9 @@ def optimize(
     precision: str = "auto",
     num_threads: int | None = None,
     strict: bool = False,
-) -> Any:
+    group_size: int | None = 32,
     activation_bits: int = 8,
 ) -> Any:
-    group_size: int | None = 32,
     """Compiles a model for a target and returns a module that is called like it.
 
     A causal language model of transformers without example inputs gives an `OptimizedDecoder`
@@ -58,12 +57,11 @@ def optimize(
             that the target has matrix instructions for.
         num_threads: threads of a run; all CPUs that this process may use if None.
         strict: refuse a model of which a node would stay in torch.
-
+        group_size: int4 weights that share a scale, a multiple of 32 up to 1024; None for one
+            scale per channel.
         activation_bits: of activations where weights are int8 or int4: 8, or 16 for two int8 rows
             each, at twice the multiplications but reading the weights once.
 
-        group_size: int4 weights that share a scale, a multiple of 32 up to 1024; None for one
-            scale per channel.
     Raises:
         TrainingModeError, UnknownTargetError, UnknownPrecisionError, ThreadCountError: naming
             what is wrong.
@@ -83,11 +81,11 @@ def optimize(
             ),
         )
     if model.training:
+        raise TrainingModeError(type(model).__name__)
+    found, threads = find_target(target), check_threads(num_threads)
     group, terms = group_size or 0, activation_bits // 8
     if activation_bits not in (8, 16):
         raise UnknownPrecisionError(f"activation_bits={activation_bits}", ("8", "16"))
-        raise TrainingModeError(type(model).__name__)
-    found, threads = find_target(target), check_threads(num_threads)
     if example_inputs is None and is_decoder(model):
         from graphopt.llm.generation import OptimizedDecoder
 
@@ -151,9 +149,7 @@ class OptimizedModule(torch.nn.Module):
         form, args, kwargs = self._form(args, kwargs)
         return form.profile(args, kwargs, repeats)
 
-    def balance(
-        self, *args: Any, cores: int, repeats: int = 5, **kwargs: Any
-    ) -> list[StepBalance]:
+    def balance(self, *args: Any, cores: int, repeats: int = 5, **kwargs: Any) -> list[StepBalance]:
         """How evenly the tasks of every step fall on `cores` cores; see `graphopt.schedule`.
 
         Raises:

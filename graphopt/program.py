@@ -45,10 +45,9 @@ class Program:
         precision: one of `graphopt.target.PRECISIONS`.
         threads: threads of a run; all allowed CPUs if None.
         config: switches.
-    """
+        group: int4 weights that share a scale; 0 for a scale per channel.
         terms: int8 rows per quantized activation, 1 or 2.
     """
-        group: int4 weights that share a scale; 0 for a scale per channel.
 
     graph: Graph
     target: Target
@@ -56,10 +55,9 @@ class Program:
     threads: int | None
     config: Config
     manager: PassManager
+    group: int = 32
     terms: int = 1
 
-
-    group: int = 32
     def __post_init__(self) -> None:
         self._contexts = ContextPool(self.threads)
 
