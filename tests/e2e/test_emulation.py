@@ -13,7 +13,7 @@ from graphopt.errors import EmptyInputError, InputDtypeError, InputShapeError
 torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
 
-from graphopt.testing import EMULATED_BF16, relative_error  # noqa: E402
+from graphopt.testing import EMULATED_BF16, EMULATED_INT8_BF16, relative_error  # noqa: E402
 from graphopt.zoo import fsmn_vad, paraformer  # noqa: E402
 
 pytestmark = [
@@ -75,12 +75,18 @@ def arrays(result: Any) -> list[np.ndarray]:
 def test_arm_code_computes_what_this_machine_does(
     models: Any, arm: Any, name: str, precision: str, level: str, sve_bits: int
 ) -> None:
+    """To the bit, but for attention in bf16: its products are BFMMLA's."""
     fast, expected = arm(name, precision)
     arguments = models[name][1]()
     got = arrays(fast.emulate(*arguments, level=level, sve_bits=sve_bits))
     assert len(got) == len(expected)
+    matrices = precision == "int8+bf16" and level != "scalar" and name != "vad"
     for one, two in zip(got, expected, strict=True):
-        assert one.dtype == two.dtype and np.array_equal(one, two)
+        assert one.dtype == two.dtype
+        if matrices and one.dtype == np.float32:
+            assert relative_error(one, two) < EMULATED_INT8_BF16
+        else:
+            assert np.array_equal(one, two)
 
 
 @pytest.mark.parametrize(("level", "sve_bits"), MACHINES)
