@@ -36,6 +36,10 @@ def test_real_kernels_cut_their_work_for_the_cores(layer) -> None:
     linear = next(i for i, row in enumerate(one) if row.op == "linear")
     assert one[linear].balance == pytest.approx(1)
     assert sum(many[linear].tasks) >= 16 > sum(one[linear].tasks)
+    for cores in (16, 24, 48):  # no core idles while others do a last round of tasks
+        row = fast.balance(x, cores=cores, repeats=1)[linear]
+        tasks = sum(row.tasks)
+        assert tasks >= 0.85 * cores * -(-tasks // cores), (cores, tasks)
     for row in many:
         assert 0 < row.balance <= 1 and row.cores == 16
 

@@ -30,7 +30,7 @@ enum { BUFFER_TIMES = 256, BUFFER_TAPS = 64 };
 
 /* Channels of a task, its most groups of GO_TIMES outputs, and what it costs to begin one,
  * in sixteenths of such a group. */
-enum { CHANNEL_BLOCK = 128, TASK_GROUPS = 24, TASK_COST = 8 };
+enum { CHANNEL_BLOCK = 64, TASK_GROUPS = 24, TASK_COST = 8 };
 enum { TASK_COLUMNS = CHANNEL_BLOCK / GO_LANES };
 
 /* Times begin .. end - 1 of one batch entry. A mask of ones is left out. */
@@ -354,8 +354,9 @@ void GO_NAME(depthwise)(go_team *team, const go_depthwise_args *a);
 
 void GO_NAME(depthwise)(go_team *team, const go_depthwise_args *a) {
     size_t channel_blocks = go_ceil_div(a->channels, CHANNEL_BLOCK);
-    size_t groups = go_split_line(team->size, a->batch * channel_blocks,
-                                  go_ceil_div(a->t_out, GO_TIMES), TASK_GROUPS, TASK_COST);
+    size_t groups = go_cut_lines(team->size, a->batch * channel_blocks,
+                                 go_ceil_div(a->t_out, GO_TIMES), TASK_GROUPS, TASK_COST)
+                        .step;
     size_t times = groups * GO_TIMES, time_blocks = go_ceil_div(a->t_out, times);
     size_t tasks = a->batch * time_blocks * channel_blocks;
     for (size_t task; (task = go_next(team)) < tasks;) {

@@ -11,12 +11,39 @@ typedef void go_gemm_tile(const go_gemm_args *args, size_t row, size_t rows, siz
 
 enum {
     GO_LHS_CHUNK_BYTES = 256 * 1024, /* rows of a task: stay in the second cache level */
-    GO_TASK_MACS = 64 * 1024,        /* below this, claiming a task is not free any more */
+    GO_CLAIM_MACS = 32 * 1024,       /* cost as much as claiming a task */
+    GO_ROW_CUTS = 6,                 /* that are tried: 1, 2, 4, ... times as many chunks */
     GO_TASKS_PER_THREAD = 4,         /* so that threads finish at nearly the same time */
     GO_GEMV_ROWS = 4,                /* so few rows are done while weights stream by */
     GO_RUN_BYTES = 64 * 1024,        /* weights of a task of a GEMV: no fewer than this */
     GO_LONG_RUN_BYTES = 1024 * 1024, /* ... nor many more than this */
 };
+
+/* Tiles of a task: rows and columns. */
+typedef struct {
+    size_t m, n;
+} go_gemm_cut;
+
+/* Chunks of rows as large as the second cache level takes, or halves, quarters, ... of them
+ * where columns alone would not keep all threads busy to the end. */
+GO_INLINE go_gemm_cut go_gemm_cut_for(size_t threads, const go_gemm_args *args, size_t tile_m,
+                                      size_t tile_n, size_t lhs_row_bytes) {
+    const size_t m_tiles = go_ceil_div(args->m, tile_m), n_tiles = go_ceil_div(args->n, tile_n);
+    const size_t fit = GO_LHS_CHUNK_BYTES / (tile_m * lhs_row_bytes + 1) + 1;
+    const size_t claim = 16 * GO_CLAIM_MACS / (tile_m * tile_n * (args->k + 1));
+    go_gemm_cut best = {1, 1};
+    size_t best_cost = SIZE_MAX;
+    for (size_t m_tasks = go_ceil_div(m_tiles, fit), tries = 0; tries < GO_ROW_CUTS; tries++) {
+        const size_t m = go_ceil_div(m_tiles, m_tasks);
+        const go_cut cut =
+            go_cut_lines(threads, go_ceil_div(m_tiles, m), n_tiles, n_tiles, claim / m);
+        const size_t cost = cut.cost * m;
+        if (cost < best_cost - best_cost / 32) best = (go_gemm_cut){m, cut.step}, best_cost = cost;
+        if (threads == 1 || m == 1) break;
+        m_tasks *= 2;
+    }
+    return best;
+}
 
 /* Tiles are tile_m x tile_n. A task is a chunk of rows times a run of columns; in
  * it every column block is swept over all rows, so that the right operand's panels
@@ -26,20 +53,10 @@ enum {
 GO_INLINE void go_gemm_walk(go_team *team, const go_gemm_args *args, size_t tile_m, size_t tile_n,
                             size_t lhs_row_bytes, const int sweeps, go_gemm_tile *tile) {
     if (args->m == 0 || args->n == 0) return;
-    size_t m_tiles = go_ceil_div(args->m, tile_m), n_tiles = go_ceil_div(args->n, tile_n);
-    size_t fit = GO_LHS_CHUNK_BYTES / (tile_m * lhs_row_bytes + 1) + 1;
-    size_t m_tasks = go_ceil_div(m_tiles, fit), n_tasks = 1;
-    if (team->size > 1) {
-        size_t macs = args->m * args->n * (args->k + 1);
-        size_t wanted = go_min_size(team->size * GO_TASKS_PER_THREAD, macs / GO_TASK_MACS + 1);
-        n_tasks = go_min_size(n_tiles, go_ceil_div(wanted, m_tasks));
-        if (m_tasks * n_tasks < wanted)
-            m_tasks = go_min_size(m_tiles, go_ceil_div(wanted, n_tasks));
-    }
-    size_t m_step = go_ceil_div(m_tiles, m_tasks) * tile_m;
-    size_t n_step = go_ceil_div(n_tiles, n_tasks) * tile_n;
-    n_tasks = go_ceil_div(args->n, n_step);
-    size_t tasks = go_ceil_div(args->m, m_step) * n_tasks;
+    const go_gemm_cut cut = go_gemm_cut_for(team->size, args, tile_m, tile_n, lhs_row_bytes);
+    const size_t m_step = cut.m * tile_m, n_step = cut.n * tile_n;
+    const size_t n_tasks = go_ceil_div(args->n, n_step);
+    const size_t tasks = go_ceil_div(args->m, m_step) * n_tasks;
     for (size_t task; (task = go_next(team)) < tasks;) {
         size_t row0 = task / n_tasks * m_step, col0 = task % n_tasks * n_step;
         size_t row1 = go_min_size(row0 + m_step, args->m);

@@ -1,5 +1,6 @@
 /* Rows of f32 or bf16 into the packed bf16 left operand. */
 #include "pack_bf16_rows.h"
+#include "rows.h"
 
 #if defined(__aarch64__)
 #define GO_SYMBOL GO_NAME(pack_bf16_8x4)
@@ -10,7 +11,7 @@
 void GO_SYMBOL(go_team *team, const go_pack_lhs_args *args);
 
 void GO_SYMBOL(go_team *team, const go_pack_lhs_args *args) {
-    const size_t rows_per_task = 16;
+    const size_t rows_per_task = go_task_rows(args->m, args->k, GO_BF16_MR, team->size);
     size_t tasks = (args->m + rows_per_task - 1) / rows_per_task;
     for (size_t task; (task = go_next(team)) < tasks;) {
         size_t first = task * rows_per_task, end = first + rows_per_task;

@@ -8,18 +8,31 @@
 GO_INLINE size_t go_ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 GO_INLINE size_t go_min_size(size_t a, size_t b) { return a < b ? a : b; }
 
+/* Rounds of tasks that are tried: more of them even out what threads lose to others. */
+enum { GO_ROUNDS = 4 };
+
+/* A way to cut work: units per task, and how long it takes. */
+typedef struct {
+    size_t step, cost;
+} go_cut;
+
 /* Threads claim tasks until none is left, so that of equal tasks one thread gets
  * ceil(tasks / threads), and the op lasts as long as those. `lines` lines of `units`
- * equal units are cut into tasks of `step` units of one line; a task costs `fixed`
- * sixteenths of a unit on top. Returns the step, at most `most`, that ends soonest, and
- * of equally good ones the smallest: if a thread comes late, less is left for it. */
-GO_INLINE size_t go_split_line(size_t threads, size_t lines, size_t units, size_t most,
-                               size_t fixed) {
-    size_t best = 1, best_cost = SIZE_MAX;
-    for (size_t step = 1; step <= go_min_size(units, most); step++) {
-        size_t tasks = lines * go_ceil_div(units, step);
-        size_t cost = go_ceil_div(tasks, threads) * (16 * step + fixed);
-        if (cost < best_cost) best = step, best_cost = cost;
+ * equal units are cut into tasks of `step` units of one line; `fixed` is what a task costs
+ * on top, in sixteenths of a unit. Returns the step, at most `most`, that ends soonest,
+ * and its cost in sixteenths; of steps within a thirty-second of it the smallest: if a thread
+ * comes late, less is left for it. */
+GO_INLINE go_cut go_cut_lines(size_t threads, size_t lines, size_t units, size_t most,
+                              size_t fixed) {
+    go_cut best = {1, SIZE_MAX};
+    if (lines == 0 || units == 0) return best;
+    if (threads == 1) return (go_cut){go_min_size(units, most), 0};
+    for (size_t round = 1; round <= GO_ROUNDS; round++) {
+        const size_t wanted = go_ceil_div(threads * round, lines);
+        const size_t step = go_min_size(go_ceil_div(units, wanted), most);
+        const size_t tasks = lines * go_ceil_div(units, step);
+        const size_t cost = go_ceil_div(tasks, threads) * (16 * step + fixed);
+        if (cost - cost / 32 <= best.cost) best = (go_cut){step, go_min_size(cost, best.cost)};
     }
     return best;
 }
