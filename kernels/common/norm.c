@@ -18,6 +18,13 @@ typedef struct {
     float mean, scale;
 } row_stats;
 
+/* What makes loops without a branch: layer norm and RMS norm as models have them. */
+typedef enum {
+    OTHER,
+    LAYER, /* weight and bias (under RMS norm with a mean of 0) */
+    RMS,   /* weight alone */
+} norm_kind;
+
 GO_INLINE float row_mean(const void *src, size_t cols, go_dtype t) {
     go_f32x16 sum = go_zero();
     size_t c = 0;
@@ -26,16 +33,22 @@ GO_INLINE float row_mean(const void *src, size_t cols, go_dtype t) {
     return go_sum(sum) / (float)cols;
 }
 
-GO_INLINE row_stats row_statistics(const go_norm_args *a, const void *src, go_dtype t) {
+/* x - mean; there is none under RMS norm. */
+GO_INLINE go_f32x16 centred(go_f32x16 x, float mean, const norm_kind kind) {
+    return kind == RMS ? x : x - go_splat(mean);
+}
+
+GO_INLINE row_stats row_statistics(const go_norm_args *a, const void *src, go_dtype t,
+                                   const norm_kind kind) {
     size_t c = 0, cols = a->cols;
     float mean = a->rms ? 0.0f : row_mean(src, cols, t);
     go_f32x16 sum = go_zero();
     for (; c + GO_LANES <= cols; c += GO_LANES) {
-        go_f32x16 d = go_load_as(src, (ptrdiff_t)c, t, GO_LANES) - go_splat(mean);
+        go_f32x16 d = centred(go_load_as(src, (ptrdiff_t)c, t, GO_LANES), mean, kind);
         sum = go_fma(d, d, sum);
     }
     if (c < cols) {
-        go_f32x16 d = go_load_as(src, (ptrdiff_t)c, t, cols - c) - go_splat(mean);
+        go_f32x16 d = centred(go_load_as(src, (ptrdiff_t)c, t, cols - c), mean, kind);
         d = go_keep_lanes(d, cols - c, 0.0f);
         sum = go_fma(d, d, sum);
     }
@@ -43,10 +56,11 @@ GO_INLINE row_stats row_statistics(const go_norm_args *a, const void *src, go_dt
 }
 
 GO_INLINE go_f32x16 normalized(const go_norm_args *a, const void *src, row_stats s, size_t c,
-                               size_t n, go_dtype t, const int affine) {
+                               size_t n, go_dtype t, const norm_kind kind) {
     go_f32x16 y = go_load_as(src, (ptrdiff_t)c, t, n);
-    y = (y - go_splat(s.mean)) * go_splat(s.scale);
-    if (affine) return go_fma(y, go_load_n(a->weight + c, n), go_load_n(a->bias + c, n));
+    y = centred(y, s.mean, kind) * go_splat(s.scale);
+    if (kind == RMS) return y * go_load_n(a->weight + c, n);
+    if (kind == LAYER) return go_fma(y, go_load_n(a->weight + c, n), go_load_n(a->bias + c, n));
     if (a->weight) return y * go_load_n(a->weight + c, n);
     if (a->bias) return y + go_load_n(a->bias + c, n);
     return y;
@@ -57,16 +71,16 @@ enum { KEPT = 2048 };
 
 /* Quantizes row r, and before the first row of the last panel zeroes what rows leave out. */
 GO_INLINE void pack_row(const go_norm_args *a, const void *src, row_stats s, size_t r,
-                        go_dtype from, const int affine) {
+                        go_dtype from, const norm_kind kind) {
     int8_t *panel = (int8_t *)a->packed + r / GO_QA8_MR * go_qa8_panel_bytes(a->cols);
     size_t row = r % GO_QA8_MR, full = a->cols / GO_LANES * GO_LANES, rest = a->cols - full;
     go_f32x16 tail = go_zero();
     go_qa8_begin_row(panel, r, a->rows, a->cols);
-    if (rest) tail = go_keep_lanes(normalized(a, src, s, full, rest, from, affine), rest, 0.0f);
+    if (rest) tail = go_keep_lanes(normalized(a, src, s, full, rest, from, kind), rest, 0.0f);
     float kept[KEPT];
     go_range range = go_range_init();
     for (size_t c = 0; c < full; c += GO_LANES) {
-        go_f32x16 y = normalized(a, src, s, c, GO_LANES, from, affine);
+        go_f32x16 y = normalized(a, src, s, c, GO_LANES, from, kind);
         if (c < KEPT) go_store(kept + c, y);
         go_range_add(&range, y);
     }
@@ -74,8 +88,7 @@ GO_INLINE void pack_row(const go_norm_args *a, const void *src, row_stats s, siz
     go_quantizer z = go_quantizer_of_range(&range);
     go_i32x16 sum = {0};
     for (size_t c = 0; c < full; c += GO_LANES) {
-        go_f32x16 y =
-            c < KEPT ? go_load(kept + c) : normalized(a, src, s, c, GO_LANES, from, affine);
+        go_f32x16 y = c < KEPT ? go_load(kept + c) : normalized(a, src, s, c, GO_LANES, from, kind);
         go_quantize_store(&z, panel, row, c, y, GO_LANES, &sum);
     }
     if (rest) go_quantize_store(&z, panel, row, full, tail, rest, &sum);
@@ -83,41 +96,41 @@ GO_INLINE void pack_row(const go_norm_args *a, const void *src, row_stats s, siz
 }
 
 GO_INLINE void store_row(const go_norm_args *a, const void *src, void *dst, row_stats s,
-                         go_dtype from, go_dtype to, const int affine) {
+                         go_dtype from, go_dtype to, const norm_kind kind) {
     size_t c = 0;
     for (; c + GO_LANES <= a->cols; c += GO_LANES)
-        go_store_as(dst, (ptrdiff_t)c, to, normalized(a, src, s, c, GO_LANES, from, affine),
+        go_store_as(dst, (ptrdiff_t)c, to, normalized(a, src, s, c, GO_LANES, from, kind),
                     GO_LANES);
     if (c < a->cols)
-        go_store_as(dst, (ptrdiff_t)c, to, normalized(a, src, s, c, a->cols - c, from, affine),
+        go_store_as(dst, (ptrdiff_t)c, to, normalized(a, src, s, c, a->cols - c, from, kind),
                     a->cols - c);
 }
 
 /* The panels come first: dst may be src. */
 GO_INLINE void norm_rows(const go_norm_args *a, size_t begin, size_t end, go_dtype from,
-                         go_dtype to, const int affine) {
+                         go_dtype to, const norm_kind kind) {
     for (size_t r = begin; r < end; r++) {
         const void *src = go_at(a->src, (ptrdiff_t)r * a->src_stride, from);
-        row_stats s = row_statistics(a, src, from);
-        if (a->packed) pack_row(a, src, s, r, from, affine);
+        row_stats s = row_statistics(a, src, from, kind);
+        if (a->packed) pack_row(a, src, s, r, from, kind);
         if (a->dst)
             store_row(a, src, go_at_mut(a->dst, (ptrdiff_t)r * a->dst_stride, to), s, from, to,
-                      affine);
+                      kind);
     }
 }
 
-GO_INLINE void norm_task(const go_norm_args *a, size_t begin, size_t end, const int affine) {
+GO_INLINE void norm_task(const go_norm_args *a, size_t begin, size_t end, const norm_kind kind) {
     const int narrow = a->dst_dtype == GO_BF16;
     if (a->src_dtype == GO_BF16) {
         if (narrow)
-            norm_rows(a, begin, end, GO_BF16, GO_BF16, affine);
+            norm_rows(a, begin, end, GO_BF16, GO_BF16, kind);
         else
-            norm_rows(a, begin, end, GO_BF16, GO_F32, affine);
+            norm_rows(a, begin, end, GO_BF16, GO_F32, kind);
     } else {
         if (narrow)
-            norm_rows(a, begin, end, GO_F32, GO_BF16, affine);
+            norm_rows(a, begin, end, GO_F32, GO_BF16, kind);
         else
-            norm_rows(a, begin, end, GO_F32, GO_F32, affine);
+            norm_rows(a, begin, end, GO_F32, GO_F32, kind);
     }
 }
 
@@ -128,9 +141,11 @@ void GO_NAME(norm)(go_team *team, const go_norm_args *a) {
     for (size_t task; (task = go_next(team)) * step < a->rows;) {
         size_t begin = task * step;
         size_t end = begin + step < a->rows ? begin + step : a->rows;
-        if (a->weight && a->bias) /* the loops of layer norm, without a branch */
-            norm_task(a, begin, end, 1);
+        if (a->weight && a->bias)
+            norm_task(a, begin, end, LAYER);
+        else if (a->rms && a->weight)
+            norm_task(a, begin, end, RMS);
         else
-            norm_task(a, begin, end, 0);
+            norm_task(a, begin, end, OTHER);
     }
 }
