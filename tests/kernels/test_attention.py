@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from across import bits, run_everywhere
-from harness import LEVEL_IDS, At, Case, build_host, require, run_cases
+from harness import LEVEL_IDS, NATIVE_IDS, At, Case, build_host, require, run_cases
 
 from graphopt.kernels import reference_ops
 from graphopt.kernels.arguments import BF16, F32, AttentionArgs
@@ -199,21 +199,26 @@ def test_error_is_small_in_practice(where):
     assert np.abs(got - reference_ops.attention(q, k, v, case.args.scale, mask, True)).max() < 1e-6
 
 
+@pytest.mark.parametrize("dtype", [F32, BF16])
 @pytest.mark.parametrize("where", LEVEL_IDS)
-def test_queries_without_keys_and_nan(where):
+def test_queries_without_keys_and_nan(where, dtype):
     """Rows hidden by -inf or by the causal rule are NaN, other rows are untouched by it; a NaN
     key reaches all queries that see it, a NaN query only itself."""
-    spec = Spec(1, 1, 1, 5, 20, mask=(1, 1, 5, 20))
+    nan = np.nan if dtype == F32 else 0x7FC0
+    spec = Spec(1, 1, 1, 5, 20, mask=(1, 1, 5, 20), dtype=dtype)
     hidden, data = make_case(spec)
     data[3][:] = 0
     data[3][0, 0, 2] = -np.inf
-    hidden.pointers["q"][0, 4, 0, 3] = np.nan
-    late, _ = make_case(Spec(tq=9, tk=4, causal=True))
-    poisoned, _ = make_case(Spec(tq=6, tk=6, causal=True))
-    poisoned.pointers["k"][0, 3, 0, 0] = np.nan
-    empty, _ = make_case(Spec(tq=2, tk=0))
+    hidden.pointers["q"][0, 4, 0, 3] = nan
+    late, _ = make_case(Spec(tq=9, tk=4, causal=True, dtype=dtype))
+    poisoned, _ = make_case(Spec(tq=6, tk=6, causal=True, dtype=dtype))
+    poisoned.pointers["k"][0, 3, 0, 0] = nan
+    empty, _ = make_case(Spec(tq=2, tk=0, dtype=dtype))
     cases = [hidden, late, poisoned, empty]
-    results = run_everywhere(require(where), "go_attention", cases, "attention nan")
+    runner = require(where)
+    as_scalar = dtype == F32 or "bf16" not in runner.level.features
+    key = f"attention nan {dtype}"
+    results = run_everywhere(runner, "go_attention", cases, key, as_scalar)
     first, second, third, fourth = results
 
     def nan_rows(out, rows):
@@ -227,12 +232,13 @@ def test_queries_without_keys_and_nan(where):
     assert nan_rows(fourth, 2) == [0, 1]
 
 
+@pytest.mark.parametrize("dtype", [F32, BF16])
 @pytest.mark.parametrize("hidden", [-10000.0, -np.inf])
-@pytest.mark.parametrize("where", LEVEL_IDS[:3])
-def test_padded_batch_equals_single_utterances(where, hidden):
+@pytest.mark.parametrize("where", [*NATIVE_IDS, "aarch64/neon_i8mm"])
+def test_padded_batch_equals_single_utterances(where, hidden, dtype):
     """Keys hidden behind the end of an utterance change no bit of its queries."""
     lengths = (45, 29, 1)
-    case, data = make_case(Spec(3, 2, 2, 45, 45, 24, 20, mask=(3, 1, 1, 45)))
+    case, data = make_case(Spec(3, 2, 2, 45, 45, 24, 20, mask=(3, 1, 1, 45), dtype=dtype))
     alone = []
     for row, length in enumerate(lengths):
         data[3][row] = np.where(np.arange(45) < length, 0, hidden)
