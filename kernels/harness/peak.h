@@ -21,4 +21,15 @@ typedef struct {
 /* Ends with a null name. */
 extern const go_peak_loop go_peak_loops[];
 
+/* Memory to read once, in runs of GO_READ_RUN bytes; what remains is left out. */
+typedef struct {
+    const void *src;
+    size_t bytes;
+} go_read_args;
+
+enum { GO_READ_RUN = 256 * 1024 };
+
+/* Does nothing but read. */
+void go_peak_read(go_team *team, const go_read_args *args);
+
 #endif

@@ -42,6 +42,7 @@ GO_EXPORT go_pool *go_timer_pool(int threads);
 GO_EXPORT void go_timer_pool_free(go_pool *pool);
 GO_EXPORT go_kernel_fn *go_timer_kernel(const char *name);
 GO_EXPORT const go_peak_loop *go_timer_peaks(void);
+GO_EXPORT go_kernel_fn *go_timer_read(void);
 GO_EXPORT double go_timer_run(go_pool *pool, const go_call *calls, size_t count, size_t repeats);
 
 go_pool *go_timer_pool(int threads) { return go_pool_new(threads); }
@@ -57,6 +58,9 @@ go_kernel_fn *go_timer_kernel(const char *name) {
 
 /* The peak loops of the level; each is called like a kernel, on go_peak_args. */
 const go_peak_loop *go_timer_peaks(void) { return go_peak_loops; }
+
+/* go_peak_read, on go_read_args. */
+go_kernel_fn *go_timer_read(void) { return (go_kernel_fn *)go_peak_read; }
 
 /* Seconds that the calls take, one after the other, `repeats` times over. */
 double go_timer_run(go_pool *pool, const go_call *calls, size_t count, size_t repeats) {

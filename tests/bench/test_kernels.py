@@ -90,6 +90,30 @@ def test_tables_hold_every_row(rows: list[row.Row]) -> None:
     assert row.table(single).row_count == len(single)
 
 
+def test_few_rows_are_compared_with_reading_their_weights() -> None:
+    rows = run.bench("native", "", (1,), 1, specs=(Gemm("int8", 1, 2048, 1024),))
+    ours = [r for r in rows if r.engine.startswith("graphopt")]
+    assert {r.part for r in ours} == {"call", "kernel", "streamed"}
+    for one in ours:
+        assert one.error is not None and not one.note, one
+        assert one.part != "streamed" or one.peak == "memory reads"
+
+
+def test_the_peak_is_the_slower_of_instructions_and_reads() -> None:
+    def peak(engine: str, seconds: float, *limits: str) -> measure.Contender:
+        return measure.Contender(
+            engine, "peak", "x", lambda _: 0.0, 8, limits=limits, samples=[seconds]
+        )
+
+    loops = [peak("slow", 2.0), peak("fast", 1.0)]
+    one = measure.Contender("k", "kernel", "x", lambda _: 0.0, 8)
+    for seconds, expected in ((0.5, "fast"), (1.5, "reads")):
+        found = measure._peak_of(one, [*loops, peak("reads", seconds, "kernel")])
+        assert found is not None and found.engine == expected
+    found = measure._peak_of(one, [*loops, peak("reads", 9.0, "streamed")])
+    assert found is not None and found.engine == "fast"
+
+
 def test_a_wrong_result_is_named() -> None:
     one = measure.Contender("x", "call", "", lambda _: 0.0, 1)
     measure._judge(one, np.array([1.0, 2.0]), np.array([1.0, 2.1]), 1e-3)
@@ -137,6 +161,7 @@ def test_peak_loops_count_what_they_do() -> None:
         assert set(loops) == {"f32", "bf16", "int8"}
         assert loops["int8"].macs > loops["f32"].macs
         assert all(loop.run(1) > 0 for loop in loops.values())
+        assert kernels.read_loop(64 << 20)(1) > 4 * kernels.read_loop(1 << 20)(1) > 0
         kernels.close()
 
 

@@ -6,7 +6,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,12 +18,19 @@ from graphopt.bench.measure import IDLE_SECONDS, relative_error
 from graphopt.codegen.build import Builder
 from graphopt.errors import GraphoptError
 from graphopt.kernels import registry
+from graphopt.kernels.host_case import as_at
 from graphopt.target import Target
 
 # A sample is as many calls as take about so long; in ten milliseconds a core that slept is not
 # yet awake, which halves what two threads seem to do.
 SAMPLE_SECONDS = 0.1
 _PACKING, _PEAK = "packing", "peak"
+
+# So few rows wait for weights; these come from a cache or, in copies beyond any cache, from memory.
+_GEMV_ROWS = 4
+_STREAM_BYTES = 128 << 20
+_LEAST_WEIGHTS = 1 << 20  # of a matrix that is worth reading from memory
+_READS = {"cache": ("call", "kernel"), "memory": ("streamed",)}
 
 
 @dataclass
@@ -33,6 +40,8 @@ class Contender:
     Attributes:
         engine: its name.
         part: see :class:`row.Row`; or ``packing`` or ``peak``, which have no rows of their own.
+        calls: how many calls one repeat is.
+        limits: the parts that a peak is the limit of, whatever other peaks allow; or empty.
         level: ISA level whose peak it is compared with.
         run: ``run(repeats)`` gives seconds.
         macs: multiply-accumulates of one call.
@@ -48,6 +57,8 @@ class Contender:
     macs: int
     error: float | None = None
     note: str = ""
+    limits: tuple[str, ...] = ()
+    calls: int = 1
     repeats: int = 1
     samples: list[float] = field(default_factory=list)
 
@@ -55,6 +66,11 @@ class Contender:
     def median(self) -> float:
         """Median seconds of a call."""
         return statistics.median(self.samples)
+
+    @property
+    def rate(self) -> float:
+        """Multiply-accumulates a second."""
+        return self.macs / self.median
 
 
 def native_rows(
@@ -109,7 +125,33 @@ def _ours(work: Workload, level: registry.Level, kernels: Kernels) -> list[Conte
         found.append(one)
     unit = "int8" if work.label.scheme == "int4" else work.label.scheme  # multiplied as int8
     loops = [loop for loop in kernels.peak_loops() if loop.unit == unit and work.macs]
-    return found + [_peak_contender(loop, level.name) for loop in loops]
+    found += [_peak_contender(loop, level.name) for loop in loops]
+    return found + _streams(work, level, kernels)
+
+
+def _streams(work: Workload, level: registry.Level, kernels: Kernels) -> list[Contender]:
+    """For few rows: on copies of the weights that no cache holds, and loops that only read."""
+    case = work.kernel.case
+    if work.label.op != "gemm" or work.label.m > _GEMV_ROWS:
+        return []
+    weights = as_at(case.pointers["rhs"]).array
+    if weights.nbytes < _LEAST_WEIGHTS:
+        return []
+    copies = -(-_STREAM_BYTES // weights.nbytes)
+    steps = [
+        replace(work.kernel, case=replace(case, pointers=case.pointers | {"rhs": weights.copy()}))
+        for _ in range(copies)
+    ]
+    prepared, engine = kernels.prepare(steps), f"graphopt {level.name}"
+    found = [Contender(engine, "streamed", level.name, prepared.run, work.macs, calls=copies)]
+    prepared.run(1)
+    _judge(found[0], work.read(prepared.written[case.writes[0]]), work.exact, work.limit)
+    for where, size in (("cache", weights.nbytes), ("memory", _STREAM_BYTES)):
+        loop, macs = kernels.read_loop(size), work.macs * size // weights.nbytes
+        found.append(
+            Contender(f"{where} reads", _PEAK, level.name, loop, macs, limits=_READS[where])
+        )
+    return found
 
 
 def _peak_contender(loop: PeakLoop, level: str) -> Contender:
@@ -167,7 +209,7 @@ def _alternate(contenders: Sequence[Contender], rounds: int) -> None:
         for one in shuffled:
             time.sleep(IDLE_SECONDS)  # threads of the one before may spin for a moment
             one.run(1)
-            one.samples.append(one.run(one.repeats) / one.repeats)
+            one.samples.append(one.run(one.repeats) / (one.repeats * one.calls))
 
 
 def _rows(work: Workload, contenders: Sequence[Contender], threads: int) -> Iterator[Row]:
@@ -176,9 +218,8 @@ def _rows(work: Workload, contenders: Sequence[Contender], threads: int) -> Iter
             continue
         low, high = np.percentile(one.samples, [25, 75])
         packing = [c for c in contenders if (c.part, c.engine) == (_PACKING, one.engine)]
-        peaks = [c for c in contenders if (c.part, c.level) == (_PEAK, one.level)]
-        best = max(peaks, key=lambda c: c.macs / c.median, default=None)
-        rate = work.macs / one.median if work.macs else None
+        best = _peak_of(one, contenders)
+        rate = one.rate if work.macs else None
         yield Row(
             work.label,
             one.engine,
@@ -188,9 +229,17 @@ def _rows(work: Workload, contenders: Sequence[Contender], threads: int) -> Iter
             seconds=one.median,
             quartiles=(float(low), float(high)),
             per_element=None if work.macs else 1e9 * one.median / work.elements,
-            peak_share=rate / (best.macs / best.median) if rate and best else None,
+            peak_share=rate / best.rate if rate and best else None,
             peak=best.engine if best else "",
             pack_share=packing[0].median / one.median if packing and one.part == "call" else None,
             error=one.error,
             note=one.note,
         )
+
+
+def _peak_of(one: Contender, contenders: Sequence[Contender]) -> Contender | None:
+    """The fastest instructions of the level, or the reads of its weights if these are slower."""
+    peaks = [c for c in contenders if (c.part, c.level) == (_PEAK, one.level)]
+    loops = sorted((c for c in peaks if not c.limits), key=lambda c: c.rate)
+    reads = [c for c in peaks if one.part in c.limits]
+    return min([*loops[-1:], *reads], key=lambda c: c.rate, default=None)

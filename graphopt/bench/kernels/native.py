@@ -34,6 +34,12 @@ class _PeakArgs(ctypes.Structure):
     _fields_ = (("tasks", ctypes.c_size_t), ("steps", ctypes.c_size_t))
 
 
+class _ReadArgs(ctypes.Structure):
+    """go_read_args."""
+
+    _fields_ = (("src", ctypes.c_void_p), ("bytes", ctypes.c_size_t))
+
+
 class _Call(ctypes.Structure):
     """go_call of harness/timer.c."""
 
@@ -86,6 +92,7 @@ class Kernels:
         self._c.go_timer_pool.restype = ctypes.c_void_p
         self._c.go_timer_kernel.restype = ctypes.c_void_p
         self._c.go_timer_peaks.restype = ctypes.POINTER(_PeakLoop)
+        self._c.go_timer_read.restype = ctypes.c_void_p
         self._c.go_timer_run.restype = ctypes.c_double
         self._pool = ctypes.c_void_p(self._c.go_timer_pool(threads))
         if not self._pool:
@@ -136,6 +143,13 @@ class Kernels:
             macs = loop.macs * _PEAK_TASKS * _PEAK_STEPS
             loops.append(PeakLoop(unit, sequence, macs, self._runner(calls, [args])))
         return loops
+
+    def read_loop(self, size: int) -> Callable[[int], float]:
+        """A function like :attr:`Calls.run` that only reads ``size`` bytes of memory."""
+        memory = _aligned(np.ones(size, np.uint8))
+        args = _ReadArgs(memory.ctypes.data, size)
+        calls = (_Call * 1)(_Call(self._c.go_timer_read(), ctypes.addressof(args)))
+        return self._runner(calls, [args, memory])
 
     def _runner(self, calls: Any, kept: list[Any]) -> Callable[[int], float]:
         """A function that times the calls; ``kept`` is memory that they point into."""

@@ -22,7 +22,8 @@ class Row:
         label: the workload.
         engine: who computed it.
         part: ``call`` with everything from plain f32 or bf16 rows, ``kernel`` from packed rows,
-            ``main loop`` for the innermost loop alone.
+            ``streamed`` the same with weights that no cache holds, ``main loop`` for the
+            innermost loop alone.
         threads: threads.
         target: ``native``, or the core that was modelled.
         gmacs: 10^9 multiply-accumulates a second; None on a modelled core and without any.
@@ -32,8 +33,9 @@ class Row:
         cycles: of a call on a modelled core.
         per_element: nanoseconds, or cycles on a modelled core, for each value of the input, of
             what has no multiply-accumulates.
-        peak_share: of what loops of the best instructions reach.
-        peak: those instructions.
+        peak_share: of what loops of the best instructions reach, or with few rows what reading
+            the weights allows.
+        peak: those instructions or reads.
         pack_share: share of the time that quantizing and packing of the left operand takes.
         error: Euclidean norm of the difference to the exact result over that of the result.
         note: what there is to know, such as why there are no figures.
@@ -113,8 +115,9 @@ def explain(target: str, rounds: int) -> str:
         )
     return (
         f"{rounds} rounds, one sample of each engine a round in random order; medians. call: from "
-        "plain rows; kernel: from packed A, or int8 A. Of peak: of the best loop of instructions "
-        "of the level, timed in the same rounds; for other libraries, of the highest level. "
+        "plain rows; kernel: from packed A, or int8 A; streamed: that with B in memory, not in a "
+        "cache. Of peak: of the best loop of instructions of the level, or with few rows of one "
+        "that only reads B, timed in the same rounds; for other libraries, of the highest level. "
         "Error: Euclidean norm of the difference to the exact product over that of the product."
     )
 
