@@ -328,7 +328,7 @@ def _patches(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
     shape = _shape(node.output.shape, sizes)
     out_size = (1, shape[1]) if len(shape) == 3 else (shape[1], shape[2])
     geometry = (node.attrs[k] for k in ("stride", "dilation", "padding"))
-    rows = reference_ops.patches(x, node.attrs["taps"], out_size, *geometry).reshape(shape)
+    rows: Array = reference_ops.patches(x, node.attrs["taps"], out_size, *geometry).reshape(shape)
     return _quantize_rows(rows) if node.output.packed == _QUANTIZED else rows
 
 

@@ -59,6 +59,7 @@ SPECS = [
     Spec(1, 320, 32, 4, stride=2, pad=(3, 0), extras="I"),
     Spec(1, 100, 48, 3, dilation=4, pad=(-2, 10), extras="Ib", identity=1),
     Spec(1, 100, 32, 3, pad=(40, 40), extras="O"),
+    Spec(1, 41, 32, 5, pad=(2, 2), extras="r"),
 ]
 
 
