@@ -1,4 +1,4 @@
-/* bf16 GEMM with BFMMLA on 8 rows x 8 columns. How BFMMLA rounds inside its sum of four
+/* bf16 GEMM with BFMMLA on up to 8 rows x 8 columns. How BFMMLA rounds inside its sum of four
  * products is up to the core: equal to f32 only within a bound. */
 #include <arm_neon.h>
 
@@ -11,21 +11,34 @@
 #define MMLA vbfmmlaq_f32
 #include "mmla_tile.h"
 
-/* dst[r * stride + c] = results of 8 x 8, up to and including none or relu; bias[i]: of
- * pair i of columns, twice. */
+/* dst[r * stride + c] = results of `rows` x 8 (rows a constant: 1, 2, 4 or 8), up to and
+ * including none or relu; bias[i]: of pair i of columns, twice. */
 GO_INLINE void bf16_8x8(const bfloat16_t *lhs, const bfloat16_t *rhs, size_t depth,
-                        const float32x4_t bias[4], const int with_relu, float *dst,
+                        const float32x4_t bias[4], const int rows, const int with_relu, float *dst,
                         ptrdiff_t stride) {
+    const int pairs = mmla_pairs(rows);
     float32x4_t acc[4][4];
-    GO_UNROLLED (r, 4)
+    GO_UNROLLED (r, pairs)
         GO_UNROLLED (c, 4) acc[r][c] = vdupq_n_f32(0);
-    mmla_8x8(acc, lhs, rhs, depth / 4, 4);
-    GO_UNROLLED (r, 4) {
+    mmla_8x8(acc, lhs, rhs, depth / 4, pairs);
+    GO_UNROLLED (r, pairs) {
         GO_UNROLLED (c, 4) {
             acc[r][c] = vaddq_f32(acc[r][c], bias[c]);
             if (with_relu) acc[r][c] = relu(acc[r][c]);
         }
-        store_pair(dst + 2 * r * stride, stride, acc[r], 1);
+        store_pair(dst + 2 * r * stride, stride, acc[r], rows > 1);
+    }
+}
+
+/* The first `rows` rows (1, 2, 4 or 8) of a panel times the columns of one or two; bias: of
+ * pairs of columns. */
+GO_INLINE void bf16_panels(const go_bf16_tile *t, const bfloat16_t *lhs, const float32x4_t bias[8],
+                           const int rows, const int with_relu, float *dst, ptrdiff_t stride) {
+    for (size_t p = 0; p < t->panels; p++) {
+        const bfloat16_t *rhs = (const bfloat16_t *)t->rhs + p * t->rhs_stride;
+#define TILE(relu) bf16_8x8(lhs, rhs, t->depth, bias + 4 * p, rows, relu, dst + 8 * p, stride)
+        with_relu ? TILE(1) : TILE(0);
+#undef TILE
     }
 }
 
@@ -41,16 +54,20 @@ GO_INLINE void bf16_sweep(const go_gemm_args *args, size_t row, size_t rows, siz
     for (int i = 0; i < 8; i++) pairs[i] = twice(bias + 2 * i);
     for (size_t r = 0; r < rows; r += 8) {
         float sums[8 * 16];
-        const int direct = plain && rows - r >= 8;
+        const size_t left = go_min_size(rows - r, 8);
+        const int direct = plain && (left <= 2 || left == 4 || left == 8);
+        const int with_relu = direct && e->activation == GO_ACT_RELU;
         float *dst = direct ? go_gemm_row(args, row + r) + col : sums;
         const ptrdiff_t stride = direct ? args->dst_stride : 16;
         const bfloat16_t *lhs = (const bfloat16_t *)t.lhs + r * t.depth;
-        for (size_t p = 0; p < t.panels; p++) {
-            const bfloat16_t *rhs = (const bfloat16_t *)t.rhs + p * t.rhs_stride;
-#define TILE(with_relu) bf16_8x8(lhs, rhs, t.depth, pairs + 4 * p, with_relu, dst + 8 * p, stride)
-            direct && e->activation == GO_ACT_RELU ? TILE(1) : TILE(0);
-#undef TILE
-        }
-        if (!direct) go_epilogue_rows(args, row + r, go_min_size(rows - r, 8), col, cols, sums, 16);
+        if (left > 4)
+            bf16_panels(&t, lhs, pairs, 8, with_relu, dst, stride);
+        else if (left > 2)
+            bf16_panels(&t, lhs, pairs, 4, with_relu, dst, stride);
+        else if (left > 1)
+            bf16_panels(&t, lhs, pairs, 2, with_relu, dst, stride);
+        else
+            bf16_panels(&t, lhs, pairs, 1, with_relu, dst, stride);
+        if (!direct) go_epilogue_rows(args, row + r, left, col, cols, sums, 16);
     }
 }

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from gemm_cases import ACTIVATION_ERROR, OPTIONS, SHAPES, Call, Options, check, make_call
+from gemm_cases import ACTIVATION_ERROR, FEW_ROWS, OPTIONS, SHAPES, Call, Options, check, make_call
 from harness import LEVEL_IDS, NATIVE_IDS, Runner, build_host, require, require_gcc, run_cases
 
 from graphopt.kernels import packing, reference, registry
@@ -52,7 +52,7 @@ def check_bound(call: Call, got: np.ndarray, a: np.ndarray, w: np.ndarray, label
 
 
 def run_plan(runner: Runner) -> None:
-    plan = [(shape, OPTIONS[i % len(OPTIONS)]) for i, shape in enumerate(SHAPES)]
+    plan = [(shape, OPTIONS[i % len(OPTIONS)]) for i, shape in enumerate(SHAPES + FEW_ROWS)]
     plan += [((13, 35, 20), options) for options in OPTIONS]
     plan += [((17, 32, 20), Options(act="relu", bias=bias)) for bias in (False, True)]
     made = list(calls_for(runner.level.arch, plan))
