@@ -80,7 +80,7 @@ def _linear(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         fields["lhs"], fields["lhs_stride"] = row["lhs"], row["lhs_stride"]
     if group := node.attrs.get("group", 0):
         fields["group"] = str(group)
-    packed = memory.weight(memory.weights.gemm(weight, scheme, group))
+    packed = memory.weight(memory.weights.gemm(weight, scheme, group, node.operand("scale")))
     fields["rhs"] = f.pointer("rhs", None, packed)
     fields |= _row_fields(f, memory, "dst", node.output, write=True)
     fields["epilogue"] = _epilogue(node, f, memory, lambda v: _rows(v)[1])

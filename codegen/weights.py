@@ -36,13 +36,14 @@ class WeightsFile:
         assert data is not None
         return self._place(value, "raw", data.nbytes, lambda: _bytes(data))
 
-    def gemm(self, value: Value, scheme: str, group: int = 0) -> int:
+    def gemm(self, value: Value, scheme: str, group: int = 0, scale: Value | None = None) -> int:
         """Offset of weights [n, k], packed for the right operand of a GEMM.
 
         Args:
-            value: f32 constant, torch order.
+            value: f32 constant, torch order; i8 where it comes quantized in blocks.
             scheme: `f32`, `bf16`, `int8` or `int4`.
             group: for int4 the values that share a scale; 0 for a scale per channel.
+            scale: bf16 constant of weights that come quantized.
         """
         data = value.data
         assert data is not None
@@ -52,6 +53,9 @@ class WeightsFile:
         size = int(registry.packed_rhs_bytes(layout, n, k, group=group))
 
         def make() -> Bytes:
+            if scale is not None and scale.data is not None:
+                blocks = reference.QuantizedBlocks(data, scale.data)
+                return packing.pack_rhs_qs4b(layout, blocks)
             if packed == "qs4b":
                 return packing.pack_rhs_qs4b(layout, reference.quantize_blocks_int4(data, group))
             if packed == "qs4c":

@@ -330,6 +330,16 @@ class UnsupportedDecoderError(GraphoptError, ValueError):
         )
 
 
+class ModelFileError(GraphoptError, ValueError):
+    """A file of a language model that is damaged, or of a kind that is not read."""
+
+    def __init__(self, path: object, reason: str) -> None:
+        super().__init__(
+            f"cannot read the model {path}: {reason}; download it again, or convert it from its "
+            "original to a kind that is read"
+        )
+
+
 class WeightError(GraphoptError, ValueError):
     """A weight with NaN or infinity, which cannot be quantized."""
 

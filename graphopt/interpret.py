@@ -193,6 +193,11 @@ def _epilogue(node: Node, y: Array, arrays: list[Array]) -> Array:
 
 def _linear(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
     weight, scheme = arrays[1], node.attrs.get("scheme")
+    named = dict(zip(node.attrs.get("roles", ()), arrays, strict=False))
+    if "scale" in named:
+        scale = named["scale"]
+        length = weight.shape[1] // scale.shape[1]
+        return _epilogue(node, arrays[0] @ (weight * np.repeat(scale, length, axis=1)).T, arrays)
     if scheme == "int8":
         channels = reference.quantize_channels(weight)
         weight = channels.scale[:, None] * channels.q.astype(np.float32)
@@ -334,7 +339,7 @@ def _patches(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
 
 def _reduce(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
     if node.attrs["kind"] == "argmax":
-        return np.argmax(arrays[0], node.attrs["axes"][0], keepdims=True)
+        return np.asarray(np.argmax(arrays[0], node.attrs["axes"][0], keepdims=True))
     function = getattr(np, node.attrs["kind"])
     return function(arrays[0], axis=node.attrs["axes"], keepdims=True)  # type: ignore[no-any-return]
 

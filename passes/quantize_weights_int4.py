@@ -5,7 +5,8 @@
 
 Weights: symmetric int4, a bf16 scale per block of `group` values along the depth, or one f32 scale
 per output channel (`group=0`). Activations: int8 per row at run time. kernels/reference.py defines
-all of it. One quantized tensor serves all linears that read the same input.
+all of it. One quantized tensor serves all linears that read the same input. A linear with an
+operand `scale` has its weights in blocks: i8 [n, k] and bf16 [n, k / group] are taken as they are.
 Left alone: a depth or width below 16, and linears whose result the graph returns: the head of a
 language model, where int8 costs little and int4 is seen in every token.
 """
@@ -40,16 +41,18 @@ class QuantizeWeightsInt4(Pass):
         modified = False
         for node in graph.nodes:
             if node.op == "go.linear" and "scheme" not in node.attrs:
-                if node.output in returned:
+                given = node.operand("scale")
+                if node.output in returned and given is None:
                     node.decide(self.name, "not int4: the graph returns its result")
-                elif self._accepts(node):
+                elif given is not None or self._accepts(node):
                     x = node.inputs[0]
                     if x not in quantized:
                         quantized[x] = Value(DType.I8, x.shape, packed="qa8r")
                         rows = Node("go.quantize_rows", [x], [quantized[x]], {}, node.origin)
                         nodes.append(rows)
                     node.inputs[0] = quantized[x]
-                    node.attrs |= {"scheme": "int4", "group": self._group}
+                    group = self._group if given is None else _block_length(node, given)
+                    node.attrs |= {"scheme": "int4", "group": group}
                     modified = True
             nodes.append(node)
         graph.nodes = nodes
@@ -70,3 +73,10 @@ class QuantizeWeightsInt4(Pass):
         per = f"block of {self._group}" if self._group else "channel"
         node.decide(self.name, f"int4: weights per {per}, activations int8 per row")
         return True
+
+
+def _block_length(node: Node, scale: Value) -> int:
+    depth, blocks = node.inputs[1].shape[1], scale.shape[1]
+    assert isinstance(depth, int) and isinstance(blocks, int)
+    node.decide("quantize_weights_int4", "int4 as it came, activations int8 per row")
+    return depth // blocks

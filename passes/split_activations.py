@@ -58,8 +58,10 @@ class SplitActivations(Pass):
         """The linear of both rows, and the sum that finishes the original one."""
         out = node.output
         both = Value(DType.F32, _doubled(out.shape))
-        linear = Node("go.linear", node.inputs[:2], [both], dict(node.attrs), node.origin)
-        linear.attrs["roles"] = ("x", "weight")
+        kept = [role for role in ("x", "weight", "scale") if node.operand(role) is not None]
+        product = [v for role in kept if (v := node.operand(role)) is not None]
+        linear = Node("go.linear", product, [both], dict(node.attrs), node.origin)
+        linear.attrs["roles"] = tuple(kept)
         linear.attrs.pop("activation", None)
         linear.reasons = list(node.reasons)
         linear.decide(self.name, "two int8 rows per activation")

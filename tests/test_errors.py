@@ -38,6 +38,7 @@ EXAMPLES = [
     (errors.CacheBusyError(), ["another thread", "its own"]),
     (errors.GroupSizeError(48, "down", 64), ["48", "down", "64", "multiple of 32"]),
     (errors.UnsupportedDecoderError("M", "a bias", ["silu"]), ["M has a bias", "silu", "torch"]),
+    (errors.ModelFileError("m.gguf", "cut off"), ["m.gguf", "cut off", "download"]),
     (errors.WeightError("w_1.weight"), ["w_1.weight", "NaN", "checkpoint"]),
     (errors.CaptureError("data-dependent if", "m.py:3", "use where"), ["m.py:3", "use where"]),
     (errors.UnsupportedNodesError([("%3", "m.py:7", "no kernel")]), ["%3", "m.py:7", "no kernel"]),

@@ -24,6 +24,7 @@ import numpy as np
 
 from graphopt import scalar
 from graphopt.ir import DimInfo, DType, Graph, Node, Origin, Shape, Value, constant
+from graphopt.kernels.reference import f32_from_bf16
 from graphopt.scalar import Scalar
 from graphopt.symbolic import simplify, symbol
 
@@ -57,8 +58,37 @@ class DecoderShape:
 
 
 @dataclass(eq=False)
+class BlockMatrix:
+    """A matrix that comes quantized: value j of a row is `scale[b] * q[j] + least[b]`, b = j // 32.
+
+    The products with `least` are those of sums over blocks of the input: a second, thin matrix.
+
+    Attributes:
+        q: int8 [out, in] in [-8, 7].
+        scale: bf16 bits [out, in / 32].
+        least: f32 [out, in / 32]; None where there is none.
+    """
+
+    q: Array
+    scale: Array
+    least: Array | None
+
+    def dense(self) -> Array:
+        """The matrix in f32."""
+        length = self.q.shape[1] // self.scale.shape[1]
+        values = self.q * np.repeat(f32_from_bf16(self.scale), length, axis=1)
+        if self.least is not None:
+            values = values + np.repeat(self.least, length, axis=1)
+        dense: Array = values.astype(np.float32)
+        return dense
+
+
+Matrix = Array | BlockMatrix
+
+
+@dataclass(eq=False)
 class LayerWeights:
-    """Weights of one layer, all f32, matrices in torch's order [out, in].
+    """Weights of one layer, matrices in torch's order [out, in]; arrays are f32.
 
     Attributes:
         attention_norm: [hidden].
@@ -73,11 +103,11 @@ class LayerWeights:
     """
 
     attention_norm: Array
-    qkv: Array
-    output: Array
+    qkv: Matrix
+    output: Matrix
     feed_forward_norm: Array
-    gate_up: Array
-    down: Array
+    gate_up: Matrix
+    down: Matrix
     qkv_bias: Array | None = None
     query_norm: Array | None = None
     key_norm: Array | None = None
@@ -108,20 +138,22 @@ class DecoderWeights:
     head: Array
 
 
-def decoder_graph(weights: DecoderWeights, cache: DType) -> Graph:
+def decoder_graph(weights: DecoderWeights, cache: DType, keep_blocks: bool = False) -> Graph:
     """The graph of a decoder in `go.*` nodes.
 
     Args:
         weights: all of it.
         cache: element type of keys and values, f32 or bf16.
+        keep_blocks: multiply by the int4 values of a `BlockMatrix`; otherwise it becomes f32.
     """
-    return _Decoder(weights, cache).graph
+    return _Decoder(weights, cache, keep_blocks).graph
 
 
 @dataclass(eq=False)
 class _Decoder:
     weights: DecoderWeights
     cache_type: DType
+    keep_blocks: bool
     graph: Graph = field(init=False)
 
     def __post_init__(self) -> None:
@@ -218,8 +250,34 @@ class _Decoder:
         shape: Shape = (*x.shape[:-1], weight.shape[0])
         return self.emit(where, "go.linear", operands, shape, roles=tuple(roles))
 
-    def _matrix(self, where: str, x: Value, weight: Array, bias: Array | None = None) -> Value:
+    def _matrix(self, where: str, x: Value, weight: Matrix, bias: Array | None = None) -> Value:
+        if isinstance(weight, BlockMatrix):
+            if self.keep_blocks:
+                return self._blocks(where, x, weight, bias)
+            weight = weight.dense()
         return self._linear(where, x, constant(weight, f"{where}.weight"), bias)
+
+    def _blocks(self, where: str, x: Value, weight: BlockMatrix, bias: Array | None) -> Value:
+        """The product with `q`, plus that of the sums over blocks of the input with `least`."""
+        scale = Value(DType.BF16, weight.scale.shape, f"{where}.scale", data=weight.scale)
+        operands = {"x": x, "weight": constant(weight.q, f"{where}.weight"), "scale": scale}
+        if bias is not None:
+            operands["bias"] = constant(bias, f"{where}.bias")
+        shape: Shape = (*x.shape[:-1], weight.q.shape[0])
+        inputs, roles = list(operands.values()), tuple(operands)
+        y = self.emit(where, "go.linear", inputs, shape, roles=roles)
+        if weight.least is None:
+            return y
+        count = weight.least.shape[1]
+        split: Shape = (*x.shape[:-1], count, weight.q.shape[1] // count)
+        blocks = self.emit(where, "go.reshape", [x], split)
+        reduced: Shape = (*split[:-1], 1)
+        axes = (len(split) - 1,)
+        sums = self.emit(where, "go.reduce", [blocks], reduced, kind="sum", axes=axes)
+        flat = self.emit(where, "go.reshape", [sums], split[:-1])
+        shift = self._linear(where, flat, constant(weight.least, f"{where}.least"))
+        self.graph.nodes[-1].attrs["scheme"] = "f32"
+        return self._add(where, y, shift)
 
     def _columns(self, where: str, x: Value, first: int, count: int) -> Value:
         shape: Shape = (*x.shape[:-1], count)

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from graphopt.dtype import DType
-from graphopt.errors import ContextLengthError, EmptyInputError, TokenRangeError
+from graphopt.errors import (
+    ContextLengthError,
+    EmptyInputError,
+    InputRankError,
+    InputShapeError,
+    TokenRangeError,
+)
 from graphopt.llm.cache import KeyValueCache
 
 Array = np.ndarray[Any, Any]
@@ -68,7 +74,7 @@ class Engine:
             Logits f32 [rows, vocabulary].
 
         Raises:
-            EmptyInputError: without tokens.
+            InputRankError, InputShapeError, EmptyInputError: for tokens of another shape.
             TokenRangeError: for a token outside the vocabulary.
             ContextLengthError: if the context is full; the cache is as before.
             CacheBusyError: if another thread uses the cache.
@@ -84,6 +90,10 @@ class Engine:
         return logits
 
     def _check(self, tokens: Array, cache: KeyValueCache) -> None:
+        if tokens.ndim != 2:
+            raise InputRankError("tokens", ("sequences", "new tokens"), tokens.shape)
+        if len(tokens) != cache.sequences:
+            raise InputShapeError("tokens", 0, cache.sequences, len(tokens))
         for axis, size in enumerate(tokens.shape):
             if size == 0:
                 raise EmptyInputError("tokens", axis)

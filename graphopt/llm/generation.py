@@ -11,15 +11,10 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from graphopt.config import Config
-from graphopt.dtype import DType
 from graphopt.errors import InputShapeError, PaddingError
 from graphopt.llm.cache import KeyValueCache
-from graphopt.llm.decoder import decoder_graph
-from graphopt.llm.engine import CacheShape, Engine
+from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.from_transformers import read_decoder
-from graphopt.pipeline import PassManager, lowering_passes
-from graphopt.program import Program
 from graphopt.report import Report, node_reports
 from graphopt.target import Target
 
@@ -96,17 +91,8 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         self.generation_config = copy.deepcopy(model.generation_config)
         weights = read_decoder(model)
         self._target, self._precision = target, precision
-        config = Config.from_environment()
-        manager = PassManager(config)
-        cache = DType.F32 if precision == "fp32" else DType.BF16
-        graph = manager.run(decoder_graph(weights, cache), lowering_passes())
-        self.program = Program(graph, target, precision, threads, config, manager, group, terms)
-        self.program.plan()
-        shape = weights.shape
-        self.engine = Engine(
-            self.program.run,
-            shape.vocabulary,
-            CacheShape(cache, len(weights.layers), shape.kv_heads, shape.head_dim, shape.context),
+        self.program, self.engine = compile_decoder(
+            weights, target, precision, threads, group, terms
         )
         self.eval()
 

@@ -1,0 +1,191 @@
+"""Decoders in GGUF files, the format of llama.cpp.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Blocks of 32 values: Q4_0 holds
+d * (q - 8), Q4_1 d * q + m, Q8_0 d * q, with d and m in f16.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphopt.errors import MissingDependencyError, ModelFileError
+from graphopt.kernels.reference import bf16_from_f32
+from graphopt.llm.decoder import BlockMatrix, DecoderShape, DecoderWeights, LayerWeights, Matrix
+
+Array = np.ndarray[Any, Any]
+
+_ARCHITECTURES = ("llama", "qwen2", "qwen3")
+_KINDS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0")
+_BLOCK = 32
+
+
+def read_gguf(path: str | Path, as_blocks: bool = True) -> DecoderWeights:
+    """Reads a decoder.
+
+    Args:
+        path: a GGUF file.
+        as_blocks: keep the int4 values of Q4_0 and Q4_1 as they are, with scales rounded to bf16;
+            otherwise everything becomes f32.
+
+    Raises:
+        ModelFileError: for a file that is damaged, of another architecture or quantization.
+        MissingDependencyError: without the `gguf` package.
+    """
+    try:
+        from gguf import GGUFReader
+    except ImportError:
+        raise MissingDependencyError("gguf", "reading GGUF", "pip install gguf") from None
+    try:
+        reader = GGUFReader(path)
+    except (OSError, ValueError, IndexError, KeyError) as error:
+        raise ModelFileError(path, f"it is no whole GGUF file ({error})") from error
+    return _File(Path(path), reader, as_blocks).weights()
+
+
+class _File:
+    def __init__(self, path: Path, reader: Any, as_blocks: bool) -> None:
+        self._path, self._as_blocks = path, as_blocks
+        self._fields = reader.fields
+        self._tensors = {tensor.name: tensor for tensor in reader.tensors}
+        self._arch = str(self._value("general.architecture"))
+        if self._arch not in _ARCHITECTURES:
+            known = ", ".join(_ARCHITECTURES)
+            raise ModelFileError(path, f"its architecture is {self._arch!r}, not one of {known}")
+
+    def weights(self) -> DecoderWeights:
+        """The whole decoder."""
+        heads = int(self._of_arch("attention.head_count"))
+        hidden = int(self._of_arch("embedding_length"))
+        embedding = self._array("token_embd.weight")
+        self._shape = DecoderShape(
+            hidden=hidden,
+            heads=heads,
+            kv_heads=int(self._of_arch("attention.head_count_kv", heads)),
+            head_dim=int(self._of_arch("attention.key_length", hidden // heads)),
+            intermediate=int(self._of_arch("feed_forward_length")),
+            vocabulary=len(embedding),
+            context=int(self._of_arch("context_length")),
+            epsilon=float(self._of_arch("attention.layer_norm_rms_epsilon")),
+        )
+        layers = [self._layer(f"blk.{i}") for i in range(int(self._of_arch("block_count")))]
+        tied = "output.weight" not in self._tensors
+        return DecoderWeights(
+            name=self._arch,
+            shape=self._shape,
+            frequencies=self._frequencies(),
+            attention_factor=1.0,
+            embedding=embedding,
+            layers=layers,
+            norm=self._array("output_norm.weight"),
+            head=embedding if tied else self._array("output.weight"),
+        )
+
+    def _frequencies(self) -> Array:
+        scaling = self._of_arch("rope.scaling.type", "none")
+        if scaling != "none":
+            raise ModelFileError(self._path, f"its rotary embedding is scaled by {scaling!r}")
+        dim = self._shape.head_dim
+        base = np.float32(self._of_arch("rope.freq_base", 10000.0))
+        powers = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
+        frequencies = (1 / base**powers).astype(np.float32)
+        if "rope_freqs.weight" in self._tensors:  # the factors of Llama 3
+            frequencies = frequencies / self._array("rope_freqs.weight")
+        return frequencies
+
+    def _layer(self, where: str) -> LayerWeights:
+        heads = {"q": self._shape.heads, "k": self._shape.kv_heads, "v": 0}
+        parts = [self._matrix(f"{where}.attn_{n}.weight", h) for n, h in heads.items()]
+        biased = f"{where}.attn_q.bias" in self._tensors
+        biases = [self._array(f"{where}.attn_{n}.bias") for n in heads] if biased else []
+        return LayerWeights(
+            attention_norm=self._array(f"{where}.attn_norm.weight"),
+            qkv=_stack(parts),
+            output=self._matrix(f"{where}.attn_output.weight"),
+            feed_forward_norm=self._array(f"{where}.ffn_norm.weight"),
+            gate_up=_stack([self._matrix(f"{where}.ffn_{n}.weight") for n in ("gate", "up")]),
+            down=self._matrix(f"{where}.ffn_down.weight"),
+            qkv_bias=np.concatenate(biases) if biased else None,
+            query_norm=self._optional(f"{where}.attn_q_norm.weight"),
+            key_norm=self._optional(f"{where}.attn_k_norm.weight"),
+        )
+
+    def _matrix(self, name: str, heads: int = 0) -> Matrix:
+        """A matrix; rows of query and key of llama go back from pairs (2 i, 2 i + 1)."""
+        tensor = self._tensor(name)
+        swap = heads if self._arch == "llama" else 0
+        kind = tensor.tensor_type.name
+        if not self._as_blocks or kind not in ("Q4_0", "Q4_1"):
+            return _halves(self._array(name), swap)
+        width = int(tensor.shape[1])
+        q, scale, least = _int4_blocks(np.asarray(tensor.data), kind, width)
+        return BlockMatrix(
+            _halves(q, swap), _halves(scale, swap), None if least is None else _halves(least, swap)
+        )
+
+    def _array(self, name: str) -> Array:
+        """A tensor as f32."""
+        from gguf import quants
+
+        tensor = self._tensor(name)
+        array: Array = quants.dequantize(tensor.data, tensor.tensor_type)
+        return np.ascontiguousarray(array, np.float32)
+
+    def _optional(self, name: str) -> Array | None:
+        return self._array(name) if name in self._tensors else None
+
+    def _tensor(self, name: str) -> Any:
+        if name not in self._tensors:
+            raise ModelFileError(self._path, f"it has no tensor {name!r}")
+        tensor = self._tensors[name]
+        kind = tensor.tensor_type.name
+        if kind not in _KINDS:
+            known = ", ".join(_KINDS)
+            raise ModelFileError(self._path, f"{name} is quantized as {kind}, not one of {known}")
+        return tensor
+
+    def _of_arch(self, key: str, default: Any = None) -> Any:
+        return self._value(f"{self._arch}.{key}", default)
+
+    def _value(self, key: str, default: Any = None) -> Any:
+        field = self._fields.get(key)
+        if field is not None:
+            return field.contents()
+        if default is None:
+            raise ModelFileError(self._path, f"it does not say {key!r}")
+        return default
+
+
+def _int4_blocks(data: Array, kind: str, width: int) -> tuple[Array, Array, Array | None]:
+    """Values q - 8, scales in bf16 bits and, for Q4_1, what a block adds: d q + m."""
+    header = 4 if kind == "Q4_1" else 2
+    raw = data.reshape(-1, header + _BLOCK // 2)
+    constants = raw[:, :header].copy().view(np.float16).astype(np.float32)
+    nibbles = raw[:, header:]
+    q = np.concatenate([nibbles & 15, nibbles >> 4], 1).astype(np.int8) - np.int8(8)
+    scale = constants[:, 0]
+    least = None if kind == "Q4_0" else (constants[:, 1] + 8 * scale).reshape(width, -1)
+    return q.reshape(width, -1), bf16_from_f32(scale).reshape(width, -1), least
+
+
+def _halves(rows: Array, heads: int) -> Array:
+    """Rows (head, pair, 2) as (head, 2, pair), the order of transformers."""
+    if not heads:
+        return rows
+    split = rows.reshape(heads, -1, 2, rows.shape[1]).swapaxes(1, 2)
+    return np.ascontiguousarray(split).reshape(rows.shape)
+
+
+def _stack(parts: list[Matrix]) -> Matrix:
+    """Rows of several matrices one after the other; f32 if one of them is."""
+    blocks = [part for part in parts if isinstance(part, BlockMatrix)]
+    if len(blocks) < len(parts) or len({part.least is None for part in blocks}) > 1:
+        return np.concatenate([p.dense() if isinstance(p, BlockMatrix) else p for p in parts])
+    least = [part.least for part in blocks if part.least is not None]
+    return BlockMatrix(
+        np.concatenate([part.q for part in blocks]),
+        np.concatenate([part.scale for part in blocks]),
+        np.concatenate(least) if least else None,
+    )

@@ -1,0 +1,123 @@
+"""GGUF files: what comes in blocks stays in them, and what cannot be read is refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tiny
+
+from graphopt.errors import ModelFileError
+from graphopt.llm.compiled import compile_decoder
+from graphopt.llm.from_transformers import read_decoder
+from graphopt.llm.gguf_file import read_gguf
+from graphopt.target import native
+
+gguf = pytest.importorskip("gguf")
+KINDS = gguf.GGMLQuantizationType
+
+_NAMES = {
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+_OUTER = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.norm.weight": "output_norm.weight",
+}
+
+
+def write(model, path, kind, architecture="llama"):
+    """The model as llama.cpp stores it: matrices of layers in `kind`, the embedding in Q8_0."""
+    config, writer = model.config, gguf.GGUFWriter(path, architecture)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    for name, tensor in model.state_dict().items():
+        array = tensor.numpy()
+        if name == "lm_head.weight":
+            continue
+        if name in _OUTER:
+            target, stored = _OUTER[name], KINDS.Q8_0
+        else:
+            _, _, layer, rest = name.split(".", 3)
+            target, stored = f"blk.{layer}.{_NAMES[rest.removesuffix('.weight')]}.weight", kind
+            if rest.startswith(("self_attn.q", "self_attn.k")):
+                heads = array.shape[0] // config.head_dim
+                pairs = array.reshape(heads, 2, -1, array.shape[1]).swapaxes(1, 2)
+                array = np.ascontiguousarray(pairs).reshape(array.shape)
+        if array.ndim == 1:
+            writer.add_tensor(target, array)
+        else:
+            quantized = gguf.quants.quantize(array, stored)
+            writer.add_tensor(target, quantized, raw_dtype=stored)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.fixture
+def model():
+    return tiny.model()
+
+
+def test_f32_file_gives_the_weights_of_the_model(model, tmp_path):
+    write(model, tmp_path / "m.gguf", KINDS.F32)
+    got, wanted = read_gguf(tmp_path / "m.gguf"), read_decoder(model)
+    epsilon = float(np.float32(wanted.shape.epsilon))  # GGUF keeps it in f32
+    assert got.shape == dataclasses.replace(wanted.shape, epsilon=epsilon)
+    assert got.head is got.embedding
+    np.testing.assert_allclose(got.frequencies, wanted.frequencies, rtol=1e-6)
+    for mine, theirs in zip(got.layers, wanted.layers, strict=True):
+        for name in ("qkv", "output", "gate_up", "down", "attention_norm", "feed_forward_norm"):
+            np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name))
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1"])
+def test_blocks_are_taken_as_they_are(model, tmp_path, kind):
+    """Scales lose what bf16 has not (2**-9 of a product); nothing is quantized again."""
+    write(model, tmp_path / "m.gguf", KINDS[kind])
+    blocks = read_gguf(tmp_path / "m.gguf")
+    dense = read_gguf(tmp_path / "m.gguf", as_blocks=False)
+    for mine, theirs in zip(blocks.layers, dense.layers, strict=True):
+        for name in ("qkv", "output", "gate_up", "down"):
+            matrix, wanted = getattr(mine, name), getattr(theirs, name)
+            assert (matrix.least is None) == (kind == "Q4_0")
+            assert np.abs(matrix.dense() - wanted).max() <= 2.0**-9 * 8 * np.abs(wanted).max()
+    ids = tiny.prompts(2, 20).numpy()
+    logits = []
+    for weights, precision, terms in ((blocks, "fp32", 1), (blocks, "int4", 2)):
+        _, engine = compile_decoder(weights, native(), precision, 2, terms=terms)
+        logits.append(engine.forward(ids, engine.new_cache(2), np.arange(40)))
+    a, b = (x - np.log(np.exp(x).sum(-1, keepdims=True)) for x in logits)
+    assert 0 < (np.exp(a) * (a - b)).sum(-1).mean() < 1e-3
+
+
+@pytest.mark.parametrize("cut", [10, 2000, -100])
+def test_truncated_file_is_refused(model, tmp_path, cut):
+    path = tmp_path / "m.gguf"
+    write(model, path, KINDS.F32)
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ModelFileError, match="no whole GGUF file"):
+        read_gguf(path)
+
+
+def test_other_kinds_are_refused(model, tmp_path):
+    write(model, tmp_path / "a.gguf", KINDS.F32, "mamba")
+    with pytest.raises(ModelFileError, match="'mamba'"):
+        read_gguf(tmp_path / "a.gguf")
+    write(model, tmp_path / "b.gguf", KINDS.Q5_0)
+    with pytest.raises(ModelFileError, match=r"attn_q.weight is quantized as Q5_0"):
+        read_gguf(tmp_path / "b.gguf")
