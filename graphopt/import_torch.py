@@ -162,9 +162,10 @@ class _Importer:
             shape.append(size)
         return tuple(shape)
 
-    def _computed_dim(self, results: Sequence[torch.Tensor], bound: Dim) -> str:
+    def _computed_dim(self, results: Any, bound: Dim) -> str:
         """Names the one size of the results that depends on data; returns the name."""
-        extents = [e.node.expr for t in results for e in t.shape if not isinstance(e, int)]
+        sizes: list[Any] = [e for t in results for e in t.shape if not isinstance(e, int)]
+        extents = [e.node.expr for e in sizes]
         (size,) = {e for e in extents if isinstance(e, sympy.Symbol)} - set(self.symbols)
         name = self._dim_name("N")
         self.symbols[size] = symbolic.symbol(name)

@@ -66,7 +66,8 @@ class _Part(nn.Module):
 
     def output_size(self) -> int:
         """Width of what the part makes, as FunASR's encoders tell it."""
-        return int(self.original.output_size())
+        width: Callable[[], int] = self.original.output_size  # type: ignore[assignment]
+        return width()
 
 
 class _Encoder(_Part):
@@ -80,9 +81,9 @@ class _SenseVoiceEncoder(_Part):
 
 
 class _Predictor(_Part):
-    def __init__(self, original: nn.Module, compiled: nn.Module) -> None:
+    def __init__(self, original: Any, compiled: nn.Module) -> None:
         super().__init__(original, compiled)
-        self.tail_threshold = original.tail_threshold
+        self.tail_threshold: float = original.tail_threshold
         self.tail_mask = getattr(original, "tail_mask", False)
 
     def forward(

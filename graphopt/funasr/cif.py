@@ -41,7 +41,8 @@ def _cif_fake(
     hidden: Tensor, alphas: Tensor, threshold: float, rule: str, count: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch, frames, width = hidden.shape
-    torch._check(alphas.shape[0] == batch and alphas.shape[1] == frames)
+    same = alphas.shape[0] == batch and alphas.shape[1] == frames
+    torch._check(same)  # type: ignore[no-untyped-call]
     tokens = torch.library.get_ctx().new_dynamic_size()
     return (
         hidden.new_empty(batch, tokens, width),

@@ -43,7 +43,7 @@ def transcribe(
     ] = None,
 ) -> None:
     """Print the text of recordings, without torch and FunASR."""
-    from graphopt.funasr.package import load_recognizer
+    from graphopt.funasr.recognizer import load_recognizer
 
     recognizer = load_recognizer(package, threads)
     for wav in recordings:

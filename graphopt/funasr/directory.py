@@ -19,23 +19,36 @@ from graphopt.zoo.dependencies import keep_process_settings, require
 
 Array = np.ndarray[Any, Any]
 
-#: Model class -> the modules of FunASR that define it and its parts.
-_MODULES = {
-    "Paraformer": (
-        "funasr.models.paraformer.model",
-        "funasr.models.paraformer.cif_predictor",
-        "funasr.models.paraformer.decoder",
-        "funasr.models.sanm.encoder",
+
+@dataclass(frozen=True)
+class _Kind:
+    """A model class: the modules of FunASR that define it, and the parts that are understood."""
+
+    modules: tuple[str, ...]
+    parts: dict[str, tuple[str, ...]]
+
+
+_KINDS = {
+    "Paraformer": _Kind(
+        (
+            "funasr.models.paraformer.model",
+            "funasr.models.paraformer.cif_predictor",
+            "funasr.models.paraformer.decoder",
+            "funasr.models.sanm.encoder",
+        ),
+        {
+            "encoder": ("SANMEncoder",),
+            "decoder": ("ParaformerSANMDecoder",),
+            "predictor": ("CifPredictor", "CifPredictorV2"),
+            "frontend": ("WavFrontend",),
+            "tokenizer": ("CharTokenizer",),
+        },
+    ),
+    "FsmnVADStreaming": _Kind(
+        ("funasr.models.fsmn_vad_streaming.model", "funasr.models.fsmn_vad_streaming.encoder"),
+        {"encoder": ("FSMN",), "frontend": ("WavFrontendOnline",)},
     ),
 }
-_PARTS = {
-    "encoder": ("SANMEncoder",),
-    "decoder": ("ParaformerSANMDecoder",),
-    "predictor": ("CifPredictor", "CifPredictorV2"),
-    "frontend": ("WavFrontend",),
-    "tokenizer": ("CharTokenizer",),
-}
-_READ = {"model", "model_conf", *_PARTS, *(f"{part}_conf" for part in _PARTS)}
 #: Settings of training and of FunASR's own loops, which change nothing that a model computes.
 _TRAINING = {
     *("specaug", "specaug_conf", "train_conf", "dataset", "dataset_conf", "optim", "optim_conf"),
@@ -81,7 +94,7 @@ class ModelDirectory:
         path: the directory.
         config: config.yaml.
         frontend: its front end.
-        tokens: the vocabulary, by token id.
+        tokens: the vocabulary, by token id; empty for a model without one.
         cmvn: f32[2, lfr_m * n_mels], shift and scale of features; None without am.mvn.
         weights: path of the weights.
     """
@@ -120,7 +133,8 @@ def read_directory(path: str | Path) -> ModelDirectory:
     if problems:
         raise ModelDirectoryError(path, f"not understood in config.yaml: {', '.join(problems)}")
     frontend = FrontendConfig(**known)
-    tokens = _read_tokens(path, files["tokens"])
+    spoken = "tokenizer" in _KINDS[config["model"]].parts
+    tokens = _read_tokens(path, files["tokens"]) if spoken else ()
     cmvn = None
     if files["cmvn"].is_file():
         cmvn = read_cmvn(files["cmvn"])
@@ -171,10 +185,12 @@ def _read_config(path: Path, file: Path) -> dict[str, Any]:
 
 def _unknown(config: dict[str, Any]) -> list[str]:
     """What the configuration says and nothing here reads."""
-    if config["model"] not in _MODULES:
-        return [f"model: {config['model']} (known: {', '.join(_MODULES)})"]
-    problems = [name for name in config if name not in _READ and name not in _TRAINING]
-    for part, classes in _PARTS.items():
+    if config["model"] not in _KINDS:
+        return [f"model: {config['model']} (known: {', '.join(_KINDS)})"]
+    parts = _KINDS[config["model"]].parts
+    read = {"model", "model_conf", *parts, *(f"{part}_conf" for part in parts)}
+    problems = [name for name in config if name not in read and name not in _TRAINING]
+    for part, classes in parts.items():
         if config.get(part) not in classes:
             problems.append(f"{part}: {config.get(part)} (known: {', '.join(classes)})")
     return problems
@@ -218,7 +234,9 @@ def build_model(directory: ModelDirectory) -> Any:
         ModelDirectoryError: if weights are missing, left over or of other shapes.
     """
     torch = require("torch", "building FunASR's models")
-    modules = [require(name, "building FunASR's models") for name in _MODULES[directory.model]]
+    modules = [
+        require(name, "building FunASR's models") for name in _KINDS[directory.model].modules
+    ]
     config = directory.config
     frontend = directory.frontend
     parts = ("encoder", "decoder", "predictor")

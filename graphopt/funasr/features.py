@@ -39,7 +39,8 @@ def read_wav(path: str | Path, fs: int) -> Array:
     if width != 2 or rate != fs:
         raise AudioFileError(path, f"it has {8 * width} bits at {rate} Hz, not 16 bits at {fs} Hz")
     samples = np.frombuffer(data[: len(data) // (2 * channels) * 2 * channels], "<i2")
-    return samples.reshape(-1, channels).mean(1).astype(np.float32) / np.float32(_FULL_SCALE)
+    mixed: Array = samples.reshape(-1, channels).mean(1).astype(np.float32)
+    return mixed / np.float32(_FULL_SCALE)
 
 
 def fbank(samples: Array, config: FrontendConfig) -> Array:
@@ -51,7 +52,7 @@ def fbank(samples: Array, config: FrontendConfig) -> Array:
     frames.dither = config.dither
     frames.window_type = config.window
     frames.frame_shift_ms = float(config.frame_shift)
-    frames.frame_length_ms = min(float(config.frame_length), len(samples) * 1000 / config.fs)
+    frames.frame_length_ms = float(config.frame_length)
     frames.snip_edges = config.snip_edges
     options.mel_opts.num_bins = config.n_mels
     options.energy_floor = 0.0
@@ -71,20 +72,21 @@ def stack_frames(frames: Array, config: FrontendConfig) -> Array:
     count = -(-len(frames) // config.lfr_n)
     first = np.arange(count) * config.lfr_n - (config.lfr_m - 1) // 2
     at = np.clip(first[:, None] + np.arange(config.lfr_m), 0, len(frames) - 1)
-    return frames[at].reshape(count, -1)
+    stacked: Array = frames[at].reshape(count, -1)
+    return stacked
 
 
 def features(samples: Array, config: FrontendConfig, cmvn: Array | None) -> Array:
-    """What an encoder takes for a signal: f32[T, lfr_m * n_mels]; no rows if it is too short.
+    """What an encoder takes for a signal: f32[T, lfr_m * n_mels].
+
+    A signal shorter than a window has no rows.
 
     Args:
         samples: f32 in [-1, 1).
         config: the front end.
         cmvn: f32[2, lfr_m * n_mels], what is added, and by what the sum is multiplied.
     """
-    width = config.lfr_m * config.n_mels
-    frames = fbank(samples, config) if len(samples) else np.zeros((0, config.n_mels), np.float32)
-    if not len(frames):
-        return np.zeros((0, width), np.float32)
-    stacked = stack_frames(frames, config)
+    if len(samples) * 1000 < config.frame_length * config.fs:
+        return np.zeros((0, config.lfr_m * config.n_mels), np.float32)
+    stacked = stack_frames(fbank(samples, config), config)
     return stacked if cmvn is None else (stacked + cmvn[0]) * cmvn[1]

@@ -49,7 +49,7 @@ class Encoder(nn.Module):
     def forward(self, speech: Tensor, speech_lengths: Tensor) -> Tensor:
         """f32[B, T, F] and i32[B] -> f32[B, T, D]."""
         self.encoder.make_pad_mask.extents = [speech.shape[1]]
-        hidden, _ = self.encoder(speech, speech_lengths)
+        hidden: Tensor = self.encoder(speech, speech_lengths)[0]
         return hidden
 
 
@@ -119,7 +119,7 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """f32[B, T, D], i[B], f32[B, N, D], i[B] -> f32[B, N, vocabulary], before softmax."""
         self.decoder.make_pad_mask.extents = [embeddings.shape[1], hidden.shape[1]]
-        scores, _ = self.decoder(hidden, lengths, embeddings, counts)
+        scores: Tensor = self.decoder(hidden, lengths, embeddings, counts)[0]
         return scores
 
 

@@ -20,7 +20,8 @@ from graphopt.errors import (
 )
 from graphopt.funasr.directory import FrontendConfig, read_directory
 from graphopt.funasr.features import features, read_wav, stack_frames
-from graphopt.funasr.package import compile_directories, load_recognizer
+from graphopt.funasr.package import compile_directories
+from graphopt.funasr.recognizer import load_recognizer
 from graphopt.funasr.text import tokens_to_text
 from graphopt.zoo.recognizer import MODEL
 

@@ -1,0 +1,184 @@
+"""From scores of frames to segments of speech: the decisions of FunASR's `FsmnVADStreaming`.
+
+A frame is speech where the other classes together are more likely than silence by a margin. A
+window over the last frames decides when speech begins and ceases; a segment begins a little before
+that and ends when silence has lasted. For whole files FunASR takes frames in blocks of a minute,
+and in a block that begins inside a long segment shorter silence ends it; so it is here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+Segment = tuple[int, int]  # start and end, milliseconds
+
+BLOCK_MS = 60000
+#: Milliseconds of speech before a block, and the silence that ends a segment in it.
+_PATIENCE = ((10000, 2000), (20000, 1000), (30000, 800), (40000, 600), (50000, 400), (60000, 200))
+_LEAST_PATIENCE = 100
+_MARGIN = 0.5
+#: Settings with which the detector would decide in other ways than those here.
+_ONLY = {"detect_mode": 1, "do_extend": 1, "snr_thres": -100.0, "decibel_thres": -100.0}
+
+
+@dataclass(frozen=True)
+class VadConfig:
+    """Settings of the detector, by FunASR's names; times in milliseconds.
+
+    Attributes:
+        window_size_ms: length of the window.
+        sil_to_speech_time_thres: speech in the window that begins it.
+        speech_to_sil_time_thres: speech in the window at which it ceases.
+        lookback_time_start_point: how much earlier than the window a segment begins.
+        lookahead_time_end_point: how much of the silence behind it belongs to a segment.
+        max_single_segment_time: longest segment.
+        speech_2_noise_ratio: exponent of the likelihood of silence.
+        sil_pdf_ids: classes that are silence.
+        frame_in_ms: from one frame to the next.
+    """
+
+    window_size_ms: int = 200
+    sil_to_speech_time_thres: int = 150
+    speech_to_sil_time_thres: int = 150
+    lookback_time_start_point: int = 200
+    lookahead_time_end_point: int = 100
+    max_single_segment_time: int = 60000
+    speech_2_noise_ratio: float = 1.0
+    sil_pdf_ids: tuple[int, ...] = (0,)
+    frame_in_ms: int = 10
+
+    @staticmethod
+    def read(settings: dict[str, Any]) -> VadConfig:
+        """The settings of a `model_conf`.
+
+        Raises:
+            ValueError: naming those whose values are not understood.
+        """
+        wrong = [
+            f"{name}: {settings[name]}"
+            for name, only in _ONLY.items()
+            if settings.get(name, only) != only
+        ]
+        if wrong:
+            raise ValueError(", ".join(wrong))
+        names = VadConfig.__annotations__
+        given = {name: value for name, value in settings.items() if name in names}
+        given["sil_pdf_ids"] = tuple(settings.get("sil_pdf_ids", (0,)))
+        return VadConfig(**given)
+
+    def frames(self, milliseconds: int) -> int:
+        """Whole frames in a time."""
+        return int(milliseconds / self.frame_in_ms)
+
+
+def segments(scores: Array, blocks: list[int], config: VadConfig) -> list[Segment]:
+    """Speech of a whole file.
+
+    Args:
+        scores: f32[T, classes], likelihoods of the classes of each frame.
+        blocks: frames of each block, T together.
+        config: settings.
+    """
+    silence = scores[:, list(config.sil_pdf_ids)].astype(np.float64).sum(1)
+    speech = 1.0 - silence >= silence**config.speech_2_noise_ratio + _MARGIN
+    detector = _Detector(config)
+    spoken_ms, begin = 0, 0
+    long_speech = False
+    for count in blocks:
+        if detector.start is not None or long_speech:
+            spoken_ms, long_speech = spoken_ms + BLOCK_MS, True
+        silence_ms = next((s for limit, s in _PATIENCE if spoken_ms <= limit), _LEAST_PATIENCE)
+        detector.patience_ms = max(0, silence_ms - config.speech_to_sil_time_thres)
+        before = len(detector.found)
+        for t in range(begin, begin + count):
+            detector.take(t, bool(speech[t]))
+        if len(detector.found) > before:
+            spoken_ms, long_speech = 0, False
+        begin += count
+    if detector.start is not None:
+        detector.end(begin - 1)
+    return [(a * config.frame_in_ms, (b + 1) * config.frame_in_ms) for a, b in detector.found]
+
+
+class _Detector:
+    """The state between frames.
+
+    Attributes:
+        found: first and last frame of each segment.
+        start: first frame of the segment that is open, or None.
+        patience_ms: silence that ends it.
+    """
+
+    def __init__(self, config: VadConfig) -> None:
+        self.config = config
+        self.found: list[tuple[int, int]] = []
+        self.start: int | None = None
+        self.patience_ms = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._window = [False] * self.config.frames(self.config.window_size_ms)
+        self._speaking = False
+        self._silent_frames = 0
+
+    def take(self, t: int, speech: bool) -> None:
+        """The next frame."""
+        config = self.config
+        self._window = [*self._window[1:], speech]
+        heard = sum(self._window)
+        turned = False
+        if not self._speaking and heard >= config.frames(config.sil_to_speech_time_thres):
+            self._speaking, turned = True, True
+        elif self._speaking and heard <= config.frames(config.speech_to_sil_time_thres):
+            self._speaking, turned = False, True
+        self._silent_frames = 0 if self._speaking or turned else self._silent_frames + 1
+        if self.start is None:
+            if self._speaking and turned:
+                self._begin(t)
+        elif not self._speaking and not turned and self._patience_is_over():
+            self.end(t - self._frames_given_back())
+        elif t - self.start + 1 > config.max_single_segment_time / config.frame_in_ms:
+            self.end(t)
+
+    def _begin(self, t: int) -> None:
+        config = self.config
+        earliest = t - len(self._window) - config.frames(config.lookback_time_start_point)
+        self.start = max(self.found[-1][1] + 1 if self.found else 0, earliest)
+
+    def end(self, t: int) -> None:
+        """Closes the open segment behind frame t."""
+        assert self.start is not None
+        self.found.append((self.start, t))
+        self.start = None
+        self._reset()
+
+    def _patience_is_over(self) -> bool:
+        return self._silent_frames * self.config.frame_in_ms >= self.patience_ms
+
+    def _frames_given_back(self) -> int:
+        """Frames of the silence that do not belong to the segment."""
+        kept = self.config.frames(self.config.lookahead_time_end_point) + 1
+        return max(0, self.config.frames(self.patience_ms) - kept)
+
+
+def blocks_of(
+    frames: int, samples: int, fs: int, latency: int, shift: int, length: int
+) -> list[int]:
+    """Frames that FunASR's front end gives for each block of a file.
+
+    Args:
+        frames: of the whole file.
+        samples: of the whole file.
+        fs: samples per second.
+        latency: frames that must follow before one is given.
+        shift: samples between windows.
+        length: samples of a window.
+    """
+    block = BLOCK_MS * fs // 1000
+    ends = [(i * block - length) // shift + 1 - latency for i in range(1, samples // block + 1)]
+    ends = [min(end, frames) for end in ends] + [frames]
+    return [b - a for a, b in zip([0, *ends[:-1]], ends, strict=True)]

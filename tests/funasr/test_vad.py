@@ -1,0 +1,121 @@
+"""Segments of speech without FunASR, beside its own; and a package that finds, then recognizes."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphopt.errors import ModelDirectoryError, PackageError
+from graphopt.funasr.package import compile_directories
+from graphopt.funasr.recognizer import Recognizer, load_recognizer
+from graphopt.funasr.vad import VadConfig, segments
+from graphopt.zoo.recognizer import MODEL
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("funasr")
+pytest.importorskip("kaldi_native_fbank")
+soundfile = pytest.importorskip("soundfile")
+
+import yaml  # noqa: E402
+
+from graphopt.zoo import fsmn_vad  # noqa: E402
+from graphopt.zoo.dependencies import keep_process_settings  # noqa: E402
+from graphopt.zoo.recognizer import loading  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def recognizer(tmp_path_factory: Any) -> Recognizer:
+    path = tmp_path_factory.mktemp("package") / "asr.gopt"
+    compile_directories([fsmn_vad.model_folder(), MODEL], "native", "fp32", path)
+    return load_recognizer(path)
+
+
+@pytest.fixture(scope="module")
+def auto_model() -> Any:
+    with keep_process_settings():
+        return type(loading.load_recognizer())(
+            model=str(MODEL),
+            vad_model=str(fsmn_vad.model_folder()),
+            device="cpu",
+            disable_update=True,
+            disable_pbar=True,
+            disable_log=True,
+            log_level="ERROR",
+        )
+
+
+def samples_of(wav: Path) -> np.ndarray:
+    samples, rate = soundfile.read(str(wav), dtype="float32")
+    assert rate == 16000
+    return samples
+
+
+def funasr_segments(vad: Any, samples: np.ndarray) -> list[tuple[int, int]]:
+    with keep_process_settings():
+        (result,) = vad.generate(input=samples)
+    return [(int(start), int(end)) for start, end in result["value"]]
+
+
+def test_same_segments_as_funasr(recognizer: Recognizer) -> None:
+    """Every recording, and two that FunASR reads in blocks of a minute."""
+    vad, detector = fsmn_vad.load_vad(), recognizer.detector
+    assert detector is not None
+    found = [samples_of(wav) for wav in fsmn_vad.recordings()]
+    found += [np.concatenate(found), np.tile(found[0], 40)[: 16000 * 130]]
+    count = 0
+    for samples in found:
+        expected = funasr_segments(vad, samples)
+        assert detector.find(samples) == expected
+        count += len(expected)
+    assert count > len(found)
+
+
+def test_same_text_as_funasr_with_a_detector(recognizer: Recognizer, auto_model: Any) -> None:
+    spoken = [samples_of(wav) for wav in loading.recordings()]
+    silence = np.zeros(16000 * 3, np.float32)
+    meeting = np.concatenate([part for one in spoken[:3] for part in (one, silence)])
+    for samples in (*spoken, meeting):
+        with keep_process_settings():
+            (result,) = auto_model.generate(input=samples)
+        assert recognizer.recognize(samples) == " ".join(result["text"].split())
+    assert recognizer.detector is not None and len(recognizer.detector.find(meeting)) == 3
+
+
+def test_silence_has_no_segment(recognizer: Recognizer) -> None:
+    assert recognizer.detector is not None
+    for count in (0, 100, 16000):
+        samples = np.zeros(count, np.float32)
+        assert recognizer.detector.find(samples) == [] and recognizer.recognize(samples) == ""
+
+
+def scores(*lengths: int) -> np.ndarray:
+    """Likelihoods of silence and of speech: runs of silence and speech by turns."""
+    silent = np.concatenate([np.full(n, 1.0 - i % 2) for i, n in enumerate(lengths)])
+    return np.stack([silent, 1 - silent], 1).astype(np.float32)
+
+
+def test_a_segment_ends_with_the_recording_or_when_silence_lasts() -> None:
+    config = VadConfig()
+    assert segments(scores(100, 50), [150], config) == [(740, 1500)]
+    # Of the silence the 50 ms until the window hears it belong to the segment, and 110 ms more.
+    assert segments(scores(100, 50, 400), [550], config) == [(740, 1660)]
+    assert segments(scores(100, 14, 100), [214], config) == []
+
+
+def test_a_long_segment_is_cut() -> None:
+    cut = segments(scores(0, 7000), [7000], VadConfig())
+    assert cut[0] == (0, 60010) and cut[1][0] == 60010 and cut[1][1] == 70000
+
+
+def test_names_settings_that_are_not_understood(tmp_path: Path) -> None:
+    folder = tmp_path / "vad"
+    shutil.copytree(fsmn_vad.model_folder(), folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["model_conf"]["decibel_thres"] = -30.0
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ModelDirectoryError, match=r"decibel_thres: -30\.0"):
+        compile_directories([folder, MODEL], "native", "fp32", tmp_path / "asr.gopt")
+    with pytest.raises(PackageError, match="recognize speech"):
+        compile_directories([fsmn_vad.model_folder()], "native", "fp32", tmp_path / "asr.gopt")
