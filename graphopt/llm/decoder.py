@@ -24,7 +24,7 @@ import numpy as np
 
 from graphopt import scalar
 from graphopt.ir import DimInfo, DType, Graph, Node, Origin, Shape, Value, constant
-from graphopt.kernels.reference import f32_from_bf16
+from graphopt.kernels import reference
 from graphopt.scalar import Scalar
 from graphopt.symbolic import simplify, symbol
 
@@ -76,7 +76,7 @@ class BlockMatrix:
     def dense(self) -> Array:
         """The matrix in f32."""
         length = self.q.shape[1] // self.scale.shape[1]
-        values = self.q * np.repeat(f32_from_bf16(self.scale), length, axis=1)
+        values = self.q * np.repeat(reference.f32_from_bf16(self.scale), length, axis=1)
         if self.least is not None:
             values = values + np.repeat(self.least, length, axis=1)
         dense: Array = values.astype(np.float32)
@@ -161,16 +161,40 @@ class _Decoder:
         self.graph = Graph(w.name)
         self._inputs()
         self._angles()
-        tied = w.head is w.embedding
-        table = constant(w.embedding, "embedding")
-        x = self.emit("embedding", "go.gather", [table, self.tokens], (*self.bt, shape.hidden))
+        x = self._embedding()
         for number, layer in enumerate(w.layers):
             x = self._layer(f"layers.{number}", number, layer, x)
         flat = self.emit("head", "go.reshape", [x], (simplify(self.b * self.t), shape.hidden))
         picked = self.emit("head", "go.gather", [flat, self.rows], (self.r, shape.hidden))
         normed = self._norm("norm", picked, w.norm)
-        head = table if tied else constant(w.head, "head")
-        self.graph.outputs = [self._linear("head", normed, head)]
+        self.graph.outputs = [self._head(normed)]
+
+    def _embedding(self) -> Value:
+        """Rows of the table, which has the element type of the cache."""
+        array = self.weights.embedding
+        table = constant(array, "embedding")
+        shape: Shape = (*self.bt, self.weights.shape.hidden)
+        if self.cache_type is DType.F32:
+            return self.emit("embedding", "go.gather", [table, self.tokens], shape)
+        narrow = reference.bf16_from_f32(array)
+        table = Value(DType.BF16, array.shape, "embedding", data=narrow)
+        rows = self.emit("embedding", "go.gather", [table, self.tokens], shape, DType.BF16)
+        wide = scalar.cast(scalar.operand(0, DType.BF16), DType.F32)
+        return self._pointwise("embedding", wide, [rows], shape)
+
+    def _head(self, x: Value) -> Value:
+        """Logits; where blocks are kept, what int8 leaves of the head is a matrix of its own.
+
+        The head of a GGUF file has 8 bits per value and a scale per block, not per row; int4 holds
+        the rest well.
+        """
+        if not self.keep_blocks:
+            return self._linear("head", x, constant(self.weights.head, "head.weight"))
+        whole = reference.quantize_channels(self.weights.head)
+        first = whole.scale[:, None] * whole.q.astype(np.float32)
+        rest = constant(self.weights.head - first, "head.rest")
+        logits = self._linear("head", x, constant(first, "head.int8"))
+        return self._add("head", logits, self._linear("head.rest", x, rest))
 
     def _inputs(self) -> None:
         shape = self.weights.shape
