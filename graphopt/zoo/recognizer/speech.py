@@ -104,7 +104,7 @@ def synthesize(utterance: Utterance) -> Signal:
         voice = f"{accent}+{utterance.variant}"
         command = [program, "-v", voice, "-s", str(utterance.speed), "-p", str(utterance.pitch)]
         wav = subprocess.run([*command, "--stdout", text], capture_output=True, check=True).stdout
-        samples = np.frombuffer(wav[_WAV_HEADER:], np.int16).astype(np.float32) / 32768
+        samples = np.frombuffer(wav[_WAV_HEADER:], np.int16).astype(np.float32) / np.float32(32768)
         said.append(_resample(samples))
     return np.clip(np.concatenate(said), -1, 1)
 
