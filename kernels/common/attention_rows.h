@@ -188,7 +188,7 @@ GO_INLINE void store_values(const go_attention_args *a, const scratch_map *m, co
         } else {
             const uint16_t *panel = (const uint16_t *)panels + c * tk;
             const size_t depth = (b->keys + 1) / 2 * 2;
-            const go_pairs_operands o = {m->weights, tk, panel, GO_LANES * tk, depth};
+            const go_pairs_operands o = {m->weights, tk, panel, GO_LANES * tk, depth, 0};
             go_pairs_rows(&o, b->rows, cols, tile, COLS);
         }
         for (size_t r = 0; r < b->rows; r++)

@@ -30,6 +30,7 @@ typedef struct {
     size_t a_stride;
     const uint16_t *b;
     size_t b_next, depth;
+    int accumulate; /* sums start from the tile, not from 0 */
 } go_pairs_operands;
 
 /* Pairs of a row (x) times those of 16 columns, added to their sums. */
@@ -51,6 +52,10 @@ GO_INLINE void go_pairs_block(const int rows, const int vectors, const go_pairs_
     go_reg acc[GO_PAIRS_MAX_ROWS][GO_PAIRS_MAX_VECTORS * GO_REGS];
     GO_UNROLLED (r, rows)
         GO_UNROLLED (q, regs) acc[r][q] = go_reg_zero();
+    if (o->accumulate)
+        GO_UNROLLED (r, rows)
+            GO_UNROLLED (q, regs)
+                acc[r][q] = go_reg_load(tile + (size_t)r * ld + (size_t)q * GO_REG_LANES);
     const uint16_t *at[4]; /* every third row, as in gemm_f32.h */
     GO_UNROLLED (i, 4) {
         at[i] = 3 * i < rows ? o->a + (size_t)(3 * i) * o->a_stride : o->a;

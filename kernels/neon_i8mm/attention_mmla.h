@@ -38,9 +38,10 @@ GO_INLINE void pack_group(const uint16_t *src, ptrdiff_t stride, size_t rows, si
     }
 }
 
-/* Four keys of up to eight columns of v as [8][4]; keys from `keys` on are 0. */
-GO_INLINE void pack_v_step(const uint16_t *v, ptrdiff_t stride, size_t keys, size_t cols,
-                           uint16_t *to) {
+/* Four keys of up to eight columns of v, keys from `keys` on 0, as [8][4]: two columns in
+ * each result. */
+GO_INLINE void load_v_step(const uint16_t *v, ptrdiff_t stride, size_t keys, size_t cols,
+                           uint16x8_t columns[4]) {
     uint16x8_t row[4];
     GO_UNROLLED (i, 4) row[i] = (size_t)i < keys ? load_8(v + i * stride, cols) : vdupq_n_u16(0);
 #define WORDS vreinterpretq_u32_u16
@@ -49,7 +50,14 @@ GO_INLINE void pack_v_step(const uint16_t *v, ptrdiff_t stride, size_t keys, siz
 #undef WORDS
     const uint32x4_t pairs[4] = {vzip1q_u32(a, b), vzip2q_u32(a, b), vzip1q_u32(c, d),
                                  vzip2q_u32(c, d)};
-    GO_UNROLLED (i, 4) vst1q_u16(to + 8 * i, vreinterpretq_u16_u32(pairs[i]));
+    GO_UNROLLED (i, 4) columns[i] = vreinterpretq_u16_u32(pairs[i]);
+}
+
+GO_INLINE void pack_v_step(const uint16_t *v, ptrdiff_t stride, size_t keys, size_t cols,
+                           uint16_t *to) {
+    uint16x8_t columns[4];
+    load_v_step(v, stride, keys, cols, columns);
+    GO_UNROLLED (i, 4) vst1q_u16(to + 8 * i, columns[i]);
 }
 
 /* k: a panel [dim / 4][8][4] for eight keys; v: a panel [tk / 4][8][4] for eight columns. */
@@ -180,6 +188,18 @@ GO_INLINE float32x4_t weigh_pair(const float *scores, float32x4_t top, size_t bl
     return vdivq_f32(vdupq_n_f32(1.0f), vzip1q_f32(both, both));
 }
 
+/* Sums of eight columns, times a factor for each row, as rows. */
+GO_INLINE void scale_sums(float32x4_t sums[4][4], const float32x4_t factor[4], size_t col,
+                          float tile[GROUP][GO_LANES]) {
+    GO_UNROLLED (r, 4)
+        GO_UNROLLED_BY (i, 4, 2) {
+            const float64x2_t x = vreinterpretq_f64_f32(vmulq_f32(sums[r][i], factor[r]));
+            const float64x2_t y = vreinterpretq_f64_f32(vmulq_f32(sums[r][i + 1], factor[r]));
+            vst1q_f32(&tile[2 * r][col + 2 * i], vreinterpretq_f32_f64(vzip1q_f64(x, y)));
+            vst1q_f32(&tile[2 * r + 1][col + 2 * i], vreinterpretq_f32_f64(vzip2q_f64(x, y)));
+        }
+}
+
 /* Weights of a group times up to 16 columns of v, and the store of `rows` rows. */
 static void store_group(const go_attention_args *a, const uint16_t *weights, const uint16_t *v,
                         size_t keys, const float32x4_t factor[4], void *dst, size_t rows,
@@ -188,13 +208,7 @@ static void store_group(const go_attention_args *a, const uint16_t *weights, con
     for (size_t c = 0; c < cols; c += 8) {
         float32x4_t sums[4][4];
         multiply_8x8(weights, v + c * round16(a->tk), steps_of_4(keys), sums);
-        GO_UNROLLED (r, 4)
-            GO_UNROLLED_BY (i, 4, 2) {
-                const float64x2_t x = vreinterpretq_f64_f32(vmulq_f32(sums[r][i], factor[r]));
-                const float64x2_t y = vreinterpretq_f64_f32(vmulq_f32(sums[r][i + 1], factor[r]));
-                vst1q_f32(&tile[2 * r][c + 2 * i], vreinterpretq_f32_f64(vzip1q_f64(x, y)));
-                vst1q_f32(&tile[2 * r + 1][c + 2 * i], vreinterpretq_f32_f64(vzip2q_f64(x, y)));
-            }
+        scale_sums(sums, factor, c, tile);
     }
     for (size_t r = 0; r < rows; r++)
         go_store_as(dst, (ptrdiff_t)r * a->dst_stride[1], a->dst_dtype, go_load(tile[r]), cols);

@@ -52,8 +52,17 @@ BF16_SPECS = [
     Spec(1, 2, 1, 41, 23, 7, 24, mask=(1, 1, 41, 23), dtype=BF16),
     Spec(1, 4, 1, 47, 101, 128, 128, dtype=BF16, dst_dtype=BF16),
 ]
+# Few queries, which read keys and values in place: groups of 1, 3, 4 and 8 heads.
+FEW = [
+    Spec(2, 9, 3, 1, 101, 64, 64, causal=True, mask=(2, 9, 1, 101)),
+    Spec(1, 8, 2, 4, 67, 64, 32, causal=True),
+    Spec(2, 3, 3, 3, 37, 16, 64, mask=(2, 1, 1, 37), dst_dtype=BF16),
+    Spec(1, 8, 1, 2, 331, 64, 64, causal=True, mask=(1, 1, 2, 331)),
+    Spec(1, 3, 1, 1, 1, 32, 64),
+]
+BF16_FEW = [replace(spec, dtype=BF16) for spec in FEW]
 IMMINTRIN = "#include <immintrin.h>\n"  # so that a macro can change an intrinsic after it
-ROWS = '#include "attention_rows.h"'
+ROWS = '#include "attention_few_rows.h"'
 
 
 def values(x):
@@ -163,6 +172,32 @@ def test_bf16_matches_float64(where):
     """With equal bits wherever there is no BFMMLA (bf16 in the features of Arm)."""
     runner = require(where)
     check_specs(runner, BF16_SPECS, "attention bf16", "bf16" not in runner.level.features)
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16])
+@pytest.mark.parametrize("where", LEVEL_IDS)
+def test_few_queries(where, dtype):
+    """Against float64, and with the bits of the same queries among many."""
+    runner = require(where)
+    specs = BF16_FEW if dtype == BF16 else FEW
+    as_scalar = dtype == F32 or "bf16" not in runner.level.features
+    check_specs(runner, specs, f"attention few {dtype}", as_scalar)
+    cases = []
+    for heads, kv_heads in ((9, 3), (4, 1), (2, 2)):
+        spec = Spec(1, heads, kv_heads, 11, 43, 64, 64, causal=True, dtype=dtype)
+        many, _ = make_case(spec)
+        cases.append(many)
+        for tq in (1, 2, 4):
+            args = AttentionArgs.from_buffer_copy(many.args)
+            args.tq = tq
+            pointers = dict(many.pointers)
+            pointers["q"] = At(many.pointers["q"], (11 - tq) * many.pointers["q"].strides[1])
+            cases.append(replace(many, args=args, pointers=pointers))
+    results = run_cases(runner, "go_attention", cases)
+    for i in range(0, len(cases), 4):
+        for tq, few in zip((1, 2, 4), results[i + 1 : i + 4], strict=True):
+            alone, among = few["dst"][:, :tq], results[i]["dst"][:, 11 - tq : 11]
+            assert np.array_equal(bits(alone.copy()), bits(among.copy())), (i, tq)
 
 
 @pytest.mark.parametrize(
