@@ -55,7 +55,7 @@ class DecoderCache(Cache):
         self.rows = None
 
 
-class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[no-untyped-call]
     """A compiled causal language model: `generate` is that of transformers.
 
     Args:
@@ -94,7 +94,7 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         self.program, self.engine = compile_decoder(
             weights, target, precision, threads, group, terms
         )
-        self.eval()
+        self.eval()  # type: ignore[no-untyped-call]
 
     @property
     def device(self) -> torch.device:
@@ -150,16 +150,18 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         name, target = self.program.graph.name, self._target
         return Report(name, target.name, self._precision, target.levels, tuple(rows))
 
-    def _supports_default_dynamic_cache(self) -> bool:
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
         """No: `forward` makes the cache, because only it knows the number of sequences."""
         return False
 
 
 def _kept(logits_to_keep: int | torch.Tensor, count: int) -> np.ndarray[Any, Any]:
     """Indices of the tokens that get logits."""
-    every = np.arange(count, dtype=np.int64)
+    every: np.ndarray[Any, Any] = np.arange(count, dtype=np.int64)
     if isinstance(logits_to_keep, torch.Tensor):
-        return every[logits_to_keep.numpy()]
+        every = every[logits_to_keep.numpy()]
+        return every
     return every[-logits_to_keep:]
 
 
@@ -170,4 +172,5 @@ def _padding(mask: torch.Tensor) -> np.ndarray[Any, Any]:
     for sequence, first in enumerate(start):
         if not shown[sequence, first:].all():
             raise PaddingError(sequence)
-    return start.astype(np.int64)
+    padding: np.ndarray[Any, Any] = start.astype(np.int64)
+    return padding

@@ -90,7 +90,7 @@ class _File:
         dim = self._shape.head_dim
         base = np.float32(self._of_arch("rope.freq_base", 10000.0))
         powers = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
-        frequencies = (1 / base**powers).astype(np.float32)
+        frequencies: Array = (1 / base**powers).astype(np.float32)
         if "rope_freqs.weight" in self._tensors:  # the factors of Llama 3
             frequencies = frequencies / self._array("rope_freqs.weight")
         return frequencies
