@@ -49,7 +49,7 @@ class Emulation:
             weights: weights file of the architecture.
             inputs: stored arrays (bf16 as uint16).
             level: ISA level to build.
-            sve_bits: length of an SVE vector, 128 to 2048.
+            sve_bits: length of an SVE vector, 128 to 2048; for SME in streaming mode.
 
         Raises:
             MissingEmulatorError: if qemu is not installed.
@@ -59,11 +59,12 @@ class Emulation:
         emulator = shutil.which(f"qemu-{self.arch}")
         if emulator is None:
             raise MissingEmulatorError(f"qemu-{self.arch}")
-        program = self.builder.program(self.source, registry.level(self.arch, level))
+        row = registry.level(self.arch, level)
+        program = self.builder.program(self.source, row)
         with tempfile.TemporaryDirectory() as folder:
             given, made = Path(folder) / "inputs.bin", Path(folder) / "outputs.bin"
             given.write_bytes(pack_arrays(inputs))
-            cpu = f"max,sve{sve_bits}=on"
+            cpu = f"max,{'sme' if 'sme' in row.features else 'sve'}{sve_bits}=on"
             command = [emulator, "-cpu", cpu, str(program), str(weights), str(given), str(made)]
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             if result.returncode != 0:

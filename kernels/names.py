@@ -24,6 +24,7 @@ ISAS = (
     "neon_i8mm",
     "sve_i8mm",
     "sve2",
+    "sme",
 )
 
 _TOKEN = r"(?:f32|bf16|i32|q[sa][1-9][0-9]*(?:t|r|c|b(?:[1-9][0-9]*)?))"

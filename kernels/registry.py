@@ -314,6 +314,23 @@ LEVELS = (
             quantize="neon_i8mm",
         ),
     ),
+    Level(
+        "aarch64",
+        "sme",
+        "generic+neon+dotprod+i8mm+bf16+sme",
+        ("-march=armv9-a+nosve+i8mm+bf16+sme",),
+        ("asimd", "asimddp", "i8mm", "bf16", "sme", "smei8i32", "smef32f32"),
+        _kernels(
+            "aarch64",
+            "sme",
+            f32="sme/16x32x1",
+            bf16="neon_i8mm/8x8x4",
+            qa8="sme/32x32x8",
+            qs4="neon_i8mm/8x8x16",
+            pack="neon_i8mm",
+            quantize="neon_i8mm",
+        ),
+    ),
 )
 
 

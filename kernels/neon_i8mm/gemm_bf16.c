@@ -1,4 +1,4 @@
 /* bf16 GEMM with BFMMLA: 8 rows x 8 columns, 16 accumulators of 2 x 2. */
 #include "bf16_sweep.h"
 
-GO_GEMM_BF16_SWEEPS(go_gemm_f32_bf16_bf16_8x8x4_neon_i8mm, 8, 16, bf16_sweep)
+GO_GEMM_BF16_SWEEPS(GO_NAME(gemm_f32_bf16_bf16_8x8x4), 8, 16, bf16_sweep)

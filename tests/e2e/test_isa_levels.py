@@ -20,6 +20,7 @@ from graphopt.errors import MissingToolError
 from graphopt.kernels import registry
 from graphopt.kernels.registry import Level
 from graphopt.n2sim.llvm import Llvm
+from graphopt.target import Target, native
 
 torch = pytest.importorskip("torch")
 
@@ -32,6 +33,10 @@ UNDER_AVX2 = {"AVX", "SSE3", "SSSE3", "SSE4_1", "SSE4_2", "POPCNT"}
 X86_NAMES = {"abm": "LZCNT"}
 ARM_NAMES = {"asimd": "neon", "asimddp": "dotprod", "atomics": "lse", "lrcpc": "rcpc"}
 ARM_NAMES |= {"ilrcpc": "rcpc-immo", "svei8mm": "i8mm", "svebf16": "bf16"}
+ARM_NAMES |= {"smei8i32": "sme", "smef32f32": "sme"}
+
+#: No CPU has them all.
+EVERY_ARM = tuple(row.name for row in registry.levels("aarch64"))
 
 _CODE = re.compile(r"^\s+[0-9a-f]+:\s+(\S+)[ \t]*(.*?)(?:\s*//.*)?$", re.M)
 _ADDRESS = re.compile(r"(?<![#-])\b0x[0-9a-f]+(?: <[^>]*>)?$")
@@ -42,12 +47,11 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Libraries of a small model by architecture and level, as packages carry them."""
     folder, found = tmp_path_factory.mktemp("isa"), {}
     model, inputs = torch.nn.Linear(48, 40).eval(), (torch.randn(3, 48),)
-    for target in ("native", "neoverse-n2"):
-        path = folder / f"{target}.gopt"
+    for target in (native(), Target("every-arm", "aarch64", EVERY_ARM, True, True, 1)):
+        path = folder / f"{target.name}.gopt"
         graphopt.optimize(model, target, precision="int8", example_inputs=inputs).save(path)
         for library in (path / "lib").glob("*.so"):
-            arch = graphopt.target.find_target(target).arch
-            found[f"{arch}/{library.stem}"] = library
+            found[f"{target.arch}/{library.stem}"] = library
     return found
 
 

@@ -52,12 +52,14 @@ class Runner:
 
     ``mutation``: text of the kernel's source file and what to compile in its place, to
     show that a test notices. ``compiler``: "zig", or "gcc" for the host's own levels.
+    ``real_smopa``: run SMOPA even where the emulator computes it wrongly.
     """
 
     level: registry.Level
     vl: int = 128
     mutation: tuple[str, str] | None = None
     compiler: str = "zig"
+    real_smopa: bool = False
 
     @property
     def native(self) -> bool:
@@ -66,7 +68,8 @@ class Runner:
 
 
 #: Vector lengths at which levels with SVE are tested: any for sve2, that of Neoverse V1.
-SVE_LENGTHS = {"sve2": ("@128", "@256"), "sve_i8mm": ("@256",)}
+#: For sme it is the length in streaming mode; qemu has no CPU with SME and without SVE.
+SVE_LENGTHS = {"sve2": ("@128", "@256"), "sve_i8mm": ("@256",), "sme": ("@512",)}
 
 
 def _ids() -> list[str]:
@@ -121,6 +124,18 @@ def compile_command(level: registry.Level, compiler: str = "zig") -> list[str]:
 
 
 @functools.cache
+def sme_probe(vl: int = 128) -> int:
+    """What sme_probe.c says about qemu-aarch64 at a vector length in streaming mode."""
+    source, level = Path(__file__).with_name("sme_probe.c"), registry.level("aarch64", "sme")
+    with tempfile.TemporaryDirectory() as folder:
+        program = str(Path(folder) / "probe")
+        sme = ["-I", str(registry.ROOT / "sme"), str(source), "-o", program]
+        subprocess.run([*compile_command(level), *sme], check=True)
+        cpu = _emulated_cpu(Runner(level, vl))
+        return subprocess.run(["qemu-aarch64", "-cpu", cpu, program]).returncode
+
+
+@functools.cache
 def _headers_digest() -> bytes:
     digest = hashlib.sha256()
     for path in sorted(registry.ROOT.glob("*/*.h")) + sorted(registry.ROOT.glob("harness/*.c")):
@@ -146,8 +161,12 @@ def build_host(
     generic: str,
     mutation: tuple[str, str] | None = None,
     compiler: str = "zig",
+    spelled_smopa: bool = False,
 ) -> Path:
-    """Build the test host of one kernel, once per content of its sources and flags."""
+    """Build the test host of one kernel, once per content of its sources and flags.
+
+    ``spelled_smopa``: with other instructions in place of SMOPA.
+    """
     CACHE.mkdir(exist_ok=True)
     kernel = level.kernel(generic)
     sources = [
@@ -157,6 +176,8 @@ def build_host(
     ]
     command = [*compile_command(level, compiler), "-I", str((registry.ROOT / kernel.source).parent)]
     command += ["-I", str(registry.ROOT / "runtime")]
+    if spelled_smopa:
+        command += ["-include", str(Path(__file__).with_name("smopa.h"))]
     command += [f"-DGO_HOST_KERNEL={kernel.symbol}", *map(str, sources), "-lpthread", "-lm"]
     key = hashlib.sha256(
         repr(command).encode() + _headers_digest() + b"".join(map(Path.read_bytes, sources))
@@ -192,21 +213,26 @@ def _read_case(data: memoryview, case: Case, label: str) -> tuple[dict[str, np.n
     return {name: results[id(as_at(p).array)] for name, p in case.pointers.items()}, total
 
 
+def _emulated_cpu(runner: Runner) -> str:
+    """Argument of qemu for a CPU with vectors of the runner's length."""
+    kind = "sme" if runner.level.name == "sme" else "sve"
+    switches = (f"{kind}{n}={'on' if n <= runner.vl else 'off'}" for n in (128, 256, 512, 1024))
+    return ",".join(["max", *switches])
+
+
 def run_cases(runner: Runner, generic: str, cases: list[Case]) -> list[dict[str, np.ndarray]]:
     """Run the level's kernel behind ``generic`` on all cases in one process.
 
     Returns for each case the contents of its buffers afterwards, by pointer name.
     """
-    host = build_host(runner.level, generic, runner.mutation, runner.compiler)
+    spelled = runner.level.name == "sme" and not runner.real_smopa and bool(sme_probe() & 1)
+    host = build_host(runner.level, generic, runner.mutation, runner.compiler, spelled)
     with tempfile.TemporaryDirectory() as folder:
         request, response = Path(folder) / "request", Path(folder) / "response"
         request.write_bytes(encode(cases))
         command = [str(host), str(request), str(response)]
         if not runner.native or runner.level.name in SVE_LENGTHS:
-            cpu = ",".join(
-                ["max", *(f"sve{n}={'on' if n <= runner.vl else 'off'}" for n in (128, 256, 512))]
-            )
-            command = ["qemu-aarch64", "-cpu", cpu, *command]
+            command = ["qemu-aarch64", "-cpu", _emulated_cpu(runner), *command]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode != 2, done.stderr
         data = memoryview(response.read_bytes())

@@ -1,5 +1,7 @@
 """The f32 GEMM: one fused chain in order of k, so the same bits on every level."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from gemm_cases import OPTIONS, SHAPES, Options, check, make_call
@@ -46,6 +48,11 @@ def run_plan(runner: Runner) -> None:
 @pytest.mark.parametrize("where", LEVEL_IDS)
 def test_results_are_the_reference_bit_for_bit(where):
     run_plan(require(where))
+
+
+@pytest.mark.parametrize("vl", [128, 256, 1024])
+def test_outer_products_of_other_vector_lengths(vl):
+    run_plan(replace(require("aarch64/sme@512"), vl=vl))
 
 
 def test_the_reference_is_close_to_float64():
@@ -107,3 +114,17 @@ def test_a_broken_kernel_is_noticed(where):
     build_host(level, "go_gemm_f32", mutation)  # it must compile
     with pytest.raises(AssertionError, match="Arrays are not equal"):
         run_plan(Runner(level, mutation=mutation))
+
+
+@pytest.mark.parametrize(
+    "mutation",
+    [
+        ("o->k : 0)", "o->k - 1 : 0)"),
+        ("rows - row, b[0], b[1]", "rows - row, b[0], b[0]"),
+        ("r < rows", "r + 1 < rows"),
+    ],
+)
+def test_broken_outer_products_are_noticed(mutation):
+    broken = replace(require("aarch64/sme@512"), mutation=mutation)
+    with pytest.raises(AssertionError, match="Arrays are not equal"):
+        run_plan(broken)

@@ -6,7 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from gemm_cases import FEW_ROWS, OPTIONS, SHAPES, Options, check, make_call
-from harness import LEVEL_IDS, NATIVE_IDS, Runner, build_host, require, require_gcc, run_cases
+from harness import (
+    LEVEL_IDS,
+    NATIVE_IDS,
+    Runner,
+    build_host,
+    require,
+    require_gcc,
+    run_cases,
+    sme_probe,
+)
 
 from graphopt.kernels import packing, reference, registry
 
@@ -73,9 +82,34 @@ def test_results_are_the_reference_bit_for_bit(where):
     run_plan(require(where), full_plan())
 
 
-def test_vectors_longer_than_a_panel_step():
-    """At 512 bits one vector covers all eight columns and the second is inactive."""
-    run_plan(replace(require("aarch64/sve2@128"), vl=512), full_plan())
+@pytest.mark.parametrize(
+    ("level", "vl"), [("sve2", 512), ("sme", 128), ("sme", 256), ("sme", 1024)]
+)
+def test_other_vector_lengths(level, vl):
+    """From 512 bits on one vector of SVE covers all eight columns and the second is inactive.
+
+    In streaming mode a vector is half a panel, a panel, or more than two."""
+    run_plan(replace(require(f"aarch64/{level}@128"), vl=vl), full_plan())
+
+
+@pytest.mark.parametrize("vl", [128, 256, 512])
+def test_smopa_itself_where_an_emulator_computes_a_quarter_of_it(vl):
+    """Results of even rows and columns are right everywhere."""
+    runner = replace(require("aarch64/sme@512"), vl=vl, real_smopa=True)
+    plan = [(shape, OPTIONS[0], "") for shape in ((41, 67, 61), (37, 35, 130), (5, 9, 0))]
+    made = list(calls_for("aarch64", plan))
+    results = run_cases(runner, "go_gemm_qa8", [call.case for call, _ in made])
+    for (call, want), result in zip(made, results, strict=True):
+        got = call.output(result)
+        np.testing.assert_array_equal(got[::2, ::2], want[::2, ::2])
+        if not sme_probe(vl) & 1:
+            np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("vl", [128, 512])
+def test_sums_of_a_caller_survive_in_za(vl):
+    require("aarch64/sme@512")
+    assert not sme_probe(vl) & 2
 
 
 @pytest.mark.parametrize("where", NATIVE_IDS)
@@ -132,6 +166,8 @@ def test_activations_have_the_same_bits_on_every_level(where):
         ("aarch64/neon_i8mm", ("#include", f"{NEON}#define vzip2q_f64 vzip1q_f64\n#include")),
         ("aarch64/neon_i8mm", ("#include", f"{NEON}#define vmaxvq_s32(reach) 0\n#include")),
         ("aarch64/sve2@256", ("sums + p * 8", "sums")),
+        ("aarch64/sme@512", ("svuzp2_s32(x, y)", "svuzp1_s32(x, y)")),
+        ("aarch64/sme@512", ("line < lines->rows ?", "line + 8 < lines->rows ?")),
     ],
 )
 def test_a_broken_kernel_is_noticed(where, mutation):
