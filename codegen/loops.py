@@ -9,6 +9,7 @@ from graphopt import scalar
 from graphopt.codegen.function import FunctionBuilder
 from graphopt.codegen.kernel_calls import broadcast_strides
 from graphopt.codegen.memory import Memory
+from graphopt.codegen.packed_table import emit_index, emit_packed_gather
 from graphopt.codegen.scalar_c import expression
 from graphopt.ir import Dim, DType, Node, Shape, Value
 from graphopt.layout import layout_of
@@ -229,6 +230,9 @@ def _pad(node: Node, f: FunctionBuilder, memory: Memory) -> None:
 def _gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     """Rows of a table by index; an index outside the table is an error of the caller's data."""
     table, indices = node.inputs
+    if "scheme" in node.attrs:
+        emit_packed_gather(node, f, memory)
+        return
     out = node.output
     width = product(table.shape[1:])
     f.frame()
@@ -237,13 +241,7 @@ def _gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.pointer("dst", out.dtype, memory.address(out), write=True)
     rows, columns, count = (f.size(s) for s in (table.shape[0], width, product(indices.shape)))
     f.line(f"for (int64_t row; (row = (int64_t)go_next(team)) < {count};) {{")
-    f.line("    int64_t at = indices[row];")
-    f.line(f"    if (at < 0 || at >= {rows}) {{")
-    f.line(
-        f'        go_fail(frame, GO_ERROR_VALUE, -1, {rows}, at, "an index is outside the table");'
-    )
-    f.line("        at = 0;")
-    f.line("    }")
+    emit_index(f, rows)
     f.line(f"    for (int64_t i = 0; i < {columns}; i++)")
     f.line(f"        dst[row * {columns} + i] = table[at * {columns} + i];")
     f.line("}")

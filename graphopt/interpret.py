@@ -185,6 +185,8 @@ def _epilogue(node: Node, y: Array, arrays: list[Array]) -> Array:
     activation = node.attrs.get("activation")
     if activation:
         y = FUNCTIONS[activation](y)
+    if "factor" in named:
+        y = y * named["factor"]
     for role in ("residual0", "residual1"):
         if role in named:
             y = y + named[role]
@@ -344,6 +346,15 @@ def _reduce(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
     return function(arrays[0], axis=node.attrs["axes"], keepdims=True)  # type: ignore[no-any-return]
 
 
+def _gather(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
+    table, indices = arrays
+    if node.attrs.get("scheme") != "int8":
+        return np.asarray(table[indices])
+    rows, where = np.unique(indices, return_inverse=True)
+    packed = reference.quantize_channels(table[rows])
+    return np.asarray((packed.scale[:, None] * packed.q)[where.reshape(indices.shape)])
+
+
 def _cif(node: Node, arrays: list[Array], sizes: Sizes) -> tuple[Array, ...]:
     hidden, alphas = arrays
     attrs = node.attrs
@@ -358,7 +369,7 @@ _OPS: dict[str, Callable[[Node, list[Array], Sizes], Array | tuple[Array, ...] |
     "go.slice": _slice,
     "go.cat": lambda n, a, s: np.concatenate(a, n.attrs["axis"]),
     "go.pad": _pad,
-    "go.gather": lambda n, a, s: a[0][a[1]],
+    "go.gather": _gather,
     "go.linear": _linear,
     "go.matmul": lambda n, a, s: a[0] @ a[1],
     "go.quantize_rows": lambda n, a, s: _quantize_rows(a[0]),

@@ -29,6 +29,7 @@ from graphopt.passes.parallelize_conv import ParallelizeConv
 from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
 from graphopt.passes.quantize_weights_int4 import QuantizeWeightsInt4
 from graphopt.passes.select_kernels import SelectKernels
+from graphopt.passes.share_table import ShareTable
 from graphopt.passes.simplify_views import SimplifyViews
 from graphopt.passes.split_activations import SplitActivations
 from graphopt.passes.unfold_conv import UnfoldConv
@@ -75,7 +76,7 @@ def precision_passes(precision: str, group: int = 32, terms: int = 1) -> list[Pa
     if "int4" in precision:
         passes.append(QuantizeWeightsInt4(group))
     if "int8" in precision or "int4" in precision:
-        passes.append(QuantizeDynamicInt8())
+        passes += [QuantizeDynamicInt8(), ShareTable()]
     if terms == 2:
         passes.append(SplitActivations())
     if "bf16" in precision:

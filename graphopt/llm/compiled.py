@@ -27,7 +27,8 @@ def compile_decoder(
         precision: one of `graphopt.target.PRECISIONS`; the cache is f32 for `fp32`, else bf16.
         threads: of a run; all CPUs of the process if None.
         group: int4 weights that share a scale; 0 for a scale per channel.
-        terms: int8 rows per activation, 1 or 2.
+        terms: int8 rows per activation, 1 or 2; with 2 the embedding is kept in bf16, and the
+            head of weights that come quantized exactly.
 
     Raises:
         GroupSizeError: if `group` does not divide a depth.
@@ -35,7 +36,9 @@ def compile_decoder(
     config = Config.from_environment()
     manager = PassManager(config)
     cache = DType.F32 if precision == "fp32" else DType.BF16
-    graph = manager.run(decoder_graph(weights, cache, "int4" in precision), lowering_passes())
+    int8_head = terms == 1 and ("int4" in precision or "int8" in precision)
+    graph = decoder_graph(weights, cache, "int4" in precision, int8_head)
+    manager.run(graph, lowering_passes())
     program = Program(graph, target, precision, threads, config, manager, group, terms)
     program.plan()
     shape = weights.shape

@@ -138,15 +138,19 @@ class DecoderWeights:
     head: Array
 
 
-def decoder_graph(weights: DecoderWeights, cache: DType, keep_blocks: bool = False) -> Graph:
+def decoder_graph(
+    weights: DecoderWeights, cache: DType, keep_blocks: bool = False, int8_head: bool = False
+) -> Graph:
     """The graph of a decoder in `go.*` nodes.
 
     Args:
         weights: all of it.
         cache: element type of keys and values, f32 or bf16.
         keep_blocks: multiply by the int4 values of a `BlockMatrix`; otherwise it becomes f32.
+        int8_head: the head will be rows of int8, which is all that is kept of it, and serve an
+            embedding that is tied to it too.
     """
-    return _Decoder(weights, cache, keep_blocks).graph
+    return _Decoder(weights, cache, keep_blocks, int8_head).graph
 
 
 @dataclass(eq=False)
@@ -154,10 +158,13 @@ class _Decoder:
     weights: DecoderWeights
     cache_type: DType
     keep_blocks: bool
+    int8_head: bool
     graph: Graph = field(init=False)
 
     def __post_init__(self) -> None:
         w, shape = self.weights, self.weights.shape
+        self.head = constant(w.head, "head.weight")
+        self.shared = self.int8_head and w.head is w.embedding
         self.graph = Graph(w.name)
         self._inputs()
         self._angles()
@@ -170,11 +177,11 @@ class _Decoder:
         self.graph.outputs = [self._head(normed)]
 
     def _embedding(self) -> Value:
-        """Rows of the table, which has the element type of the cache."""
+        """Rows of the table: the head's own, or one in the element type of the cache."""
         array = self.weights.embedding
-        table = constant(array, "embedding")
+        table = self.head if self.shared else constant(array, "embedding")
         shape: Shape = (*self.bt, self.weights.shape.hidden)
-        if self.cache_type is DType.F32:
+        if self.cache_type is DType.F32 or self.shared:
             return self.emit("embedding", "go.gather", [table, self.tokens], shape)
         narrow = reference.bf16_from_f32(array)
         table = Value(DType.BF16, array.shape, "embedding", data=narrow)
@@ -183,13 +190,13 @@ class _Decoder:
         return self._pointwise("embedding", wide, [rows], shape)
 
     def _head(self, x: Value) -> Value:
-        """Logits; where blocks are kept, what int8 leaves of the head is a matrix of its own.
+        """Logits; where the head is kept whole, what int8 leaves of it is a matrix of its own.
 
         The head of a GGUF file has 8 bits per value and a scale per block, not per row; int4 holds
         the rest well.
         """
-        if not self.keep_blocks:
-            return self._linear("head", x, constant(self.weights.head, "head.weight"))
+        if self.int8_head or not self.keep_blocks:
+            return self._linear("head", x, self.head)
         whole = reference.quantize_channels(self.weights.head)
         first = whole.scale[:, None] * whole.q.astype(np.float32)
         rest = constant(self.weights.head - first, "head.rest")
