@@ -47,7 +47,8 @@ def quantize_rows(x: Array) -> QuantizedRows:
     The range always includes 0, so 0 is exactly representable. A row that holds NaN or
     Inf, or whose range overflows f32, gets scale NaN and q = zp = 0: all its results are
     NaN. A range below 1e-30 counts as zero: scale 0, q = zp = -128. All arithmetic is in
-    f32, roundings are to nearest with ties to even.
+    f32, roundings are to nearest with ties to even; x * s + zp is rounded once, to an
+    integer, by a fused multiply-add whose addend is zp + 1.5 * 2^23.
     """
     x = np.asarray(x, F32)
     with np.errstate(all="ignore"):
@@ -59,8 +60,9 @@ def quantize_rows(x: Array) -> QuantizedRows:
         s = np.where(usable, F32(255) / spread, F32(0)).astype(F32)
         scale = np.where(usable, spread / F32(255), F32(0)).astype(F32)
         zp = np.clip(np.rint(F32(-128) - np.where(usable, lo, F32(0)) * s), -128, 127)
-        steps = np.where(valid[:, None], x, F32(0)) * s[:, None]
-        q = np.clip(np.rint(steps) + zp[:, None], -128, 127)
+        finite = np.where(valid[:, None], x, F32(0))
+        rounder = F32(1.5 * 2**23)
+        q = np.clip(fma(finite, s[:, None], zp[:, None] + rounder) - rounder, -128, 127)
     q[~valid], zp[~valid], scale[~valid] = 0, 0, np.nan
     return QuantizedRows(q.astype(np.int8), zp.astype(np.int32), scale)
 

@@ -130,7 +130,6 @@ def _kernels(
     qa8: str,
     qs4: str,
     pack: str = "common",
-    quantize: str = "common",
 ) -> tuple[Kernel, ...]:
     """Rows of one level: folder and tile of its GEMMs, folders of its packing kernels.
 
@@ -153,7 +152,7 @@ def _kernels(
         gemm("qa8r", "qs4c", qs4, "gemm_qs4"),
         gemm("qa8r", "qs4b", qs4, "gemm_qs4"),
         Kernel("go_pack_bf16", f"go_pack_bf16_{pack_bf16}_{isa}", f"{pack}/pack_bf16.c"),
-        Kernel("go_quantize_rows", f"go_pack_qa8r_{pack_qa8}_{isa}", f"{quantize}/quantize_rows.c"),
+        Kernel("go_quantize_rows", f"go_pack_qa8r_{pack_qa8}_{isa}", "common/quantize_rows.c"),
         *(
             Kernel(
                 f"go_patches_{token}",
@@ -259,8 +258,7 @@ LEVELS = (
             f32="neon_i8mm/6x16x1",
             bf16="neon_dotprod/8x8x4",
             qa8="neon_dotprod/8x8x8",
-            qs4="scalar/8x8x16",
-            quantize="neon_i8mm",
+            qs4="neon_dotprod/8x8x16",
         ),
     ),
     Level(
@@ -277,7 +275,6 @@ LEVELS = (
             qa8="neon_i8mm/8x8x8",
             qs4="neon_i8mm/8x8x16",
             pack="neon_i8mm",
-            quantize="neon_i8mm",
         ),
     ),
     Level(
@@ -294,7 +291,6 @@ LEVELS = (
             qa8="sve2/8x8x8",
             qs4="neon_i8mm/8x8x16",
             pack="neon_i8mm",
-            quantize="neon_i8mm",
         ),
     ),
     Level(
@@ -311,7 +307,6 @@ LEVELS = (
             qa8="sve2/8x8x8",
             qs4="neon_i8mm/8x8x16",
             pack="neon_i8mm",
-            quantize="neon_i8mm",
         ),
     ),
     Level(
@@ -328,7 +323,6 @@ LEVELS = (
             qa8="sme/32x32x8",
             qs4="neon_i8mm/8x8x16",
             pack="neon_i8mm",
-            quantize="neon_i8mm",
         ),
     ),
 )

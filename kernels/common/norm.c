@@ -8,10 +8,10 @@
  * makes the whole row NaN under layer norm, as in torch.
  *
  * With `packed`, y (as f32, before any rounding to bf16) is also quantized into
- * qa8r panels: one pass for its range, one that stores it.
+ * qa8r panels, a few rows at once while they are in the first cache.
  */
 #include "go_vec_math.h"
-#include "quantize_row.h"
+#include "quantize_rows.h"
 #include "rows.h"
 
 typedef struct {
@@ -66,35 +66,6 @@ GO_INLINE go_f32x16 normalized(const go_norm_args *a, const void *src, row_stats
     return y;
 }
 
-/* Values of a row that its second pass need not compute again. */
-enum { KEPT = 2048 };
-
-/* Quantizes row r, and before the first row of the last panel zeroes what rows leave out. */
-GO_INLINE void pack_row(const go_norm_args *a, const void *src, row_stats s, size_t r,
-                        go_dtype from, const norm_kind kind) {
-    int8_t *panel = (int8_t *)a->packed + r / GO_QA8_MR * go_qa8_panel_bytes(a->cols);
-    size_t row = r % GO_QA8_MR, full = a->cols / GO_LANES * GO_LANES, rest = a->cols - full;
-    go_f32x16 tail = go_zero();
-    go_qa8_begin_row(panel, r, a->rows, a->cols);
-    if (rest) tail = go_keep_lanes(normalized(a, src, s, full, rest, from, kind), rest, 0.0f);
-    float kept[KEPT];
-    go_range range = go_range_init();
-    for (size_t c = 0; c < full; c += GO_LANES) {
-        go_f32x16 y = normalized(a, src, s, c, GO_LANES, from, kind);
-        if (c < KEPT) go_store(kept + c, y);
-        go_range_add(&range, y);
-    }
-    go_range_add(&range, tail);
-    go_quantizer z = go_quantizer_of_range(&range);
-    go_i32x16 sum = {0};
-    for (size_t c = 0; c < full; c += GO_LANES) {
-        go_f32x16 y = c < KEPT ? go_load(kept + c) : normalized(a, src, s, c, GO_LANES, from, kind);
-        go_quantize_store(&z, panel, row, c, y, GO_LANES, &sum);
-    }
-    if (rest) go_quantize_store(&z, panel, row, full, tail, rest, &sum);
-    go_qa8_finish_row(&z, panel, row, a->cols, sum);
-}
-
 GO_INLINE void store_row(const go_norm_args *a, const void *src, void *dst, row_stats s,
                          go_dtype from, go_dtype to, const norm_kind kind) {
     size_t c = 0;
@@ -106,13 +77,64 @@ GO_INLINE void store_row(const go_norm_args *a, const void *src, void *dst, row_
                     a->cols - c);
 }
 
+/* Values of a row that are kept between its passes. */
+enum { KEPT = 2048 };
+
+/* Normalizes rows first .. first + count - 1 and quantizes them: from where the result lies as
+ * f32, or from a copy. */
+GO_INLINE void pack_rows(const go_norm_args *a, size_t first, size_t count, go_dtype from,
+                         go_dtype to, const norm_kind kind) {
+    float kept[GO_QUANTIZE_GROUP * KEPT];
+    const int copied = !a->dst || to != GO_F32;
+    const ptrdiff_t stride = copied ? (ptrdiff_t)a->cols : a->dst_stride;
+    float *const y = copied ? kept : (float *)a->dst + (ptrdiff_t)first * stride;
+    for (size_t i = 0; i < count; i++) {
+        const ptrdiff_t r = (ptrdiff_t)(first + i);
+        const void *src = go_at(a->src, r * a->src_stride, from);
+        const row_stats s = row_statistics(a, src, from, kind);
+        store_row(a, src, y + (ptrdiff_t)i * stride, s, from, GO_F32, kind);
+        if (a->dst && copied) /* where src may lie */
+            store_row(a, src, go_at_mut(a->dst, r * a->dst_stride, to), s, from, to, kind);
+    }
+    int8_t *panel = (int8_t *)a->packed + first / GO_QA8_MR * go_qa8_panel_bytes(a->cols);
+    go_qa8_begin_row(panel, first, a->rows, a->cols);
+    go_quantize_group(y, stride, GO_F32, a->cols, panel, first % GO_QA8_MR, count);
+}
+
+/* Quantizes row r, too wide to be kept: computes it twice. */
+GO_INLINE void pack_wide_row(const go_norm_args *a, const void *src, row_stats s, size_t r,
+                             go_dtype from, const norm_kind kind) {
+    int8_t *panel = (int8_t *)a->packed + r / GO_QA8_MR * go_qa8_panel_bytes(a->cols);
+    size_t row = r % GO_QA8_MR, full = a->cols / GO_LANES * GO_LANES, rest = a->cols - full;
+    go_f32x16 tail = go_zero();
+    go_qa8_begin_row(panel, r, a->rows, a->cols);
+    if (rest) tail = go_keep_lanes(normalized(a, src, s, full, rest, from, kind), rest, 0.0f);
+    go_range range = go_range_init();
+    for (size_t c = 0; c < full; c += GO_LANES)
+        go_range_add(&range, normalized(a, src, s, c, GO_LANES, from, kind));
+    go_range_add(&range, tail);
+    go_quantizer z = go_quantizer_of_range(&range);
+    go_i32x16 sum = {0};
+    for (size_t c = 0; c < full; c += GO_LANES)
+        go_quantize_store(&z, panel, row, c, normalized(a, src, s, c, GO_LANES, from, kind),
+                          GO_LANES, &sum);
+    if (rest) go_quantize_store(&z, panel, row, full, tail, rest, &sum);
+    go_qa8_finish_row(&z, panel, row, a->cols, sum);
+}
+
 /* The panels come first: dst may be src. */
 GO_INLINE void norm_rows(const go_norm_args *a, size_t begin, size_t end, go_dtype from,
                          go_dtype to, const norm_kind kind) {
-    for (size_t r = begin; r < end; r++) {
+    const int grouped = a->packed && a->cols <= KEPT;
+    const size_t step = grouped ? GO_QUANTIZE_GROUP : 1;
+    for (size_t r = begin; r < end; r += step) {
+        if (grouped) {
+            pack_rows(a, r, go_min_size(step, end - r), from, to, kind);
+            continue;
+        }
         const void *src = go_at(a->src, (ptrdiff_t)r * a->src_stride, from);
         row_stats s = row_statistics(a, src, from, kind);
-        if (a->packed) pack_row(a, src, s, r, from, kind);
+        if (a->packed) pack_wide_row(a, src, s, r, from, kind);
         if (a->dst)
             store_row(a, src, go_at_mut(a->dst, (ptrdiff_t)r * a->dst_stride, to), s, from, to,
                       kind);

@@ -1,11 +1,6 @@
 /* Patches into the packed int8 left operand, a scale and zero point for each position. */
 #include "patches.h"
-
-#if defined(__ARM_FEATURE_DOTPROD)
-#include "../neon_i8mm/quantize_panel.h"
-#else
-#include "quantize_row.h"
-#endif
+#include "quantize_rows.h"
 
 #if defined(__aarch64__)
 #define GO_SYMBOL GO_NAME_PATCHES(pack_qa8r_8x8)
@@ -13,16 +8,7 @@
 #define GO_SYMBOL GO_NAME_PATCHES(pack_qa8r_1x4)
 #endif
 
-static void quantize(const go_pack_lhs_args *few) {
-#if !defined(__ARM_FEATURE_DOTPROD)
-    go_quantize_rows(few, 0, few->m);
-#else
-    if (few->src_dtype == GO_BF16)
-        quantize_panel(few, 0, GO_BF16);
-    else
-        quantize_panel(few, 0, GO_F32);
-#endif
-}
+static void quantize(const go_pack_lhs_args *few) { go_quantize_rows(few, 0, few->m); }
 
 void GO_SYMBOL(go_team *team, const go_patches_args *args);
 

@@ -30,7 +30,7 @@ typedef struct {
 } go_range;
 
 typedef struct {
-    float s, scale; /* q = rint(x * s) + zp, x ~ scale * (q - zp) */
+    float s, scale; /* q = rint(x * s + zp), x ~ scale * (q - zp) */
     int32_t zp;
     int valid; /* 0: the row holds NaN or Inf, or its range overflows */
 } go_quantizer;
@@ -65,20 +65,28 @@ GO_INLINE go_quantizer go_quantizer_of_range(const go_range *r) {
     return (go_quantizer){s, range / 255.0f, (int32_t)zp, 1};
 }
 
+/* 1.5 * 2^23 and its bits: floats of this size are integers, and consecutive ones differ by
+ * 1 in their bits. The low half of the bits is 0. */
+#define GO_ROUNDER 12582912.0f
+enum { GO_ROUNDER_BITS = 0x4b400000 };
+
+/* What x * s is added to: the sum, rounded once, is q before it is clamped. */
+GO_INLINE float go_quantizer_addend(const go_quantizer *z) { return GO_ROUNDER + (float)z->zp; }
+
 /* Sixteen quantized values as integers; 0 in rows that are not valid. */
 GO_INLINE go_i32x16 go_quantize16(const go_quantizer *z, go_f32x16 v) {
     if (!z->valid) return (go_i32x16){0};
-    go_f32x16 q = go_rint_small(v * go_splat(z->s)) + go_splat((float)z->zp);
-    q = go_max_skip_nan(q, go_splat(-128.0f));
-    q = go_min_skip_nan(q, go_splat(127.0f));
-    return go_to_i32(q);
+    go_f32x16 sum = go_fma(v, go_splat(z->s), go_splat(go_quantizer_addend(z)));
+    go_i32x16 q = (go_i32x16)sum - GO_ROUNDER_BITS;
+    const go_i32x16 below = q < -128, above = q > 127;
+    q = (below & -128) | (~below & q);
+    return (above & 127) | (~above & q);
 }
 
-/* The same as bytes, by way of 16-bit integers: the low half of the bits of v * s +
- * 1.5 * 2^23 is rint(v * s). Rows that are not valid get anything. */
+/* The same as bytes, by way of 16-bit integers. Rows that are not valid get anything. */
 GO_INLINE go_i8x16 go_quantize_bytes(const go_quantizer *z, go_f32x16 v) {
-    go_u32x16 bits = go_bits(v * go_splat(z->s) + go_splat(12582912.0f));
-    go_i16x16 q = __builtin_convertvector((go_i32x16)bits, go_i16x16) + (int16_t)z->zp;
+    go_f32x16 sum = go_fma(v, go_splat(z->s), go_splat(go_quantizer_addend(z)));
+    go_i16x16 q = __builtin_convertvector((go_i32x16)sum, go_i16x16);
     const go_i16x16 below = q < -128, above = q > 127;
     q = (below & -128) | (~below & q);
     q = (above & 127) | (~above & q);
@@ -155,20 +163,6 @@ GO_INLINE void go_quantize_row(const void *src, go_dtype dtype, size_t k, int8_t
         go_quantize_store(&z, panel, r, full, go_load_as(src, (ptrdiff_t)full, dtype, k - full),
                           k - full, &sum);
     go_qa8_finish_row(&z, panel, r, k, sum);
-}
-
-/* Rows first .. end - 1 of a packing (first begins a panel), and the rest of the last panel. */
-GO_INLINE void go_quantize_rows(const go_pack_lhs_args *args, size_t first, size_t end) {
-    for (size_t i = first; i < end; i++) {
-        int8_t *panel = (int8_t *)args->dst + i / GO_QA8_MR * go_qa8_panel_bytes(args->k);
-        const void *row = go_at(args->src, (ptrdiff_t)i * args->src_stride, args->src_dtype);
-        go_qa8_begin_row(panel, i, args->m, args->k);
-        /* One copy of the loop for each type. */
-        if (args->src_dtype == GO_BF16)
-            go_quantize_row(row, GO_BF16, args->k, panel, i % GO_QA8_MR);
-        else
-            go_quantize_row(row, GO_F32, args->k, panel, i % GO_QA8_MR);
-    }
 }
 
 #endif

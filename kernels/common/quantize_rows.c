@@ -1,5 +1,6 @@
 /* Rows of f32 or bf16 into the packed int8 left operand; see quantize_row.h. */
-#include "quantize_row.h"
+#include "quantize_rows.h"
+
 #include "rows.h"
 
 #if defined(__aarch64__)

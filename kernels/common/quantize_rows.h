@@ -1,0 +1,40 @@
+/* Rows of f32 or bf16 into qa8r panels, as many at once as the level likes. */
+#ifndef GO_QUANTIZE_ROWS_H
+#define GO_QUANTIZE_ROWS_H
+
+#if defined(__ARM_FEATURE_DOTPROD)
+#include "../neon_i8mm/quantize_four.h"
+enum { GO_QUANTIZE_GROUP = 4 };
+#else
+#include "quantize_row.h"
+enum { GO_QUANTIZE_GROUP = 1 };
+#endif
+
+/* `count` rows, `stride` values apart, to rows r .. of one panel. */
+GO_INLINE void go_quantize_group(const void *src, ptrdiff_t stride, go_dtype dtype, size_t k,
+                                 int8_t *panel, size_t r, size_t count) {
+    size_t i = 0;
+#if defined(__ARM_FEATURE_DOTPROD)
+    for (; i + GO_QUANTIZE_GROUP <= count; i += GO_QUANTIZE_GROUP)
+        go_quantize_four(go_at(src, (ptrdiff_t)i * stride, dtype), stride, dtype, k, panel, r + i);
+#endif
+    for (; i < count; i++)
+        go_quantize_row(go_at(src, (ptrdiff_t)i * stride, dtype), dtype, k, panel, r + i);
+}
+
+/* Rows first .. end - 1 of a packing (first begins a panel), and the rest of the last panel. */
+GO_INLINE void go_quantize_rows(const go_pack_lhs_args *args, size_t first, size_t end) {
+    for (size_t i = first; i < end; i += GO_QA8_MR) {
+        int8_t *panel = (int8_t *)args->dst + i / GO_QA8_MR * go_qa8_panel_bytes(args->k);
+        const void *row = go_at(args->src, (ptrdiff_t)i * args->src_stride, args->src_dtype);
+        const size_t count = end - i < GO_QA8_MR ? end - i : GO_QA8_MR;
+        go_qa8_begin_row(panel, i, args->m, args->k);
+        /* One copy of the loop for each type. */
+        if (args->src_dtype == GO_BF16)
+            go_quantize_group(row, args->src_stride, GO_BF16, args->k, panel, 0, count);
+        else
+            go_quantize_group(row, args->src_stride, GO_F32, args->k, panel, 0, count);
+    }
+}
+
+#endif
