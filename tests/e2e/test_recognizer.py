@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import graphopt
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
+soundfile = pytest.importorskip("soundfile")
 
 from graphopt.bench import paraformer, recognizer  # noqa: E402
 from graphopt.errors import MissingToolError  # noqa: E402
@@ -57,15 +60,27 @@ def test_recordings_are_understood(auto_model) -> None:
 
 
 def test_bench_spells_as_funasr_does(auto_model, tmp_path: Path) -> None:
-    funasr_loading = pytest.importorskip("funasr.utils.load_utils")
     wavs = list(loading.recordings())
-    signals = [funasr_loading.load_audio_text_image_video(str(wav), fs=16000) for wav in wavs]
-    inputs = [loading.features(auto_model, s.numpy()).numpy() for s in signals]
+    signals = [soundfile.read(wav, dtype="float32")[0] for wav in wavs]
+    inputs = [loading.features(auto_model, signal).numpy() for signal in signals]
     work = recognizer.workload(auto_model, inputs, tmp_path)
     engine = paraformer.peers()[0]
     engine.prepare(work, 1)
     texts = [recognizer.spell(auto_model, ids) for ids in engine.run().values()]
     assert texts == [loading.transcribe(auto_model, wav) for wav in wavs]
+
+
+def test_int8_is_computed_in_int8(auto_model) -> None:
+    """Nothing runs in torch, and the error is that of int8, neither none nor large."""
+    wav = next(iter(loading.recordings()))
+    signal = soundfile.read(wav, dtype="float32")[0]
+    inputs = loading.features(auto_model, signal)
+    inputs = (inputs, torch.tensor([inputs.shape[1]], dtype=torch.int32))
+    encoder = loading.export_parts(auto_model)[0]
+    fast = graphopt.optimize(encoder, precision="int8", example_inputs=inputs, strict=True)
+    with torch.inference_mode():
+        got, exact = fast(*inputs)[0], encoder(*inputs)[0]
+    assert 1e-3 < float((got - exact).norm() / exact.norm()) < 0.1
 
 
 @needs_espeak
