@@ -20,6 +20,7 @@ from harness import (
 from graphopt.kernels import packing, reference, registry
 
 NEON = "#include <arm_neon.h>\n"  # so that a macro can change an intrinsic after it
+DOT_SWEEP = '#include "dot_sweep.h"'
 
 
 def operands(m: int, n: int, k: int, seed: int, extreme: str = ""):
@@ -66,6 +67,7 @@ def full_plan():
     # 255 * 16448 < 2^22 < 255 * 16449, where the conversion of some levels changes.
     plan += [((9, 17, 131), OPTIONS[1], f"reach {reach}") for reach in (16448, 16449)]
     plan += [((m, 32, 70), Options(act="relu", bias=m % 2 == 1), "") for m in (1, 2, 4, 17, 18)]
+    plan += [((141, 9, 2080), OPTIONS[1], "")]  # parts of depth and rows
     plan += [((m, 16, 131), OPTIONS[0], f"reach {16448 + m % 2}") for m in (1, 2, 3, 4)]
     return plan
 
@@ -165,6 +167,8 @@ def test_activations_have_the_same_bits_on_every_level(where):
         ("x86_64/avx512_vnni", ("(c, CHAINS - 1)", "(c, CHAINS - 2)")),
         ("aarch64/neon_i8mm", ("#include", f"{NEON}#define vzip2q_f64 vzip1q_f64\n#include")),
         ("aarch64/neon_i8mm", ("#include", f"{NEON}#define vmaxvq_s32(reach) 0\n#include")),
+        ("aarch64/neon_dotprod", (DOT_SWEEP, f"{NEON}#define vuzp2q_s32 vuzp1q_s32\n{DOT_SWEEP}")),
+        ("aarch64/neon_dotprod", (DOT_SWEEP, f"{NEON}#define vpaddq_s32(x, y) x\n{DOT_SWEEP}")),
         ("aarch64/sve2@256", ("sums + p * 8", "sums")),
         ("aarch64/sme@512", ("svuzp2_s32(x, y)", "svuzp1_s32(x, y)")),
         ("aarch64/sme@512", ("line < lines->rows ?", "line + 8 < lines->rows ?")),

@@ -18,6 +18,7 @@ ARCHES = ("x86_64", "aarch64")
 CHANNEL = 0  # instead of a block length: one scale per channel
 NEON = "#include <arm_neon.h>\n"  # so that a macro can change an intrinsic after it
 QS4_GEMV = '#include "qs4_gemv.h"'  # the first of the headers that it changes
+DOT_SWEEP = '#include "dot_sweep.h"'
 
 # ---- quantization and packing ---------------------------------------------------------------
 
@@ -331,6 +332,15 @@ def test_activations_have_the_same_bits_on_every_level(where, generic):
         ("x86_64/avx2", "go_gemm_qs4b", ("_mm256_set1_epi8(15)", "_mm256_set1_epi8(7)")),
         ("x86_64/avx512_vnni", "go_gemm_qs4c", ("_mm512_srai_epi32(high, 4)", "high")),
         ("x86_64/avx512_vnni", "go_gemm_qs4b", ("acc[r][0][0] = sum[r]", "acc[r][0][0] = sum[0]")),
+        *(
+            ("aarch64/neon_dotprod", generic, (DOT_SWEEP, f"{NEON}#define {wrong}\n{DOT_SWEEP}"))
+            for generic, wrong in (
+                ("go_gemm_qs4c", "vsubq_s8(low, bias) low"),
+                ("go_gemm_qs4b", "vandq_s8(pairs, mask) pairs"),
+                ("go_gemm_qs4b", "vsubq_f32(sum, bias) vaddq_f32(sum, bias)"),
+                ("go_gemm_qs4c", "vpaddq_s32(x, y) x"),
+            )
+        ),
         *(
             ("aarch64/neon_i8mm", generic, (QS4_GEMV, f"{NEON}#define {wrong}\n{QS4_GEMV}"))
             for generic, wrong in (

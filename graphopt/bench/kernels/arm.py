@@ -18,8 +18,9 @@ from graphopt.n2sim.price import price
 from graphopt.n2sim.result import Price
 from graphopt.target import Target
 
-#: Instruction class of the peak by scheme.
+#: Instruction classes of the peak by scheme, of cores with and without matrix instructions.
 _PEAKS = {"int4": "smmla", "int8": "smmla", "bf16": "bfmmla", "f32": "fmla"}
+_VECTOR_PEAKS = {"int4": "dot", "int8": "dot", "bf16": "fmla", "f32": "fmla"}
 _FUNCTION = re.compile(r"^ *\d+: \w+ +\d+ FUNC +\w+ +\w+ +\d+ (\S+)$", re.M)
 
 
@@ -99,7 +100,8 @@ def _price_step(target: Target, step: Step, scheme: str, level: Level, builder: 
         request.write_bytes(encode([step.case]))
         expression = f"^({'|'.join(map(re.escape, functions))})$"
         command = [program, request, response]
-        found = price(command, expression, target.name, peak=_PEAKS[scheme])
+        peaks = _PEAKS if target.bf16_matrix else _VECTOR_PEAKS
+        found = price(command, expression, target.name, peak=peaks[scheme])
     if found.exit_status:
         raise PricingError(f"{step.generic} of {level.name} ended with {found.exit_status}")
     return found
