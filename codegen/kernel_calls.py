@@ -58,6 +58,10 @@ def _epilogue(
         fields["bias"] = bias
     if activation := node.attrs.get("activation"):
         fields["activation"] = f"GO_ACT_{activation.upper()}"
+    if (factor := node.operand("factor")) is not None:
+        fields["factor"] = _read(f, memory, "factor", factor)
+        fields["factor_stride"] = f.size(row(factor))
+        fields["factor_dtype"] = _dtype(factor)
     residuals = [v for r in ("residual0", "residual1") if (v := node.operand(r)) is not None]
     if residuals:
         names = [_read(f, memory, f"residual{i}", v) for i, v in enumerate(residuals)]

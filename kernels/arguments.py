@@ -15,6 +15,9 @@ class Epilogue(Structure):
     _fields_ = (
         ("bias", c_void_p),
         ("activation", c_int),
+        ("factor", c_void_p),
+        ("factor_stride", c_ssize_t),
+        ("factor_dtype", c_int),
         ("residual", c_void_p * 2),
         ("residual_stride", c_ssize_t * 2),
         ("residual_dtype", c_int * 2),

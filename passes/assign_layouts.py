@@ -20,7 +20,7 @@ from graphopt.symbolic import evaluate, simplify
 
 VIEWS = ("go.permute", "go.reshape", "go.slice", "go.expand")
 _ROWS = {
-    "go.linear": ("x", "residual0", "residual1"),
+    "go.linear": ("x", "factor", "residual0", "residual1"),
     "go.quantize_rows": ("",),
     "go.pack_rows": ("",),
     "go.split_rows": ("",),
@@ -104,7 +104,7 @@ class AssignLayouts(Pass):
                 node.inputs[i] = self._copy(value, nodes, node.op, "the last axis has gaps")
             elif node.op in _DENSE and not is_contiguous(value):
                 node.inputs[i] = self._copy(value, nodes, node.op, "it reads dense tensors")
-            elif node.op == "go.conv" and role in ("x", "residual0", "residual1"):
+            elif node.op == "go.conv" and role in ("x", "factor", "residual0", "residual1"):
                 innermost = _channels_innermost(value.rank)
                 fits = (
                     _dense_axis(value, 1)

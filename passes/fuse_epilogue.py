@@ -1,12 +1,13 @@
-"""Lets the kernel that computes a result also finish it: activation and residual additions.
+"""Lets the kernel that computes a result also finish it: activation, gate, residual additions.
 
     %1 = go.linear(%x, weight=%w, bias=%b)
     %2 = go.pointwise(%1, expr=relu(x0))           %3 = go.linear(%x, weight=%w, bias=%b,
     %3 = go.pointwise(%2, %r, expr=add(x0, x1)) ->                residual0=%r, activation=relu)
 
-Linear and convolution: one activation, then up to two additions of tensors of the result's shape.
+Linear and convolution: one activation, then one multiplication by a tensor of the result's shape
+(as in SwiGLU: silu(gate) * up), then up to two additions of such tensors.
 Depthwise convolution, after those: one addition.
-Left alone: results that several nodes read, additions that broadcast, other orders.
+Left alone: results that several nodes read, operands that broadcast, other orders.
 """
 
 from __future__ import annotations
@@ -49,31 +50,42 @@ class FuseEpilogue(Pass):
         if follower is None or follower.output.dtype is not DType.F32:
             return None
         if unary(follower) in ACTIVATIONS:
-            free = not node.attrs.get("activation") and node.operand("residual0") is None
+            free = not node.attrs.get("activation") and not _is_multiplied_or_added(node)
             return follower if free and node.op in _WITH_ACTIVATION else None
-        addend = _addend(follower, node.output)
-        if addend is None or addend.dtype is not DType.F32:
+        found = _operand(node, follower)
+        if found is None or found[1].dtype is not DType.F32:
             return None
-        same = addend.shape == node.output.shape and follower.output.shape == node.output.shape
-        return follower if same and _free_role(node) is not None else None
+        shape = node.output.shape
+        return follower if found[1].shape == shape == follower.output.shape else None
 
     def _absorb(self, node: Node, follower: Node, around: Neighbours) -> None:
-        addend = _addend(follower, node.output)
-        if addend is None:
+        found = _operand(node, follower)
+        if found is None:
             node.attrs["activation"] = unary(follower)
             node.decide(self.name, f"the kernel applies {unary(follower)}")
         else:
-            role = _free_role(node) or ""
-            node.add_operand(role, addend)
-            node.decide(self.name, f"the kernel adds {role}")
+            role, value = found
+            node.add_operand(role, value)
+            verb = "multiplies by" if role == "factor" else "adds"
+            node.decide(self.name, f"the kernel {verb} {role}")
         around.absorb(node, follower)
 
 
-def _addend(follower: Node, value: Value) -> Value | None:
-    pair = binary(follower, "add")
+def _operand(node: Node, follower: Node) -> tuple[str, Value] | None:
+    """The role and value of what the follower multiplies by or adds, if the kernel can too."""
+    value = _other(follower, "mul", node.output)
+    if value is not None and node.op in _WITH_ACTIVATION and not _is_multiplied_or_added(node):
+        return "factor", value
+    value = _other(follower, "add", node.output)
+    role = next((r for r in _RESIDUALS[node.op] if node.operand(r) is None), None)
+    return (role, value) if role and value is not None else None
+
+
+def _other(follower: Node, function: str, value: Value) -> Value | None:
+    pair = binary(follower, function)
     side = other_side(pair, value) if pair else None
     return side if isinstance(side, Value) else None
 
 
-def _free_role(node: Node) -> str | None:
-    return next((r for r in _RESIDUALS[node.op] if node.operand(r) is None), None)
+def _is_multiplied_or_added(node: Node) -> bool:
+    return any(node.operand(role) is not None for role in ("factor", "residual0"))

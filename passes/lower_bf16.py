@@ -30,10 +30,10 @@ _READERS = {
     "go.patches": ("",),
     "go.norm": ("x",),
     "go.softmax": ("",),
-    "go.linear": _RESIDUAL,
+    "go.linear": ("factor", *_RESIDUAL),
     "go.attention": ("q", "k", "v"),
     "go.depthwise": ("x", "residual"),
-    "go.conv": ("x", *_RESIDUAL),
+    "go.conv": ("x", "factor", *_RESIDUAL),
     "go.pointwise": ("",),
 }
 

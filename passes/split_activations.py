@@ -73,7 +73,7 @@ class SplitActivations(Pass):
             nodes.append(Node("go.slice", [both], [part], where, node.origin))
             nodes.append(Node("go.reshape", [part], [row], {}, node.origin))
             terms.append(row)
-        rest = [node.operand(role) for role in ("bias", "residual0", "residual1")]
+        rest = [node.operand(role) for role in ("bias", "factor", "residual0", "residual1")]
         operands = [*terms, *(v for v in rest if v is not None)]
         expr = self._finished(node, operands)
         nodes.append(Node("go.pointwise", operands, [out], {"expr": expr}, node.origin))
@@ -81,7 +81,7 @@ class SplitActivations(Pass):
 
     @staticmethod
     def _finished(node: Node, operands: list[Value]) -> Scalar:
-        """y0 + y1 + bias, the activation, then the residuals: the order of go_epilogue."""
+        """y0 + y1 + bias, the activation, the factor, the residuals: the order of go_epilogue."""
         leaves = iter(
             scalar.cast(scalar.operand(i, v.dtype), DType.F32) for i, v in enumerate(operands)
         )
@@ -90,6 +90,8 @@ class SplitActivations(Pass):
             total = scalar.apply("add", total, next(leaves))
         if activation := node.attrs.get("activation"):
             total = scalar.apply(activation, total)
+        if node.operand("factor") is not None:
+            total = scalar.apply("mul", total, next(leaves))
         for leaf in leaves:
             total = scalar.apply("add", total, leaf)
         return total

@@ -24,7 +24,7 @@ from graphopt.ir import Graph, Node, Shape, Value
 from graphopt.passes.base import Pass
 from graphopt.passes.quantize_dynamic_int8 import SMALLEST
 
-_EXTRAS = ("residual0", "residual1")
+_EXTRAS = ("factor", "residual0", "residual1")
 
 
 class UnfoldConv(Pass):

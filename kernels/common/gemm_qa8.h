@@ -70,15 +70,15 @@ typedef struct {
 } go_qa8_columns;
 
 /* From integer sums to stored results. What the epilogue asks for is constant in
- * the call, so that the loop over rows has no branch. */
+ * the call, so that the loop over rows has no branch; see go_epilogue_lanes. */
 GO_INLINE void go_qa8_finish_rows(const go_gemm_args *args, const go_qa8_tile *t, size_t row,
                                   const go_qa8_columns *c, uint32_t rhs_bias, const int32_t *sums,
                                   size_t ld, const int full, const int act, const int residuals,
                                   const go_dtype dtype) {
     go_epilogue e = args->epilogue;
     e.activation = (go_activation)act;
+    if (residuals < 2) e.factor = NULL, e.residual[1] = NULL;
     if (residuals < 1) e.residual[0] = NULL;
-    if (residuals < 2) e.residual[1] = NULL;
     const size_t n = full ? GO_LANES : c->count;
     for (size_t r = 0; r < t->rows; r++) {
         go_qa8_row q = go_qa8_row_tail(args->lhs, row + r, t->depth);
@@ -99,12 +99,11 @@ GO_INLINE void go_qa8_finish(const go_gemm_args *args, const go_qa8_tile *t, siz
         go_qa8_columns c = {.col = col + at, .count = n};
         go_qs8_columns(t, at / GO_QS8_NR, &c.sums, &c.scales);
         c.bias = e->bias ? go_load_n(e->bias + col + at, n) : go_zero();
-        const int residuals = e->residual[1] ? 2 : e->residual[0] ? 1 : 0;
 #define FINISH(full, act, residuals, dtype) \
     go_qa8_finish_rows(args, t, row, &c, rhs_bias, sums + at, ld, full, act, residuals, dtype)
-        if (n < GO_LANES || residuals == 2 || e->activation > GO_ACT_RELU)
-            FINISH(0, (int)e->activation, residuals, args->dst_dtype);
-        else if (residuals)
+        if (n < GO_LANES || go_epilogue_is_rare(e))
+            FINISH(0, (int)e->activation, 2, args->dst_dtype);
+        else if (e->residual[0])
             FINISH(1, (int)e->activation, 1, args->dst_dtype);
         else if (args->dst_dtype == GO_BF16)
             FINISH(1, (int)e->activation, 0, GO_BF16);

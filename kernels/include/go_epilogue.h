@@ -50,12 +50,15 @@ GO_INLINE go_f32x16 go_activate(go_f32x16 v, go_activation act) {
     return v;
 }
 
-/* Everything behind the bias: activation, residuals, conversion, store of
+/* Everything behind the bias: activation, factor, residuals, conversion, store of
  * columns col .. col + n - 1 (n <= 16) of row `row`. */
 GO_INLINE void go_epilogue_store(const go_epilogue *e, void *dst, ptrdiff_t dst_stride,
                                  go_dtype dst_dtype, size_t row, size_t col, go_f32x16 v,
                                  size_t n) {
     v = go_activate(v, e->activation);
+    if (e->factor)
+        v *= go_load_as(e->factor, (ptrdiff_t)row * e->factor_stride + (ptrdiff_t)col,
+                        e->factor_dtype, n);
     for (int i = 0; i < 2; i++) {
         if (!e->residual[i]) continue;
         ptrdiff_t at = (ptrdiff_t)row * e->residual_stride[i] + (ptrdiff_t)col;
@@ -67,8 +70,13 @@ GO_INLINE void go_epilogue_store(const go_epilogue *e, void *dst, ptrdiff_t dst_
 /* Whether f32 results are final behind the bias but for a relu. */
 GO_INLINE int go_epilogue_is_plain(const go_gemm_args *args) {
     const go_epilogue *e = &args->epilogue;
-    return args->dst_dtype == GO_F32 && e->activation <= GO_ACT_RELU && !e->residual[0] &&
-           !e->residual[1];
+    return args->dst_dtype == GO_F32 && e->activation <= GO_ACT_RELU && !e->factor &&
+           !e->residual[0] && !e->residual[1];
+}
+
+/* Whether rows take the loop for everything, not one of those for what is common. */
+GO_INLINE int go_epilogue_is_rare(const go_epilogue *e) {
+    return e->activation > GO_ACT_RELU || e->factor || e->residual[1];
 }
 
 /* Row `row` of an f32 destination. */
@@ -77,14 +85,15 @@ GO_INLINE float *go_gemm_row(const go_gemm_args *args, size_t row) {
 }
 
 /* The same for one row after another of values[r * ld + c], 16 columns of which n exist.
- * What the epilogue asks for is constant in the call: no branch in the loop. */
+ * What the epilogue asks for is constant in the call: no branch in the loop. `residuals`
+ * is how many there can be, and 2 if there can be a factor. */
 GO_INLINE void go_epilogue_lanes(const go_gemm_args *args, size_t row, size_t rows, size_t col,
                                  size_t n, const float *values, size_t ld, const int act,
                                  const int residuals, const go_dtype dtype) {
     go_epilogue e = args->epilogue;
     e.activation = (go_activation)act;
+    if (residuals < 2) e.factor = NULL, e.residual[1] = NULL;
     if (residuals < 1) e.residual[0] = NULL;
-    if (residuals < 2) e.residual[1] = NULL;
     for (size_t r = 0; r < rows; r++)
         go_epilogue_store(&e, args->dst, args->dst_stride, dtype, row + r, col,
                           go_load(values + r * ld), n);
@@ -95,12 +104,11 @@ GO_INLINE void go_epilogue_lanes(const go_gemm_args *args, size_t row, size_t ro
 GO_INLINE void go_epilogue_rows(const go_gemm_args *args, size_t row, size_t rows, size_t col,
                                 size_t cols, const float *values, size_t ld) {
     const go_epilogue *e = &args->epilogue;
-    const int residuals = e->residual[1] ? 2 : e->residual[0] ? 1 : 0;
 #define STORE(n, act, residuals, dtype) \
     go_epilogue_lanes(args, row, rows, col, n, values, ld, act, residuals, dtype)
-    if (cols < GO_LANES || residuals == 2 || e->activation > GO_ACT_RELU)
-        STORE(cols, (int)e->activation, residuals, args->dst_dtype);
-    else if (residuals)
+    if (cols < GO_LANES || go_epilogue_is_rare(e))
+        STORE(cols, (int)e->activation, 2, args->dst_dtype);
+    else if (e->residual[0])
         STORE(GO_LANES, (int)e->activation, 1, args->dst_dtype);
     else if (args->dst_dtype == GO_BF16)
         STORE(GO_LANES, (int)e->activation, 0, GO_BF16);

@@ -38,12 +38,15 @@ typedef enum {
 } go_activation;
 
 /* What happens to a finished f32 row before it is stored:
- *   y = activation(x + bias) + residual[0] + residual[1]
+ *   y = activation(x + bias) * factor + residual[0] + residual[1]
  * in this order, every step rounded to f32, then one conversion to the type of
  * the destination. A null pointer leaves its step out. */
 typedef struct {
     const float *bias; /* [n] */
     go_activation activation;
+    const void *factor; /* [m][n], such as the other half of a gated linear unit */
+    ptrdiff_t factor_stride;
+    go_dtype factor_dtype;   /* GO_F32 or GO_BF16 */
     const void *residual[2]; /* [m][n], row strides below */
     ptrdiff_t residual_stride[2];
     go_dtype residual_dtype[2]; /* GO_F32 or GO_BF16 */
@@ -221,7 +224,7 @@ typedef struct {
  *   GO_CIF_INTEGRATE  level += alphas; fires where level >= threshold, then level -= 1;
  *                     now = 1 - level before the frame, next = alphas - now
  *   GO_CIF_PREFIX     p = f32(sum of alphas in f64); fires where floor(p) grows;
- *                     next = p - floor(p), now = alphas - next; threshold is not used
+ *                     next = the fraction of the peak, now = alphas - next; no threshold
  * peaks[b,t] is level before the subtraction, or p - floor(p), plus 1 where it fires.
  * counts[b] is the sum of alphas (f64, to f32) rounded down or to nearest even, or the
  * number of fires. *tokens is the largest count, -1 if a sum is not below 1e9 (NaN);

@@ -50,6 +50,7 @@ class Options:
 
     act: str = "none"
     bias: bool = False
+    factor: str = ""  # "f32" or "bf16"
     residuals: tuple[str, ...] = ()  # "f32" or "bf16"
     dst: str = "f32"
     dst_pad: int = 0
@@ -66,7 +67,12 @@ OPTIONS = (
     Options(bias=True, residuals=("bf16", "f32"), dst_pad=1),
     Options(bias=True, residuals=("f32",), in_place=True, dst_pad=5),
     Options(residuals=("bf16", "bf16"), dst="bf16", dst_pad=2, threads=3),
-    *(Options(act=act, bias=True) for act in ACTIVATIONS[2:]),
+    Options(factor="f32", bias=True),
+    Options(act="relu", factor="bf16", residuals=("f32",), dst="bf16"),
+    *(
+        Options(act=act, bias=True, factor="f32" if act == "silu" else "")
+        for act in ACTIVATIONS[2:]
+    ),
 )
 
 
@@ -77,6 +83,7 @@ class Call:
     case: Case
     options: Options
     bias: np.ndarray | None
+    factor: np.ndarray | None  # f32 [m, n]
     residuals: list[np.ndarray]  # f32 [m, n] each
     untouched: np.ndarray  # dst before the call
 
@@ -86,6 +93,8 @@ class Call:
             y = y + self.bias
         with np.errstate(all="ignore"):
             y = activation(y, self.options.act).astype(np.float32)
+            if self.factor is not None:
+                y = y * self.factor
             for residual in self.residuals:
                 y = y + residual
         return y
@@ -112,6 +121,13 @@ def make_call(shape: tuple[int, int, int], options: Options, seed: int, operands
     bias = rng.standard_normal(n).astype(np.float32) if options.bias else None
     if bias is not None:
         pointers["epilogue.bias"] = bias
+    factor = None
+    if options.factor:
+        factor = rng.standard_normal((m, n)).astype(np.float32)
+        memory = bf16_from_f32(factor) if options.factor == "bf16" else factor
+        factor = f32_from_bf16(memory) if options.factor == "bf16" else factor
+        args.epilogue.factor_dtype = BF16 if options.factor == "bf16" else F32
+        args.epilogue.factor_stride, pointers["epilogue.factor"] = n, memory
     dst = np.full((m, width), 12345, np.uint16 if options.dst == "bf16" else np.float32)
     residuals = []
     for i, kind in enumerate(options.residuals):
@@ -126,7 +142,8 @@ def make_call(shape: tuple[int, int, int], options: Options, seed: int, operands
         residuals.append(f32_from_bf16(memory) if kind == "bf16" else values)
         pointers[f"epilogue.residual[{i}]"] = memory
     pointers["dst"] = dst
-    return Call(Case(args, pointers, threads=options.threads), options, bias, residuals, dst.copy())
+    case = Case(args, pointers, threads=options.threads)
+    return Call(case, options, bias, factor, residuals, dst.copy())
 
 
 #: Bound for the activations in units of f32 rounding, relative to max(1, |value|): the

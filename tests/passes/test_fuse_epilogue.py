@@ -20,6 +20,33 @@ def test_activation_then_residuals(golden) -> None:
     assert node.operand("residual0") is r and node.operand("residual1") is s
 
 
+def test_gated_linear_unit(golden) -> None:
+    """silu(gate) * up + r: the gate's kernel runs last and does it all."""
+    m = Maker()
+    x, r = m.input("x", *BTC), m.input("r", *BTC)
+    gate = m.pointwise(scalar.apply("silu", X), m.linear(x, 8, name="gate"))
+    up = m.linear(x, 8, name="up")
+    graph = m.output(m.pointwise(add(), r, m.pointwise(mul(), gate, up)))
+    golden("fuse_epilogue_gate", check_pass(FuseEpilogue(), graph, FP32_RELATIVE))
+    assert ops(graph) == ["linear", "linear"]
+    assert graph.nodes[1].operand("factor") is up
+
+
+def test_nothing_is_multiplied_after_an_addition_or_twice() -> None:
+    m = Maker()
+    x, r, s = (m.input(n, *BTC) for n in "xrs")
+    sums = m.pointwise(add(), m.linear(x, 8), r)
+    graph = m.output(m.pointwise(mul(), sums, s))
+    check_pass(FuseEpilogue(), graph, FP32_RELATIVE)
+    assert ops(graph) == ["linear", "pointwise"]
+    m = Maker()
+    x, r, s = (m.input(n, *BTC) for n in "xrs")
+    product = m.pointwise(mul(), m.linear(x, 8), r)
+    late = m.pointwise(scalar.apply("relu", X), m.pointwise(mul(), product, s))
+    check_pass(FuseEpilogue(), m.output(late), FP32_RELATIVE)
+    assert ops(m.graph) == ["linear", "pointwise", "pointwise"]
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_every_activation(name: str) -> None:
     m = Maker()
