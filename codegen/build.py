@@ -22,7 +22,7 @@ from graphopt.kernels.registry import Level
 from graphopt.progress import announce
 
 _KERNELS = registry.ROOT
-_RUNTIME = ("runtime/team.c", "runtime/module.c")
+_RUNTIME = ("runtime/team.c", "runtime/gate.c", "runtime/module.c")
 _WARNINGS = ("-Wall", "-Wextra", "-Werror")
 
 
@@ -105,8 +105,8 @@ class Builder:
         """The same library, but one thread does and times all tasks (harness/trace_team.c)."""
         tools = Toolchain.find(level.arch)
         level = replace(level, macros=("-DGO_TRACE",))
-        paths = (*level.sources, _KERNELS / "harness/trace_team.c", _KERNELS / "runtime/module.c")
-        files = [*((path, None) for path in paths), (Path("module.c"), source)]
+        paths = (_KERNELS / "harness/trace_team.c", *(_KERNELS / n for n in _RUNTIME[1:]))
+        files = [*((path, None) for path in (*level.sources, *paths)), (Path("module.c"), source)]
         objects = self._compile(tools, files, level, static=False)
         link = (*tools.command, *tools.link_flags(False), "-shared", "-s")
         return self._link(link, objects, ".so", ("-lpthread", "-lm"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphopt._version import VERSION as __version__
 from graphopt.loaded import load
+from graphopt.runtime import limit_threads
 
 if TYPE_CHECKING:
     from graphopt.capture import capture
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from graphopt.module import optimize
     from graphopt.target import Target
 
-__all__ = ["Config", "Target", "__version__", "capture", "load", "optimize"]
+__all__ = ["Config", "Target", "__version__", "capture", "limit_threads", "load", "optimize"]
 
 _HOMES = {
     "capture": "graphopt.capture",

@@ -19,7 +19,7 @@ from graphopt.dtype import DType
 
 Array = np.ndarray[Any, Any]
 MAX_RANK = 8
-ABI_VERSION = 1
+ABI_VERSION = 2
 
 _DTYPES = list(DType)
 
@@ -44,6 +44,32 @@ class _Error(ctypes.Structure):
         ("got", ctypes.c_int64),
         ("text", ctypes.c_char * 256),
     )
+
+
+class _Gate(ctypes.Structure):
+    """`go_gate` of graphopt.h."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_uint32) for name in ("limit", "running", "next", "serving", "changes")
+    )
+
+
+_gate = _Gate()
+
+
+def limit_threads(threads: int) -> None:
+    """Sets how many threads may compute at once, over all modules of this process.
+
+    A run of more threads than that has as many as the limit; one whose threads are not free waits
+    its turn. The limit in the beginning is the number of CPUs that the process may use. It counts
+    from the next run on that begins or ends.
+
+    Raises:
+        ThreadCountError: for a number below 1.
+    """
+    if not isinstance(threads, int) or threads < 1:
+        raise errors.ThreadCountError(threads)
+    _gate.limit = threads
 
 
 @dataclass(frozen=True)
@@ -138,6 +164,7 @@ class Library:
         self._module = ctypes.c_void_p()
         if self._c.go_open(str(weights).encode(), ctypes.byref(self._module)):
             raise errors.PackageCorruptError(weights, "missing, or not of the right size")
+        self._c.go_share_gate(self._module, ctypes.byref(_gate))
         self._close = weakref.finalize(self, self._c.go_close, self._module)
         self.step_count = int(self._c.go_step_count(self._module))
         self._inputs = int(self._c.go_input_count(self._module))
@@ -229,6 +256,7 @@ def _abandon_contexts() -> None:
     """For a forked child: the contexts' threads stayed in the parent, where nobody waits for it."""
     for context in _contexts:
         context.abandon()
+    _gate.running, _gate.serving = 0, _gate.next
 
 
 os.register_at_fork(after_in_child=_abandon_contexts)

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from graphopt.runtime import limit_threads
+
 HERE = Path(__file__).parent
 # Test support modules (harness.py, graphs.py) are imported by bare name.
 sys.path[:0] = [str(HERE / "kernels"), str(HERE / "support")]
 
 os.environ.setdefault("GRAPHOPT_VERIFY", "1")  # check the graph after each pass
+
+limit_threads(64)  # teams of more threads than this machine has CPUs are tested too
 
 # The same examples in every run; a failure prints what reproduces it.
 settings.register_profile("graphopt", derandomize=True, deadline=None, print_blob=True)

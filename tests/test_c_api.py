@@ -66,7 +66,7 @@ def test_a_program_in_c(package: Path, example: np.ndarray, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line for line in lines if not line.startswith("y ")] == [
-        "abi 1",
+        "abi 2",
         "missing: 7 1",
         "wrong size: 7 1",
         "inputs 1, outputs 1, threads 3, arena 0",
@@ -99,7 +99,7 @@ def test_header_is_c_and_cplusplus(tmp_path: Path) -> None:
 
 def test_libraries_show_the_interface_alone(package: Path) -> None:
     header = (KERNELS / "include" / "graphopt.h").read_text()
-    for library in (package / "lib").iterdir():
+    for library in (package / "lib").glob("*.so"):
         listed = run("nm", "-D", "--defined-only", library)
         if listed.returncode:
             pytest.skip("nm is not installed")
@@ -163,6 +163,12 @@ def team_stress(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_pool_of_one_to_eight_threads(team_stress: Path) -> None:
     done = run(team_stress)
     assert done.stdout == "done\n" and done.returncode == 0, (done.stdout[-500:], done.returncode)
+
+
+def test_a_gate_lets_no_more_threads_run_than_its_limit(tmp_path: Path) -> None:
+    runtime = [KERNELS / "runtime" / name for name in ("team.c", "gate.c")]
+    done = run(compile_c(tmp_path / "gate", HERE / "gate_stress.c", *runtime))
+    assert done.stdout == "at most 3, 1200 runs, 0 running, 0 waiting\n", done
 
 
 def test_default_threads_respect_the_affinity(team_stress: Path) -> None:

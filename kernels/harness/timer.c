@@ -45,7 +45,7 @@ GO_EXPORT const go_peak_loop *go_timer_peaks(void);
 GO_EXPORT go_kernel_fn *go_timer_read(void);
 GO_EXPORT double go_timer_run(go_pool *pool, const go_call *calls, size_t count, size_t repeats);
 
-go_pool *go_timer_pool(int threads) { return go_pool_new(threads); }
+go_pool *go_timer_pool(int threads) { return go_pool_new(threads, NULL); }
 
 void go_timer_pool_free(go_pool *pool) { go_pool_free(pool); }
 
@@ -67,7 +67,7 @@ double go_timer_run(go_pool *pool, const go_call *calls, size_t count, size_t re
     go_sequence sequence = {calls, count, repeats};
     struct timespec begin, end;
     clock_gettime(CLOCK_MONOTONIC, &begin);
-    go_pool_run(pool, run_sequence, &sequence);
+    go_pool_run(pool, go_pool_size(pool), run_sequence, &sequence);
     clock_gettime(CLOCK_MONOTONIC, &end);
     return (double)(end.tv_sec - begin.tv_sec) + 1e-9 * (double)(end.tv_nsec - begin.tv_nsec);
 }

@@ -66,7 +66,8 @@ size_t go_trace_take(const double **values) {
 
 int go_default_threads(void) { return 1; }
 
-go_pool *go_pool_new(int size) {
+go_pool *go_pool_new(int size, const uint32_t *running) {
+    (void)running;
     go_pool *pool = NULL;
     if (posix_memalign((void **)&pool, 64, sizeof *pool)) return NULL;
     *pool = (go_pool){.team = {.size = (unsigned)size}};
@@ -78,6 +79,7 @@ void go_pool_free(go_pool *pool) { free(pool); }
 
 int go_pool_size(const go_pool *pool) { return (int)pool->team.size; }
 
-void go_pool_run(go_pool *pool, go_pool_function function, void *argument) {
+void go_pool_run(go_pool *pool, int threads, go_pool_function function, void *argument) {
+    (void)threads;
     function(argument, &pool->team);
 }

@@ -26,7 +26,7 @@
 extern "C" {
 #endif
 
-#define GO_ABI_VERSION 1
+#define GO_ABI_VERSION 2
 #define GO_MAX_RANK 8
 #define GO_API __attribute__((visibility("default")))
 
@@ -62,17 +62,34 @@ typedef struct {
 typedef struct go_module go_module;
 typedef struct go_context go_context;
 
+/* How many threads may run at once, over all modules that share it. A run of a
+ * context takes the context's threads, or as many as the limit if that is less
+ * (results are the same), and gives them back at its end. Where they are not
+ * free, it sleeps; first come, first served. All zero but for the limit at the
+ * beginning; the limit may change at any time and counts from the next run on
+ * that begins or ends. */
+typedef struct {
+    uint32_t limit;         /* 0 when it is first shared: as many as this process may use */
+    uint32_t running;       /* threads of runs under way */
+    uint32_t next, serving; /* tickets of the runs that wait */
+    uint32_t changes;       /* of the above; what waiting runs sleep on */
+} go_gate;
+
 GO_API int32_t go_abi_version(void);
 
 /* Maps the weights. */
 GO_API go_code go_open(const char *weights_path, go_module **module);
 GO_API void go_close(go_module *module);
 
+/* Makes the module share a gate, which must outlive it; before the first context.
+ * Without this call it shares one with the modules of its own library. */
+GO_API void go_share_gate(go_module *module, go_gate *gate);
+
 GO_API int32_t go_input_count(const go_module *module);
 GO_API int32_t go_output_count(const go_module *module);
 GO_API int32_t go_step_count(const go_module *module);
 
-/* threads = 0 takes as many as this process may use. */
+/* threads = 0 takes as many as this process may use; fewer run if the gate has fewer. */
 GO_API go_code go_context_new(go_module *module, int32_t threads, go_context **context);
 GO_API void go_context_free(go_context *context);
 GO_API int32_t go_thread_count(const go_context *context);

@@ -12,12 +12,16 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "gate.h"
 #include "team.h"
 
 struct go_module {
     const unsigned char *weights;
     size_t bytes;
+    go_gate *gate;
 };
+
+static go_gate own_gate;
 
 struct go_context {
     go_module *module;
@@ -66,8 +70,14 @@ go_code go_open(const char *weights_path, go_module **module) {
         if (weights) munmap(weights, bytes);
         return GO_ERROR_MEMORY;
     }
-    **module = (go_module){weights, bytes};
+    **module = (go_module){weights, bytes, NULL};
+    go_share_gate(*module, &own_gate);
     return GO_OK;
+}
+
+void go_share_gate(go_module *module, go_gate *gate) {
+    go_gate_open(gate);
+    module->gate = gate;
 }
 
 void go_close(go_module *module) {
@@ -86,7 +96,7 @@ go_code go_context_new(go_module *module, int32_t threads, go_context **context)
     c->computed = calloc((size_t)desc->computed_count + 1, sizeof *c->computed);
     int ports = desc->input_count > desc->output_count ? desc->input_count : desc->output_count;
     c->shapes = calloc((size_t)ports + 1, sizeof *c->shapes);
-    c->pool = go_pool_new(threads > 0 ? threads : go_default_threads());
+    c->pool = go_pool_new(threads > 0 ? threads : go_default_threads(), &module->gate->running);
     if (c->dims && c->computed && c->shapes && c->pool) return GO_OK;
     go_code code = c->pool ? GO_ERROR_MEMORY : GO_ERROR_THREADS;
     go_context_free(c);
@@ -212,7 +222,7 @@ go_code go_profile(go_context *context, const go_tensor *inputs, go_tensor *outp
     void *in[desc->input_count + 1], *out[desc->output_count + 1];
     for (int i = 0; i < desc->input_count; i++) in[i] = inputs[i].data;
     for (int i = 0; i < desc->output_count; i++) out[i] = outputs[i].data;
-    double last = now();
+    double last = 0;
     atomic_int failed = 0;
     go_frame frame = {
         .inputs = in,
@@ -226,7 +236,10 @@ go_code go_profile(go_context *context, const go_tensor *inputs, go_tensor *outp
         .seconds = seconds,
         .last_time = &last,
     };
-    go_pool_run(context->pool, run_frame, &frame);
+    int threads = go_gate_enter(context->module->gate, go_pool_size(context->pool));
+    last = now();
+    go_pool_run(context->pool, threads, run_frame, &frame);
+    go_gate_leave(context->module->gate, threads);
     if (context->error.code != GO_OK || !desc->computed_count) return context->error.code;
     memcpy(context->dims + desc->dim_count, context->computed,
            (size_t)desc->computed_count * sizeof *context->computed);

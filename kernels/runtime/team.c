@@ -21,14 +21,19 @@
 #endif
 
 enum { SPINS = 2000, YIELDS = 50 };
+enum { SHORT = 50 };        /* spins that outlast the end of a run, on its other threads */
+enum { WORK_THREADS = 12 }; /* low bits of a pool's work word */
 
 struct go_pool {
     go_team_shared shared;
-    _Alignas(64) atomic_uint work; /* runs started; its change wakes the workers */
+    _Alignas(64) atomic_uint work; /* runs started, and in the low bits the threads of the last:
+                                    * one word, so that a worker which looks late never takes
+                                    * the threads of one run for those of another */
     atomic_uint sleepers;
     atomic_int stop;
     go_pool_function function;
     void *argument;
+    const uint32_t *running;
     int size;
     go_team *teams;
     pthread_t *threads;
@@ -149,6 +154,17 @@ static float_mode flush_to_zero(void) {
 static void restore(float_mode mode) { __asm__ volatile("msr fpcr, %0" ::"r"(mode)); }
 #endif
 
+/* The next work word after `seen`. */
+static unsigned wait_for_work(go_pool *pool, unsigned seen) {
+    for (int step = 0;; step++) {
+        unsigned work = atomic_load_explicit(&pool->work, memory_order_acquire);
+        if (work != seen) return work;
+        int needed = pool->running && __atomic_load_n(pool->running, __ATOMIC_RELAXED);
+        if (needed && step >= SHORT && step < SPINS + YIELDS) step = SPINS + YIELDS;
+        wait_a_little(step, &pool->work, seen, &pool->sleepers);
+    }
+}
+
 static void *worker(void *start) {
     go_pool *pool = ((worker_start *)start)->pool;
     int rank = ((worker_start *)start)->rank;
@@ -156,18 +172,19 @@ static void *worker(void *start) {
     flush_to_zero();
     unsigned seen = 0;
     for (;;) {
-        wait_for_change(&pool->work, seen, &pool->sleepers);
-        seen++;
+        seen = wait_for_work(pool, seen);
         if (atomic_load(&pool->stop)) return NULL;
+        if ((unsigned)rank >= seen % (1u << WORK_THREADS)) continue;
         pool->function(pool->argument, &pool->teams[rank]);
         finish(&pool->teams[rank]);
     }
 }
 
-go_pool *go_pool_new(int size) {
+go_pool *go_pool_new(int size, const uint32_t *running) {
     go_pool *pool = NULL;
-    if (posix_memalign((void **)&pool, 64, sizeof(go_pool))) return NULL;
-    *pool = (go_pool){.size = size};
+    if (size >= 1 << WORK_THREADS || posix_memalign((void **)&pool, 64, sizeof(go_pool)))
+        return NULL;
+    *pool = (go_pool){.size = size, .running = running};
     pool->teams = calloc((size_t)size, sizeof(go_team));
     pool->threads = calloc((size_t)size, sizeof(pthread_t));
     if (!pool->teams || !pool->threads) {
@@ -194,7 +211,7 @@ go_pool *go_pool_new(int size) {
 void go_pool_free(go_pool *pool) {
     if (!pool) return;
     atomic_store(&pool->stop, 1);
-    add_and_wake(&pool->work, 1, &pool->sleepers);
+    add_and_wake(&pool->work, 1u << WORK_THREADS, &pool->sleepers);
     for (int rank = 1; rank <= pool->started; rank++) pthread_join(pool->threads[rank], NULL);
     free(pool->threads);
     free(pool->teams);
@@ -203,10 +220,15 @@ void go_pool_free(go_pool *pool) {
 
 int go_pool_size(const go_pool *pool) { return pool->size; }
 
-void go_pool_run(go_pool *pool, go_pool_function function, void *argument) {
+void go_pool_run(go_pool *pool, int threads, go_pool_function function, void *argument) {
     pool->function = function;
     pool->argument = argument;
-    if (pool->size > 1) add_and_wake(&pool->work, 1, &pool->sleepers);
+    for (int rank = 0; rank < threads; rank++) pool->teams[rank].size = (unsigned)threads;
+    if (threads > 1) {
+        unsigned last = atomic_load(&pool->work) % (1u << WORK_THREADS);
+        unsigned step = (1u << WORK_THREADS) + (unsigned)threads - last;
+        add_and_wake(&pool->work, step, &pool->sleepers);
+    }
     float_mode mode = flush_to_zero();
     function(argument, &pool->teams[0]);
     finish(&pool->teams[0]);

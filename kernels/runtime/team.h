@@ -2,6 +2,8 @@
 #ifndef GO_POOL_H
 #define GO_POOL_H
 
+#include <stdint.h>
+
 #include "go_team.h"
 
 typedef struct go_pool go_pool;
@@ -10,13 +12,16 @@ typedef void (*go_pool_function)(void *argument, go_team *team);
 /* How many threads this process may use: affinity mask and cgroup quota. */
 int go_default_threads(void);
 
-/* Starts size - 1 threads; null if that fails. The caller is the first thread. */
-go_pool *go_pool_new(int size);
+/* Starts size - 1 threads; null if that fails. The caller is the first thread.
+ * Threads without work leave the core at once, without spinning, while *running
+ * (threads in runs of whichever pools share it; null for none) is not 0. */
+go_pool *go_pool_new(int size, const uint32_t *running);
 void go_pool_free(go_pool *pool);
 int go_pool_size(const go_pool *pool);
 
-/* Runs the function on every thread and returns when all are done. Floats that
- * are too small for a normal number count as zero in it, on every thread. */
-void go_pool_run(go_pool *pool, go_pool_function function, void *argument);
+/* Runs the function on the first `threads` threads, at least 1 and at most the
+ * size, and returns when all are done. Floats that are too small for a normal
+ * number count as zero in it, on every thread. */
+void go_pool_run(go_pool *pool, int threads, go_pool_function function, void *argument);
 
 #endif

@@ -59,7 +59,10 @@ int main(int argc, char **argv) {
     printf("abi %d\n", go_abi_version());
     printf("missing: %d %d\n", go_open("/no/such/file", &module), module == NULL);
     printf("wrong size: %d %d\n", go_open(argv[0], &module), module == NULL);
-    if (go_open(argv[1], &module) || go_context_new(module, 3, &context)) return 3;
+    if (go_open(argv[1], &module)) return 3;
+    go_gate gate = {.limit = 3};
+    go_share_gate(module, &gate);
+    if (go_context_new(module, 3, &context)) return 3;
     printf("inputs %d, outputs %d, threads %d, arena %zu\n", go_input_count(module),
            go_output_count(module), go_thread_count(context), go_arena_bytes(context));
 

@@ -39,18 +39,19 @@ int main(int argc, char **argv) {
     if (argc > 1) return printf("%d\n", go_default_threads()) < 0;
     static work shared;
     for (int size = 1; size <= 8; size++) {
-        go_pool *pool = go_pool_new(size);
+        go_pool *pool = go_pool_new(size, NULL);
         if (!pool || go_pool_size(pool) != size) return 1;
         for (int run = 0; run < 5; run++) {
             memset(shared.done, 0, sizeof shared.done);
-            go_pool_run(pool, walk, &shared);
+            go_pool_run(pool, 1 + (size + run) % size, walk, &shared);
             if (flushes()) printf("the caller's float mode is lost\n");
         }
         go_pool_free(pool);
         int failures = atomic_exchange(&shared.failures, 0);
         if (failures) printf("%d threads: %d failures\n", size, failures);
     }
-    for (int i = 0; i < 100; i++) go_pool_free(go_pool_new(1 + i % 8)); /* freed before any run */
+    for (int i = 0; i < 100; i++)
+        go_pool_free(go_pool_new(1 + i % 8, NULL)); /* freed before any run */
     go_pool_free(NULL);
     printf("done\n");
     return 0;
