@@ -63,12 +63,25 @@ class FunctionBuilder:
         """Appends a line to the body."""
         self.body.append(text)
 
-    def call(self, kernel: str, struct: str, fields: Fields) -> None:
-        """Appends the call of a kernel with an argument struct."""
+    def call(self, kernel: str, struct: str, fields: Fields, serial: bool = False) -> None:
+        """Appends the call of a kernel with an argument struct.
+
+        Args:
+            kernel: its generic name.
+            struct: of its arguments.
+            fields: of the struct.
+            serial: one thread does all of it; for kernels without a barrier inside.
+        """
         self.line(f"const {struct} args = {{")
         self.body.extend(_initializers(fields, 1))
         self.line("};")
-        self.line(f"{kernel}(team, &args);")
+        if serial:
+            self.line("while (go_next(team) < 1) {")
+            self.line("    go_alone alone;")
+            self.line(f"    {kernel}(go_open_alone(&alone), &args);")
+            self.line("}")
+        else:
+            self.line(f"{kernel}(team, &args);")
 
     @property
     def text(self) -> str:

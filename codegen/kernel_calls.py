@@ -203,7 +203,7 @@ def _depthwise(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     fields["dst"] = f.pointer("dst", None, memory.address(out), write=True)
     fields["dst_stride"] = _strides(f, layout_of(out).strides[:2])
     fields["dst_dtype"] = _dtype(out)
-    f.call(node.attrs["kernel"], "go_depthwise_args", fields)
+    f.call(node.attrs["kernel"], "go_depthwise_args", fields, node.attrs.get("serial", False))
 
 
 def _conv(node: Node, f: FunctionBuilder, memory: Memory) -> None:
@@ -248,7 +248,7 @@ def _conv(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     epilogue = _epilogue(node, f, memory, lambda v: v.shape[1])
     if epilogue:
         fields["epilogue"] = epilogue
-    f.call(node.attrs["kernel"], "go_conv_args", fields)
+    f.call(node.attrs["kernel"], "go_conv_args", fields, node.attrs.get("serial", False))
 
 
 def _patches(node: Node, f: FunctionBuilder, memory: Memory) -> None:

@@ -17,6 +17,8 @@ class Config:
         stop_after: `GRAPHOPT_STOP_AFTER`, the last pass to run (to bisect a wrong result).
         skip: `GRAPHOPT_SKIP`, passes to leave out, separated by commas.
         verify: `GRAPHOPT_VERIFY`, 1 checks the graph after every pass.
+        serial_conv: `GRAPHOPT_SERIAL_CONV`, 1 leaves each convolution in one task (to see what
+            cutting them gives).
         cache: `GRAPHOPT_CACHE`, the folder of compiled objects; `~/.cache/graphopt` by default.
     """
 
@@ -25,6 +27,7 @@ class Config:
     stop_after: str = ""
     skip: frozenset[str] = frozenset()
     verify: bool = False
+    serial_conv: bool = False
     cache: Path = Path.home() / ".cache" / "graphopt"
 
     @staticmethod
@@ -39,5 +42,6 @@ class Config:
             stop_after=env.get("GRAPHOPT_STOP_AFTER", ""),
             skip=frozenset(filter(None, env.get("GRAPHOPT_SKIP", "").split(","))),
             verify=env.get("GRAPHOPT_VERIFY", "0") == "1",
+            serial_conv=env.get("GRAPHOPT_SERIAL_CONV", "0") == "1",
             cache=Path(env.get("GRAPHOPT_CACHE") or base / "graphopt"),
         )

@@ -88,9 +88,9 @@ def precision_passes(precision: str, group: int = 32, terms: int = 1) -> list[Pa
     return passes
 
 
-def placement_passes(target: Target) -> list[Pass]:
-    """Memory layout, tasks and kernels."""
-    return [AssignLayouts(), ParallelizeConv(target), SelectKernels(target)]
+def placement_passes(target: Target, serial_conv: bool = False) -> list[Pass]:
+    """Memory layout, tasks and kernels; convolutions in one task each if `serial_conv`."""
+    return [AssignLayouts(), ParallelizeConv(target, serial_conv), SelectKernels(target)]
 
 
 class PassManager:

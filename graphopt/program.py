@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from graphopt.codegen.emit import Module, emit_module
 from graphopt.config import Config
 from graphopt.cost import macs, moved_bytes
 from graphopt.emulate import Emulation
-from graphopt.ir import Graph, learn_sizes
+from graphopt.ir import Graph, Value, learn_sizes
 from graphopt.kernels import registry
 from graphopt.pipeline import PassManager, placement_passes, precision_passes
 from graphopt.progress import announce
@@ -63,7 +63,10 @@ class Program:
 
     def plan(self) -> None:
         """Runs the passes that depend on precision and target."""
-        passes = [*precision_passes(self.precision, self.group, self.terms), *placement_passes(self.target)]
+        passes = [
+            *precision_passes(self.precision, self.group, self.terms),
+            *placement_passes(self.target, self.config.serial_conv),
+        ]
         self.manager.run(self.graph, passes)
         self.manager.show_decisions(self.graph)
 
@@ -129,7 +132,8 @@ class Program:
         """The median time of each step, with its work.
 
         Returns:
-            One dict a step: `node`, `op`, `kernel`, `module`, `ms`, `macs`, `bytes`.
+            One dict a step: `node`, `op`, `kernel`, `module`, `ms`, `macs`, `bytes`, `scheme` of its
+            product, and shapes with dtypes of its `inputs` and `outputs`.
         """
         seconds = np.zeros((repeats, max(1, self.library.step_count)))
         outputs = self.run(inputs)
@@ -148,6 +152,9 @@ class Program:
                     "ms": float(time) * 1e3,
                     "macs": macs(node, sizes),
                     "bytes": moved_bytes(node, sizes),
+                    "scheme": node.attrs.get("scheme", "f32"),
+                    "inputs": [_shape_and_dtype(value, sizes) for value in node.inputs],
+                    "outputs": [_shape_and_dtype(value, sizes) for value in node.outputs],
                 }
             )
         return rows
@@ -182,3 +189,8 @@ class Program:
         return emulation.run(
             self.weights_file(self.module), inputs, level or self.target.levels[-1], sve_bits
         )
+
+
+def _shape_and_dtype(value: Value, sizes: Mapping[Symbol, int]) -> tuple[tuple[int, ...], str]:
+    shape = tuple(evaluate(extent, sizes) for extent in value.shape)
+    return shape, value.packed or value.dtype.value

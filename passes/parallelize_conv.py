@@ -33,13 +33,17 @@ class ParallelizeConv(Pass):
 
     Args:
         target: says how many cores to balance for.
+        serial: leave every convolution to one thread, to measure what cutting it gives.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, serial: bool = False) -> None:
         self._cores = target.cores
+        self._serial = serial
 
     def run(self, graph: Graph) -> bool:
         """Decides for every convolution."""
+        if self._serial:
+            return self._leave_whole(graph)
         sizes = graph.hints()
         modified = False
         for node in graph.nodes:
@@ -51,6 +55,15 @@ class ParallelizeConv(Pass):
                 self._decide(node, positions, groups, macs)
                 modified = True
         return modified
+
+    def _leave_whole(self, graph: Graph) -> bool:
+        found = [n for n in graph.nodes if n.op in ("go.conv", "go.depthwise")]
+        for node in found:
+            node.attrs["serial"] = True
+            if node.op == "go.conv":
+                node.attrs["tile_rows"] = _LARGEST_TILE
+            node.decide(self.name, "one task, as GRAPHOPT_SERIAL_CONV asks")
+        return bool(found)
 
     def _decide(self, node: Node, positions: int, groups: int, macs: int) -> None:
         best: tuple[float, int, int] | None = None

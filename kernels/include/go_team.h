@@ -54,6 +54,18 @@ static inline size_t go_next(go_team *team) {
 }
 #endif
 
+/* A team of one inside a task of another team, for work that is not to be cut. */
+typedef struct {
+    go_team_shared shared;
+    go_team team;
+} go_alone;
+
+static inline go_team *go_open_alone(go_alone *alone) {
+    atomic_init(&alone->shared.phases[0].claimed, 0);
+    alone->team = (go_team){.size = 1, .shared = &alone->shared};
+    return &alone->team;
+}
+
 /* Waits until every task claimed in this phase is finished; makes the writes of
  * those tasks visible and restarts the task numbers at 0. */
 void go_barrier(go_team *team);

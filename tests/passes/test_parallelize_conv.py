@@ -1,10 +1,13 @@
 """Tasks of a convolution: balanced, and not too small."""
 
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 from graphs import Maker, check_left_alone, check_pass
 
+import graphopt
 from graphopt.passes.parallelize_conv import ParallelizeConv
 from graphopt.target import find_target
 
@@ -60,3 +63,21 @@ def test_other_nodes_and_decided_ones_are_left_alone() -> None:
     graph = conv(1, 4, 8).graph
     graph.nodes[0].attrs["tile_rows"] = 8
     check_left_alone(ParallelizeConv(TARGET), graph)
+
+
+def test_serial_convolutions_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    model = nn.Sequential(nn.Conv1d(24, 24, 5, groups=24, padding=2), nn.Conv1d(24, 40, 3)).eval()
+    x = torch.randn(2, 24, 300, generator=torch.Generator().manual_seed(0))
+
+    def run() -> tuple[np.ndarray[Any, Any], str]:
+        fast = graphopt.optimize(model, precision="fp32", example_inputs=(x,), num_threads=2)
+        with torch.inference_mode():
+            return fast(x).numpy(), fast.dump()
+
+    expected, _ = run()
+    monkeypatch.setenv("GRAPHOPT_SERIAL_CONV", "1")
+    result, text = run()
+    assert text.count("serial=True") == 2
+    np.testing.assert_array_equal(result, expected)
