@@ -11,6 +11,16 @@
 #define MMLA vbfmmlaq_f32
 #include "mmla_tile.h"
 
+/* Adds the bias to the sums of a pair of rows and stores them. */
+GO_INLINE void bf16_finish_pair(float32x4_t acc[4], const float32x4_t bias[4], const int both,
+                                const int with_relu, float *dst, ptrdiff_t stride) {
+    GO_UNROLLED (c, 4) {
+        acc[c] = vaddq_f32(acc[c], bias[c]);
+        if (with_relu) acc[c] = relu(acc[c]);
+    }
+    store_pair(dst, stride, acc, both);
+}
+
 /* dst[r * stride + c] = results of `rows` x 8 (rows a constant: 1, 2, 4 or 8), up to and
  * including none or relu; bias[i]: of pair i of columns, twice. */
 GO_INLINE void bf16_8x8(const bfloat16_t *lhs, const bfloat16_t *rhs, size_t depth,
@@ -21,21 +31,41 @@ GO_INLINE void bf16_8x8(const bfloat16_t *lhs, const bfloat16_t *rhs, size_t dep
     GO_UNROLLED (r, pairs)
         GO_UNROLLED (c, 4) acc[r][c] = vdupq_n_f32(0);
     mmla_8x8(acc, lhs, rhs, depth / 4, pairs);
-    GO_UNROLLED (r, pairs) {
-        GO_UNROLLED (c, 4) {
-            acc[r][c] = vaddq_f32(acc[r][c], bias[c]);
-            if (with_relu) acc[r][c] = relu(acc[r][c]);
+    GO_UNROLLED (r, pairs)
+        bf16_finish_pair(acc[r], bias, rows > 1, with_relu, dst + 2 * r * stride, stride);
+}
+
+/* One or two rows times the columns of two panels. The sums of one panel would wait for each
+ * other: there are four of them, and BFMMLA adds to the same one every three cycles. */
+GO_INLINE void bf16_2x16(const bfloat16_t *lhs, const bfloat16_t *const rhs[2], size_t depth,
+                         const float32x4_t bias[8], const int rows, const int with_relu, float *dst,
+                         ptrdiff_t stride) {
+    float32x4_t acc[8];
+    GO_UNROLLED (c, 8) acc[c] = vdupq_n_f32(0);
+    for (size_t k = 0; k < depth; k += 8)
+        GO_UNROLL for (size_t at = 8 * k; at < 8 * k + 64; at += 32) {
+            const bfloat16x8_t a = vld1q_bf16(lhs + at);
+            GO_UNROLLED (c, 8)
+                acc[c] = vbfmmlaq_f32(acc[c], a, vld1q_bf16(rhs[c / 4] + at + c % 4 * 8));
         }
-        store_pair(dst + 2 * r * stride, stride, acc[r], rows > 1);
-    }
+    GO_UNROLLED (p, 2)
+        bf16_finish_pair(acc + 4 * p, bias + 4 * p, rows > 1, with_relu, dst + 8 * p, stride);
 }
 
 /* The first `rows` rows (1, 2, 4 or 8) of a panel times the columns of one or two; bias: of
  * pairs of columns. */
 GO_INLINE void bf16_panels(const go_bf16_tile *t, const bfloat16_t *lhs, const float32x4_t bias[8],
                            const int rows, const int with_relu, float *dst, ptrdiff_t stride) {
+    const bfloat16_t *first = (const bfloat16_t *)t->rhs;
+    if (rows <= 2 && t->panels == 2) {
+        const bfloat16_t *both[2] = {first, first + t->rhs_stride};
+#define TILE(relu) bf16_2x16(lhs, both, t->depth, bias, rows, relu, dst, stride)
+        with_relu ? TILE(1) : TILE(0);
+#undef TILE
+        return;
+    }
     for (size_t p = 0; p < t->panels; p++) {
-        const bfloat16_t *rhs = (const bfloat16_t *)t->rhs + p * t->rhs_stride;
+        const bfloat16_t *rhs = first + p * t->rhs_stride;
 #define TILE(relu) bf16_8x8(lhs, rhs, t->depth, bias + 4 * p, rows, relu, dst + 8 * p, stride)
         with_relu ? TILE(1) : TILE(0);
 #undef TILE
