@@ -24,6 +24,7 @@ ISAS = (
     "neon_i8mm",
     "sve_i8mm",
     "sve2",
+    "sve_f32mm",
     "sme",
 )
 

@@ -277,6 +277,20 @@ def gemm_f32(a: Array, w: Array) -> Array:
     return y
 
 
+def gemm_f32_pairs(a: Array, w: Array) -> Array:
+    """Multiply as `gemm_f32` does, but as FMMLA sums: f32 [m, n].
+
+    For every pair of k, y = y + (p + q) with products p and q, each of the four rounded to f32
+    (Arm ARM, FMMLA). An odd k is padded with a zero.
+    """
+    depth = -(-np.shape(a)[1] // 2) * 2
+    a, w = (np.pad(x, ((0, 0), (0, depth - np.shape(x)[1]))).astype(F32) for x in (a, w))
+    y: Array = np.zeros((len(a), len(w)), F32)
+    for k in range(0, depth, 2):
+        y = y + (a[:, k, None] * w[None, :, k] + a[:, k + 1, None] * w[None, :, k + 1])
+    return y
+
+
 def gemm_bf16(a: Array, w: Array) -> Array:
     """Multiply rows [m, k] by torch-ordered weights [n, k], both bf16 widened to f32: f32 [m, n].
 

@@ -311,6 +311,22 @@ LEVELS = (
     ),
     Level(
         "aarch64",
+        "sve_f32mm",
+        "neoverse_v1+f32mm",
+        ("-mcpu=neoverse-v1+f32mm",),
+        (*_N2_BASE, "sve", "svei8mm", "svebf16", "svef32mm"),
+        _kernels(
+            "aarch64",
+            "sve_f32mm",
+            f32="sve_f32mm/8x16x1",
+            bf16="sve2/8x8x4",
+            qa8="sve2/8x8x8",
+            qs4="neon_i8mm/8x8x16",
+            pack="neon_i8mm",
+        ),
+    ),
+    Level(
+        "aarch64",
         "sme",
         "generic+neon+dotprod+i8mm+bf16+sme",
         ("-march=armv9-a+nosve+i8mm+bf16+sme",),

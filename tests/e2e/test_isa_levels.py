@@ -33,7 +33,7 @@ UNDER_AVX2 = {"AVX", "SSE3", "SSSE3", "SSE4_1", "SSE4_2", "POPCNT"}
 X86_NAMES = {"abm": "LZCNT"}
 ARM_NAMES = {"asimd": "neon", "asimddp": "dotprod", "atomics": "lse", "lrcpc": "rcpc"}
 ARM_NAMES |= {"ilrcpc": "rcpc-immo", "svei8mm": "i8mm", "svebf16": "bf16"}
-ARM_NAMES |= {"smei8i32": "sme", "smef32f32": "sme"}
+ARM_NAMES |= {"smei8i32": "sme", "smef32f32": "sme", "svef32mm": "f32mm"}
 
 #: No CPU has them all.
 EVERY_ARM = tuple(row.name for row in registry.levels("aarch64"))

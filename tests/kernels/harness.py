@@ -69,7 +69,12 @@ class Runner:
 
 #: Vector lengths at which levels with SVE are tested: any for sve2, that of Neoverse V1.
 #: For sme it is the length in streaming mode; qemu has no CPU with SME and without SVE.
-SVE_LENGTHS = {"sve2": ("@128", "@256"), "sve_i8mm": ("@256",), "sme": ("@512",)}
+SVE_LENGTHS = {
+    "sve2": ("@128", "@256"),
+    "sve_i8mm": ("@256",),
+    "sve_f32mm": ("@256",),
+    "sme": ("@512",),
+}
 
 
 def _ids() -> list[str]:

@@ -1,4 +1,6 @@
-"""The f32 GEMM: one fused chain in order of k, so the same bits on every level."""
+"""The f32 GEMM: one fused chain in order of k, so the same bits on every level but one.
+
+FMMLA (level sve_f32mm) sums pairs of rounded products, to bits of its own."""
 
 from dataclasses import replace
 
@@ -41,7 +43,10 @@ def run_plan(runner: Runner) -> None:
     made = list(calls_for(runner.level.arch, plan_of()))
     results = run_cases(runner, "go_gemm_f32", [call.case for call, _, _ in made])
     for (call, a, w), result in zip(made, results, strict=True):
-        want = call.finish(reference.gemm_f32(a, w), bias_done=False)
+        pairs = "svef32mm" in runner.level.features
+        with np.errstate(invalid="ignore"):
+            product = (reference.gemm_f32_pairs if pairs else reference.gemm_f32)(a, w)
+        want = call.finish(product, bias_done=False)
         check(call, call.output(result), want, f"{a.shape} {w.shape} {call.options}")
 
 
@@ -55,13 +60,21 @@ def test_outer_products_of_other_vector_lengths(vl):
     run_plan(replace(require("aarch64/sme@512"), vl=vl))
 
 
-def test_the_reference_is_close_to_float64():
-    """A chain of k roundings errs by at most k * 2**-24 times the sum of |a| |w|."""
+@pytest.mark.parametrize("vl", [128, 512, 1024])
+def test_matrix_products_of_other_vector_lengths(vl):
+    run_plan(replace(require("aarch64/sve_f32mm@256"), vl=vl))
+
+
+@pytest.mark.parametrize("product", [reference.gemm_f32, reference.gemm_f32_pairs])
+def test_the_reference_is_close_to_float64(product):
+    """A chain of k roundings errs by at most k * 2**-24 times the sum of |a| |w|.
+
+    So do pairs: their k / 2 sums and two roundings before each are fewer."""
     rng = np.random.default_rng(5)
     a = rng.standard_normal((17, 560)).astype(np.float32)
     w = rng.standard_normal((19, 560)).astype(np.float32)
     bound = 560 * 2.0**-24 * reference.gemm_exact(np.abs(a), np.abs(w))
-    error = np.abs(reference.gemm_f32(a, w) - reference.gemm_exact(a, w))
+    error = np.abs(product(a, w) - reference.gemm_exact(a, w))
     assert (error <= bound).all()
     assert error.max() > 0
 
@@ -117,14 +130,15 @@ def test_a_broken_kernel_is_noticed(where):
 
 
 @pytest.mark.parametrize(
-    "mutation",
+    ("where", "mutation"),
     [
-        ("o->k : 0)", "o->k - 1 : 0)"),
-        ("rows - row, b[0], b[1]", "rows - row, b[0], b[0]"),
-        ("r < rows", "r + 1 < rows"),
+        ("aarch64/sme@512", ("o->k : 0)", "o->k - 1 : 0)")),
+        ("aarch64/sme@512", ("rows - row, b[0], b[1]", "rows - row, b[0], b[0]")),
+        ("aarch64/sme@512", ("r < rows", "r + 1 < rows")),
+        ("aarch64/sve_f32mm@256", ("svtrn2_f64(x, y)", "svtrn1_f64(x, y)")),
+        ("aarch64/sve_f32mm@256", ("PAIRS_OF_COLUMNS(k + 2)", "PAIRS_OF_COLUMNS(k)")),
     ],
 )
-def test_broken_outer_products_are_noticed(mutation):
-    broken = replace(require("aarch64/sme@512"), mutation=mutation)
+def test_broken_matrix_products_are_noticed(where, mutation):
     with pytest.raises(AssertionError, match="Arrays are not equal"):
-        run_plan(broken)
+        run_plan(replace(require(where), mutation=mutation))
