@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,10 @@ class Module:
     source: str
     steps: list[Step]
     memory: Memory
+
+    def write_weights(self, path: Path, threads: int) -> None:
+        """Writes the weights file, packed by some threads."""
+        self.memory.weights.write(path, threads)
 
     def weights(self, threads: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """The bytes of the weights file."""

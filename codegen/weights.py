@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,9 +99,19 @@ class WeightsFile:
         return self._offsets[key]
 
     def build(self, threads: int) -> Bytes:
-        """The whole file."""
+        """The whole file, in memory."""
         file = np.zeros(self.bytes, np.uint8)
+        self._fill(file, threads)
+        return file
 
+    def write(self, path: Path, threads: int) -> None:
+        """Writes the file; of what is packed only the parts in work are in memory of ours."""
+        with path.open("wb") as empty:
+            empty.truncate(self.bytes)
+        if self.bytes:
+            self._fill(np.memmap(path, np.uint8, "r+"), threads)
+
+    def _fill(self, file: Bytes, threads: int) -> None:
         def fill(entry: tuple[int, int, Callable[[], Bytes]]) -> None:
             offset, size, make = entry
             packed = make()
@@ -110,7 +121,6 @@ class WeightsFile:
 
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(fill, self._makers))
-        return file
 
 
 def _bytes(data: np.ndarray[Any, Any]) -> Bytes:

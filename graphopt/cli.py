@@ -14,8 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from graphopt.bench.commands import bench_funasr
 from graphopt.errors import GraphoptError
 from graphopt.funasr.commands import compile_app, transcribe
+from graphopt.llm.commands import chat, compile_llm
 
 _FILE_WIDTH = 180  # of wide tables in files and pipes
 
@@ -30,6 +32,8 @@ bench_app = typer.Typer(no_args_is_help=True, help="Measure graphopt against oth
 app.add_typer(bench_app, name="bench")
 app.add_typer(compile_app, name="compile")
 app.command()(transcribe)
+compile_app.command("llm")(compile_llm)
+app.command()(chat)
 
 
 class Precision(StrEnum):
@@ -306,6 +310,9 @@ def bench_recognizer(
         status.update("recognizing")
         scores = recognizer.score(loaded, heard, paraformer.select(only or []), Path(folder))
     console.print(recognizer.table(scores))
+
+
+bench_app.command("funasr")(bench_funasr)
 
 
 @bench_app.command("kernels")

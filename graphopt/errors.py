@@ -108,6 +108,30 @@ class ContextLengthError(InputError):
         )
 
 
+class EmptyPromptError(InputError):
+    """A prompt without tokens."""
+
+    def __init__(self) -> None:
+        super().__init__("the prompt is empty; give at least one token of text")
+
+
+class SamplingError(InputError):
+    """A setting of sampling that makes no sense."""
+
+    def __init__(self, setting: str, value: float, allowed: str) -> None:
+        super().__init__(f"{setting}={value} is no way to choose tokens; give {allowed}")
+
+
+class ChatTemplateError(InputError):
+    """A conversation that the chat template of a model does not take."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the model's chat template does not take these messages: {reason}; start with the "
+            "system or the user, and let user and assistant take turns"
+        )
+
+
 class PaddingError(InputError):
     """An attention mask that hides more than padding before the prompt."""
 
@@ -143,6 +167,15 @@ class AudioFileError(InputError):
     def __init__(self, path: object, problem: str) -> None:
         super().__init__(
             f"recording {path}: {problem}; convert it with ffmpeg -i IN -ac 1 -ar 16000 OUT.wav"
+        )
+
+
+class RecognizerOptionError(InputError):
+    """What a recognizer is told to do and cannot."""
+
+    def __init__(self, option: str, value: object, allowed: Iterable[object]) -> None:
+        super().__init__(
+            f"this recognizer takes no {option}={value}; it takes {', '.join(map(str, allowed))}"
         )
 
 

@@ -26,12 +26,11 @@ from graphopt.errors import (
 )
 from graphopt.import_torch import TORCH_DTYPES, to_numpy
 from graphopt.ir import DType, Graph, Node, Ref, Value, learn_sizes
-from graphopt.kernels import registry
-from graphopt.package import FORMAT, Manifest, Port, write_package
+from graphopt.package import FORMAT, Manifest, write_package
 from graphopt.partition import CompiledPart, TorchPart, partition
 from graphopt.pipeline import PassManager, lowering_passes
 from graphopt.printer import print_graph
-from graphopt.program import Program
+from graphopt.program import Program, port_of
 from graphopt.progress import announce
 from graphopt.report import NodeReport, node_reports
 from graphopt.schedule import StepBalance
@@ -217,20 +216,13 @@ class Form:
         """Writes the package; see `OptimizedModule.save`."""
         self._require_compiled()
         ((_, program, _),) = self._programs()
-        module = program.module
-        files: dict[str, Path | str] = {
-            "module.c": module.source,
-            "weights.bin": program.weights_file(module),
+        texts = {
             "passes/1_captured.txt": self._texts["captured"],
             "passes/2_lowered.txt": self._texts["lowered"],
-            "passes/3_planned.txt": print_graph(program.graph, reasons=True),
         }
-        target = self._options.target
-        for name in target.levels:
-            level = registry.level(target.arch, name)
-            files[f"lib/{name}.so"] = program.builder.library(module.source, level)
+        files = program.package_files()
         announce(f"{self.graph.name}: write {path.name}")
-        write_package(path, self._manifest(program), files)
+        write_package(path, self._manifest(program), {**files, **texts})
 
     def _manifest(self, program: Program) -> Manifest:
         target = self._options.target
@@ -247,15 +239,6 @@ class Form:
             structure.Leaf(leaf.index) if isinstance(leaf, Output) else leaf
             for leaf in self.call.out_leaves
         ]
-        steps = tuple(
-            {
-                "node": step.comment.partition(" = ")[0],
-                "op": step.node.op,
-                "kernel": step.node.attrs.get("kernel", ""),
-                "module": step.node.origin.module,
-            }
-            for step in program.module.steps
-        )
         return Manifest(
             format=FORMAT,
             version=VERSION,
@@ -264,25 +247,19 @@ class Form:
             arch=target.arch,
             precision=self._options.precision,
             levels=target.levels,
-            inputs=tuple(_port(v, v.name) for v in self._inputs),
-            outputs=tuple(_port(v, f"output{i}") for i, v in enumerate(self._outputs)),
+            inputs=tuple(port_of(v, v.name) for v in self._inputs),
+            outputs=tuple(port_of(v, f"output{i}") for i, v in enumerate(self._outputs)),
             call=structure.describe(pytree.tree_unflatten(leaves, self.call.in_spec)),
             result=structure.describe(pytree.tree_unflatten(results, self.call.out_spec)),
             parameters=self._parameters,
             changes_arguments=self.call.changes_arguments,
-            steps=steps,
+            steps=program.step_names(),
         )
 
 
 @dataclass(frozen=True)
 class _Constant:
     value: Any
-
-
-def _port(value: Value, name: str) -> Port:
-    return Port(
-        name, value.dtype.value, tuple(e if isinstance(e, int) else str(e) for e in value.shape)
-    )
 
 
 def _positional_names(model: torch.nn.Module, count: int) -> tuple[str, ...]:

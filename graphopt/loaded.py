@@ -62,6 +62,17 @@ class LoadedModule:
         outputs = self._run(self._stored(given), None)
         return self._result(outputs, given, (args, kwargs))
 
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """Runs on stored arrays (bf16 as uint16) in the order of the manifest.
+
+        Args:
+            inputs: dense arrays; those that are states (`Port.is_state`) are written to.
+
+        Raises:
+            InputError, PackageTargetError: as for a call.
+        """
+        return self._run(inputs, None)
+
     def emulate(self, *args: Any, sve_bits: int = 128, level: str = "", **kwargs: Any) -> Any:
         """Runs the package's own code under qemu; needs qemu-user and a compiler.
 
@@ -101,6 +112,11 @@ class LoadedModule:
         return [
             {**step, "ms": float(ms)} for step, ms in zip(self.manifest.steps, times, strict=False)
         ]
+
+    @property
+    def arena_bytes(self) -> int:
+        """Working memory that the contexts hold which no caller is using now."""
+        return self._contexts.arena_bytes
 
     def _match(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """The tensors of a call, whose positional arguments may be given by keyword."""

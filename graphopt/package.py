@@ -6,6 +6,8 @@ SHA256SUMS        a line per file, as sha256sum writes them
 module.c          the generated C
 weights.bin       constants, packed and aligned, to be mapped
 lib/<level>.so    one library per ISA level
+lib/levels        for loaders in C: a line per level, the most capable last, with the CPU features
+                  that it needs, as /proc/cpuinfo calls them
 passes/*.txt      the graph as captured, lowered and planned
 """
 
@@ -25,20 +27,30 @@ from graphopt import structure
 from graphopt._version import VERSION
 from graphopt.dtype import DType
 from graphopt.errors import PackageCorruptError, PackageError
+from graphopt.kernels import registry
 from graphopt.structure import Template
 
 FORMAT = 1
 _SUMS = "SHA256SUMS"
 _MANIFEST = "manifest.json"
+_LEVELS = "lib/levels"
 
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output: name, dtype and extents (numbers or names of dims)."""
+    """An input or output.
+
+    Attributes:
+        name: what errors call it.
+        dtype: of the elements.
+        shape: extents, numbers or names of dims.
+        is_state: whether a run writes to it: the cache of a decoder.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+    is_state: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,11 +133,17 @@ def _write_files(folder: Path, manifest: Manifest, files: Mapping[str, Path | st
             shutil.copyfile(content, target)
         else:
             target.write_text(content)
+    (folder / _LEVELS).write_text(_levels(manifest))
     text = json.dumps(asdict(manifest), indent=1)
     (folder / _MANIFEST).write_text(text + "\n")
     names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     sums = "".join(f"{_sha256(folder / name)}  {name}\n" for name in names)
     (folder / _SUMS).write_text(sums)
+
+
+def _levels(manifest: Manifest) -> str:
+    rows = (registry.level(manifest.arch, name) for name in manifest.levels)
+    return "".join(" ".join((row.name, *row.features)) + "\n" for row in rows)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -201,7 +219,10 @@ def _port(data: dict[str, Any]) -> Port:
     shape = tuple(data["shape"])
     if not all(type(extent) in (int, str) for extent in shape):
         raise ValueError(f"{shape!r:.60} is no shape")
-    return Port(name, dtype, shape)
+    is_state = data.get("is_state", False)
+    if type(is_state) is not bool:
+        raise ValueError(f"{is_state!r:.60} is no answer to is_state")
+    return Port(name, dtype, shape, is_state)
 
 
 def _check_sums(path: Path) -> set[str]:

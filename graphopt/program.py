@@ -21,7 +21,9 @@ from graphopt.cost import macs, moved_bytes
 from graphopt.emulate import Emulation
 from graphopt.ir import Graph, Value, learn_sizes
 from graphopt.kernels import registry
+from graphopt.package import Port
 from graphopt.pipeline import PassManager, placement_passes, precision_passes
+from graphopt.printer import print_graph
 from graphopt.progress import announce
 from graphopt.runtime import ContextPool, Library
 from graphopt.schedule import StepBalance, balance_of, trace_tasks
@@ -33,6 +35,12 @@ Array = np.ndarray[Any, Any]
 
 class OtherMachineWarning(UserWarning):
     """A module built for another machine runs its plan through this machine's kernels."""
+
+
+def port_of(value: Value, name: str) -> Port:
+    """An input or output as a manifest describes it."""
+    shape = tuple(e if isinstance(e, int) else str(e) for e in value.shape)
+    return Port(name, value.dtype.value, shape, value.is_state)
 
 
 @dataclass(eq=False)
@@ -95,8 +103,31 @@ class Program:
         path = Path(self._folder.name) / f"{module.arch}.bin"
         if not path.exists():
             announce(f"{self.graph.name}: pack weights for {module.arch}")
-            module.weights(self.builder.jobs).tofile(path)
+            module.write_weights(path, self.builder.jobs)
         return path
+
+    def package_files(self) -> dict[str, Path | str]:
+        """What a package holds of this program: relative name -> file or text."""
+        files: dict[str, Path | str] = {
+            "module.c": self.module.source,
+            "weights.bin": self.weights_file(self.module),
+            "passes/3_planned.txt": print_graph(self.graph, reasons=True),
+        }
+        for level in self.target.isa_levels:
+            files[f"lib/{level.name}.so"] = self.builder.library(self.module.source, level)
+        return files
+
+    def step_names(self) -> tuple[dict[str, str], ...]:
+        """Of every step: `node`, `op`, `kernel` and `module`."""
+        return tuple(
+            {
+                "node": step.comment.partition(" = ")[0],
+                "op": step.node.op,
+                "kernel": step.node.attrs.get("kernel", ""),
+                "module": step.node.origin.module,
+            }
+            for step in self.module.steps
+        )
 
     @cached_property
     def library(self) -> Library:

@@ -100,6 +100,11 @@ class Engine:
         low, high = int(tokens.min()), int(tokens.max())
         if low < 0 or high >= self.vocabulary:
             raise TokenRangeError(low if low < 0 else high, self.vocabulary)
-        wanted = cache.length + tokens.shape[1]
+        self.check_room(cache, tokens.shape[1])
+
+    @staticmethod
+    def check_room(cache: KeyValueCache, count: int) -> None:
+        """Raises ContextLengthError if `count` more tokens do not fit."""
+        wanted = cache.length + count
         if wanted > cache.context:
             raise ContextLengthError(wanted, cache.context)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from graphopt.errors import UnsupportedDecoderError
+from graphopt.errors import ModelFileError, UnsupportedDecoderError
 from graphopt.llm.decoder import DecoderShape, DecoderWeights, LayerWeights
 
 Array = np.ndarray[Any, Any]
@@ -21,6 +22,32 @@ def is_decoder(model: torch.nn.Module) -> bool:
     config = getattr(model, "config", None)
     known = getattr(config, "model_type", None) in MODEL_TYPES
     return known and hasattr(model, "generate") and hasattr(model, "lm_head")
+
+
+def read_directory(folder: Path) -> DecoderWeights:
+    """The decoder of a model directory of Hugging Face.
+
+    Raises:
+        ModelFileError: if it cannot be loaded, or its weights come quantized.
+        UnsupportedDecoderError: naming what the graph cannot express.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if getattr(config, "quantization_config", None) is not None:
+            raise ModelFileError(folder, "its weights come quantized; give the original, or GGUF")
+        if config.model_type not in MODEL_TYPES:
+            raise UnsupportedDecoderError(
+                str(folder), f"model type {config.model_type!r}", MODEL_TYPES
+            )
+        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype="auto")
+    except (UnsupportedDecoderError, ModelFileError):
+        raise
+    except Exception as error:  # of transformers, safetensors or torch, as the damage has it
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelFileError(folder, reason) from error
+    return read_decoder(model.eval())
 
 
 def read_decoder(model: Any) -> DecoderWeights:

@@ -14,6 +14,8 @@ import numpy as np
 from graphopt.errors import MissingDependencyError, ModelFileError
 from graphopt.kernels.reference import bf16_from_f32
 from graphopt.llm.decoder import BlockMatrix, DecoderShape, DecoderWeights, LayerWeights, Matrix
+from graphopt.llm.gguf_tokenizer import gguf_tokenizer
+from graphopt.llm.tokenizer import Tokenizer
 
 Array = np.ndarray[Any, Any]
 
@@ -23,31 +25,31 @@ _BLOCK = 32
 
 
 def read_gguf(path: str | Path, as_blocks: bool = True) -> DecoderWeights:
-    """Reads a decoder.
+    """The decoder of a GGUF file; see `GgufFile`."""
+    return GgufFile(path).weights(as_blocks)
+
+
+class GgufFile:
+    """A decoder with its tokenizer.
 
     Args:
         path: a GGUF file.
-        as_blocks: keep the int4 values of Q4_0 and Q4_1 as they are, with scales rounded to bf16;
-            otherwise everything becomes f32.
 
     Raises:
-        ModelFileError: for a file that is damaged, of another architecture or quantization.
+        ModelFileError: for a file that is damaged or of another architecture.
         MissingDependencyError: without the `gguf` package.
     """
-    try:
-        from gguf import GGUFReader
-    except ImportError:
-        raise MissingDependencyError("gguf", "reading GGUF", "pip install gguf") from None
-    try:
-        reader = GGUFReader(path)
-    except (OSError, ValueError, IndexError, KeyError) as error:
-        raise ModelFileError(path, f"it is no whole GGUF file ({error})") from error
-    return _File(Path(path), reader, as_blocks).weights()
 
-
-class _File:
-    def __init__(self, path: Path, reader: Any, as_blocks: bool) -> None:
-        self._path, self._as_blocks = path, as_blocks
+    def __init__(self, path: str | Path) -> None:
+        try:
+            from gguf import GGUFReader
+        except ImportError:
+            raise MissingDependencyError("gguf", "reading GGUF", "pip install gguf") from None
+        try:
+            reader = GGUFReader(path)
+        except (OSError, ValueError, IndexError, KeyError) as error:
+            raise ModelFileError(path, f"it is no whole GGUF file ({error})") from error
+        self._path, self._as_blocks = Path(path), True
         self._fields = reader.fields
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         self._arch = str(self._value("general.architecture"))
@@ -55,8 +57,27 @@ class _File:
             known = ", ".join(_ARCHITECTURES)
             raise ModelFileError(path, f"its architecture is {self._arch!r}, not one of {known}")
 
-    def weights(self) -> DecoderWeights:
-        """The whole decoder."""
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer.
+
+        Raises:
+            ModelFileError: if the file has none, or one of another kind than byte-level BPE.
+            MissingDependencyError: without the `tokenizers` package.
+        """
+        wanted = [key for key in self._fields if key.startswith("tokenizer.")]
+        return gguf_tokenizer(self._path, {key: self._fields[key].contents() for key in wanted})
+
+    def weights(self, as_blocks: bool = True) -> DecoderWeights:
+        """The whole decoder.
+
+        Args:
+            as_blocks: keep the int4 values of Q4_0 and Q4_1 as they are, with scales rounded to
+                bf16; otherwise everything becomes f32.
+
+        Raises:
+            ModelFileError: for a tensor that is missing or of another quantization.
+        """
+        self._as_blocks = as_blocks
         heads = int(self._of_arch("attention.head_count"))
         hidden = int(self._of_arch("embedding_length"))
         embedding = self._array("token_embd.weight")

@@ -1,0 +1,104 @@
+"""The commands ``graphopt compile llm`` and ``graphopt chat``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+TargetOption = Annotated[str, typer.Option(help="See graphopt targets.")]
+GroupOption = Annotated[
+    int, typer.Option(min=0, help="int4 weights that share a scale; 0 for whole channels.")
+]
+BitsOption = Annotated[
+    int, typer.Option(help="Of activations between int weights: 8, or 16 for exact ones.")
+]
+RequantizeOption = Annotated[
+    bool,
+    typer.Option("--requantize", help="Quantize 4-bit weights of a GGUF file anew, not as is."),
+]
+
+
+def compile_llm(
+    source: Annotated[Path, typer.Argument(help="Hugging Face model directory, or GGUF file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Package to write.")],
+    target: TargetOption = "native",
+    precision: Annotated[
+        str, typer.Option(help="int4, int8, int8+bf16, bf16, fp32 or auto.")
+    ] = "int4",
+    group_size: GroupOption = 32,
+    activation_bits: BitsOption = 8,
+    requantize: RequantizeOption = False,
+) -> None:
+    """Compile a language model into a package for graphopt chat."""
+    from graphopt.llm import package
+
+    terms = terms_of(activation_bits)
+    options = package.LlmOptions(target, precision, group_size, terms, requantize)
+    with Console(stderr=True).status(f"compiling for {target}"):
+        package.compile_llm(source, out, options)
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    print(f"{out}: {size / 2**20:.1f} MiB")
+
+
+def terms_of(activation_bits: int) -> int:
+    """Int8 rows per activation."""
+    if activation_bits not in (8, 16):
+        raise typer.BadParameter("give 8 or 16", param_hint="--activation-bits")
+    return activation_bits // 8
+
+
+def chat(
+    package: Annotated[Path, typer.Argument(help="Package of graphopt compile llm.")],
+    prompt: Annotated[
+        str | None, typer.Option(help="What to say; without it, lines of standard input.")
+    ] = None,
+    system: Annotated[str, typer.Option(help="What to tell the model first.")] = "",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 512,
+    temperature: Annotated[float, typer.Option(help="0 takes the most likely token.")] = 0.0,
+    top_k: Annotated[int, typer.Option(help="Draw among that many tokens; 0 for all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Draw among this much probability.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="Of the draws.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads; by default all CPUs this process may use.")
+    ] = None,
+) -> None:
+    """Talk to a language model, without torch; an empty line or end of input ends it."""
+    from graphopt.llm.package import load_chat
+    from graphopt.llm.sampling import Sampler
+
+    sampler = Sampler(temperature, top_k, top_p, seed)
+    model = load_chat(package, threads)
+    messages = [{"role": "system", "content": system}] if system else []
+    if prompt is not None:
+        _turn(model, messages, prompt, sampler, max_new_tokens)
+        return
+    while text := _line():
+        _turn(model, messages, text, sampler, max_new_tokens)
+
+
+def _turn(
+    model: Any, messages: list[dict[str, str]], text: str, sampler: Any, max_new_tokens: int
+) -> None:
+    """Prints an answer as it comes, its speed on standard error, and remembers both sides."""
+    from graphopt.errors import EmptyPromptError
+
+    if not text.strip():
+        raise EmptyPromptError
+    messages.append({"role": "user", "content": text})
+    pieces = []
+    for piece in model.answer(messages, sampler, max_new_tokens):
+        print(piece, end="", flush=True)
+        pieces.append(piece)
+    print()
+    messages.append({"role": "assistant", "content": "".join(pieces)})
+    print(model.speed, file=sys.stderr)
+
+
+def _line() -> str:
+    if sys.stdin.isatty():
+        print("> ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip()

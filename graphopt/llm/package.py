@@ -1,0 +1,188 @@
+"""Packages of a language model: a decoder and its tokenizer, for machines without torch.
+
+chat.gopt/
+llm.json          what caches are made of, vocabulary and chat format, in JSON
+tokenizer.json    as the `tokenizers` package writes it
+decoder/          the package of the decoder
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graphopt import structure
+from graphopt._version import VERSION
+from graphopt.dtype import DType
+from graphopt.errors import ModelFileError, PackageCorruptError, PackageError
+from graphopt.llm.chat import Chat
+from graphopt.llm.engine import CacheShape, Engine
+from graphopt.llm.tokenizer import ChatFormat, Tokenizer, read_tokenizer
+from graphopt.loaded import load
+from graphopt.package import FORMAT as DECODER_FORMAT
+from graphopt.package import Manifest, write_package
+from graphopt.target import find_target
+
+if TYPE_CHECKING:
+    from graphopt.llm.decoder import DecoderWeights
+    from graphopt.program import Program
+
+DESCRIPTION = "llm.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class LlmOptions:
+    """What to compile a language model for.
+
+    Attributes:
+        target: as for `graphopt.optimize`.
+        precision: as for `graphopt.optimize`.
+        group: int4 weights that share a scale; 0 for a scale per channel.
+        terms: int8 rows per activation, 1 or 2.
+        requantize: whether weights that come quantized are made f32 first; otherwise `int4` takes
+            those in blocks of 4 bits as they are.
+    """
+
+    target: str = "native"
+    precision: str = "int4"
+    group: int = 32
+    terms: int = 1
+    requantize: bool = False
+
+
+def compile_llm(source: str | Path, out: str | Path, options: LlmOptions) -> None:
+    """Compiles a language model into a package for `graphopt chat`.
+
+    Args:
+        source: a GGUF file, or a model directory of Hugging Face, which needs `transformers`.
+        out: the folder to make; an older package there is replaced.
+        options: target and precision.
+
+    Raises:
+        ModelFileError: naming what of the source is missing, damaged or not understood.
+        UnsupportedDecoderError: naming what the graph cannot express.
+        GroupSizeError: if the group does not divide a depth.
+        PackageError: if something that is no package is in the way.
+    """
+    source = Path(source)
+    refuse_other_files(Path(out))
+    weights, tokenizer = read_model(source, options)
+    save_llm(weights, tokenizer, out, options)
+
+
+def read_model(source: Path, options: LlmOptions) -> tuple[DecoderWeights, Tokenizer]:
+    """Weights and tokenizer of a GGUF file or a model directory."""
+    if source.is_dir():
+        from graphopt.llm.from_transformers import read_directory
+
+        tokenizer = read_tokenizer(source)
+        return read_directory(source), tokenizer
+    if not source.is_file():
+        raise ModelFileError(source, "there is no such file or directory")
+    from graphopt.llm.gguf_file import GgufFile
+
+    file = GgufFile(source)
+    as_blocks = "int4" in options.precision and not options.requantize
+    return file.weights(as_blocks), file.tokenizer()
+
+
+def save_llm(
+    weights: DecoderWeights, tokenizer: Tokenizer, out: str | Path, options: LlmOptions
+) -> None:
+    """Compiles a decoder and writes it with its tokenizer, whole or not at all."""
+    from graphopt.llm.compiled import compile_decoder
+
+    out = Path(out).absolute()
+    refuse_other_files(out)
+    target = find_target(options.target)
+    precision = target.precision(options.precision)
+    program, engine = compile_decoder(
+        weights, target, precision, None, options.group, options.terms
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
+        staging = Path(folder) / "new"
+        staging.mkdir()
+        graph = program.graph
+        write_package(staging / "decoder", _manifest(program, precision), program.package_files())
+        (staging / "tokenizer.json").write_text(tokenizer.text, encoding="utf-8")
+        cache = engine.cache_shape
+        described = {
+            "format": FORMAT,
+            "name": graph.name,
+            "vocabulary": engine.vocabulary,
+            "cache": {**asdict(cache), "dtype": cache.dtype.value},
+            "chat": tokenizer.chat.as_dict(),
+        }
+        text = json.dumps(described, ensure_ascii=False, indent=1)
+        (staging / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+        if out.exists():
+            os.replace(out, Path(folder) / "old")
+        os.replace(staging, out)
+
+
+def refuse_other_files(out: Path) -> None:
+    """Raises PackageError if something that is no package of a language model is in the way."""
+    if out.exists() and not (out / DESCRIPTION).is_file():
+        raise PackageError(f"{out} exists and is no package; remove it or choose another name")
+
+
+def _manifest(program: Program, precision: str) -> Manifest:
+    from graphopt.program import port_of
+
+    graph, target = program.graph, program.target
+    leaves = tuple(structure.Leaf(i) for i in range(len(graph.inputs)))
+    return Manifest(
+        format=DECODER_FORMAT,
+        version=VERSION,
+        name=graph.name,
+        target=target.name,
+        arch=target.arch,
+        precision=precision,
+        levels=target.levels,
+        inputs=tuple(port_of(value, value.name) for value in graph.inputs),
+        outputs=(port_of(graph.outputs[0], "logits"),),
+        call=structure.describe((leaves, {})),
+        parameters=tuple(value.name for value in graph.inputs),
+        result=structure.describe(structure.Leaf(0)),
+        changes_arguments=False,
+        steps=program.step_names(),
+    )
+
+
+def load_chat(path: str | Path, threads: int | None = None) -> Chat:
+    """Opens a package of `graphopt compile llm`; the weights are mapped, not read.
+
+    Args:
+        path: the package.
+        threads: threads of a run; all CPUs that this process may use if None.
+
+    Raises:
+        PackageError: if it is none, or of another format.
+        PackageCorruptError: if a file is missing, truncated or altered.
+        MissingDependencyError: without the `tokenizers` package.
+    """
+    path = Path(path)
+    description = path / DESCRIPTION
+    if not description.is_file():
+        raise PackageError(f"{path} is no package of a language model: it has no {DESCRIPTION}")
+    try:
+        data = json.loads(description.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            raise PackageError(
+                f"package {path} has format {data['format']!r}, this graphopt {VERSION} reads "
+                f"{FORMAT}; upgrade graphopt or compile the model again"
+            )
+        cache = {**data["cache"], "dtype": DType(data["cache"]["dtype"])}
+        shape, vocabulary = CacheShape(**cache), int(data["vocabulary"])
+        text = (path / "tokenizer.json").read_text(encoding="utf-8")
+        tokenizer = Tokenizer(text, ChatFormat.of(data["chat"]))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise PackageCorruptError(path, f"its description makes no sense ({error})") from error
+    module = load(path / "decoder", threads)
+    return Chat(Engine(module.run, vocabulary, shape), tokenizer)

