@@ -13,10 +13,9 @@ enum {
     GO_LHS_CHUNK_BYTES = 256 * 1024, /* rows of a task: stay in the second cache level */
     GO_CLAIM_MACS = 32 * 1024,       /* cost as much as claiming a task */
     GO_ROW_CUTS = 6,                 /* that are tried: 1, 2, 4, ... times as many chunks */
-    GO_TASKS_PER_THREAD = 4,         /* so that threads finish at nearly the same time */
     GO_GEMV_ROWS = 4,                /* so few rows are done while weights stream by */
-    GO_RUN_BYTES = 64 * 1024,        /* weights of a task of a GEMV: no fewer than this */
-    GO_LONG_RUN_BYTES = 1024 * 1024, /* ... nor many more than this */
+    GO_CLAIM_BYTES = 8 * 1024,       /* of weights take as long as claiming a task */
+    GO_LONG_RUN_BYTES = 1024 * 1024, /* of weights for a task of a GEMV, and no more */
 };
 
 /* Tiles of a task: rows and columns. */
@@ -83,13 +82,10 @@ GO_INLINE void go_gemm_drive_sweeps(go_team *team, const go_gemm_args *args, siz
  * weights is the limit: a run of column blocks that lie one after another in memory. */
 GO_INLINE size_t go_gemv_columns(const go_team *team, const go_gemm_args *args, size_t tile_n,
                                  size_t column_bytes) {
-    size_t tasks = 1;
-    if (team->size > 1) {
-        const size_t bytes = args->n * column_bytes;
-        tasks = go_min_size(team->size * GO_TASKS_PER_THREAD, bytes / GO_RUN_BYTES + 1);
-        if (tasks < bytes / GO_LONG_RUN_BYTES) tasks = bytes / GO_LONG_RUN_BYTES;
-    }
-    return go_ceil_div(go_ceil_div(args->n, tile_n), tasks) * tile_n;
+    const size_t blocks = go_ceil_div(args->n, tile_n), bytes = tile_n * column_bytes + 1;
+    if (team->size == 1) return blocks * tile_n;
+    const size_t most = GO_LONG_RUN_BYTES / bytes + 1;
+    return go_cut_lines(team->size, 1, blocks, most, 16 * GO_CLAIM_BYTES / bytes).step * tile_n;
 }
 
 /* For at most GO_GEMV_ROWS rows; a tile is a column block of all of them. */
