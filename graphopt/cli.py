@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from graphopt.bench.commands import bench_funasr
+from graphopt.bench.serve_command import bench_serve
 from graphopt.errors import GraphoptError
 from graphopt.funasr.commands import compile_app, transcribe
 from graphopt.llm.commands import chat, compile_llm
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 bench_app = typer.Typer(no_args_is_help=True, help="Measure graphopt against other engines.")
 app.add_typer(bench_app, name="bench")
+bench_app.command("serve")(bench_serve)
 app.add_typer(compile_app, name="compile")
 app.command()(transcribe)
 compile_app.command("llm")(compile_llm)

@@ -284,6 +284,12 @@ class ContextPool:
         self._idle: list[Context] = []
         self._lock = threading.Lock()
 
+    @property
+    def arena_bytes(self) -> int:
+        """Working memory of the idle contexts."""
+        with self._lock:
+            return sum(context.arena_bytes for context in self._idle if not context.abandoned)
+
     def run(
         self, library: Callable[[], Library], inputs: Sequence[Array], seconds: Array | None
     ) -> list[Array]:

@@ -1,0 +1,30 @@
+"""The command ``graphopt bench serve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def bench_serve(
+    package: Annotated[Path, typer.Argument(help="Package of graphopt compile funasr.")],
+    frames: Annotated[int, typer.Option(min=1, help="Frames of 60 ms of a call.")] = 167,
+    cores: Annotated[int, typer.Option(min=1, help="Threads that may run at once.")] = 2,
+    streams: Annotated[int, typer.Option(min=2, help="Callers side by side.")] = 4,
+    calls: Annotated[int, typer.Option(min=1, help="Calls of one stream, and of all.")] = 40,
+    starts: Annotated[int, typer.Option(min=1, help="Processes that load the package.")] = 3,
+) -> None:
+    """Measure how a recognizer's package serves: load, memory, first call, streams, latency."""
+    from graphopt.bench import serve
+
+    console = Console()
+    asr = serve.recognizer_package(package)
+    with console.status("starting"):
+        found = [serve.measure_start(asr, frames, cores) for _ in range(starts)]
+    console.print(serve.start_table(found))
+    with console.status("streaming"):
+        loads = serve.measure_streams(asr, frames, cores, streams, calls)
+    console.print(serve.streams_table(loads))
