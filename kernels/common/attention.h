@@ -13,7 +13,8 @@ GO_INLINE size_t round16(size_t x) { return (x + 15) / 16 * 16; }
  *   batch * kv_heads * c16(tk) * c16(dim)      k, packed
  *   batch * kv_heads * c16(tk) * c16(dim_v)    v, packed
  *   and for each thread QUERY_ROWS times
- *     c16(dim) q, c16(tk) f32 scores, c16(tk) bf16 weights */
+ *     c16(dim) q, c16(tk) f32 scores, c16(tk) bf16 weights
+ * Few queries share scores and weights where v would lie: attention_few.h. */
 typedef struct {
     char *k, *v;           /* the whole team's */
     void *q;               /* this and the following: this thread's */
