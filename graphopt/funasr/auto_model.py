@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from graphopt.errors import UnsupportedFunasrModelError
+from graphopt.funasr.ct_transformer import Punctuation
 from graphopt.funasr.paraformer import Decoder, Encoder, Predictor, share_parameters
+from graphopt.funasr.sense_voice import Frames
 from graphopt.zoo.fsmn_vad import empty_cache
 
 Compile = Callable[[nn.Module, tuple[Any, ...]], nn.Module]
@@ -123,35 +125,6 @@ class _CachedEncoder(_Part):
         return scores
 
 
-class _Punctuation(nn.Module):
-    """Token ids to scores of punctuation marks: CT-Transformer."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.embed, self.decoder = model.embed, model.decoder
-        self.encoder = Encoder(share_parameters(model.encoder))
-        self.eval()
-
-    def forward(self, text: Tensor, lengths: Tensor) -> Tensor:
-        """i64[B, L] and i32[B] -> f32[B, L, marks]."""
-        scores: Tensor = self.decoder(self.encoder(self.embed(text), lengths))
-        return scores
-
-
-class _Frames(nn.Module):
-    """SenseVoice's encoder as a function: it scales its argument in place."""
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.eval()
-
-    def forward(self, speech: Tensor, lengths: Tensor) -> Tensor:
-        """f32[B, T, F] and i64[B] -> f32[B, T, D]."""
-        hidden: Tensor = self.encoder(speech.clone(), lengths)[0]
-        return hidden
-
-
 def _lengths(frames: int) -> Tensor:
     return torch.tensor([frames, frames // 2])
 
@@ -185,7 +158,7 @@ def _fsmn_vad(model: Any, compile_part: Compile) -> None:
 def _punctuation(model: Any, compile_part: Compile) -> None:
     text = torch.zeros(1, _TOKENS, dtype=torch.int64)
     lengths = torch.tensor([_TOKENS], dtype=torch.int32)
-    compiled = compile_part(_Punctuation(model), (text, lengths))
+    compiled = compile_part(Punctuation(model), (text, lengths))
     model.punc_forward = lambda text, text_lengths: (
         compiled(text.long(), text_lengths.to(torch.int32)),
         None,
@@ -195,7 +168,7 @@ def _punctuation(model: Any, compile_part: Compile) -> None:
 def _sense_voice(model: Any, compile_part: Compile) -> None:
     encoder = model.encoder
     features = torch.randn(2, _FRAMES, _input_size(encoder))
-    compiled = compile_part(_Frames(share_parameters(encoder)), (features, _lengths(_FRAMES)))
+    compiled = compile_part(Frames(share_parameters(encoder)), (features, _lengths(_FRAMES)))
     model.encoder = _SenseVoiceEncoder(encoder, compiled)
 
 

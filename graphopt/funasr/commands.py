@@ -37,7 +37,13 @@ def funasr(
 
 def transcribe(
     package: Annotated[Path, typer.Argument(help="Package of graphopt compile funasr.")],
-    recordings: Annotated[list[Path], typer.Argument(help="WAV files, 16 bits.")],
+    recordings: Annotated[list[Path], typer.Argument(help="WAV files of 16 bits, any rate.")],
+    language: Annotated[
+        str, typer.Option(help="For SenseVoice: auto, zh, en, yue, ja, ko or nospeech.")
+    ] = "auto",
+    use_itn: Annotated[
+        bool, typer.Option("--use-itn", help="For SenseVoice: digits and punctuation.")
+    ] = False,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads; by default all CPUs this process may use.")
     ] = None,
@@ -45,7 +51,7 @@ def transcribe(
     """Print the text of recordings, without torch and FunASR."""
     from graphopt.funasr.recognizer import load_recognizer
 
-    recognizer = load_recognizer(package, threads)
+    recognizer = load_recognizer(package, threads, language, use_itn)
     for wav in recordings:
         text = recognizer.transcribe(wav)
         print(text if len(recordings) == 1 else f"{wav}\t{text}")

@@ -1,4 +1,4 @@
-"""Model directories as FunASR lays them out: config.yaml, model.pt, am.mvn, tokens.json.
+"""Model directories as FunASR lays them out: config.yaml, model.pt, am.mvn, tokens.json, bpe.model.
 
 `configuration.json`, where there is one, gives the files other names, as FunASR's hub does.
 What a directory says and graphopt does not understand is an error that names it: a setting that is
@@ -48,11 +48,25 @@ _KINDS = {
         ("funasr.models.fsmn_vad_streaming.model", "funasr.models.fsmn_vad_streaming.encoder"),
         {"encoder": ("FSMN",), "frontend": ("WavFrontendOnline",)},
     ),
+    "SenseVoiceSmall": _Kind(
+        ("funasr.models.sense_voice.model",),
+        {
+            "encoder": ("SenseVoiceEncoderSmall",),
+            "frontend": ("WavFrontend",),
+            "tokenizer": ("SentencepiecesTokenizer",),
+        },
+    ),
+    "CTTransformer": _Kind(
+        ("funasr.models.ct_transformer.model", "funasr.models.sanm.encoder"),
+        {"encoder": ("SANMEncoder",), "tokenizer": ("CharTokenizer",)},
+    ),
 }
+#: Settings of a tokenizer; others, such as dictionaries of pieces, change how it splits.
+_TOKENIZER = {"token_list", "bpemodel", "unk_symbol", "split_with_space"}
 #: Settings of training and of FunASR's own loops, which change nothing that a model computes.
 _TRAINING = {
     *("specaug", "specaug_conf", "train_conf", "dataset", "dataset_conf", "optim", "optim_conf"),
-    *("scheduler", "scheduler_conf", "ctc_conf", "normalize", "normalize_conf", "seed", "ngpu"),
+    *("scheduler", "scheduler_conf", "ctc_conf", "normalize_conf", "seed", "ngpu"),
     *("input_size", "vocab_size", "batch_size", "disable_pbar", "init_param"),
 }
 
@@ -93,10 +107,11 @@ class ModelDirectory:
     Attributes:
         path: the directory.
         config: config.yaml.
-        frontend: its front end.
+        frontend: its front end; FunASR's defaults for a model of text.
         tokens: the vocabulary, by token id; empty for a model without one.
         cmvn: f32[2, lfr_m * n_mels], shift and scale of features; None without am.mvn.
         weights: path of the weights.
+        pieces: path of the vocabulary where it is one of sentencepiece, else None.
     """
 
     path: Path
@@ -105,6 +120,7 @@ class ModelDirectory:
     tokens: tuple[str, ...]
     cmvn: Array | None
     weights: Path
+    pieces: Path | None
 
     @property
     def model(self) -> str:
@@ -130,11 +146,18 @@ def read_directory(path: str | Path) -> ModelDirectory:
     problems += [
         f"frontend_conf.{name}" for name in settings if name not in known and name != "cmvn_file"
     ]
+    if files["dictionary"].exists():
+        raise ModelDirectoryError(path, f"not understood: {files['dictionary'].name}")
     if problems:
         raise ModelDirectoryError(path, f"not understood in config.yaml: {', '.join(problems)}")
     frontend = FrontendConfig(**known)
-    spoken = "tokenizer" in _KINDS[config["model"]].parts
-    tokens = _read_tokens(path, files["tokens"]) if spoken else ()
+    tokenizer = config.get("tokenizer")
+    pieces = files["pieces"] if tokenizer == "SentencepiecesTokenizer" else None
+    tokens: tuple[str, ...] = ()
+    if pieces is not None:
+        tokens = _read_pieces(path, pieces)
+    elif tokenizer is not None:
+        tokens = _read_tokens(path, files["tokens"])
     cmvn = None
     if files["cmvn"].is_file():
         cmvn = read_cmvn(files["cmvn"])
@@ -145,7 +168,7 @@ def read_directory(path: str | Path) -> ModelDirectory:
             )
     if not files["weights"].is_file():
         raise ModelDirectoryError(path, f"{files['weights'].name} is missing")
-    return ModelDirectory(path, config, frontend, tokens, cmvn, files["weights"])
+    return ModelDirectory(path, config, frontend, tokens, cmvn, files["weights"], pieces)
 
 
 def _files(path: Path) -> dict[str, Path]:
@@ -154,18 +177,21 @@ def _files(path: Path) -> dict[str, Path]:
         "config": "config.yaml",
         "weights": "model.pt",
         "tokens": "tokens.json",
+        "pieces": "bpe.model",
+        "dictionary": "jieba_usr_dict",
         "cmvn": "am.mvn",
     }
     listing = path / "configuration.json"
     if listing.is_file():
         try:
             given = json.loads(listing.read_text(encoding="utf-8")).get("file_path_metas", {})
-            tokens = given.get("tokenizer_conf", {}).get("token_list")
+            tokenizer = given.get("tokenizer_conf", {})
             cmvn = given.get("frontend_conf", {}).get("cmvn_file")
+            found = {"tokens": tokenizer.get("token_list"), "pieces": tokenizer.get("bpemodel")}
+            found |= {"config": given.get("config"), "weights": given.get("init_param")}
+            found |= {"cmvn": cmvn, "dictionary": given.get("jieba_usr_dict")}
         except (ValueError, AttributeError) as error:
             raise ModelDirectoryError(path, f"configuration.json: {error}") from error
-        found = {"config": given.get("config"), "weights": given.get("init_param")}
-        found |= {"tokens": tokens, "cmvn": cmvn}
         names |= {role: name for role, name in found.items() if name}
     return {role: path / name for role, name in names.items()}
 
@@ -190,9 +216,16 @@ def _unknown(config: dict[str, Any]) -> list[str]:
     parts = _KINDS[config["model"]].parts
     read = {"model", "model_conf", *parts, *(f"{part}_conf" for part in parts)}
     problems = [name for name in config if name not in read and name not in _TRAINING]
+    problems = [name for name in problems if name != "normalize" or config[name] is not None]
     for part, classes in parts.items():
         if config.get(part) not in classes:
             problems.append(f"{part}: {config.get(part)} (known: {', '.join(classes)})")
+    tokenizer = config.get("tokenizer_conf") or {}
+    problems += [
+        f"tokenizer_conf.{name}"
+        for name, value in tokenizer.items()
+        if name not in _TOKENIZER and value is not None
+    ]
     return problems
 
 
@@ -205,6 +238,15 @@ def _read_tokens(path: Path, file: Path) -> tuple[str, ...]:
     if not isinstance(tokens, list) or not all(isinstance(t, str) for t in tokens):
         raise ModelDirectoryError(path, f"{file.name} is no list of tokens")
     return tuple(tokens)
+
+
+def _read_pieces(path: Path, file: Path) -> tuple[str, ...]:
+    sentencepiece = require("sentencepiece", "reading SenseVoice's vocabulary")
+    try:
+        pieces = sentencepiece.SentencePieceProcessor(model_file=str(file))
+    except (OSError, RuntimeError) as error:
+        raise ModelDirectoryError(path, f"{file.name}: {error}") from error
+    return tuple(pieces.IdToPiece(i) for i in range(pieces.GetPieceSize()))
 
 
 def read_cmvn(file: Path) -> Array:

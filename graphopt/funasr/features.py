@@ -24,11 +24,12 @@ def read_wav(path: str | Path, fs: int) -> Array:
     """Samples of a WAV file, f32 in [-1, 1); the mean of its channels.
 
     Args:
-        path: a file of 16-bit PCM samples.
-        fs: samples per second that it must have.
+        path: a file of 16-bit PCM samples, of any sample rate.
+        fs: samples per second; files of other rates are resampled by soxr, and may overshoot.
 
     Raises:
         AudioFileError: if it is no such file.
+        MissingDependencyError: if it is to be resampled and soxr is not installed.
     """
     try:
         with wave.open(str(path), "rb") as file:
@@ -36,11 +37,15 @@ def read_wav(path: str | Path, fs: int) -> Array:
             data = file.readframes(file.getnframes())
     except (OSError, EOFError, wave.Error) as error:
         raise AudioFileError(path, str(error) or "it ends too early") from error
-    if width != 2 or rate != fs:
-        raise AudioFileError(path, f"it has {8 * width} bits at {rate} Hz, not 16 bits at {fs} Hz")
+    if width != 2 or rate <= 0:
+        raise AudioFileError(path, f"it has {8 * width} bits at {rate} Hz, not 16 bits")
     samples = np.frombuffer(data[: len(data) // (2 * channels) * 2 * channels], "<i2")
     mixed: Array = samples.reshape(-1, channels).mean(1).astype(np.float32)
-    return mixed / np.float32(_FULL_SCALE)
+    mixed /= np.float32(_FULL_SCALE)
+    if rate == fs:
+        return mixed
+    resampled: Array = require("soxr", "resampling a recording").resample(mixed, rate, fs)
+    return resampled
 
 
 def fbank(samples: Array, config: FrontendConfig) -> Array:

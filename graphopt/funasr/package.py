@@ -1,30 +1,27 @@
 """Packages of a whole recognizer: model directories in, a folder that needs no torch out.
 
 name.gopt/
-recognizer.json   of each model front end, mean and variance, vocabulary or detector, in JSON
-asr/              the package of Paraformer, from features to token ids
+recognizer.json   of each model what surrounds its graph: front end, vocabulary, settings
+pieces.model      SenseVoice's vocabulary, as sentencepiece keeps it
+asr/              the package of Paraformer or SenseVoice, from features to token ids
 vad/              the package of FSMN-VAD's encoder, from features to likelihoods
+punc/             the package of CT-Transformer, from token ids to marks
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from graphopt.errors import ModelDirectoryError, PackageError
 from graphopt.funasr.directory import ModelDirectory, build_model, read_directory
-from graphopt.funasr.recognizer import DESCRIPTION, FORMAT
-from graphopt.funasr.vad import VadConfig
-
-_ROLES = {"Paraformer": "asr", "FsmnVADStreaming": "vad"}
-_FRAMES = 100  # of the example inputs
-#: Token ids that are no text, and what FunASR's models take them for.
-_SPECIAL = {"blank_id": 0, "sos": 1, "eos": 2}
+from graphopt.funasr.recipes import RECIPES
+from graphopt.funasr.recognizer import DESCRIPTION, FORMAT, PIECES
 
 
 def compile_directories(
@@ -33,8 +30,8 @@ def compile_directories(
     """Compiles model directories into one package.
 
     Args:
-        paths: model directories of FunASR: one that recognizes speech, and one that finds it or
-            none.
+        paths: model directories of FunASR: one that recognizes speech, and none or one of those
+            that find it and that punctuate its text.
         target: as for `graphopt.optimize`.
         precision: as for `graphopt.optimize`.
         out: the folder to make; an older package there is replaced.
@@ -46,12 +43,14 @@ def compile_directories(
     out = Path(out).absolute()
     found: dict[str, ModelDirectory] = {}
     for directory in map(read_directory, paths):
-        role = _ROLES[directory.model]
+        role = RECIPES[directory.model].role
         if role in found:
             raise ModelDirectoryError(directory.path, f"{found[role].path} is an {role} model too")
         found[role] = directory
     if "asr" not in found:
-        raise PackageError(f"nothing would recognize speech in {out}; add a Paraformer directory")
+        raise PackageError(
+            f"nothing would recognize speech in {out}; add a Paraformer or SenseVoice directory"
+        )
     if out.exists() and not (out / DESCRIPTION).is_file():
         raise PackageError(f"{out} exists and is no package; remove it or choose another name")
     parts = {role: _describe(directory) for role, directory in found.items()}
@@ -61,6 +60,8 @@ def compile_directories(
         staging.mkdir()
         for role, directory in found.items():
             _compile(directory, target, precision, staging / role)
+            if directory.pieces is not None:
+                shutil.copy(directory.pieces, staging / PIECES)
         text = json.dumps({"format": FORMAT, "parts": parts}, ensure_ascii=False, indent=1)
         (staging / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
         if out.exists():
@@ -69,47 +70,18 @@ def compile_directories(
 
 
 def _compile(directory: ModelDirectory, target: str, precision: str, path: Path) -> None:
-    import torch
-
-    from graphopt.funasr.paraformer import Paraformer
     from graphopt.module import optimize
-    from graphopt.zoo.fsmn_vad import empty_cache
 
-    model = build_model(directory)
-    width = directory.frontend.lfr_m * directory.frontend.n_mels
-    generator = torch.Generator().manual_seed(0)
-    inputs: tuple[Any, ...]
-    if _ROLES[directory.model] == "asr":
-        lengths = torch.tensor([_FRAMES, _FRAMES // 2], dtype=torch.int32)
-        module, inputs = (
-            Paraformer(model),
-            (
-                torch.randn(2, _FRAMES, width, generator=generator),
-                lengths,
-            ),
-        )
-    else:
-        module = model.encoder
-        inputs = (
-            torch.randn(1, _FRAMES, width, generator=generator),
-            empty_cache(module, 1),
-        )
+    module, inputs = RECIPES[directory.model].capture(build_model(directory), directory)
     optimize(module, target, inputs, precision=precision, strict=True).save(path)
 
 
 def _describe(directory: ModelDirectory) -> dict[str, Any]:
     settings = directory.config.get("model_conf") or {}
-    described: dict[str, Any] = {
-        "model": directory.model,
-        "frontend": asdict(directory.frontend),
-        "cmvn": None if directory.cmvn is None else directory.cmvn.astype(float).tolist(),
-    }
-    if _ROLES[directory.model] == "asr":
-        special = [settings.get(name, token) for name, token in _SPECIAL.items()]
-        return {**described, "tokens": directory.tokens, "special": special}
     try:
-        return {**described, "detector": asdict(VadConfig.read(settings))}
+        described = RECIPES[directory.model].describe(directory, settings)
     except ValueError as error:
         raise ModelDirectoryError(
             directory.path, f"not understood in model_conf of config.yaml: {error}"
         ) from error
+    return {"model": directory.model, **described}

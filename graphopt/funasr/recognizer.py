@@ -9,119 +9,87 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.errors import PackageCorruptError, PackageError
+from graphopt.errors import PackageCorruptError, PackageError, RecognizerOptionError
 from graphopt.funasr.directory import FrontendConfig
-from graphopt.funasr.features import features, read_wav
-from graphopt.funasr.text import tokens_to_text
-from graphopt.funasr.vad import Segment, VadConfig, blocks_of, segments
+from graphopt.funasr.features import read_wav
+from graphopt.funasr.parts import (
+    LANGUAGES,
+    ParaformerModel,
+    Punctuator,
+    SenseVoiceModel,
+    SpeechModel,
+    VoiceDetector,
+)
+from graphopt.funasr.punctuation import PunctuationConfig, join_segments
+from graphopt.funasr.vad import VadConfig
 from graphopt.loaded import LoadedModule, load
+from graphopt.zoo.dependencies import require
 
 Array = np.ndarray[Any, Any]
 
 DESCRIPTION = "recognizer.json"
+PIECES = "pieces.model"
 FORMAT = 1
 
 
 @dataclass(frozen=True)
-class _Model:
-    """A compiled model behind its front end."""
-
-    module: LoadedModule
-    frontend: FrontendConfig
-    cmvn: Array | None
-
-    def features(self, samples: Array) -> Array:
-        return features(samples, self.frontend, self.cmvn)
-
-
-@dataclass(frozen=True)
-class VoiceDetector(_Model):
-    """Where speech is.
+class Recognizer:
+    """From recordings to text.
 
     Attributes:
-        config: settings of the decisions.
-    """
-
-    config: VadConfig
-
-    def find(self, samples: Array) -> list[Segment]:
-        """Start and end of each segment of speech in f32 samples in [-1, 1), milliseconds."""
-        feats = self.features(samples)
-        if not len(feats):
-            return []
-        scores = self.module(feats[None], self._empty_cache())
-        fs, frames = self.frontend.fs, len(feats)
-        shift = int(self.frontend.frame_shift * fs / 1000)
-        length = int(self.frontend.frame_length * fs / 1000)
-        latency = self.frontend.lfr_m // 2
-        blocks = blocks_of(frames, len(samples), fs, latency, shift, length)
-        return segments(scores[0], blocks, self.config)
-
-    def _empty_cache(self) -> dict[str, Array]:
-        """Zeros for the frames before the first."""
-        ports = self.module.manifest.inputs[1:]
-        prefix = "cache_"
-        return {
-            port.name.removeprefix(prefix): np.zeros(
-                [extent if isinstance(extent, int) else 1 for extent in port.shape], np.float32
-            )
-            for port in ports
-        }
-
-
-@dataclass(frozen=True)
-class Recognizer(_Model):
-    """What is said.
-
-    Attributes:
-        tokens: the vocabulary.
-        special: token ids that are no text.
+        speech: recognizes an utterance.
         detector: finds speech in long recordings, or None: all of it is one utterance.
+        punctuator: punctuates the text, or None.
     """
 
-    tokens: tuple[str, ...]
-    special: frozenset[int]
+    speech: SpeechModel
     detector: VoiceDetector | None
+    punctuator: Punctuator | None
 
     def transcribe(self, wav: str | Path) -> str:
         """The text of a WAV file of 16-bit samples; empty if nothing is said.
 
         Raises:
-            AudioFileError: if it is no such file, or of another sample rate.
+            AudioFileError: if it is no such file.
+            MissingDependencyError: if it has another sample rate and soxr is not installed.
         """
-        return self.recognize(read_wav(wav, self.frontend.fs))
+        return self.recognize(read_wav(wav, self.speech.frontend.fs))
 
     def recognize(self, samples: Array) -> str:
-        """The text of f32 samples in [-1, 1), its segments of speech separated by spaces."""
+        """The text of f32 samples in [-1, 1); without a punctuator segments separated by spaces."""
+        texts = [self.speech.text(part) for part in self._segments(samples)]
+        if self.punctuator is None:
+            return " ".join(text for text in texts if text)
+        return self.punctuator.punctuate(join_segments(texts))
+
+    def _segments(self, samples: Array) -> list[Array]:
         if self.detector is None:
-            return self._utterance(samples)
-        per_ms = self.frontend.fs / 1000
-        parts = [
-            self._utterance(samples[int(start * per_ms) : int(end * per_ms)])
-            for start, end in self.detector.find(samples)
-        ]
-        return " ".join(part for part in parts if part)
-
-    def _utterance(self, samples: Array) -> str:
-        speech = self.features(samples)
-        if not len(speech):
-            return ""
-        ids, counts = self.module(speech[None], np.array([len(speech)], np.int32))
-        spoken = (int(i) for i in ids[0, : int(counts[0])])
-        return tokens_to_text(self.tokens[i] for i in spoken if i not in self.special)
+            return [samples]
+        per_ms = self.speech.frontend.fs / 1000
+        found = self.detector.find(samples)
+        return [samples[int(start * per_ms) : int(end * per_ms)] for start, end in found]
 
 
-def load_recognizer(path: str | Path, num_threads: int | None = None) -> Recognizer:
+def load_recognizer(
+    path: str | Path,
+    num_threads: int | None = None,
+    language: str = "auto",
+    use_itn: bool = False,
+) -> Recognizer:
     """Opens a package of :func:`graphopt.funasr.package.compile_directories`.
 
     Args:
         path: the folder.
         num_threads: threads of a run; all CPUs that this process may use if None.
+        language: that SenseVoice is told: `auto`, `zh`, `en`, `yue`, `ja`, `ko` or `nospeech`.
+        use_itn: whether SenseVoice is asked for the written form: digits and punctuation.
 
     Raises:
         PackageError: if it is none.
         PackageCorruptError: if a file is missing, altered or makes no sense.
         PackageTargetError: when run, if this CPU lacks what the package is built for.
+        RecognizerOptionError: if the recognizer cannot be told the language or the form.
+        MissingDependencyError: if SenseVoice is to run and sentencepiece is not installed.
     """
     path = Path(path)
     file = path / DESCRIPTION
@@ -129,21 +97,62 @@ def load_recognizer(path: str | Path, num_threads: int | None = None) -> Recogni
         raise PackageError(f"{path} has no {DESCRIPTION}; make one with graphopt compile funasr")
     try:
         parts = json.loads(file.read_text(encoding="utf-8"))["parts"]
-        asr, vad = parts["asr"], parts.get("vad")
-        detector = None
-        if vad is not None:
-            config = VadConfig.read(vad["detector"])
-            detector = VoiceDetector(*_model(path / "vad", vad, num_threads), config)
-        tokens, special = tuple(asr["tokens"]), frozenset(asr["special"])
-        return Recognizer(*_model(path / "asr", asr, num_threads), tokens, special, detector)
+        speech: SpeechModel
+        if parts["asr"]["model"] == "SenseVoiceSmall":
+            speech = _sense_voice(path, parts["asr"], num_threads, language, use_itn)
+        else:
+            speech = _paraformer(path, parts["asr"], num_threads, language, use_itn)
+        detector = _detector(path / "vad", parts.get("vad"), num_threads)
+        punctuator = _punctuator(path / "punc", parts.get("punc"), num_threads)
+        return Recognizer(speech, detector, punctuator)
     except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, PackageError):
+        if isinstance(error, PackageError | RecognizerOptionError):
             raise
         raise PackageCorruptError(path, f"{DESCRIPTION}: {error}") from error
 
 
-def _model(
+def _audio(
     path: Path, part: dict[str, Any], threads: int | None
 ) -> tuple[LoadedModule, FrontendConfig, Array | None]:
     cmvn = None if part["cmvn"] is None else np.array(part["cmvn"], np.float32)
     return load(path, threads), FrontendConfig(**part["frontend"]), cmvn
+
+
+def _paraformer(
+    path: Path, part: dict[str, Any], threads: int | None, language: str, use_itn: bool
+) -> ParaformerModel:
+    if language != "auto":
+        raise RecognizerOptionError("language", language, ["auto"])
+    if use_itn:
+        raise RecognizerOptionError("use_itn", use_itn, [False])
+    tokens, special = tuple(part["tokens"]), frozenset(part["special"])
+    return ParaformerModel(*_audio(path / "asr", part, threads), tokens, special)
+
+
+def _sense_voice(
+    path: Path, part: dict[str, Any], threads: int | None, language: str, use_itn: bool
+) -> SenseVoiceModel:
+    if language not in LANGUAGES:
+        raise RecognizerOptionError("language", language, LANGUAGES)
+    sentencepiece = require("sentencepiece", "running SenseVoice")
+    try:
+        pieces = sentencepiece.SentencePieceProcessor(model_file=str(path / PIECES))
+    except (OSError, RuntimeError) as error:
+        raise PackageCorruptError(path, f"{PIECES}: {error}") from error
+    audio = _audio(path / "asr", part, threads)
+    return SenseVoiceModel(*audio, pieces, part["blank"], language, use_itn)
+
+
+def _detector(path: Path, part: dict[str, Any] | None, threads: int | None) -> VoiceDetector | None:
+    if part is None:
+        return None
+    return VoiceDetector(*_audio(path, part, threads), VadConfig.read(part["detector"]))
+
+
+def _punctuator(path: Path, part: dict[str, Any] | None, threads: int | None) -> Punctuator | None:
+    if part is None:
+        return None
+    ids = {token: i for i, token in enumerate(part["tokens"])}
+    settings = part["punctuation"]
+    config = PunctuationConfig(tuple(settings["marks"]), settings["sentence_end"])
+    return Punctuator(load(path, threads), ids, ids[part["unknown"]], config)

@@ -20,6 +20,8 @@ INSTALL = {
     "pytest_audioeval": "pip install --no-deps pytest-audioeval",
     "yaml": "pip install 'graphopt[funasr]'",
     "kaldi_native_fbank": "pip install 'graphopt[funasr]'",
+    "sentencepiece": "pip install 'graphopt[funasr]'",
+    "soxr": "pip install 'graphopt[funasr]'",
     "soundfile": "pip install 'graphopt[funasr]'",
     "onnx": "pip install 'graphopt[bench]'",
     "onnxruntime": "pip install 'graphopt[bench]'",

@@ -1,0 +1,172 @@
+"""The models of a package behind their front ends, without torch and FunASR."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from graphopt.funasr.directory import FrontendConfig
+from graphopt.funasr.features import features
+from graphopt.funasr.punctuation import PunctuationConfig, punctuate
+from graphopt.funasr.text import tokens_to_text
+from graphopt.funasr.vad import Segment, VadConfig, blocks_of, segments
+from graphopt.loaded import LoadedModule
+
+Array = np.ndarray[Any, Any]
+
+#: SenseVoice's rows of embeddings that stand for what is asked, before the features.
+LANGUAGES = {"auto": 0, "zh": 3, "en": 4, "yue": 7, "ja": 11, "ko": 12, "nospeech": 13}
+WRITTEN_FORM, SPOKEN_FORM = 14, 15
+_QUERIES = 4
+
+
+@dataclass(frozen=True)
+class AudioModel:
+    """A compiled model behind its front end.
+
+    Attributes:
+        module: the graph.
+        frontend: from samples to features.
+        cmvn: f32[2, features], shift and scale, or None.
+    """
+
+    module: LoadedModule
+    frontend: FrontendConfig
+    cmvn: Array | None
+
+    def features(self, samples: Array) -> Array:
+        """f32[T, features] of f32 samples in [-1, 1)."""
+        return features(samples, self.frontend, self.cmvn)
+
+
+@dataclass(frozen=True)
+class VoiceDetector(AudioModel):
+    """Where speech is, by FSMN-VAD.
+
+    Attributes:
+        config: settings of the decisions.
+    """
+
+    config: VadConfig
+
+    def find(self, samples: Array) -> list[Segment]:
+        """Start and end of each segment of speech in f32 samples in [-1, 1), milliseconds."""
+        feats = self.features(samples)
+        if not len(feats):
+            return []
+        scores = self.module(feats[None], self._empty_cache())
+        fs, frames = self.frontend.fs, len(feats)
+        shift = int(self.frontend.frame_shift * fs / 1000)
+        length = int(self.frontend.frame_length * fs / 1000)
+        latency = self.frontend.lfr_m // 2
+        blocks = blocks_of(frames, len(samples), fs, latency, shift, length)
+        return segments(scores[0], blocks, self.config)
+
+    def _empty_cache(self) -> dict[str, Array]:
+        """Zeros for the frames before the first."""
+        ports = self.module.manifest.inputs[1:]
+        prefix = "cache_"
+        return {
+            port.name.removeprefix(prefix): np.zeros(
+                [extent if isinstance(extent, int) else 1 for extent in port.shape], np.float32
+            )
+            for port in ports
+        }
+
+
+class SpeechModel(Protocol):
+    """What is said in an utterance."""
+
+    module: LoadedModule
+    frontend: FrontendConfig
+
+    def text(self, samples: Array) -> str:
+        """The text of f32 samples in [-1, 1); empty if nothing is said."""
+
+
+@dataclass(frozen=True)
+class ParaformerModel(AudioModel):
+    """What is said, by Paraformer.
+
+    Attributes:
+        tokens: the vocabulary.
+        special: token ids that are no text.
+    """
+
+    tokens: tuple[str, ...]
+    special: frozenset[int]
+
+    def text(self, samples: Array) -> str:
+        """The text of f32 samples in [-1, 1); empty if nothing is said."""
+        speech = self.features(samples)
+        if not len(speech):
+            return ""
+        ids, counts = self.module(speech[None], np.array([len(speech)], np.int32))
+        spoken = (int(i) for i in ids[0, : int(counts[0])])
+        return tokens_to_text(self.tokens[i] for i in spoken if i not in self.special)
+
+
+@dataclass(frozen=True)
+class SenseVoiceModel(AudioModel):
+    """What is said, in which language, mood and surroundings, by SenseVoiceSmall.
+
+    Attributes:
+        pieces: the `SentencePieceProcessor` of the vocabulary.
+        blank: the token id that is nothing.
+        language: one of LANGUAGES.
+        use_itn: whether numbers and dates are asked for as they are written, with punctuation.
+    """
+
+    pieces: Any
+    blank: int
+    language: str
+    use_itn: bool
+
+    def text(self, samples: Array) -> str:
+        """The text of f32 samples in [-1, 1), behind its tags; empty without a frame."""
+        speech = self.features(samples)
+        if not len(speech):
+            return ""
+        form = WRITTEN_FORM if self.use_itn else SPOKEN_FORM
+        (ids,) = self.module(
+            speech[None],
+            np.array([len(speech)], np.int32),
+            np.array([LANGUAGES[self.language]]),
+            np.array([form]),
+        )
+        text: str = self.pieces.DecodeIds(collapse(ids[: len(speech) + _QUERIES], self.blank))
+        return text
+
+
+def collapse(ids: Array, blank: int) -> list[int]:
+    """The tokens of a best path of CTC, i64[T]: equal neighbours are one, blanks are none."""
+    changes = np.append(True, ids[1:] != ids[:-1])
+    return [int(i) for i in ids[changes] if i != blank]
+
+
+@dataclass(frozen=True)
+class Punctuator:
+    """What stands between words, by CT-Transformer.
+
+    Attributes:
+        module: from token ids to classes of marks.
+        ids: token ids of words.
+        unknown: the id of other words.
+        config: the classes.
+    """
+
+    module: LoadedModule
+    ids: dict[str, int]
+    unknown: int
+    config: PunctuationConfig
+
+    def punctuate(self, text: str) -> str:
+        """The text with punctuation marks and capitals; without any if it has no word."""
+        return punctuate(text, self._classify, self.config).strip()
+
+    def _classify(self, words: list[str]) -> list[int]:
+        ids = np.array([[self.ids.get(word, self.unknown) for word in words]])
+        classes = self.module(ids, np.array([len(words)], np.int32))
+        return [int(c) for c in classes[0]]
