@@ -1,0 +1,87 @@
+"""Utterances of unequal lengths in batches with little padding.
+
+A graph computes all frames of a batch, padding included; masks keep padding from changing results,
+they do not skip work. So what is sorted and grouped here decides how much work is wasted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphopt.loaded import LoadedModule
+
+Array = np.ndarray[Any, Any]
+
+FRAMES = 1000  # of a batch: one minute, enough rows for full tiles on many cores
+WASTE = 0.05  # largest part of a batch that may be padding
+
+
+def plan_batches(
+    lengths: Sequence[int], frames: int = FRAMES, waste: float = WASTE
+) -> list[list[int]]:
+    """Groups utterances, the longest first.
+
+    Args:
+        lengths: frames of each.
+        frames: most frames of a batch, padding included; one longer utterance is a batch alone.
+        waste: largest part of a batch that may be padding, 0 to 1.
+
+    Returns:
+        Batches of positions in `lengths`; utterances without frames are in none.
+    """
+    order = sorted((i for i in range(len(lengths)) if lengths[i] > 0), key=lambda i: -lengths[i])
+    batches: list[list[int]] = []
+    useful = 0
+    for i in order:
+        if batches:
+            padded = lengths[batches[-1][0]] * (len(batches[-1]) + 1)
+            if padded <= frames and useful + lengths[i] >= (1 - waste) * padded:
+                batches[-1].append(i)
+                useful += lengths[i]
+                continue
+        batches.append([i])
+        useful = lengths[i]
+    return batches
+
+
+def wasted_frames(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
+    """The part of all frames of the batches that is padding, 0 to 1."""
+    computed = sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
+    useful = sum(lengths[i] for batch in batches for i in batch)
+    return 1 - useful / computed if computed else 0.0
+
+
+def token_ids(
+    module: LoadedModule,
+    speech: Sequence[Array],
+    frames: int = FRAMES,
+    waste: float = WASTE,
+) -> list[Array]:
+    """Recognizes utterances in batches; each gets the ids that it gets alone.
+
+    Args:
+        module: Paraformer, from features f32[B, T, F] and lengths i32[B] to ids i64[B, N] and
+            counts i32[B].
+        speech: normalized features f32[T, F] of each utterance.
+        frames: as for `plan_batches`.
+        waste: as for `plan_batches`.
+
+    Returns:
+        i64[n] for each, in their order; empty where there is no frame.
+
+    Raises:
+        InputError: if the features are not those of the module.
+    """
+    found = [np.zeros(0, np.int64) for _ in speech]
+    for batch in plan_batches([len(one) for one in speech], frames, waste):
+        lengths = np.array([len(speech[i]) for i in batch], np.int32)
+        padded = np.zeros((len(batch), lengths.max(), speech[batch[0]].shape[1]), np.float32)
+        for row, i in enumerate(batch):
+            padded[row, : lengths[row]] = speech[i]
+        ids, counts = module(padded, lengths)
+        for row, i in enumerate(batch):
+            found[i] = ids[row, : int(counts[row])]
+    return found
