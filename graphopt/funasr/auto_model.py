@@ -17,9 +17,8 @@ from graphopt.errors import UnsupportedFunasrModelError
 from graphopt.funasr.ct_transformer import Punctuation
 from graphopt.funasr.paraformer import Decoder, Encoder, Predictor, share_parameters
 from graphopt.funasr.sense_voice import Frames
+from graphopt.funasr.stream_parts import Compile, compile_streaming
 from graphopt.zoo.fsmn_vad import empty_cache
-
-Compile = Callable[[nn.Module, tuple[Any, ...]], nn.Module]
 
 _FRAMES, _TOKENS = 60, 12  # of the example inputs
 
@@ -174,6 +173,7 @@ def _sense_voice(model: Any, compile_part: Compile) -> None:
 
 _MODELS: dict[str, Callable[[Any, Compile], None]] = {
     "Paraformer": _paraformer,
+    "ParaformerStreaming": compile_streaming,
     "FsmnVADStreaming": _fsmn_vad,
     "CTTransformer": _punctuation,
     "SenseVoiceSmall": _sense_voice,

@@ -1,0 +1,152 @@
+"""Compiled chunks of Paraformer streaming in the places of FunASR's encoder and decoder.
+
+FunASR's loops, its predictor and the dicts that hold its caches stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphopt.errors import UnsupportedFunasrModelError
+from graphopt.funasr.streaming import DecoderChunk, EncoderChunk, Heads
+
+_CACHED = 40  # frames of the example inputs
+_LEAST = 2  # frames of a cache, filled or not: an axis of one frame would be another graph
+_CHUNK = 15
+_TOKENS = 6
+
+Compile = Callable[[nn.Module, tuple[Any, ...]], nn.Module]
+Cache = dict[str, Any]
+
+
+def compile_streaming(model: Any, compile_part: Compile) -> None:
+    """Puts compiled parts into a `ParaformerStreaming`.
+
+    Raises:
+        UnsupportedFunasrModelError: if its decoder looks ahead, or a layer normalizes behind.
+    """
+    encoder, decoder = model.encoder, model.decoder
+    for layer in decoder.decoders:
+        if layer.self_attn.pad_fn.padding != (_taps(decoder) - 1, 0):
+            name = "ParaformerStreaming with a decoder that looks ahead"
+            raise UnsupportedFunasrModelError(name, ["sanm_shfit of (kernel_size - 1) / 2"])
+    if not (encoder.normalize_before and decoder.normalize_before):
+        name = "ParaformerStreaming with normalize_before: false"
+        raise UnsupportedFunasrModelError(name, ["normalize_before: true"])
+    cached = torch.tensor([_CACHED // 2])
+    attention = encoder.encoders0[0].self_attn
+    frames = torch.randn(1, _CHUNK, attention.linear_q_k_v.in_features)
+    layers = len(encoder.encoders0) + len(encoder.encoders)
+    caches = [_example_heads(attention) for _ in range(layers)]
+    chunk = compile_part(EncoderChunk(encoder), (frames, cached, caches))
+    model.encoder = _Encoder(encoder, chunk)
+    whole = DecoderChunk(decoder)
+    width = encoder.output_size()
+    example = (
+        torch.randn(1, _CHUNK, width),
+        torch.randn(1, _TOKENS, width),
+        cached,
+        [_example_heads(layer.src_attn) for layer in whole.attending],
+        _empty_memories(whole, width),
+    )
+    model.decoder = _Decoder(decoder, whole, compile_part(whole, example))
+
+
+def _taps(decoder: Any) -> int:
+    return int(decoder.decoders[0].self_attn.kernel_size)
+
+
+def _example_heads(attention: Any) -> Heads:
+    shape = (1, attention.h, _CACHED, attention.d_k)
+    return torch.randn(shape), torch.randn(shape)
+
+
+def _empty_memories(chunk: DecoderChunk, width: int) -> list[Tensor]:
+    layers = [*chunk.attending, *chunk.plain]
+    return [torch.zeros(1, width, layer.self_attn.kernel_size - 1) for layer in layers]
+
+
+def _fill(caches: list[Heads] | None, attentions: list[Any], extent: int) -> list[Heads]:
+    """Caches with zeros before them, `extent` frames or as many as they have."""
+    if caches is None:
+        empty = [torch.zeros(1, a.h, extent, a.d_k) for a in attentions]
+        return [(zeros, zeros) for zeros in empty]
+    missing = max(0, extent - caches[0][0].shape[2])
+    return [
+        (nn.functional.pad(k, (0, 0, missing, 0)), nn.functional.pad(v, (0, 0, missing, 0)))
+        for k, v in caches
+    ]
+
+
+def _append(caches: list[Heads] | None, made: list[Heads]) -> list[Heads]:
+    if caches is None:
+        return made
+    pairs = zip(caches, made, strict=True)
+    return [(torch.cat((k, a), 2), torch.cat((v, b), 2)) for (k, v), (a, b) in pairs]
+
+
+def _count(caches: list[Heads] | None) -> Tensor:
+    return torch.tensor([0 if caches is None else caches[0][0].shape[2]])
+
+
+class _Encoder(nn.Module):
+    """A compiled `SANMEncoderChunkOpt`; FunASR asks the original for what is not a chunk."""
+
+    def __init__(self, original: Any, chunk: nn.Module) -> None:
+        super().__init__()
+        self.original, self.chunk = original, chunk
+
+    def output_size(self) -> int:
+        return int(self.original.output_size())
+
+    def forward_chunk(
+        self, xs_pad: Tensor, ilens: Tensor, cache: Cache, **_: Any
+    ) -> tuple[Tensor, Tensor, None]:
+        # In place as in FunASR, whose last chunk reads its own argument again.
+        xs_pad *= self.output_size() ** 0.5
+        frames = self.original.embed(xs_pad, cache)
+        if cache["tail_chunk"]:
+            frames = cache["feats"]
+        else:
+            frames = self.original._add_overlap_chunk(frames, cache)
+        look_back, (_, stride, ahead) = cache["encoder_chunk_look_back"], cache["chunk_size"]
+        before = cache["opt"]
+        layers = [*self.original.encoders0, *self.original.encoders]
+        filled = _fill(before, [e.self_attn for e in layers], max(_LEAST, look_back * stride))
+        hidden, made = self.chunk(frames, _count(before), filled)
+        if look_back > 0 or look_back == -1:
+            after = _append(before, [(k[:, :, :-ahead], v[:, :, :-ahead]) for k, v in made])
+            if before is not None and look_back != -1:
+                last = look_back * stride
+                after = [(k[:, :, -last:], v[:, :, -last:]) for k, v in after]
+            cache["opt"] = after
+        return hidden, ilens, None
+
+
+class _Decoder(nn.Module):
+    """A compiled `ParaformerSANMDecoder`, chunk by chunk."""
+
+    def __init__(self, original: Any, whole: DecoderChunk, chunk: nn.Module) -> None:
+        super().__init__()
+        self.original, self.chunk = original, chunk
+        self._attentions = [layer.src_attn for layer in whole.attending]
+        self._memories = _empty_memories(whole, whole.after_norm.normalized_shape[0])
+
+    def forward_chunk(self, memory: Tensor, tgt: Tensor, cache: Cache) -> Tensor:
+        look_back, stride = cache["decoder_chunk_look_back"], cache["chunk_size"][1]
+        before = cache["opt"]
+        filled = _fill(before, self._attentions, max(_LEAST, look_back * stride))
+        memories = cache["decode_fsmn"] or self._memories
+        scores: Tensor
+        scores, made, cache["decode_fsmn"] = self.chunk(
+            memory, tgt, _count(before), filled, memories
+        )
+        if look_back > 0:
+            last = look_back * stride
+            after = _append(before, made)
+            cache["opt"] = [(k[:, :, -last:], v[:, :, -last:]) for k, v in after]
+        return scores
