@@ -17,6 +17,7 @@ from graphopt.codegen.build import Builder
 from graphopt.dtype import DType
 from graphopt.errors import GraphoptError, MissingEmulatorError, RunError
 from graphopt.kernels import registry
+from graphopt.kernels.registry import Level
 from graphopt.runtime import MAX_RANK, Failure, dtype_code
 
 Array = np.ndarray[Any, Any]
@@ -64,8 +65,8 @@ class Emulation:
         with tempfile.TemporaryDirectory() as folder:
             given, made = Path(folder) / "inputs.bin", Path(folder) / "outputs.bin"
             given.write_bytes(pack_arrays(inputs))
-            cpu = f"max,{'sme' if 'sme' in row.features else 'sve'}{sve_bits}=on"
-            command = [emulator, "-cpu", cpu, str(program), str(weights), str(given), str(made)]
+            files = [str(path) for path in (weights, given, made)]
+            command = [emulator, "-cpu", emulated_cpu(row, sve_bits), str(program), *files]
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             if result.returncode != 0:
                 raise self._error(result.stderr, result.returncode, inputs)
@@ -79,6 +80,13 @@ class Emulation:
         code, index, axis, expected, got = map(int, words[:5])
         failure = Failure(code, index, axis, expected, got, words[5].strip())
         return failure.typed(self.input_names, self.input_shapes, inputs)
+
+
+def emulated_cpu(level: Level, sve_bits: int) -> str:
+    """The `-cpu` of qemu: Neoverse N1 for levels that it has, else all that qemu knows."""
+    if "i8mm" not in level.features:
+        return "neoverse-n1"
+    return f"max,{'sme' if 'sme' in level.features else 'sve'}{sve_bits}=on"
 
 
 def pack_arrays(arrays: Sequence[Array]) -> bytes:

@@ -9,6 +9,7 @@ import pytest
 
 import graphopt
 from graphopt.errors import EmptyInputError, InputDtypeError, InputShapeError
+from graphopt.target import Target
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
@@ -23,6 +24,8 @@ pytestmark = [
 
 MODELS = ["vad", "encoder", "decoder"]
 PRECISIONS = ["fp32", "int8", "int8+bf16"]
+#: Of f32 products whose sums are rounded in another order and number, up to 96 deep.
+EMULATED_F32_PAIRS = 96 * 2.0**-24
 # (level, bits of an SVE vector)
 MACHINES = [("sve2", 128), ("sve2", 256), ("neon_i8mm", 128), ("scalar", 128)]
 
@@ -97,6 +100,39 @@ def test_bf16_matrix_instructions_round_in_their_own_way(
     fast, expected = arm(name, "bf16")
     got = arrays(fast.emulate(*models[name][1](), level=level, sve_bits=sve_bits))
     assert relative_error(got[0], expected[0]) < EMULATED_BF16
+
+
+#: For cores of other families: (target, level, bits of a vector, precisions).
+SME = Target("sme", "aarch64", ("scalar", "sme"), True, True, 1)
+FMMLA = Target("fmmla", "aarch64", ("scalar", "sve_f32mm"), True, True, 1)
+FAMILIES = [
+    *(("neoverse-n1", "neon_dotprod", 128, precision) for precision in ("fp32", "int8", "int4")),
+    *(("neoverse-v1", "sve_i8mm", 256, precision) for precision in ("fp32", "int8", "int4")),
+    (SME, "sme", 512, "fp32"),  # int8 needs SMOPA: tests/kernels/smopa.h
+    (FMMLA, "sve_f32mm", 256, "fp32"),
+]
+
+
+@pytest.mark.parametrize(("target", "level", "bits", "precision"), FAMILIES)
+def test_code_for_other_families_of_cores(
+    target: str | Target, level: str, bits: int, precision: str
+) -> None:
+    """To the bit, but for the f32 products of FMMLA."""
+    torch.manual_seed(0)
+    layers = (
+        torch.nn.Linear(96, 64),
+        torch.nn.LayerNorm(64),
+        torch.nn.GELU(),
+        torch.nn.Linear(64, 40),
+    )
+    model, inputs = torch.nn.Sequential(*layers).eval(), (torch.randn(2, 11, 96),)
+    fast = graphopt.optimize(model, target, inputs, precision=precision, strict=True)
+    (one,) = arrays(fast.emulate(*inputs, level=level, sve_bits=bits))
+    (two,) = arrays(fast(*inputs))
+    if level == "sve_f32mm":
+        assert relative_error(one, two) < EMULATED_F32_PAIRS
+    else:
+        assert np.array_equal(one, two)
 
 
 def test_a_package_is_emulated_like_the_module(models: Any, arm: Any, tmp_path: Any) -> None:
