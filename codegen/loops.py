@@ -16,8 +16,6 @@ from graphopt.layout import layout_of
 from graphopt.scalar import Scalar
 from graphopt.symbolic import evaluate, product, simplify
 
-_TASK_ELEMENTS = 16384
-
 
 @dataclass
 class _Nest:
@@ -122,31 +120,25 @@ def emit_elements(
 
 
 def _emit_rows(f: FunctionBuilder, nest: _Nest, pointers: list[str], body: list[str]) -> None:
-    """The outer loops as tasks, the innermost as a loop that the compiler vectorizes."""
+    """Ranges of elements as tasks; the innermost loop is one that the compiler vectorizes."""
     inner = len(nest.extents) - 1
-    extent = f.size(nest.extents[inner])
-    if inner == 0:
-        f.line(f"const int64_t rows = ({extent} + {_TASK_ELEMENTS - 1}) / {_TASK_ELEMENTS};")
-        f.line("for (int64_t row; (row = (int64_t)go_next(team)) < rows;) {")
-        f.body.extend(f"    {p}" for p in pointers)
-        f.line(f"    const int64_t end = go_smaller((row + 1) * {_TASK_ELEMENTS}, {extent});")
-        f.line(f"    for (int64_t i0 = row * {_TASK_ELEMENTS}; i0 < end; i0++) {{")
-        f.body.extend(f"        {line}" for line in body)
-        f.line("    }")
-        f.line("}")
-        return
+    width = f.size(nest.extents[inner])
     outer = [f.size(e) for e in nest.extents[:inner]]
-    f.line(f"const int64_t rows = {' * '.join(outer)};")
-    f.line(f"const int64_t grain = go_larger(1, {_TASK_ELEMENTS} / go_larger(1, {extent}));")
-    f.line("for (int64_t first; (first = (int64_t)go_next(team) * grain) < rows;) {")
-    f.line("    for (int64_t row = first; row < go_smaller(first + grain, rows); row++) {")
+    f.line(f"const int64_t width = {width}, total = {' * '.join([*outer, 'width'])};")
+    f.line("const int64_t grain = go_loop_grain(team, total);")
+    f.line("for (int64_t at; (at = (int64_t)go_next(team) * grain) < total;) {")
+    f.line("    const int64_t stop = go_smaller(at + grain, total);")
+    f.line("    int64_t from = at % width;")
+    f.line("    for (int64_t row = at / width; row * width < stop; row++, from = 0) {")
+    f.line("        const int64_t to = go_smaller(width, stop - row * width);")
     rest = "row"
     for loop in range(inner - 1, 0, -1):
         f.line(f"        const int64_t i{loop} = {rest} % {outer[loop]};")
         rest = f"({rest} / {outer[loop]})" if rest == "row" else f"({rest[1:-1]} / {outer[loop]})"
-    f.line(f"        const int64_t i0 = {rest};")
+    if inner:
+        f.line(f"        const int64_t i0 = {rest};")
     f.body.extend(f"        {p}" for p in pointers)
-    f.line(f"        for (int64_t i{inner} = 0; i{inner} < {extent}; i{inner}++) {{")
+    f.line(f"        for (int64_t i{inner} = from; i{inner} < to; i{inner}++) {{")
     f.body.extend(f"            {line}" for line in body)
     f.line("        }")
     f.line("    }")

@@ -13,6 +13,15 @@ static inline float go_reluf(float x) { return x < 0.0f ? 0.0f : x; }
 static inline float go_maxf(float a, float b) { return a > b || a != a ? a : b; }
 static inline float go_minf(float a, float b) { return a < b || a != a ? a : b; }
 
+/* Elements of a task of `total` in a loop, such that the threads end at nearly the same time:
+ * at least as many as claiming it is worth, whole cache lines. */
+static inline int64_t go_loop_grain(const go_team *team, int64_t total) {
+    enum { LEAST = 1024, MOST = 16384, LINE = 64 };
+    const int64_t threads = team->size, rounds = (total - 1) / (threads * MOST) + 1;
+    const int64_t share = (total - 1) / (threads * rounds) + 1;
+    return (go_larger(share, LEAST) + LINE - 1) / LINE * LINE;
+}
+
 /* Packs a dense f32 matrix [k][n] into the panels of the f32 GEMM: 16 columns,
  * [k][16], the last panel padded with zeros. */
 static inline void go_pack_right(go_team *team, const float *src, int64_t k, int64_t n,
