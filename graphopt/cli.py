@@ -16,6 +16,7 @@ from rich.table import Table
 
 from graphopt.bench.commands import bench_funasr
 from graphopt.bench.serve_command import bench_serve
+from graphopt.bench.commands import bench_funasr
 from graphopt.errors import GraphoptError
 from graphopt.funasr.commands import compile_app, transcribe
 from graphopt.llm.commands import chat, compile_llm
@@ -312,6 +313,9 @@ def bench_recognizer(
         status.update("recognizing")
         scores = recognizer.score(loaded, heard, paraformer.select(only or []), Path(folder))
     console.print(recognizer.table(scores))
+
+
+bench_app.command("funasr")(bench_funasr)
 
 
 bench_app.command("funasr")(bench_funasr)

@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from graphopt.bench.measure import relative_error
+from graphopt.bench.engines import relative_error
 from graphopt.bench.profile import (
     module_table,
     modules_of,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import abc
 import copy
 import importlib.metadata
+import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Arrays = list[np.ndarray[Any, Any]]
+NamedArrays = dict[str, np.ndarray[Any, Any]]
 Call = Callable[..., Arrays]
 
 
@@ -33,6 +36,7 @@ class Stage:
         input_names: Names of the inputs, in order.
         output_names: Names of the outputs, in order.
         dynamic_axes: For each input or output name, its dynamic axes with their names.
+        own: What graphopt compiles where it is another form of the same model, else None.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Stage:
     input_names: Sequence[str]
     output_names: Sequence[str]
     dynamic_axes: dict[str, dict[int, str]]
+    own: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ class Workload:
             returns the outputs to compare, by name.
         folder: Folder for exported files, shared by the engines.
         exported: Files already exported, by stage name and kind; engines add to it.
+        compare: Errors of outputs against the reference's, by name; by default that of each
+            output by :func:`relative_error`.
     """
 
     title: str
@@ -61,6 +68,20 @@ class Workload:
     run: Callable[[dict[str, Call]], dict[str, np.ndarray[Any, Any]]]
     folder: Path
     exported: dict[tuple[str, str], Path] = field(default_factory=dict)
+    compare: Callable[[NamedArrays, NamedArrays], dict[str, float]] = field(
+        default_factory=lambda: relative_errors
+    )
+
+
+def relative_error(value: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) -> float:
+    """``|value - reference| / |reference|``, Euclidean norms in float64 over all elements."""
+    exact = reference.astype(np.float64)
+    return float(np.linalg.norm(value - exact) / np.linalg.norm(exact))
+
+
+def relative_errors(outputs: NamedArrays, reference: NamedArrays) -> dict[str, float]:
+    """:func:`relative_error` of each output."""
+    return {name: relative_error(value, reference[name]) for name, value in outputs.items()}
 
 
 class Engine(abc.ABC):
@@ -68,6 +89,7 @@ class Engine(abc.ABC):
 
     name: str
     package: str  # distribution that must be installed
+    _loaded: tuple[int, list[int]] | None = None
 
     def prepare(self, workload: Workload, threads: int) -> None:
         """Load every stage for ``threads`` threads; nothing of this is timed.
@@ -75,9 +97,12 @@ class Engine(abc.ABC):
         Raises:
             MissingDependencyError: If the engine's package is not installed.
         """
-        self.threads = threads
+        loaded = (threads, [id(stage.module) for stage in workload.stages])
+        if loaded != self._loaded:  # workloads of other sizes share modules
+            self.threads = threads
+            self._calls = {stage.name: self.load(stage, workload) for stage in workload.stages}
+            self._loaded = loaded
         self._workload = workload
-        self._calls = {stage.name: self.load(stage, workload) for stage in workload.stages}
 
     @abc.abstractmethod
     def load(self, stage: Stage, workload: Workload) -> Call:
@@ -146,30 +171,54 @@ class TorchDynamicInt8(TorchFp32):
         return f"nn.Linear, engine {torch.backends.quantized.engine}"
 
 
+class TorchCompile(TorchFp32):
+    """``torch.compile`` with Inductor, which compiles C++ for fp32."""
+
+    name = "torch.compile"
+
+    def convert(self, module: nn.Module) -> nn.Module:
+        """A module that compiles itself at the first call, for the sizes of that call."""
+        torch = require("torch", "the benchmark")
+        compiled: nn.Module = torch.compile(module, dynamic=False)
+        return compiled
+
+    def details(self) -> str:
+        """How it was asked to compile."""
+        return "inductor, static sizes"
+
+
 class Graphopt(Engine):
     """graphopt itself, at one precision.
 
     Args:
         precision: ``fp32``, ``bf16``, ``int8`` or ``int8+bf16``.
+        serial_conv: Leave each convolution in one task.
+
+    Attributes:
+        modules: The optimized modules by stage name, once loaded.
     """
 
     package = "graphopt"
 
-    def __init__(self, precision: str) -> None:
+    def __init__(self, precision: str, serial_conv: bool = False) -> None:
         self.precision = precision
-        self.name = f"graphopt {precision}"
+        self.serial_conv = serial_conv
+        self.name = f"graphopt {precision}{', serial convolutions' * serial_conv}"
+        self.modules: dict[str, Any] = {}
 
     def load(self, stage: Stage, workload: Workload) -> Call:
         """Optimize the module for this machine."""
         torch = require("torch", "the benchmark")
         pipeline = require("graphopt", "the benchmark")
-        fast = pipeline.optimize(
-            stage.module,
-            target="native",
-            precision=self.precision,
-            example_inputs=stage.inputs,
-            num_threads=self.threads,
-        )
+        with _environment("GRAPHOPT_SERIAL_CONV", "1" if self.serial_conv else "0"):
+            fast = pipeline.optimize(
+                stage.own or stage.module,
+                target="native",
+                precision=self.precision,
+                example_inputs=stage.inputs,
+                num_threads=self.threads,
+            )
+        self.modules[stage.name] = fast
 
         def call(*arrays: np.ndarray[Any, Any]) -> Arrays:
             with torch.inference_mode():
@@ -177,3 +226,17 @@ class Graphopt(Engine):
             return [output.numpy() for output in outputs]
 
         return call
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Sets an environment variable while the block lasts."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

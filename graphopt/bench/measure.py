@@ -33,7 +33,7 @@ class Result:
         seconds: Wall time of each pass.
         cores: CPU time over wall time of each pass, of the whole process: how many cores it kept
             busy, which shows that it kept to its threads.
-        errors: For each output, ``|y - reference| / |reference|`` (Euclidean norms over all of it).
+        errors: What the workload's ``compare`` finds, by name.
         missing: Why the engine did not run, or "".
     """
 
@@ -99,7 +99,7 @@ def measure(
             result.missing = reason(error)
             continue
         reference = reference or outputs
-        result.errors = {name: relative_error(y, reference[name]) for name, y in outputs.items()}
+        result.errors = workload.compare(outputs, reference)
         result.version, result.details = engine.version(), engine.details()
         ready.append(engine)
     order = random.Random(seed)
@@ -109,12 +109,6 @@ def measure(
         for engine in ready:
             _time_pass(engine, results[engine.name])
     return list(results.values())
-
-
-def relative_error(value: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) -> float:
-    """``|value - reference| / |reference|``, Euclidean norms in float64 over all elements."""
-    exact = reference.astype(np.float64)
-    return float(np.linalg.norm(value - exact) / np.linalg.norm(exact))
 
 
 def _prepare(engine: Engine, workload: Workload, threads: int) -> dict[str, np.ndarray[Any, Any]]:

@@ -165,7 +165,7 @@ def spell(auto_model: Any, ids: np.ndarray[Any, Any]) -> str:
 def character_error_rate(expected: Sequence[str], said: Sequence[str]) -> float:
     """Edits from what was said to what was expected over expected characters, without spaces."""
     pairs = [(a.replace(" ", ""), b.replace(" ", "")) for a, b in zip(expected, said, strict=True)]
-    return sum(_edits(a, b) for a, b in pairs) / sum(len(a) for a, _ in pairs)
+    return sum(edit_distance(a, b) for a, b in pairs) / sum(len(a) for a, _ in pairs)
 
 
 def table(scores: Sequence[Score]) -> Table:
@@ -193,7 +193,7 @@ def _rates(heard: Sequence[Condition], texts: Sequence[str]) -> dict[str, float]
     return rates
 
 
-def _edits(a: str, b: str) -> int:
+def edit_distance(a: Sequence[Any], b: Sequence[Any]) -> int:
     """Levenshtein distance: insertions, deletions and substitutions."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):

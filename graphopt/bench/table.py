@@ -14,6 +14,8 @@ from rich.table import Table
 
 from graphopt.bench.measure import IDLE_SECONDS, WARM_UPS, Result
 
+ERROR_NOTE = "Error: Euclidean norm of the difference to torch fp32 over that of torch fp32."
+
 
 def machine() -> dict[str, Any]:
     """CPU model, logical CPUs this process may use, and system."""
@@ -30,7 +32,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def print_results(console: Console, title: str, results: Sequence[Result], rounds: int) -> None:
+def print_results(
+    console: Console, title: str, results: Sequence[Result], rounds: int, note: str = ERROR_NOTE
+) -> None:
     """Print the header, one table for each thread count, and how it was measured."""
     info = machine()
     console.print(f"[bold]{title}[/bold]")
@@ -41,8 +45,7 @@ def print_results(console: Console, title: str, results: Sequence[Result], round
     console.print(
         f"{rounds} rounds, one pass of each engine a round in random order, {WARM_UPS} passes of "
         f"warm-up, {IDLE_SECONDS * 1000:.0f} ms idle before each pass; threads not pinned; "
-        "flush-to-zero for every engine. Error: Euclidean norm of the difference to torch fp32 "
-        "over that of torch fp32."
+        f"flush-to-zero for every engine. {note}"
     )
 
 
@@ -76,3 +79,8 @@ def _table(threads: int, results: Sequence[Result]) -> Table:
             f"{result.version} {result.details}",
         )
     return table
+
+
+def write_parts(path: Path, parts: dict[str, Any]) -> None:
+    """Write machine and the parts of a benchmark, each as it was measured."""
+    path.write_text(json.dumps({"machine": machine(), **parts}, indent=1) + "\n")

@@ -22,6 +22,7 @@ HIDDEN = 2048
 KERNEL = 11
 TOKENS = 8404
 FRAME_MS = 60  # after stacking 7 frames of 10 ms with a hop of 6
+TOKENS_PER_SECOND = 4  # of Mandarin speech, about
 
 OUTLIER_CHANNELS = 4
 OUTLIER_GAIN = 5.0
@@ -50,20 +51,49 @@ def paraformer_large(
     Raises:
         MissingDependencyError: If torch or FunASR is not installed.
     """
-    torch = require("torch", "building Paraformer")
     sanm = require("funasr.models.sanm.encoder", "building Paraformer")
     paraformer = require("funasr.models.paraformer.decoder", "building Paraformer")
-    with torch.device("meta"), keep_process_settings():  # FunASR's own init would take seconds
-        encoder = sanm.SANMEncoder(**_encoder_config(blocks))
-        decoder = paraformer.ParaformerSANMDecoder(**_decoder_config(decoder_blocks))
-    encoder.to_empty(device="cpu")
-    decoder.to_empty(device="cpu")
-    _draw_weights(
-        _encoder_draws(encoder, blocks) + _decoder_draws(decoder, decoder_blocks), seed=seed
-    )
+    encoder, decoder = _encoder_and_decoder(blocks, decoder_blocks, seed)
     with keep_process_settings():
         exported = sanm.SANMEncoderExport(encoder), paraformer.ParaformerSANMDecoderExport(decoder)
     return exported[0].eval().requires_grad_(False), exported[1].eval().requires_grad_(False)
+
+
+def whole_paraformer(blocks: int = 50, decoder_blocks: int = 16, seed: int = 0) -> nn.Module:
+    """Encoder, CIF predictor and decoder of FunASR in eval mode, not in their export forms.
+
+    Encoder and decoder have the weights of :func:`paraformer_large`. Those of the predictor are
+    such that a frame adds about a quarter of a token, by a bias, and more or less by the frame:
+    random ones would find eight tokens a second.
+
+    Args:
+        blocks: Encoder blocks.
+        decoder_blocks: Decoder blocks with attention.
+        seed: Seed of all weights.
+
+    Returns:
+        A module with ``encoder``, ``predictor`` (CifPredictorV2) and ``decoder``, as FunASR's
+        ``Paraformer`` has them.
+
+    Raises:
+        MissingDependencyError: If torch or FunASR is not installed.
+    """
+    torch = require("torch", "building Paraformer")
+    cif = require("funasr.models.paraformer.cif_predictor", "building Paraformer")
+    encoder, decoder = _encoder_and_decoder(blocks, decoder_blocks, seed)
+    with keep_process_settings():
+        predictor = cif.CifPredictorV2(idim=WIDTH, l_order=1, r_order=1, tail_threshold=0.45)
+    mean = TOKENS_PER_SECOND * FRAME_MS / 1000
+    draws = _rows(predictor.cif_output.weight, 1.0)
+    draws += [(predictor.cif_conv1d.weight, 1 / math.sqrt(3 * WIDTH), 0.0)]
+    _draw_weights(draws, seed + 1)
+    predictor.cif_conv1d.bias.data.zero_()
+    predictor.cif_output.bias.data.fill_(math.log(mean / (1 - mean)))
+    model = torch.nn.Module()
+    for name, part in (("encoder", encoder), ("predictor", predictor), ("decoder", decoder)):
+        model.add_module(name, part)
+    whole: nn.Module = model.eval().requires_grad_(False)
+    return whole
 
 
 def example_inputs(frames: int = 167, batch: int = 1, seed: int = 1) -> tuple[Tensor, Tensor]:
@@ -119,6 +149,22 @@ def decoder_inputs(
         count = int(lengths[b])
         embeds[b, :count] = torch.randn(count, width, generator=generator)
     return memory, memory_lengths, embeds, lengths
+
+
+def _encoder_and_decoder(blocks: int, decoder_blocks: int, seed: int) -> tuple[Any, Any]:
+    """Both parts as FunASR trains them, with their weights drawn."""
+    torch = require("torch", "building Paraformer")
+    sanm = require("funasr.models.sanm.encoder", "building Paraformer")
+    paraformer = require("funasr.models.paraformer.decoder", "building Paraformer")
+    with torch.device("meta"), keep_process_settings():  # FunASR's own init would take seconds
+        encoder = sanm.SANMEncoder(**_encoder_config(blocks))
+        decoder = paraformer.ParaformerSANMDecoder(**_decoder_config(decoder_blocks))
+    encoder.to_empty(device="cpu")
+    decoder.to_empty(device="cpu")
+    _draw_weights(
+        _encoder_draws(encoder, blocks) + _decoder_draws(decoder, decoder_blocks), seed=seed
+    )
+    return encoder, decoder
 
 
 def _encoder_config(blocks: int) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def _level_rows(target: Target, work: Workload, level: Level, builder: Builder) 
     steps = [step for step in (work.pack, work.kernel) if step is not None]
     if any(step.generic not in names for step in steps):
         return
-    prices = [_price_step(target, step, work.label.scheme, level, builder) for step in steps]
+    prices = [price_step(target, step, work.label.scheme, level, builder) for step in steps]
     kernel, cycles = prices[-1], sum(p.cycles for p in prices)
     pack_share = (cycles - kernel.cycles) / cycles if work.pack else None
     yield _row(target, work, level, prices, "call", cycles, work.macs, pack_share)
@@ -92,7 +92,12 @@ def _row(
     )
 
 
-def _price_step(target: Target, step: Step, scheme: str, level: Level, builder: Builder) -> Price:
+def price_step(target: Target, step: Step, scheme: str, level: Level, builder: Builder) -> Price:
+    """The price of one kernel call.
+
+    Raises:
+        PricingError: if the kernel fails.
+    """
     program = builder.kernel_host(level, step.generic)
     functions = _functions(builder.kernel_object(level, step.generic))
     with tempfile.TemporaryDirectory() as folder:

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from graphopt.bench.engines import relative_error
 from graphopt.bench.kernels.native import Kernels, PeakLoop
 from graphopt.bench.kernels.peers import peers_of
 from graphopt.bench.kernels.row import Row
 from graphopt.bench.kernels.workloads import Array, Spec, Step, Workload, as_values
-from graphopt.bench.measure import IDLE_SECONDS, relative_error
+from graphopt.bench.measure import IDLE_SECONDS
 from graphopt.codegen.build import Builder
 from graphopt.errors import GraphoptError
 from graphopt.kernels import registry

@@ -1,0 +1,196 @@
+"""Predicted cycles of a whole model on Neoverse cores: kernels by model, weights by bandwidth.
+
+Nothing is timed. Each kernel is priced once for each shape by :mod:`graphopt.n2sim`; a step takes
+the longer of its arithmetic and of reading its weights from memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from graphopt.bench.kernels.arm import price_step
+from graphopt.bench.kernels.other_ops import Attention, Depthwise, Norm, Quantize
+from graphopt.bench.kernels.workloads import Gemm, Spec
+from graphopt.codegen.build import Builder
+from graphopt.kernels.registry import Level
+from graphopt.schedule import StepBalance
+from graphopt.target import Target
+
+#: Rows of a product that are priced; the rest is proportional, as each tile of rows costs the same.
+PRICED_ROWS = 48
+_TILE_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the model assumes of a server.
+
+    Attributes:
+        clock: Hz.
+        core_bandwidth: bytes a second that one core draws from memory.
+        socket_bandwidth: bytes a second of all cores together.
+        bytes_per_cycle: that loops without a priced kernel (element-wise ops, CIF, gathering)
+            read and write from caches.
+    """
+
+    clock: float = 3.0e9
+    core_bandwidth: float = 20e9
+    socket_bandwidth: float = 200e9
+    bytes_per_cycle: float = 16.0
+
+    def text(self) -> str:
+        """The assumptions, for people."""
+        return (
+            f"Assumed: {self.clock / 1e9:.1f} GHz; weights come from memory in every pass at "
+            f"{self.core_bandwidth / 1e9:.0f} GB/s a core and {self.socket_bandwidth / 1e9:.0f} "
+            "GB/s a socket, activations stay in caches and loads hit the first level; a step "
+            "takes the longer of arithmetic and weights. Arithmetic: graphopt.n2sim, one price a "
+            f"kernel and shape ({PRICED_ROWS} rows of a product, the rest in proportion; without "
+            f"bias and residual). Ops without a kernel of their own: {self.bytes_per_cycle:.0f} "
+            "bytes a cycle. Several cores: the tasks as this machine's kernels cut and time them "
+            "(graphopt balance), without the cost of starting a step; serial convolutions on one "
+            "core. Not compared with silicon."
+        )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A step on a number of cores: its op, and the cycles until it is done."""
+
+    op: str
+    cycles: float
+
+
+@dataclass
+class Prices:
+    """Cycles of kernels by shape, kept in a file: the same kernel and shape cost the same.
+
+    Attributes:
+        target: the CPU.
+        builder: compiles the kernels.
+        path: JSON of what was priced before; the names of the keys hold the kernel's own hash.
+        progress: called before each new price.
+    """
+
+    target: Target
+    builder: Builder
+    path: Path
+    progress: Callable[[str], None] = lambda _: None
+    known: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.path.exists():
+            self.known = json.loads(self.path.read_text())
+
+    def cycles(self, spec: Spec) -> int:
+        """Cycles of a workload's kernel on one core, without packing.
+
+        Raises:
+            MissingToolError, MissingEmulatorError, PricingError: see `graphopt.n2sim.price`.
+        """
+        work = spec.build(self.target.arch, 1)
+        level = _level(self.target, work.kernel.generic)
+        kernel = self.builder.kernel_object(level, work.kernel.generic)
+        key = f"{self.target.name} {kernel.name} {spec.name}"
+        if key not in self.known:
+            self.progress(f"{self.target.name}: {spec.name}")
+            found = price_step(self.target, work.kernel, work.label.scheme, level, self.builder)
+            self.known[key] = found.cycles
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(json.dumps(self.known, indent=1))
+        return self.known[key]
+
+
+def step_costs(
+    steps: Sequence[Mapping[str, Any]],
+    balances: Sequence[StepBalance] | None,
+    prices: Prices,
+    machine: Machine,
+    cores: int,
+    serial_conv: bool = False,
+) -> list[Cost]:
+    """Cycles of each step of a compiled model.
+
+    Args:
+        steps: what its ``profile()`` says of them; the times are not used.
+        balances: how the tasks of each step fall on the cores; None for one core.
+        prices: of the kernels.
+        machine: assumptions.
+        cores: how many.
+        serial_conv: whether convolutions run on one core.
+    """
+    costs = []
+    for number, step in enumerate(steps):
+        used = cores * balances[number].balance if balances else 1.0
+        if serial_conv and step["op"] in ("go.conv", "go.depthwise"):
+            used = 1.0
+        bandwidth = min(used * machine.core_bandwidth, machine.socket_bandwidth)
+        memory = weight_bytes(step) / bandwidth * machine.clock
+        arithmetic = arithmetic_cycles(step, prices, machine) / used
+        costs.append(Cost(step["op"], max(arithmetic, memory)))
+    return costs
+
+
+def weight_bytes(step: Mapping[str, Any]) -> int:
+    """Bytes of the constant matrix of a product, as it is stored; 0 for other ops."""
+    if step["op"] not in ("go.linear", "go.conv"):
+        return 0
+    width = {"int8": 1, "bf16": 2}.get(step["scheme"], 4)
+    return int(prod(step["inputs"][1][0])) * width
+
+
+def arithmetic_cycles(step: Mapping[str, Any], prices: Prices, machine: Machine) -> float:
+    """Cycles of a step on one core with everything in its first cache."""
+    spec, times = spec_of(step)
+    if spec is None:
+        moved: float = step["bytes"] / machine.bytes_per_cycle
+        return moved
+    return prices.cycles(spec) * times
+
+
+def spec_of(step: Mapping[str, Any]) -> tuple[Spec | None, float]:
+    """The workload that stands for a step's kernel, and how many of it the step is."""
+    op, inputs, outputs = step["op"], step["inputs"], step["outputs"]
+    shape: tuple[int, ...]
+    shape, dtype = inputs[0] if inputs else ((), "")
+    if op in ("go.linear", "go.conv"):
+        weight = inputs[1][0]
+        n, k = weight[0], prod(weight[1:])
+        rows = prod(outputs[0][0]) // n
+        priced = min(PRICED_ROWS, _whole_tiles(rows))
+        return Gemm(step["scheme"], priced, n, k), _whole_tiles(rows) / priced
+    if op == "go.norm":
+        rows = prod(shape[:-1])
+        quantized = any(kind.startswith("qa8") for _, kind in outputs)
+        return Norm(PRICED_ROWS, shape[-1], quantized), rows / PRICED_ROWS
+    if op == "go.quantize_rows":
+        return Quantize(PRICED_ROWS, shape[-1]), prod(shape[:-1]) / PRICED_ROWS
+    if op == "go.depthwise":
+        return Depthwise(shape[1], shape[2], inputs[1][0][0]), shape[0]
+    if op == "go.attention":
+        return _attention(shape, inputs[1][0], "bf16" if dtype == "bf16" else "f32")
+    return None, 0.0
+
+
+def _attention(q: Sequence[int], k: Sequence[int], scheme: str) -> tuple[Spec, float]:
+    """Attention of as many queries as keys; fewer queries cost in proportion."""
+    batch, heads, queries, dim = q
+    return Attention(scheme, k[2], heads, dim), batch * queries / k[2]
+
+
+def _whole_tiles(rows: int) -> int:
+    return -(-rows // _TILE_ROWS) * _TILE_ROWS
+
+
+def _level(target: Target, generic: str) -> Level:
+    """The best level of the target that has the kernel."""
+    return next(
+        level
+        for level in reversed(target.isa_levels)
+        if generic in {kernel.generic for kernel in level.kernels}
+    )

@@ -1,0 +1,115 @@
+"""The parts of ``graphopt bench funasr`` on a tiny model, and the model of Arm cores by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphopt.bench import arm_model, recipe
+from graphopt.bench.arm_model import Machine, spec_of, step_costs
+from graphopt.schedule import StepBalance
+
+LINEAR = {
+    "op": "go.linear",
+    "scheme": "int8",
+    "bytes": 0,
+    "inputs": [((1, 100, 512), "qa8r"), ((2048, 512), "f32")],
+    "outputs": [((1, 100, 2048), "f32")],
+}
+CONV = {
+    "op": "go.depthwise",
+    "scheme": "f32",
+    "bytes": 0,
+    "inputs": [((2, 100, 512), "f32"), ((11, 512), "f32")],
+    "outputs": [((2, 100, 512), "f32")],
+}
+LOOP = {"op": "go.pointwise", "scheme": "f32", "bytes": 1600, "inputs": [], "outputs": []}
+
+
+class FixedPrices:
+    """A thousand cycles for any kernel."""
+
+    def cycles(self, spec: Any) -> int:
+        return 1000
+
+
+def balance(value: float, cores: int) -> StepBalance:
+    return StepBalance("", "", "", (1,), value * cores, 1.0, cores)
+
+
+def test_rows_of_a_product_are_priced_in_whole_tiles() -> None:
+    spec, times = spec_of(LINEAR)
+    assert spec is not None and spec.name == "int8 48x2048x512"
+    assert times == 104 / 48
+
+
+def test_arithmetic_and_weights_on_cores() -> None:
+    prices: Any = FixedPrices()
+    machine = Machine(clock=1e9, core_bandwidth=1e9, socket_bandwidth=4e9, bytes_per_cycle=16)
+    one = [c.cycles for c in step_costs([LINEAR, CONV, LOOP], None, prices, machine, 1)]
+    assert one == [2048 * 512, 2000, 100]  # a product of so few cycles waits for its weights
+    shared = [balance(0.5, 16)] * 3
+    many = [c.cycles for c in step_costs([LINEAR, CONV, LOOP], shared, prices, machine, 16)]
+    assert many == [2048 * 512 / 4, 2000 / 8, 100 / 8]
+    serial = step_costs([LINEAR, CONV, LOOP], shared, prices, machine, 16, serial_conv=True)
+    assert serial[1].cycles == 2000
+
+
+def test_shares_add_up() -> None:
+    found = recipe.shares([("go.linear", 3.0), ("go.conv", 1.0), ("go.pointwise", 4.0)])
+    assert found["products"] == 3 / 8 and found["other"] == 0.5
+    assert sum(found.values()) == 1.0
+
+
+def test_prices_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphopt.bench.kernels.workloads import Gemm
+    from graphopt.codegen.build import Builder
+    from graphopt.target import find_target
+
+    asked = []
+
+    def price_step(*given: Any) -> Any:
+        asked.append(given)
+        return type("Price", (), {"cycles": 7})
+
+    monkeypatch.setattr(arm_model, "price_step", price_step)
+    monkeypatch.setattr(Builder, "kernel_object", lambda *_: Path("gemm-0123.o"))
+    target, file = find_target("neoverse-n2"), tmp_path / "prices.json"
+    for _ in range(2):
+        prices = arm_model.Prices(target, Builder(tmp_path, 1), file)
+        assert prices.cycles(Gemm("f32", 8, 16, 16)) == 7
+    assert len(asked) == 1
+
+
+def test_recipe_and_whole_graph_of_a_tiny_model(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("funasr")
+    from rich.console import Console
+
+    from graphopt.bench.funasr import FunasrBench
+
+    console = Console(record=True, width=180, quiet=True)
+    bench = FunasrBench(console, tmp_path, 2, 1, lambda _: None)
+    whole = bench.whole(["graphopt fp32"], [1], 1, [3], [2])
+    engines = {one["engine"]: one for one in whole[0]["results"]}
+    assert engines["graphopt fp32"]["errors"]["hidden"] < 1e-5
+    assert engines["graphopt fp32"]["errors"]["tokens"] == 0
+    (found,) = bench.recipe(1, 1, 3, 1)
+    assert len(found["results"]) == len(recipe.STEPS)
+    for result, shares in zip(found["results"], found["shares"], strict=True):
+        assert not result["missing"]
+        assert sum(shares.values()) == pytest.approx(1)
+        assert result["errors"]["hidden"] < 0.1
+
+
+def test_speech_has_about_four_tokens_a_second() -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("funasr")
+    from graphopt.funasr.paraformer import Paraformer
+    from graphopt.zoo import paraformer
+
+    model = Paraformer(paraformer.whole_paraformer(2, 1))
+    with torch.inference_mode():
+        counts = model(*paraformer.example_inputs(200, 2))[1].numpy()
+    assert np.all((counts > [30, 20]) & (counts < [70, 55])), counts  # 12 and 9 seconds
