@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from graphopt.funasr.batches import token_ids
 from graphopt.funasr.directory import FrontendConfig
 from graphopt.funasr.features import features
 from graphopt.funasr.punctuation import PunctuationConfig, punctuate
@@ -85,6 +87,9 @@ class SpeechModel(Protocol):
     def text(self, samples: Array) -> str:
         """The text of f32 samples in [-1, 1); empty if nothing is said."""
 
+    def texts(self, utterances: Sequence[Array]) -> list[str]:
+        """What :meth:`text` gives for each."""
+
 
 @dataclass(frozen=True)
 class ParaformerModel(AudioModel):
@@ -100,12 +105,15 @@ class ParaformerModel(AudioModel):
 
     def text(self, samples: Array) -> str:
         """The text of f32 samples in [-1, 1); empty if nothing is said."""
-        speech = self.features(samples)
-        if not len(speech):
-            return ""
-        ids, counts = self.module(speech[None], np.array([len(speech)], np.int32))
-        spoken = (int(i) for i in ids[0, : int(counts[0])])
-        return tokens_to_text(self.tokens[i] for i in spoken if i not in self.special)
+        return self.texts([samples])[0]
+
+    def texts(self, utterances: Sequence[Array]) -> list[str]:
+        """The same for each of several, computed in batches."""
+        found = token_ids(self.module, [self.features(samples) for samples in utterances])
+        return [self._spell(map(int, ids)) for ids in found]
+
+    def _spell(self, ids: Iterable[int]) -> str:
+        return tokens_to_text(self.tokens[i] for i in ids if i not in self.special)
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,10 @@ class SenseVoiceModel(AudioModel):
         )
         text: str = self.pieces.DecodeIds(collapse(ids[: len(speech) + _QUERIES], self.blank))
         return text
+
+    def texts(self, utterances: Sequence[Array]) -> list[str]:
+        """What :meth:`text` gives for each."""
+        return [self.text(samples) for samples in utterances]
 
 
 def collapse(ids: Array, blank: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,15 @@ class Recognizer:
 
     def recognize(self, samples: Array) -> str:
         """The text of f32 samples in [-1, 1); without a punctuator segments separated by spaces."""
-        texts = [self.speech.text(part) for part in self._segments(samples)]
+        return self.recognize_all([samples])[0]
+
+    def recognize_all(self, recordings: Sequence[Array]) -> list[str]:
+        """What :meth:`recognize` gives for each; Paraformer gets their segments in batches."""
+        segments = [self._segments(samples) for samples in recordings]
+        texts = iter(self.speech.texts([part for parts in segments for part in parts]))
+        return [self._join([next(texts) for _ in parts]) for parts in segments]
+
+    def _join(self, texts: list[str]) -> str:
         if self.punctuator is None:
             return " ".join(text for text in texts if text)
         return self.punctuator.punctuate(join_segments(texts))

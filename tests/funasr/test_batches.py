@@ -43,6 +43,7 @@ def test_same_tokens_as_alone(tmp_path: Path) -> None:
     from graphopt.funasr.directory import read_directory
     from graphopt.funasr.features import features, read_wav
     from graphopt.funasr.package import compile_directories
+    from graphopt.funasr.recognizer import load_recognizer
 
     compile_directories([MODEL], "native", "int8", tmp_path / "asr.gopt")
     module = graphopt.load(tmp_path / "asr.gopt" / "asr")
@@ -58,3 +59,8 @@ def test_same_tokens_as_alone(tmp_path: Path) -> None:
     for got, (ids, counts) in zip(together, alone, strict=False):
         np.testing.assert_array_equal(got, ids[0, : int(counts[0])])
     assert len(together[-1]) == 0 and sum(map(len, together)) > 20
+
+    samples = [read_wav(wav, directory.frontend.fs) for wav in sorted(RECORDINGS.glob("*.wav"))]
+    recognizer = load_recognizer(tmp_path / "asr.gopt")
+    texts = recognizer.recognize_all([*samples, samples[0][:0]])
+    assert texts == [*(recognizer.recognize(one) for one in samples), ""] and all(texts[:-1])
