@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from graphopt.bench.commands import bench_funasr
 from graphopt.bench.serve_command import bench_serve
 from graphopt.bench.commands import bench_funasr
 from graphopt.errors import GraphoptError
@@ -313,9 +312,6 @@ def bench_recognizer(
         status.update("recognizing")
         scores = recognizer.score(loaded, heard, paraformer.select(only or []), Path(folder))
     console.print(recognizer.table(scores))
-
-
-bench_app.command("funasr")(bench_funasr)
 
 
 bench_app.command("funasr")(bench_funasr)

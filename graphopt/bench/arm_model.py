@@ -156,8 +156,8 @@ def arithmetic_cycles(step: Mapping[str, Any], prices: Prices, machine: Machine)
 def spec_of(step: Mapping[str, Any]) -> tuple[Spec | None, float]:
     """The workload that stands for a step's kernel, and how many of it the step is."""
     op, inputs, outputs = step["op"], step["inputs"], step["outputs"]
-    shape: tuple[int, ...]
-    shape, dtype = inputs[0] if inputs else ((), "")
+    first: tuple[tuple[int, ...], str] = inputs[0] if inputs else ((), "")
+    shape, dtype = first
     if op in ("go.linear", "go.conv"):
         weight = inputs[1][0]
         n, k = weight[0], prod(weight[1:])

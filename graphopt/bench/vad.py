@@ -69,7 +69,7 @@ class FunasrOnnx(SegmentEngine):
 @contextlib.contextmanager
 def _traced_export() -> Iterator[None]:
     """Export by tracing while the block lasts: FunASR's code is made for it and does not ask."""
-    onnx = require("torch.onnx", "exporting to ONNX")
+    onnx: Any = require("torch.onnx", "exporting to ONNX")
     original = onnx.export
     onnx.export = functools.partial(original, dynamo=False)
     try:
