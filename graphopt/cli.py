@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from graphopt.bench.serve_command import bench_serve
 from graphopt.bench.commands import bench_funasr
+from graphopt.bench.llm.commands import bench_llm
+from graphopt.bench.serve_command import bench_serve
 from graphopt.errors import GraphoptError
 from graphopt.funasr.commands import compile_app, transcribe
 from graphopt.llm.commands import chat, compile_llm
@@ -36,6 +37,7 @@ app.add_typer(compile_app, name="compile")
 app.command()(transcribe)
 compile_app.command("llm")(compile_llm)
 app.command()(chat)
+bench_app.command("llm")(bench_llm)
 
 
 class Precision(StrEnum):

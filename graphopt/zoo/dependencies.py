@@ -26,6 +26,7 @@ INSTALL = {
     "onnx": "pip install 'graphopt[bench]'",
     "onnxruntime": "pip install 'graphopt[bench]'",
     "openvino": "pip install 'graphopt[bench]'",
+    "llama_cpp": "CMAKE_ARGS=-DGGML_NATIVE=ON pip install llama-cpp-python",
 }
 
 

@@ -1,0 +1,169 @@
+"""Speed and memory of language models: every engine in a process of its own, in turns."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from graphopt.bench.measure import IDLE_SECONDS
+from graphopt.errors import BenchmarkError
+
+CONTEXT = 2048
+_TASKS = {
+    "prefill_128": ("prefill", 128),
+    "prefill_512": ("prefill", 512),
+    "decode": ("decode", 64),
+}
+
+
+@dataclass
+class Row:
+    """What one engine did at one number of threads.
+
+    Attributes:
+        engine: its name.
+        model: name of the model.
+        threads: of the engine.
+        load_s: seconds from opening the model's file to the first token behind a prompt of one.
+        peak_rss_mib: largest resident memory of its process, with 2048 tokens of context.
+        rates: tokens per second of every round, by task.
+        missing: why it did not run, or "".
+    """
+
+    engine: str
+    model: str
+    threads: int
+    load_s: float = float("nan")
+    peak_rss_mib: float = float("nan")
+    rates: dict[str, list[float]] = field(default_factory=lambda: {task: [] for task in _TASKS})
+    missing: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Medians by task, and `spread`: least and largest of each."""
+        row: dict[str, Any] = {
+            "engine": self.engine,
+            "model": self.model,
+            "threads": self.threads,
+        }
+        if self.missing:
+            return {**row, "missing": self.missing}
+        row |= {task: round(statistics.median(rates), 2) for task, rates in self.rates.items()}
+        row |= {"peak_rss_mib": round(self.peak_rss_mib, 1), "load_s": round(self.load_s, 3)}
+        spread = {task: [round(min(r), 2), round(max(r), 2)] for task, r in self.rates.items()}
+        return {**row, "spread": spread}
+
+
+class _Process:
+    """An engine that waits for tasks."""
+
+    def __init__(self, engine: str, path: Path, threads: int) -> None:
+        command = [sys.executable, "-m", "graphopt.bench.llm.worker", engine, str(path)]
+        self._process = subprocess.Popen(
+            [*command, str(threads), str(CONTEXT)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            self.load_s = self._answer()
+        except BenchmarkError:
+            self.end()
+            raise
+
+    def ask(self, task: str, count: int) -> float:
+        """Seconds or MiB of a task."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({task: count}) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> float:
+        assert self._process.stdout is not None and self._process.stderr is not None
+        line = self._process.stdout.readline()
+        if not line:
+            said = self._process.stderr.read().strip().splitlines() or ["it ended"]
+            raise BenchmarkError(said[-1])
+        return float(json.loads(line))
+
+    def end(self) -> None:
+        """Waits for the end of the process."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
+
+
+def measure(
+    model: str,
+    paths: dict[str, Path],
+    threads: Sequence[int],
+    rounds: int,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Row]:
+    """Runs all engines at each number of threads, in a new random order each round.
+
+    Args:
+        model: name for the rows.
+        paths: of the model, by engine (`graphopt.bench.llm.worker.ENGINES`).
+        threads: numbers of threads.
+        rounds: of every task.
+        progress: told what is done now.
+    """
+    order = random.Random(0)
+    rows = []
+    for count in threads:
+        running: list[tuple[Row, _Process]] = []
+        for engine, path in paths.items():
+            progress(f"{count} threads: loading {engine}")
+            row = Row(engine, model, count)
+            rows.append(row)
+            try:
+                running.append((row, _Process(engine, path, count)))
+                row.load_s = running[-1][1].load_s
+            except BenchmarkError as error:
+                row.missing = str(error)
+        for number in range(-1, rounds):  # the first round warms up
+            order.shuffle(running)
+            for row, process in running:
+                progress(f"{count} threads: round {number + 1} of {rounds}, {row.engine}")
+                _round(row, process, number >= 0)
+        for row, process in running:
+            row.peak_rss_mib = process.ask("peak", CONTEXT)
+            process.end()
+    return rows
+
+
+def _round(row: Row, process: _Process, counts: bool) -> None:
+    for name, (task, tokens) in _TASKS.items():
+        time.sleep(IDLE_SECONDS)
+        seconds = process.ask(task, tokens)
+        if counts:
+            row.rates[name].append(tokens / seconds)
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """A line per row; medians, with least and largest."""
+    shown = Table()
+    shown.add_column("engine")
+    for column in ("threads", *_TASKS, "peak MiB", "load s"):
+        shown.add_column(column, justify="right")
+    for row in rows:
+        if row.missing:
+            shown.add_row(row.engine, str(row.threads), row.missing)
+            continue
+        cells = [
+            f"{statistics.median(r):.1f} ({min(r):.1f}-{max(r):.1f})" for r in row.rates.values()
+        ]
+        sizes = (f"{row.peak_rss_mib:.0f}", f"{row.load_s:.2f}")
+        shown.add_row(row.engine, str(row.threads), *cells, *sizes)
+    return shown

@@ -1,0 +1,155 @@
+"""A process with one engine and one model: tasks as JSON lines in, times as JSON lines out.
+
+    python -m graphopt.bench.llm.worker graphopt chat.gopt 2 2048
+
+A line `{"prefill": 128}` gives seconds until the logits behind a prompt of that many tokens are
+there, `{"decode": 64}` seconds for that many tokens one after the other behind a prompt of 128,
+`{"peak": 2048}` the largest resident memory in MiB when a context of that many tokens is full.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphopt.zoo.dependencies import require
+
+Array = np.ndarray[Any, Any]
+_PROMPT = 128
+_CHUNK = 512
+
+
+class Decoder(ABC):
+    """An engine with a model.
+
+    Attributes:
+        vocabulary: number of tokens.
+    """
+
+    vocabulary: int
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forgets everything."""
+
+    @abstractmethod
+    def feed(self, tokens: Array) -> Array:
+        """Logits f32 [vocabulary] behind up to 512 tokens."""
+
+
+class Graphopt(Decoder):
+    """This one, on a package."""
+
+    def __init__(self, path: str, threads: int, context: int) -> None:
+        from graphopt.llm.package import load_chat
+
+        self._engine = load_chat(path, threads).engine
+        self._cache = self._engine.new_cache()
+        self.vocabulary = self._engine.vocabulary
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self._cache.crop(0)
+
+    def feed(self, tokens: Array) -> Array:
+        """Logits behind the tokens."""
+        logits: Array = self._engine.forward(tokens[None], self._cache)[0]
+        return logits
+
+
+class LlamaCpp(Decoder):
+    """llama.cpp by its C interface in llama-cpp-python, on a GGUF file."""
+
+    flash_attention = False
+
+    def __init__(self, path: str, threads: int, context: int) -> None:
+        llama_cpp = require("llama_cpp", "comparing with llama.cpp")
+        self._c = llama_cpp
+        self._model = llama_cpp.Llama(
+            path,
+            n_ctx=context,
+            n_batch=_CHUNK,
+            n_ubatch=_CHUNK,
+            n_threads=threads,
+            n_threads_batch=threads,
+            flash_attn=self.flash_attention,
+            verbose=False,
+        )
+        self.vocabulary = self._model.n_vocab()
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self._c.llama_memory_clear(self._c.llama_get_memory(self._model.ctx), True)
+
+    def feed(self, tokens: Array) -> Array:
+        """Logits behind the tokens."""
+        given = (self._c.llama_token * len(tokens))(*tokens.tolist())
+        batch = self._c.llama_batch_get_one(given, len(tokens))
+        if self._c.llama_decode(self._model.ctx, batch):
+            raise RuntimeError("llama_decode failed")
+        logits = self._c.llama_get_logits_ith(self._model.ctx, -1)
+        return np.ctypeslib.as_array(logits, (self.vocabulary,))
+
+
+class LlamaCppFlash(LlamaCpp):
+    """The same with its flash attention."""
+
+    flash_attention = True
+
+
+ENGINES: dict[str, type[Decoder]] = {
+    "graphopt": Graphopt,
+    "llama.cpp": LlamaCpp,
+    "llama.cpp flash-attn": LlamaCppFlash,
+}
+
+
+def prefill(decoder: Decoder, count: int) -> float:
+    """Seconds for a prompt."""
+    tokens = np.random.default_rng(0).integers(0, decoder.vocabulary, count)
+    decoder.reset()
+    start = time.perf_counter()
+    for first in range(0, count, _CHUNK):
+        decoder.feed(tokens[first : first + _CHUNK])
+    return time.perf_counter() - start
+
+
+def decode(decoder: Decoder, count: int) -> float:
+    """Seconds for tokens one after the other, each the most likely one."""
+    prefill(decoder, _PROMPT)
+    token = 0
+    start = time.perf_counter()
+    for _ in range(count):
+        token = int(decoder.feed(np.array([token])).argmax())
+    return time.perf_counter() - start
+
+
+def peak(decoder: Decoder, count: int) -> float:
+    """Largest resident memory of this process so far, with a context full of tokens; MiB."""
+    prefill(decoder, count)
+    status = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in status if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def main() -> None:
+    """Loads, says how long until the first token, then answers line by line."""
+    engine, path, threads, context = sys.argv[1:]
+    start = time.perf_counter()
+    decoder = ENGINES[engine](path, int(threads), int(context))
+    decoder.feed(np.array([0]))
+    print(json.dumps(time.perf_counter() - start), flush=True)
+    tasks = {"prefill": prefill, "decode": decode, "peak": peak}
+    for line in sys.stdin:
+        ((task, count),) = json.loads(line).items()
+        print(json.dumps(tasks[task](decoder, count)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
