@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from graphopt.errors import UnsupportedFunasrModelError
-from graphopt.funasr.ct_transformer import Punctuation
+from graphopt.funasr.ct_transformer import Punctuation, StreamingPunctuation
 from graphopt.funasr.paraformer import Decoder, Encoder, Predictor, share_parameters
 from graphopt.funasr.sense_voice import Frames
 from graphopt.funasr.stream_parts import Compile, compile_streaming
@@ -164,6 +164,16 @@ def _punctuation(model: Any, compile_part: Compile) -> None:
     )
 
 
+def _streaming_punctuation(model: Any, compile_part: Compile) -> None:
+    text = torch.zeros(1, _TOKENS, dtype=torch.int64)
+    lengths, before = torch.tensor([_TOKENS], dtype=torch.int32), torch.tensor([_TOKENS // 2])
+    compiled = compile_part(StreamingPunctuation(model), (text, lengths, before))
+    model.punc_forward = lambda text, text_lengths, vad_indexes: (
+        compiled(text.long(), text_lengths.to(torch.int32), vad_indexes.long()),
+        None,
+    )
+
+
 def _sense_voice(model: Any, compile_part: Compile) -> None:
     encoder = model.encoder
     features = torch.randn(2, _FRAMES, _input_size(encoder))
@@ -176,5 +186,6 @@ _MODELS: dict[str, Callable[[Any, Compile], None]] = {
     "ParaformerStreaming": compile_streaming,
     "FsmnVADStreaming": _fsmn_vad,
     "CTTransformer": _punctuation,
+    "CTTransformerStreaming": _streaming_punctuation,
     "SenseVoiceSmall": _sense_voice,
 }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from graphopt.funasr.paraformer import Encoder, share_parameters
+from graphopt.funasr.paraformer import Encoder, PrefixMask, share_parameters
+from graphopt.zoo.dependencies import keep_process_settings, require
 
 
 class Punctuation(nn.Module):
@@ -34,3 +36,46 @@ class Marks(Punctuation):
     def forward(self, text: Tensor, lengths: Tensor) -> Tensor:
         """i64[B, L] and i32[B] -> i64[B, L]."""
         return super().forward(text, lengths).argmax(-1)
+
+
+class StreamingPunctuation(nn.Module):
+    """Token ids to scores of punctuation marks, without the words to come.
+
+    Layers see no later word, but for the last one: from the words of the text before it may see all
+    of that, and from its last word on everything.
+
+    Args:
+        model: FunASR's `CTTransformerStreaming` in eval mode; it is not changed.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        module = require("funasr.models.ct_transformer_streaming.encoder", "CT-Transformer")
+        self.embed, self.decoder = model.embed, model.decoder
+        with keep_process_settings():
+            self.encoder = module.SANMVadEncoderExport(share_parameters(model.encoder))
+        self.encoder.make_pad_mask = PrefixMask()
+        self.eval()
+
+    def forward(self, text: Tensor, lengths: Tensor, before: Tensor) -> Tensor:
+        """Scores of a batch.
+
+        Args:
+            text: i64[B, L], token ids.
+            lengths: i32[B].
+            before: i64[B], words of the text before.
+
+        Returns:
+            f32[B, L, marks].
+        """
+        extent = text.shape[1]
+        row, column = torch.arange(extent)[None, :, None], torch.arange(extent)[None, None, :]
+        given = (column < lengths[:, None, None]).float()
+        past = given * (column <= row).float()
+        border = before[:, None, None]
+        beyond = (row < border - 1).float() * (column >= border).float()
+        self.encoder.make_pad_mask.extents = [extent]
+        seen = given * (1.0 - beyond)
+        hidden = self.encoder(self.embed(text), lengths, seen[:, None], past[:, None])[0]
+        scores: Tensor = self.decoder(hidden)
+        return scores

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -78,19 +78,6 @@ class VoiceDetector(AudioModel):
         }
 
 
-class SpeechModel(Protocol):
-    """What is said in an utterance."""
-
-    module: LoadedModule
-    frontend: FrontendConfig
-
-    def text(self, samples: Array) -> str:
-        """The text of f32 samples in [-1, 1); empty if nothing is said."""
-
-    def texts(self, utterances: Sequence[Array]) -> list[str]:
-        """What :meth:`text` gives for each."""
-
-
 @dataclass(frozen=True)
 class ParaformerModel(AudioModel):
     """What is said, by Paraformer.
@@ -150,6 +137,9 @@ class SenseVoiceModel(AudioModel):
     def texts(self, utterances: Sequence[Array]) -> list[str]:
         """What :meth:`text` gives for each."""
         return [self.text(samples) for samples in utterances]
+
+
+SpeechModel = ParaformerModel | SenseVoiceModel
 
 
 def collapse(ids: Array, blank: int) -> list[int]:

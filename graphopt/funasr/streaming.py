@@ -18,7 +18,8 @@ Heads = tuple[Tensor, Tensor]  # keys and values, f32[1, heads, frames, width]
 def _mask(cached: Tensor, extent: Any, frames: Any) -> Tensor:
     """f32[1, 1, 1, extent + frames]: hides what of a cache has not been filled."""
     at = torch.arange(extent + frames)
-    return (at < extent - cached).float()[None, None, None, :] * _HIDDEN
+    empty: Tensor = (at < extent - cached).float()[None, None, None, :]
+    return empty * _HIDDEN
 
 
 def _attend(attention: Any, query: Tensor, heads: Heads, cache: Heads, mask: Tensor) -> Tensor:
@@ -54,7 +55,8 @@ class EncoderChunk(nn.Module):
         """
         mask = _mask(cached, caches[0][0].shape[2], frames.shape[1])
         made = []
-        for layer, cache in zip(self.layers, caches, strict=True):
+        layers: list[Any] = list(self.layers)
+        for layer, cache in zip(layers, caches, strict=True):
             attention = layer.self_attn
             query, keys, values, value = attention.forward_qkv(layer.norm1(frames))
             found = _attend(attention, query, (keys, values), cache, mask)

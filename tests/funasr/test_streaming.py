@@ -60,6 +60,21 @@ def test_same_text_as_funasr(
         assert len("".join(expected)) > 10
 
 
+def test_same_marks_as_funasr(tmp_path: Path) -> None:
+    """CT-Transformer, told a text piece by piece."""
+    model = directories.load(directories.ct_transformer(tmp_path / "punc", streaming=True))
+    fast = graphopt.optimize(model, precision="fp32", strict=True)
+    text = directories.CHARACTERS * 5
+    pieces = ["".join(text[begin : begin + 7]) for begin in range(0, len(text), 7)]
+    caches: list[dict[str, Any]] = [{}, {}]
+    said = ""
+    for piece in [*pieces, " turn on the light " * 9]:
+        expected = directories.generate(model, piece, cache=caches[0])
+        assert directories.generate(fast, piece, cache=caches[1]) == expected
+        said += expected
+    assert set(said) & set(directories.MARKS) and caches[0] == caches[1]
+
+
 def test_a_decoder_that_looks_ahead_is_named(pair: tuple[Any, Any]) -> None:
     model = pair[0].model
     model.decoder.decoders[0].self_attn.pad_fn.padding = (5, 5)

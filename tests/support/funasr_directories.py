@@ -46,7 +46,7 @@ def samples(wav: Path) -> Any:
     return values
 
 
-def ct_transformer(folder: Path) -> Path:
+def ct_transformer(folder: Path, streaming: bool = False) -> Path:
     """CT-Transformer with official layers and a small vocabulary."""
     sizes = {
         "input_size": 256,
@@ -56,7 +56,7 @@ def ct_transformer(folder: Path) -> Path:
         "num_blocks": 4,
     }
     config = {
-        "model": "CTTransformer",
+        "model": "CTTransformerStreaming" if streaming else "CTTransformer",
         "model_conf": {
             "ignore_id": 0,
             "embed_unit": 256,
@@ -66,7 +66,7 @@ def ct_transformer(folder: Path) -> Path:
             "punc_weight": [1.0] * len(MARKS),
             "sentence_end_id": 3,
         },
-        "encoder": "SANMEncoder",
+        "encoder": "SANMVadEncoder" if streaming else "SANMEncoder",
         "encoder_conf": {**sizes, **_sanm("pe"), "padding_idx": 0},
         "tokenizer": "CharTokenizer",
         "tokenizer_conf": {"unk_symbol": "<unk>"},
