@@ -26,7 +26,7 @@ GROUPS = {
     "go.attention": "attention",
     "go.norm": "norm",
     "go.quantize_rows": "pack",
-    "go.pack_bf16": "pack",
+    "go.pack_rows": "pack",
     "go.cif": "CIF",
 }
 COLUMNS = ("products", "convolution", "attention", "norm", "pack", "CIF", "other")

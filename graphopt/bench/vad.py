@@ -59,6 +59,14 @@ class FunasrOnnx(SegmentEngine):
                 str(copied), quantize=self.quantize, intra_op_num_threads=self.threads
             )
 
+        extract = vad.extract_feat
+
+        def extract_one(waveforms: Any) -> Any:
+            feats, lengths = extract(waveforms)
+            return feats, lengths.reshape(())  # it calls int(), which numpy 2.4 refuses for [n]
+
+        vad.extract_feat = extract_one
+
         def find(samples: Any) -> Any:
             # Its default is one list of caches for all calls, which it never empties.
             return vad(samples, param_dict={"in_cache": []})[0]
