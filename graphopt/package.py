@@ -13,7 +13,6 @@ passes/*.txt      the graph as captured, lowered and planned
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -25,6 +24,7 @@ from typing import Any
 
 from graphopt import structure
 from graphopt._version import VERSION
+from graphopt.checked import sha256_of
 from graphopt.dtype import DType
 from graphopt.errors import PackageCorruptError, PackageError
 from graphopt.kernels import registry
@@ -137,7 +137,7 @@ def _write_files(folder: Path, manifest: Manifest, files: Mapping[str, Path | st
     text = json.dumps(asdict(manifest), indent=1)
     (folder / _MANIFEST).write_text(text + "\n")
     names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-    sums = "".join(f"{_sha256(folder / name)}  {name}\n" for name in names)
+    sums = "".join(f"{sha256_of(folder / name)}  {name}\n" for name in names)
     (folder / _SUMS).write_text(sums)
 
 
@@ -233,15 +233,10 @@ def _check_sums(path: Path) -> set[str]:
         inside = name and not Path(name).is_absolute() and ".." not in Path(name).parts
         if not inside or not (path / name).is_file():
             raise PackageCorruptError(path, f"{name[:200] or repr(line)} is missing")
-        if _sha256(path / name) != digest:
+        if sha256_of(path / name) != digest:
             raise PackageCorruptError(path, f"{name} is truncated or altered")
         listed.add(name)
     for name in (_MANIFEST, "weights.bin", "module.c"):
         if name not in listed:
             raise PackageCorruptError(path, f"{name} has no checksum")
     return listed
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -47,7 +47,7 @@ def read_directory(folder: Path) -> DecoderWeights:
     except Exception as error:  # of transformers, safetensors or torch, as the damage has it
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelFileError(folder, reason) from error
-    return read_decoder(model.eval())
+    return read_decoder(model)
 
 
 def read_decoder(model: Any) -> DecoderWeights:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from graphopt.bench.llm.models import LLAMA, SMOLLM2, smollm2_file
+from graphopt.bench.llm.models import LLAMA, SMOLLM2, smollm2_file, write_q4_0
 from graphopt.errors import BenchmarkError, GroupSizeError
 from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.gguf_file import GgufFile
@@ -71,6 +71,8 @@ def measure(
     variants = dict(_variants(gguf))
     if peers:
         variants["llama.cpp, same file"] = _llama_cpp(file)
+        write_q4_0(file, folder / "q4_0.gguf")
+        variants["llama.cpp, Q4_0 anew"] = _llama_cpp(folder / "q4_0.gguf")
     reference = variants.pop("fp32")
     windows = [ids[i : i + _WINDOW] for i in range(0, len(ids) - 1, _WINDOW)]
     found: dict[str, list[Array]] = {name: [] for name in ("fp32", *variants)}

@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ class LlamaCppFlash(LlamaCpp):
     flash_attention = True
 
 
-ENGINES: dict[str, type[Decoder]] = {
+ENGINES: dict[str, Callable[[str, int, int], Decoder]] = {
     "graphopt": Graphopt,
     "llama.cpp": LlamaCpp,
     "llama.cpp flash-attn": LlamaCppFlash,
