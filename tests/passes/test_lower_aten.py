@@ -15,7 +15,7 @@ from graphopt.interpret import run_graph  # noqa: E402
 from graphopt.ir import DType, Node, Ref  # noqa: E402
 from graphopt.passes.eliminate_dead_code import EliminateDeadCode  # noqa: E402
 from graphopt.passes.lower_aten import RULES, LowerAten  # noqa: E402
-from graphopt.passes.lowering import contractions, pointwise, views  # noqa: E402
+from graphopt.passes.lowering import contractions, pointwise, sequences, views  # noqa: E402
 from graphopt.testing import BF16_RELATIVE, FP32_RELATIVE  # noqa: E402
 from graphopt.verify import verify  # noqa: E402
 
@@ -188,7 +188,15 @@ CONTRACTIONS: dict[str, Case] = {
     ),
 }
 LAST = torch.nn.Parameter(randn(6))
-FAMILIES = {"views": VIEWS, "pointwise": POINTWISE, "contractions": CONTRACTIONS}
+SEQUENCES: dict[str, Case] = {
+    "argmax": (lambda x, n: (x.argmax(-1), n.argmax(1, keepdim=True)), (X, NUMBERS)),
+}
+FAMILIES = {
+    "views": VIEWS,
+    "pointwise": POINTWISE,
+    "contractions": CONTRACTIONS,
+    "sequences": SEQUENCES,
+}
 # Ops whose node torch.export replaces by a simpler one before graphopt sees it.
 _NOT_SEEN = {"aten.fill"}
 
@@ -226,10 +234,17 @@ def test_contractions(name: str) -> None:
     check(name, CONTRACTIONS[name])
 
 
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_sequences(name: str) -> None:
+    check(name, SEQUENCES[name])
+
+
 def test_every_rule_has_a_case() -> None:
     tested = {f"aten.{name}" for family in FAMILIES.values() for name in family}
-    assert set(RULES) - tested == {"aten.item"}  # test_a_size_read_from_a_tensor
-    assert len(RULES) == sum(len(t.RULES) for t in (views, pointwise, contractions))
+    # A size read from a tensor is tested below, sizes that a node computes in
+    # test_computed_dims.py.
+    assert set(RULES) - tested == {"aten.item", "graphopt.cif"}
+    assert len(RULES) == sum(len(t.RULES) for t in (views, pointwise, contractions, sequences))
 
 
 def test_a_size_read_from_a_tensor_becomes_a_check() -> None:
