@@ -23,7 +23,7 @@ from graphopt.zoo.dependencies import require
 
 Array = np.ndarray[Any, Any]
 _PROMPT = 128
-_CHUNK = 512
+_LLAMA_CHUNK = 512  # the default of llama.cpp
 
 
 class Decoder(ABC):
@@ -31,9 +31,11 @@ class Decoder(ABC):
 
     Attributes:
         vocabulary: number of tokens.
+        chunk: most tokens that it is fed at a time.
     """
 
     vocabulary: int
+    chunk: int
 
     @abstractmethod
     def reset(self) -> None:
@@ -41,15 +43,17 @@ class Decoder(ABC):
 
     @abstractmethod
     def feed(self, tokens: Array) -> Array:
-        """Logits f32 [vocabulary] behind up to 512 tokens."""
+        """Logits f32 [vocabulary] behind up to `chunk` tokens."""
 
 
 class Graphopt(Decoder):
     """This one, on a package."""
 
     def __init__(self, path: str, threads: int, context: int) -> None:
+        from graphopt.llm.chat import CHUNK
         from graphopt.llm.package import load_chat
 
+        self.chunk = CHUNK
         self._engine = load_chat(path, threads).engine
         self._cache = self._engine.new_cache()
         self.vocabulary = self._engine.vocabulary
@@ -68,6 +72,7 @@ class LlamaCpp(Decoder):
     """llama.cpp by its C interface in llama-cpp-python, on a GGUF file."""
 
     flash_attention = False
+    chunk = _LLAMA_CHUNK
 
     def __init__(self, path: str, threads: int, context: int) -> None:
         llama_cpp = require("llama_cpp", "comparing with llama.cpp")
@@ -75,8 +80,8 @@ class LlamaCpp(Decoder):
         self._model = llama_cpp.Llama(
             path,
             n_ctx=context,
-            n_batch=_CHUNK,
-            n_ubatch=_CHUNK,
+            n_batch=_LLAMA_CHUNK,
+            n_ubatch=_LLAMA_CHUNK,
             n_threads=threads,
             n_threads_batch=threads,
             flash_attn=self.flash_attention,
@@ -116,8 +121,8 @@ def prefill(decoder: Decoder, count: int) -> float:
     tokens = np.random.default_rng(0).integers(0, decoder.vocabulary, count)
     decoder.reset()
     start = time.perf_counter()
-    for first in range(0, count, _CHUNK):
-        decoder.feed(tokens[first : first + _CHUNK])
+    for first in range(0, count, decoder.chunk):
+        decoder.feed(tokens[first : first + decoder.chunk])
     return time.perf_counter() - start
 
 
