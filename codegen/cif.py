@@ -7,7 +7,6 @@ from graphopt.codegen.memory import Memory
 from graphopt.codegen.scalar_c import literal
 from graphopt.ir import DType, Node
 from graphopt.layout import layout_of
-from graphopt.symbolic import c_size
 
 
 def emit_cif(node: Node, f: FunctionBuilder, memory: Memory) -> None:

@@ -9,7 +9,7 @@ import time
 import torch
 
 import graphopt
-from graphopt.bench.measure import relative_error
+from graphopt.bench.engines import relative_error
 from graphopt.zoo import paraformer
 
 

@@ -163,8 +163,8 @@ class Program:
         """The median time of each step, with its work.
 
         Returns:
-            One dict a step: `node`, `op`, `kernel`, `module`, `ms`, `macs`, `bytes`, `scheme` of its
-            product, and shapes with dtypes of its `inputs` and `outputs`.
+            One dict a step: `node`, `op`, `kernel`, `module`, `ms`, `macs`, `bytes`, `scheme` of
+            its product, and shapes with dtypes of its `inputs` and `outputs`.
         """
         seconds = np.zeros((repeats, max(1, self.library.step_count)))
         outputs = self.run(inputs)

@@ -1,7 +1,8 @@
 """Removes nodes whose results nobody reads.
 
 Kept even without readers: `go.check` (it can refuse an input), `aten.item` (it becomes one), nodes
-that compute a dim (it may be in any shape), and the nodes that feed them. A random draw that nobody reads goes: it has no effect on the result.
+that compute a dim (it may be in any shape), and the nodes that feed them. A random draw that nobody
+reads goes: it has no effect on the result.
 """
 
 from __future__ import annotations

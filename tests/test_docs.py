@@ -23,6 +23,6 @@ def test_passes_are_listed_in_order() -> None:
 
 
 def test_files_exist() -> None:
-    folders = ("", "graphopt", "kernels/include", "kernels")
+    folders = ("", "graphopt", "graphopt/funasr", "kernels/include", "kernels")
     for name in re.findall(r"[\w/]+\.(?:py|h)\b", PAGE):
         assert any((ROOT / folder / name).exists() for folder in folders), name

@@ -12,7 +12,7 @@ import graphopt
 torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
 
-from graphopt.bench.measure import relative_error  # noqa: E402
+from graphopt.bench.engines import relative_error  # noqa: E402
 from graphopt.zoo import paraformer  # noqa: E402
 
 FP32_BOUND = 1e-4  # 66 blocks of f32 sums in another order
