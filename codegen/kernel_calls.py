@@ -206,31 +206,28 @@ def _depthwise(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.call(node.attrs["kernel"], "go_depthwise_args", fields, node.attrs.get("serial", False))
 
 
+def _window(node: Node, x: Shape, out: Shape, taps: tuple[object, object]) -> dict[str, object]:
+    """Sizes of a convolution's window, from shapes with the channels first."""
+    pairs = {
+        ("in_h", "in_w"): _height_width(x),
+        ("out_h", "out_w"): _height_width(out),
+        ("kh", "kw"): taps,
+        ("stride_h", "stride_w"): node.attrs["stride"],
+        ("dilation_h", "dilation_w"): node.attrs["dilation"],
+        ("pad_top", "pad_left"): node.attrs["padding"],
+    }
+    return {n: s for names, sizes in pairs.items() for n, s in zip(names, sizes, strict=True)}
+
+
 def _conv(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     x, weight = node.inputs[:2]
     out, groups = node.output, node.attrs["groups"]
-    in_h, in_w = _height_width(x.shape)
-    out_h, out_w = _height_width(out.shape)
-    kh, kw = _height_width(weight.shape)
-    (stride_h, stride_w), (pad_h, pad_w) = node.attrs["stride"], node.attrs["padding"]
-    dilation_h, dilation_w = node.attrs["dilation"]
     sizes = {
         "batch": x.shape[0],
         "groups": groups,
         "in_c": x.shape[1],
         "out_c": out.shape[1],
-        "in_h": in_h,
-        "in_w": in_w,
-        "out_h": out_h,
-        "out_w": out_w,
-        "kh": kh,
-        "kw": kw,
-        "stride_h": stride_h,
-        "stride_w": stride_w,
-        "dilation_h": dilation_h,
-        "dilation_w": dilation_w,
-        "pad_top": pad_h,
-        "pad_left": pad_w,
+        **_window(node, x.shape, out.shape, _height_width(weight.shape)),
         "tile_rows": node.attrs["tile_rows"],
     }
     fields: Fields = {name: f.size(size) for name, size in sizes.items()}
@@ -254,25 +251,11 @@ def _conv(node: Node, f: FunctionBuilder, memory: Memory) -> None:
 def _patches(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     (x,), out = node.inputs, node.output
     channels_first = (0, x.rank - 1, *range(1, x.rank - 1))
-    in_h, in_w = _height_width(tuple(x.shape[a] for a in channels_first))
-    out_h, out_w = _height_width(tuple(out.shape[a] for a in channels_first))
-    (kh, kw), (stride_h, stride_w) = node.attrs["taps"], node.attrs["stride"]
-    (dilation_h, dilation_w), (pad_h, pad_w) = node.attrs["dilation"], node.attrs["padding"]
+    x_shape, out_shape = (tuple(v.shape[a] for a in channels_first) for v in (x, out))
     sizes = {
         "batch": x.shape[0],
         "channels": x.shape[-1],
-        "in_h": in_h,
-        "in_w": in_w,
-        "out_h": out_h,
-        "out_w": out_w,
-        "kh": kh,
-        "kw": kw,
-        "stride_h": stride_h,
-        "stride_w": stride_w,
-        "dilation_h": dilation_h,
-        "dilation_w": dilation_w,
-        "pad_top": pad_h,
-        "pad_left": pad_w,
+        **_window(node, x_shape, out_shape, node.attrs["taps"]),
     }
     fields: Fields = {name: f.size(size) for name, size in sizes.items()}
     strides = layout_of(x).strides

@@ -9,7 +9,9 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from graphopt.errors import MissingDependencyError
 
@@ -74,3 +76,22 @@ def keep_process_settings() -> Iterator[None]:
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
+
+
+def quiet_auto_model(folder: Path, purpose: str, **options: Any) -> Any:
+    """A model directory as a ``funasr.AutoModel`` on the CPU that prints nothing.
+
+    Raises:
+        MissingDependencyError: If FunASR is not installed; ``purpose`` names what needs it.
+    """
+    auto_model = require("funasr.auto.auto_model", purpose).AutoModel
+    with keep_process_settings():
+        return auto_model(
+            model=str(folder),
+            device="cpu",
+            disable_update=True,
+            disable_pbar=True,
+            disable_log=True,
+            log_level="ERROR",
+            **options,
+        )

@@ -7,7 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphopt.zoo.dependencies import keep_process_settings, package_folder, require
+from graphopt.zoo.dependencies import (
+    keep_process_settings,
+    package_folder,
+    quiet_auto_model,
+    require,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,16 +49,7 @@ def load_vad() -> Any:
         MissingDependencyError: If FunASR or the weights are not installed.
     """
     folder = model_folder()
-    auto_model = require("funasr.auto.auto_model", "running FSMN-VAD").AutoModel
-    with keep_process_settings():
-        return auto_model(
-            model=str(folder),
-            device="cpu",
-            disable_update=True,
-            disable_pbar=True,
-            disable_log=True,
-            log_level="ERROR",
-        )
+    return quiet_auto_model(folder, "running FSMN-VAD")
 
 
 def vad_segments(auto_model: Any, wav: Path | str) -> list[Segment]:

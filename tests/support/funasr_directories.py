@@ -9,9 +9,8 @@ import sentencepiece
 import soundfile
 import torch
 import yaml
-from funasr.auto.auto_model import AutoModel
 
-from graphopt.zoo.dependencies import keep_process_settings
+from graphopt.zoo.dependencies import keep_process_settings, quiet_auto_model
 
 CHARACTERS = [*"打开关灯你好今天气怎么样吗我们去吃饭吧"]
 WORDS = ["turn", "on", "the", "light", "It's", "a", "7", "ok"]
@@ -20,16 +19,7 @@ MARKS = ["<unk>", "_", "，", "。", "？", "、"]  # noqa: RUF001 (the marks th
 
 def load(folder: Path, **options: Any) -> Any:
     """A directory as a quiet `funasr.AutoModel`."""
-    with keep_process_settings():
-        return AutoModel(
-            model=str(folder),
-            device="cpu",
-            disable_update=True,
-            disable_pbar=True,
-            disable_log=True,
-            log_level="ERROR",
-            **options,
-        )
+    return quiet_auto_model(folder, "these tests", **options)
 
 
 def generate(model: Any, given: Any, **options: Any) -> str:

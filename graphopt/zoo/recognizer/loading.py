@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphopt.zoo.dependencies import keep_process_settings, require
+from graphopt.zoo.dependencies import keep_process_settings, quiet_auto_model, require
 from graphopt.zoo.recognizer import MODEL, RECORDINGS
 from graphopt.zoo.recognizer.speech import (
     SAMPLE_RATE,
@@ -29,16 +29,7 @@ def load_recognizer(folder: Path = MODEL) -> Any:
     Raises:
         MissingDependencyError: If FunASR is not installed.
     """
-    auto_model = require("funasr.auto.auto_model", "running the recognizer").AutoModel
-    with keep_process_settings():
-        return auto_model(
-            model=str(folder),
-            device="cpu",
-            disable_update=True,
-            disable_pbar=True,
-            disable_log=True,
-            log_level="ERROR",
-        )
+    return quiet_auto_model(folder, "running the recognizer")
 
 
 def transcribe(auto_model: Any, wav: Path | str) -> str:
