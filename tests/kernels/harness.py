@@ -116,16 +116,39 @@ def require_gcc(where: str) -> Runner:
     return replace(runner, compiler="gcc")
 
 
-def compile_command(level: registry.Level, compiler: str = "zig") -> list[str]:
-    """Compiler and flags of a level, without inputs or output."""
-    flags = [*registry.REQUIRED_FLAGS, *WARNINGS, *level.defines]
-    flags += ["-I", str(registry.ROOT / "include"), "-I", str(registry.ROOT / "common")]
+def compiler_of(level: registry.Level, compiler: str = "zig") -> list[str]:
+    """The compiler of a level's architecture and C library, without flags of the level."""
     if compiler == "gcc":
-        return ["gcc", *level.gcc_flags, *flags]
+        return ["gcc"]
     triple = "aarch64-linux-musl" if level.arch == "aarch64" else "x86_64-linux-gnu.2.17"
-    static = ["-static"] if level.arch == "aarch64" else []
-    zig = [sys.executable, "-m", "ziglang", "cc", "-target", triple, f"-mcpu={level.zig_cpu}"]
-    return [*zig, *static, "-fno-sanitize=undefined", *flags]
+    return [sys.executable, "-m", "ziglang", "cc", "-target", triple]
+
+
+def compile_command(level: registry.Level, compiler: str = "zig") -> list[str]:
+    """Compiler and flags that make an object of a source of a level, without either's name."""
+    machine = level.gcc_flags if compiler == "gcc" else (f"-mcpu={level.zig_cpu}",)
+    flags = [*machine, *registry.REQUIRED_FLAGS, *WARNINGS, *level.defines]
+    flags += [] if compiler == "gcc" else ["-fno-sanitize=undefined"]
+    flags += ["-I", str(registry.ROOT / "include"), "-I", str(registry.ROOT / "common")]
+    return [*compiler_of(level, compiler), *flags, "-c"]
+
+
+def build(
+    level: registry.Level, compiler: str, flags: list[str], sources: list[Path], target: Path
+) -> None:
+    """Compile with the flags of a level and link without: zig makes a C library for each set."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        link = [*compiler_of(level, compiler), *(["-static"] if level.arch == "aarch64" else [])]
+        objects = [str(Path(folder) / f"{source.stem}.o") for source in sources]
+        built = Path(folder) / "built"
+        compiles = [
+            [*compile_command(level, compiler), *flags, str(source), "-o", target_object]
+            for source, target_object in zip(sources, objects, strict=True)
+        ]
+        for command in (*compiles, [*link, *objects, "-o", str(built), "-lpthread", "-lm"]):
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, f"{sources[0].name} for {level.name}:\n{done.stderr}"
+        built.replace(target)
 
 
 @functools.cache
@@ -133,11 +156,10 @@ def sme_probe(vl: int = 128) -> int:
     """What sme_probe.c says about qemu-aarch64 at a vector length in streaming mode."""
     source, level = Path(__file__).with_name("sme_probe.c"), registry.level("aarch64", "sme")
     with tempfile.TemporaryDirectory() as folder:
-        program = str(Path(folder) / "probe")
-        sme = ["-I", str(registry.ROOT / "sme"), str(source), "-o", program]
-        subprocess.run([*compile_command(level), *sme], check=True)
+        program = Path(folder) / "probe"
+        build(level, "zig", ["-I", str(registry.ROOT / "sme")], [source], program)
         cpu = _emulated_cpu(Runner(level, vl))
-        return subprocess.run(["qemu-aarch64", "-cpu", cpu, program]).returncode
+        return subprocess.run(["qemu-aarch64", "-cpu", cpu, str(program)]).returncode
 
 
 @functools.cache
@@ -179,21 +201,17 @@ def build_host(
         registry.ROOT / "harness" / "host.c",
         registry.ROOT / "runtime" / "team.c",
     ]
-    command = [*compile_command(level, compiler), "-I", str((registry.ROOT / kernel.source).parent)]
-    command += ["-I", str(registry.ROOT / "runtime")]
+    flags = ["-I", str((registry.ROOT / kernel.source).parent)]
+    flags += ["-I", str(registry.ROOT / "runtime"), f"-DGO_HOST_KERNEL={kernel.symbol}"]
     if spelled_smopa:
-        command += ["-include", str(Path(__file__).with_name("smopa.h"))]
-    command += [f"-DGO_HOST_KERNEL={kernel.symbol}", *map(str, sources), "-lpthread", "-lm"]
+        flags += ["-include", str(Path(__file__).with_name("smopa.h"))]
+    command = [*compile_command(level, compiler), *flags, *map(str, sources)]
     key = hashlib.sha256(
         repr(command).encode() + _headers_digest() + b"".join(map(Path.read_bytes, sources))
     )
     host = CACHE / f"{kernel.symbol}-{level.arch}-{key.hexdigest()[:16]}"
     if not host.exists():
-        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-            built = Path(folder) / "host"
-            done = subprocess.run([*command, "-o", str(built)], capture_output=True, text=True)
-            assert done.returncode == 0, f"{kernel.source} for {level.name}:\n{done.stderr}"
-            built.replace(host)
+        build(level, compiler, flags, sources, host)
     return host
 
 
