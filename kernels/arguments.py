@@ -55,24 +55,30 @@ class PackLhsArgs(Structure):
     )
 
 
+#: What a convolution and the packing of its windows say of them.
+_WINDOW = (
+    ("in_h", c_size_t),
+    ("in_w", c_size_t),
+    ("out_h", c_size_t),
+    ("out_w", c_size_t),
+    ("kh", c_size_t),
+    ("kw", c_size_t),
+    ("stride_h", c_size_t),
+    ("stride_w", c_size_t),
+    ("dilation_h", c_size_t),
+    ("dilation_w", c_size_t),
+    ("pad_top", c_ssize_t),
+    ("pad_left", c_ssize_t),
+)
+
+
 class PatchesArgs(Structure):
     """go_patches_args."""
 
     _fields_ = (
         ("batch", c_size_t),
         ("channels", c_size_t),
-        ("in_h", c_size_t),
-        ("in_w", c_size_t),
-        ("out_h", c_size_t),
-        ("out_w", c_size_t),
-        ("kh", c_size_t),
-        ("kw", c_size_t),
-        ("stride_h", c_size_t),
-        ("stride_w", c_size_t),
-        ("dilation_h", c_size_t),
-        ("dilation_w", c_size_t),
-        ("pad_top", c_ssize_t),
-        ("pad_left", c_ssize_t),
+        *_WINDOW,
         ("src", c_void_p),
         ("src_stride", c_ssize_t * 3),
         ("src_dtype", c_int),
@@ -213,18 +219,7 @@ class ConvArgs(Structure):
         ("groups", c_size_t),
         ("in_c", c_size_t),
         ("out_c", c_size_t),
-        ("in_h", c_size_t),
-        ("in_w", c_size_t),
-        ("out_h", c_size_t),
-        ("out_w", c_size_t),
-        ("kh", c_size_t),
-        ("kw", c_size_t),
-        ("stride_h", c_size_t),
-        ("stride_w", c_size_t),
-        ("dilation_h", c_size_t),
-        ("dilation_w", c_size_t),
-        ("pad_top", c_ssize_t),
-        ("pad_left", c_ssize_t),
+        *_WINDOW,
         ("tile_rows", c_size_t),
         ("src", c_void_p),
         ("src_stride", c_ssize_t * 3),

@@ -170,6 +170,20 @@ _AVX2 = ("avx2", "fma", "f16c", "bmi1", "bmi2", "movbe", "abm")
 _VNNI = (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni")
 _N2_BASE = ("asimd", "asimddp", "i8mm", "bf16", "atomics", "lrcpc", "ilrcpc")
 
+#: Kernels that several levels compile from the same sources.
+_AVX512 = {
+    "f32": "avx512_vnni/12x32x1",
+    "bf16": "avx512_vnni/12x32x2",
+    "qa8": "avx512_vnni/12x32x4",
+    "qs4": "avx512_vnni/6x32x8",
+}
+_SVE = {
+    "bf16": "sve2/8x8x4",
+    "qa8": "sve2/8x8x8",
+    "qs4": "neon_i8mm/8x8x16",
+    "pack": "neon_i8mm",
+}
+
 LEVELS = (
     Level(
         "x86_64",
@@ -210,10 +224,7 @@ LEVELS = (
         _kernels(
             "x86_64",
             "avx512_vnni",
-            f32="avx512_vnni/12x32x1",
-            bf16="avx512_vnni/12x32x2",
-            qa8="avx512_vnni/12x32x4",
-            qs4="avx512_vnni/6x32x8",
+            **_AVX512,
         ),
     ),
     Level(
@@ -225,10 +236,7 @@ LEVELS = (
         _kernels(
             "x86_64",
             "avx512_bf16",
-            f32="avx512_vnni/12x32x1",
-            bf16="avx512_vnni/12x32x2",
-            qa8="avx512_vnni/12x32x4",
-            qs4="avx512_vnni/6x32x8",
+            **_AVX512,
         ),
     ),
     Level(
@@ -287,10 +295,7 @@ LEVELS = (
             "aarch64",
             "sve_i8mm",
             f32="neon_i8mm/6x16x1",
-            bf16="sve2/8x8x4",
-            qa8="sve2/8x8x8",
-            qs4="neon_i8mm/8x8x16",
-            pack="neon_i8mm",
+            **_SVE,
         ),
     ),
     Level(
@@ -303,10 +308,7 @@ LEVELS = (
             "aarch64",
             "sve2",
             f32="neon_i8mm/6x16x1",
-            bf16="sve2/8x8x4",
-            qa8="sve2/8x8x8",
-            qs4="neon_i8mm/8x8x16",
-            pack="neon_i8mm",
+            **_SVE,
         ),
     ),
     Level(
@@ -319,10 +321,7 @@ LEVELS = (
             "aarch64",
             "sve_f32mm",
             f32="sve_f32mm/8x16x1",
-            bf16="sve2/8x8x4",
-            qa8="sve2/8x8x8",
-            qs4="neon_i8mm/8x8x16",
-            pack="neon_i8mm",
+            **_SVE,
         ),
     ),
     Level(
