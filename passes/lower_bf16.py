@@ -13,12 +13,10 @@ would add up), graph inputs and outputs, and what only f32 kernels read.
 
 from __future__ import annotations
 
-import numpy as np
-
 from graphopt import scalar
-from graphopt.errors import WeightError
 from graphopt.ir import DType, Graph, Node, Value
 from graphopt.passes.base import Pass
+from graphopt.passes.product import PackedRows, require_finite
 from graphopt.scalar import Scalar
 
 _RESIDUAL = ("residual", "residual0", "residual1")
@@ -82,18 +80,13 @@ class LowerBf16(Pass):
                     settled = False
 
     def _lower_linears(self, graph: Graph) -> bool:
-        packed: dict[Value, Value] = {}
+        packed = PackedRows("go.pack_rows", DType.BF16, "bf16")
         nodes: list[Node] = []
         modified = False
         for node in graph.nodes:
             if node.op == "go.linear" and "scheme" not in node.attrs:
-                x, weight = node.inputs[:2]
-                if weight.data is None or not np.isfinite(weight.data).all():
-                    raise WeightError(weight.name)
-                if x not in packed:
-                    packed[x] = Value(DType.BF16, x.shape, packed="bf16")
-                    nodes.append(Node("go.pack_rows", [x], [packed[x]], {}, node.origin))
-                node.inputs[0] = packed[x]
+                require_finite(node.inputs[1])
+                packed.give(node, nodes)
                 node.attrs["scheme"] = "bf16"
                 node.decide(self.name, "bf16: products in bf16, sums in f32")
                 modified = True

@@ -11,14 +11,9 @@ Left in floating point: a depth or width below 16, where quantizing costs more t
 
 from __future__ import annotations
 
-import numpy as np
-
-from graphopt.errors import WeightError
-from graphopt.ir import DType, Graph, Node, Value
+from graphopt.ir import Graph, Node
 from graphopt.passes.base import Pass
-
-#: Depths and widths below this are left in floating point.
-SMALLEST = 16
+from graphopt.passes.product import SMALLEST, quantized_rows, require_finite
 
 
 class QuantizeDynamicInt8(Pass):
@@ -26,17 +21,12 @@ class QuantizeDynamicInt8(Pass):
 
     def run(self, graph: Graph) -> bool:
         """Rewrites every linear that is worth it."""
-        quantized: dict[Value, Value] = {}
+        quantized = quantized_rows()
         nodes: list[Node] = []
         modified = False
         for node in graph.nodes:
             if node.op == "go.linear" and "scheme" not in node.attrs and self._accepts(node):
-                x = node.inputs[0]
-                if x not in quantized:
-                    rows = Value(DType.I8, x.shape, packed="qa8r")
-                    quantized[x] = rows
-                    nodes.append(Node("go.quantize_rows", [x], [rows], {}, node.origin))
-                node.inputs[0] = quantized[x]
+                quantized.give(node, nodes)
                 node.attrs["scheme"] = "int8"
                 modified = True
             nodes.append(node)
@@ -49,7 +39,6 @@ class QuantizeDynamicInt8(Pass):
         if min(in_features, out_features) < SMALLEST:
             node.decide(self.name, f"kept in float: {in_features} x {out_features} is too small")
             return False
-        if weight.data is None or not np.isfinite(weight.data).all():
-            raise WeightError(weight.name)
+        require_finite(weight)
         node.decide(self.name, "int8: weights per channel, activations per row")
         return True

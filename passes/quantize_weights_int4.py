@@ -13,13 +13,11 @@ language model, where int8 costs little and int4 is seen in every token.
 
 from __future__ import annotations
 
-import numpy as np
-
-from graphopt.errors import GroupSizeError, WeightError
-from graphopt.ir import DType, Graph, Node, Value
+from graphopt.errors import GroupSizeError
+from graphopt.ir import Graph, Node, Value
 from graphopt.passes.base import Pass
+from graphopt.passes.product import SMALLEST, quantized_rows, require_finite
 
-_SMALLEST = 16
 _LONGEST = 1024
 
 
@@ -36,7 +34,7 @@ class QuantizeWeightsInt4(Pass):
     def run(self, graph: Graph) -> bool:
         """Rewrites every linear that is worth it."""
         returned = set(graph.outputs)
-        quantized: dict[Value, Value] = {}
+        quantized = quantized_rows()
         nodes: list[Node] = []
         modified = False
         for node in graph.nodes:
@@ -45,12 +43,7 @@ class QuantizeWeightsInt4(Pass):
                 if node.output in returned and given is None:
                     node.decide(self.name, "not int4: the graph returns its result")
                 elif given is not None or self._accepts(node):
-                    x = node.inputs[0]
-                    if x not in quantized:
-                        quantized[x] = Value(DType.I8, x.shape, packed="qa8r")
-                        rows = Node("go.quantize_rows", [x], [quantized[x]], {}, node.origin)
-                        nodes.append(rows)
-                    node.inputs[0] = quantized[x]
+                    quantized.give(node, nodes)
                     group = self._group if given is None else _block_length(node, given)
                     node.attrs |= {"scheme": "int4", "group": group}
                     modified = True
@@ -62,14 +55,13 @@ class QuantizeWeightsInt4(Pass):
         weight = node.inputs[1]
         width, depth = weight.shape
         assert isinstance(depth, int) and weight.data is not None
-        if min(depth, weight.data.shape[0]) < _SMALLEST:
+        if min(depth, weight.data.shape[0]) < SMALLEST:
             node.decide(self.name, f"not int4: {depth} x {width} is too small")
             return False
         fits = 0 <= self._group <= _LONGEST and self._group % 32 == 0
         if not fits or (self._group and depth % self._group):
             raise GroupSizeError(self._group, weight.name, depth)
-        if not np.isfinite(weight.data).all():
-            raise WeightError(weight.name)
+        require_finite(weight)
         per = f"block of {self._group}" if self._group else "channel"
         node.decide(self.name, f"int4: weights per {per}, activations int8 per row")
         return True
