@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import functools
 import io
@@ -29,9 +30,9 @@ class SegmentEngine(Engine):
         find = self.open(workload.folder)
         return lambda samples: [np.array(find(samples), np.int64).reshape(-1, 2)]
 
+    @abc.abstractmethod
     def open(self, folder: Path) -> Any:
         """A function from samples to (start, end) pairs."""
-        raise NotImplementedError
 
 
 class FunasrOnnx(SegmentEngine):
