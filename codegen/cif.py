@@ -39,4 +39,4 @@ def emit_cif(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.call(node.attrs["kernel"], "go_cif_args", fields)
     f.line("go_barrier(team);")
     text = "the weights of the frames must give a token for each of them at most"
-    f.line(f'while (go_next(team) < 1) go_check_dim(frame, computed, "{text}");')
+    f.line(f'while (go_next(team, 1) < 1) go_check_dim(frame, computed, "{text}");')

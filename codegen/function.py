@@ -76,12 +76,19 @@ class FunctionBuilder:
         self.body.extend(_initializers(fields, 1))
         self.line("};")
         if serial:
-            self.line("while (go_next(team) < 1) {")
-            self.line("    go_alone alone;")
-            self.line(f"    {kernel}(go_open_alone(&alone), &args);")
+            self.line("while (go_next(team, 1) < 1) {")
+            self.line("    go_team alone = go_alone();")
+            self.line(f"    {kernel}(&alone, &args);")
             self.line("}")
         else:
             self.line(f"{kernel}(team, &args);")
+
+    def tasks(self, name: str, count: str) -> None:
+        """Opens the loop of a thread over the tasks that it claims, `name` of `count`."""
+        self.line(f"const int64_t tasks = {count};")
+        self.line(
+            f"for (int64_t {name}; ({name} = (int64_t)go_next(team, (size_t)tasks)) < tasks;) {{"
+        )
 
     @property
     def text(self) -> str:

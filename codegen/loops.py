@@ -126,7 +126,8 @@ def _emit_rows(f: FunctionBuilder, nest: _Nest, pointers: list[str], body: list[
     outer = [f.size(e) for e in nest.extents[:inner]]
     f.line(f"const int64_t width = {width}, total = {' * '.join([*outer, 'width'])};")
     f.line("const int64_t grain = go_loop_grain(team, total);")
-    f.line("for (int64_t at; (at = (int64_t)go_next(team) * grain) < total;) {")
+    f.tasks("task", "(total + grain - 1) / grain")
+    f.line("    const int64_t at = task * grain;")
     f.line("    const int64_t stop = go_smaller(at + grain, total);")
     f.line("    int64_t from = at % width;")
     f.line("    for (int64_t row = at / width; row * width < stop; row++, from = 0) {")
@@ -232,7 +233,7 @@ def _gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.pointer("indices", indices.dtype, memory.address(indices))
     f.pointer("dst", out.dtype, memory.address(out), write=True)
     rows, columns, count = (f.size(s) for s in (table.shape[0], width, product(indices.shape)))
-    f.line(f"for (int64_t row; (row = (int64_t)go_next(team)) < {count};) {{")
+    f.tasks("row", count)
     emit_index(f, rows)
     f.line(f"    for (int64_t i = 0; i < {columns}; i++)")
     f.line(f"        dst[row * {columns} + i] = table[at * {columns} + i];")
@@ -246,7 +247,7 @@ def _check(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.pointer("value", value.dtype, memory.address(value))
     expected = f.size(node.attrs["size"])
     where = node.origin.code.replace("\\", "").replace('"', "'")[:120]
-    f.line("while (go_next(team) < 1)")
+    f.line("while (go_next(team, 1) < 1)")
     f.line(f"    if ((int64_t)value[0] != {expected})")
     f.line(f"        go_fail(frame, GO_ERROR_VALUE, -1, {expected}, (int64_t)value[0],")
     f.line(f'                "a size computed from an input differs from its shape: {where}");')
@@ -302,7 +303,7 @@ def _open_rows(f: FunctionBuilder, x: Value, reduced: set[int]) -> None:
     """A task for each result, with `a` at the first of the elements that it is made of."""
     kept = [a for a in range(x.rank) if a not in reduced]
     count = f.size(product(x.shape[a] for a in kept))
-    f.line(f"for (int64_t row; (row = (int64_t)go_next(team)) < {count};) {{")
+    f.tasks("row", count)
     f.line(f"    const {x.dtype.c_type} *a = x;")
     if kept:
         f.line("    int64_t rest = row;")

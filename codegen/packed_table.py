@@ -22,9 +22,7 @@ def emit_packed_gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.pointer("table", None, memory.weight(memory.weights.gemm(table, "int8")))
     f.pointer("indices", indices.dtype, memory.address(indices))
     f.pointer("dst", DType.F32, memory.address(node.output), write=True)
-    f.line(
-        f"for (int64_t row; (row = (int64_t)go_next(team)) < {f.size(product(indices.shape))};) {{"
-    )
+    f.tasks("row", f.size(product(indices.shape)))
     emit_index(f, str(rows))
     f.line(f"    const char *panel = (const char *)table + at / {layout.nr} * {panel};")
     f.line(f"    const int64_t lane = at % {layout.nr};")

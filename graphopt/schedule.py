@@ -3,16 +3,19 @@
 The module is built a second time with a team of which one thread does all the work
 (kernels/harness/trace_team.c): kernels cut their work for as many cores as are asked for, by the
 code that cuts it in earnest, and every task is timed alone. Here the tasks are dealt out again as
-the runtime does it: in order, each to the core that is free first. What is left out: the cores'
-shared caches and memory, and that they begin an op at slightly different times.
+the runtime does it: each core works through its own share, then through what is left of the
+others'. What is left out: the cores' shared caches and memory, and that they begin an op at
+slightly different times.
 """
 
 from __future__ import annotations
 
 import ctypes
 import heapq
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +59,15 @@ class StepBalance:
 
 
 def makespan(tasks: Sequence[float], cores: int) -> float:
-    """When the last of the tasks ends, each claimed by the core that is free first."""
-    free = [0.0] * cores
-    for task in tasks:
-        heapq.heappush(free, heapq.heappop(free) + task)
-    return max(free)
+    """When the last of the tasks ends, claimed as go_next in kernels/runtime/team.c does it."""
+    cuts = [len(tasks) * rank // cores for rank in range(cores + 1)]
+    shares = [deque(tasks[first:end]) for first, end in pairwise(cuts)]
+    free = [(0.0, rank) for rank in range(cores)]
+    for _ in tasks:
+        time, rank = heapq.heappop(free)
+        share = next(filter(None, shares[rank:] + shares[:rank]))
+        heapq.heappush(free, (time + share.popleft(), rank))
+    return max(free)[0]
 
 
 def trace_tasks(

@@ -6,9 +6,11 @@ import pytest
 from graphopt.schedule import StepBalance, makespan
 
 
-def test_tasks_go_to_the_core_that_is_free_first() -> None:
+def test_a_core_works_through_its_own_share_and_then_through_the_others() -> None:
     assert makespan([3.0, 1.0, 1.0, 1.0], 2) == 3.0
     assert makespan([1.0, 1.0, 1.0, 3.0], 2) == 4.0
+    assert makespan([2.0, 2.0, 1.0, 1.0], 2) == 4.0
+    assert makespan([2.0, 2.0, 2.0, 1.0, 0.0, 0.0], 2) == 4.0
     assert makespan([], 4) == 0.0
 
 

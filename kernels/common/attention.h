@@ -4,6 +4,7 @@
 #define GO_ATTENTION_H
 
 #include "go_vec_math.h"
+#include "split.h"
 
 enum { QUERY_ROWS = 24, PACK_VALUES = 32768 };
 
@@ -81,14 +82,14 @@ GO_INLINE void go_attention_walk(go_team *team, const go_attention_args *a, size
                                  pack_keys_fn *pack, attend_fn *attend) {
     const scratch_map m = map_scratch(a, team->rank);
     const size_t step = round16(PACK_VALUES / (a->dim + a->dim_v + 1) + 1);
-    const size_t parts = (a->tk + step - 1) / step;
-    for (size_t task; (task = go_next(team)) < a->batch * a->kv_heads * parts;) {
+    const size_t parts = go_ceil_div(a->tk, step), packs = a->batch * a->kv_heads * parts;
+    for (size_t task; (task = go_next(team, packs)) < packs;) {
         const size_t begin = task % parts * step, left = a->tk - begin;
         pack(a, &m, task / parts, begin, begin + (left < step ? left : step));
     }
     go_barrier(team);
-    const size_t blocks = (a->tq + block_rows - 1) / block_rows;
-    for (size_t task; (task = go_next(team)) < a->batch * a->heads * blocks;) {
+    const size_t blocks = go_ceil_div(a->tq, block_rows), tasks = a->batch * a->heads * blocks;
+    for (size_t task; (task = go_next(team, tasks)) < tasks;) {
         query_block b = {.batch = task / blocks / a->heads, .head = task / blocks % a->heads};
         b.t = task % blocks * block_rows;
         b.rows = a->tq - b.t < block_rows ? a->tq - b.t : block_rows;

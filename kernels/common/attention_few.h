@@ -91,8 +91,8 @@ static void walk_few(go_team *team, const go_attention_args *a, size_t count, si
     const scratch_map m = map_scratch(a, team->rank);
     const size_t lines = a->batch * a->kv_heads, units = go_ceil_div(count, unit);
     const size_t step = unit * go_cut_lines(team->size, lines, units, units, FEW_FIXED).step;
-    const size_t parts = go_ceil_div(count, step);
-    for (size_t task; (task = go_next(team)) < lines * parts;) {
+    const size_t parts = go_ceil_div(count, step), tasks = lines * parts;
+    for (size_t task; (task = go_next(team, tasks)) < tasks;) {
         const few_queries f = map_few(a, &m, task / parts);
         const size_t begin = task % parts * step;
         compute(a, &f, begin, go_min_size(begin + step, count));

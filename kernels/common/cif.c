@@ -13,6 +13,7 @@
 #include <math.h>
 
 #include "go_vec.h"
+#include "split.h"
 
 enum { BLOCK_VECTORS = 4, BLOCK = BLOCK_VECTORS * GO_LANES };
 
@@ -109,10 +110,10 @@ GO_INLINE void sum_tokens(const go_cif_args *a, size_t item, size_t tokens, size
 void GO_NAME(cif)(go_team *team, const go_cif_args *a);
 
 void GO_NAME(cif)(go_team *team, const go_cif_args *a) {
-    for (size_t item; (item = go_next(team)) < a->batch;) schedule(a, item);
+    for (size_t item; (item = go_next(team, a->batch)) < a->batch;) schedule(a, item);
     go_barrier(team);
-    size_t blocks = (a->channels + BLOCK - 1) / BLOCK;
-    for (size_t task; (task = go_next(team)) < a->batch * blocks;) {
+    const size_t blocks = go_ceil_div(a->channels, BLOCK), tasks = a->batch * blocks;
+    for (size_t task; (task = go_next(team, tasks)) < tasks;) {
         int64_t wanted = longest(a);
         if (task == 0) *a->tokens = wanted;
         size_t tokens = wanted < 0 ? 0 : (size_t)wanted;

@@ -144,10 +144,10 @@ void GO_NAME(conv)(go_team *team, const go_conv_args *a) {
     size_t positions = a->batch * a->out_h * a->out_w;
     size_t tiles = go_ceil_div(positions, a->tile_rows);
     int depthwise = a->groups == a->in_c && a->groups == a->out_c;
-    size_t groups = depthwise ? 1 : a->groups;
+    size_t groups = depthwise ? 1 : a->groups, tasks = tiles * groups;
     size_t floats = a->tile_rows * a->kh * a->kw * (a->in_c / a->groups);
     float *windows = (float *)a->scratch + team->rank * go_ceil_div(floats, 16) * 16;
-    for (size_t task; (task = go_next(team)) < tiles * groups;) {
+    for (size_t task; (task = go_next(team, tasks)) < tasks;) {
         size_t first = task % tiles * a->tile_rows;
         size_t rows = go_min_size(a->tile_rows, positions - first);
         if (depthwise)

@@ -359,7 +359,7 @@ void GO_NAME(depthwise)(go_team *team, const go_depthwise_args *a) {
                         .step;
     size_t times = groups * GO_TIMES, time_blocks = go_ceil_div(a->t_out, times);
     size_t tasks = a->batch * time_blocks * channel_blocks;
-    for (size_t task; (task = go_next(team)) < tasks;) {
+    for (size_t task; (task = go_next(team, tasks)) < tasks;) {
         size_t channel = task % channel_blocks * CHANNEL_BLOCK;
         size_t begin = task / channel_blocks % time_blocks * times;
         size_t batch = task / channel_blocks / time_blocks;

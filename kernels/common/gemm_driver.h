@@ -56,7 +56,7 @@ GO_INLINE void go_gemm_walk(go_team *team, const go_gemm_args *args, size_t tile
     const size_t m_step = cut.m * tile_m, n_step = cut.n * tile_n;
     const size_t n_tasks = go_ceil_div(args->n, n_step);
     const size_t tasks = go_ceil_div(args->m, m_step) * n_tasks;
-    for (size_t task; (task = go_next(team)) < tasks;) {
+    for (size_t task; (task = go_next(team, tasks)) < tasks;) {
         size_t row0 = task / n_tasks * m_step, col0 = task % n_tasks * n_step;
         size_t row1 = go_min_size(row0 + m_step, args->m);
         size_t col1 = go_min_size(col0 + n_step, args->n);
@@ -93,7 +93,8 @@ GO_INLINE void go_gemv_drive(go_team *team, const go_gemm_args *args, size_t til
                              size_t column_bytes, go_gemm_tile *tile) {
     if (args->m == 0 || args->n == 0) return;
     const size_t step = go_gemv_columns(team, args, tile_n, column_bytes);
-    for (size_t task; (task = go_next(team)) * step < args->n;) {
+    const size_t tasks = go_ceil_div(args->n, step);
+    for (size_t task; (task = go_next(team, tasks)) < tasks;) {
         const size_t end = go_min_size((task + 1) * step, args->n);
         for (size_t col = task * step; col < end; col += tile_n)
             tile(args, 0, args->m, col, go_min_size(tile_n, end - col));

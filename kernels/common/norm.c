@@ -160,7 +160,8 @@ void GO_NAME(norm)(go_team *team, const go_norm_args *a);
 
 void GO_NAME(norm)(go_team *team, const go_norm_args *a) {
     size_t step = go_task_rows(a->rows, a->cols, a->packed ? GO_QA8_MR : 1, team->size);
-    for (size_t task; (task = go_next(team)) * step < a->rows;) {
+    const size_t tasks = go_ceil_div(a->rows, step);
+    for (size_t task; (task = go_next(team, tasks)) < tasks;) {
         size_t begin = task * step;
         size_t end = begin + step < a->rows ? begin + step : a->rows;
         if (a->weight && a->bias)

@@ -32,7 +32,8 @@ GO_INLINE void go_pack_patches(go_team *team, const go_patches_args *a, size_t r
     const size_t floats = go_ceil_div(GO_PATCH_ROWS * k, 16) * 16;
     const go_windows w = GO_WINDOWS_OF(a);
     float *rows = (float *)a->scratch + team->rank * floats;
-    for (size_t task; (task = go_next(team)) * GO_PATCH_ROWS < positions;) {
+    const size_t tasks = go_ceil_div(positions, GO_PATCH_ROWS);
+    for (size_t task; (task = go_next(team, tasks)) < tasks;) {
         const size_t first = task * GO_PATCH_ROWS;
         go_pack_lhs_args few = {.m = go_min_size(GO_PATCH_ROWS, positions - first), .k = k};
         few.dst = (char *)a->dst + first * row_bytes;

@@ -54,7 +54,7 @@ void GO_NAME(rope)(go_team *team, const go_rope_args *a);
 
 void GO_NAME(rope)(go_team *team, const go_rope_args *a) {
     size_t tasks = a->batch * a->time;
-    for (size_t task; (task = go_next(team)) < tasks;) {
+    for (size_t task; (task = go_next(team, tasks)) < tasks;) {
         if (a->dst_dtype == GO_BF16)
             one_token(a, task / a->time, task % a->time, GO_BF16, GO_BF16);
         else

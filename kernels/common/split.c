@@ -26,7 +26,7 @@ GO_INLINE void split_row(const void *src, go_dtype type, size_t k, float *dst) {
 void GO_NAME(split)(go_team *team, const go_pack_lhs_args *a);
 
 void GO_NAME(split)(go_team *team, const go_pack_lhs_args *a) {
-    for (size_t row; (row = go_next(team)) < a->m;) {
+    for (size_t row; (row = go_next(team, a->m)) < a->m;) {
         const void *src = go_at(a->src, (ptrdiff_t)row * a->src_stride, a->src_dtype);
         float *dst = (float *)a->dst + 2 * row * a->k;
         if (a->src_dtype == GO_BF16)

@@ -81,8 +81,11 @@ static void *thread_main(void *p) {
 }
 
 static void run_team(unsigned threads, const void *args) {
+    static go_share shares[MAX_THREADS];
     static go_team_shared shared;
+    memset(shares, 0, sizeof shares);
     memset(&shared, 0, sizeof shared);
+    shared.shares = shares;
     thread_job jobs[MAX_THREADS];
     pthread_t handles[MAX_THREADS];
     for (unsigned i = 0; i < threads; i++) {

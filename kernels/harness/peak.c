@@ -7,21 +7,21 @@
 enum { CHAINS = 12 };
 
 /* A loop called `name` over sums of type `sum`; STEP(x) adds to x. */
-#define PEAK_LOOP(name, sum, operand, first, a0, b0, STEP)         \
-    static void name(go_team *team, const go_peak_args *args) {    \
-        for (size_t task; (task = go_next(team)) < args->tasks;) { \
-            sum x[CHAINS];                                         \
-            for (int i = 0; i < CHAINS; i++) x[i] = first;         \
-            operand a = a0, b = b0;                                \
-            for (size_t step = 0; step < args->steps; step++) {    \
-                GO_UNROLLED (i, CHAINS) {                          \
-                    KEEP(a);                                       \
-                    KEEP(b);                                       \
-                    x[i] = STEP(x[i]);                             \
-                    KEEP(x[i]);                                    \
-                }                                                  \
-            }                                                      \
-        }                                                          \
+#define PEAK_LOOP(name, sum, operand, first, a0, b0, STEP)                      \
+    static void name(go_team *team, const go_peak_args *args) {                 \
+        for (size_t task; (task = go_next(team, args->tasks)) < args->tasks;) { \
+            sum x[CHAINS];                                                      \
+            for (int i = 0; i < CHAINS; i++) x[i] = first;                      \
+            operand a = a0, b = b0;                                             \
+            for (size_t step = 0; step < args->steps; step++) {                 \
+                GO_UNROLLED (i, CHAINS) {                                       \
+                    KEEP(a);                                                    \
+                    KEEP(b);                                                    \
+                    x[i] = STEP(x[i]);                                          \
+                    KEEP(x[i]);                                                 \
+                }                                                               \
+            }                                                                   \
+        }                                                                       \
     }
 
 #if defined(__AVX512VNNI__)
@@ -95,7 +95,7 @@ const go_peak_loop go_peak_loops[] = {{0, 0, 0}};
 
 void go_peak_read(go_team *team, const go_read_args *args) {
     const size_t runs = args->bytes / GO_READ_RUN;
-    for (size_t run; (run = go_next(team)) < runs;) {
+    for (size_t run; (run = go_next(team, runs)) < runs;) {
         const int32_t *at = (const int32_t *)((const char *)args->src + run * GO_READ_RUN);
         go_i32x16 sum[4] = {0};
         for (size_t i = 0; i < GO_READ_RUN / 4; i += 4 * GO_LANES)

@@ -27,7 +27,7 @@ static inline int64_t go_loop_grain(const go_team *team, int64_t total) {
 static inline void go_pack_right(go_team *team, const float *src, int64_t k, int64_t n,
                                  float *dst) {
     const int64_t panels = (n + GO_LANES - 1) / GO_LANES;
-    for (int64_t panel; (panel = (int64_t)go_next(team)) < panels;) {
+    for (int64_t panel; (panel = (int64_t)go_next(team, (size_t)panels)) < panels;) {
         const int64_t first = panel * GO_LANES, width = go_smaller(GO_LANES, n - first);
         float *out = dst + panel * k * GO_LANES;
         for (int64_t row = 0; row < k; row++)

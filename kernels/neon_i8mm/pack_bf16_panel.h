@@ -34,13 +34,14 @@ GO_INLINE void pack_bf16_panel(const go_pack_lhs_args *args, size_t first, go_dt
 }
 
 /* Defines the kernel `symbol`. */
-#define GO_PACK_BF16(symbol)                                       \
-    void symbol(go_team *team, const go_pack_lhs_args *args);      \
-    void symbol(go_team *team, const go_pack_lhs_args *args) {     \
-        for (size_t task; (task = go_next(team)) * 8 < args->m;) { \
-            if (args->src_dtype == GO_BF16)                        \
-                pack_bf16_panel(args, task * 8, GO_BF16);          \
-            else                                                   \
-                pack_bf16_panel(args, task * 8, GO_F32);           \
-        }                                                          \
+#define GO_PACK_BF16(symbol)                                        \
+    void symbol(go_team *team, const go_pack_lhs_args *args);       \
+    void symbol(go_team *team, const go_pack_lhs_args *args) {      \
+        const size_t tasks = (args->m + 7) / 8;                     \
+        for (size_t task; (task = go_next(team, tasks)) < tasks;) { \
+            if (args->src_dtype == GO_BF16)                         \
+                pack_bf16_panel(args, task * 8, GO_BF16);           \
+            else                                                    \
+                pack_bf16_panel(args, task * 8, GO_F32);            \
+        }                                                           \
     }

@@ -65,7 +65,8 @@ GO_INLINE void qs4_gemv(go_team *team, const go_gemm_args *args, const go_qs4_la
     qs4_few_rows lhs;
     int prepared = 0;
     const size_t step = go_gemv_columns(team, args, 16, w->bytes / GO_QS8_NR);
-    for (size_t task; (task = go_next(team)) * step < args->n;) {
+    const size_t tasks = go_ceil_div(args->n, step);
+    for (size_t task; (task = go_next(team, tasks)) < tasks;) {
         if (!prepared && args->m == 1) qs4_row_prepare(&lhs.row, args, w, qs4_by_magic(w, blocks));
         if (!prepared && args->m > 1) qs4_pairs_prepare(&lhs.pairs, args, w, blocks);
         prepared = 1;

@@ -86,53 +86,66 @@ static void add_and_wake(atomic_uint *word, unsigned count, atomic_uint *sleeper
     if (atomic_load(sleepers)) futex_wake_all(word);
 }
 
-static void clear_phases(go_team_shared *shared, unsigned first, unsigned count) {
-    for (unsigned i = first; i < first + count; i++) {
-        go_phase *phase = &shared->phases[i % GO_PHASES];
-        atomic_store_explicit(&phase->claimed, 0, memory_order_relaxed);
-        atomic_store_explicit(&phase->finished, 0, memory_order_relaxed);
-    }
+/* The number of a task that is claimed from a share of `count`, or `count`. A share whose
+ * phase is later than the caller's was used up while the caller was set aside. */
+static size_t claim(go_share *share, unsigned phase, size_t count) {
+    uint64_t seen = atomic_load_explicit(&share->claimed, memory_order_relaxed), next;
+    size_t taken;
+    do {
+        const unsigned last = (unsigned)(seen >> 32);
+        taken = last == phase ? (uint32_t)seen : last < phase ? 0 : count;
+        if (taken >= count) return count;
+        next = (uint64_t)phase << 32 | (taken + 1);
+    } while (!atomic_compare_exchange_weak_explicit(&share->claimed, &seen, next,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    return taken;
 }
 
-/* Waits for every thread of the team. The last one clears the counters of the
- * phases from `first` on, which no thread uses any more. */
-static void join(go_team *team, unsigned first, unsigned count) {
-    go_team_shared *shared = team->shared;
-    unsigned joins = atomic_load_explicit(&shared->joins, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&shared->arrived, 1, memory_order_acq_rel) + 1 == team->size) {
-        atomic_store_explicit(&shared->arrived, 0, memory_order_relaxed);
-        clear_phases(shared, first, count);
-        add_and_wake(&shared->joins, 1, &shared->sleepers);
-    } else {
-        wait_for_change(&shared->joins, joins, &shared->sleepers);
+size_t go_next(go_team *team, size_t tasks) {
+    team->tasks = (unsigned)tasks;
+    if (team->size == 1) return team->claims < tasks ? team->claims++ : tasks;
+    for (; team->behind < team->size; team->behind++) {
+        const size_t owner = (team->rank + team->behind) % team->size;
+        const size_t first = tasks * owner / team->size;
+        const size_t count = tasks * (owner + 1) / team->size - first;
+        const size_t taken = claim(&team->shared->shares[owner], team->phase, count);
+        if (taken == count) continue;
+        team->claims++;
+        return first + taken;
     }
+    return tasks;
 }
 
 void go_barrier(go_team *team) {
     go_team_shared *shared = team->shared;
-    go_phase *phase = &shared->phases[team->phase % GO_PHASES];
-    if (team->size == 1) {
-        atomic_store_explicit(&phase->claimed, 0, memory_order_relaxed);
-        return;
+    team->due += team->tasks;
+    if (team->size > 1) {
+        if (team->claims) add_and_wake(&shared->finished, team->claims, &shared->sleepers);
+        for (int step = 0;; step++) {
+            unsigned finished = atomic_load_explicit(&shared->finished, memory_order_acquire);
+            if ((int)(finished - team->due) >= 0) break;
+            wait_a_little(step, &shared->finished, finished, &shared->sleepers);
+        }
     }
-    add_and_wake(&phase->finished, team->claims, &shared->sleepers);
-    for (int step = 0;; step++) {
-        /* In this order: claims only grow, so if they are no more than what was
-         * finished a moment ago, all of them were finished then. */
-        unsigned finished = atomic_load_explicit(&phase->finished, memory_order_acquire);
-        if (finished == atomic_load_explicit(&phase->claimed, memory_order_relaxed)) break;
-        wait_a_little(step, &phase->finished, finished, &shared->sleepers);
-    }
-    team->claims = 0;
     team->phase++;
-    if (team->phase % (GO_PHASES / 2) == 0) join(team, team->phase, GO_PHASES / 2);
+    team->tasks = team->claims = team->behind = 0;
 }
 
-/* Ends a run: every thread is here, and the counters are as in the beginning. */
+/* Ends a run: waits for every thread of the team. The last one sets the counters to what
+ * they were in the beginning. */
 static void finish(go_team *team) {
-    team->phase = 0;
-    team->claims = 0;
-    join(team, 0, GO_PHASES);
+    go_team_shared *shared = team->shared;
+    team->phase = team->due = 0;
+    unsigned runs = atomic_load_explicit(&shared->runs, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&shared->arrived, 1, memory_order_acq_rel) + 1 == team->size) {
+        atomic_store_explicit(&shared->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&shared->finished, 0, memory_order_relaxed);
+        for (unsigned rank = 0; rank < team->size; rank++)
+            atomic_store_explicit(&shared->shares[rank].claimed, 0, memory_order_relaxed);
+        add_and_wake(&shared->runs, 1, &shared->sleepers);
+    } else {
+        wait_for_change(&shared->runs, runs, &shared->sleepers);
+    }
 }
 
 #if defined(__x86_64__)
@@ -187,12 +200,15 @@ go_pool *go_pool_new(int size, const uint32_t *running) {
     *pool = (go_pool){.size = size, .running = running};
     pool->teams = calloc((size_t)size, sizeof(go_team));
     pool->threads = calloc((size_t)size, sizeof(pthread_t));
-    if (!pool->teams || !pool->threads) {
+    pool->shared.shares = aligned_alloc(64, (size_t)size * sizeof(go_share));
+    if (!pool->teams || !pool->threads || !pool->shared.shares) {
         go_pool_free(pool);
         return NULL;
     }
-    for (int rank = 0; rank < size; rank++)
-        pool->teams[rank] = (go_team){(unsigned)rank, (unsigned)size, 0, 0, &pool->shared};
+    for (int rank = 0; rank < size; rank++) {
+        atomic_init(&pool->shared.shares[rank].claimed, 0);
+        pool->teams[rank] = (go_team){.rank = (unsigned)rank, .shared = &pool->shared};
+    }
     for (int rank = 1; rank < size; rank++) {
         worker_start *start = malloc(sizeof *start);
         if (!start) break;
@@ -215,6 +231,7 @@ void go_pool_free(go_pool *pool) {
     for (int rank = 1; rank <= pool->started; rank++) pthread_join(pool->threads[rank], NULL);
     free(pool->threads);
     free(pool->teams);
+    free(pool->shared.shares);
     free(pool);
 }
 

@@ -16,7 +16,7 @@ static void count(void *argument, go_team *team) {
     (void)argument;
     int now = atomic_fetch_add(&running, 1) + 1, seen = atomic_load(&most);
     while (now > seen && !atomic_compare_exchange_weak(&most, &seen, now)) continue;
-    if (go_next(team) == 0) atomic_fetch_add(&runs, 1);
+    if (go_next(team, 1) == 0) atomic_fetch_add(&runs, 1);
     sched_yield();
     atomic_fetch_sub(&running, 1);
     go_barrier(team);

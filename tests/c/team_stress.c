@@ -3,6 +3,7 @@
  *     team_stress default     prints go_default_threads()
  *     team_stress             prints a line per failure, then "done"
  */
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -25,7 +26,10 @@ static void walk(void *argument, go_team *team) {
     work *shared = argument;
     if (!flushes()) atomic_fetch_add(&shared->failures, 1);
     for (int step = 0; step < STEPS; step++) {
-        for (size_t t; (t = go_next(team)) < task_count(step);) shared->done[step][t]++;
+        for (size_t t; (t = go_next(team, task_count(step))) < task_count(step);) {
+            if ((t + (size_t)step) % 3 == 0) sched_yield(); /* others look while it is open */
+            shared->done[step][t]++;
+        }
         go_barrier(team);
         /* Everything of this step is visible to every thread, once. */
         for (size_t t = 0; t < MAX_TASKS; t++)

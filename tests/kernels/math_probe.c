@@ -21,7 +21,7 @@ typedef struct {
 void math_probe(go_team *team, const math_probe_args *a);
 
 void math_probe(go_team *team, const math_probe_args *a) {
-    if (go_next(team) != 0) return;
+    if (go_next(team, 1) != 0) return;
     switch (a->function) {
         case 0:
             EACH_16(go_expf);
