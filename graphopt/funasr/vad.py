@@ -8,6 +8,7 @@ and in a block that begins inside a long segment shorter silence ends it; so it 
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,25 +84,78 @@ def segments(scores: Array, blocks: list[int], config: VadConfig) -> list[Segmen
         blocks: frames of each block, T together.
         config: settings.
     """
-    silence = scores[:, list(config.sil_pdf_ids)].astype(np.float64).sum(1)
-    speech = 1.0 - silence >= silence**config.speech_2_noise_ratio + _MARGIN
-    detector = _Detector(config)
-    spoken_ms, begin = 0, 0
-    long_speech = False
+    detector, patience = _Detector(config), _Patience(config, BLOCK_MS)
+    at = 0
     for count in blocks:
-        if detector.start is not None or long_speech:
-            spoken_ms, long_speech = spoken_ms + BLOCK_MS, True
-        silence_ms = next((s for limit, s in _PATIENCE if spoken_ms <= limit), _LEAST_PATIENCE)
-        detector.patience_ms = max(0, silence_ms - config.speech_to_sil_time_thres)
+        detector.patience_ms = patience.next(detector.start is not None)
         before = len(detector.found)
-        for t in range(begin, begin + count):
-            detector.take(t, bool(speech[t]))
+        detector.hear(scores[at : at + count])
         if len(detector.found) > before:
-            spoken_ms, long_speech = 0, False
-        begin += count
-    if detector.start is not None:
-        detector.end(begin - 1)
-    return [(a * config.frame_in_ms, (b + 1) * config.frame_in_ms) for a, b in detector.found]
+            patience.reset()
+        at += count
+    detector.finish()
+    return [detector.times(*frames) for frames in detector.found]
+
+
+class SegmentStream:
+    """Speech of a signal that comes in chunks, as FunASR tells it with a cache.
+
+    Args:
+        config: settings.
+        chunk_ms: length of a chunk.
+    """
+
+    def __init__(self, config: VadConfig, chunk_ms: int) -> None:
+        self._detector, self._patience = _Detector(config), _Patience(config, chunk_ms)
+        self._is_told = False
+
+    def hear(self, scores: Array, is_final: bool = False) -> list[Segment]:
+        """What the next chunk changes.
+
+        Args:
+            scores: f32[T, classes], likelihoods of the classes of each frame.
+            is_final: whether it is the last chunk.
+
+        Returns:
+            Segments that begin or end; -1 is a beginning that was told, or an end to come.
+        """
+        detector = self._detector
+        detector.patience_ms = self._patience.next(detector.start is not None)
+        before = len(detector.found)
+        detector.hear(scores)
+        if is_final:
+            detector.finish()
+        told = [detector.times(*frames) for frames in detector.found[before:]]
+        if told and self._is_told:
+            told[0] = (-1, told[0][1])
+            self._is_told = False
+        if detector.start is not None and not self._is_told:
+            told.append((detector.times(detector.start, 0)[0], -1))
+            self._is_told = True
+        if told:
+            self._patience.reset()
+        return told
+
+
+class _Patience:
+    """How long silence must last to end a segment: the longer it is, the shorter."""
+
+    def __init__(self, config: VadConfig, chunk_ms: int) -> None:
+        self._grace_ms, self._chunk_ms = config.speech_to_sil_time_thres, chunk_ms
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the speech before."""
+        self._spoken_ms, self._is_long = 0, False
+
+    def next(self, is_speech: bool) -> int:
+        """Milliseconds for the next chunk, which begins within speech or does not."""
+        if is_speech or self._is_long:
+            self._spoken_ms, self._is_long = self._spoken_ms + self._chunk_ms, True
+        silence_ms = next(
+            (s for limit, s in _PATIENCE if self._spoken_ms <= limit), _LEAST_PATIENCE
+        )
+        return max(0, silence_ms - self._grace_ms)
 
 
 class _Detector:
@@ -118,38 +172,58 @@ class _Detector:
         self.found: list[tuple[int, int]] = []
         self.start: int | None = None
         self.patience_ms = 0
+        self._frames = 0
         self._reset()
 
     def _reset(self) -> None:
-        self._window = [False] * self.config.frames(self.config.window_size_ms)
+        size = self.config.frames(self.config.window_size_ms)
+        self._window = deque([False] * size, size)
+        self._heard = 0
         self._speaking = False
         self._silent_frames = 0
 
-    def take(self, t: int, speech: bool) -> None:
-        """The next frame."""
+    def hear(self, scores: Array) -> None:
+        """The next frames."""
         config = self.config
-        self._window = [*self._window[1:], speech]
-        heard = sum(self._window)
+        silence = scores[:, list(config.sil_pdf_ids)].astype(np.float64).sum(1)
+        speech = 1.0 - silence >= silence**config.speech_2_noise_ratio + _MARGIN
+        for heard in speech.tolist():
+            self._take(self._frames, heard)
+            self._frames += 1
+
+    def finish(self) -> None:
+        """Ends the open segment with the signal."""
+        if self.start is not None:
+            self._end(self._frames - 1)
+
+    def times(self, first: int, last: int) -> Segment:
+        """Of a segment's frames, its start and end."""
+        return first * self.config.frame_in_ms, (last + 1) * self.config.frame_in_ms
+
+    def _take(self, t: int, speech: bool) -> None:
+        config = self.config
+        self._heard += speech - self._window[0]
+        self._window.append(speech)
         turned = False
-        if not self._speaking and heard >= config.frames(config.sil_to_speech_time_thres):
+        if not self._speaking and self._heard >= config.frames(config.sil_to_speech_time_thres):
             self._speaking, turned = True, True
-        elif self._speaking and heard <= config.frames(config.speech_to_sil_time_thres):
+        elif self._speaking and self._heard <= config.frames(config.speech_to_sil_time_thres):
             self._speaking, turned = False, True
         self._silent_frames = 0 if self._speaking or turned else self._silent_frames + 1
         if self.start is None:
             if self._speaking and turned:
                 self._begin(t)
         elif not self._speaking and not turned and self._patience_is_over():
-            self.end(t - self._frames_given_back())
+            self._end(t - self._frames_given_back())
         elif t - self.start + 1 > config.max_single_segment_time / config.frame_in_ms:
-            self.end(t)
+            self._end(t)
 
     def _begin(self, t: int) -> None:
         config = self.config
         earliest = t - len(self._window) - config.frames(config.lookback_time_start_point)
         self.start = max(self.found[-1][1] + 1 if self.found else 0, earliest)
 
-    def end(self, t: int) -> None:
+    def _end(self, t: int) -> None:
         """Closes the open segment behind frame t."""
         assert self.start is not None
         self.found.append((self.start, t))
