@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from graphopt.errors import PricingError
@@ -102,6 +102,11 @@ def disassemble(llvm: Llvm, program: Path) -> dict[int, Instruction]:
     """
     if not program.is_file():
         raise PricingError(f"{program} is not a file; give a static aarch64 program")
+    return _disassemble(llvm, program, program.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=2)  # one program is priced with many inputs
+def _disassemble(llvm: Llvm, program: Path, _changed: int) -> dict[int, Instruction]:
     header, _ = llvm.run("llvm-readelf", "-hsW", str(program))
     if not re.search(r"Type:\s+EXEC", header) or "AArch64" not in header:
         raise PricingError(

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from graphopt.codegen.build import Toolchain
 from graphopt.errors import CompilerError, MissingEmulatorError, PricingError
 from graphopt.n2sim.disassembly import Instruction
 
-_PLUGIN = Path(__file__).parent / "plugin.c"
+_SOURCE = Path(__file__).parent / "plugin.c"
 _EMULATOR = "qemu-aarch64"
 
 
@@ -77,7 +78,7 @@ def execute(
         folder = Path(name)
         ranges = "".join(f",range={low:x}-{high:x}" for low, high in _spans(code, functions))
         files = f"out={folder / 'counts'},trace={folder / 'trace'},cap={cap}{ranges}"
-        plugin = ["-plugin", f"{_build_plugin(folder)},{files}"]
+        plugin = ["-plugin", f"{_plugin().file},{files}"]
         done = subprocess.run(
             [emulator, "-cpu", f"max,sve{vector_bits}=on", *plugin, *command],
             stdout=sys.stderr.fileno() if _has_descriptor() else subprocess.DEVNULL,
@@ -118,14 +119,26 @@ def _spans(code: Mapping[int, Instruction], functions: set[str]) -> list[tuple[i
     return spans
 
 
-def _build_plugin(folder: Path) -> Path:
+@dataclass(frozen=True)
+class _Plugin:
+    """The compiled plugin, in a folder that lives as long as this process."""
+
+    folder: tempfile.TemporaryDirectory[str]
+
+    @property
+    def file(self) -> Path:
+        return Path(self.folder.name) / "plugin.so"
+
+
+@lru_cache(maxsize=1)
+def _plugin() -> _Plugin:
     """Compile the plugin for this machine; its calls of qemu are resolved when qemu loads it."""
     tools = Toolchain.find(platform.machine())
-    plugin = folder / "plugin.so"
+    plugin = _Plugin(tempfile.TemporaryDirectory(prefix="graphopt-n2sim-"))
     target = ("-target", f"{tools.arch}-linux-gnu.2.17") if tools.is_zig else ()
     command = [*tools.command, *target, "-O2", "-shared", "-fPIC", "-Wl,--allow-shlib-undefined"]
-    command += ["-Wl,-z,lazy", "-o", str(plugin), str(_PLUGIN)]
+    command += ["-Wl,-z,lazy", "-o", str(plugin.file), str(_SOURCE)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise CompilerError(command, done.stderr, _PLUGIN.name)
+        raise CompilerError(command, done.stderr, _SOURCE.name)
     return plugin

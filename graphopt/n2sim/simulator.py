@@ -74,20 +74,24 @@ class Simulator:
 
         A loop costs its steady rate, straight code what its busiest resource needs.
         """
-        regions = [block.code for block in blocks]
-        few, many = self.summaries(regions, _FEW), self.summaries(regions, _MANY)
-        cycles = []
-        for block, a, b in zip(blocks, few, many, strict=True):
-            steady = (b["TotalCycles"] - a["TotalCycles"]) / (_MANY - _FEW)
-            price = steady if block.is_loop else b["BlockRThroughput"]
-            cycles.append(max(price, len(block.code) / self.core.width))
-        return cycles
+        loops = [block.code for block in blocks if block.is_loop]
+        few, many = self.summaries(loops, _FEW), self.summaries(loops, _MANY)
+        rates = [
+            (b["TotalCycles"] - a["TotalCycles"]) / (_MANY - _FEW)
+            for a, b in zip(few, many, strict=True)
+        ]
+        lines = [block.code for block in blocks if not block.is_loop]
+        throughputs = [summary["BlockRThroughput"] for summary in self.summaries(lines, 1)]
+        prices = {True: iter(rates), False: iter(throughputs)}
+        return [
+            max(next(prices[block.is_loop]), len(block.code) / self.core.width) for block in blocks
+        ]
 
     def window_cycles(self, warm: Sequence[Instruction], body: Sequence[Instruction]) -> float:
         """Cycles that ``body`` adds when it follows ``warm``."""
-        before = self.summaries([warm], 1)[0]["TotalCycles"] if warm else 0.0
-        after = self.summaries([[*warm, *body]], 1)[0]["TotalCycles"]
-        return max(after - before, len(body) / self.core.width)
+        regions = [[*warm, *body], warm] if warm else [body]
+        after, *before = (summary["TotalCycles"] for summary in self.summaries(regions, 1))
+        return max(after - sum(before), len(body) / self.core.width)
 
     def peak(self, kind: MacClass) -> float:
         """MACs per cycle of independent instructions of a class; 0 if the core has none."""
@@ -110,13 +114,12 @@ class Simulator:
         told = {at: _MERGE_CYCLES for at, i in enumerate(region) if i.is_lane_load}
         if self.needs_forwarding:
             told |= forwarded(region, cyclic, self.core.width)
-        lines = []
-        for at, instruction in enumerate(region):
-            if at in told:
-                latency = f"# LLVM-MCA-LATENCY {told[at]}"
-                lines += [latency, instruction.text, "# LLVM-MCA-LATENCY"]
-            else:
-                lines.append(instruction.text)
+        lines: list[str] = []
+        for latency, run in itertools.groupby(range(len(region)), told.get):
+            texts = [region[at].text for at in run]
+            if latency is not None:  # one mark for neighbours: llvm-mca is quadratic in marks
+                texts = [f"# LLVM-MCA-LATENCY {latency}", *texts, "# LLVM-MCA-LATENCY"]
+            lines += texts
         return lines
 
     def _run(self, text: str, iterations: int) -> list[dict[str, float]]:
