@@ -1,6 +1,7 @@
 """Steps that write and read a cache of keys and values, a state of the graph.
 
-The cache is [layers, 2 (keys, values), sequences, rows, kv heads, head size].
+The cache is [layers, 2 (keys, values), sequences, rows, kv heads, head size]; the scales of one in
+int8, a second state, are [layers, 2, sequences, kv heads, rows].
 """
 
 from __future__ import annotations
@@ -30,16 +31,24 @@ def _cache_strides(cache: Value) -> Shape:
     return layout_of(cache).strides[2:5]
 
 
-def _cache_pointers(node: Node, f: FunctionBuilder, memory: Memory, write: bool) -> tuple[str, str]:
-    """The layer's keys and values."""
-    cache = _operand(node, "cache")
-    layer, part = layout_of(cache).strides[:2]
-    names = []
-    for number, name in enumerate(("keys", "values")):
+def _parts(
+    node: Node, role: str, names: tuple[str, str], f: FunctionBuilder, memory: Memory, write: bool
+) -> tuple[str, str]:
+    """Pointers to what a state holds of the layer's keys and of its values."""
+    state = _operand(node, role)
+    layer, part = layout_of(state).strides[:2]
+    pointers = []
+    for number, name in enumerate(names):
         first = simplify(node.attrs["layer"] * layer + number * part)
-        kind = None if write else cache.dtype
-        names.append(f.pointer(name, kind, memory.element(cache, first), write))
-    return names[0], names[1]
+        kind = None if write and role == "cache" else state.dtype
+        pointers.append(f.pointer(name, kind, memory.element(state, first), write))
+    return pointers[0], pointers[1]
+
+
+def _scale_strides(scales: Value, f: FunctionBuilder) -> str:
+    """Strides of the axes sequence, head."""
+    sequence, head = (f.size(s) for s in layout_of(scales).strides[2:4])
+    return f"{{{sequence}, {head}}}"
 
 
 def _refuse_overflow(node: Node, f: FunctionBuilder, memory: Memory) -> None:
@@ -73,38 +82,45 @@ def _rope(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     fields["dst"] = f.pointer("dst", None, memory.address(out), write=True)
     fields["dst_stride"] = _token_strides(f, out)
     fields["dst_dtype"] = f"GO_{out.dtype.name}"
-    fields["keys"], fields["values"] = _cache_pointers(node, f, memory, write=True)
+    names = ("keys", "values")
+    fields["keys"], fields["values"] = _parts(node, "cache", names, f, memory, write=True)
     strides = ", ".join(f.size(s) for s in _cache_strides(cache))
     fields["cache_stride"] = f"{{{strides}}}"
+    scales = node.operand("scales")
+    if scales is not None:
+        names = ("key_scales", "value_scales")
+        fields |= zip(names, _parts(node, "scales", names, f, memory, write=True), strict=True)
+        fields["scale_stride"] = _scale_strides(scales, f)
     f.call(node.attrs["kernel"], "go_rope_args", fields)
 
 
 def _cached_attention(node: Node, f: FunctionBuilder, memory: Memory) -> None:
-    """One call per sequence: each has its own number of keys."""
+    """As many sequences in a call as share the scratch memory of one that fills the cache."""
     q, out, cache = node.inputs[0], node.output, _operand(node, "cache")
     _refuse_overflow(node, f, memory)
     sequence, row, head = (f.size(s) for s in _cache_strides(cache))
     q_pointer = f.pointer("q", q.dtype, memory.address(q))
     dst = f.pointer("dst", out.dtype, memory.address(out), write=True)
-    keys, values = _cache_pointers(node, f, memory, write=False)
+    keys, values = _parts(node, "cache", ("keys", "values"), f, memory, write=False)
     q_sequence, dst_sequence = (f.size(layout_of(v).strides[0]) for v in (q, out))
     dim = f.size(q.shape[3])
-    batch, tokens = f.size(q.shape[0]), f.size(q.shape[1])
-    kept = f"b * {sequence} + start[b] * {row}"
+    batch, tokens, rows = (f.size(s) for s in (*q.shape[:2], cache.shape[3]))
     fields: Fields = {
-        "batch": "1",
+        "batch": f"(size_t)go_smaller(together, {batch} - b)",
         "heads": f.size(q.shape[2]),
         "kv_heads": f.size(cache.shape[4]),
         "tq": tokens,
-        "tk": f"(size_t)(past[b] + {tokens} - start[b])",
+        "tk": "(size_t)longest",
         "dim": dim,
         "dim_v": dim,
         "scale": literal(node.attrs["scale"], DType.F32),
         "causal": "1",
         "dtype": f"GO_{q.dtype.name}",
         "q": f"{q_pointer} + b * {q_sequence}",
-        "k": f"{keys} + {kept}",
-        "v": f"{values} + {kept}",
+        "k": f"{keys} + b * {sequence}",
+        "v": f"{values} + b * {sequence}",
+        "past": "past + b",
+        "start": "start + b",
         "q_stride": _token_strides(f, q),
         "k_stride": f"{{{sequence}, {row}, {head}}}",
         "v_stride": f"{{{sequence}, {row}, {head}}}",
@@ -113,7 +129,16 @@ def _cached_attention(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         "dst_dtype": f"GO_{out.dtype.name}",
         "scratch": f.pointer("scratch", None, memory.scratch(node), write=True),
     }
-    f.line(f"for (int64_t b = 0; b < {batch}; b++) {{")
+    scales = node.operand("scales")
+    if scales is not None:
+        names = ("k_scale", "v_scale")
+        step = f.size(layout_of(scales).strides[2])
+        for name in _parts(node, "scales", names, f, memory, write=False):
+            fields[name] = f"{name} + b * {step}"
+        fields["scale_stride"] = _scale_strides(scales, f)
+    f.line(f"const int64_t longest = go_most_keys(past, start, {batch}, {tokens});")
+    f.line(f"const int64_t together = go_sequences_together({rows}, longest);")
+    f.line(f"for (int64_t b = 0; b < {batch}; b += together) {{")
     f.call(node.attrs["kernel"], "go_attention_args", fields)
     f.line("go_barrier(team);")
     f.line("}")

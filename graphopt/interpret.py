@@ -262,18 +262,27 @@ def _rope(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
         first, second = np.split(x, 2, axis=-1)
         return np.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
 
-    keys, values = named["cache"][node.attrs["layer"]]
-    new = rotated(named["k"]), named["v"]
-    for b, past in enumerate(named["past"]):
-        rows = slice(past, past + new[0].shape[1])
-        keys[b, rows], values[b, rows] = new[0][b], new[1][b]
+    layer = node.attrs["layer"]
+    for part, new in enumerate((rotated(named["k"]), named["v"])):
+        for b, past in enumerate(named["past"]):
+            rows = slice(past, past + new.shape[1])
+            if "scales" in named:
+                heads = reference.quantize_heads(new[b])
+                named["cache"][layer, part, b, rows] = heads.q
+                named["scales"][layer, part, b, :, rows] = heads.scale.T
+            else:
+                named["cache"][layer, part, b, rows] = new[b]
     return rotated(named["q"])
 
 
 def _cached_attention(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
     """Causal attention of the new tokens to the rows of the cache from `start` on."""
-    q, past, start, cache = arrays
-    keys, values = cache[node.attrs["layer"]]
+    named = dict(zip(node.attrs["roles"], arrays, strict=True))
+    q, past, start = (named[role] for role in ("q", "past", "start"))
+    cache = named["cache"][node.attrs["layer"]].astype(np.float32)
+    if "scales" in named:
+        cache *= named["scales"][node.attrs["layer"]].swapaxes(2, 3)[..., None]
+    keys, values = cache
     attrs = {"roles": ("q", "k", "v"), "scale": node.attrs["scale"], "causal": True}
     seen = []
     for b in range(len(q)):

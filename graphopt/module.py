@@ -38,6 +38,7 @@ def optimize(
     strict: bool = False,
     group_size: int | None = 32,
     activation_bits: int = 8,
+    kv_cache: str | None = None,
 ) -> Any:
     """Compiles a model for a target and returns a module that is called like it.
 
@@ -61,6 +62,8 @@ def optimize(
             scale per channel.
         activation_bits: of activations where weights are int8 or int4: 8, or 16 for two int8 rows
             each, at twice the multiplications but reading the weights once.
+        kv_cache: how a language model keeps keys and values: `f32`, `bf16`, or `int8` with a scale
+            per token and head; by default f32 for `fp32` and bf16 otherwise.
 
     Raises:
         TrainingModeError, UnknownTargetError, UnknownPrecisionError, ThreadCountError: naming
@@ -89,7 +92,8 @@ def optimize(
     if example_inputs is None and is_decoder(model):
         from graphopt.llm.generation import OptimizedDecoder
 
-        return OptimizedDecoder(model, found, found.precision(precision), threads, group, terms)
+        chosen = found.precision(precision)
+        return OptimizedDecoder(model, found, chosen, threads, group, terms, kv_cache)
     options = Options(
         found, found.precision(precision), threads, strict, dynamic_shapes, group, terms
     )

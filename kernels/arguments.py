@@ -143,6 +143,11 @@ class AttentionArgs(Structure):
         ("q_stride", c_ssize_t * 3),
         ("k_stride", c_ssize_t * 3),
         ("v_stride", c_ssize_t * 3),
+        ("past", c_void_p),
+        ("start", c_void_p),
+        ("k_scale", c_void_p),
+        ("v_scale", c_void_p),
+        ("scale_stride", c_ssize_t * 2),
         ("mask", c_void_p),
         ("mask_stride", c_ssize_t * 4),
         ("dst", c_void_p),
@@ -175,6 +180,9 @@ class RopeArgs(Structure):
         ("keys", c_void_p),
         ("values", c_void_p),
         ("cache_stride", c_ssize_t * 3),
+        ("key_scales", c_void_p),
+        ("value_scales", c_void_p),
+        ("scale_stride", c_ssize_t * 2),
         ("dst_dtype", c_int),
     )
 

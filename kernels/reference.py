@@ -68,6 +68,34 @@ def quantize_rows(x: Array) -> QuantizedRows:
 
 
 @dataclass(frozen=True)
+class QuantizedHeads:
+    """Keys or values of int8: x is about ``scale * q``; q [..., dim], scale f32 [...]."""
+
+    q: Array
+    scale: Array
+
+
+def quantize_heads(x: Array) -> QuantizedHeads:
+    """Quantize each head f32 [..., dim] of a key or value to int8 in [-127, 127].
+
+    A head that holds NaN or Inf gets scale NaN and q = 0; one whose values are all below 5e-31
+    counts as zero: scale 0. x * (127 / largest) is rounded once, to an integer, ties to even, by
+    a fused multiply-add whose addend is 1.5 * 2^23.
+    """
+    x = np.asarray(x, F32)
+    with np.errstate(all="ignore"):
+        top = np.abs(x).max(axis=-1, initial=0)
+        valid = np.isfinite(top)
+        usable = valid & ~(top < F32(5e-31))
+        s = np.where(usable, F32(127) / top, F32(0)).astype(F32)
+        scale = np.where(usable, top / F32(127), F32(0)).astype(F32)
+        finite = np.where(valid[..., None], x, F32(0))
+        rounder = np.full(x.shape, F32(1.5 * 2**23))
+        q = fma(finite, np.broadcast_to(s[..., None], x.shape), rounder) - rounder
+    return QuantizedHeads(q.astype(np.int8), np.where(valid, scale, F32(np.nan)))
+
+
+@dataclass(frozen=True)
 class QuantizedColumns:
     """Weights of int8 or int4: w is about ``scale[:, None] * q``; q int8 [n, k], scale f32 [n].
 

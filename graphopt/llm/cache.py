@@ -7,6 +7,7 @@ import mmap
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,35 @@ from graphopt.errors import CacheBusyError
 
 Array = np.ndarray[Any, Any]
 
+#: `mmap.MAP_NORESERVE`, which Python names from 3.13 on: addresses count as no memory.
+_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+
+
+@dataclass(frozen=True)
+class CacheShape:
+    """What a cache of a decoder is made of.
+
+    Attributes:
+        dtype: of the elements: f32, bf16, or i8 with a scale per row and head
+            (`graphopt.kernels.reference.quantize_heads`).
+        layers: of the decoder.
+        kv_heads: heads of key and value.
+        head_dim: width of a head.
+        context: largest number of rows of a sequence.
+    """
+
+    dtype: DType
+    layers: int
+    kv_heads: int
+    head_dim: int
+    context: int
+
+    @property
+    def row_bytes(self) -> int:
+        """Memory of one token."""
+        scale = 4 if self.dtype is DType.I8 else 0
+        return 2 * self.layers * self.kv_heads * (self.head_dim * self.dtype.itemsize + scale)
+
 
 class KeyValueCache:
     """Keys and values of some sequences, in memory that is there as far as it is written.
@@ -24,32 +54,32 @@ class KeyValueCache:
     first touched, so that a growing cache is never copied.
 
     Args:
-        dtype: of the elements, f32 or bf16.
-        layers: of the decoder.
-        kv_heads: heads of key and value.
-        head_dim: width of a head.
+        shape: of one sequence.
         sequences: how many are decoded together.
-        context: rows of each.
 
     Attributes:
+        shape: of one sequence.
         array: [layers, 2, sequences, context, kv_heads, head_dim]; bf16 as uint16.
+        scales: of i8, f32 [layers, 2, sequences, kv_heads, context]; None for other types.
         past: rows written of each sequence, i64.
         start: first row that belongs to each sequence, i64: rows before it are padding.
     """
 
-    def __init__(
-        self, dtype: DType, layers: int, kv_heads: int, head_dim: int, sequences: int, context: int
-    ) -> None:
-        shape = (layers, 2, sequences, context, kv_heads, head_dim)
-        self._memory = mmap.mmap(
-            -1,
-            math.prod(shape) * dtype.itemsize,
-            flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
-        )
-        self.array: Array = np.frombuffer(self._memory, dtype.numpy).reshape(shape)
+    def __init__(self, shape: CacheShape, sequences: int = 1) -> None:
+        self.shape = shape
+        parts = (shape.layers, 2, sequences)
+        self.array = _reserve(shape.dtype, (*parts, shape.context, shape.kv_heads, shape.head_dim))
+        self.scales: Array | None = None
+        if shape.dtype is DType.I8:
+            self.scales = _reserve(DType.F32, (*parts, shape.kv_heads, shape.context))
         self.past: Array = np.zeros(sequences, np.int64)
         self.start: Array = np.zeros(sequences, np.int64)
         self._busy = threading.Lock()
+
+    @property
+    def states(self) -> list[Array]:
+        """The states of the graph, in their order."""
+        return [self.array] if self.scales is None else [self.array, self.scales]
 
     @property
     def sequences(self) -> int:
@@ -59,7 +89,7 @@ class KeyValueCache:
     @property
     def context(self) -> int:
         """Rows of each sequence."""
-        return int(self.array.shape[3])
+        return self.shape.context
 
     @property
     def length(self) -> int:
@@ -81,9 +111,34 @@ class KeyValueCache:
         kept = self.past + length if length < 0 else np.minimum(self.past, length)
         self.past = np.maximum(kept, 0)
 
+    def select(self, chosen: Sequence[int]) -> KeyValueCache:
+        """A new cache whose sequence i is a copy of sequence `chosen[i]`.
+
+        So a common beginning is computed once: `select([0] * 4)` gives four sequences that
+        continue the first one.
+        """
+        made = KeyValueCache(self.shape, len(chosen))
+        made._copy(self, chosen)
+        return made
+
     def reorder(self, chosen: Sequence[int]) -> None:
-        """Sequence i becomes what sequence `chosen[i]` was."""
-        rows = self.length
-        moved = self.array[:, :, list(chosen), :rows]
-        self.array[:, :, : len(chosen), :rows] = moved
-        self.past, self.start = self.past[list(chosen)], self.start[list(chosen)]
+        """Sequence i becomes what sequence `chosen[i]` was; there are as many as before."""
+        self._copy(self, chosen)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> KeyValueCache:
+        """A cache of its own with the same rows."""
+        return self.select(range(self.sequences))
+
+    def _copy(self, source: KeyValueCache, chosen: Sequence[int]) -> None:
+        picked, rows = list(chosen), source.length
+        self.array[:, :, :, :rows] = source.array[:, :, picked, :rows]
+        if self.scales is not None and source.scales is not None:
+            self.scales[..., :rows] = source.scales[:, :, picked, :, :rows]
+        self.past, self.start = source.past[picked], source.start[picked]
+
+
+def _reserve(dtype: DType, shape: tuple[int, ...]) -> Array:
+    """An array of zeros whose pages are there once they are touched."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
+    memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, flags=flags)
+    return np.frombuffer(memory, dtype.numpy).reshape(shape)

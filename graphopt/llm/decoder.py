@@ -2,10 +2,11 @@
 
 One graph serves prefill and decode: the number of new tokens `T` is a dim, and so are the number
 of sequences `B`, of rows of the cache `S`, and of tokens whose logits are wanted, `R`. Keys and
-values live in a state: an input that the graph writes to.
+values live in a state: an input that the graph writes to; those of i8 have scales in another.
 
     tokens i64 [B, T]   past i64 [B]   start i64 [B]   rows i64 [R]
-    cache f32 or bf16 [layers, 2, B, S, kv heads, head size]       ->    logits f32 [R, vocabulary]
+    cache f32, bf16 or i8 [layers, 2, B, S, kv heads, head size]   ->    logits f32 [R, vocabulary]
+    scales f32 [layers, 2, B, kv heads, S], if the cache is i8
 
 Token t of sequence b goes to row `past[b] + t` of the cache and sees the rows from `start[b]` to
 its own; its position is `past[b] + t - start[b]`. `rows` counts tokens as b * T + t.
@@ -139,18 +140,24 @@ class DecoderWeights:
 
 
 def decoder_graph(
-    weights: DecoderWeights, cache: DType, keep_blocks: bool = False, int8_head: bool = False
+    weights: DecoderWeights,
+    cache: DType,
+    keep_blocks: bool = False,
+    int8_head: bool = False,
+    narrow_embedding: bool = False,
 ) -> Graph:
     """The graph of a decoder in `go.*` nodes.
 
     Args:
         weights: all of it.
-        cache: element type of keys and values, f32 or bf16.
+        cache: element type of keys and values: f32, bf16, or i8 with scales; attention is bf16 for
+            the latter two.
         keep_blocks: multiply by the int4 values of a `BlockMatrix`; otherwise it becomes f32.
         int8_head: the head will be rows of int8, which is all that is kept of it, and serve an
             embedding that is tied to it too.
+        narrow_embedding: keep an embedding that is not the head in bf16.
     """
-    return _Decoder(weights, cache, keep_blocks, int8_head).graph
+    return _Decoder(weights, cache, keep_blocks, int8_head, narrow_embedding).graph
 
 
 @dataclass(eq=False)
@@ -159,6 +166,7 @@ class _Decoder:
     cache_type: DType
     keep_blocks: bool
     int8_head: bool
+    narrow_embedding: bool
     graph: Graph = field(init=False)
 
     def __post_init__(self) -> None:
@@ -177,11 +185,11 @@ class _Decoder:
         self.graph.outputs = [self._head(normed)]
 
     def _embedding(self) -> Value:
-        """Rows of the table: the head's own, or one in the element type of the cache."""
+        """Rows of the table: the head's own, or one in f32 or bf16."""
         array = self.weights.embedding
         table = self.head if self.shared else constant(array, "embedding")
         shape: Shape = (*self.bt, self.weights.shape.hidden)
-        if self.cache_type is DType.F32 or self.shared:
+        if self.shared or not self.narrow_embedding:
             return self.emit("embedding", "go.gather", [table, self.tokens], shape)
         narrow = reference.bf16_from_f32(array)
         table = Value(DType.BF16, array.shape, "embedding", data=narrow)
@@ -214,7 +222,11 @@ class _Decoder:
         layers = len(self.weights.layers)
         rows: Shape = (layers, 2, self.b, self.s, shape.kv_heads, shape.head_dim)
         self.cache = Value(self.cache_type, rows, "cache", is_state=True)
-        self.graph.inputs = [self.tokens, self.past, self.start, self.rows, self.cache]
+        self.states = {"cache": self.cache}
+        if self.cache_type is DType.I8:
+            scales: Shape = (layers, 2, self.b, shape.kv_heads, self.s)
+            self.states["scales"] = Value(DType.F32, scales, "scales", is_state=True)
+        self.graph.inputs = [self.tokens, self.past, self.start, self.rows, *self.states.values()]
         sources = {"B": ((0, 0), (1, 0), (2, 0), (4, 2)), "T": ((0, 1),)}
         sources |= {"R": ((3, 0),), "S": ((4, 3),)}
         self.graph.dims = {
@@ -342,18 +354,18 @@ class _Decoder:
         rotated = self.emit(
             where,
             "go.rope",
-            [q, k, v, self.cos, self.sin, self.past, self.start, self.cache],
+            [q, k, v, self.cos, self.sin, self.past, self.start, *self.states.values()],
             q.shape,
-            self.cache_type,
-            roles=("q", "k", "v", "cos", "sin", "past", "start", "cache"),
+            DType.F32 if self.cache_type is DType.F32 else DType.BF16,
+            roles=("q", "k", "v", "cos", "sin", "past", "start", *self.states),
             layer=number,
         )
         seen = self.emit(
             where,
             "go.cached_attention",
-            [rotated, self.past, self.start, self.cache],
+            [rotated, self.past, self.start, *self.states.values()],
             q.shape,
-            roles=("q", "past", "start", "cache"),
+            roles=("q", "past", "start", *self.states),
             layer=number,
             scale=float(shape.head_dim) ** -0.5,
         )

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from graphopt.dtype import DType
 from graphopt.errors import (
     ContextLengthError,
     EmptyInputError,
@@ -16,28 +14,9 @@ from graphopt.errors import (
     InputShapeError,
     TokenRangeError,
 )
-from graphopt.llm.cache import KeyValueCache
+from graphopt.llm.cache import CacheShape, KeyValueCache
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class CacheShape:
-    """What a cache of a decoder is made of.
-
-    Attributes:
-        dtype: of the elements.
-        layers: of the decoder.
-        kv_heads: heads of key and value.
-        head_dim: width of a head.
-        context: largest number of rows of a sequence.
-    """
-
-    dtype: DType
-    layers: int
-    kv_heads: int
-    head_dim: int
-    context: int
 
 
 class Engine:
@@ -58,8 +37,7 @@ class Engine:
 
     def new_cache(self, sequences: int = 1) -> KeyValueCache:
         """An empty cache for sequences that are decoded together."""
-        c = self.cache_shape
-        return KeyValueCache(c.dtype, c.layers, c.kv_heads, c.head_dim, sequences, c.context)
+        return KeyValueCache(self.cache_shape, sequences)
 
     def forward(self, tokens: Array, cache: KeyValueCache, rows: Array | None = None) -> Array:
         """Appends tokens to the sequences of a cache.
@@ -85,7 +63,7 @@ class Engine:
         if rows is None:
             rows = np.arange(1, len(tokens) + 1, dtype=np.int64) * count - 1
         with cache.claimed():
-            (logits,) = self._run([tokens, cache.past, cache.start, rows, cache.array])
+            (logits,) = self._run([tokens, cache.past, cache.start, rows, *cache.states])
             cache.past = cache.past + count
         return logits
 

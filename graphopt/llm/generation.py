@@ -45,6 +45,18 @@ class DecoderCache(Cache):
         if self.rows is not None:
             self.rows.crop(max_length)
 
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Sequence i becomes what sequence `indices[i]` was; there may be fewer or more of them."""
+        if self.rows is not None:
+            self.rows = self.rows.select(indices.tolist())
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Each sequence becomes `repeats` ones that continue it."""
+        if self.rows is not None:
+            self.rows = self.rows.select(
+                [i // repeats for i in range(self.rows.sequences * repeats)]
+            )
+
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         """Sequence i becomes what sequence `beam_idx[i]` was."""
         if self.rows is not None:
@@ -65,6 +77,7 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[no-unt
         threads: of a run; all CPUs of the process if None.
         group: int4 weights that share a scale; 0 for a scale per channel.
         terms: int8 rows per activation, 1 or 2.
+        kv_cache: how keys and values are kept (`graphopt.llm.compiled.KV_CACHES`).
 
     Attributes:
         engine: the decoder for numpy.
@@ -84,6 +97,7 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[no-unt
         threads: int | None,
         group: int = 32,
         terms: int = 1,
+        kv_cache: str | None = None,
     ) -> None:
         own = copy.deepcopy(model.config)
         own._attn_implementation = "eager"  # the one that transformers lets every class have
@@ -92,7 +106,7 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[no-unt
         weights = read_decoder(model)
         self._target, self._precision = target, precision
         self.program, self.engine = compile_decoder(
-            weights, target, precision, threads, group, terms
+            weights, target, precision, threads, group, terms, kv_cache
         )
         self.eval()  # type: ignore[no-untyped-call]
 

@@ -19,8 +19,9 @@ from graphopt import structure
 from graphopt._version import VERSION
 from graphopt.dtype import DType
 from graphopt.errors import ModelFileError, PackageCorruptError, PackageError
+from graphopt.llm.cache import CacheShape
 from graphopt.llm.chat import Chat
-from graphopt.llm.engine import CacheShape, Engine
+from graphopt.llm.engine import Engine
 from graphopt.llm.tokenizer import ChatFormat, Tokenizer, read_tokenizer
 from graphopt.loaded import load
 from graphopt.package import FORMAT as DECODER_FORMAT
@@ -46,6 +47,7 @@ class LlmOptions:
         terms: int8 rows per activation, 1 or 2.
         requantize: whether weights that come quantized are made f32 first; otherwise `int4` takes
             those in blocks of 4 bits as they are.
+        kv_cache: how keys and values are kept: f32, bf16 or int8; by default as `compile_decoder`.
     """
 
     target: str = "native"
@@ -53,6 +55,7 @@ class LlmOptions:
     group: int = 32
     terms: int = 1
     requantize: bool = False
+    kv_cache: str | None = None
 
 
 def compile_llm(source: str | Path, out: str | Path, options: LlmOptions) -> None:
@@ -67,6 +70,7 @@ def compile_llm(source: str | Path, out: str | Path, options: LlmOptions) -> Non
         ModelFileError: naming what of the source is missing, damaged or not understood.
         UnsupportedDecoderError: naming what the graph cannot express.
         GroupSizeError: if the group does not divide a depth.
+        UnknownPrecisionError: for a precision or a kind of cache that there is not.
         PackageError: if something that is no package is in the way.
     """
     source = Path(source)
@@ -102,7 +106,7 @@ def save_llm(
     target = find_target(options.target)
     precision = target.precision(options.precision)
     program, engine = compile_decoder(
-        weights, target, precision, None, options.group, options.terms
+        weights, target, precision, None, options.group, options.terms, options.kv_cache
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:

@@ -34,7 +34,10 @@ enum { BF16_ROWS = QUERY_ROWS, WEIGH_BF16_ROWS = 1 };
 
 static void pack_bf16(const go_attention_args *a, const scratch_map *m, size_t kv, size_t begin,
                       size_t end) {
-    pack_rows(a, m, kv, begin, end, GO_BF16);
+    if (stored_type(a) == GO_I8)
+        pack_rows(a, m, kv, begin, end, GO_I8);
+    else
+        pack_rows(a, m, kv, begin, end, GO_BF16);
 }
 
 static void attend_bf16(const go_attention_args *a, const scratch_map *m, const query_block *b) {
@@ -43,7 +46,10 @@ static void attend_bf16(const go_attention_args *a, const scratch_map *m, const 
 
 static void score_few_bf16(const go_attention_args *a, const few_queries *f, size_t begin,
                            size_t end) {
-    score_few(a, f, begin, end, GO_BF16);
+    if (stored_type(a) == GO_I8)
+        score_few(a, f, begin, end, GO_I8);
+    else
+        score_few(a, f, begin, end, GO_BF16);
 }
 
 static void weigh_few_bf16(const go_attention_args *a, const few_queries *f, size_t begin,
@@ -53,7 +59,10 @@ static void weigh_few_bf16(const go_attention_args *a, const few_queries *f, siz
 
 static void sum_few_bf16(const go_attention_args *a, const few_queries *f, size_t begin,
                          size_t end) {
-    sum_few(a, f, begin, end, GO_BF16);
+    if (stored_type(a) == GO_I8)
+        sum_few(a, f, begin, end, GO_I8);
+    else
+        sum_few(a, f, begin, end, GO_BF16);
 }
 #endif
 

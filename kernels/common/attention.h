@@ -44,16 +44,43 @@ typedef struct {
     size_t keys; /* that the last query sees, and hence any */
 } query_block;
 
-/* Keys that query t sees: all, or under the causal rule those up to t + tk - tq. */
-GO_INLINE size_t visible_keys(const go_attention_args *a, size_t t) {
-    if (!a->causal) return a->tk;
-    ptrdiff_t n = (ptrdiff_t)t + 1 + (ptrdiff_t)a->tk - (ptrdiff_t)a->tq;
-    return n<0 ? 0 : n>(ptrdiff_t) a->tk ? a->tk : (size_t)n;
+/* One head of keys and values of an item, from its first key on. */
+typedef struct {
+    const void *k, *v;
+    const float *k_scale, *v_scale; /* of int8, one of each key; or null */
+} kv_head;
+
+/* What k and v hold. */
+GO_INLINE go_dtype stored_type(const go_attention_args *a) { return a->k_scale ? GO_I8 : a->dtype; }
+
+/* Keys of an item. */
+GO_INLINE size_t keys_of(const go_attention_args *a, size_t batch) {
+    return a->past ? (size_t)(a->past[batch] - a->start[batch]) + a->tq : a->tk;
+}
+
+/* Keys that query t sees: all, or under the causal rule those up to t + keys - tq. */
+GO_INLINE size_t visible_keys(const go_attention_args *a, size_t batch, size_t t) {
+    const ptrdiff_t keys = (ptrdiff_t)keys_of(a, batch);
+    const ptrdiff_t n = a->causal ? (ptrdiff_t)t + 1 + keys - (ptrdiff_t)a->tq : keys;
+    return n < 0 ? 0 : n > keys ? (size_t)keys : (size_t)n;
 }
 
 /* Address of the first value of q, k, v or dst for a batch, time and head. */
 GO_INLINE ptrdiff_t offset_of(const ptrdiff_t stride[3], size_t batch, size_t time, size_t head) {
     return (ptrdiff_t)batch * stride[0] + (ptrdiff_t)time * stride[1] + (ptrdiff_t)head * stride[2];
+}
+
+GO_INLINE kv_head kv_head_of(const go_attention_args *a, size_t kv) {
+    const size_t batch = kv / a->kv_heads, head = kv % a->kv_heads;
+    const size_t first = a->past ? (size_t)a->start[batch] : 0;
+    const go_dtype type = stored_type(a);
+    kv_head h = {go_at(a->k, offset_of(a->k_stride, batch, first, head), type),
+                 go_at(a->v, offset_of(a->v_stride, batch, first, head), type), NULL, NULL};
+    if (type != GO_I8) return h;
+    const ptrdiff_t at = (ptrdiff_t)batch * a->scale_stride[0] +
+                         (ptrdiff_t)head * a->scale_stride[1] + (ptrdiff_t)first;
+    h.k_scale = a->k_scale + at, h.v_scale = a->v_scale + at;
+    return h;
 }
 
 /* The mask of query t of a block's head, or null. */
@@ -84,8 +111,9 @@ GO_INLINE void go_attention_walk(go_team *team, const go_attention_args *a, size
     const size_t step = round16(PACK_VALUES / (a->dim + a->dim_v + 1) + 1);
     const size_t parts = go_ceil_div(a->tk, step), packs = a->batch * a->kv_heads * parts;
     for (size_t task; (task = go_next(team, packs)) < packs;) {
-        const size_t begin = task % parts * step, left = a->tk - begin;
-        pack(a, &m, task / parts, begin, begin + (left < step ? left : step));
+        const size_t kv = task / parts, begin = task % parts * step;
+        const size_t keys = keys_of(a, kv / a->kv_heads);
+        if (begin < keys) pack(a, &m, kv, begin, go_min_size(begin + step, keys));
     }
     go_barrier(team);
     const size_t blocks = go_ceil_div(a->tq, block_rows), tasks = a->batch * a->heads * blocks;
@@ -94,7 +122,7 @@ GO_INLINE void go_attention_walk(go_team *team, const go_attention_args *a, size
         b.t = task % blocks * block_rows;
         b.rows = a->tq - b.t < block_rows ? a->tq - b.t : block_rows;
         b.kv = b.batch * a->kv_heads + b.head / (a->heads / a->kv_heads);
-        b.keys = visible_keys(a, b.t + b.rows - 1);
+        b.keys = visible_keys(a, b.batch, b.t + b.rows - 1);
         attend(a, &m, &b);
     }
 }

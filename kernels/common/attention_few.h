@@ -25,9 +25,9 @@ typedef struct {
     size_t rows, padded;          /* padded to 8 */
     size_t keys;                  /* that the last query sees */
     size_t tk;                    /* row stride of scores and weights */
-    const void *k, *v;            /* of key 0 */
-    void *q;                      /* this thread's: space for FEW_ROWS rows of q, twice in bf16 */
-    char *panels;                 /* space for packed keys, from key 0 on */
+    kv_head at;
+    void *q;      /* this thread's: space for FEW_ROWS rows of q, twice in bf16 */
+    char *panels; /* space for packed keys, from key 0 on */
     float *scores;
     uint16_t *weights;
     float *factors; /* 1 / sum of weights: 8 bytes for a row */
@@ -47,9 +47,8 @@ static few_queries map_few(const go_attention_args *a, const scratch_map *m, siz
     const size_t group = a->heads / a->kv_heads, batch = kv / a->kv_heads, head = kv % a->kv_heads;
     few_queries f = {.kv = kv, .batch = batch, .first_head = head * group, .rows = group * a->tq};
     f.padded = few_padded(f.rows), f.tk = round16(a->tk);
-    f.keys = visible_keys(a, a->tq - 1);
-    f.k = go_at(a->k, offset_of(a->k_stride, batch, 0, head), a->dtype);
-    f.v = go_at(a->v, offset_of(a->v_stride, batch, 0, head), a->dtype);
+    f.keys = visible_keys(a, batch, a->tq - 1);
+    f.at = kv_head_of(a, kv);
     f.q = m->q, f.panels = m->k + kv * m->k_head;
     f.scores = (float *)(m->v + kv * m->v_head);
     f.weights = (uint16_t *)(f.scores + f.padded * f.tk);
@@ -82,7 +81,8 @@ GO_INLINE void store_few(const go_attention_args *a, const few_queries *f, size_
     go_store_as(a->dst, at + (ptrdiff_t)col, a->dst_dtype, y, GO_LANES);
 }
 
-/* Scores of keys, weights of some rows, or sums of columns: begin .. end - 1. */
+/* Scores of keys, weights of some rows, or sums of columns: begin .. end - 1. Keys may lie behind
+ * the last of an item. */
 typedef void few_fn(const go_attention_args *a, const few_queries *f, size_t begin, size_t end);
 
 /* One phase: `count` keys, rows or columns of each head of keys. */
@@ -102,8 +102,7 @@ static void walk_few(go_team *team, const go_attention_args *a, size_t count, si
 /* `weigh_unit`: rows that phase 2 takes together. */
 static void go_attention_few(go_team *team, const go_attention_args *a, size_t weigh_unit,
                              few_fn *score, few_fn *weigh, few_fn *sum) {
-    const size_t keys = a->tq ? visible_keys(a, a->tq - 1) : 0;
-    walk_few(team, a, keys, FEW_KEYS, score);
+    walk_few(team, a, a->tq ? a->tk : 0, FEW_KEYS, score);
     go_barrier(team);
     walk_few(team, a, a->heads / a->kv_heads * a->tq, weigh_unit, weigh);
     go_barrier(team);

@@ -9,13 +9,15 @@
 GO_INLINE void score_few(const go_attention_args *a, const few_queries *f, size_t begin, size_t end,
                          go_dtype type) {
     const size_t step = type == GO_F32 ? GO_TILE_COLS : GO_PAIRS_COLS;
-    const size_t panel = a->dim * GO_LANES * (type == GO_BF16 ? 2 : 4);
+    const size_t panel = a->dim * GO_LANES * (type == GO_F32 ? 4 : 2);
     char *panels = f->panels + begin / GO_LANES * panel;
+    end = go_min_size(end, f->keys);
     gather_few(a, f, f->q);
     for (size_t key = begin; key < end; key += step) {
         const size_t cols = go_min_size(step, round16(end - key));
         for (size_t c = 0; c < cols; c += GO_LANES)
-            pack_k_panel(a, f->k, key + c, end, (uint32_t *)(panels + c / GO_LANES * panel), type);
+            pack_k_panel(a, f->at.k, key + c, end, (uint32_t *)(panels + c / GO_LANES * panel),
+                         type);
         if (type == GO_F32) {
             const go_f32_operands o = {.a = f->q,
                                        .a_stride = (ptrdiff_t)a->dim,
@@ -37,11 +39,11 @@ GO_INLINE void score_few(const go_attention_args *a, const few_queries *f, size_
 
 GO_INLINE void weigh_few(const go_attention_args *a, const few_queries *f, size_t begin, size_t end,
                          go_dtype type) {
-    const size_t width = round16(f->keys);
     for (size_t r = begin; r < end; r++) {
         float *row = f->scores + r * f->tk;
-        const float top = mask_row(a, row, few_mask(a, f, r), visible_keys(a, r % a->tq), width);
-        f->factors[r] = weigh_row(row, top, width, f->weights + r * f->tk, type);
+        const size_t visible = visible_keys(a, f->batch, r % a->tq);
+        const float top = mask_row(a, row, f->at.k_scale, few_mask(a, f, r), visible, f->keys);
+        f->factors[r] = weigh_row(row, top, f->keys, f->at.v_scale, f->weights + r * f->tk, type);
     }
 }
 
@@ -50,7 +52,7 @@ GO_INLINE void sum_f32_columns(const go_attention_args *a, const few_queries *f,
                                size_t cols, float *tile, size_t ld) {
     const go_f32_operands o = {.a = f->scores,
                                .a_stride = (ptrdiff_t)f->tk,
-                               .b = (const float *)f->v + col,
+                               .b = (const float *)f->at.v + col,
                                .ldb = a->v_stride[1],
                                .b_next = GO_LANES,
                                .k = f->keys};
@@ -58,8 +60,8 @@ GO_INLINE void sum_f32_columns(const go_attention_args *a, const few_queries *f,
 }
 
 /* The same in pairs of keys, which are put side by side some keys at a time. */
-GO_INLINE void sum_bf16_columns(const go_attention_args *a, const few_queries *f, size_t col,
-                                size_t cols, float *tile, size_t ld) {
+GO_INLINE void sum_pairs_columns(const go_attention_args *a, const few_queries *f, size_t col,
+                                 size_t cols, float *tile, size_t ld, go_dtype type) {
     enum { KEYS = 64 };
     uint16_t panels[2][KEYS * GO_LANES];
     go_pairs_operands o = {.a_stride = f->tk, .b = panels[0], .b_next = KEYS * GO_LANES};
@@ -67,9 +69,10 @@ GO_INLINE void sum_bf16_columns(const go_attention_args *a, const few_queries *f
     o.accumulate = 1;
     for (size_t key = 0; key < f->keys; key += KEYS) {
         const size_t count = go_min_size(KEYS, f->keys - key);
-        const uint16_t *v = (const uint16_t *)f->v + (ptrdiff_t)key * a->v_stride[1] + col;
+        const ptrdiff_t at = (ptrdiff_t)key * a->v_stride[1] + (ptrdiff_t)col;
         for (size_t c = 0; c < cols; c += GO_LANES)
-            pack_v_bf16(a, v + c, GO_LANES, 0, count, panels[c / GO_LANES]);
+            pack_v_pairs(a, go_at(f->at.v, at + (ptrdiff_t)c, type), GO_LANES, 0, count,
+                         panels[c / GO_LANES], type);
         o.a = f->weights + key, o.depth = (count + 1) / 2 * 2;
         go_pairs_rows(&o, f->rows, cols, tile, ld);
     }
@@ -85,7 +88,7 @@ GO_INLINE void sum_few(const go_attention_args *a, const few_queries *f, size_t 
         if (type == GO_F32)
             sum_f32_columns(a, f, c, cols, tile, COLS);
         else
-            sum_bf16_columns(a, f, c, cols, tile, COLS);
+            sum_pairs_columns(a, f, c, cols, tile, COLS, type);
         for (size_t r = 0; r < f->rows; r++)
             for (size_t i = 0; i < cols; i += GO_LANES)
                 store_few(a, f, r, c + i, go_load(tile + r * COLS + i) * go_splat(f->factors[r]));

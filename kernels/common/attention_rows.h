@@ -1,12 +1,15 @@
-/* Attention with the scores of a query as a row: f32 by multiply-adds, bf16 in pairs.
+/* Attention with the scores of a query as a row: f32 by multiply-adds, bf16 in pairs. Keys and
+ * values of int8 are bf16 without a rounding; their scales come behind the sums of products.
  *
  *   dot   one chain of fused multiply-adds over dim, from 0; bf16 in the order of
  *         pairs_bf16.h
- *   x     dot * scale (rounded), + mask (rounded); -inf where causal hides a key
+ *   x     dot * scale (rounded), * scale of the key (rounded), + mask (rounded); -inf where
+ *         causal hides a key
  *   m     largest x
  *   w     e^(x - m); bf16: go_exp_weightf
  *   s     sum of w over 16 lanes (key mod 16), folded as go_sum
- *   out   (chain over the keys of w * v) * (1 / s); bf16: w rounded to bf16, in pairs
+ *   out   (chain over the keys of w * v) * (1 / s); bf16: w, or w * scale of the value, rounded
+ *         to bf16, in pairs
  *
  * Hidden keys at the end have w = 0, which changes neither s nor, for finite v, the
  * chain: a padded batch gives the bits of its utterances alone. A query without a visible
@@ -29,16 +32,37 @@ GO_INLINE go_u32x16 load_bytes(const void *p, size_t n) {
     return v;
 }
 
+/* Sixteen pairs of int8, a pair in two bytes, as pairs of bf16: 8 bits lose nothing. */
+GO_INLINE go_u32x16 widen_pairs(go_i16x16 pairs) {
+    const go_i32x16 wide = __builtin_convertvector(pairs, go_i32x16);
+    const go_i32x16 first = (go_i32x16)((go_u32x16)wide << 24) >> 24, second = wide >> 8;
+    return go_bits(go_to_f32(first)) >> 16 | go_bits(go_to_f32(second));
+}
+
+/* Up to 32 values of int8 as pairs of bf16, then zeros. */
+GO_INLINE go_u32x16 load_int8_pairs(const void *p, size_t n) {
+    go_i16x16 pairs = {0};
+    if (n >= sizeof pairs)
+        memcpy(&pairs, p, sizeof pairs);
+    else
+        memcpy(&pairs, p, n);
+    return widen_pairs(pairs);
+}
+
 /* Sixteen keys as [words][16], a word being a value of f32 or a pair of bf16; keys from
  * `end` on are 0. */
 GO_INLINE void pack_k_panel(const go_attention_args *a, const void *k, size_t key, size_t end,
                             uint32_t *panel, go_dtype type) {
-    const size_t bytes = a->dim * (type == GO_BF16 ? 2 : 4), words = (bytes + 3) / 4;
+    const size_t words = type == GO_F32 ? a->dim : (a->dim + 1) / 2;
     for (size_t w = 0; w < words; w += GO_LANES) {
         go_u32x16 m[GO_LANES];
         GO_UNROLLED (j, GO_LANES) {
-            const char *row = go_at(k, (ptrdiff_t)(key + (size_t)j) * a->k_stride[1], type);
-            m[j] = load_bytes(row + 4 * w, key + (size_t)j < end ? bytes - 4 * w : 0);
+            const ptrdiff_t row = (ptrdiff_t)(key + (size_t)j) * a->k_stride[1];
+            const size_t from = type == GO_F32 ? w : 2 * w;
+            const size_t n = key + (size_t)j < end ? a->dim - from : 0;
+            const void *at = go_at(k, row + (ptrdiff_t)from, type);
+            m[j] = type == GO_I8 ? load_int8_pairs(at, n)
+                                 : load_bytes(at, n * (size_t)go_size_of(type));
         }
         go_transpose_16(m);
         const size_t n = words - w;
@@ -54,13 +78,24 @@ GO_INLINE void pack_v_f32(const go_attention_args *a, const float *v, size_t col
         go_store(panel + key * GO_LANES, go_load_n(v + (ptrdiff_t)key * a->v_stride[1], cols));
 }
 
+/* Up to 16 values of a row of v, then zeros; int8 without its scale. */
+GO_INLINE go_u32x16 load_v(const void *row, size_t cols, go_dtype type) {
+    if (type == GO_BF16) return go_bits(go_load_bf16_n(row, cols));
+    go_i8x16 x = {0};
+    if (cols >= GO_LANES)
+        memcpy(&x, row, sizeof x);
+    else
+        memcpy(&x, row, cols);
+    return go_bits(go_to_f32(__builtin_convertvector(x, go_i32x16)));
+}
+
 /* The same as bf16 [keys / 2][16][2]; an odd key at the end is followed by 0. */
-GO_INLINE void pack_v_bf16(const go_attention_args *a, const uint16_t *v, size_t cols, size_t key,
-                           size_t end, uint16_t *panel) {
+GO_INLINE void pack_v_pairs(const go_attention_args *a, const void *v, size_t cols, size_t key,
+                            size_t end, uint16_t *panel, go_dtype type) {
     for (; key < end; key += 2) {
-        const uint16_t *row = v + (ptrdiff_t)key * a->v_stride[1];
-        go_u32x16 even = go_bits(go_load_bf16_n(row, cols)) >> 16, odd = {0};
-        if (key + 1 < end) odd = go_bits(go_load_bf16_n(row + a->v_stride[1], cols));
+        const ptrdiff_t row = (ptrdiff_t)key * a->v_stride[1];
+        go_u32x16 even = load_v(go_at(v, row, type), cols, type) >> 16, odd = {0};
+        if (key + 1 < end) odd = load_v(go_at(v, row + a->v_stride[1], type), cols, type);
         const go_u32x16 pairs = even | odd;
         memcpy(panel + key * GO_LANES, &pairs, sizeof pairs);
     }
@@ -69,45 +104,48 @@ GO_INLINE void pack_v_bf16(const go_attention_args *a, const uint16_t *v, size_t
 /* Whole rows of 16 keys at a time: columns alone would be far apart in memory. */
 GO_INLINE void pack_rows(const go_attention_args *a, const scratch_map *m, size_t kv, size_t begin,
                          size_t end, go_dtype type) {
-    const size_t batch = kv / a->kv_heads, head = kv % a->kv_heads, value = type == GO_BF16 ? 2 : 4;
-    const void *k = go_at(a->k, offset_of(a->k_stride, batch, 0, head), type);
-    const void *v = go_at(a->v, offset_of(a->v_stride, batch, 0, head), type);
+    const kv_head h = kv_head_of(a, kv);
+    const size_t value = type == GO_F32 ? 4 : 2;
     char *k_panels = m->k + kv * m->k_head, *v_panels = m->v + kv * m->v_head;
     for (size_t key = begin; key < end; key += GO_LANES) {
         const size_t next = go_min_size(key + GO_LANES, end);
-        pack_k_panel(a, k, key, next, (uint32_t *)(k_panels + key * round16(a->dim) * value), type);
+        pack_k_panel(a, h.k, key, next, (uint32_t *)(k_panels + key * round16(a->dim) * value),
+                     type);
         for (size_t c = 0; c < a->dim_v; c += GO_LANES) {
             const size_t cols = go_min_size(GO_LANES, a->dim_v - c);
             char *panel = v_panels + c * round16(a->tk) * value;
-            if (type == GO_BF16)
-                pack_v_bf16(a, (const uint16_t *)v + c, cols, key, next, (uint16_t *)panel);
+            const void *v = go_at(h.v, (ptrdiff_t)c, type);
+            if (type == GO_F32)
+                pack_v_f32(a, v, cols, key, next, (float *)panel);
             else
-                pack_v_f32(a, (const float *)v + c, cols, key, next, (float *)panel);
+                pack_v_pairs(a, v, cols, key, next, (uint16_t *)panel, type);
         }
     }
 }
 
 /* Scores of n keys from s on, scaled and masked. */
-GO_INLINE go_f32x16 masked(const go_attention_args *a, const float *row, const float *mask,
-                           size_t s, size_t n) {
+GO_INLINE go_f32x16 masked(const go_attention_args *a, const float *row, const float *k_scale,
+                           const float *mask, size_t s, size_t n) {
     go_f32x16 x = go_load(row + s) * go_splat(a->scale);
+    if (k_scale) x *= go_load_n(k_scale + s, n);
     if (mask) x += load_mask(mask, a->mask_stride[3], s, n);
     return x;
 }
 
 /* Scales and masks a row; returns the largest score. Lanes from `visible` on become -inf. */
-static float mask_row(const go_attention_args *a, float *row, const float *mask, size_t visible,
-                      size_t width) {
+static float mask_row(const go_attention_args *a, float *row, const float *k_scale,
+                      const float *mask, size_t visible, size_t keys) {
     go_f32x16 top = go_splat(-__builtin_inff());
     size_t s = 0;
     for (; s + GO_LANES <= visible; s += GO_LANES) {
-        const go_f32x16 x = masked(a, row, mask, s, GO_LANES);
+        const go_f32x16 x = masked(a, row, k_scale, mask, s, GO_LANES);
         top = go_max_skip_nan(x, top);
         go_store(row + s, x);
     }
-    for (; s < width; s += GO_LANES) {
+    for (; s < keys; s += GO_LANES) {
         const size_t n = s < visible ? visible - s : 0;
-        const go_f32x16 x = go_keep_lanes(masked(a, row, mask, s, n), n, -__builtin_inff());
+        const go_f32x16 x =
+            go_keep_lanes(masked(a, row, k_scale, mask, s, n), n, -__builtin_inff());
         top = go_max_skip_nan(x, top);
         go_store(row + s, x);
     }
@@ -125,12 +163,14 @@ GO_INLINE void store_weights(uint16_t *dst, go_f32x16 w) {
 }
 
 /* Weights of a row from its scores, in place or as bf16; returns 1 / their sum. */
-GO_INLINE float weigh_row(float *row, float top, size_t width, uint16_t *weights, go_dtype type) {
+GO_INLINE float weigh_row(float *row, float top, size_t keys, const float *v_scale,
+                          uint16_t *weights, go_dtype type) {
     go_f32x16 sum = go_zero();
-    for (size_t s = 0; s < width; s += GO_LANES) {
+    for (size_t s = 0; s < keys; s += GO_LANES) {
         const go_f32x16 x = go_load(row + s) - go_splat(top);
-        const go_f32x16 w = type == GO_BF16 ? go_exp_weight_lanes(x) : go_exp_negative_lanes(x);
+        go_f32x16 w = type == GO_BF16 ? go_exp_weight_lanes(x) : go_exp_negative_lanes(x);
         sum += w;
+        if (v_scale) w *= go_load_n(v_scale + s, keys - s);
         if (type == GO_BF16)
             store_weights(weights + s, w);
         else
@@ -202,14 +242,16 @@ GO_INLINE void store_values(const go_attention_args *a, const scratch_map *m, co
 
 GO_INLINE void attend_rows(const go_attention_args *a, const scratch_map *m, const query_block *b,
                            go_dtype type) {
-    const size_t width = round16(b->keys), tk = round16(a->tk);
-    compute_scores(a, m, b, width, type);
+    const kv_head h = kv_head_of(a, b->kv);
+    const size_t tk = round16(a->tk);
+    compute_scores(a, m, b, round16(b->keys), type);
     float factor[QUERY_ROWS];
     for (size_t r = 0; r < b->rows; r++) {
         float *row = m->scores + r * tk;
         const size_t t = b->t + r;
-        const float top = mask_row(a, row, mask_of(a, b, t), visible_keys(a, t), width);
-        factor[r] = weigh_row(row, top, width, m->weights + r * tk, type);
+        const size_t visible = visible_keys(a, b->batch, t);
+        const float top = mask_row(a, row, h.k_scale, mask_of(a, b, t), visible, b->keys);
+        factor[r] = weigh_row(row, top, b->keys, h.v_scale, m->weights + r * tk, type);
     }
     store_values(a, m, b, factor, type);
 }

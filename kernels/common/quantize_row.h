@@ -48,14 +48,32 @@ GO_INLINE void go_range_add(go_range *r, go_f32x16 v) {
 #endif
 }
 
-GO_INLINE go_quantizer go_quantizer_of_range(const go_range *r) {
+/* Lowest and highest value, and 0 or, if a value is not finite, perhaps NaN. */
+typedef struct {
+    float lo, hi, finite;
+} go_limits;
+
+GO_INLINE go_limits go_range_limits(const go_range *r) {
 #if defined(__aarch64__) && defined(__clang__)
     float lo = __builtin_reduce_minimum(r->lo), hi = __builtin_reduce_maximum(r->hi);
 #else
     float lo = go_hmin(r->lo), hi = go_hmax(r->hi);
 #endif
-    float range = hi - lo;
-    float finite = go_sum(r->finite) + range * 0.0f;
+    return (go_limits){lo, hi, go_sum(r->finite)};
+}
+
+/* The quantizer of quantize_heads in kernels/reference.py: zp = 0, q in [-127, 127]. */
+GO_INLINE go_quantizer go_symmetric_quantizer(const go_range *r) {
+    const go_limits m = go_range_limits(r);
+    const float top = m.hi > -m.lo ? m.hi : -m.lo;
+    if (m.finite + top * 0.0f != 0.0f) return (go_quantizer){0.0f, __builtin_nanf(""), 0, 0};
+    if (top < 5e-31f) return (go_quantizer){0.0f, 0.0f, 0, 1};
+    return (go_quantizer){127.0f / top, top / 127.0f, 0, 1};
+}
+
+GO_INLINE go_quantizer go_quantizer_of_range(const go_range *r) {
+    const go_limits m = go_range_limits(r);
+    const float lo = m.lo, range = m.hi - lo, finite = m.finite + range * 0.0f;
     if (finite != 0.0f) return (go_quantizer){0.0f, __builtin_nanf(""), 0, 0};
     if (range < 1e-30f) return (go_quantizer){0.0f, 0.0f, -128, 1};
     float s = 255.0f / range;

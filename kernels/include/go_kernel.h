@@ -128,7 +128,12 @@ typedef struct {
 /* out[b,t,h,:] = softmax(scale * q[b,t,h,:] . k[b,s,h / (heads / kv_heads),:]
  *                        + mask[b,h,t,s]) v[b,s,...,:]
  * causal != 0 additionally hides s > t + (tk - tq). A row whose keys are all
- * hidden by -inf gives NaN, as in torch. Strides are for the axes batch, time,
+ * hidden by -inf gives NaN, as in torch.
+ * past and start not null: k and v are a cache, and item b has its rows start[b] ..
+ * past[b] + tq - 1, tk at most, as its keys; causal counts them. No mask then.
+ * k_scale and v_scale not null: k and v are int8, which count times the scale of their
+ * row and head (q stays GO_BF16); scales are for the axes batch, head, and dense rows.
+ * Strides are for the axes batch, time,
  * head of q, k, v, dst and batch, head, query, key of the mask (0 broadcasts;
  * the key axis may have any stride). `scratch`: see attention_scratch_bytes in
  * kernels/scratch.py. */
@@ -139,6 +144,9 @@ typedef struct {
     go_dtype dtype; /* of q, k, v: GO_F32 or GO_BF16 */
     const void *q, *k, *v;
     ptrdiff_t q_stride[3], k_stride[3], v_stride[3];
+    const int64_t *past, *start;    /* [batch], or null */
+    const float *k_scale, *v_scale; /* or null */
+    ptrdiff_t scale_stride[2];
     const float *mask; /* or null */
     ptrdiff_t mask_stride[4];
     void *dst;
@@ -152,6 +160,9 @@ typedef struct {
  *   dst[b,t,h,:] = rotated q[b,t,h,:]
  *   keys[b, position[b] + t, h,:] = rotated k[b,t,h,:];  values[...] = v[b,t,h,:]
  * dim is even; pairs are (i, i + dim / 2). cos and sin are dense [batch][time][dim / 2].
+ * key_scales and value_scales not null: keys and values are int8, by quantize_heads of
+ * kernels/reference.py, with their scales for the axes batch, head, and dense rows; dst
+ * is bf16.
  * Strides are for the axes batch, time (or row of the cache), head. */
 typedef struct {
     size_t batch, time, heads, kv_heads, dim;
@@ -163,7 +174,9 @@ typedef struct {
     ptrdiff_t dst_stride[3];
     void *keys, *values;
     ptrdiff_t cache_stride[3];
-    go_dtype dst_dtype; /* of dst, keys and values: GO_F32 or GO_BF16 */
+    float *key_scales, *value_scales; /* or null */
+    ptrdiff_t scale_stride[2];
+    go_dtype dst_dtype; /* of dst and, without scales, keys and values: GO_F32 or GO_BF16 */
 } go_rope_args;
 
 /* Depthwise convolution along time, channels innermost:

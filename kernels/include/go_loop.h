@@ -55,4 +55,18 @@ static inline int go_fits_cache(const go_frame *frame, const int64_t *past, cons
     return 1;
 }
 
+/* The most keys that a sequence has when its new tokens are in the cache. */
+static inline int64_t go_most_keys(const int64_t *past, const int64_t *start, int64_t sequences,
+                                   int64_t tokens) {
+    int64_t most = 0;
+    for (int64_t b = 0; b < sequences; b++) most = go_larger(most, past[b] + tokens - start[b]);
+    return most;
+}
+
+/* How many sequences of `keys` keys attention can take at once in the scratch memory for one
+ * with all rows of a cache: 1 or more. */
+static inline int64_t go_sequences_together(int64_t rows, int64_t keys) {
+    return (rows + 15) / 16 / ((keys + 15) / 16);
+}
+
 #endif

@@ -220,12 +220,13 @@ GO_INLINE void go_store_bf16_n(uint16_t *p, go_f32x16 v, size_t n) {
 
 /* ---- rows of f32 or bf16, the type known at run time ------------------- */
 
-/* Address of element i of an array of f32 or bf16. */
+/* Address of element i of an array of f32, bf16 or int8. */
+GO_INLINE ptrdiff_t go_size_of(go_dtype t) { return t == GO_I8 ? 1 : t == GO_BF16 ? 2 : 4; }
 GO_INLINE const void *go_at(const void *p, ptrdiff_t i, go_dtype t) {
-    return (const char *)p + i * (t == GO_BF16 ? 2 : 4);
+    return (const char *)p + i * go_size_of(t);
 }
 GO_INLINE void *go_at_mut(void *p, ptrdiff_t i, go_dtype t) {
-    return (char *)p + i * (t == GO_BF16 ? 2 : 4);
+    return (char *)p + i * go_size_of(t);
 }
 
 /* n lanes (n <= 16) starting at element i, widened to f32. */

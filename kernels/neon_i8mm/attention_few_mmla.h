@@ -33,16 +33,18 @@ GO_INLINE void add_products(const int pairs, const uint16_t *x, const uint16x8_t
 }
 
 /* Scores of pairs of queries, packed, and eight keys in memory. */
-GO_INLINE void score_8_keys(const int pairs, const uint16_t *q, const uint16_t *const key[8],
-                            size_t dim, float32x4_t result[4][4]) {
+GO_INLINE void score_8_keys(const int pairs, const uint16_t *q, const void *const key[8],
+                            size_t dim, go_dtype type, float32x4_t result[4][4]) {
     float32x4_t sums[4][4];
     GO_UNROLLED (r, pairs)
         GO_UNROLLED (c, 4) sums[r][c] = vdupq_n_f32(0);
     for (size_t i = 0; i < dim; i += 8, q += 8 * GROUP) {
         uint16x8_t first[4], second[4];
         GO_UNROLLED (c, 4) {
-            const uint64x2_t x = vreinterpretq_u64_u16(vld1q_u16(key[2 * c] + i));
-            const uint64x2_t y = vreinterpretq_u64_u16(vld1q_u16(key[2 * c + 1] + i));
+            const void *at[2] = {go_at(key[2 * c], (ptrdiff_t)i, type),
+                                 go_at(key[2 * c + 1], (ptrdiff_t)i, type)};
+            const uint64x2_t x = vreinterpretq_u64_u16(load_8(at[0], 8, type));
+            const uint64x2_t y = vreinterpretq_u64_u16(load_8(at[1], 8, type));
             first[c] = vreinterpretq_u16_u64(vzip1q_u64(x, y));
             second[c] = vreinterpretq_u16_u64(vzip2q_u64(x, y));
         }
@@ -54,18 +56,19 @@ GO_INLINE void score_8_keys(const int pairs, const uint16_t *q, const uint16_t *
 }
 
 /* Adds weights of pairs of queries times eight columns of `keys` values in memory. */
-GO_INLINE void sum_8_columns(const int pairs, const uint16_t *weights, const uint16_t *v,
-                             ptrdiff_t stride, size_t keys, float32x4_t result[4][4]) {
+GO_INLINE void sum_8_columns(const int pairs, const uint16_t *weights, const void *v,
+                             ptrdiff_t stride, size_t keys, go_dtype type,
+                             float32x4_t result[4][4]) {
     float32x4_t sums[4][4];
     GO_UNROLLED (r, pairs)
         GO_UNROLLED (c, 4) sums[r][c] = result[r][c];
     uint16x8_t columns[4];
-    for (; keys >= 4; keys -= 4, v += 4 * stride, weights += 4 * GROUP) {
-        load_v_step(v, stride, 4, 8, columns);
+    for (; keys >= 4; keys -= 4, v = go_at(v, 4 * stride, type), weights += 4 * GROUP) {
+        load_v_step(v, stride, 4, 8, type, columns);
         add_products(pairs, weights, columns, sums);
     }
     if (keys) {
-        load_v_step(v, stride, keys, 8, columns);
+        load_v_step(v, stride, keys, 8, type, columns);
         add_products(pairs, weights, columns, sums);
     }
     GO_UNROLLED (r, pairs)
@@ -73,11 +76,11 @@ GO_INLINE void sum_8_columns(const int pairs, const uint16_t *weights, const uin
 }
 
 static query_pair describe_few(const go_attention_args *a, const few_queries *f, size_t first) {
-    query_pair p;
+    query_pair p = {.k_scale = f->at.k_scale};
     for (size_t i = 0; i < 2; i++) {
         const size_t row = go_min_size(first + i, f->rows - 1);
         p.mask[i] = few_mask(a, f, row);
-        p.visible[i] = visible_keys(a, row % a->tq);
+        p.visible[i] = visible_keys(a, f->batch, row % a->tq);
     }
     return p;
 }
@@ -90,31 +93,40 @@ GO_INLINE void store_scores(const go_attention_args *a, const few_queries *f, si
     for (size_t r = 0; r < 4 && first + 2 * r < f->rows; r++) {
         go_f32x16 x;
         memcpy(&x, sums[r], sizeof x);
-        go_store(scores + r * GO_LANES, mask_block(a, &pairs[first / 2 + r], key, x * a->scale));
+        go_store(scores + r * GO_LANES, mask_block(a, &pairs[first / 2 + r], key, x));
     }
 }
 
-static void score_few_bf16(const go_attention_args *a, const few_queries *f, size_t begin,
-                           size_t end) {
+GO_INLINE void score_few_mmla(const go_attention_args *a, const few_queries *f, size_t begin,
+                              size_t end, go_dtype type) {
     uint16_t *rows = f->q, *packed = rows + FEW_ROWS * a->dim;
     query_pair pairs[FEW_ROWS / 2];
+    end = go_min_size(end, f->keys);
     gather_few(a, f, rows);
     for (size_t r = 0; r < f->rows; r += GROUP)
-        pack_group(rows + r * a->dim, (ptrdiff_t)a->dim, f->rows - r, a->dim, packed + r * a->dim);
+        pack_group(rows + r * a->dim, (ptrdiff_t)a->dim, f->rows - r, a->dim, packed + r * a->dim,
+                   GO_BF16);
     for (size_t r = 0; r < f->rows; r += 2) pairs[r / 2] = describe_few(a, f, r);
     for (size_t key = begin; key < end; key += GROUP) {
-        const uint16_t *at[GROUP]; /* keys behind the last are hidden: any will do */
+        const void *at[GROUP]; /* keys behind the last are hidden: any will do */
         for (size_t i = 0; i < GROUP; i++)
-            at[i] =
-                (const uint16_t *)f->k + (ptrdiff_t)go_min_size(key + i, end - 1) * a->k_stride[1];
+            at[i] = go_at(f->at.k, (ptrdiff_t)go_min_size(key + i, end - 1) * a->k_stride[1], type);
         for (size_t g = 0; g * GROUP < f->rows; g++) {
             float32x4_t sums[4][4];
-#define SCORE(pairs) score_8_keys(pairs, packed + g * GROUP * a->dim, at, a->dim, sums)
+#define SCORE(pairs) score_8_keys(pairs, packed + g * GROUP * a->dim, at, a->dim, type, sums)
             FOR_PAIRS_OF(f, g, SCORE);
 #undef SCORE
             store_scores(a, f, g, pairs, key, sums);
         }
     }
+}
+
+static void score_few_bf16(const go_attention_args *a, const few_queries *f, size_t begin,
+                           size_t end) {
+    if (stored_type(a) == GO_I8)
+        score_few_mmla(a, f, begin, end, GO_I8);
+    else
+        score_few_mmla(a, f, begin, end, GO_BF16);
 }
 
 /* The largest score of each lane of a pair of queries, NaN if there is one. */
@@ -134,22 +146,23 @@ static void weigh_few_bf16(const go_attention_args *a, const few_queries *f, siz
         const float *scores = f->scores + group + pair * GO_LANES;
         const float32x4_t top = largest_few(scores, blocks);
         vst1q_f32(f->factors + 2 * r,
-                  weigh_pair(scores, top, blocks, f->weights + group + 8 * pair));
+                  weigh_pair(scores, top, f->keys, f->at.v_scale, f->weights + group + 8 * pair));
     }
 }
 
 /* Up to 32 columns: some keys for all of them, then the next keys. */
-static void sum_few_columns(const go_attention_args *a, const few_queries *f, size_t col,
-                            size_t cols) {
+GO_INLINE void sum_few_columns(const go_attention_args *a, const few_queries *f, size_t col,
+                               size_t cols, go_dtype type) {
     float32x4_t sums[FEW_GROUPS][SUM_COLUMNS / 8][4][4];
     memset(sums, 0, sizeof sums);
     for (size_t key = 0; key < f->keys; key += SUM_KEYS) {
-        const uint16_t *v = (const uint16_t *)f->v + (ptrdiff_t)key * a->v_stride[1] + col;
+        const ptrdiff_t first = (ptrdiff_t)key * a->v_stride[1] + (ptrdiff_t)col;
         const size_t keys = go_min_size(SUM_KEYS, f->keys - key);
         for (size_t c = 0; c < cols; c += 8)
             for (size_t g = 0; g * GROUP < f->rows; g++) {
                 const uint16_t *weights = f->weights + g * GROUP * f->tk + key * GROUP;
-#define SUM(pairs) sum_8_columns(pairs, weights, v + c, a->v_stride[1], keys, sums[g][c / 8])
+                const void *v = go_at(f->at.v, first + (ptrdiff_t)c, type);
+#define SUM(pairs) sum_8_columns(pairs, weights, v, a->v_stride[1], keys, type, sums[g][c / 8])
                 FOR_PAIRS_OF(f, g, SUM);
 #undef SUM
             }
@@ -169,8 +182,13 @@ static void sum_few_columns(const go_attention_args *a, const few_queries *f, si
 
 static void sum_few_bf16(const go_attention_args *a, const few_queries *f, size_t begin,
                          size_t end) {
-    for (size_t c = begin; c < end; c += SUM_COLUMNS)
-        sum_few_columns(a, f, c, go_min_size(SUM_COLUMNS, end - c));
+    for (size_t c = begin; c < end; c += SUM_COLUMNS) {
+        const size_t cols = go_min_size(SUM_COLUMNS, end - c);
+        if (stored_type(a) == GO_I8)
+            sum_few_columns(a, f, c, cols, GO_I8);
+        else
+            sum_few_columns(a, f, c, cols, GO_BF16);
+    }
 }
 
 #undef FOR_PAIRS_OF

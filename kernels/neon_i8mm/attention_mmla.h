@@ -13,23 +13,32 @@ enum { GROUP = 8, BF16_ROWS = 2 * GROUP };
 
 GO_INLINE size_t steps_of_4(size_t x) { return (x + 3) / 4; }
 
-/* n <= 8 values, then zeros. */
-GO_INLINE uint16x8_t load_8(const uint16_t *p, size_t n) {
-    if (n >= 8) return vld1q_u16(p);
+/* Int8 as bf16: 8 bits lose nothing. */
+GO_INLINE uint16x8_t widen_int8(int8x8_t x) {
+    const int16x8_t wide = vmovl_s8(x);
+    const float32x4_t low = vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+    const float32x4_t high = vcvtq_f32_s32(vmovl_high_s16(wide));
+    return vuzp2q_u16(vreinterpretq_u16_f32(low), vreinterpretq_u16_f32(high));
+}
+
+/* n <= 8 values of bf16 or int8, then zeros. */
+GO_INLINE uint16x8_t load_8(const void *p, size_t n, go_dtype type) {
+    if (n >= 8) return type == GO_I8 ? widen_int8(vld1_s8(p)) : vld1q_u16(p);
     uint16_t h[8] = {0};
-    memcpy(h, p, n * sizeof *h);
-    return vld1q_u16(h);
+    memcpy(h, p, n * (size_t)go_size_of(type));
+    return type == GO_I8 ? widen_int8(vld1_s8((const int8_t *)h)) : vld1q_u16(h);
 }
 
 /* Eight rows of k or q as [dim / 4][8][4]; rows from `rows` on are 0. */
-GO_INLINE void pack_group(const uint16_t *src, ptrdiff_t stride, size_t rows, size_t dim,
-                          uint16_t *panel) {
+GO_INLINE void pack_group(const void *src, ptrdiff_t stride, size_t rows, size_t dim,
+                          uint16_t *panel, go_dtype type) {
     for (size_t r = 0; r < GROUP; r += 2) {
-        const uint16_t *row = src + (ptrdiff_t)r * stride;
+        const ptrdiff_t row = (ptrdiff_t)r * stride;
         for (size_t c = 0; c < dim; c += 8) {
+            const ptrdiff_t at = row + (ptrdiff_t)c;
             uint16x8_t x = vdupq_n_u16(0), y = x;
-            if (r < rows) x = load_8(row + c, dim - c);
-            if (r + 1 < rows) y = load_8(row + stride + c, dim - c);
+            if (r < rows) x = load_8(go_at(src, at, type), dim - c, type);
+            if (r + 1 < rows) y = load_8(go_at(src, at + stride, type), dim - c, type);
             const uint64x2_t p = vreinterpretq_u64_u16(x), q = vreinterpretq_u64_u16(y);
             uint16_t *to = panel + c * GROUP + r * 4;
             vst1q_u16(to, vreinterpretq_u16_u64(vzip1q_u64(p, q)));
@@ -40,10 +49,13 @@ GO_INLINE void pack_group(const uint16_t *src, ptrdiff_t stride, size_t rows, si
 
 /* Four keys of up to eight columns of v, keys from `keys` on 0, as [8][4]: two columns in
  * each result. */
-GO_INLINE void load_v_step(const uint16_t *v, ptrdiff_t stride, size_t keys, size_t cols,
+GO_INLINE void load_v_step(const void *v, ptrdiff_t stride, size_t keys, size_t cols, go_dtype type,
                            uint16x8_t columns[4]) {
     uint16x8_t row[4];
-    GO_UNROLLED (i, 4) row[i] = (size_t)i < keys ? load_8(v + i * stride, cols) : vdupq_n_u16(0);
+    GO_UNROLLED (i, 4) {
+        row[i] = vdupq_n_u16(0);
+        if ((size_t)i < keys) row[i] = load_8(go_at(v, i * stride, type), cols, type);
+    }
 #define WORDS vreinterpretq_u32_u16
     const uint32x4_t a = WORDS(vzip1q_u16(row[0], row[1])), b = WORDS(vzip1q_u16(row[2], row[3]));
     const uint32x4_t c = WORDS(vzip2q_u16(row[0], row[1])), d = WORDS(vzip2q_u16(row[2], row[3]));
@@ -53,28 +65,36 @@ GO_INLINE void load_v_step(const uint16_t *v, ptrdiff_t stride, size_t keys, siz
     GO_UNROLLED (i, 4) columns[i] = vreinterpretq_u16_u32(pairs[i]);
 }
 
-GO_INLINE void pack_v_step(const uint16_t *v, ptrdiff_t stride, size_t keys, size_t cols,
+GO_INLINE void pack_v_step(const void *v, ptrdiff_t stride, size_t keys, size_t cols, go_dtype type,
                            uint16_t *to) {
     uint16x8_t columns[4];
-    load_v_step(v, stride, keys, cols, columns);
+    load_v_step(v, stride, keys, cols, type, columns);
     GO_UNROLLED (i, 4) vst1q_u16(to + 8 * i, columns[i]);
 }
 
 /* k: a panel [dim / 4][8][4] for eight keys; v: a panel [tk / 4][8][4] for eight columns. */
-static void pack_bf16(const go_attention_args *a, const scratch_map *m, size_t kv, size_t begin,
-                      size_t end) {
-    const size_t batch = kv / a->kv_heads, head = kv % a->kv_heads, tk = round16(a->tk);
-    const uint16_t *k = (const uint16_t *)a->k + offset_of(a->k_stride, batch, 0, head);
-    const uint16_t *v = (const uint16_t *)a->v + offset_of(a->v_stride, batch, 0, head);
+GO_INLINE void pack_mmla(const go_attention_args *a, const scratch_map *m, size_t kv, size_t begin,
+                         size_t end, go_dtype type) {
+    const kv_head h = kv_head_of(a, kv);
+    const size_t tk = round16(a->tk);
     uint16_t *k_panels = (uint16_t *)(m->k + kv * m->k_head);
     uint16_t *v_panels = (uint16_t *)(m->v + kv * m->v_head);
     for (size_t key = begin; key < end; key += GROUP)
-        pack_group(k + (ptrdiff_t)key * a->k_stride[1], a->k_stride[1], end - key, a->dim,
-                   k_panels + key * round16(a->dim));
+        pack_group(go_at(h.k, (ptrdiff_t)key * a->k_stride[1], type), a->k_stride[1], end - key,
+                   a->dim, k_panels + key * round16(a->dim), type);
     for (size_t key = begin; key < (end + 7) / 8 * 8; key += 4)
         for (size_t c = 0; c < a->dim_v; c += 8)
-            pack_v_step(v + (ptrdiff_t)key * a->v_stride[1] + c, a->v_stride[1],
-                        key < end ? end - key : 0, a->dim_v - c, v_panels + c * tk + key * 8);
+            pack_v_step(go_at(h.v, (ptrdiff_t)key * a->v_stride[1] + (ptrdiff_t)c, type),
+                        a->v_stride[1], key < end ? end - key : 0, a->dim_v - c, type,
+                        v_panels + c * tk + key * 8);
+}
+
+static void pack_bf16(const go_attention_args *a, const scratch_map *m, size_t kv, size_t begin,
+                      size_t end) {
+    if (stored_type(a) == GO_I8)
+        pack_mmla(a, m, kv, begin, end, GO_I8);
+    else
+        pack_mmla(a, m, kv, begin, end, GO_BF16);
 }
 
 /* sums[r][c]: rows 2r and 2r + 1 of one panel times 2c and 2c + 1 of another. */
@@ -91,15 +111,32 @@ GO_INLINE void multiply_8x8(const uint16_t *x, const uint16_t *y, size_t steps,
     }
 }
 
-/* What two queries need to know of masks. */
+/* What two queries need to know of scales and masks. */
 typedef struct {
+    const float *k_scale; /* or null */
     const float *mask[2]; /* or null */
     size_t visible[2];
 } query_pair;
 
-/* Scaled scores of two queries and the eight keys from `key` on, masked. */
+/* Scales of eight keys, of which n exist, then zeros. */
+GO_INLINE go_f32x16 load_scales(const float *scales, size_t n) {
+    go_f32x16 x = {0};
+    if (n >= 8)
+        memcpy(&x, scales, 8 * sizeof *scales);
+    else
+        memcpy(&x, scales, n * sizeof *scales);
+    return x;
+}
+
+/* Scores of two queries and the eight keys from `key` on, scaled and masked. */
 GO_INLINE go_f32x16 mask_block(const go_attention_args *a, const query_pair *p, size_t key,
                                go_f32x16 x) {
+    x *= go_splat(a->scale);
+    if (p->k_scale) {
+        const size_t end = p->visible[0] > p->visible[1] ? p->visible[0] : p->visible[1];
+        const go_f32x16 s = load_scales(p->k_scale + key, end > key ? end - key : 0);
+        x *= __builtin_shufflevector(s, s, 0, 1, 0, 1, 2, 3, 2, 3, 4, 5, 4, 5, 6, 7, 6, 7);
+    }
     if (p->mask[0]) {
         const size_t n = a->tk - key < 8 ? a->tk - key : 8;
         const go_f32x16 first = load_mask(p->mask[0], a->mask_stride[3], key, n);
@@ -123,7 +160,7 @@ static void score_group(const go_attention_args *a, const uint16_t *q, const uin
     GO_UNROLLED (r, 4) {
         go_f32x16 x;
         memcpy(&x, sums[r], sizeof x);
-        x = mask_block(a, &pairs[r], key, x * a->scale);
+        x = mask_block(a, &pairs[r], key, x);
         go_store(scores + r * GO_LANES, x);
         memcpy(sums[r], &x, sizeof x);
         const float32x4_t low = vmaxq_f32(sums[r][0], sums[r][1]);
@@ -163,27 +200,41 @@ GO_INLINE float32x4_t exp_weight_4(float32x4_t x, exp_factors *f) {
     return vmulq_f32(p, vreinterpretq_f32_s32(vshlq_n_s32(vreinterpretq_s32_f32(t), 23)));
 }
 
-/* Weights of two queries as bf16 [keys / 4][8][4] (two of the eight rows); returns the two
- * factors 1 / sum, each twice. */
-GO_INLINE float32x4_t weigh_pair(const float *scores, float32x4_t top, size_t blocks,
-                                 uint16_t *weights) {
+/* Weights of two queries and four keys, two pairs of keys each, as bf16. */
+GO_INLINE uint32x4_t narrow_weights(const float32x4_t w[2]) {
+    return vzip1q_u32(vreinterpretq_u32_bf16(vcvtq_low_bf16_f32(w[0])),
+                      vreinterpretq_u32_bf16(vcvtq_low_bf16_f32(w[1])));
+}
+
+/* Weights of two queries as bf16 [keys / 4][8][4] (two of the eight rows), times v_scale
+ * (or null); returns the two factors 1 / sum, each twice. */
+GO_INLINE float32x4_t weigh_pair(const float *scores, float32x4_t top, size_t keys,
+                                 const float *v_scale, uint16_t *weights) {
     const float32x4_t largest = vpmaxq_f32(top, top), tops = vzip1q_f32(largest, largest);
     exp_factors factors = load_exp_factors();
     uint16x8_t one = vdupq_n_u16(0x3f80);
     __asm__("" : "+w"(one));
     float32x4_t sums[2] = {vdupq_n_f32(0), vdupq_n_f32(0)};
-    for (size_t i = 0; i < blocks; i++, scores += 4 * GO_LANES, weights += 64)
+    for (size_t key = 0; key < keys; key += GROUP, scores += 4 * GO_LANES, weights += 64) {
+        float scale[GO_LANES];
+        if (v_scale) go_store(scale, load_scales(v_scale + key, keys - key));
         GO_UNROLLED (c, 2) {
-            bfloat16x8_t w[2];
+            float32x4_t w[2];
             GO_UNROLLED (j, 2)
-                w[j] = vcvtq_low_bf16_f32(
-                    exp_weight_4(vsubq_f32(vld1q_f32(scores + 8 * c + 4 * j), tops), &factors));
-            const uint32x4_t both =
-                vzip1q_u32(vreinterpretq_u32_bf16(w[0]), vreinterpretq_u32_bf16(w[1]));
+                w[j] = exp_weight_4(vsubq_f32(vld1q_f32(scores + 8 * c + 4 * j), tops), &factors);
+            uint32x4_t both = narrow_weights(w);
             sums[c] =
                 vbfdotq_f32(sums[c], vreinterpretq_bf16_u32(both), vreinterpretq_bf16_u16(one));
+            if (v_scale) {
+                GO_UNROLLED (j, 2) {
+                    const float32x2_t s = vld1_f32(scale + 4 * c + 2 * j);
+                    w[j] = vmulq_f32(w[j], vcombine_f32(s, s));
+                }
+                both = narrow_weights(w);
+            }
             vst1q_u16(weights + 32 * c, vreinterpretq_u16_u32(both));
         }
+    }
     const float32x4_t sum = vaddq_f32(sums[0], sums[1]), both = vpaddq_f32(sum, sum);
     return vdivq_f32(vdupq_n_f32(1.0f), vzip1q_f32(both, both));
 }
@@ -215,18 +266,20 @@ static void store_group(const go_attention_args *a, const uint16_t *weights, con
 }
 
 /* The first query of a group, counted from the block's. */
-GO_INLINE void describe_pairs(const go_attention_args *a, const query_block *b, size_t first,
-                              query_pair pairs[4]) {
+GO_INLINE void describe_pairs(const go_attention_args *a, const kv_head *h, const query_block *b,
+                              size_t first, query_pair pairs[4]) {
     for (size_t r = 0; r < GROUP; r++) {
         const size_t row = first + r < b->rows ? first + r : b->rows - 1, t = b->t + row;
+        pairs[r / 2].k_scale = h->k_scale;
         pairs[r / 2].mask[r % 2] = mask_of(a, b, t);
-        pairs[r / 2].visible[r % 2] = visible_keys(a, t);
+        pairs[r / 2].visible[r % 2] = visible_keys(a, b->batch, t);
     }
 }
 
 static void attend_bf16(const go_attention_args *a, const scratch_map *m, const query_block *b) {
     const size_t groups = (b->rows + GROUP - 1) / GROUP, blocks = (b->keys + 7) / 8;
     const size_t tk = round16(a->tk), dim = round16(a->dim);
+    const kv_head h = kv_head_of(a, b->kv);
     const uint16_t *k = (const uint16_t *)(m->k + b->kv * m->k_head);
     const uint16_t *v = (const uint16_t *)(m->v + b->kv * m->v_head);
     const ptrdiff_t from = offset_of(a->q_stride, b->batch, b->t, b->head);
@@ -234,9 +287,10 @@ static void attend_bf16(const go_attention_args *a, const scratch_map *m, const 
     float32x4_t top[2][4], factor[2][4];
     for (size_t g = 0; g < groups; g++) {
         const size_t first = g * GROUP;
-        describe_pairs(a, b, first, pairs[g]);
+        describe_pairs(a, &h, b, first, pairs[g]);
         pack_group((const uint16_t *)a->q + from + (ptrdiff_t)first * a->q_stride[1],
-                   a->q_stride[1], b->rows - first, a->dim, (uint16_t *)m->q + first * dim);
+                   a->q_stride[1], b->rows - first, a->dim, (uint16_t *)m->q + first * dim,
+                   GO_BF16);
         for (int r = 0; r < 4; r++) top[g][r] = vdupq_n_f32(-__builtin_inff());
     }
     for (size_t i = 0; i < blocks; i++)
@@ -245,8 +299,8 @@ static void attend_bf16(const go_attention_args *a, const scratch_map *m, const 
                         8 * i, m->scores + g * GROUP * tk + i * 64, top[g]);
     for (size_t g = 0; g < groups; g++)
         for (size_t r = 0; r < 4; r++)
-            factor[g][r] = weigh_pair(m->scores + g * GROUP * tk + r * GO_LANES, top[g][r], blocks,
-                                      m->weights + g * GROUP * tk + 8 * r);
+            factor[g][r] = weigh_pair(m->scores + g * GROUP * tk + r * GO_LANES, top[g][r], b->keys,
+                                      h.v_scale, m->weights + g * GROUP * tk + 8 * r);
     for (size_t c = 0; c < a->dim_v; c += GO_LANES)
         for (size_t g = 0; g < groups; g++) {
             ptrdiff_t at = offset_of(a->dst_stride, b->batch, b->t + g * GROUP, b->head);

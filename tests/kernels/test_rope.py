@@ -6,7 +6,7 @@ from across import run_everywhere
 from harness import LEVEL_IDS, Case, require
 
 from graphopt.kernels.arguments import BF16, F32, RopeArgs
-from graphopt.kernels.reference import f32_from_bf16
+from graphopt.kernels.reference import f32_from_bf16, fma, quantize_heads
 
 ROWS = 9
 SHAPES = [(1, 1, 1, 1, 2), (2, 3, 4, 2, 16), (3, 1, 3, 3, 34), (1, 5, 2, 1, 64), (0, 3, 1, 1, 8)]
@@ -71,3 +71,49 @@ def test_matches_float64(where):
             for name in ("keys", "values"):
                 rest = np.delete(out[name][b], range(first, first + time), 0)
                 assert np.all(rest == 7)
+
+
+def int8_case(shape, position):
+    """The case with rows of int8 and their scales."""
+    case = make_case(shape, BF16, position)
+    batch, _, _, kv_heads, dim = shape
+    for name in ("keys", "values"):
+        case.pointers[name] = np.full((batch, ROWS, kv_heads, dim), 7, np.int8)
+        case.pointers[f"{name[:-1]}_scales"] = np.full((batch, kv_heads, ROWS), 7, np.float32)
+    case.args.scale_stride = (kv_heads * ROWS, ROWS)
+    writes = (*case.writes, "key_scales", "value_scales")
+    return Case(case.args, case.pointers, writes)
+
+
+def rotated_f32(case):
+    """The keys [batch, time, heads, dim] with the roundings of rope.c."""
+    batch, time = case.pointers["k"].shape[:2]
+    k = case.pointers["k"].reshape(batch, time, case.args.kv_heads, case.args.dim)
+    first, second = np.split(k, 2, axis=-1)
+    cos, sin = (
+        np.broadcast_to(case.pointers[name][:, :, None], first.shape) for name in ("cos", "sin")
+    )
+    return np.concatenate([fma(-second, sin, first * cos), fma(first, sin, second * cos)], -1)
+
+
+@pytest.mark.parametrize("where", LEVEL_IDS)
+def test_int8_rows(where):
+    """The bits of quantize_heads; zeros, and a NaN or Inf, in heads of their own."""
+    cases = [int8_case(shape, (4, 0, 2)) for shape in SHAPES]
+    special = cases[1].pointers
+    special["v"][0, 1, :16], special["v"][1, 0, 3] = 0, np.inf
+    special["k"][1, 2, 20] = np.nan
+    results = run_everywhere(require(where), "go_rope", cases, "rope int8")
+    for case, out in zip(cases, results, strict=True):
+        time = case.args.time
+        new = {"key": rotated_f32(case)}
+        new["value"] = case.pointers["v"].reshape(new["key"].shape)
+        for name, x in new.items():
+            heads = quantize_heads(x)
+            for b, first in enumerate(case.pointers["position"]):
+                written = slice(first, first + time)
+                rows, scales = out[f"{name}s"][b], out[f"{name}_scales"][b]
+                np.testing.assert_array_equal(rows[written], heads.q[b])
+                np.testing.assert_array_equal(scales[:, written], heads.scale[b].T)
+                kept = np.delete(np.arange(ROWS), range(first, first + time))
+                assert np.all(rows[kept] == 7) and np.all(scales[:, kept] == 7)

@@ -111,15 +111,17 @@ def test_sequences_of_unequal_length():
         np.testing.assert_array_equal(engine.forward(ids[i : i + 1, :1], alone)[0], got[i])
 
 
-@pytest.mark.parametrize("cache_type", [DType.F32, DType.BF16])
+@pytest.mark.parametrize("cache_type", [DType.F32, DType.BF16, DType.I8])
 def test_numpy_runs_the_same_graph(pair, cache_type):
     weights = read_decoder(pair[0])
     graph = decoder_graph(weights, cache_type)
     ids = prompts(2, 5).numpy()
     zeros = np.zeros(2, np.int64)
-    cache = np.zeros((2, 2, 2, 16, 2, 16), cache_type.numpy)
-    run_graph(graph, [ids[:, :3], zeros, zeros, np.arange(6), cache])
-    (got,) = run_graph(graph, [ids[:, 3:], zeros + 3, zeros, np.arange(4), cache])
+    states = [np.zeros((2, 2, 2, 16, 2, 16), cache_type.numpy)]
+    if cache_type is DType.I8:
+        states.append(np.zeros((2, 2, 2, 2, 16), np.float32))
+    run_graph(graph, [ids[:, :3], zeros, zeros, np.arange(6), *states])
+    (got,) = run_graph(graph, [ids[:, 3:], zeros + 3, zeros, np.arange(4), *states])
     wanted = logits(pair[0], torch.from_numpy(ids))[:, 3:].reshape(4, -1)
     bound = 2e-5 if cache_type is DType.F32 else 0.05
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=bound)
