@@ -20,6 +20,10 @@ RequantizeOption = Annotated[
     bool,
     typer.Option("--requantize", help="Quantize 4-bit weights of a GGUF file anew, not as is."),
 ]
+CacheOption = Annotated[
+    str | None,
+    typer.Option("--kv-cache", help="Keys and values as f32, bf16 or int8; by default bf16."),
+]
 
 
 def compile_llm(
@@ -32,12 +36,13 @@ def compile_llm(
     group_size: GroupOption = 32,
     activation_bits: BitsOption = 8,
     requantize: RequantizeOption = False,
+    kv_cache: CacheOption = None,
 ) -> None:
     """Compile a language model into a package for graphopt chat."""
     from graphopt.llm import package
 
     terms = terms_of(activation_bits)
-    options = package.LlmOptions(target, precision, group_size, terms, requantize)
+    options = package.LlmOptions(target, precision, group_size, terms, requantize, kv_cache)
     with Console(stderr=True).status(f"compiling for {target}"):
         package.compile_llm(source, out, options)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
@@ -62,6 +67,10 @@ def chat(
     top_k: Annotated[int, typer.Option(help="Draw among that many tokens; 0 for all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Draw among this much probability.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Of the draws.")] = None,
+    prompt_lookup: Annotated[
+        int,
+        typer.Option(min=0, max=64, help="Tokens to draft from what was said; 0 for none."),
+    ] = 0,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads; by default all CPUs this process may use.")
     ] = None,
@@ -72,6 +81,7 @@ def chat(
 
     sampler = Sampler(temperature, top_k, top_p, seed)
     model = load_chat(package, threads)
+    model.drafts = prompt_lookup
     messages = [{"role": "system", "content": system}] if system else []
     if prompt is not None:
         _turn(model, messages, prompt, sampler, max_new_tokens)

@@ -4,6 +4,8 @@ import importlib.util
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 
 from graphopt import errors
 from graphopt.cli import app
+from graphopt.llm.lookup import PromptLookup
 from graphopt.llm.package import LlmOptions, compile_llm, load_chat
 from graphopt.llm.sampling import Sampler
 
@@ -78,6 +81,56 @@ def test_the_next_turn_reads_only_what_is_new(package):
     )
 
 
+class Foresight(PromptLookup):
+    """Drafts what will come, but for one token of each four."""
+
+    def __init__(self, prompt, answer):
+        self.whole, self.known = [*prompt, *answer], len(prompt)
+
+    def extend(self, tokens):
+        self.known += len(tokens)
+
+    def draft(self, count):
+        came = self.whole[self.known : self.known + count]
+        return [9 if (self.known + i) % 4 == 0 else token for i, token in enumerate(came)]
+
+
+@pytest.mark.parametrize("kind", ["f32", "int8"])
+@pytest.mark.parametrize("how", [{}, {"temperature": 0.7, "seed": 3}], ids=["greedy", "drawn"])
+def test_drafts_change_the_calls_and_not_the_answer(directory, tmp_path, monkeypatch, kind, how):
+    compile_llm(directory, tmp_path / "c.gopt", replace(FP32, kv_cache=kind))
+    chat = load_chat(tmp_path / "c.gopt", 2)
+    prompt = [5, 6, 7, 8]
+
+    def answer(drafts, length=40):
+        chat.drafts = drafts
+        return list(chat.generate(prompt, Sampler(**how), length))
+
+    wanted = answer(0)
+    assert chat.speed.calls == len(wanted) - 1 and "calls" not in str(chat.speed)
+    assert answer(4) == wanted  # with drafts of its own making
+    monkeypatch.setattr("graphopt.llm.chat.PromptLookup", lambda _: Foresight(prompt, wanted))
+    for drafts in (1, 3, 7):
+        assert answer(drafts) == wanted
+        assert chat.speed.calls < 0.7 * len(wanted) and "calls" in str(chat.speed)
+    assert answer(7, 6) == wanted[:6]
+    monkeypatch.undo()
+    assert answer(0) == wanted  # what was refused is not in the cache
+    with pytest.raises(errors.ContextLengthError):
+        chat.drafts = 9
+        list(chat.generate([5] * 50, GREEDY, 20))
+
+
+def test_drafts_come_from_the_longest_run_seen_last():
+    lookup = PromptLookup([1, 2, 3, 4, 2, 3, 5, 1, 2, 3])
+    assert lookup.draft(4) == [4, 2, 3, 5]  # behind 1, 2, 3, not behind the later 2, 3
+    lookup.extend([9, 2, 3])
+    assert lookup.draft(2) == [9, 2]
+    assert lookup.draft(0) == [] and PromptLookup([7]).draft(3) == []
+    lookup.extend([8])
+    assert lookup.draft(3) == []
+
+
 def test_refused_calls_leave_the_chat_usable(package):
     chat = load_chat(package, 1)
     for tokens, error in (
@@ -92,6 +145,18 @@ def test_refused_calls_leave_the_chat_usable(package):
     assert list(chat.generate([5], GREEDY, 4)) == list(
         load_chat(package, 1).generate([5], GREEDY, 4)
     )
+
+
+def test_one_answer_at_a_time(package):
+    chat = load_chat(package, 1)
+    begun = chat.generate([5, 6], GREEDY, 4)
+    first = next(begun)
+    with pytest.raises(errors.CacheBusyError), ThreadPoolExecutor(1) as pool:
+        pool.submit(list, chat.generate([7], GREEDY, 4)).result()
+    whole = [first, *begun]
+    assert list(chat.generate([5, 6], GREEDY, 4)) == whole
+    next(chat.generate([7], GREEDY, 4))  # given up at once
+    assert list(chat.generate([5, 6], GREEDY, 4)) == whole
 
 
 @pytest.mark.parametrize("content", ["{% if %}", "{{ raise_exception('no') }}"])
@@ -166,13 +231,11 @@ def test_sampling_that_makes_no_sense(how):
 
 def test_commands(directory, tmp_path):
     out = tmp_path / "c.gopt"
-    ran = CliRunner().invoke(
-        app, ["compile", "llm", str(directory), "-o", str(out), "--precision", "int8"]
-    )
+    how = ["--precision", "int8", "--kv-cache", "int8"]
+    ran = CliRunner().invoke(app, ["compile", "llm", str(directory), "-o", str(out), *how])
     assert ran.exit_code == 0 and "MiB" in ran.stdout, ran.output
-    said = CliRunner().invoke(
-        app, ["chat", str(out), "--prompt", "Hi", "--max-new-tokens", "4", "--threads", "1"]
-    )
+    how = ["--max-new-tokens", "4", "--threads", "1", "--prompt-lookup", "4"]
+    said = CliRunner().invoke(app, ["chat", str(out), "--prompt", "Hi", *how])
     assert said.exit_code == 0 and "tokens/s" in said.stderr, said.output
     lines = CliRunner().invoke(app, ["chat", str(out), "--max-new-tokens", "4"], input="Hi\nSo\n")
     assert lines.exit_code == 0 and lines.stderr.count("tokens/s") == 2, lines.output
