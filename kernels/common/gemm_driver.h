@@ -11,10 +11,10 @@ typedef void go_gemm_tile(const go_gemm_args *args, size_t row, size_t rows, siz
 
 enum {
     GO_LHS_CHUNK_BYTES = 256 * 1024, /* rows of a task: stay in the second cache level */
-    GO_CLAIM_MACS = 32 * 1024,       /* cost as much as claiming a task */
+    GO_CLAIM_MACS = 8 * 1024,        /* cost as much as claiming a task */
     GO_ROW_CUTS = 6,                 /* that are tried: 1, 2, 4, ... times as many chunks */
     GO_GEMV_ROWS = 4,                /* so few rows are done while weights stream by */
-    GO_CLAIM_BYTES = 8 * 1024,       /* of weights take as long as claiming a task */
+    GO_CLAIM_BYTES = 1024,           /* of weights take as long as claiming a task */
     GO_LONG_RUN_BYTES = 1024 * 1024, /* of weights for a task of a GEMV, and no more */
 };
 
