@@ -89,6 +89,7 @@ class Engine(abc.ABC):
 
     name: str
     package: str  # distribution that must be installed
+    threads_at_load = True  # or at each call, from ``threads``
     _loaded: tuple[int, list[int]] | None = None
 
     def prepare(self, workload: Workload, threads: int) -> None:
@@ -97,9 +98,10 @@ class Engine(abc.ABC):
         Raises:
             MissingDependencyError: If the engine's package is not installed.
         """
-        loaded = (threads, [id(stage.module) for stage in workload.stages])
+        self.threads = threads
+        fixed = threads if self.threads_at_load else 0
+        loaded = (fixed, [id(stage.module) for stage in workload.stages])
         if loaded != self._loaded:  # workloads of other sizes share modules
-            self.threads = threads
             self._calls = {stage.name: self.load(stage, workload) for stage in workload.stages}
             self._loaded = loaded
         self._workload = workload
@@ -126,6 +128,7 @@ class TorchFp32(Engine):
 
     name = "torch fp32"
     package = "torch"
+    threads_at_load = False
 
     def load(self, stage: Stage, workload: Workload) -> Call:
         """Wrap the module between numpy arrays."""
@@ -175,6 +178,7 @@ class TorchCompile(TorchFp32):
     """``torch.compile`` with Inductor, which compiles C++ for fp32."""
 
     name = "torch.compile"
+    threads_at_load = True  # Inductor writes them into its code
 
     def convert(self, module: nn.Module) -> nn.Module:
         """A module that compiles itself at the first call, for the sizes of that call."""
@@ -199,6 +203,7 @@ class Graphopt(Engine):
     """
 
     package = "graphopt"
+    threads_at_load = False
 
     def __init__(self, precision: str, serial_conv: bool = False) -> None:
         self.precision = precision
@@ -216,11 +221,11 @@ class Graphopt(Engine):
                 target="native",
                 precision=self.precision,
                 example_inputs=stage.inputs,
-                num_threads=self.threads,
             )
         self.modules[stage.name] = fast
 
         def call(*arrays: np.ndarray[Any, Any]) -> Arrays:
+            pipeline.limit_threads(self.threads)
             with torch.inference_mode():
                 outputs = fast(*(torch.from_numpy(a) for a in arrays))
             return [output.numpy() for output in outputs]
