@@ -35,6 +35,7 @@ class Emulation:
         arch: architecture of the program.
         input_names: names of the module's inputs, for error messages.
         input_shapes: their extents, likewise.
+        states: numbers of the inputs that the module writes to.
     """
 
     builder: Builder
@@ -42,13 +43,14 @@ class Emulation:
     arch: str
     input_names: Sequence[str]
     input_shapes: Sequence[Sequence[object]]
+    states: Sequence[int] = ()
 
     def run(self, weights: Path, inputs: Sequence[Array], level: str, sve_bits: int) -> list[Array]:
-        """Runs the program once.
+        """Runs the program once; calls that share states follow one another as steps.
 
         Args:
             weights: weights file of the architecture.
-            inputs: stored arrays (bf16 as uint16).
+            inputs: stored arrays (bf16 as uint16); the states among them are written to.
             level: ISA level to build.
             sve_bits: length of an SVE vector, 128 to 2048; for SME in streaming mode.
 
@@ -66,11 +68,16 @@ class Emulation:
             given, made = Path(folder) / "inputs.bin", Path(folder) / "outputs.bin"
             given.write_bytes(pack_arrays(inputs))
             files = [str(path) for path in (weights, given, made)]
+            files += map(str, self.states)
             command = [emulator, "-cpu", emulated_cpu(row, sve_bits), str(program), *files]
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             if result.returncode != 0:
                 raise self._error(result.stderr, result.returncode, inputs)
-            return unpack_arrays(bytearray(made.read_bytes()))
+            arrays = unpack_arrays(bytearray(made.read_bytes()))
+        outputs = arrays[: len(arrays) - len(self.states)]
+        for number, state in zip(self.states, arrays[len(outputs) :], strict=True):
+            np.copyto(inputs[number], state)
+        return outputs
 
     def _error(self, said: str, status: int, inputs: Sequence[Array]) -> GraphoptError:
         """What the program said on standard error, as the exception that the runtime raises."""

@@ -77,7 +77,7 @@ class LoadedModule:
         """Runs the package's own code under qemu; needs qemu-user and a compiler.
 
         Args:
-            *args: arguments of the model.
+            *args: arguments of the model; arrays that are states are written to, as by `run`.
             sve_bits: length of an SVE vector.
             level: ISA level; the most capable of the package if empty.
             **kwargs: arguments of the model.
@@ -91,7 +91,12 @@ class LoadedModule:
         source = (self.path / "module.c").read_text()
         ports = self.manifest.inputs
         emulation = Emulation(
-            builder, source, self.manifest.arch, [p.name for p in ports], [p.shape for p in ports]
+            builder,
+            source,
+            self.manifest.arch,
+            [p.name for p in ports],
+            [p.shape for p in ports],
+            [number for number, port in enumerate(ports) if port.is_state],
         )
         outputs = emulation.run(
             self.path / "weights.bin",

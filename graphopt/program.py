@@ -17,7 +17,7 @@ from sympy import Symbol
 from graphopt.codegen.build import Builder
 from graphopt.codegen.emit import Module, emit_module
 from graphopt.config import Config
-from graphopt.cost import macs, moved_bytes
+from graphopt.cost import Call, macs, memory_bytes, moved_bytes
 from graphopt.emulate import Emulation
 from graphopt.ir import Graph, Value, learn_sizes
 from graphopt.kernels import registry
@@ -163,37 +163,60 @@ class Program:
         """The median time of each step, with its work.
 
         Returns:
-            One dict a step: `node`, `op`, `kernel`, `module`, `ms`, `macs`, `bytes`, `scheme` of
-            its product, and shapes with dtypes of its `inputs` and `outputs`.
+            The rows of `work`, with `ms`.
         """
         seconds = np.zeros((repeats, max(1, self.library.step_count)))
         outputs = self.run(inputs)
         for row in seconds:
             self.run(inputs, row)
-        sizes = self._sizes(inputs, outputs)
+        times = np.median(seconds, 0) * 1e3
+        rows = self.work(inputs, outputs)
+        return [{**row, "ms": float(ms)} for row, ms in zip(rows, times, strict=False)]
+
+    def work(self, inputs: Sequence[Array], outputs: Sequence[Array] = ()) -> list[dict[str, Any]]:
+        """What each step has to do, without a run.
+
+        Args:
+            inputs: of a call; of a state only the shape counts.
+            outputs: of the same call, where they show dims that a node computes; else those are at
+                their bounds.
+
+        Returns:
+            One dict a step: `node`, `op`, `kernel`, `module`, `macs`, `bytes` (all that it moves),
+            `memory_bytes` (of those, constants and cached rows), the attributes `scheme`, `group`,
+            `causal` and `rms`, shapes with dtypes of its `inputs` and `outputs`, and for attention
+            over a cache its `keys`.
+        """
+        integers = zip(self.graph.inputs, inputs, strict=True)
+        numbers = {value: array for value, array in integers if array.dtype == np.int64}
+        call = Call(self._sizes(inputs, outputs), numbers)
         rows = []
-        for step, time in zip(self._host_module.steps, np.median(seconds, 0), strict=False):
+        for step in self._host_module.steps:
             node = step.node
-            rows.append(
-                {
-                    "node": step.comment.partition(" = ")[0],
-                    "op": node.op,
-                    "kernel": node.attrs.get("kernel", ""),
-                    "module": node.origin.module,
-                    "ms": float(time) * 1e3,
-                    "macs": macs(node, sizes),
-                    "bytes": moved_bytes(node, sizes),
-                    "scheme": node.attrs.get("scheme", "f32"),
-                    "inputs": [_shape_and_dtype(value, sizes) for value in node.inputs],
-                    "outputs": [_shape_and_dtype(value, sizes) for value in node.outputs],
-                }
-            )
+            row = {
+                "node": step.comment.partition(" = ")[0],
+                "op": node.op,
+                "kernel": node.attrs.get("kernel", ""),
+                "module": node.origin.module,
+                "macs": macs(node, call),
+                "bytes": moved_bytes(node, call),
+                "memory_bytes": memory_bytes(node, call),
+                "scheme": node.attrs.get("scheme", "f32"),
+                "group": node.attrs.get("group", 0),
+                "causal": bool(node.attrs.get("causal")),
+                "rms": bool(node.attrs.get("rms")),
+                "inputs": [_shape_and_dtype(value, call.sizes) for value in node.inputs],
+                "outputs": [_shape_and_dtype(value, call.sizes) for value in node.outputs],
+            }
+            if node.op == "go.cached_attention":
+                row["keys"] = int(call.keys(node).max())
+            rows.append(row)
         return rows
 
     def _sizes(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> dict[Symbol, int]:
         """All dims of a run; a computed one that no output shows at its bound."""
         sizes = self.graph.sizes([array.shape for array in inputs])
-        for value, array in zip(self.graph.outputs, outputs, strict=True):
+        for value, array in zip(self.graph.outputs, outputs, strict=False):
             learn_sizes(sizes, value, array.shape)
         for info in self.graph.dims.values():
             if info.bound is not None:
@@ -209,13 +232,14 @@ class Program:
         return balance_of(module, traced, cores)
 
     def emulate(self, inputs: Sequence[Array], level: str, sve_bits: int) -> list[Array]:
-        """Runs the target's own code under an emulator."""
+        """Runs the target's own code under an emulator; like `run`, it writes to states."""
         emulation = Emulation(
             self.builder,
             self.module.source,
             self.target.arch,
             [v.name for v in self.graph.inputs],
             [v.shape for v in self.graph.inputs],
+            [number for number, v in enumerate(self.graph.inputs) if v.is_state],
         )
         return emulation.run(
             self.weights_file(self.module), inputs, level or self.target.levels[-1], sve_bits

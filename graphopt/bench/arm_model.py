@@ -1,7 +1,8 @@
 """Predicted cycles of a whole model on Neoverse cores: kernels by model, weights by bandwidth.
 
 Nothing is timed. Each kernel is priced once for each shape by :mod:`graphopt.n2sim`; a step takes
-the longer of its arithmetic and of reading its weights from memory.
+the longer of its arithmetic and of reading its weights, and what a cache of keys and values holds,
+from memory.
 """
 
 from __future__ import annotations
@@ -9,21 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path
 from typing import Any
 
+from graphopt.bench.arm_specs import PRICED_MACS, PRICED_ROWS, PRICED_ROWS_INT4, spec_of
 from graphopt.bench.kernels.arm import price_step
-from graphopt.bench.kernels.other_ops import Attention, Depthwise, Norm, Quantize
-from graphopt.bench.kernels.workloads import Gemm, Spec
+from graphopt.bench.kernels.workloads import Spec
 from graphopt.codegen.build import Builder
 from graphopt.kernels.registry import Level
 from graphopt.schedule import StepBalance
 from graphopt.target import Target
-
-#: Rows of a product that are priced; the rest is proportional, as each tile of rows costs the same.
-PRICED_ROWS = 48
-_TILE_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -46,24 +42,38 @@ class Machine:
     def text(self) -> str:
         """The assumptions, for people."""
         return (
-            f"Assumed: {self.clock / 1e9:.1f} GHz; weights come from memory in every pass at "
-            f"{self.core_bandwidth / 1e9:.0f} GB/s a core and {self.socket_bandwidth / 1e9:.0f} "
-            "GB/s a socket, activations stay in caches and loads hit the first level; a step "
-            "takes the longer of arithmetic and weights. Arithmetic: graphopt.n2sim, one price a "
-            f"kernel and shape ({PRICED_ROWS} rows of a product, the rest in proportion; without "
-            f"bias and residual). Ops without a kernel of their own: {self.bytes_per_cycle:.0f} "
-            "bytes a cycle. Several cores: the tasks as this machine's kernels cut and time them "
-            "(graphopt balance), without the cost of starting a step; serial convolutions on one "
-            "core. Not compared with silicon."
+            f"Assumed: {self.clock / 1e9:.1f} GHz; weights and cached keys and values come from "
+            f"memory in every pass at {self.core_bandwidth / 1e9:.0f} GB/s a core and "
+            f"{self.socket_bandwidth / 1e9:.0f} GB/s a socket, activations stay in caches and "
+            "loads hit the first level; a step takes the longer of arithmetic and memory. Arithmetic: "
+            f"graphopt.n2sim, one price a kernel and shape (of at most {PRICED_ROWS} rows, "
+            f"{PRICED_ROWS_INT4} with int4 weights, of a product {PRICED_MACS / 1e6:.1f} million multiply-adds or 256 columns, of attention "
+            "one head of keys; the rest in proportion, docs/n2sim.md; without bias and residual). "
+            f"Ops without a kernel of their own: {self.bytes_per_cycle:.0f} bytes a cycle. Several "
+            "cores: the tasks as this machine's kernels cut and time them (graphopt balance), "
+            "without the cost of starting a step; serial convolutions on one core. Not compared "
+            "with silicon."
         )
 
 
 @dataclass(frozen=True)
 class Cost:
-    """A step on a number of cores: its op, and the cycles until it is done."""
+    """A step on a number of cores.
+
+    Attributes:
+        op: of the node.
+        arithmetic: cycles with everything in the first cache.
+        memory: cycles until memory has sent what the step reads from it.
+    """
 
     op: str
-    cycles: float
+    arithmetic: float
+    memory: float
+
+    @property
+    def cycles(self) -> float:
+        """Until it is done."""
+        return max(self.arithmetic, self.memory)
 
 
 @dataclass
@@ -117,7 +127,7 @@ def step_costs(
     """Cycles of each step of a compiled model.
 
     Args:
-        steps: what its ``profile()`` says of them; the times are not used.
+        steps: what its ``profile()`` or ``work()`` says of them; times are not used.
         balances: how the tasks of each step fall on the cores; None for one core.
         prices: of the kernels.
         machine: assumptions.
@@ -130,18 +140,10 @@ def step_costs(
         if serial_conv and step["op"] in ("go.conv", "go.depthwise"):
             used = 1.0
         bandwidth = min(used * machine.core_bandwidth, machine.socket_bandwidth)
-        memory = weight_bytes(step) / bandwidth * machine.clock
+        memory = step["memory_bytes"] / bandwidth * machine.clock
         arithmetic = arithmetic_cycles(step, prices, machine) / used
-        costs.append(Cost(step["op"], max(arithmetic, memory)))
+        costs.append(Cost(step["op"], arithmetic, memory))
     return costs
-
-
-def weight_bytes(step: Mapping[str, Any]) -> int:
-    """Bytes of the constant matrix of a product, as it is stored; 0 for other ops."""
-    if step["op"] not in ("go.linear", "go.conv"):
-        return 0
-    width = {"int8": 1, "bf16": 2}.get(step["scheme"], 4)
-    return int(prod(step["inputs"][1][0])) * width
 
 
 def arithmetic_cycles(step: Mapping[str, Any], prices: Prices, machine: Machine) -> float:
@@ -151,40 +153,6 @@ def arithmetic_cycles(step: Mapping[str, Any], prices: Prices, machine: Machine)
         moved: float = step["bytes"] / machine.bytes_per_cycle
         return moved
     return prices.cycles(spec) * times
-
-
-def spec_of(step: Mapping[str, Any]) -> tuple[Spec | None, float]:
-    """The workload that stands for a step's kernel, and how many of it the step is."""
-    op, inputs, outputs = step["op"], step["inputs"], step["outputs"]
-    first: tuple[tuple[int, ...], str] = inputs[0] if inputs else ((), "")
-    shape, dtype = first
-    if op in ("go.linear", "go.conv"):
-        weight = inputs[1][0]
-        n, k = weight[0], prod(weight[1:])
-        rows = prod(outputs[0][0]) // n
-        priced = min(PRICED_ROWS, _whole_tiles(rows))
-        return Gemm(step["scheme"], priced, n, k), _whole_tiles(rows) / priced
-    if op == "go.norm":
-        rows = prod(shape[:-1])
-        quantized = any(kind.startswith("qa8") for _, kind in outputs)
-        return Norm(PRICED_ROWS, shape[-1], quantized), rows / PRICED_ROWS
-    if op == "go.quantize_rows":
-        return Quantize(PRICED_ROWS, shape[-1]), prod(shape[:-1]) / PRICED_ROWS
-    if op == "go.depthwise":
-        return Depthwise(shape[1], shape[2], inputs[1][0][0]), shape[0]
-    if op == "go.attention":
-        return _attention(shape, inputs[1][0], "bf16" if dtype == "bf16" else "f32")
-    return None, 0.0
-
-
-def _attention(q: Sequence[int], k: Sequence[int], scheme: str) -> tuple[Spec, float]:
-    """Attention of as many queries as keys; fewer queries cost in proportion."""
-    batch, heads, queries, dim = q
-    return Attention(scheme, k[2], heads, dim), batch * queries / k[2]
-
-
-def _whole_tiles(rows: int) -> int:
-    return -(-rows // _TILE_ROWS) * _TILE_ROWS
 
 
 def _level(target: Target, generic: str) -> Level:

@@ -1,8 +1,10 @@
 /* Runs a generated module on files, for emulators and for a first look without Python.
  *
- *     program weights.bin inputs.bin outputs.bin
+ *     program weights.bin inputs.bin outputs.bin [state]...
  *
  * A tensor in a file is int32 dtype, int32 rank, int64 shape[GO_MAX_RANK], then its elements.
+ * A state is the number of an input that the module writes to; behind the outputs comes what
+ * the run made of it.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,7 +51,7 @@ static int refused(const go_context *context) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 4) return fail("usage", "program weights.bin inputs.bin outputs.bin");
+    if (argc < 4) return fail("usage", "program weights.bin inputs.bin outputs.bin [state]...");
     go_module *module;
     go_context *context;
     if (go_open(argv[1], &module)) return fail("cannot open the weights", argv[1]);
@@ -71,6 +73,11 @@ int main(int argc, char **argv) {
     if (!made) return fail("cannot write", argv[3]);
     for (int i = 0; i < outputs; i++)
         if (write_tensor(made, &out[i])) return fail("cannot write", argv[3]);
+    for (int i = 4; i < argc; i++) {
+        int state = atoi(argv[i]);
+        if (state < 0 || state >= inputs) return fail("no such input", argv[i]);
+        if (write_tensor(made, &in[state])) return fail("cannot write", argv[3]);
+    }
     if (fclose(made)) return fail("cannot write", argv[3]);
     go_context_free(context);
     go_close(module);

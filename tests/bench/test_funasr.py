@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 
 from graphopt.bench import arm_model, recipe
-from graphopt.bench.arm_model import Machine, spec_of, step_costs
+from graphopt.bench.arm_model import Machine, step_costs
+from graphopt.bench.arm_specs import spec_of
 from graphopt.schedule import StepBalance
 
 LINEAR = {
     "op": "go.linear",
     "scheme": "int8",
+    "group": 0,
+    "memory_bytes": 2048 * 512,
     "bytes": 0,
     "inputs": [((1, 100, 512), "qa8r"), ((2048, 512), "f32")],
     "outputs": [((1, 100, 2048), "f32")],
@@ -20,11 +23,18 @@ LINEAR = {
 CONV = {
     "op": "go.depthwise",
     "scheme": "f32",
+    "memory_bytes": 0,
     "bytes": 0,
     "inputs": [((2, 100, 512), "f32"), ((11, 512), "f32")],
     "outputs": [((2, 100, 512), "f32")],
 }
-LOOP = {"op": "go.pointwise", "scheme": "f32", "bytes": 1600, "inputs": [], "outputs": []}
+LOOP = {"op": "go.pointwise", "memory_bytes": 0, "bytes": 1600, "inputs": [], "outputs": []}
+
+
+def product(rows: int, n: int, k: int, group: int = 0) -> dict[str, Any]:
+    """A step with int4 weights."""
+    sizes = {"inputs": [((rows, k), "qa8r"), ((n, k), "i8")], "outputs": [((rows, n), "f32")]}
+    return {"op": "go.linear", "scheme": "int4", "group": group, **sizes}
 
 
 class FixedPrices:
@@ -38,10 +48,42 @@ def balance(value: float, cores: int) -> StepBalance:
     return StepBalance("", "", "", (1,), value * cores, 1.0, cores)
 
 
-def test_rows_of_a_product_are_priced_in_whole_tiles() -> None:
-    spec, times = spec_of(LINEAR)
-    assert spec is not None and spec.name == "int8 48x2048x512"
-    assert times == 104 / 48
+@pytest.mark.parametrize(
+    ("step", "name", "times"),
+    [
+        (LINEAR, "int8 48x256x512", 104 / 48 * 8),
+        (product(9, 64, 32), "int4 16x64x32", 1),
+        (product(1, 2048, 8192, 32), "int4 1x256x8192 g32", 8),
+        (product(1, 1000, 2048, 64), "int4 1x1000x2048 g64", 1),
+        (product(4, 5000, 1024), "int4 4x512x1024", 5008 / 512),
+    ],
+)
+def test_a_sample_of_whole_tiles_of_a_product_is_priced(
+    step: dict[str, Any], name: str, times: float
+) -> None:
+    spec, found = spec_of(step)
+    assert spec is not None and (spec.name, found) == (name, times)
+
+
+def test_one_head_of_keys_is_priced() -> None:
+    heads = [((2, 4, 40, 128), "f32"), ((2, 4, 167, 128), "f32")]
+    step = {"op": "go.attention", "inputs": heads, "outputs": heads[:1], "causal": False}
+    spec, times = spec_of(step)
+    assert spec is not None and (spec.name, times) == ("attention f32 1/1x128 T=40:167", 8)
+    q, cache = ((1, 3, 9, 64), "bf16"), ((30, 2, 1, 512, 3, 64), "bf16")
+    step = {"op": "go.cached_attention", "inputs": [q, (), (), cache], "outputs": [q], "keys": 163}
+    spec, times = spec_of(step)
+    assert spec is not None and (spec.name, times) == ("attention bf16 3/1x64 T=3:163 causal", 3)
+    step = {"op": "go.rope", "inputs": [q, ((1, 3, 3, 64), "f32")], "outputs": [q]}
+    spec, times = spec_of(step)
+    assert spec is not None and (spec.name, times) == ("rope bf16 3x9/3x64", 1)
+
+
+def test_rows_of_a_norm_are_priced() -> None:
+    rows = [((2, 48, 64), "f32")]
+    step = {"op": "go.norm", "inputs": rows, "outputs": [((2, 48, 64), "qa8r")], "rms": True}
+    spec, times = spec_of(step)
+    assert spec is not None and (spec.name, times) == ("rms norm+quantize 48x64", 2)
 
 
 def test_arithmetic_and_weights_on_cores() -> None:

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from graphopt.bench.kernels import measure, row, run
+from graphopt.bench.kernels.attention_ops import Attention, Rope
 from graphopt.bench.kernels.native import Kernels
-from graphopt.bench.kernels.other_ops import Attention, Depthwise, Norm, Quantize, unpack_rows
+from graphopt.bench.kernels.other_ops import Depthwise, Norm, Quantize, unpack_rows
 from graphopt.bench.kernels.shapes import SPECS
 from graphopt.bench.kernels.workloads import Gemm, Label
 from graphopt.codegen.build import Builder
@@ -40,6 +41,10 @@ TINY = (
     Depthwise(30, 20, 5),
     Attention("f32", 19, 2, 16),
     Attention("bf16", 19, 2, 16),
+    Attention("f32", 40, 4, 16, 3, 2, causal=True),
+    Norm(9, 40, rms=True),
+    Rope("f32", 5, 4, 2, 16),
+    Rope("bf16", 5, 4, 2, 16),
 )
 LABEL_KEYS = {"name", "op", "scheme", "m", "n", "k", "group"}
 SHARED_KEYS = {"engine", "part", "threads", "target", "peak_share", "peak", "pack_share", "note"}
@@ -64,7 +69,12 @@ def test_json_rows(rows: list[row.Row]) -> None:
     for item in data:
         assert item.keys() >= LABEL_KEYS | SHARED_KEYS | {"gmacs", "seconds", "quartiles"}
         assert "macs_per_cycle" not in item
-        if item["seconds"] is not None and item["op"] not in ("quantize", "norm"):
+        if item["seconds"] is not None and item["op"] not in (
+            "quantize",
+            "norm",
+            "rms_norm",
+            "rope",
+        ):
             assert item["gmacs"] > 0
             low, high = item["quartiles"]
             assert low <= item["seconds"] <= high

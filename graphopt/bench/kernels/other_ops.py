@@ -1,4 +1,4 @@
-"""Workloads other than matrix products: quantized rows, norms, FSMN memory, attention."""
+"""Workloads other than products and attention: quantized rows, norms, FSMN memory."""
 
 from __future__ import annotations
 
@@ -8,18 +8,10 @@ from functools import partial
 import numpy as np
 
 from graphopt.bench.kernels.workloads import LIMITS, Array, Label, Step, Workload
-from graphopt.kernels import reference, reference_ops
-from graphopt.kernels.arguments import (
-    BF16,
-    F32,
-    AttentionArgs,
-    DepthwiseArgs,
-    NormArgs,
-    PackLhsArgs,
-)
+from graphopt.kernels import reference_ops
+from graphopt.kernels.arguments import F32, DepthwiseArgs, NormArgs, PackLhsArgs
 from graphopt.kernels.host_case import At, Case
 from graphopt.kernels.registry import Layout, layout, packed_lhs_bytes
-from graphopt.kernels.scratch import attention_scratch_bytes
 
 _EPS = 1e-5
 
@@ -77,16 +69,21 @@ class Quantize:
 
 @dataclass(frozen=True)
 class Norm:
-    """Layer norm of rows [m, k] of f32; ``quantized``: into packed int8 rows alone."""
+    """Layer norm of rows [m, k] of f32; ``quantized``: into packed int8 rows alone.
+
+    ``rms``: RMS norm with a weight and without bias instead.
+    """
 
     m: int
     k: int
     quantized: bool = False
+    rms: bool = False
 
     @property
     def name(self) -> str:
         """Sizes, and what it writes."""
-        return f"norm{'+quantize' * self.quantized} {self.m}x{self.k}"
+        kind = "rms norm" if self.rms else "norm"
+        return f"{kind}{'+quantize' * self.quantized} {self.m}x{self.k}"
 
     def build(self, arch: str, threads: int) -> Workload:
         """Random normal rows, weight and bias."""
@@ -94,22 +91,24 @@ class Norm:
         x = rng.standard_normal((self.m, self.k), dtype=np.float32)
         weight, bias = (rng.standard_normal(self.k, dtype=np.float32) for _ in range(2))
         args = NormArgs(rows=self.m, cols=self.k, src_stride=self.k, src_dtype=F32, eps=_EPS)
-        args.dst_stride, args.dst_dtype = self.k, F32
+        args.dst_stride, args.dst_dtype, args.rms = self.k, F32, self.rms
         rule, packed = _empty_rows(arch, self.m, self.k)
-        pointers: dict[str, Array | At] = {"src": x, "weight": weight, "bias": bias}
+        pointers: dict[str, Array | At] = {"src": x, "weight": weight}
+        if not self.rms:
+            pointers["bias"] = bias
         if self.quantized:
             case = Case(args, pointers | {"packed": packed}, ("packed",))
         else:
             case = Case(args, pointers | {"dst": np.zeros((self.m, self.k), np.float32)})
         scheme = "int8" if self.quantized else "f32"
         workload = Workload(
-            Label(self.name, "norm", scheme, self.m, None, self.k),
+            Label(self.name, "rms_norm" if self.rms else "norm", scheme, self.m, None, self.k),
             0,
             self.m * self.k,
             None,
             Step("go_norm", case),
             {"x": x, "weight": weight, "bias": bias},
-            reference_ops.norm(x, weight, bias, _EPS, rms=False),
+            reference_ops.norm(x, weight, None if self.rms else bias, _EPS, self.rms),
             LIMITS[scheme],
         )
         if not self.quantized:
@@ -164,77 +163,3 @@ class Depthwise:
             exact,
             LIMITS["f32"],
         )
-
-
-@dataclass(frozen=True)
-class Attention:
-    """Attention of ``heads`` heads of ``dim`` over ``time`` steps, [time, heads, dim]."""
-
-    scheme: str  # f32 or bf16
-    time: int
-    heads: int
-    dim: int
-
-    @property
-    def name(self) -> str:
-        """Scheme and sizes."""
-        return f"attention {self.scheme} {self.heads}x{self.dim} T={self.time}"
-
-    def build(self, arch: str, threads: int) -> Workload:
-        """Random normal queries, keys and values, rounded to bf16 where the scheme says so."""
-        rng = np.random.default_rng(0)
-        shape = (self.time, self.heads, self.dim)
-        values = [rng.standard_normal(shape, dtype=np.float32) for _ in range(3)]
-        dtype = F32
-        stored = values
-        if self.scheme == "bf16":
-            dtype, stored = BF16, [reference.bf16_from_f32(v) for v in values]
-            values = [reference.f32_from_bf16(v) for v in stored]
-        strides = (values[0].size, self.heads * self.dim, self.dim)
-        args = AttentionArgs(
-            batch=1,
-            heads=self.heads,
-            kv_heads=self.heads,
-            tq=self.time,
-            tk=self.time,
-            dim=self.dim,
-            dim_v=self.dim,
-            scale=self.dim**-0.5,
-            dtype=dtype,
-            q_stride=strides,
-            k_stride=strides,
-            v_stride=strides,
-            dst_stride=strides,
-            dst_dtype=dtype,
-        )
-        scratch = attention_scratch_bytes(1, self.heads, self.time, self.dim, self.dim, threads)
-        pointers = dict(zip("qkv", stored, strict=True)) | {
-            "dst": np.zeros(shape, stored[0].dtype),
-            "scratch": np.zeros(scratch, np.uint8),
-        }
-        return Workload(
-            Label(
-                self.name,
-                "attention",
-                self.scheme,
-                self.time,
-                self.time,
-                self.dim,
-            ),
-            2 * self.heads * self.time**2 * self.dim,
-            3 * values[0].size,
-            None,
-            Step("go_attention", Case(args, pointers, ("dst", "scratch"))),
-            dict(zip("qkv", values, strict=True)),
-            _attention(*values),
-            LIMITS[self.scheme],
-        )
-
-
-def _attention(q: Array, k: Array, v: Array) -> Array:
-    """Attention [time, heads, dim] in float64."""
-    wide = [x.astype(np.float64).transpose(1, 0, 2) for x in (q, k, v)]
-    scores = wide[0] @ wide[1].transpose(0, 2, 1) * q.shape[-1] ** -0.5
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    mixed: Array = (weights / weights.sum(-1, keepdims=True)) @ wide[2]
-    return mixed.transpose(1, 0, 2)

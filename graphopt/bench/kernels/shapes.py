@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from graphopt.bench.kernels.other_ops import Attention, Depthwise, Norm, Quantize
+from graphopt.bench.kernels.attention_ops import Attention
+from graphopt.bench.kernels.other_ops import Depthwise, Norm, Quantize
 from graphopt.bench.kernels.workloads import Gemm, Spec
 
 SPECS: tuple[Spec, ...] = (

@@ -35,7 +35,8 @@ class Label:
 
     Attributes:
         name: such as ``int8 128x512x512``.
-        op: ``gemm``, ``quantize``, ``norm``, ``depthwise`` or ``attention``.
+        op: ``gemm``, ``quantize``, ``norm``, ``rms_norm``, ``depthwise``, ``attention`` (all see
+            all), ``cached_attention`` or ``rope``.
         scheme: ``f32``, ``bf16`` or ``int8``.
         m: rows: of A, of the input, time steps, or queries.
         n: columns: of the product, channels, or keys; None where there are none.
