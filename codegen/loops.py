@@ -222,10 +222,10 @@ def _pad(node: Node, f: FunctionBuilder, memory: Memory) -> None:
 
 def _gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     """Rows of a table by index; an index outside the table is an error of the caller's data."""
-    table, indices = node.inputs
     if "scheme" in node.attrs:
         emit_packed_gather(node, f, memory)
         return
+    table, indices = node.inputs
     out = node.output
     width = product(table.shape[1:])
     f.frame()

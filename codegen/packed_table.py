@@ -10,29 +10,76 @@ from graphopt.symbolic import product
 
 
 def emit_packed_gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
-    """Rows of an int8 table [n, k] as f32: scale * q (qs8c of kernels/packing.py)."""
-    table, indices = node.inputs
+    """Rows of an int8 or int4 table [n, k] as f32: scale * q (kernels/packing.py)."""
+    table, indices = node.inputs[:2]
+    scheme, group = node.attrs["scheme"], node.attrs.get("group", 0)
     rows, columns = table.shape
     assert isinstance(rows, int) and isinstance(columns, int)
-    layout = registry.layout(memory.weights.arch, "qa8")
-    panel = int(registry.packed_rhs_bytes(layout, layout.nr, columns))
-    values = -(-columns // layout.k_multiple) * layout.k_multiple * layout.nr
-    zero, kind = (128, "uint8_t") if layout.biased else (0, "int8_t")
+    kind = {"int8": "qa8", "int4": "qs4b" if group else "qs4c"}[scheme]
+    layout = registry.layout(memory.weights.arch, kind)
+    panel = int(registry.packed_rhs_bytes(layout, layout.nr, columns, group=group))
+    packed = memory.weights.gemm(table, scheme, group, node.operand("scale"))
     f.frame()
-    f.pointer("table", None, memory.weight(memory.weights.gemm(table, "int8")))
+    f.pointer("table", None, memory.weight(packed))
     f.pointer("indices", indices.dtype, memory.address(indices))
     f.pointer("dst", DType.F32, memory.address(node.output), write=True)
     f.tasks("row", f.size(product(indices.shape)))
     emit_index(f, str(rows))
     f.line(f"    const char *panel = (const char *)table + at / {layout.nr} * {panel};")
     f.line(f"    const int64_t lane = at % {layout.nr};")
+    f.line(f"    float *out = dst + row * {columns};")
+    emit = {"qa8": _int8, "qs4c": _int4_channel, "qs4b": _int4_blocks}[kind]
+    emit(f, layout, columns, group)
+    f.line("}")
+
+
+def _int8(f: FunctionBuilder, layout: registry.Layout, columns: int, group: int) -> None:
+    zero, kind = (128, "uint8_t") if layout.biased else (0, "int8_t")
     f.line(f"    const {kind} *q = (const {kind} *)panel + lane * {layout.kr};")
-    scale = f"panel + {values + 4 * layout.nr}"  # behind the values and the sums of q
-    f.line(f"    const float scale = ((const float *)({scale}))[lane];")
+    _channel_scale(f, layout, _depth(layout, columns) * layout.nr)
     f.line(f"    for (int64_t i = 0; i < {columns}; i++)")
     at = f"i / {layout.kr} * {layout.kr * layout.nr} + i % {layout.kr}"
-    f.line(f"        dst[row * {columns} + i] = scale * (float)(q[{at}] - {zero});")
-    f.line("}")
+    f.line(f"        out[i] = scale * (float)(q[{at}] - {zero});")
+
+
+def _int4_channel(f: FunctionBuilder, layout: registry.Layout, columns: int, group: int) -> None:
+    f.line(f"    const uint8_t *pairs = (const uint8_t *)panel + lane * {layout.kr};")
+    _channel_scale(f, layout, _depth(layout, columns) // 2 * layout.nr)
+    _nibbles(f, layout, columns, "    ")
+
+
+def _int4_blocks(f: FunctionBuilder, layout: registry.Layout, columns: int, group: int) -> None:
+    """Each block with its bf16 scale, which lies behind the block or behind all of them."""
+    nr, block = layout.nr, layout.nr * group // 2
+    step = block + 2 * nr if layout.biased else block
+    first, scale_step = (block, step) if layout.biased else (nr * columns // 2, 2 * nr)
+    f.line(f"    for (int64_t b = 0; b < {columns // group}; b++, out += {group}) {{")
+    f.line(f"        const char *at_scale = panel + {first} + b * {scale_step};")
+    f.line("        const float scale = go_f32_from_bf16(((const uint16_t *)at_scale)[lane]);")
+    start = f"panel + b * {step}"
+    f.line(f"        const uint8_t *pairs = (const uint8_t *)({start}) + lane * {layout.kr};")
+    _nibbles(f, layout, group, "        ")
+    f.line("    }")
+
+
+def _nibbles(f: FunctionBuilder, layout: registry.Layout, count: int, indent: str) -> None:
+    """`out[i] = scale * q` of nibble pairs: the low half of a byte is q + 8."""
+    kr, pair = layout.kr, layout.kr * layout.nr
+    high = "(pair >> 4) - 8" if layout.biased else "(int8_t)pair >> 4"
+    f.line(f"{indent}for (int64_t i = 0; i < {count}; i++) {{")
+    f.line(f"{indent}    const uint8_t pair = pairs[i / {2 * kr} * {pair} + i % {kr}];")
+    f.line(f"{indent}    const int q = i / {kr} % 2 ? {high} : (pair & 15) - 8;")
+    f.line(f"{indent}    out[i] = scale * (float)q;")
+    f.line(f"{indent}}}")
+
+
+def _depth(layout: registry.Layout, columns: int) -> int:
+    return -(-columns // layout.k_multiple) * layout.k_multiple
+
+
+def _channel_scale(f: FunctionBuilder, layout: registry.Layout, values: int) -> None:
+    """Reads `scale`: behind the bytes of values and the sums of q."""
+    f.line(f"    const float scale = ((const float *)(panel + {values + 4 * layout.nr}))[lane];")
 
 
 def emit_index(f: FunctionBuilder, rows: str) -> None:

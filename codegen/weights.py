@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,11 @@ class WeightsFile:
     _makers: list[tuple[int, int, Callable[[], Bytes]]] = field(default_factory=list)
     bytes: int = 0
 
+    def bytes_of(self, values: Collection[Value]) -> int:
+        """Bytes of the constants among some values, each in every form that is in the file."""
+        offsets = {at for (value, _), at in self._offsets.items() if value in values}
+        return sum(size for at, size, _ in self._makers if at in offsets)
+
     def raw(self, value: Value) -> int:
         """Offset of the constant as it is, row-major."""
         data = value.data
@@ -41,10 +46,10 @@ class WeightsFile:
         """Offset of weights [n, k], packed for the right operand of a GEMM.
 
         Args:
-            value: f32 constant, torch order; i8 where it comes quantized in blocks.
+            value: f32 constant, torch order; i8 where `scale` is given.
             scheme: `f32`, `bf16`, `int8` or `int4`.
             group: for int4 the values that share a scale; 0 for a scale per channel.
-            scale: bf16 constant of weights that come quantized.
+            scale: constant of quantized weights, bf16 [n, k / group] or f32 [n]; int4 has one.
         """
         data = value.data
         assert data is not None
@@ -54,13 +59,14 @@ class WeightsFile:
         size = int(registry.packed_rhs_bytes(layout, n, k, group=group))
 
         def make() -> Bytes:
-            if scale is not None and scale.data is not None:
-                blocks = reference.QuantizedBlocks(data, scale.data)
-                return packing.pack_rhs_qs4b(layout, blocks)
-            if packed == "qs4b":
-                return packing.pack_rhs_qs4b(layout, reference.quantize_blocks_int4(data, group))
-            if packed == "qs4c":
-                return packing.pack_rhs_qs4c(layout, reference.quantize_channels_int4(data))
+            if scale is not None:
+                assert scale.data is not None
+                if packed == "qs4b":
+                    blocks = reference.QuantizedBlocks(data, scale.data)
+                    return packing.pack_rhs_qs4b(layout, blocks)
+                columns = reference.QuantizedColumns(data, scale.data)
+                pack = packing.pack_rhs_qs4c if packed == "qs4c" else packing.pack_rhs_qs8c
+                return pack(layout, columns)
             if scheme == "int8":
                 return packing.pack_rhs_qs8c(layout, reference.quantize_channels(data))
             if scheme == "bf16":

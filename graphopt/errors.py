@@ -352,6 +352,16 @@ class GroupSizeError(GraphoptError, ValueError):
         )
 
 
+class CalibrationError(GraphoptError, ValueError):
+    """Calibration that is missing or no text of the model."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"cannot calibrate: {reason}; give calibration= lists or arrays of token numbers, as "
+            "the model's tokenizer makes them of a few thousand words"
+        )
+
+
 class UnsupportedDecoderError(GraphoptError, ValueError):
     """A language model with a part that the decoder graph cannot express."""
 

@@ -28,6 +28,7 @@ from graphopt.import_torch import TORCH_DTYPES, to_numpy
 from graphopt.ir import DType, Graph, Node, Ref, Value, learn_sizes
 from graphopt.package import FORMAT, Manifest, write_package
 from graphopt.partition import CompiledPart, TorchPart, partition
+from graphopt.passes.rounding import NEAREST, Rounding
 from graphopt.pipeline import PassManager, lowering_passes
 from graphopt.printer import print_graph
 from graphopt.program import Program, port_of
@@ -48,6 +49,7 @@ class Options:
     dynamic_shapes: Any
     group: int = 32
     terms: int = 1
+    rounding: Rounding = NEAREST
 
 
 class Form:
@@ -99,6 +101,7 @@ class Form:
                 manager,
                 options.group,
                 options.terms,
+                options.rounding,
             )
             program.plan()
             self._parts.append((part, program, register(program)))

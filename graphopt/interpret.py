@@ -8,7 +8,7 @@ held as the f32 numbers that they stand for.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -107,9 +107,30 @@ def run_graph(graph: Graph, inputs: list[Array]) -> list[Array]:
         graph: the graph, before kernels are selected.
         inputs: stored arrays (bf16 as uint16), one per graph input; states are changed in place.
     """
+    env: dict[Value, Array] = {}
+    for _ in execute(graph, inputs, env):
+        pass
+    return [value.data if value.data is not None else env[value] for value in graph.outputs]
+
+
+def execute(
+    graph: Graph, inputs: list[Array], env: dict[Value, Array] | None = None
+) -> Iterator[tuple[Node, list[Array]]]:
+    """Runs a graph and stops before every node.
+
+    Args:
+        graph: as for `run_graph`; a node that is stopped at may get other constants.
+        inputs: as for `run_graph`.
+        env: receives what is computed, as stored, while something reads it; outputs stay.
+
+    Yields:
+        The next node and its operands, bf16 widened.
+    """
     sizes = graph.sizes([array.shape for array in inputs])
-    env: dict[Value, Array] = dict(zip(graph.inputs, inputs, strict=True))
+    env = {} if env is None else env
+    env.update(zip(graph.inputs, inputs, strict=True))
     states = {v: widen(array, v.dtype) for v, array in env.items() if v.is_state}
+    last = {value: node for node in graph.nodes for value in (*node.outputs, *node.inputs)}
 
     def get(value: Value) -> Array:
         if value in states:
@@ -117,14 +138,17 @@ def run_graph(graph: Graph, inputs: list[Array]) -> list[Array]:
         return widen(value.data if value.data is not None else env[value], value.dtype)
 
     for node in graph.nodes:
-        arrays = [get(v) for v in node.inputs]
-        for value, array in zip(node.outputs, run_node(node, arrays, sizes), strict=True):
+        yield node, [get(v) for v in node.inputs]
+        results = run_node(node, [get(v) for v in node.inputs], sizes)
+        for value, array in zip(node.outputs, results, strict=True):
             env[value] = array if value.packed == _QUANTIZED else narrow(array, value.dtype)
             if "computes" in node.attrs:
                 learn_sizes(sizes, value, array.shape)
+        for value in {*node.inputs, *node.outputs} - {*graph.inputs, *graph.outputs}:
+            if last.get(value) is node:
+                env.pop(value, None)
     for state, array in states.items():
         env[state][...] = narrow(array, state.dtype)
-    return [value.data if value.data is not None else env[value] for value in graph.outputs]
 
 
 def run_node(node: Node, arrays: list[Array], sizes: Sizes) -> list[Array]:
@@ -197,27 +221,20 @@ def _linear(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
     weight, scheme = arrays[1], node.attrs.get("scheme")
     named = dict(zip(node.attrs.get("roles", ()), arrays, strict=False))
     if "scale" in named:
-        scale = named["scale"]
-        length = weight.shape[1] // scale.shape[1]
-        return _epilogue(node, arrays[0] @ (weight * np.repeat(scale, length, axis=1)).T, arrays)
-    if scheme == "int8":
+        weight = _scaled(weight, named["scale"])
+    elif scheme == "int8":
         channels = reference.quantize_channels(weight)
-        weight = channels.scale[:, None] * channels.q.astype(np.float32)
-    elif scheme == "int4":
-        weight = _int4(weight, node.attrs["group"])
+        weight = _scaled(channels.q, channels.scale)
     elif scheme == "bf16":
         weight = widen(narrow(weight, DType.BF16), DType.BF16)
     return _epilogue(node, arrays[0] @ weight.T, arrays)
 
 
-def _int4(weight: Array, group: int) -> Array:
-    """The numbers that int4 weights stand for."""
-    if group:
-        blocks = reference.quantize_blocks_int4(weight, group)
-        scale = np.repeat(widen(blocks.scale, DType.BF16), group, axis=1)
-        return scale * blocks.q.astype(np.float32)
-    channels = reference.quantize_channels_int4(weight)
-    return channels.scale[:, None] * channels.q.astype(np.float32)
+def _scaled(q: Array, scale: Array) -> Array:
+    """The numbers that quantized weights [n, k] stand for: a scale per row, or [n, blocks]."""
+    per_block = scale[:, None] if scale.ndim == 1 else scale
+    numbers: Array = q * np.repeat(per_block, q.shape[1] // per_block.shape[1], axis=1)
+    return numbers
 
 
 def _norm(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
@@ -356,12 +373,16 @@ def _reduce(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
 
 
 def _gather(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
-    table, indices = arrays
-    if node.attrs.get("scheme") != "int8":
+    table, indices = arrays[:2]
+    if "scheme" not in node.attrs:
         return np.asarray(table[indices])
     rows, where = np.unique(indices, return_inverse=True)
-    packed = reference.quantize_channels(table[rows])
-    return np.asarray((packed.scale[:, None] * packed.q)[where.reshape(indices.shape)])
+    if len(arrays) == 3:
+        numbers = _scaled(table[rows], arrays[2][rows])
+    else:
+        packed = reference.quantize_channels(table[rows])
+        numbers = _scaled(packed.q, packed.scale)
+    return np.asarray(numbers[where.reshape(indices.shape)])
 
 
 def _cif(node: Node, arrays: list[Array], sizes: Sizes) -> tuple[Array, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch.utils._pytree as pytree
 
 from graphopt.capture import call_key
 from graphopt.errors import (
+    CalibrationError,
     CaptureError,
     InputCountError,
     PackageError,
@@ -22,6 +24,7 @@ from graphopt.errors import (
 from graphopt.form import Form, Options
 from graphopt.funasr.auto_model import is_auto_model, optimize_auto_model
 from graphopt.llm.from_transformers import is_decoder
+from graphopt.passes.rounding import Rounding
 from graphopt.report import Report
 from graphopt.runtime import check_threads
 from graphopt.schedule import StepBalance
@@ -39,6 +42,9 @@ def optimize(
     group_size: int | None = 32,
     activation_bits: int = 8,
     kv_cache: str | None = None,
+    head: str = "auto",
+    rounding: str = "nearest",
+    calibration: Sequence[Any] | None = None,
 ) -> Any:
     """Compiles a model for a target and returns a module that is called like it.
 
@@ -64,10 +70,19 @@ def optimize(
             each, at twice the multiplications but reading the weights once.
         kv_cache: how a language model keeps keys and values: `f32`, `bf16`, or `int8` with a scale
             per token and head; by default f32 for `fp32` and bf16 otherwise.
+        head: how a language model in int4 keeps its head and the embedding: `int8`, `int4`, `exact`
+            (`graphopt.llm.compiled.compile_decoder`), or `auto`, int8 or with 16-bit activations
+            exactly. One that serves as both is stored once.
+        rounding: how weights become int4: `nearest`; `scale-search`, which chooses the scale of
+            each block among many; or `gptq`, which makes up for errors in later weights. `report()`
+            says what it cost.
+        calibration: arrays of tokens for a language model, a few thousand in all: `gptq` needs
+            them, `scale-search` weighs errors by what they excite.
 
     Raises:
         TrainingModeError, UnknownTargetError, UnknownPrecisionError, ThreadCountError: naming
             what is wrong.
+        CalibrationError: if calibration is missing, or makes no sense.
         CaptureError: if the model cannot be captured; names the line.
         UnsupportedNodesError: with `strict`, listing the nodes and the reasons.
     """
@@ -93,9 +108,20 @@ def optimize(
         from graphopt.llm.generation import OptimizedDecoder
 
         chosen = found.precision(precision)
-        return OptimizedDecoder(model, found, chosen, threads, group, terms, kv_cache)
+        return OptimizedDecoder(
+            model, found, chosen, threads, group, terms, kv_cache, head, rounding, calibration
+        )
+    if calibration is not None:
+        raise CalibrationError("only language models of transformers are calibrated, by tokens")
     options = Options(
-        found, found.precision(precision), threads, strict, dynamic_shapes, group, terms
+        found,
+        found.precision(precision),
+        threads,
+        strict,
+        dynamic_shapes,
+        group,
+        terms,
+        Rounding(rounding),
     )
     module = OptimizedModule(model, options)
     if isinstance(example_inputs, dict):

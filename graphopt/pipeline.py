@@ -28,6 +28,7 @@ from graphopt.passes.lower_depthwise import LowerDepthwise
 from graphopt.passes.parallelize_conv import ParallelizeConv
 from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
 from graphopt.passes.quantize_weights_int4 import QuantizeWeightsInt4
+from graphopt.passes.rounding import NEAREST, Rounding
 from graphopt.passes.select_kernels import SelectKernels
 from graphopt.passes.share_table import ShareTable
 from graphopt.passes.simplify_views import SimplifyViews
@@ -62,19 +63,22 @@ def lowering_passes() -> list[Pass]:
     ]
 
 
-def precision_passes(precision: str, group: int = 32, terms: int = 1) -> list[Pass]:
+def precision_passes(
+    precision: str, group: int = 32, terms: int = 1, rounding: Rounding = NEAREST
+) -> list[Pass]:
     """Where numbers become narrower.
 
     Args:
         precision: one of `graphopt.target.PRECISIONS`.
         group: int4 weights that share a scale; 0 for a scale per channel.
         terms: int8 rows per quantized activation, 1 or 2.
+        rounding: how weights become int4.
     """
     passes: list[Pass] = []
     if precision != "fp32":
         passes.append(UnfoldConv(windows=True))
     if "int4" in precision:
-        passes.append(QuantizeWeightsInt4(group))
+        passes.append(QuantizeWeightsInt4(group, rounding))
     if "int8" in precision or "int4" in precision:
         passes += [QuantizeDynamicInt8(), ShareTable()]
     if terms == 2:

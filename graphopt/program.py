@@ -22,6 +22,7 @@ from graphopt.emulate import Emulation
 from graphopt.ir import Graph, Value, learn_sizes
 from graphopt.kernels import registry
 from graphopt.package import Port
+from graphopt.passes.rounding import NEAREST, Rounding
 from graphopt.pipeline import PassManager, placement_passes, precision_passes
 from graphopt.printer import print_graph
 from graphopt.progress import announce
@@ -55,6 +56,7 @@ class Program:
         config: switches.
         group: int4 weights that share a scale; 0 for a scale per channel.
         terms: int8 rows per quantized activation, 1 or 2.
+        rounding: how weights become int4.
     """
 
     graph: Graph
@@ -65,6 +67,7 @@ class Program:
     manager: PassManager
     group: int = 32
     terms: int = 1
+    rounding: Rounding = NEAREST
 
     def __post_init__(self) -> None:
         self._contexts = ContextPool(self.threads)
@@ -72,7 +75,7 @@ class Program:
     def plan(self) -> None:
         """Runs the passes that depend on precision and target."""
         passes = [
-            *precision_passes(self.precision, self.group, self.terms),
+            *precision_passes(self.precision, self.group, self.terms, self.rounding),
             *placement_passes(self.target, self.config.serial_conv),
         ]
         self.manager.run(self.graph, passes)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from graphopt.ir import Graph, Node
+from graphopt.passes.rounding import Loss, mean_loss
 from graphopt.printer import name_values, shape_text
 
 
@@ -27,6 +28,7 @@ class NodeReport:
         module: path in the user's model.
         source: file and line of the user's model.
         reasons: what passes decided, and why.
+        loss: what rounding the weights lost; None where nothing was rounded, or that is not known.
     """
 
     node: str
@@ -37,6 +39,7 @@ class NodeReport:
     module: str
     source: str
     reasons: tuple[str, ...]
+    loss: Loss | None = None
 
 
 @dataclass(frozen=True)
@@ -82,15 +85,15 @@ class Report:
         for row in self.in_torch:
             why = "\n".join(row.reasons)
             table.add_row(row.op, "torch", "1", row.source or row.module, why, style="bold red")
-        groups: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
+        groups: dict[tuple[str, str, tuple[str, ...]], list[NodeReport]] = {}
         for row in self.nodes:
             if row.compiled and row.kernel != "view":
-                key = row.op, row.kernel, row.reasons
-                groups.setdefault(key, []).append(module_group(row.module))
-        for (op, kernel, reasons), modules in groups.items():
+                groups.setdefault((row.op, row.kernel, row.reasons), []).append(row)
+        for (op, kernel, _), rows in groups.items():
             names = op.removeprefix("go."), kernel.removeprefix("go_")
-            where = "\n".join(filter(None, dict.fromkeys(modules)))
-            table.add_row(*names, str(len(modules)), where, "\n".join(reasons))
+            modules = dict.fromkeys(module_group(row.module) for row in rows)
+            why = _why(rows[0], mean_loss([row.loss for row in rows if row.loss is not None]))
+            table.add_row(*names, str(len(rows)), "\n".join(filter(None, modules)), why)
         return table
 
     def __rich__(self) -> Table:
@@ -107,7 +110,7 @@ class Report:
                 row.kernel.removeprefix("go_"),
                 row.result,
                 row.module or row.source.rpartition("/")[2],
-                "\n".join(row.reasons),
+                _why(row, row.loss),
                 style=style,
             )
         return table
@@ -116,6 +119,12 @@ class Report:
         stream = StringIO()
         Console(file=stream, width=200).print(self)
         return stream.getvalue()
+
+
+def _why(row: NodeReport, loss: Loss | None) -> str:
+    """The reasons of a node, and what rounding its weights lost."""
+    lost = [] if loss is None else [f"lost: {loss}"]
+    return "\n".join([*row.reasons, *lost])
 
 
 def module_group(path: str) -> str:
@@ -145,4 +154,5 @@ def _row(node: Node, name: str) -> NodeReport:
         node.origin.module,
         node.origin.source,
         tuple(node.reasons),
+        node.attrs.get("loss"),
     )

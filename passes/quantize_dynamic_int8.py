@@ -6,6 +6,7 @@
 Weights: symmetric int8, one scale per output channel. Activations: asymmetric int8, scale and zero
 point per row at run time (kernels/reference.py defines both). One quantized tensor serves all
 linears that read the same input.
+A linear with an operand `scale` has rows in int8: i8 [n, k] and f32 [n] are taken as they are.
 Left in floating point: a depth or width below 16, where quantizing costs more than it saves.
 """
 
@@ -35,6 +36,9 @@ class QuantizeDynamicInt8(Pass):
 
     def _accepts(self, node: Node) -> bool:
         weight = node.inputs[1]
+        if node.operand("scale") is not None:
+            node.decide(self.name, "int8 with the scales that came, activations per row")
+            return True
         out_features, in_features = weight.shape
         if min(in_features, out_features) < SMALLEST:
             node.decide(self.name, f"kept in float: {in_features} x {out_features} is too small")

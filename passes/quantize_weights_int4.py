@@ -1,22 +1,37 @@
 """Multiplies by int4 weights and int8 activations.
 
                                               %1 = go.quantize_rows(%x)            # qa8r
-    %1 = go.linear(%x, weight=%w)      ->     %2 = go.linear(%1, weight=%w, scheme=int4, group=32)
+    %1 = go.linear(%x, weight=%w)      ->     %2 = go.linear(%1, weight=%q, scale=%s, scheme=int4,
+                                                             group=32)
 
 Weights: symmetric int4, a bf16 scale per block of `group` values along the depth, or one f32 scale
-per output channel (`group=0`). Activations: int8 per row at run time. kernels/reference.py defines
-all of it. One quantized tensor serves all linears that read the same input. A linear with an
-operand `scale` has its weights in blocks: i8 [n, k] and bf16 [n, k / group] are taken as they are.
-Left alone: a depth or width below 16, and linears whose result the graph returns: the head of a
-language model, where int8 costs little and int4 is seen in every token.
+per output channel (`group=0`); passes/rounding.py says how they are chosen, and the attribute
+`loss` what that lost. Activations: int8 per row at run time. kernels/reference.py defines all of
+it. One quantized tensor serves all linears that read the same input. A linear with an operand
+`scale` in bf16 has its weights in blocks: i8 [n, k] and bf16 [n, k / group] are taken as they are.
+With calibration the graph runs in numpy, and each linear is rounded when its input is there: the
+inputs are those that the rounded weights before it give. A table that `go.gather` shares with a
+linear is looked up in the rounded weights.
+Left alone: a depth or width below 16, and, unless `Rounding.returned`, linears whose result the
+graph returns.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
 from graphopt.errors import GroupSizeError
-from graphopt.ir import Graph, Node, Value
+from graphopt.interpret import execute
+from graphopt.ir import DType, Graph, Node, Value, constant
 from graphopt.passes.base import Pass
 from graphopt.passes.product import SMALLEST, quantized_rows, require_finite
+from graphopt.passes.rounding import NEAREST, Rounding, loss_of, round_weights
+
+Array = np.ndarray[Any, Any]
 
 _LONGEST = 1024
 
@@ -26,49 +41,113 @@ class QuantizeWeightsInt4(Pass):
 
     Args:
         group: values that share a scale, a multiple of 32 up to 1024; 0 for whole channels.
+        rounding: how weights are chosen.
     """
 
-    def __init__(self, group: int) -> None:
-        self._group = group
+    def __init__(self, group: int, rounding: Rounding = NEAREST) -> None:
+        self._group, self._rounding = group, rounding
 
     def run(self, graph: Graph) -> bool:
         """Rewrites every linear that is worth it."""
-        returned = set(graph.outputs)
+        returned = set() if self._rounding.returned else set(graph.outputs)
+        readers: dict[Value, list[Node]] = defaultdict(list)
+        for node in graph.nodes:
+            if _is_whole(node) and self._accepts(node, returned):
+                readers[node.inputs[1]].append(node)
+        self._round(graph, readers)
+        rounded = {node for linears in readers.values() for node in linears}
+        came = {node for node in graph.nodes if _came_in_blocks(node)} - rounded
+        for node in came:
+            node.decide(self.name, "int4 as it came, activations int8 per row")
         quantized = quantized_rows()
         nodes: list[Node] = []
-        modified = False
         for node in graph.nodes:
-            if node.op == "go.linear" and "scheme" not in node.attrs:
-                given = node.operand("scale")
-                if node.output in returned and given is None:
-                    node.decide(self.name, "not int4: the graph returns its result")
-                elif given is not None or self._accepts(node):
-                    quantized.give(node, nodes)
-                    group = self._group if given is None else _block_length(node, given)
-                    node.attrs |= {"scheme": "int4", "group": group}
-                    modified = True
+            if node in rounded or node in came:
+                quantized.give(node, nodes)
+                node.attrs |= {"scheme": "int4", "group": _block_length(node)}
             nodes.append(node)
         graph.nodes = nodes
-        return modified
+        return bool(rounded or came)
 
-    def _accepts(self, node: Node) -> bool:
+    def _accepts(self, node: Node, returned: set[Value]) -> bool:
         weight = node.inputs[1]
         width, depth = weight.shape
-        assert isinstance(depth, int) and weight.data is not None
-        if min(depth, weight.data.shape[0]) < SMALLEST:
+        assert isinstance(width, int) and isinstance(depth, int)
+        if node.output in returned:
+            node.decide(self.name, "not int4: the graph returns its result")
+            return False
+        if min(depth, width) < SMALLEST:
             node.decide(self.name, f"not int4: {depth} x {width} is too small")
             return False
         fits = 0 <= self._group <= _LONGEST and self._group % 32 == 0
         if not fits or (self._group and depth % self._group):
             raise GroupSizeError(self._group, weight.name, depth)
         require_finite(weight)
-        per = f"block of {self._group}" if self._group else "channel"
-        node.decide(self.name, f"int4: weights per {per}, activations int8 per row")
         return True
 
+    def _round(self, graph: Graph, readers: dict[Value, list[Node]]) -> None:
+        """Gives linears, by their weight, and lookups in it the rounded weight."""
+        tables: dict[Value, list[Node]] = defaultdict(list)
+        for node in graph.nodes:
+            if node.op == "go.gather":
+                tables[node.inputs[0]].append(node)
 
-def _block_length(node: Node, scale: Value) -> int:
-    depth, blocks = node.inputs[1].shape[1], scale.shape[1]
-    assert isinstance(depth, int) and isinstance(blocks, int)
-    node.decide("quantize_weights_int4", "int4 as it came, activations int8 per row")
+        def give(weight: Value, hessian: Array | None = None) -> None:
+            self._replace(weight, hessian, readers[weight], tables[weight])
+
+        if self._rounding.calibration is None:
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(give, list(readers)))
+            return
+        left = set(readers)
+        for node, operands in execute(graph, list(self._rounding.calibration)):
+            if node.op == "go.linear" and node.inputs[1] in left:
+                left.remove(node.inputs[1])
+                x = operands[0].reshape(-1, operands[0].shape[-1])
+                give(node.inputs[1], x.T @ x)
+            if not left:
+                return
+
+    def _replace(
+        self, weight: Value, hessian: Array | None, linears: list[Node], lookups: list[Node]
+    ) -> None:
+        group, method = self._group, self._rounding.method
+        assert weight.data is not None
+        rounded = round_weights(weight.data, group, method, hessian)
+        loss = loss_of(weight.data, rounded.dense(), hessian)
+        q = constant(rounded.q, weight.name)
+        kind, shape = DType.BF16 if group else DType.F32, rounded.scale.shape
+        scale = Value(kind, shape, f"{weight.name}.scale", data=rounded.scale)
+        per = f"block of {group}" if group else "channel"
+        how = "" if method == "nearest" else f" by {method}"
+        for node in linears:
+            node.inputs[1] = q
+            node.add_operand("scale", scale)
+            node.attrs["loss"] = loss
+            node.decide(self.name, f"int4: weights per {per}{how}, activations int8 per row")
+        for node in lookups:
+            node.inputs = [q, node.inputs[1], scale]
+            node.attrs |= {"roles": ("table", "indices", "scale"), "scheme": "int4", "group": group}
+            node.decide(self.name, "int4: rows of the weights that a linear multiplies by")
+
+
+def _is_whole(node: Node) -> bool:
+    """Whether a linear has weights that nobody quantized yet."""
+    return node.op == "go.linear" and "scheme" not in node.attrs and node.operand("scale") is None
+
+
+def _came_in_blocks(node: Node) -> bool:
+    """Whether the weights of a linear came quantized, with a bf16 scale per block."""
+    scale = node.operand("scale")
+    given = scale is not None and scale.dtype is DType.BF16
+    return node.op == "go.linear" and "scheme" not in node.attrs and given
+
+
+def _block_length(node: Node) -> int:
+    depth, scale = node.inputs[1].shape[1], node.operand("scale")
+    assert scale is not None and isinstance(depth, int)
+    if scale.rank == 1:
+        return 0
+    blocks = scale.shape[1]
+    assert isinstance(blocks, int)
     return depth // blocks

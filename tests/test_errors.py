@@ -41,6 +41,7 @@ EXAMPLES = [
     (errors.PaddingError(1), ["sequence 1", "on the left"]),
     (errors.CacheBusyError(), ["another thread", "its own"]),
     (errors.GroupSizeError(48, "down", 64), ["48", "down", "64", "multiple of 32"]),
+    (errors.CalibrationError("it has no tokens"), ["no tokens", "calibration=", "tokenizer"]),
     (errors.UnsupportedDecoderError("M", "a bias", ["silu"]), ["M has a bias", "silu", "torch"]),
     (errors.ModelFileError("m.gguf", "cut off"), ["m.gguf", "cut off", "download"]),
     (errors.WeightError("w_1.weight"), ["w_1.weight", "NaN", "checkpoint"]),

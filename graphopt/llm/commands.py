@@ -20,6 +20,16 @@ RequantizeOption = Annotated[
     bool,
     typer.Option("--requantize", help="Quantize 4-bit weights of a GGUF file anew, not as is."),
 ]
+HeadOption = Annotated[
+    str, typer.Option(help="Head and embedding beside int4: int8, int4, exact, or auto.")
+]
+RoundingOption = Annotated[
+    str, typer.Option(help="How weights become int4: nearest, scale-search or gptq.")
+]
+CalibrationOption = Annotated[
+    Path | None,
+    typer.Option(exists=True, dir_okay=False, help="Text that rounding looks at; gptq needs it."),
+]
 CacheOption = Annotated[
     str | None,
     typer.Option("--kv-cache", help="Keys and values as f32, bf16 or int8; by default bf16."),
@@ -37,16 +47,22 @@ def compile_llm(
     activation_bits: BitsOption = 8,
     requantize: RequantizeOption = False,
     kv_cache: CacheOption = None,
+    head: HeadOption = "auto",
+    rounding: RoundingOption = "nearest",
+    calibration: CalibrationOption = None,
 ) -> None:
     """Compile a language model into a package for graphopt chat."""
     from graphopt.llm import package
 
     terms = terms_of(activation_bits)
-    options = package.LlmOptions(target, precision, group_size, terms, requantize, kv_cache)
+    text = None if calibration is None else calibration.read_text(encoding="utf-8")
+    options = package.LlmOptions(
+        target, precision, group_size, terms, requantize, kv_cache, head, rounding, text
+    )
     with Console(stderr=True).status(f"compiling for {target}"):
-        package.compile_llm(source, out, options)
+        summary = package.compile_llm(source, out, options)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    print(f"{out}: {size / 2**20:.1f} MiB")
+    print(f"{out}: {size / 2**20:.1f} MiB; {summary}")
 
 
 def terms_of(activation_bits: int) -> int:

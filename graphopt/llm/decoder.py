@@ -26,6 +26,8 @@ import numpy as np
 from graphopt import scalar
 from graphopt.ir import DimInfo, DType, Graph, Node, Origin, Shape, Value, constant
 from graphopt.kernels import reference
+from graphopt.llm.matrices import Matrix, dense
+from graphopt.llm.products import Products
 from graphopt.scalar import Scalar
 from graphopt.symbolic import simplify, symbol
 
@@ -56,35 +58,6 @@ class DecoderShape:
     vocabulary: int
     context: int
     epsilon: float
-
-
-@dataclass(eq=False)
-class BlockMatrix:
-    """A matrix that comes quantized: value j of a row is `scale[b] * q[j] + least[b]`, b = j // 32.
-
-    The products with `least` are those of sums over blocks of the input: a second, thin matrix.
-
-    Attributes:
-        q: int8 [out, in] in [-8, 7].
-        scale: bf16 bits [out, in / 32].
-        least: f32 [out, in / 32]; None where there is none.
-    """
-
-    q: Array
-    scale: Array
-    least: Array | None
-
-    def dense(self) -> Array:
-        """The matrix in f32."""
-        length = self.q.shape[1] // self.scale.shape[1]
-        values = self.q * np.repeat(reference.f32_from_bf16(self.scale), length, axis=1)
-        if self.least is not None:
-            values = values + np.repeat(self.least, length, axis=1)
-        dense: Array = values.astype(np.float32)
-        return dense
-
-
-Matrix = Array | BlockMatrix
 
 
 @dataclass(eq=False)
@@ -123,27 +96,27 @@ class DecoderWeights:
         shape: sizes.
         frequencies: radians per position of each pair of a head, f32 [head_dim / 2].
         attention_factor: factor on cosine and sine (1 but for scaled rotary embeddings).
-        embedding: [vocabulary, hidden].
+        embedding: [vocabulary, hidden], in f32 or 8 bits.
         layers: from the first to the last.
         norm: [hidden].
-        head: [vocabulary, hidden]; the embedding itself where they are tied.
+        head: [vocabulary, hidden], likewise; the embedding itself where they are tied.
     """
 
     name: str
     shape: DecoderShape
     frequencies: Array
     attention_factor: float
-    embedding: Array
+    embedding: Matrix
     layers: list[LayerWeights]
     norm: Array
-    head: Array
+    head: Matrix
 
 
 def decoder_graph(
     weights: DecoderWeights,
     cache: DType,
     keep_blocks: bool = False,
-    int8_head: bool = False,
+    head: str = "float",
     narrow_embedding: bool = False,
 ) -> Graph:
     """The graph of a decoder in `go.*` nodes.
@@ -153,11 +126,13 @@ def decoder_graph(
         cache: element type of keys and values: f32, bf16, or i8 with scales; attention is bf16 for
             the latter two.
         keep_blocks: multiply by the int4 values of a `BlockMatrix`; otherwise it becomes f32.
-        int8_head: the head will be rows of int8, which is all that is kept of it, and serve an
-            embedding that is tied to it too.
-        narrow_embedding: keep an embedding that is not the head in bf16.
+        head: `float` leaves the head as it is; `int8` keeps rows of int8 of it, and `int4` will,
+            through `quantize_weights_int4`, keep int4: both serve an embedding that is tied to it
+            too, and one that is not is rows of int8; `exact` keeps int8 and in int4 what that
+            leaves over. With all but the first a `ByteMatrix` is multiplied in int8.
+        narrow_embedding: keep an embedding that is not quantized in bf16.
     """
-    return _Decoder(weights, cache, keep_blocks, int8_head, narrow_embedding).graph
+    return _Decoder(weights, cache, keep_blocks, head, narrow_embedding).graph
 
 
 @dataclass(eq=False)
@@ -165,15 +140,17 @@ class _Decoder:
     weights: DecoderWeights
     cache_type: DType
     keep_blocks: bool
-    int8_head: bool
+    head: str
     narrow_embedding: bool
     graph: Graph = field(init=False)
 
     def __post_init__(self) -> None:
         w, shape = self.weights, self.weights.shape
-        self.head = constant(w.head, "head.weight")
-        self.shared = self.int8_head and w.head is w.embedding
         self.graph = Graph(w.name)
+        keep_bytes, exact = self.head != "float", self.head == "exact"
+        self.products = Products(self.graph, self.keep_blocks, keep_bytes, exact)
+        self.bytes = self.products.rows(w.head, "head") if self.head == "int8" else None
+        self.whole = constant(dense(w.head), "head.weight") if self.head == "int4" else None
         self._inputs()
         self._angles()
         x = self._embedding()
@@ -185,31 +162,31 @@ class _Decoder:
         self.graph.outputs = [self._head(normed)]
 
     def _embedding(self) -> Value:
-        """Rows of the table: the head's own, or one in f32 or bf16."""
-        array = self.weights.embedding
-        table = self.head if self.shared else constant(array, "embedding")
-        shape: Shape = (*self.bt, self.weights.shape.hidden)
-        if self.shared or not self.narrow_embedding:
-            return self.emit("embedding", "go.gather", [table, self.tokens], shape)
-        narrow = reference.bf16_from_f32(array)
-        table = Value(DType.BF16, array.shape, "embedding", data=narrow)
-        rows = self.emit("embedding", "go.gather", [table, self.tokens], shape, DType.BF16)
+        """Rows of the table: the head's own, or ones in int8, f32 or bf16."""
+        w, where = self.weights, "embedding"
+        shape: Shape = (*self.bt, w.shape.hidden)
+        tied = w.head is w.embedding
+        if tied and self.whole is not None:
+            return self.emit(where, "go.gather", [self.whole, self.tokens], shape)
+        if self.head in ("int8", "int4"):
+            shared = self.bytes if tied else None
+            rows = shared or self.products.rows(w.embedding, where)
+            return self.products.look_up(where, rows, self.tokens)
+        array = dense(w.embedding)
+        if not self.narrow_embedding:
+            return self.emit(where, "go.gather", [constant(array, where), self.tokens], shape)
+        table = Value(DType.BF16, array.shape, where, data=reference.bf16_from_f32(array))
+        found = self.emit(where, "go.gather", [table, self.tokens], shape, DType.BF16)
         wide = scalar.cast(scalar.operand(0, DType.BF16), DType.F32)
-        return self._pointwise("embedding", wide, [rows], shape)
+        return self._pointwise(where, wide, [found], shape)
 
     def _head(self, x: Value) -> Value:
-        """Logits; where the head is kept whole, what int8 leaves of it is a matrix of its own.
-
-        The head of a GGUF file has 8 bits per value and a scale per block, not per row; int4 holds
-        the rest well.
-        """
-        if self.int8_head or not self.keep_blocks:
-            return self._linear("head", x, self.head)
-        whole = reference.quantize_channels(self.weights.head)
-        first = whole.scale[:, None] * whole.q.astype(np.float32)
-        rest = constant(self.weights.head - first, "head.rest")
-        logits = self._linear("head", x, constant(first, "head.int8"))
-        return self._add("head", logits, self._linear("head.rest", x, rest))
+        if self.bytes is not None:
+            return self.products.by_rows("head", x, self.bytes)
+        if self.whole is not None:
+            return self.products.linear("head", x, self.whole)
+        write = self.products.split if self.head == "exact" else self.products.product
+        return write("head", x, self.weights.head)
 
     def _inputs(self) -> None:
         shape = self.weights.shape
@@ -285,59 +262,18 @@ class _Decoder:
             rms=True,
         )
 
-    def _linear(self, where: str, x: Value, weight: Value, bias: Array | None = None) -> Value:
-        operands, roles = [x, weight], ["x", "weight"]
-        if bias is not None:
-            operands.append(constant(bias, f"{where}.bias"))
-            roles.append("bias")
-        shape: Shape = (*x.shape[:-1], weight.shape[0])
-        return self.emit(where, "go.linear", operands, shape, roles=tuple(roles))
-
-    def _matrix(self, where: str, x: Value, weight: Matrix, bias: Array | None = None) -> Value:
-        if isinstance(weight, BlockMatrix):
-            if self.keep_blocks:
-                return self._blocks(where, x, weight, bias)
-            weight = weight.dense()
-        return self._linear(where, x, constant(weight, f"{where}.weight"), bias)
-
-    def _blocks(self, where: str, x: Value, weight: BlockMatrix, bias: Array | None) -> Value:
-        """The product with `q`, plus that of the sums over blocks of the input with `least`."""
-        scale = Value(DType.BF16, weight.scale.shape, f"{where}.scale", data=weight.scale)
-        operands = {"x": x, "weight": constant(weight.q, f"{where}.weight"), "scale": scale}
-        if bias is not None:
-            operands["bias"] = constant(bias, f"{where}.bias")
-        shape: Shape = (*x.shape[:-1], weight.q.shape[0])
-        inputs, roles = list(operands.values()), tuple(operands)
-        y = self.emit(where, "go.linear", inputs, shape, roles=roles)
-        if weight.least is None:
-            return y
-        count = weight.least.shape[1]
-        split: Shape = (*x.shape[:-1], count, weight.q.shape[1] // count)
-        blocks = self.emit(where, "go.reshape", [x], split)
-        reduced: Shape = (*split[:-1], 1)
-        axes = (len(split) - 1,)
-        sums = self.emit(where, "go.reduce", [blocks], reduced, kind="sum", axes=axes)
-        flat = self.emit(where, "go.reshape", [sums], split[:-1])
-        shift = self._linear(where, flat, constant(weight.least, f"{where}.least"))
-        self.graph.nodes[-1].attrs["scheme"] = "f32"
-        return self._add(where, y, shift)
-
     def _columns(self, where: str, x: Value, first: int, count: int) -> Value:
         shape: Shape = (*x.shape[:-1], count)
         return self.emit(where, "go.slice", [x], shape, axis=len(shape) - 1, start=first, step=1)
 
     def _layer(self, where: str, number: int, layer: LayerWeights, x: Value) -> Value:
-        x = self._add(where, x, self._attention(f"{where}.attention", number, layer, x))
-        return self._add(where, x, self._feed_forward(f"{where}.feed_forward", layer, x))
-
-    def _add(self, where: str, x: Value, y: Value) -> Value:
-        expr = scalar.apply("add", scalar.operand(0, DType.F32), scalar.operand(1, DType.F32))
-        return self._pointwise(where, expr, [x, y], x.shape)
+        x = self.products.add(where, x, self._attention(f"{where}.attention", number, layer, x))
+        return self.products.add(where, x, self._feed_forward(f"{where}.feed_forward", layer, x))
 
     def _attention(self, where: str, number: int, layer: LayerWeights, x: Value) -> Value:
         shape = self.weights.shape
         normed = self._norm(f"{where}.norm", x, layer.attention_norm)
-        qkv = self._matrix(f"{where}.qkv", normed, layer.qkv, layer.qkv_bias)
+        qkv = self.products.product(f"{where}.qkv", normed, layer.qkv, layer.qkv_bias)
         first = 0
         parts: list[Value] = []
         for heads in (shape.heads, shape.kv_heads, shape.kv_heads):
@@ -371,14 +307,14 @@ class _Decoder:
         )
         joined: Shape = (*self.bt, shape.heads * shape.head_dim)
         merged = self.emit(where, "go.reshape", [seen], joined)
-        return self._matrix(f"{where}.output", merged, layer.output)
+        return self.products.product(f"{where}.output", merged, layer.output)
 
     def _feed_forward(self, where: str, layer: LayerWeights, x: Value) -> Value:
         width = self.weights.shape.intermediate
         normed = self._norm(f"{where}.norm", x, layer.feed_forward_norm)
-        both = self._matrix(f"{where}.gate_up", normed, layer.gate_up)
+        both = self.products.product(f"{where}.gate_up", normed, layer.gate_up)
         gate, up = self._columns(where, both, 0, width), self._columns(where, both, width, width)
         silu = scalar.apply("silu", scalar.operand(0, DType.F32))
         expr = scalar.apply("mul", silu, scalar.operand(1, DType.F32))
         gated = self._pointwise(where, expr, [gate, up], gate.shape)
-        return self._matrix(f"{where}.down", gated, layer.down)
+        return self.products.product(f"{where}.down", gated, layer.down)

@@ -10,6 +10,8 @@ import torch
 
 from graphopt.errors import ModelFileError, UnsupportedDecoderError
 from graphopt.llm.decoder import DecoderShape, DecoderWeights, LayerWeights
+from graphopt.llm.matrices import Matrix, stack_rows
+from graphopt.llm.torchao_tensors import is_quantized, quantized_matrix
 
 Array = np.ndarray[Any, Any]
 
@@ -28,15 +30,17 @@ def read_directory(folder: Path) -> DecoderWeights:
     """The decoder of a model directory of Hugging Face.
 
     Raises:
-        ModelFileError: if it cannot be loaded, or its weights come quantized.
+        ModelFileError: if it cannot be loaded, or was not quantized by torchao but otherwise.
         UnsupportedDecoderError: naming what the graph cannot express.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        if getattr(config, "quantization_config", None) is not None:
-            raise ModelFileError(folder, "its weights come quantized; give the original, or GGUF")
+        method = _quantization(config)
+        if method not in ("", "torchao"):
+            reason = f"its weights come quantized by {method}; give the original, torchao's or GGUF"
+            raise ModelFileError(folder, reason)
         if config.model_type not in MODEL_TYPES:
             raise UnsupportedDecoderError(
                 str(folder), f"model type {config.model_type!r}", MODEL_TYPES
@@ -48,6 +52,15 @@ def read_directory(folder: Path) -> DecoderWeights:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelFileError(folder, reason) from error
     return read_decoder(model)
+
+
+def _quantization(config: Any) -> str:
+    """By what the weights of a model directory were quantized; empty if they were not."""
+    found = getattr(config, "quantization_config", None)
+    if found is None:
+        return ""
+    method = found.get("quant_method") if isinstance(found, dict) else found.quant_method
+    return str(getattr(method, "value", method))
 
 
 def read_decoder(model: Any) -> DecoderWeights:
@@ -73,7 +86,7 @@ def read_decoder(model: Any) -> DecoderWeights:
         context=config.max_position_embeddings,
         epsilon=float(config.rms_norm_eps),
     )
-    embedding = _array(model.model.embed_tokens.weight)
+    embedding = _matrix(model.model.embed_tokens)
     tied = model.lm_head.weight is model.model.embed_tokens.weight
     return DecoderWeights(
         name=type(model).__name__,
@@ -83,7 +96,7 @@ def read_decoder(model: Any) -> DecoderWeights:
         embedding=embedding,
         layers=[_layer(layer) for layer in model.model.layers],
         norm=_array(model.model.norm.weight),
-        head=embedding if tied else _array(model.lm_head.weight),
+        head=embedding if tied else _matrix(model.lm_head),
     )
 
 
@@ -113,20 +126,26 @@ def _layer(layer: Any) -> LayerWeights:
     biased = attention.q_proj.bias is not None
     return LayerWeights(
         attention_norm=_array(layer.input_layernorm.weight),
-        qkv=_array(torch.cat([p.weight for p in projections])),
+        qkv=stack_rows([_matrix(projection) for projection in projections]),
         qkv_bias=_array(torch.cat([p.bias for p in projections])) if biased else None,
         query_norm=_norm(attention, "q_norm"),
         key_norm=_norm(attention, "k_norm"),
-        output=_array(attention.o_proj.weight),
+        output=_matrix(attention.o_proj),
         feed_forward_norm=_array(layer.post_attention_layernorm.weight),
-        gate_up=_array(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])),
-        down=_array(mlp.down_proj.weight),
+        gate_up=stack_rows([_matrix(mlp.gate_proj), _matrix(mlp.up_proj)]),
+        down=_matrix(mlp.down_proj),
     )
 
 
 def _norm(attention: Any, name: str) -> Array | None:
     module = getattr(attention, name, None)
     return None if module is None else _array(module.weight)
+
+
+def _matrix(module: Any) -> Matrix:
+    """The weight of a linear or an embedding."""
+    weight = module.weight
+    return quantized_matrix(weight, repr(module)) if is_quantized(weight) else _array(weight)
 
 
 def _array(tensor: torch.Tensor) -> Array:

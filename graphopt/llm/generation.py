@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,9 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[no-unt
         group: int4 weights that share a scale; 0 for a scale per channel.
         terms: int8 rows per activation, 1 or 2.
         kv_cache: how keys and values are kept (`graphopt.llm.compiled.KV_CACHES`).
+        head: how head and embedding are kept (`graphopt.llm.compiled.HEADS`).
+        rounding: how weights become int4 (`graphopt.passes.rounding.METHODS`).
+        calibration: arrays of tokens that rounding looks at.
 
     Attributes:
         engine: the decoder for numpy.
@@ -98,6 +102,9 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[no-unt
         group: int = 32,
         terms: int = 1,
         kv_cache: str | None = None,
+        head: str = "auto",
+        rounding: str = "nearest",
+        calibration: Sequence[Any] | None = None,
     ) -> None:
         own = copy.deepcopy(model.config)
         own._attn_implementation = "eager"  # the one that transformers lets every class have
@@ -106,7 +113,16 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[no-unt
         weights = read_decoder(model)
         self._target, self._precision = target, precision
         self.program, self.engine = compile_decoder(
-            weights, target, precision, threads, group, terms, kv_cache
+            weights,
+            target,
+            precision,
+            threads,
+            group,
+            terms,
+            kv_cache,
+            head,
+            rounding,
+            calibration,
         )
         self.eval()  # type: ignore[no-untyped-call]
 

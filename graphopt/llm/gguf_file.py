@@ -13,8 +13,9 @@ import numpy as np
 
 from graphopt.errors import MissingDependencyError, ModelFileError
 from graphopt.kernels.reference import bf16_from_f32
-from graphopt.llm.decoder import BlockMatrix, DecoderShape, DecoderWeights, LayerWeights, Matrix
+from graphopt.llm.decoder import DecoderShape, DecoderWeights, LayerWeights
 from graphopt.llm.gguf_tokenizer import gguf_tokenizer
+from graphopt.llm.matrices import BlockMatrix, ByteMatrix, Matrix, split_pairs, stack_rows
 from graphopt.llm.tokenizer import Tokenizer
 
 Array = np.ndarray[Any, Any]
@@ -71,8 +72,8 @@ class GgufFile:
         """The whole decoder.
 
         Args:
-            as_blocks: keep the int4 values of Q4_0 and Q4_1 as they are, with scales rounded to
-                bf16; otherwise everything becomes f32.
+            as_blocks: keep the values of Q4_0 and Q4_1, with scales rounded to bf16, and those of
+                Q8_0; otherwise everything becomes f32.
 
         Raises:
             ModelFileError: for a tensor that is missing or of another quantization.
@@ -80,14 +81,14 @@ class GgufFile:
         self._as_blocks = as_blocks
         heads = int(self._of_arch("attention.head_count"))
         hidden = int(self._of_arch("embedding_length"))
-        embedding = self._array("token_embd.weight")
+        embedding = self._matrix("token_embd.weight")
         self._shape = DecoderShape(
             hidden=hidden,
             heads=heads,
             kv_heads=int(self._of_arch("attention.head_count_kv", heads)),
             head_dim=int(self._of_arch("attention.key_length", hidden // heads)),
             intermediate=int(self._of_arch("feed_forward_length")),
-            vocabulary=len(embedding),
+            vocabulary=int(self._tensor("token_embd.weight").data.shape[0]),
             context=int(self._of_arch("context_length")),
             epsilon=float(self._of_arch("attention.layer_norm_rms_epsilon")),
         )
@@ -101,7 +102,7 @@ class GgufFile:
             embedding=embedding,
             layers=layers,
             norm=self._array("output_norm.weight"),
-            head=embedding if tied else self._array("output.weight"),
+            head=embedding if tied else self._matrix("output.weight"),
         )
 
     def _frequencies(self) -> Array:
@@ -123,10 +124,10 @@ class GgufFile:
         biases = [self._array(f"{where}.attn_{n}.bias") for n in heads] if biased else []
         return LayerWeights(
             attention_norm=self._array(f"{where}.attn_norm.weight"),
-            qkv=_stack(parts),
+            qkv=stack_rows(parts),
             output=self._matrix(f"{where}.attn_output.weight"),
             feed_forward_norm=self._array(f"{where}.ffn_norm.weight"),
-            gate_up=_stack([self._matrix(f"{where}.ffn_{n}.weight") for n in ("gate", "up")]),
+            gate_up=stack_rows([self._matrix(f"{where}.ffn_{n}.weight") for n in ("gate", "up")]),
             down=self._matrix(f"{where}.ffn_down.weight"),
             qkv_bias=np.concatenate(biases) if biased else None,
             query_norm=self._optional(f"{where}.attn_q_norm.weight"),
@@ -134,17 +135,19 @@ class GgufFile:
         )
 
     def _matrix(self, name: str, heads: int = 0) -> Matrix:
-        """A matrix; rows of query and key of llama go back from pairs (2 i, 2 i + 1)."""
+        """A matrix; rows of query and key of llama, which have `heads`, in transformers' order."""
+        matrix = self._stored(name)
+        return split_pairs(matrix, heads) if heads and self._arch == "llama" else matrix
+
+    def _stored(self, name: str) -> Matrix:
         tensor = self._tensor(name)
-        swap = heads if self._arch == "llama" else 0
         kind = tensor.tensor_type.name
-        if not self._as_blocks or kind not in ("Q4_0", "Q4_1"):
-            return _halves(self._array(name), swap)
-        width = int(tensor.shape[1])
-        q, scale, least = _int4_blocks(np.asarray(tensor.data), kind, width)
-        return BlockMatrix(
-            _halves(q, swap), _halves(scale, swap), None if least is None else _halves(least, swap)
-        )
+        data, width = np.asarray(tensor.data), int(tensor.shape[1])
+        if self._as_blocks and kind == "Q8_0":
+            return ByteMatrix(*_int8_blocks(data, width))
+        if self._as_blocks and kind in ("Q4_0", "Q4_1"):
+            return BlockMatrix(*_int4_blocks(data, kind, width))
+        return self._array(name)
 
     def _array(self, name: str) -> Array:
         """A tensor as f32."""
@@ -191,22 +194,8 @@ def _int4_blocks(data: Array, kind: str, width: int) -> tuple[Array, Array, Arra
     return q.reshape(width, -1), bf16_from_f32(scale).reshape(width, -1), least
 
 
-def _halves(rows: Array, heads: int) -> Array:
-    """Rows (head, pair, 2) as (head, 2, pair), the order of transformers."""
-    if not heads:
-        return rows
-    split = rows.reshape(heads, -1, 2, rows.shape[1]).swapaxes(1, 2)
-    return np.ascontiguousarray(split).reshape(rows.shape)
-
-
-def _stack(parts: list[Matrix]) -> Matrix:
-    """Rows of several matrices one after the other; f32 if one of them is."""
-    blocks = [part for part in parts if isinstance(part, BlockMatrix)]
-    if len(blocks) < len(parts) or len({part.least is None for part in blocks}) > 1:
-        return np.concatenate([p.dense() if isinstance(p, BlockMatrix) else p for p in parts])
-    least = [part.least for part in blocks if part.least is not None]
-    return BlockMatrix(
-        np.concatenate([part.q for part in blocks]),
-        np.concatenate([part.scale for part in blocks]),
-        np.concatenate(least) if least else None,
-    )
+def _int8_blocks(data: Array, width: int) -> tuple[Array, Array]:
+    """Values and f32 scales."""
+    raw = data.reshape(-1, 2 + _BLOCK)
+    scale = raw[:, :2].copy().view(np.float16).astype(np.float32)
+    return raw[:, 2:].view(np.int8).reshape(width, -1), scale.reshape(width, -1)

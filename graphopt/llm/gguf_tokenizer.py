@@ -54,7 +54,7 @@ def gguf_tokenizer(path: Path, fields: dict[str, Any]) -> Tokenizer:
     vocabulary = {token: number for number, token in enumerate(tokens)}
     whole = cut == "llama-bpe"  # a word that is a token is not put together from its parts
     built = tokenizers.Tokenizer(models.BPE(vocabulary, merges, ignore_merges=whole))
-    built.pre_tokenizer = _pre_tokenizer(cut)
+    built.pre_tokenizer = pre_tokenizer(cut)
     built.decoder = decoders.ByteLevel()
     kinds = fields.get("tokenizer.ggml.token_type", [])
     for special in (False, True):
@@ -70,7 +70,8 @@ def gguf_tokenizer(path: Path, fields: dict[str, Any]) -> Tokenizer:
     return Tokenizer(built.to_str(), chat)
 
 
-def _pre_tokenizer(cut: str) -> Any:
+def pre_tokenizer(cut: str) -> Any:
+    """How text is cut before merging, by the name that GGUF files have for it."""
     from tokenizers import Regex, pre_tokenizers
 
     if cut in _GPT2:

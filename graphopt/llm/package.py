@@ -26,6 +26,7 @@ from graphopt.llm.tokenizer import ChatFormat, Tokenizer, read_tokenizer
 from graphopt.loaded import load
 from graphopt.package import FORMAT as DECODER_FORMAT
 from graphopt.package import Manifest, write_package
+from graphopt.passes.rounding import Loss, mean_loss
 from graphopt.target import find_target
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ class LlmOptions:
         kv_cache: how keys and values are kept: f32, bf16 or int8; by default as `compile_decoder`.
     """
 
+        head: how head and embedding are kept, as for `graphopt.optimize`.
+        rounding: how weights become int4, as for `graphopt.optimize`.
+        calibration: text that rounding looks at.
     target: str = "native"
     precision: str = "int4"
     group: int = 32
@@ -58,32 +62,70 @@ class LlmOptions:
     kv_cache: str | None = None
 
 
-def compile_llm(source: str | Path, out: str | Path, options: LlmOptions) -> None:
+    head: str = "auto"
+    rounding: str = "nearest"
+    calibration: str | None = None
+@dataclass(frozen=True)
+class WeightsSummary:
+    """What became of the weights.
+
+    Attributes:
+        bytes: of all of them, as kernels read them.
+        head_bytes: of those, of the head and the embedding.
+        loss: mean over the products whose weights were rounded; None if none were.
+    """
+
+    bytes: int
+    head_bytes: int
+    loss: Loss | None
+
+    def __str__(self) -> str:
+        mib = 2**20
+        text = (
+            f"weights {self.bytes / mib:.1f} MiB, of them head and embedding "
+            f"{self.head_bytes / mib:.1f} MiB"
+        )
+        return text if self.loss is None else f"{text}; rounding lost {self.loss} (mean share)"
+
+
+def compile_llm(source: str | Path, out: str | Path, options: LlmOptions) -> WeightsSummary:
     """Compiles a language model into a package for `graphopt chat`.
 
     Args:
-        source: a GGUF file, or a model directory of Hugging Face, which needs `transformers`.
+        source: a GGUF file, or a model directory: of Hugging Face, which needs `transformers`, or
+            in Meta's layout.
         out: the folder to make; an older package there is replaced.
         options: target and precision.
 
     Raises:
         ModelFileError: naming what of the source is missing, damaged or not understood.
+    Returns:
+        What became of the weights.
+
         UnsupportedDecoderError: naming what the graph cannot express.
         GroupSizeError: if the group does not divide a depth.
-        UnknownPrecisionError: for a precision or a kind of cache that there is not.
+        UnknownPrecisionError: for a precision, a kind of cache, of head or of rounding that there
+            is not.
+        CalibrationError: for `gptq` without calibration.
         PackageError: if something that is no package is in the way.
     """
     source = Path(source)
     refuse_other_files(Path(out))
     weights, tokenizer = read_model(source, options)
-    save_llm(weights, tokenizer, out, options)
+    return save_llm(weights, tokenizer, out, options)
 
 
 def read_model(source: Path, options: LlmOptions) -> tuple[DecoderWeights, Tokenizer]:
     """Weights and tokenizer of a GGUF file or a model directory."""
     if source.is_dir():
         from graphopt.llm.from_transformers import read_directory
+    as_blocks = "int4" in options.precision and not options.requantize
 
+        from graphopt.llm.meta_checkpoint import is_meta_checkpoint, read_meta_checkpoint
+        from graphopt.llm.meta_tokenizer import read_meta_tokenizer
+
+        if is_meta_checkpoint(source):
+            return read_meta_checkpoint(source, as_blocks), read_meta_tokenizer(source)
         tokenizer = read_tokenizer(source)
         return read_directory(source), tokenizer
     if not source.is_file():
@@ -91,13 +133,12 @@ def read_model(source: Path, options: LlmOptions) -> tuple[DecoderWeights, Token
     from graphopt.llm.gguf_file import GgufFile
 
     file = GgufFile(source)
-    as_blocks = "int4" in options.precision and not options.requantize
     return file.weights(as_blocks), file.tokenizer()
 
 
 def save_llm(
     weights: DecoderWeights, tokenizer: Tokenizer, out: str | Path, options: LlmOptions
-) -> None:
+) -> WeightsSummary:
     """Compiles a decoder and writes it with its tokenizer, whole or not at all."""
     from graphopt.llm.compiled import compile_decoder
 
@@ -106,10 +147,20 @@ def save_llm(
     target = find_target(options.target)
     precision = target.precision(options.precision)
     program, engine = compile_decoder(
-        weights, target, precision, None, options.group, options.terms, options.kv_cache
+        weights,
+        target,
+        precision,
+        None,
+        options.group,
+        options.terms,
+        options.kv_cache,
+        options.head,
+        options.rounding,
+        None if options.calibration is None else [tokenizer.encode(options.calibration)],
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
+    summary = _summary(program)
         staging = Path(folder) / "new"
         staging.mkdir()
         graph = program.graph
@@ -130,6 +181,15 @@ def save_llm(
         os.replace(staging, out)
 
 
+    return summary
+
+
+def _summary(program: Program) -> WeightsSummary:
+    nodes, weights = program.graph.nodes, program.module.memory.weights
+    ends = [n for n in nodes if n.origin.module.partition(".")[0] in ("head", "embedding")]
+    values = {value for node in ends for value in node.inputs}
+    losses = [node.attrs["loss"] for node in nodes if "loss" in node.attrs]
+    return WeightsSummary(weights.bytes, weights.bytes_of(values), mean_loss(losses))
 def refuse_other_files(out: Path) -> None:
     """Raises PackageError if something that is no package of a language model is in the way."""
     if out.exists() and not (out / DESCRIPTION).is_file():

@@ -1,15 +1,21 @@
 """Int4 weights: rewrites, refusals, and the noise that they may add."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from graphs import Maker, check_left_alone, check_native, ops, random_inputs
+from graphs import Maker, check_left_alone, check_native, ops, random_inputs, tied
 
+from graphopt.config import Config
 from graphopt.errors import GroupSizeError, WeightError
-from graphopt.interpret import run_graph
+from graphopt.interpret import execute, run_graph
 from graphopt.passes.quantize_weights_int4 import QuantizeWeightsInt4
+from graphopt.passes.rounding import Rounding, loss_of, round_weights
+from graphopt.pipeline import PassManager
 from graphopt.printer import print_graph
+from graphopt.program import Program
+from graphopt.target import find_target
 from graphopt.testing import sqnr
 from graphopt.verify import verify
 
@@ -49,6 +55,56 @@ def test_kernels_give_what_numpy_gives(tmp_path: Path, group: int) -> None:
 def test_a_group_that_does_not_fit_is_refused(group: int) -> None:
     with pytest.raises(GroupSizeError, match=f"{group} does not fit p, whose depth is 64"):
         QuantizeWeightsInt4(group).run(feed_forward().graph)
+
+
+def test_each_linear_is_rounded_for_what_the_rounded_ones_before_it_give() -> None:
+    graph = feed_forward().graph
+    inputs = random_inputs(graph, B=4, T=100)
+    whole = feed_forward().graph
+    QuantizeWeightsInt4(32, Rounding("gptq", inputs)).run(graph)
+    verify(graph, "quantize_weights_int4")
+    rounded = [node for node in graph.nodes if node.attrs.get("scheme") == "int4"]
+    weights = {node.inputs[1].name: node.inputs[1].data for node in whole.nodes}
+    for node in graph.nodes:
+        if node.op == "go.quantize_rows":
+            node.op, node.attrs = "go.reshape", {}  # as the rows were during calibration
+    for node, operands in execute(graph, inputs):
+        if node in rounded:
+            w, x = weights[node.inputs[1].name], operands[0].reshape(-1, operands[0].shape[-1])
+            wanted = round_weights(w, 32, "gptq", x.T @ x)
+            np.testing.assert_array_equal(operands[1], wanted.q)
+            assert node.attrs["loss"] == loss_of(w, wanted.dense(), x.T @ x)
+    assert len(rounded) == 4
+
+
+def test_a_head_becomes_int4_on_demand_with_the_table_it_shares(tmp_path: Path) -> None:
+    for group in (32, 0):
+        graph = tied(width=64)
+        table = graph.nodes[0].inputs[0].data
+        assert not QuantizeWeightsInt4(group).run(tied(width=64))
+        assert QuantizeWeightsInt4(group, Rounding(returned=True)).run(graph)
+        lookup, _, linear = graph.nodes
+        assert lookup.inputs[0] is linear.inputs[1] and lookup.inputs[2] is linear.operand("scale")
+        tokens = np.array([[3, 36, 0], [3, 3, 17]])
+        found = run_graph(graph, [tokens, np.ones((2, 64), np.float32)])[0]
+        np.testing.assert_array_equal(found, round_weights(table, group, "nearest").dense()[tokens])
+        module = check_native(graph, tmp_path, sizes=({}, {"B": 1, "T": 1}), bound=1e-6)
+        assert module.memory.weights.bytes < 64 * 64  # the table is there once, in int4
+
+
+@pytest.mark.skipif(not shutil.which("qemu-aarch64"), reason="qemu-aarch64 is not installed")
+@pytest.mark.parametrize("group", [32, 0])
+def test_rows_are_looked_up_in_the_packing_of_arm(group: int) -> None:
+    config = Config.from_environment()
+    rounding = Rounding(returned=True)
+    target = find_target("neoverse-n2")
+    graph, manager = tied(width=64), PassManager(config)
+    table = graph.nodes[0].inputs[0].data
+    program = Program(graph, target, "int4", 1, config, manager, group, 1, rounding)
+    program.plan()
+    tokens = np.array([[3, 36, 0], [3, 3, 17]])
+    found, _ = program.emulate([tokens, np.ones((2, 64), np.float32)], "", 128)
+    np.testing.assert_array_equal(found, round_weights(table, group, "nearest").dense()[tokens])
 
 
 def test_small_linears_are_left_alone() -> None:

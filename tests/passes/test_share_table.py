@@ -3,29 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-from graphs import Maker, check_left_alone, check_native
+from graphs import check_left_alone, check_native, tied
 
 from graphopt.interpret import run_graph
-from graphopt.ir import DType, Graph, Node, Value, constant
 from graphopt.kernels import reference
 from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
 from graphopt.passes.share_table import ShareTable
 from graphopt.printer import print_graph
-
-
-def tied(width: int = 40, rows: int = 37) -> Graph:
-    """A lookup in a table, and a linear by it."""
-    m = Maker()
-    table = constant(np.random.default_rng(0).standard_normal((rows, width), np.float32), "w")
-    tokens = m.input("tokens", "B", "T", dtype=DType.I64)
-    x = m.input("x", "B", width)
-    found = Value(DType.F32, (*tokens.shape, width))
-    logits = Value(DType.F32, (x.shape[0], rows))
-    m.graph.nodes = [
-        Node("go.gather", [table, tokens], [found]),
-        Node("go.linear", [x, table], [logits], {"roles": ("x", "weight")}),
-    ]
-    return m.output(found, logits)
 
 
 def test_the_table_is_that_of_the_linear(golden) -> None:

@@ -117,6 +117,21 @@ class Maker:
         return self.graph
 
 
+def tied(width: int = 40, rows: int = 37) -> Graph:
+    """A lookup in a table, and a linear by it."""
+    m = Maker()
+    table = m.constant("w", rows, width)
+    tokens = m.input("tokens", "B", "T", dtype=I64)
+    x = m.input("x", "B", width)
+    found = Value(F32, (*tokens.shape, width))
+    logits = Value(F32, (x.shape[0], rows))
+    m.graph.nodes = [
+        Node("go.gather", [table, tokens], [found]),
+        Node("go.linear", [x, table], [logits], {"roles": ("x", "weight")}),
+    ]
+    return m.output(found, logits)
+
+
 def add(a: Scalar = X, b: Scalar = Y) -> Scalar:
     return scalar.apply("add", a, b)
 

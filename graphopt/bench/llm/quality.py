@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,49 @@ _MODULES = (
     "unittest",
     "zipfile",
 )
+#: Modules whose documentation calibrates: none of those that measure.
+_OTHERS = (
+    "ast",
+    "asyncio",
+    "bdb",
+    "calendar",
+    "concurrent.futures",
+    "configparser",
+    "contextlib",
+    "datetime",
+    "email.message",
+    "enum",
+    "ftplib",
+    "functools",
+    "heapq",
+    "http.client",
+    "http.cookiejar",
+    "imaplib",
+    "ipaddress",
+    "itertools",
+    "json",
+    "locale",
+    "mailbox",
+    "os",
+    "pathlib",
+    "pickle",
+    "pprint",
+    "queue",
+    "smtplib",
+    "socket",
+    "sqlite3",
+    "string",
+    "tarfile",
+    "tokenize",
+    "traceback",
+    "typing",
+    "urllib.request",
+    "warnings",
+    "xml.sax.handler",
+)
+_CALIBRATION = 4096  # tokens
+#: Ways to round and int8 rows per activation: two leave only what the weights lose.
+_WAYS = (("nearest", 2), ("scale-search", 2), ("gptq", 2), ("nearest", 1), ("gptq", 1))
 
 
 def measure(
@@ -65,30 +109,23 @@ def measure(
         tokens), `perplexity` and `tokens`.
     """
     file = _file(model)
-    gguf = GgufFile(file)
-    ids = np.array(gguf.tokenizer().encode(text()), np.int64)[:tokens]
-    progress("compiling")
-    variants = dict(_variants(gguf))
-    if peers:
-        variants["llama.cpp, same file"] = _llama_cpp(file)
-        write_q4_0(file, folder / "q4_0.gguf")
-        variants["llama.cpp, Q4_0 anew"] = _llama_cpp(folder / "q4_0.gguf")
-    reference = variants.pop("fp32")
+    ids = np.array(GgufFile(file).tokenizer().encode(text()), np.int64)[:tokens]
     windows = [ids[i : i + _WINDOW] for i in range(0, len(ids) - 1, _WINDOW)]
-    found: dict[str, list[Array]] = {name: [] for name in ("fp32", *variants)}
-    for number, window in enumerate(windows):
-        progress(f"window {number + 1} of {len(windows)}")
-        exact = _log_softmax(reference(window))
-        found["fp32"].append(_compare(exact, exact, window))
-        for name, logits in variants.items():
-            found[name].append(_compare(exact, _log_softmax(logits(window)), window))
-    return [_row(name, np.concatenate(parts)) for name, parts in found.items()]
+    exact: list[Array] = []
+    rows = []
+    for name, logits in _variants(file, folder, peers, progress):
+        progress(f"{name}: measuring")
+        got = [_log_softmax(logits(window)) for window in windows]
+        exact = exact or got
+        compared = map(_compare, exact, got, windows)
+        rows.append(_row(name, np.concatenate(list(compared))))
+    return rows
 
 
-def text() -> str:
+def text(modules: tuple[str, ...] = _MODULES) -> str:
     """English that every Python has: the documentation in modules of its standard library."""
     parts = []
-    for name in _MODULES:
+    for name in modules:
         module = importlib.import_module(name)
         members = [getattr(module, member) for member in getattr(module, "__all__", ())]
         documented = [module, *(m for m in members if inspect.isclass(m) or inspect.isroutine(m))]
@@ -104,25 +141,39 @@ def _file(model: str) -> Path:
     return Path(model)
 
 
-def _variants(gguf: GgufFile) -> Iterator[tuple[str, Logits]]:
-    """Name and logits [tokens, vocabulary] of each; groups that do not fit the model are left."""
-    dense = gguf.weights(as_blocks=False)
+def _variants(
+    file: Path, folder: Path, peers: bool, progress: Callable[[str], None]
+) -> Iterator[tuple[str, Logits]]:
+    """Name and logits [tokens, vocabulary] of each; the first is exact.
+
+    Groups that do not fit the model are left out.
+    """
+    gguf = GgufFile(file)
+    dense, blocks = gguf.weights(as_blocks=False), gguf.weights()
+    known = [gguf.tokenizer().encode(text(_OTHERS))[:_CALIBRATION]]
     yield "fp32", _compiled(dense, "fp32")
-    blocks = gguf.weights()
-    yield "as it is, 16-bit activations", _compiled(blocks, "int4", 32, 2)
-    yield "as it is, 8-bit activations", _compiled(blocks, "int4", 32, 1)
-    for group in (32, 64):
-        for terms in (2, 1):
-            name = f"int4 anew, groups of {group}, {8 * terms}-bit activations"
-            try:
-                yield name, _compiled(dense, "int4", group, terms)
-            except GroupSizeError:
-                continue
+    yield "as it is, 16-bit activations", _compiled(blocks, "int4", terms=2)
+    yield "as it is, 8-bit activations", _compiled(blocks, "int4")
+    for group, (rounding, terms) in itertools.product((32, 64), _WAYS):
+        name = f"int4 anew, {rounding}, groups of {group}, {8 * terms}-bit activations"
+        progress(f"{name}: compiling")
+        calibration = None if rounding == "nearest" else known
+        how = {"group": group, "terms": terms, "rounding": rounding, "calibration": calibration}
+        try:
+            yield name, _compiled(dense, "int4", **how)
+        except GroupSizeError:
+            continue
+    how = {"rounding": "gptq", "calibration": known, "head": "int4"}
+    yield "int4 anew with the head, gptq, groups of 32", _compiled(dense, "int4", **how)
     yield "int8, 8-bit activations", _compiled(dense, "int8")
+    if peers:
+        yield "llama.cpp, same file", _llama_cpp(file)
+        write_q4_0(file, folder / "q4_0.gguf")
+        yield "llama.cpp, Q4_0 anew", _llama_cpp(folder / "q4_0.gguf")
 
 
-def _compiled(weights: Any, precision: str, group: int = 32, terms: int = 1) -> Logits:
-    _, engine = compile_decoder(weights, native(), precision, None, group, terms)
+def _compiled(weights: Any, precision: str, **how: Any) -> Logits:
+    _, engine = compile_decoder(weights, native(), precision, None, **how)
 
     def logits(tokens: Array) -> Array:
         return engine.forward(tokens[None], engine.new_cache(), np.arange(len(tokens)))

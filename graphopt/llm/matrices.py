@@ -1,0 +1,188 @@
+"""Matrices of a decoder as files hold them: in f32, or quantized, with what belongs to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphopt.kernels import reference
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(eq=False)
+class BlockMatrix:
+    """4 bits per value: value j of a row is `scale[b] * q[j] + least[b]`, b the block of j.
+
+    The products with `least` are those of sums over blocks of the input: a second, thin matrix.
+
+    Attributes:
+        q: int8 [out, in] in [-8, 7].
+        scale: bf16 bits [out, blocks]; a block has a multiple of 32 values.
+        least: f32 [out, blocks]; None where there is none.
+    """
+
+    q: Array
+    scale: Array
+    least: Array | None
+
+    def dense(self) -> Array:
+        """The matrix in f32."""
+        length = self.q.shape[1] // self.scale.shape[1]
+        values = self.q * np.repeat(reference.f32_from_bf16(self.scale), length, axis=1)
+        if self.least is not None:
+            values = values + np.repeat(self.least, length, axis=1)
+        dense: Array = values.astype(np.float32)
+        return dense
+
+
+@dataclass(eq=False)
+class ByteMatrix:
+    """8 bits per value: value j of a row is `scale[b] * q[j]`, b the block of j.
+
+    Attributes:
+        q: int8 [out, in].
+        scale: f32 [out, blocks]; one block is a scale per row.
+    """
+
+    q: Array
+    scale: Array
+
+    def dense(self) -> Array:
+        """The matrix in f32."""
+        length = self.q.shape[1] // self.scale.shape[1]
+        dense: Array = self.q * np.repeat(self.scale, length, axis=1)
+        return dense
+
+
+@dataclass(eq=False)
+class AdaptedMatrix:
+    """A matrix and a correction of low rank: Hu et al., "LoRA" (2021).
+
+    Attributes:
+        base: [out, in].
+        down: f32 [rank, in].
+        up: f32 [out, rank], with its factor.
+    """
+
+    base: BlockMatrix
+    down: Array
+    up: Array
+
+    def dense(self) -> Array:
+        """The matrix in f32."""
+        dense: Array = self.base.dense() + self.up @ self.down
+        return dense
+
+
+@dataclass(eq=False)
+class RotatedMatrix:
+    """A matrix behind a Hadamard transform of its input.
+
+    Liu et al., "SpinQuant: LLM Quantization with Learned Rotations" (2024), R4: outliers among
+    the inputs of the last matrix of a layer are spread over all of them.
+
+    Attributes:
+        base: [out, in]; `in` is a power of two.
+    """
+
+    base: BlockMatrix
+
+    def dense(self) -> Array:
+        """The matrix in f32, with the transform multiplied into it."""
+        out, width = self.base.q.shape
+        first, second = hadamard_factors(width)
+        rows = self.base.dense().reshape(out, len(first), len(second))
+        dense: Array = (first @ (rows @ second)).reshape(out, width)
+        return dense
+
+
+Matrix = Array | BlockMatrix | ByteMatrix | AdaptedMatrix | RotatedMatrix
+
+
+def dense(matrix: Matrix) -> Array:
+    """Any matrix in f32 [out, in]."""
+    return matrix if isinstance(matrix, np.ndarray) else matrix.dense()
+
+
+def stack_rows(parts: Sequence[Matrix]) -> Matrix:
+    """Rows of several matrices one after the other; f32 if they are not of one kind."""
+    kinds = {type(part) for part in parts}
+    if kinds == {BlockMatrix}:
+        return _stack_blocks([part for part in parts if isinstance(part, BlockMatrix)])
+    if kinds == {ByteMatrix}:
+        given = [part for part in parts if isinstance(part, ByteMatrix)]
+        if len({part.scale.shape[1] for part in given}) == 1:
+            q, scale = (np.concatenate([getattr(p, n) for p in given]) for n in ("q", "scale"))
+            return ByteMatrix(q, scale)
+    if kinds == {AdaptedMatrix}:
+        adapted = [part for part in parts if isinstance(part, AdaptedMatrix)]
+        base = _stack_blocks([part.base for part in adapted])
+        if isinstance(base, BlockMatrix):
+            down = np.concatenate([part.down for part in adapted])
+            return AdaptedMatrix(base, down, _block_diagonal([part.up for part in adapted]))
+    return np.concatenate([dense(part) for part in parts])
+
+
+def split_pairs(matrix: Matrix, heads: int) -> Matrix:
+    """Rows (head, pair, 2), Meta's order of query and key, as (head, 2, pair), transformers'."""
+
+    def moved(rows: Array) -> Array:
+        split = rows.reshape(heads, -1, 2, rows.shape[1]).swapaxes(1, 2)
+        return np.ascontiguousarray(split).reshape(rows.shape)
+
+    def blocks(given: BlockMatrix) -> BlockMatrix:
+        least = None if given.least is None else moved(given.least)
+        return BlockMatrix(moved(given.q), moved(given.scale), least)
+
+    if isinstance(matrix, BlockMatrix):
+        return blocks(matrix)
+    if isinstance(matrix, ByteMatrix):
+        return ByteMatrix(moved(matrix.q), moved(matrix.scale))
+    if isinstance(matrix, AdaptedMatrix):
+        return AdaptedMatrix(blocks(matrix.base), matrix.down, moved(matrix.up))
+    return moved(dense(matrix))
+
+
+def _stack_blocks(parts: list[BlockMatrix]) -> BlockMatrix | Array:
+    forms = {(part.least is None, part.scale.shape[1]) for part in parts}
+    if len(forms) > 1:
+        return np.concatenate([part.dense() for part in parts])
+    least = [part.least for part in parts if part.least is not None]
+    return BlockMatrix(
+        np.concatenate([part.q for part in parts]),
+        np.concatenate([part.scale for part in parts]),
+        np.concatenate(least) if least else None,
+    )
+
+
+def _block_diagonal(parts: list[Array]) -> Array:
+    """Each part with columns of its own."""
+    rows, columns = (sum(part.shape[axis] for part in parts) for axis in (0, 1))
+    whole = np.zeros((rows, columns), np.float32)
+    row = column = 0
+    for part in parts:
+        whole[row : row + part.shape[0], column : column + part.shape[1]] = part
+        row, column = row + part.shape[0], column + part.shape[1]
+    return whole
+
+
+def hadamard_factors(width: int) -> tuple[Array, Array]:
+    """Two orthogonal symmetric matrices whose Kronecker product is the transform of `width`.
+
+    Sylvester's construction, H(2 n) = H(2) x H(n), over sqrt(width): f32 [a, a] and [b, b],
+    a * b = width, a power of two.
+    """
+    assert width & (width - 1) == 0, "a power of two"
+    bits = width.bit_length() - 1
+    return _hadamard(bits // 2), _hadamard(bits - bits // 2)
+
+
+def _hadamard(bits: int) -> Array:
+    matrix: Array = np.ones((1, 1), np.float32)
+    for _ in range(bits):
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return np.asarray(matrix / np.sqrt(np.float32(1 << bits)), np.float32)

@@ -1,0 +1,178 @@
+"""Products with the matrices of a decoder, as nodes of a graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphopt import scalar
+from graphopt.ir import DType, Graph, Node, Origin, Shape, Value, constant
+from graphopt.kernels import reference
+from graphopt.llm.matrices import (
+    AdaptedMatrix,
+    BlockMatrix,
+    ByteMatrix,
+    Matrix,
+    RotatedMatrix,
+    dense,
+    hadamard_factors,
+)
+from graphopt.passes.rounding import Loss, loss_of
+
+Array = np.ndarray[Any, Any]
+
+_REST = 32  # block length of what int8 leaves over
+
+
+@dataclass(eq=False)
+class Rows:
+    """Rows in int8 as operands of a graph.
+
+    Attributes:
+        q: i8 [rows, columns].
+        scale: f32 [rows].
+        loss: of the numbers that came.
+    """
+
+    q: Value
+    scale: Value
+    loss: Loss
+
+
+@dataclass(eq=False)
+class Products:
+    """Writes products into a graph.
+
+    Attributes:
+        graph: receives the nodes.
+        keep_blocks: multiply by the int4 values of a `BlockMatrix`; otherwise it becomes f32.
+        keep_bytes: multiply by the int8 values of a `ByteMatrix`; otherwise it becomes f32.
+        exact: where int8 has no room for what came, multiply by what is left, in int4, too.
+    """
+
+    graph: Graph
+    keep_blocks: bool
+    keep_bytes: bool
+    exact: bool
+
+    def emit(self, where: str, op: str, inputs: list[Value], shape: Shape, **attrs: Any) -> Value:
+        """Appends a node with one f32 output and returns it."""
+        out = Value(DType.F32, shape)
+        self.graph.nodes.append(Node(op, inputs, [out], attrs, Origin(where)))
+        return out
+
+    def add(self, where: str, x: Value, y: Value) -> Value:
+        """The sum of two f32 values of one shape."""
+        expr = scalar.apply("add", scalar.operand(0, DType.F32), scalar.operand(1, DType.F32))
+        return self.emit(where, "go.pointwise", [x, y], x.shape, expr=expr)
+
+    def linear(
+        self,
+        where: str,
+        x: Value,
+        weight: Value,
+        bias: Array | None = None,
+        scale: Value | None = None,
+        **attrs: Any,
+    ) -> Value:
+        """The product of x [.., in] with weight [out, in]; with scales if that is quantized."""
+        operands = {"x": x, "weight": weight}
+        if scale is not None:
+            operands["scale"] = scale
+        if bias is not None:
+            operands["bias"] = constant(bias, f"{where}.bias")
+        shape: Shape = (*x.shape[:-1], weight.shape[0])
+        roles = tuple(operands)
+        return self.emit(where, "go.linear", list(operands.values()), shape, roles=roles, **attrs)
+
+    def product(self, where: str, x: Value, matrix: Matrix, bias: Array | None = None) -> Value:
+        """The product of x [.., in] with any matrix [out, in]."""
+        if isinstance(matrix, ByteMatrix) and self.keep_bytes:
+            return self._bytes(where, x, matrix, bias)
+        if isinstance(matrix, BlockMatrix) and self.keep_blocks:
+            return self._blocks(where, x, matrix, bias)
+        if isinstance(matrix, AdaptedMatrix) and self.keep_blocks:
+            y = self._blocks(where, x, matrix.base, bias)
+            down = self._plain(f"{where}.down", x, matrix.down)
+            return self.add(where, y, self._plain(f"{where}.up", down, matrix.up))
+        if isinstance(matrix, RotatedMatrix) and self.keep_blocks:
+            return self._blocks(where, self._rotated(where, x), matrix.base, bias)
+        return self.linear(where, x, constant(dense(matrix), f"{where}.weight"), bias)
+
+    def rows(self, matrix: Matrix, name: str) -> Rows:
+        """A matrix with one scale per row: as it came if it has that, or rounded to it."""
+        if isinstance(matrix, ByteMatrix) and matrix.scale.shape[1] == 1:
+            q, scale, loss = matrix.q, matrix.scale[:, 0], Loss(0.0)
+        else:
+            whole = dense(matrix)
+            channels = reference.quantize_channels(whole)
+            q, scale = channels.q, channels.scale
+            loss = loss_of(whole, scale[:, None] * q)
+        return Rows(constant(q, f"{name}.weight"), constant(scale, f"{name}.scale"), loss)
+
+    def by_rows(self, where: str, x: Value, rows: Rows, bias: Array | None = None) -> Value:
+        """The product of x [.., in] with rows in int8."""
+        return self.linear(where, x, rows.q, bias, rows.scale, loss=rows.loss)
+
+    def look_up(self, where: str, rows: Rows, indices: Value) -> Value:
+        """Rows in int8 by index, as f32."""
+        shape: Shape = (*indices.shape, rows.q.shape[1])
+        roles = ("table", "indices", "scale")
+        operands = [rows.q, indices, rows.scale]
+        return self.emit(where, "go.gather", operands, shape, roles=roles, scheme="int8")
+
+    def split(self, where: str, x: Value, matrix: Matrix, bias: Array | None = None) -> Value:
+        """The products of x [.., in] with rows in int8, and with what they leave over in int4."""
+        rows = self.rows(matrix, where)
+        y = self.by_rows(where, x, rows, bias)
+        if rows.loss.weights == 0 or rows.q.data is None or rows.q.data.shape[1] % _REST:
+            return y
+        assert rows.scale.data is not None
+        rest = dense(matrix) - rows.scale.data[:, None] * rows.q.data
+        blocks = reference.quantize_blocks_int4(rest, _REST)
+        left = BlockMatrix(blocks.q, blocks.scale, None)
+        whole = float(np.vdot(rest, rest)) / rows.loss.weights
+        self.graph.nodes[-1].attrs["loss"] = Loss(
+            float(np.square(rest - left.dense()).sum()) / whole
+        )
+        return self.add(where, y, self._blocks(f"{where}.rest", x, left, None))
+
+    def _bytes(self, where: str, x: Value, matrix: ByteMatrix, bias: Array | None) -> Value:
+        if self.exact:
+            return self.split(where, x, matrix, bias)
+        return self.by_rows(where, x, self.rows(matrix, where), bias)
+
+    def _plain(self, where: str, x: Value, matrix: Array) -> Value:
+        """A thin product that stays in f32."""
+        return self.linear(where, x, constant(matrix, f"{where}.weight"), scheme="f32")
+
+    def _blocks(self, where: str, x: Value, matrix: BlockMatrix, bias: Array | None) -> Value:
+        """The product with `q`, plus that of the sums over blocks of the input with `least`."""
+        scale = Value(DType.BF16, matrix.scale.shape, f"{where}.scale", data=matrix.scale)
+        y = self.linear(where, x, constant(matrix.q, f"{where}.weight"), bias, scale)
+        if matrix.least is None:
+            return y
+        count = matrix.least.shape[1]
+        split: Shape = (*x.shape[:-1], count, matrix.q.shape[1] // count)
+        blocks = self.emit(where, "go.reshape", [x], split)
+        reduced: Shape = (*split[:-1], 1)
+        axes = (len(split) - 1,)
+        sums = self.emit(where, "go.reduce", [blocks], reduced, kind="sum", axes=axes)
+        flat = self.emit(where, "go.reshape", [sums], split[:-1])
+        return self.add(where, y, self._plain(f"{where}.least", flat, matrix.least))
+
+    def _rotated(self, where: str, x: Value) -> Value:
+        """The Hadamard transform of rows: products with its two factors, one along each axis."""
+        width = x.shape[-1]
+        assert isinstance(width, int)
+        first, second = hadamard_factors(width)
+        outer = x.shape[:-1]
+        order = (*range(len(outer)), len(outer) + 1, len(outer))
+        y = self.emit(where, "go.reshape", [x], (*outer, len(first), len(second)))
+        for name, factor in (("second", second), ("first", first)):
+            y = self._plain(f"{where}.hadamard.{name}", y, factor)
+            turned: Shape = (*outer, y.shape[-1], y.shape[-2])
+            y = self.emit(where, "go.permute", [y], turned, axes=order)
+        return self.emit(where, "go.reshape", [y], x.shape)
