@@ -49,22 +49,22 @@ class LlmOptions:
         requantize: whether weights that come quantized are made f32 first; otherwise `int4` takes
             those in blocks of 4 bits as they are.
         kv_cache: how keys and values are kept: f32, bf16 or int8; by default as `compile_decoder`.
-    """
-
         head: how head and embedding are kept, as for `graphopt.optimize`.
         rounding: how weights become int4, as for `graphopt.optimize`.
         calibration: text that rounding looks at.
+    """
+
     target: str = "native"
     precision: str = "int4"
     group: int = 32
     terms: int = 1
     requantize: bool = False
     kv_cache: str | None = None
-
-
     head: str = "auto"
     rounding: str = "nearest"
     calibration: str | None = None
+
+
 @dataclass(frozen=True)
 class WeightsSummary:
     """What became of the weights.
@@ -97,11 +97,11 @@ def compile_llm(source: str | Path, out: str | Path, options: LlmOptions) -> Wei
         out: the folder to make; an older package there is replaced.
         options: target and precision.
 
-    Raises:
-        ModelFileError: naming what of the source is missing, damaged or not understood.
     Returns:
         What became of the weights.
 
+    Raises:
+        ModelFileError: naming what of the source is missing, damaged or not understood.
         UnsupportedDecoderError: naming what the graph cannot express.
         GroupSizeError: if the group does not divide a depth.
         UnknownPrecisionError: for a precision, a kind of cache, of head or of rounding that there
@@ -117,15 +117,15 @@ def compile_llm(source: str | Path, out: str | Path, options: LlmOptions) -> Wei
 
 def read_model(source: Path, options: LlmOptions) -> tuple[DecoderWeights, Tokenizer]:
     """Weights and tokenizer of a GGUF file or a model directory."""
-    if source.is_dir():
-        from graphopt.llm.from_transformers import read_directory
     as_blocks = "int4" in options.precision and not options.requantize
-
+    if source.is_dir():
         from graphopt.llm.meta_checkpoint import is_meta_checkpoint, read_meta_checkpoint
         from graphopt.llm.meta_tokenizer import read_meta_tokenizer
 
         if is_meta_checkpoint(source):
             return read_meta_checkpoint(source, as_blocks), read_meta_tokenizer(source)
+        from graphopt.llm.from_transformers import read_directory
+
         tokenizer = read_tokenizer(source)
         return read_directory(source), tokenizer
     if not source.is_file():
@@ -158,9 +158,9 @@ def save_llm(
         options.rounding,
         None if options.calibration is None else [tokenizer.encode(options.calibration)],
     )
+    summary = _summary(program)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
-    summary = _summary(program)
         staging = Path(folder) / "new"
         staging.mkdir()
         graph = program.graph
@@ -179,8 +179,6 @@ def save_llm(
         if out.exists():
             os.replace(out, Path(folder) / "old")
         os.replace(staging, out)
-
-
     return summary
 
 
@@ -190,6 +188,8 @@ def _summary(program: Program) -> WeightsSummary:
     values = {value for node in ends for value in node.inputs}
     losses = [node.attrs["loss"] for node in nodes if "loss" in node.attrs]
     return WeightsSummary(weights.bytes, weights.bytes_of(values), mean_loss(losses))
+
+
 def refuse_other_files(out: Path) -> None:
     """Raises PackageError if something that is no package of a language model is in the way."""
     if out.exists() and not (out / DESCRIPTION).is_file():
