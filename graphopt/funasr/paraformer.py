@@ -32,8 +32,13 @@ class PrefixMask(nn.Module):
 
     def forward(self, lengths: Tensor) -> Tensor:
         """1.0 before the length and 0.0 behind: i[B] -> f32[B, extent]."""
-        steps = torch.arange(self.extents.pop(0), device=lengths.device)
-        return (steps[None, :] < lengths[:, None]).float()
+        return prefix_mask(lengths, self.extents.pop(0))
+
+
+def prefix_mask(lengths: Tensor, extent: Any) -> Tensor:
+    """1.0 before the length and 0.0 behind: i[B] -> f32[B, extent]."""
+    steps = torch.arange(extent, device=lengths.device)
+    return (steps[None, :] < lengths[:, None]).float()
 
 
 class Encoder(nn.Module):
@@ -54,14 +59,17 @@ class Encoder(nn.Module):
 
 
 class Predictor(nn.Module):
-    """Hidden frames to acoustic embeddings, one a token: FunASR's CifPredictor and ...V2."""
+    """Hidden frames to acoustic embeddings, one a token: FunASR's CifPredictor, ...V2 and ...V3.
+
+    What V3 computes besides, weights of times for the training, is left out.
+    """
 
     def __init__(self, predictor: Any) -> None:
         super().__init__()
         self.predictor = predictor
-        self.rule = (
-            "prefix" if type(predictor).__name__.startswith("CifPredictorV2") else "integrate"
-        )
+        kind = type(predictor).__name__
+        self.rule = "prefix" if kind.startswith("CifPredictorV2") else "integrate"
+        self.residual = not kind.startswith(("CifPredictorV2", "CifPredictorV3"))
         self.count = "floor" if predictor.tail_threshold > 0 else "round"
 
     def forward(self, hidden: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -75,9 +83,7 @@ class Predictor(nn.Module):
             Embeddings f32[B, N, D], counts i32[B], weights and peaks f32[B, T + 1] (f32[B, T] for
             a predictor without a tail).
         """
-        steps = torch.arange(hidden.shape[1], device=hidden.device)
-        mask = (steps[None, :] < lengths[:, None]).float()
-        alphas = self._weights(hidden) * mask
+        alphas = self._weights(hidden) * prefix_mask(lengths, hidden.shape[1])
         tail = self.predictor.tail_threshold
         if tail > 0:
             hidden = nn.functional.pad(hidden, (0, 0, 0, 1))
@@ -97,22 +103,23 @@ class Predictor(nn.Module):
         p = self.predictor
         context = hidden.transpose(1, 2)
         output = p.cif_conv1d(p.pad(context))
-        if self.rule == "integrate":
+        if self.residual:
             output = output + context
-        output = p.cif_output(torch.relu(output).transpose(1, 2))
+        # Of a transposed batch of one torch would trace a product that serves no other batch.
+        output = p.cif_output(torch.relu(output).transpose(1, 2).contiguous())
         weights = torch.sigmoid(output) * p.smooth_factor - p.noise_threshold
         return torch.relu(weights).squeeze(-1)
 
 
 class Decoder(nn.Module):
-    """Acoustic embeddings to scores of tokens: FunASR's ParaformerSANMDecoder."""
+    """Acoustic embeddings to scores of tokens: FunASR's ParaformerSANMDecoder.
+
+    Without an output layer, as SeACo-Paraformer's decoder of hotwords is, it makes hidden tokens.
+    """
 
     def __init__(self, decoder: nn.Module) -> None:
         super().__init__()
-        module = require("funasr.models.paraformer.decoder", "Paraformer")
-        with keep_process_settings():
-            self.decoder = module.ParaformerSANMDecoderExport(decoder)
-        self.decoder.make_pad_mask = PrefixMask()
+        self.decoder = _exported(decoder)
 
     def forward(
         self, hidden: Tensor, lengths: Tensor, embeddings: Tensor, counts: Tensor
@@ -121,6 +128,33 @@ class Decoder(nn.Module):
         self.decoder.make_pad_mask.extents = [embeddings.shape[1], hidden.shape[1]]
         scores: Tensor = self.decoder(hidden, lengths, embeddings, counts)[0]
         return scores
+
+
+class HiddenDecoder(nn.Module):
+    """As `Decoder`, with the hidden tokens that the scores are made of."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = _exported(decoder)
+
+    def forward(
+        self, hidden: Tensor, lengths: Tensor, embeddings: Tensor, counts: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As of `Decoder`, and f32[B, N, D]."""
+        self.decoder.make_pad_mask.extents = [embeddings.shape[1], hidden.shape[1]]
+        scores, tokens, _ = self.decoder(
+            hidden, lengths, embeddings, counts, return_hidden=True, return_both=True
+        )
+        return scores, tokens
+
+
+def _exported(decoder: nn.Module) -> Any:
+    """FunASR's export form of a decoder, with masks of known extents."""
+    module = require("funasr.models.paraformer.decoder", "Paraformer")
+    with keep_process_settings():
+        exported = module.ParaformerSANMDecoderExport(decoder)
+    exported.make_pad_mask = PrefixMask()
+    return exported
 
 
 class Paraformer(nn.Module):

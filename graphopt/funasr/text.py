@@ -13,9 +13,17 @@ _SPECIAL = ("<s>", "</s>", "<unk>", "<OOV>")
 _JOIN = "@@"
 
 
-def tokens_to_text(tokens: Iterable[str]) -> str:
-    """The text of the tokens of one utterance."""
-    return "".join(_abbreviations(_words(t for t in tokens if t not in _SPECIAL))).strip()
+def tokens_to_text(tokens: Iterable[str], spaced: bool = False) -> str:
+    """The text of the tokens of one utterance.
+
+    Args:
+        tokens: of a vocabulary.
+        spaced: whether spaces stand between characters too, as FunASR writes a text with times.
+    """
+    items = _abbreviations(_words(t for t in tokens if t not in _SPECIAL))
+    if spaced:
+        return " ".join(item for item in items if item != " ").strip()
+    return "".join(items).strip()
 
 
 def _words(tokens: Iterable[str]) -> list[str]:
