@@ -129,9 +129,8 @@ def _kernels(
     bf16: str,
     qa8: str,
     qs4: str,
-    pack: str = "common",
 ) -> tuple[Kernel, ...]:
-    """Rows of one level: folder and tile of its GEMMs, folders of its packing kernels.
+    """Rows of one level: folder and tile of its GEMMs.
 
     The folder may be that of another level, whose sources are compiled once more with this
     level's flags, or "scalar", portable C for any level. The other sources are shared by all.
@@ -151,7 +150,7 @@ def _kernels(
         gemm("qa8r", "qs8c", qa8, "gemm_qa8"),
         gemm("qa8r", "qs4c", qs4, "gemm_qs4"),
         gemm("qa8r", "qs4b", qs4, "gemm_qs4"),
-        Kernel("go_pack_bf16", f"go_pack_bf16_{pack_bf16}_{isa}", f"{pack}/pack_bf16.c"),
+        Kernel("go_pack_bf16", f"go_pack_bf16_{pack_bf16}_{isa}", "common/pack_bf16.c"),
         Kernel("go_quantize_rows", f"go_pack_qa8r_{pack_qa8}_{isa}", "common/quantize_rows.c"),
         *(
             Kernel(
@@ -181,7 +180,6 @@ _SVE = {
     "bf16": "sve2/8x8x4",
     "qa8": "sve2/8x8x8",
     "qs4": "neon_i8mm/8x8x16",
-    "pack": "neon_i8mm",
 }
 
 LEVELS = (
@@ -282,7 +280,6 @@ LEVELS = (
             bf16="neon_i8mm/8x8x4",
             qa8="neon_i8mm/8x8x8",
             qs4="neon_i8mm/8x8x16",
-            pack="neon_i8mm",
         ),
     ),
     Level(
@@ -337,7 +334,6 @@ LEVELS = (
             bf16="neon_i8mm/8x8x4",
             qa8="sme/32x32x8",
             qs4="neon_i8mm/8x8x16",
-            pack="neon_i8mm",
         ),
     ),
 )

@@ -30,7 +30,7 @@ static void sum_few_f32(const go_attention_args *a, const few_queries *f, size_t
 #if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
 #include "../neon_i8mm/attention_few_mmla.h"
 #else
-enum { BF16_ROWS = QUERY_ROWS, WEIGH_BF16_ROWS = 1 };
+enum { BF16_ROWS = QUERY_ROWS, BF16_QUANTUM = PAIRS_QUANTUM, WEIGH_BF16_ROWS = 1 };
 
 static void pack_bf16(const go_attention_args *a, const scratch_map *m, size_t kv, size_t begin,
                       size_t end) {
@@ -69,13 +69,15 @@ static void sum_few_bf16(const go_attention_args *a, const few_queries *f, size_
 void GO_NAME(attention)(go_team *team, const go_attention_args *a);
 
 void GO_NAME(attention)(go_team *team, const go_attention_args *a) {
-    const int few = has_few_queries(a), bf16 = a->dtype == GO_BF16;
-    if (few && bf16)
+    const attention_way f32 = {QUERY_ROWS, F32_QUANTUM, pack_f32, attend_f32};
+    const attention_way bf16 = {BF16_ROWS, BF16_QUANTUM, pack_bf16, attend_bf16};
+    const int few = has_few_queries(a), narrow = a->dtype == GO_BF16;
+    if (few && narrow)
         go_attention_few(team, a, WEIGH_BF16_ROWS, score_few_bf16, weigh_few_bf16, sum_few_bf16);
     else if (few)
         go_attention_few(team, a, 1, score_few_f32, weigh_few_f32, sum_few_f32);
-    else if (bf16)
-        go_attention_walk(team, a, BF16_ROWS, pack_bf16, attend_bf16);
+    else if (narrow)
+        go_attention_walk(team, a, &bf16);
     else
-        go_attention_walk(team, a, QUERY_ROWS, pack_f32, attend_f32);
+        go_attention_walk(team, a, &f32);
 }

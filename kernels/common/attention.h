@@ -4,9 +4,9 @@
 #define GO_ATTENTION_H
 
 #include "go_vec_math.h"
-#include "split.h"
+#include "rows.h"
 
-enum { QUERY_ROWS = 24, PACK_VALUES = 32768 };
+enum { QUERY_ROWS = 24 };
 
 GO_INLINE size_t round16(size_t x) { return (x + 15) / 16 * 16; }
 
@@ -103,28 +103,61 @@ typedef void pack_keys_fn(const go_attention_args *a, const scratch_map *m, size
                           size_t end);
 typedef void attend_fn(const go_attention_args *a, const scratch_map *m, const query_block *block);
 
-/* Phase 1 packs k and v once for all heads and queries that read them; phase 2 computes
- * blocks of at most `block_rows` (<= QUERY_ROWS) queries. */
-GO_INLINE void go_attention_walk(go_team *team, const go_attention_args *a, size_t block_rows,
-                                 pack_keys_fn *pack, attend_fn *attend) {
+/* A way to compute attention. */
+typedef struct {
+    size_t block;   /* queries (<= QUERY_ROWS) that attend() takes at once, */
+    size_t quantum; /* and how many its inner loops do */
+    pack_keys_fn *pack;
+    attend_fn *attend;
+} attention_way;
+
+/* Packs k and v once for all heads and queries that read them. */
+GO_INLINE void pack_all_keys(go_team *team, const go_attention_args *a, const attention_way *way) {
     const scratch_map m = map_scratch(a, team->rank);
-    const size_t step = round16(PACK_VALUES / (a->dim + a->dim_v + 1) + 1);
-    const size_t parts = go_ceil_div(a->tk, step), packs = a->batch * a->kv_heads * parts;
-    for (size_t task; (task = go_next(team, packs)) < packs;) {
+    const size_t heads = a->batch * a->kv_heads;
+    const size_t step = go_task_rows_of(heads, a->tk, a->dim + a->dim_v, GO_LANES, team->size);
+    const size_t parts = go_ceil_div(a->tk, step), tasks = heads * parts;
+    for (size_t task; (task = go_next(team, tasks)) < tasks;) {
         const size_t kv = task / parts, begin = task % parts * step;
         const size_t keys = keys_of(a, kv / a->kv_heads);
-        if (begin < keys) pack(a, &m, kv, begin, go_min_size(begin + step, keys));
+        if (begin < keys) way->pack(a, &m, kv, begin, go_min_size(begin + step, keys));
     }
-    go_barrier(team);
-    const size_t blocks = go_ceil_div(a->tq, block_rows), tasks = a->batch * a->heads * blocks;
+}
+
+/* Queries of a task. Under the causal rule a block: which keys it reads depends on its last
+ * query (a hidden value that is not finite shows), so that blocks begin where they always do. */
+GO_INLINE size_t queries_of_task(const go_team *team, const go_attention_args *a,
+                                 const attention_way *way) {
+    if (a->causal) return way->block;
+    const size_t units = go_ceil_div(a->tq, way->quantum);
+    const size_t claim = 16 * GO_CLAIM_MACS / (way->quantum * a->tk * (a->dim + a->dim_v) + 1);
+    return way->quantum * go_cut_lines(team->size, a->batch * a->heads, units, units, claim).step;
+}
+
+GO_INLINE void attend_all_queries(go_team *team, const go_attention_args *a,
+                                  const attention_way *way) {
+    const scratch_map m = map_scratch(a, team->rank);
+    const size_t step = queries_of_task(team, a, way), parts = go_ceil_div(a->tq, step);
+    const size_t tasks = a->batch * a->heads * parts;
     for (size_t task; (task = go_next(team, tasks)) < tasks;) {
-        query_block b = {.batch = task / blocks / a->heads, .head = task / blocks % a->heads};
-        b.t = task % blocks * block_rows;
-        b.rows = a->tq - b.t < block_rows ? a->tq - b.t : block_rows;
-        b.kv = b.batch * a->kv_heads + b.head / (a->heads / a->kv_heads);
-        b.keys = visible_keys(a, b.batch, b.t + b.rows - 1);
-        attend(a, &m, &b);
+        const size_t line = task / parts, part = task % parts, head = line % a->heads;
+        query_block b = {.batch = line / a->heads, .head = head};
+        b.kv = b.batch * a->kv_heads + head / (a->heads / a->kv_heads);
+        /* Those that see most keys come first, so that small tasks fill what is left. */
+        b.t = (a->causal ? parts - 1 - part : part) * step;
+        for (const size_t end = go_min_size(b.t + step, a->tq); b.t < end; b.t += b.rows) {
+            b.rows = go_min_size(way->block, end - b.t);
+            b.keys = visible_keys(a, b.batch, b.t + b.rows - 1);
+            way->attend(a, &m, &b);
+        }
     }
+}
+
+GO_INLINE void go_attention_walk(go_team *team, const go_attention_args *a,
+                                 const attention_way *way) {
+    pack_all_keys(team, a, way);
+    go_barrier(team);
+    attend_all_queries(team, a, way);
 }
 
 #endif

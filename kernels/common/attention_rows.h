@@ -22,6 +22,12 @@
 #include "pairs_bf16.h"
 #include "tile_f32.h"
 
+/* Queries that still make good use of registers: half of a tile. */
+enum {
+    F32_QUANTUM = GO_TILE_ROWS > 1 ? GO_TILE_ROWS / 2 : 1,
+    PAIRS_QUANTUM = GO_PAIRS_ROWS > 1 ? GO_PAIRS_ROWS / 2 : 1,
+};
+
 /* Up to 64 bytes, then zeros. */
 GO_INLINE go_u32x16 load_bytes(const void *p, size_t n) {
     go_u32x16 v = {0};

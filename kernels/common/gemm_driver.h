@@ -11,34 +11,44 @@ typedef void go_gemm_tile(const go_gemm_args *args, size_t row, size_t rows, siz
 
 enum {
     GO_LHS_CHUNK_BYTES = 256 * 1024, /* rows of a task: stay in the second cache level */
-    GO_CLAIM_MACS = 8 * 1024,        /* cost as much as claiming a task */
     GO_ROW_CUTS = 6,                 /* that are tried: 1, 2, 4, ... times as many chunks */
     GO_GEMV_ROWS = 4,                /* so few rows are done while weights stream by */
     GO_CLAIM_BYTES = 1024,           /* of weights take as long as claiming a task */
     GO_LONG_RUN_BYTES = 1024 * 1024, /* of weights for a task of a GEMV, and no more */
 };
 
-/* Tiles of a task: rows and columns. */
+/* Rows at whose multiples a task may begin. Half of a tile of 12 rows has accumulators enough
+ * to take half its time; smaller tiles, and panels of rows, stay whole. */
+GO_INLINE size_t go_gemm_row_unit(size_t tile_m) {
+#if defined(__AVX512F__)
+    return tile_m == 12 ? 6 : tile_m;
+#else
+    return tile_m;
+#endif
+}
+
+/* Units of rows and tiles of columns of a task. */
 typedef struct {
     size_t m, n;
 } go_gemm_cut;
 
 /* Chunks of rows as large as the second cache level takes, or halves, quarters, ... of them
  * where columns alone would not keep all threads busy to the end. */
-GO_INLINE go_gemm_cut go_gemm_cut_for(size_t threads, const go_gemm_args *args, size_t tile_m,
+GO_INLINE go_gemm_cut go_gemm_cut_for(size_t threads, const go_gemm_args *args, size_t unit_m,
                                       size_t tile_n, size_t lhs_row_bytes) {
-    const size_t m_tiles = go_ceil_div(args->m, tile_m), n_tiles = go_ceil_div(args->n, tile_n);
-    const size_t fit = GO_LHS_CHUNK_BYTES / (tile_m * lhs_row_bytes + 1) + 1;
-    const size_t claim = 16 * GO_CLAIM_MACS / (tile_m * tile_n * (args->k + 1));
+    const size_t m_units = go_ceil_div(args->m, unit_m), n_tiles = go_ceil_div(args->n, tile_n);
+    const size_t fit = GO_LHS_CHUNK_BYTES / (unit_m * lhs_row_bytes + 1) + 1;
+    const size_t claim = 16 * GO_CLAIM_MACS / (unit_m * tile_n * (args->k + 1));
+    const size_t ideal = 16 * m_units * n_tiles / threads;
     go_gemm_cut best = {1, 1};
     size_t best_cost = SIZE_MAX;
-    for (size_t m_tasks = go_ceil_div(m_tiles, fit), tries = 0; tries < GO_ROW_CUTS; tries++) {
-        const size_t m = go_ceil_div(m_tiles, m_tasks);
+    for (size_t m_tasks = go_ceil_div(m_units, fit), tries = 0; tries < GO_ROW_CUTS; tries++) {
+        const size_t m = go_ceil_div(m_units, m_tasks);
         const go_cut cut =
-            go_cut_lines(threads, go_ceil_div(m_tiles, m), n_tiles, n_tiles, claim / m);
+            go_cut_lines(threads, go_ceil_div(m_units, m), n_tiles, n_tiles, claim / m);
         const size_t cost = cut.cost * m;
         if (cost < best_cost - best_cost / 32) best = (go_gemm_cut){m, cut.step}, best_cost = cost;
-        if (threads == 1 || m == 1) break;
+        if (threads == 1 || m == 1 || best_cost - best_cost / 32 <= ideal) break;
         m_tasks *= 2;
     }
     return best;
@@ -52,8 +62,9 @@ GO_INLINE go_gemm_cut go_gemm_cut_for(size_t threads, const go_gemm_args *args, 
 GO_INLINE void go_gemm_walk(go_team *team, const go_gemm_args *args, size_t tile_m, size_t tile_n,
                             size_t lhs_row_bytes, const int sweeps, go_gemm_tile *tile) {
     if (args->m == 0 || args->n == 0) return;
-    const go_gemm_cut cut = go_gemm_cut_for(team->size, args, tile_m, tile_n, lhs_row_bytes);
-    const size_t m_step = cut.m * tile_m, n_step = cut.n * tile_n;
+    const size_t unit_m = go_gemm_row_unit(tile_m);
+    const go_gemm_cut cut = go_gemm_cut_for(team->size, args, unit_m, tile_n, lhs_row_bytes);
+    const size_t m_step = cut.m * unit_m, n_step = cut.n * tile_n;
     const size_t n_tasks = go_ceil_div(args->n, n_step);
     const size_t tasks = go_ceil_div(args->m, m_step) * n_tasks;
     for (size_t task; (task = go_next(team, tasks)) < tasks;) {

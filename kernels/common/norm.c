@@ -97,7 +97,6 @@ GO_INLINE void pack_rows(const go_norm_args *a, size_t first, size_t count, go_d
             store_row(a, src, go_at_mut(a->dst, r * a->dst_stride, to), s, from, to, kind);
     }
     int8_t *panel = (int8_t *)a->packed + first / GO_QA8_MR * go_qa8_panel_bytes(a->cols);
-    go_qa8_begin_row(panel, first, a->rows, a->cols);
     go_quantize_group(y, stride, GO_F32, a->cols, panel, first % GO_QA8_MR, count);
 }
 
@@ -107,7 +106,6 @@ GO_INLINE void pack_wide_row(const go_norm_args *a, const void *src, row_stats s
     int8_t *panel = (int8_t *)a->packed + r / GO_QA8_MR * go_qa8_panel_bytes(a->cols);
     size_t row = r % GO_QA8_MR, full = a->cols / GO_LANES * GO_LANES, rest = a->cols - full;
     go_f32x16 tail = go_zero();
-    go_qa8_begin_row(panel, r, a->rows, a->cols);
     if (rest) tail = go_keep_lanes(normalized(a, src, s, full, rest, from, kind), rest, 0.0f);
     go_range range = go_range_init();
     for (size_t c = 0; c < full; c += GO_LANES)
@@ -159,11 +157,12 @@ GO_INLINE void norm_task(const go_norm_args *a, size_t begin, size_t end, const 
 void GO_NAME(norm)(go_team *team, const go_norm_args *a);
 
 void GO_NAME(norm)(go_team *team, const go_norm_args *a) {
-    size_t step = go_task_rows(a->rows, a->cols, a->packed ? GO_QA8_MR : 1, team->size);
+    size_t step = go_task_rows(a->rows, a->cols, a->packed ? GO_QA8_ROWS : 1, team->size);
     const size_t tasks = go_ceil_div(a->rows, step);
     for (size_t task; (task = go_next(team, tasks)) < tasks;) {
         size_t begin = task * step;
         size_t end = begin + step < a->rows ? begin + step : a->rows;
+        if (a->packed) go_qa8_begin_rows(a->packed, begin, end, a->rows, a->cols);
         if (a->weight && a->bias)
             norm_task(a, begin, end, LAYER);
         else if (a->rms && a->weight)

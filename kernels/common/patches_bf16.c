@@ -1,11 +1,6 @@
 /* Patches into the packed bf16 left operand. */
-#include "patches.h"
-
-#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
-#include "../neon_i8mm/pack_bf16_panel.h"
-#else
 #include "pack_bf16_rows.h"
-#endif
+#include "patches.h"
 
 #if defined(__aarch64__)
 #define GO_SYMBOL GO_NAME_PATCHES(pack_bf16_8x4)
@@ -13,16 +8,7 @@
 #define GO_SYMBOL GO_NAME_PATCHES(pack_bf16_1x2)
 #endif
 
-static void pack(const go_pack_lhs_args *few) {
-#if !defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
-    go_pack_bf16_rows(few, 0, few->m);
-#else
-    if (few->src_dtype == GO_BF16)
-        pack_bf16_panel(few, 0, GO_BF16);
-    else
-        pack_bf16_panel(few, 0, GO_F32);
-#endif
-}
+static void pack(const go_pack_lhs_args *few) { go_pack_bf16_rows(few, 0, few->m); }
 
 void GO_SYMBOL(go_team *team, const go_patches_args *args);
 

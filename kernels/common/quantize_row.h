@@ -13,10 +13,12 @@
 
 #include "go_vec.h"
 
+/* Rows and depth of a panel. Tasks begin at multiples of GO_QA8_ROWS: panels are halved,
+ * so that there are enough tasks for many threads. */
 #if defined(__aarch64__)
-enum { GO_QA8_MR = 8, GO_QA8_KR = 8 };
+enum { GO_QA8_MR = 8, GO_QA8_KR = 8, GO_QA8_ROWS = 4 };
 #else
-enum { GO_QA8_MR = 1, GO_QA8_KR = 4 };
+enum { GO_QA8_MR = 1, GO_QA8_KR = 4, GO_QA8_ROWS = 1 };
 #endif
 
 GO_INLINE size_t go_qa8_depth(size_t k) { return (k + 31) / 32 * 32; }
@@ -159,10 +161,20 @@ GO_INLINE void go_qa8_finish_row(const go_quantizer *z, int8_t *panel, size_t r,
     go_qa8_store_tail(panel, r, depth, -z->zp, go_sum_i32(sum), z->scale);
 }
 
-/* Before row r of `rows`: zeroes the panel that it begins if the rows do not fill it. One
- * stream of zeros costs less than the places between the rows. */
-GO_INLINE void go_qa8_begin_row(int8_t *panel, size_t r, size_t rows, size_t k) {
-    if (r % GO_QA8_MR == 0 && rows - r < GO_QA8_MR) memset(panel, 0, go_qa8_panel_bytes(k));
+/* Before a task packs rows begin .. end - 1 of `rows`: zeroes what they leave of the last
+ * panel. Where no other task has rows of it, one stream of zeros costs less than the places
+ * between the rows. */
+GO_INLINE void go_qa8_begin_rows(int8_t *packed, size_t begin, size_t end, size_t rows, size_t k) {
+    const size_t filled = rows % GO_QA8_MR, depth = go_qa8_depth(k);
+    if (end < rows || filled == 0) return;
+    int8_t *panel = packed + rows / GO_QA8_MR * go_qa8_panel_bytes(k);
+    if (begin <= rows - filled) {
+        memset(panel, 0, go_qa8_panel_bytes(k));
+        return;
+    }
+    for (size_t j = 0; j < depth; j += GO_QA8_KR)
+        memset(panel + go_qa8_offset(filled, j), 0, (GO_QA8_MR - filled) * GO_QA8_KR);
+    for (size_t r = filled; r < GO_QA8_MR; r++) go_qa8_store_tail(panel, r, depth, 0, 0, 0.0f);
 }
 
 /* A whole row held in memory as f32 or bf16. */

@@ -12,7 +12,7 @@
 void GO_SYMBOL(go_team *team, const go_pack_lhs_args *args);
 
 void GO_SYMBOL(go_team *team, const go_pack_lhs_args *args) {
-    const size_t rows_per_task = go_task_rows(args->m, args->k, GO_QA8_MR, team->size);
+    const size_t rows_per_task = go_task_rows(args->m, args->k, GO_QA8_ROWS, team->size);
     size_t tasks = (args->m + rows_per_task - 1) / rows_per_task;
     for (size_t task; (task = go_next(team, tasks)) < tasks;) {
         size_t first = task * rows_per_task, end = first + rows_per_task;

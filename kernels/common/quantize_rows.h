@@ -2,6 +2,8 @@
 #ifndef GO_QUANTIZE_ROWS_H
 #define GO_QUANTIZE_ROWS_H
 
+#include "split.h"
+
 #if defined(__ARM_FEATURE_DOTPROD)
 #include "../neon_i8mm/quantize_four.h"
 enum { GO_QUANTIZE_GROUP = 4 };
@@ -22,18 +24,21 @@ GO_INLINE void go_quantize_group(const void *src, ptrdiff_t stride, go_dtype dty
         go_quantize_row(go_at(src, (ptrdiff_t)i * stride, dtype), dtype, k, panel, r + i);
 }
 
-/* Rows first .. end - 1 of a packing (first begins a panel), and the rest of the last panel. */
+/* Rows first .. end - 1 of a packing (first a multiple of GO_QA8_ROWS), and behind the last
+ * row the rest of its panel. */
 GO_INLINE void go_quantize_rows(const go_pack_lhs_args *args, size_t first, size_t end) {
-    for (size_t i = first; i < end; i += GO_QA8_MR) {
+    go_qa8_begin_rows(args->dst, first, end, args->m, args->k);
+    for (size_t i = first, next; i < end; i = next) {
         int8_t *panel = (int8_t *)args->dst + i / GO_QA8_MR * go_qa8_panel_bytes(args->k);
         const void *row = go_at(args->src, (ptrdiff_t)i * args->src_stride, args->src_dtype);
-        const size_t count = end - i < GO_QA8_MR ? end - i : GO_QA8_MR;
-        go_qa8_begin_row(panel, i, args->m, args->k);
+        next = go_min_size(i / GO_QA8_MR * GO_QA8_MR + GO_QA8_MR, end);
         /* One copy of the loop for each type. */
         if (args->src_dtype == GO_BF16)
-            go_quantize_group(row, args->src_stride, GO_BF16, args->k, panel, 0, count);
+            go_quantize_group(row, args->src_stride, GO_BF16, args->k, panel, i % GO_QA8_MR,
+                              next - i);
         else
-            go_quantize_group(row, args->src_stride, GO_F32, args->k, panel, 0, count);
+            go_quantize_group(row, args->src_stride, GO_F32, args->k, panel, i % GO_QA8_MR,
+                              next - i);
     }
 }
 

@@ -10,18 +10,6 @@ enum {
     SUM_COLUMNS = 32, /* one line of it */
 };
 
-/* Calls CALL(pairs) with a constant that is enough for the rows of group g. */
-#define FOR_PAIRS_OF(f, g, CALL)                      \
-    do {                                              \
-        const size_t left_ = (f)->rows - (g) * GROUP; \
-        if (left_ <= 2)                               \
-            CALL(1);                                  \
-        else if (left_ <= 4)                          \
-            CALL(2);                                  \
-        else                                          \
-            CALL(4);                                  \
-    } while (0)
-
 /* Four values of `pairs` pairs of rows times four pairs of columns. */
 GO_INLINE void add_products(const int pairs, const uint16_t *x, const uint16x8_t columns[4],
                             float32x4_t sums[4][4]) {
@@ -114,7 +102,7 @@ GO_INLINE void score_few_mmla(const go_attention_args *a, const few_queries *f, 
         for (size_t g = 0; g * GROUP < f->rows; g++) {
             float32x4_t sums[4][4];
 #define SCORE(pairs) score_8_keys(pairs, packed + g * GROUP * a->dim, at, a->dim, type, sums)
-            FOR_PAIRS_OF(f, g, SCORE);
+            FOR_PAIRS_OF(f->rows - g * GROUP, SCORE);
 #undef SCORE
             store_scores(a, f, g, pairs, key, sums);
         }
@@ -163,7 +151,7 @@ GO_INLINE void sum_few_columns(const go_attention_args *a, const few_queries *f,
                 const uint16_t *weights = f->weights + g * GROUP * f->tk + key * GROUP;
                 const void *v = go_at(f->at.v, first + (ptrdiff_t)c, type);
 #define SUM(pairs) sum_8_columns(pairs, weights, v, a->v_stride[1], keys, type, sums[g][c / 8])
-                FOR_PAIRS_OF(f, g, SUM);
+                FOR_PAIRS_OF(f->rows - g * GROUP, SUM);
 #undef SUM
             }
     }
@@ -173,7 +161,7 @@ GO_INLINE void sum_few_columns(const go_attention_args *a, const few_queries *f,
         for (size_t c = 0; c < cols; c += GO_LANES) {
             float tile[GROUP][GO_LANES];
             for (size_t i = 0; i < GO_LANES; i += 8)
-                scale_sums(sums[g][(c + i) / 8], factor, i, tile);
+                scale_sums(4, sums[g][(c + i) / 8], factor, i, tile);
             for (size_t r = 0; r < GROUP && g * GROUP + r < f->rows; r++)
                 store_few(a, f, g * GROUP + r, col + c, go_load(tile[r]));
         }

@@ -9,7 +9,20 @@
 
 /* Rows of a block: two groups of eight, so that scores, weights and a panel of k or v fit
  * into 64 KB for 500 keys, and a panel is read from there the second time. */
-enum { GROUP = 8, BF16_ROWS = 2 * GROUP };
+enum { GROUP = 8, BF16_ROWS = 2 * GROUP, BF16_QUANTUM = 2 };
+
+/* Calls CALL(pairs) with a constant that is enough for `rows` rows of a group: those that do
+ * not exist cost nothing in pairs. */
+#define FOR_PAIRS_OF(rows, CALL)  \
+    do {                          \
+        if ((rows) <= 2) {        \
+            CALL(1);              \
+        } else if ((rows) <= 4) { \
+            CALL(2);              \
+        } else {                  \
+            CALL(4);              \
+        }                         \
+    } while (0)
 
 GO_INLINE size_t steps_of_4(size_t x) { return (x + 3) / 4; }
 
@@ -97,16 +110,18 @@ static void pack_bf16(const go_attention_args *a, const scratch_map *m, size_t k
         pack_mmla(a, m, kv, begin, end, GO_BF16);
 }
 
-/* sums[r][c]: rows 2r and 2r + 1 of one panel times 2c and 2c + 1 of another. */
-GO_INLINE void multiply_8x8(const uint16_t *x, const uint16_t *y, size_t steps,
+/* sums[r][c]: rows 2r and 2r + 1 of one panel times 2c and 2c + 1 of another; `pairs` (a
+ * constant) of the rows. */
+GO_INLINE void multiply_8x8(const int pairs, const uint16_t *x, const uint16_t *y, size_t steps,
                             float32x4_t sums[4][4]) {
-    GO_UNROLLED (r, 4)
+    GO_UNROLLED (r, pairs)
         GO_UNROLLED (c, 4) sums[r][c] = vdupq_n_f32(0);
     const bfloat16_t *p = (const bfloat16_t *)x, *q = (const bfloat16_t *)y;
     for (size_t s = 0; s < steps; s++, p += 32, q += 32) {
         bfloat16x8_t a[4], b[4];
-        GO_UNROLLED (i, 4) a[i] = vld1q_bf16(p + 8 * i), b[i] = vld1q_bf16(q + 8 * i);
-        GO_UNROLLED (r, 4)
+        GO_UNROLLED (i, pairs) a[i] = vld1q_bf16(p + 8 * i);
+        GO_UNROLLED (i, 4) b[i] = vld1q_bf16(q + 8 * i);
+        GO_UNROLLED (r, pairs)
             GO_UNROLLED (c, 4) sums[r][c] = vbfmmlaq_f32(sums[r][c], a[r], b[c]);
     }
 }
@@ -151,21 +166,31 @@ GO_INLINE go_f32x16 mask_block(const go_attention_args *a, const query_pair *p, 
     return go_select(offset + (int32_t)key < end, x, go_splat(-__builtin_inff()));
 }
 
-/* Scores of a group and all keys of its block, scaled and masked; top[r]: the largest of
- * each lane of pair r of the queries, NaN if there is one. */
-static void score_group(const go_attention_args *a, const uint16_t *q, const uint16_t *k,
-                        const query_pair pairs[4], size_t key, float *scores, float32x4_t top[4]) {
+/* Scores of pairs of queries and eight keys, scaled and masked; top[r]: the largest so far of
+ * each lane of pair r, NaN if there is one. */
+GO_INLINE void score_pairs(const int pairs, const go_attention_args *a, const uint16_t *q,
+                           const uint16_t *k, const query_pair asks[4], size_t key, float *scores,
+                           float32x4_t top[4]) {
     float32x4_t sums[4][4];
-    multiply_8x8(q, k, steps_of_4(a->dim), sums);
-    GO_UNROLLED (r, 4) {
+    multiply_8x8(pairs, q, k, steps_of_4(a->dim), sums);
+    GO_UNROLLED (r, pairs) {
         go_f32x16 x;
         memcpy(&x, sums[r], sizeof x);
-        x = mask_block(a, &pairs[r], key, x);
+        x = mask_block(a, &asks[r], key, x);
         go_store(scores + r * GO_LANES, x);
         memcpy(sums[r], &x, sizeof x);
         const float32x4_t low = vmaxq_f32(sums[r][0], sums[r][1]);
         top[r] = vmaxq_f32(top[r], vmaxq_f32(low, vmaxq_f32(sums[r][2], sums[r][3])));
     }
+}
+
+/* The same for the `rows` rows of a group. */
+static void score_group(const go_attention_args *a, size_t rows, const uint16_t *q,
+                        const uint16_t *k, const query_pair asks[4], size_t key, float *scores,
+                        float32x4_t top[4]) {
+#define SCORE(pairs) score_pairs(pairs, a, q, k, asks, key, scores, top)
+    FOR_PAIRS_OF(rows, SCORE);
+#undef SCORE
 }
 
 /* Constants of go_exp_weightf: what multiplies stays in registers; addends are loaded every
@@ -240,9 +265,9 @@ GO_INLINE float32x4_t weigh_pair(const float *scores, float32x4_t top, size_t ke
 }
 
 /* Sums of eight columns, times a factor for each row, as rows. */
-GO_INLINE void scale_sums(float32x4_t sums[4][4], const float32x4_t factor[4], size_t col,
-                          float tile[GROUP][GO_LANES]) {
-    GO_UNROLLED (r, 4)
+GO_INLINE void scale_sums(const int pairs, float32x4_t sums[4][4], const float32x4_t factor[4],
+                          size_t col, float tile[GROUP][GO_LANES]) {
+    GO_UNROLLED (r, pairs)
         GO_UNROLLED_BY (i, 4, 2) {
             const float64x2_t x = vreinterpretq_f64_f32(vmulq_f32(sums[r][i], factor[r]));
             const float64x2_t y = vreinterpretq_f64_f32(vmulq_f32(sums[r][i + 1], factor[r]));
@@ -251,15 +276,19 @@ GO_INLINE void scale_sums(float32x4_t sums[4][4], const float32x4_t factor[4], s
         }
 }
 
-/* Weights of a group times up to 16 columns of v, and the store of `rows` rows. */
+/* Weights of a group of `rows` rows times up to 16 columns of v, and the store. */
 static void store_group(const go_attention_args *a, const uint16_t *weights, const uint16_t *v,
                         size_t keys, const float32x4_t factor[4], void *dst, size_t rows,
                         size_t cols) {
     float tile[GROUP][GO_LANES];
     for (size_t c = 0; c < cols; c += 8) {
+        const uint16_t *panel = v + c * round16(a->tk);
         float32x4_t sums[4][4];
-        multiply_8x8(weights, v + c * round16(a->tk), steps_of_4(keys), sums);
-        scale_sums(sums, factor, c, tile);
+#define STORE(pairs)                                             \
+    multiply_8x8(pairs, weights, panel, steps_of_4(keys), sums); \
+    scale_sums(pairs, sums, factor, c, tile)
+        FOR_PAIRS_OF(rows, STORE);
+#undef STORE
     }
     for (size_t r = 0; r < rows; r++)
         go_store_as(dst, (ptrdiff_t)r * a->dst_stride[1], a->dst_dtype, go_load(tile[r]), cols);
@@ -274,6 +303,11 @@ GO_INLINE void describe_pairs(const go_attention_args *a, const kv_head *h, cons
         pairs[r / 2].mask[r % 2] = mask_of(a, b, t);
         pairs[r / 2].visible[r % 2] = visible_keys(a, b->batch, t);
     }
+}
+
+/* Rows of group g of a block. */
+GO_INLINE size_t rows_of_group(const query_block *b, size_t g) {
+    return b->rows - g * GROUP < GROUP ? b->rows - g * GROUP : GROUP;
 }
 
 static void attend_bf16(const go_attention_args *a, const scratch_map *m, const query_block *b) {
@@ -295,18 +329,19 @@ static void attend_bf16(const go_attention_args *a, const scratch_map *m, const 
     }
     for (size_t i = 0; i < blocks; i++)
         for (size_t g = 0; g < groups; g++)
-            score_group(a, (const uint16_t *)m->q + g * GROUP * dim, k + i * GROUP * dim, pairs[g],
-                        8 * i, m->scores + g * GROUP * tk + i * 64, top[g]);
+            score_group(a, rows_of_group(b, g), (const uint16_t *)m->q + g * GROUP * dim,
+                        k + i * GROUP * dim, pairs[g], 8 * i, m->scores + g * GROUP * tk + i * 64,
+                        top[g]);
     for (size_t g = 0; g < groups; g++)
-        for (size_t r = 0; r < 4; r++)
+        for (size_t r = 0; 2 * r < rows_of_group(b, g); r++)
             factor[g][r] = weigh_pair(m->scores + g * GROUP * tk + r * GO_LANES, top[g][r], b->keys,
                                       h.v_scale, m->weights + g * GROUP * tk + 8 * r);
     for (size_t c = 0; c < a->dim_v; c += GO_LANES)
         for (size_t g = 0; g < groups; g++) {
             ptrdiff_t at = offset_of(a->dst_stride, b->batch, b->t + g * GROUP, b->head);
             void *dst = go_at_mut(a->dst, at + (ptrdiff_t)c, a->dst_dtype);
-            const size_t rows = b->rows - g * GROUP, cols = a->dim_v - c;
+            const size_t cols = a->dim_v - c;
             store_group(a, m->weights + g * GROUP * tk, v + c * tk, b->keys, factor[g], dst,
-                        rows < GROUP ? rows : GROUP, cols < GO_LANES ? cols : GO_LANES);
+                        rows_of_group(b, g), cols < GO_LANES ? cols : GO_LANES);
         }
 }

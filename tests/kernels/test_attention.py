@@ -235,6 +235,22 @@ def test_error_is_small_in_practice(where):
 
 
 @pytest.mark.parametrize("dtype", [F32, BF16])
+@pytest.mark.parametrize("where", [*NATIVE_IDS, "aarch64/neon_i8mm"])
+def test_no_cut_changes_bits(where, dtype):
+    """Nor does a hidden value that is not finite show in more queries where blocks are others."""
+    whole, _ = make_case(Spec(1, 2, 2, 83, 83, 24, 20, mask=(1, 1, 1, 83), dtype=dtype))
+    causal, _ = make_case(Spec(1, 2, 2, 83, 83, 24, 20, causal=True, dtype=dtype))
+    causal.pointers["v"][0, 50, 0, 3] = np.nan if dtype == F32 else 0x7FC0
+    size = attention_scratch_bytes(1, 2, 83, 24, 20, 16)
+    for case in (whole, causal):
+        case.pointers["scratch"] = np.full(size // 4, np.nan, np.float32)
+        cases = [replace(case, threads=threads) for threads in (1, 2, 3, 5, 7, 16)]
+        first, *others = run_cases(require(where), "go_attention", cases)
+        for other in others:
+            assert np.array_equal(bits(first["dst"]), bits(other["dst"]))
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16])
 @pytest.mark.parametrize("where", LEVEL_IDS)
 def test_queries_without_keys_and_nan(where, dtype):
     """Rows hidden by -inf or by the causal rule are NaN, other rows are untouched by it; a NaN

@@ -84,6 +84,25 @@ def test_quantize_rows_is_the_reference_bit_for_bit(where):
 
 
 @pytest.mark.parametrize("where", LEVEL_IDS)
+@pytest.mark.parametrize("scheme", ["qa8", "bf16"])
+def test_threads_share_panels(where, scheme):
+    """With more threads than panels two of them fill one, and one of these what is left of it."""
+    runner = require(where)
+    layout = registry.layout(runner.level.arch, scheme)
+    cases, expected = [], []
+    for m in range(1, 25):
+        x = rows(m, 40, m)
+        if scheme == "qa8":
+            expected.append(packing.pack_lhs_qa8r(layout, reference.quantize_rows(x)))
+        else:
+            expected.append(packing.pack_lhs_bf16(layout, reference.bf16_from_f32(x)))
+        cases.append(pack_case(x, expected[-1].nbytes, threads=8))
+    generic = "go_quantize_rows" if scheme == "qa8" else "go_pack_bf16"
+    for want, got in zip(expected, run_cases(runner, generic, cases), strict=True):
+        np.testing.assert_array_equal(got["dst"], want)
+
+
+@pytest.mark.parametrize("where", LEVEL_IDS)
 def test_pack_bf16_is_the_reference_bit_for_bit(where):
     runner = require(where)
     layout = registry.layout(runner.level.arch, "bf16")
