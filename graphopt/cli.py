@@ -87,8 +87,8 @@ def optimize(
     model: Annotated[
         str,
         typer.Argument(
-            help="fsmn-vad, paraformer-encoder, paraformer-decoder, or module:function, where the "
-            "function returns (model, example_inputs)."
+            help="fsmn-vad, paraformer, paraformer-encoder, paraformer-decoder, or "
+            "module:function, where the function returns (model, example_inputs)."
         ),
     ],
     target: Annotated[str, typer.Option(help="See graphopt targets.")] = "native",
@@ -188,7 +188,7 @@ def balance(
 ) -> None:
     """Show how evenly the tasks of MODEL's ops fall on the cores of a larger machine."""
     import graphopt
-    from graphopt.bench.balance import balance_table
+    from graphopt.bench.balance import balance_table, overview_table
     from graphopt.progress import show_progress
     from graphopt.zoo.catalog import build_model
 
@@ -200,9 +200,11 @@ def balance(
         fast = graphopt.optimize(
             module, precision=precision.value, example_inputs=inputs, strict=True
         )
+        alone = fast.balance(*inputs, cores=1, repeats=repeats)
         tables = {n: fast.balance(*inputs, cores=n, repeats=repeats) for n in counts}
     for count, rows in tables.items():
         console.print(balance_table(f"{model}, {precision.value}: {count} cores", rows))
+    console.print(overview_table(f"{model}, {precision.value}", alone, tables))
 
 
 @app.command()

@@ -1,9 +1,9 @@
-"""The table of ``graphopt balance``."""
+"""The tables of ``graphopt balance``."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
@@ -47,3 +47,50 @@ def balance_table(title: str, rows: Sequence[StepBalance]) -> Table:
     cells = ("all", "", "", str(len(rows)), "", f"{1e6 * total:.1f}", "", overall)
     table.add_row(*cells, style="bold")
     return table
+
+
+def overview_table(
+    title: str, alone: Sequence[StepBalance], tables: Mapping[int, Sequence[StepBalance]]
+) -> Table:
+    """A line for each kind of op: its part of the time, and its balance, on numbers of cores.
+
+    Args:
+        title: of the table.
+        alone: the steps on one core.
+        tables: the same steps on several cores, by their number.
+
+    The last line has the speed-up over one core.
+    """
+    table = Table(title=title, title_justify="left")
+    table.add_column("op")
+    for heading in ("1 core", *(f"{cores} cores" for cores in tables)):
+        table.add_column(f"of all, {heading}", justify="right")
+        if heading != "1 core":
+            table.add_column("balance", justify="right")
+    total = _time(alone)
+    for op in sorted({row.op for row in alone}, key=lambda op: -_time(_of(op, alone))):
+        if not _time(_of(op, alone)):
+            continue
+        cells = [f"{100 * _time(_of(op, alone)) / total:.1f} %"]
+        for rows in tables.values():
+            some = _of(op, rows)
+            cells += [f"{100 * _time(some) / _time(rows):.1f} %", f"{100 * _balance(some):.1f} %"]
+        table.add_row(op, *cells)
+    table.add_section()
+    cells = [f"{1e3 * total:.1f} ms"]
+    for rows in tables.values():
+        cells += [f"{total / _time(rows):.1f} x", f"{100 * _balance(rows):.1f} %"]
+    table.add_row("all", *cells, style="bold")
+    return table
+
+
+def _of(op: str, rows: Sequence[StepBalance]) -> list[StepBalance]:
+    return [row for row in rows if row.op == op]
+
+
+def _time(rows: Sequence[StepBalance]) -> float:
+    return sum(row.makespan for row in rows)
+
+
+def _balance(rows: Sequence[StepBalance]) -> float:
+    return sum(row.work for row in rows) / (rows[0].cores * _time(rows))

@@ -23,6 +23,11 @@ def _fsmn_vad() -> Model:
     return encoder, fsmn_vad.encoder_inputs(auto_model, feats)
 
 
+def _paraformer() -> Model:
+    own = require("graphopt.funasr.paraformer", "Paraformer")
+    return own.Paraformer(paraformer.whole_paraformer()), paraformer.example_inputs()
+
+
 def _paraformer_encoder() -> Model:
     encoder, _ = paraformer.paraformer_large()
     return encoder, paraformer.example_inputs()
@@ -37,6 +42,7 @@ def _paraformer_decoder() -> Model:
 
 MODELS: dict[str, Callable[[], Model]] = {
     "fsmn-vad": _fsmn_vad,
+    "paraformer": _paraformer,
     "paraformer-encoder": _paraformer_encoder,
     "paraformer-decoder": _paraformer_decoder,
 }
