@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json as json_format
+import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 
 from graphopt.llm.commands import BitsOption, GroupOption, RequantizeOption, terms_of
+
+_FILE_WIDTH = 180  # of wide tables in files and pipes
 
 
 def bench_llm(
     model: Annotated[
         str, typer.Argument(help="smollm2, llama-3.2-1b, a GGUF file, or a .gopt package.")
     ],
+    target: Annotated[
+        str, typer.Option(help="native to measure, or an Arm core whose cycles are predicted.")
+    ] = "native",
     precision: Annotated[str, typer.Option(help="As for graphopt compile llm.")] = "int4",
     group_size: GroupOption = 32,
     activation_bits: BitsOption = 8,
@@ -24,7 +30,7 @@ def bench_llm(
     threads: Annotated[str, typer.Option(help="Numbers of threads.")] = "1,2",
     rounds: Annotated[int, typer.Option(min=1, help="Of each engine.")] = 7,
     peers: Annotated[
-        bool, typer.Option("--peers", help="Beside llama.cpp (llama-cpp-python), in turns.")
+        bool, typer.Option("--peers", help="Beside llama.cpp (llama-cpp-python) and onnxruntime.")
     ] = False,
     quality: Annotated[
         bool,
@@ -33,20 +39,29 @@ def bench_llm(
     tokens: Annotated[int, typer.Option(min=2, help="Of text, for --quality.")] = 2048,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Tokens per second, memory and loading time of a language model, or its quality."""
+    """Tokens per second, memory and loading time of a language model, or its quality.
+
+    With a target other than this machine: predicted cycles by op, beside published figures.
+    """
+    from graphopt.bench.llm import predict, speed
     from graphopt.bench.llm import quality as qualities
-    from graphopt.bench.llm import speed
     from graphopt.bench.llm.prepare import prepare
+    from graphopt.bench.llm.published import PUBLISHED
     from graphopt.llm.package import LlmOptions
 
-    console = Console(stderr=json)
-    terms = terms_of(activation_bits)
+    console = Console(stderr=json, width=None if sys.stdout.isatty() else _FILE_WIDTH)
+    options = LlmOptions(target, precision, group_size, terms_of(activation_bits), requantize)
+    result: list[dict[str, Any]]
+    shown: RenderableType
     with tempfile.TemporaryDirectory() as folder, console.status("building") as status:
         if quality:
-            found = qualities.measure(model, Path(folder), tokens, peers, status.update)
-            result, shown = found, qualities.table(found)
+            result = qualities.measure(model, Path(folder), tokens, peers, status.update)
+            shown = qualities.table(result)
+        elif target != "native":
+            predicted = predict.predict(model, Path(folder), options, status.update)
+            result = [one.as_dict() for one in (*predicted, *PUBLISHED)]
+            shown = Group(*predict.tables(predicted), predict.note(predicted))
         else:
-            options = LlmOptions("native", precision, group_size, terms, requantize)
             paths = prepare(model, Path(folder), options, peers)
             counts = [int(part) for part in threads.split(",")]
             rows = speed.measure(model, paths, counts, rounds, status.update)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from graphopt.errors import BenchmarkError, MissingDependencyError
+from graphopt.llm.decoder import DecoderShape, DecoderWeights, LayerWeights
+from graphopt.llm.matrices import BlockMatrix, ByteMatrix, Matrix
 from graphopt.llm.tokenizer import ChatFormat, Tokenizer
 
 SMOLLM2, LLAMA = "smollm2", "llama-3.2-1b"
@@ -98,6 +100,56 @@ def write_llama(out: Path, seed: int = 0) -> None:
         ):
             matrix(f"blk.{layer}.{name}.weight", rows, columns)
     _finish(writer)
+
+
+def empty_llama(as_blocks: bool) -> DecoderWeights:
+    """Llama 3.2 1B without weights: zeros that take no memory until somebody writes to them.
+
+    Args:
+        as_blocks: matrices of int4 in blocks of 32, as in `write_llama`, and an embedding of int8
+            rows; otherwise f32.
+    """
+
+    def matrix(rows: int, columns: int) -> Matrix:
+        if not as_blocks:
+            return np.zeros((rows, columns), np.float32)
+        scale = np.zeros((rows, columns // _BLOCK), np.uint16)
+        return BlockMatrix(np.zeros((rows, columns), np.int8), scale, None)
+
+    def layer() -> LayerWeights:
+        ones = np.ones(_HIDDEN, np.float32)
+        return LayerWeights(
+            attention_norm=ones,
+            qkv=matrix((_HEADS + 2 * _KV_HEADS) * _HEAD, _HIDDEN),
+            output=matrix(_HIDDEN, _HEADS * _HEAD),
+            feed_forward_norm=ones,
+            gate_up=matrix(2 * _FFN, _HIDDEN),
+            down=matrix(_HIDDEN, _FFN),
+        )
+
+    table: Matrix = np.zeros((_VOCABULARY, _HIDDEN), np.float32)
+    if as_blocks:
+        scale = np.ones((_VOCABULARY, 1), np.float32)
+        table = ByteMatrix(np.zeros((_VOCABULARY, _HIDDEN), np.int8), scale)
+    return DecoderWeights(
+        name=LLAMA,
+        shape=DecoderShape(
+            hidden=_HIDDEN,
+            heads=_HEADS,
+            kv_heads=_KV_HEADS,
+            head_dim=_HEAD,
+            intermediate=_FFN,
+            vocabulary=_VOCABULARY,
+            context=8192,
+            epsilon=1e-5,
+        ),
+        frequencies=np.ones(_HEAD // 2, np.float32),
+        attention_factor=1.0,
+        embedding=table,
+        layers=[layer() for _ in range(_LAYERS)],
+        norm=np.ones(_HIDDEN, np.float32),
+        head=table,
+    )
 
 
 def bytes_tokenizer() -> Tokenizer:

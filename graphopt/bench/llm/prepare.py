@@ -4,33 +4,53 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from graphopt.bench.llm.models import LLAMA, bytes_tokenizer, gguf_of
+from graphopt.bench.llm.models import LLAMA, bytes_tokenizer, empty_llama, gguf_of
+from graphopt.bench.llm.onnx_decoder import write_onnx
 from graphopt.bench.llm.worker import ENGINES
-from graphopt.errors import BenchmarkError
+from graphopt.errors import BenchmarkError, GraphoptError, MissingDependencyError
+from graphopt.llm.decoder import DecoderWeights
 from graphopt.llm.package import LlmOptions, compile_llm, save_llm
 
 
-def prepare(model: str, folder: Path, options: LlmOptions, peers: bool) -> dict[str, Path]:
-    """Paths by engine: a package for this one, a GGUF file for llama.cpp.
+def prepare(
+    model: str, folder: Path, options: LlmOptions, peers: bool
+) -> dict[str, Path | GraphoptError]:
+    """Paths by engine: a package for this one, the same weights as GGUF and as ONNX for others.
 
     Args:
         model: a name of `graphopt.bench.llm.models`, a GGUF file, or a package.
         folder: for what is made.
         options: of the package.
-        peers: whether llama.cpp runs too.
+        peers: whether llama.cpp and onnxruntime run too.
+
+    Returns:
+        By engine the path, or why there is none.
 
     Raises:
         BenchmarkError: for a model that there is not, or a package beside peers.
     """
     if Path(model).is_dir():
         if peers:
-            raise BenchmarkError("llama.cpp cannot read a package; give the GGUF file it is of")
+            raise BenchmarkError("other engines cannot read a package; give its GGUF file")
         return {"graphopt": Path(model)}
     file = gguf_of(model, folder)
     package = folder / "model.gopt"
     compile_file(file, package, options, model == LLAMA)
-    others = {name: file for name in ENGINES if name != "graphopt"}
-    return {"graphopt": package, **(others if peers else {})}
+    paths: dict[str, Path | GraphoptError] = {"graphopt": package}
+    if peers:
+        paths |= {name: file for name in ENGINES if name.startswith("llama.cpp")}
+        paths["onnxruntime"] = _as_onnx(file, folder / "model.onnx")
+    return paths
+
+
+def _as_onnx(file: Path, out: Path) -> Path | GraphoptError:
+    from graphopt.llm.gguf_file import GgufFile
+
+    try:
+        write_onnx(GgufFile(file).weights(), out)
+    except (BenchmarkError, MissingDependencyError) as error:
+        return error
+    return out
 
 
 def compile_file(file: Path, out: Path, options: LlmOptions, no_vocabulary: bool = False) -> None:
@@ -42,3 +62,19 @@ def compile_file(file: Path, out: Path, options: LlmOptions, no_vocabulary: bool
 
     as_blocks = "int4" in options.precision and not options.requantize
     save_llm(GgufFile(file).weights(as_blocks), bytes_tokenizer(), out, options)
+
+
+def weights_of(model: str, folder: Path, options: LlmOptions) -> DecoderWeights:
+    """What to plan where only sizes count: of Llama 3.2 1B no values.
+
+    Raises:
+        BenchmarkError: for a model that there is not, or a package, which holds no graph.
+    """
+    if Path(model).is_dir():
+        raise BenchmarkError("a package cannot be planned for another machine; give its GGUF file")
+    as_blocks = "int4" in options.precision and not options.requantize
+    if model == LLAMA:
+        return empty_llama(as_blocks)
+    from graphopt.llm.gguf_file import GgufFile
+
+    return GgufFile(gguf_of(model, folder)).weights(as_blocks)

@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from rich.table import Table
 
 from graphopt.bench.measure import IDLE_SECONDS
-from graphopt.errors import BenchmarkError
+from graphopt.errors import BenchmarkError, GraphoptError
 
 CONTEXT = 2048
 _TASKS = {
@@ -105,7 +105,7 @@ class _Process:
 
 def measure(
     model: str,
-    paths: dict[str, Path],
+    paths: Mapping[str, Path | GraphoptError],
     threads: Sequence[int],
     rounds: int,
     progress: Callable[[str], None] = lambda _: None,
@@ -114,7 +114,8 @@ def measure(
 
     Args:
         model: name for the rows.
-        paths: of the model, by engine (`graphopt.bench.llm.worker.ENGINES`).
+        paths: of the model, by engine (`graphopt.bench.llm.worker.ENGINES`), or why an engine has
+            none.
         threads: numbers of threads.
         rounds: of every task.
         progress: told what is done now.
@@ -127,6 +128,9 @@ def measure(
             progress(f"{count} threads: loading {engine}")
             row = Row(engine, model, count)
             rows.append(row)
+            if isinstance(path, GraphoptError):
+                row.missing = str(path)
+                continue
             try:
                 if count == threads[0]:  # afterwards its file is in the page cache
                     _Process(engine, path, count).end()

@@ -24,6 +24,7 @@ from graphopt.zoo.dependencies import require
 Array = np.ndarray[Any, Any]
 _PROMPT = 128
 _LLAMA_CHUNK = 512  # the default of llama.cpp
+_ONNX_CHUNK = 512
 
 
 class Decoder(ABC):
@@ -43,7 +44,7 @@ class Decoder(ABC):
 
     @abstractmethod
     def feed(self, tokens: Array) -> Array:
-        """Logits f32 [vocabulary] behind up to `chunk` tokens."""
+        """Logits f32 [vocabulary] behind up to `chunk` tokens, valid until the next call."""
 
 
 class Graphopt(Decoder):
@@ -109,10 +110,51 @@ class LlamaCppFlash(LlamaCpp):
     flash_attention = True
 
 
+class OnnxRuntime(Decoder):
+    """onnxruntime's CPU provider, on a file of `graphopt.bench.llm.onnx_decoder`."""
+
+    chunk = _ONNX_CHUNK
+
+    def __init__(self, path: str, threads: int, context: int) -> None:
+        ort = require("onnxruntime", "comparing with onnxruntime")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._binding = self._session.io_binding()
+        for port in self._session.get_inputs():
+            if not port.name.startswith("past_"):
+                continue
+            _, heads, _, width = port.shape
+            rows = np.zeros((1, heads, context, width), np.float32)
+            buffer = ort.OrtValue.ortvalue_from_numpy(rows)
+            self._binding.bind_ortvalue_input(port.name, buffer)
+            self._binding.bind_ortvalue_output(port.name.replace("past", "present"), buffer)
+        self._binding.bind_output("logits")
+        self.vocabulary = self._session.get_outputs()[0].shape[1]
+        self._past = 0
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self._past = 0
+
+    def feed(self, tokens: Array) -> Array:
+        """Logits behind the tokens."""
+        self._past += len(tokens)
+        self._binding.bind_cpu_input("tokens", tokens[None].astype(np.int64))
+        self._binding.bind_cpu_input("seen", np.array([self._past - 1], np.int32))
+        self._binding.bind_cpu_input("total", np.array([self._past], np.int32))
+        self._session.run_with_iobinding(self._binding)
+        logits: Array = self._binding.get_outputs()[-1].numpy()[0]
+        return logits
+
+
 ENGINES: dict[str, Callable[[str, int, int], Decoder]] = {
     "graphopt": Graphopt,
     "llama.cpp": LlamaCpp,
     "llama.cpp flash-attn": LlamaCppFlash,
+    "onnxruntime": OnnxRuntime,
 }
 
 
