@@ -28,16 +28,6 @@ enum {
     PAIRS_QUANTUM = GO_PAIRS_ROWS > 1 ? GO_PAIRS_ROWS / 2 : 1,
 };
 
-/* Up to 64 bytes, then zeros. */
-GO_INLINE go_u32x16 load_bytes(const void *p, size_t n) {
-    go_u32x16 v = {0};
-    if (n >= sizeof v)
-        memcpy(&v, p, sizeof v);
-    else
-        memcpy(&v, p, n);
-    return v;
-}
-
 /* Sixteen pairs of int8, a pair in two bytes, as pairs of bf16: 8 bits lose nothing. */
 GO_INLINE go_u32x16 widen_pairs(go_i16x16 pairs) {
     const go_i32x16 wide = __builtin_convertvector(pairs, go_i32x16);
@@ -45,35 +35,49 @@ GO_INLINE go_u32x16 widen_pairs(go_i16x16 pairs) {
     return go_bits(go_to_f32(first)) >> 16 | go_bits(go_to_f32(second));
 }
 
-/* Up to 32 values of int8 as pairs of bf16, then zeros. */
-GO_INLINE go_u32x16 load_int8_pairs(const void *p, size_t n) {
-    go_i16x16 pairs = {0};
-    if (n >= sizeof pairs)
-        memcpy(&pairs, p, sizeof pairs);
-    else
-        memcpy(&pairs, p, n);
-    return widen_pairs(pairs);
+/* Up to 16 words of a row, then zeros: values of f32, or pairs of bf16 or int8. */
+GO_INLINE go_u32x16 load_words(const void *row, size_t bytes, go_dtype type) {
+    char words[64] = {0};
+    memcpy(words, row, bytes);
+    if (type == GO_I8) {
+        go_i16x16 pairs;
+        memcpy(&pairs, words, sizeof pairs);
+        return widen_pairs(pairs);
+    }
+    go_u32x16 v;
+    memcpy(&v, words, sizeof v);
+    return v;
+}
+
+/* Words first .. first + words - 1 of 16 keys, `bytes` of each of the first `keys`, as
+ * [words][16]. */
+GO_INLINE void transpose_keys(const char *at, ptrdiff_t step, size_t keys, size_t bytes,
+                              size_t words, uint32_t *panel, go_dtype type) {
+    go_u32x16 m[GO_LANES];
+    GO_UNROLLED (j, GO_LANES) m[j] = load_words(at + j * step, (size_t)j < keys ? bytes : 0, type);
+    go_transpose_16(m);
+    GO_UNROLLED (i, GO_LANES)
+        if ((size_t)i < words) memcpy(panel + i * GO_LANES, &m[i], sizeof m[i]);
 }
 
 /* Sixteen keys as [words][16], a word being a value of f32 or a pair of bf16; keys from
- * `end` on are 0. */
+ * `end` on are 0. Constants spare whole words the tests of every row. */
 GO_INLINE void pack_k_panel(const go_attention_args *a, const void *k, size_t key, size_t end,
                             uint32_t *panel, go_dtype type) {
-    const size_t words = type == GO_F32 ? a->dim : (a->dim + 1) / 2;
-    for (size_t w = 0; w < words; w += GO_LANES) {
-        go_u32x16 m[GO_LANES];
-        GO_UNROLLED (j, GO_LANES) {
-            const ptrdiff_t row = (ptrdiff_t)(key + (size_t)j) * a->k_stride[1];
-            const size_t from = type == GO_F32 ? w : 2 * w;
-            const size_t n = key + (size_t)j < end ? a->dim - from : 0;
-            const void *at = go_at(k, row + (ptrdiff_t)from, type);
-            m[j] = type == GO_I8 ? load_int8_pairs(at, n)
-                                 : load_bytes(at, n * (size_t)go_size_of(type));
+    const size_t size = (size_t)go_size_of(type), per_word = type == GO_F32 ? 1 : 2;
+    const size_t full = GO_LANES * per_word * size, keys = key < end ? end - key : 0;
+    const char *at = go_at(k, (ptrdiff_t)key * a->k_stride[1], type);
+    const ptrdiff_t step = a->k_stride[1] * (ptrdiff_t)size;
+    for (size_t w = 0, left = a->dim * size; left > 0; w += GO_LANES, at += full) {
+        if (left >= full && keys >= GO_LANES) {
+            transpose_keys(at, step, GO_LANES, full, GO_LANES, panel + w * GO_LANES, type);
+            left -= full;
+        } else {
+            const size_t bytes = go_min_size(left, full);
+            const size_t words = (bytes + per_word * size - 1) / (per_word * size);
+            transpose_keys(at, step, keys, bytes, words, panel + w * GO_LANES, type);
+            left -= bytes;
         }
-        go_transpose_16(m);
-        const size_t n = words - w;
-        GO_UNROLLED (i, GO_LANES)
-            if ((size_t)i < n) memcpy(panel + (w + (size_t)i) * GO_LANES, &m[i], sizeof m[i]);
     }
 }
 
@@ -98,11 +102,11 @@ GO_INLINE go_u32x16 load_v(const void *row, size_t cols, go_dtype type) {
 /* The same as bf16 [keys / 2][16][2]; an odd key at the end is followed by 0. */
 GO_INLINE void pack_v_pairs(const go_attention_args *a, const void *v, size_t cols, size_t key,
                             size_t end, uint16_t *panel, go_dtype type) {
+    const ptrdiff_t step = a->v_stride[1];
     for (; key < end; key += 2) {
-        const ptrdiff_t row = (ptrdiff_t)key * a->v_stride[1];
-        go_u32x16 even = load_v(go_at(v, row, type), cols, type) >> 16, odd = {0};
-        if (key + 1 < end) odd = load_v(go_at(v, row + a->v_stride[1], type), cols, type);
-        const go_u32x16 pairs = even | odd;
+        const ptrdiff_t row = (ptrdiff_t)key * step;
+        go_u32x16 pairs = load_v(go_at(v, row, type), cols, type) >> 16;
+        if (key + 1 < end) pairs |= load_v(go_at(v, row + step, type), cols, type);
         memcpy(panel + key * GO_LANES, &pairs, sizeof pairs);
     }
 }
