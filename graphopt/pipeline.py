@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from graphopt.config import Config
+from graphopt.errors import UnknownPrecisionError
 from graphopt.ir import Graph
 from graphopt.passes.assign_layouts import AssignLayouts
 from graphopt.passes.base import Pass
@@ -73,7 +74,12 @@ def precision_passes(
         group: int4 weights that share a scale; 0 for a scale per channel.
         terms: int8 rows per quantized activation, 1 or 2.
         rounding: how weights become int4.
+
+    Raises:
+        UnknownPrecisionError: for rounding where nothing becomes int4.
     """
+    if "int4" not in precision and rounding.method != NEAREST.method:
+        raise UnknownPrecisionError(f"rounding={rounding.method} beside {precision}", ("int4",))
     passes: list[Pass] = []
     if precision != "fp32":
         passes.append(UnfoldConv(windows=True))

@@ -136,7 +136,7 @@ def round_weights(w: Array, group: int, method: str, hessian: Array | None = Non
 def loss_of(w: Array, dense: Array, hessian: Array | None = None) -> Loss:
     """What is lost when `dense` [n, k] stands for `w`; `hessian` as for `round_weights`."""
     error = w - dense
-    weights = _share(np.vdot(error, error), np.vdot(w, w))
+    weights = _share(float(np.vdot(error, error)), float(np.vdot(w, w)))
     if hessian is None:
         return Loss(weights)
     squares = [float(np.vdot(m @ hessian, m)) for m in (error, w)]
@@ -144,7 +144,7 @@ def loss_of(w: Array, dense: Array, hessian: Array | None = None) -> Loss:
 
 
 def _share(part: float, whole: float) -> float:
-    return float(part) / float(whole) if whole else 0.0
+    return part / whole if whole else 0.0
 
 
 def _scale_search(w: Array, group: int, importance: Array | None) -> Rounded:

@@ -24,7 +24,10 @@ HeadOption = Annotated[
     str, typer.Option(help="Head and embedding beside int4: int8, int4, exact, or auto.")
 ]
 RoundingOption = Annotated[
-    str, typer.Option(help="How weights become int4: nearest, scale-search or gptq.")
+    str,
+    typer.Option(
+        help="How weights that did not come in 4 bits get them: nearest, scale-search, gptq."
+    ),
 ]
 CalibrationOption = Annotated[
     Path | None,

@@ -63,9 +63,9 @@ def read_meta_tokenizer(folder: Path) -> Tokenizer:
     special = [*_NAMED, *reserved]
     built.add_special_tokens([tokenizers.AddedToken(t, normalized=False) for t in special])
     built.post_processor = processors.TemplateProcessing(
-        single=f"{_BOS} $A", special_tokens=[(_BOS, built.token_to_id(_BOS))]
+        single=f"{_BOS} $A", special_tokens=[(_BOS, len(ranks))]
     )
-    ends = sorted(built.token_to_id(token) for token in (_EOS, _TURN, _MESSAGE))
+    ends = [len(ranks) + special.index(token) for token in (_EOS, _MESSAGE, _TURN)]
     return Tokenizer(built.to_str(), ChatFormat(_TEMPLATE, _BOS, _EOS, tuple(ends)))
 
 

@@ -35,16 +35,16 @@ def quantized_matrix(tensor: Any, name: str) -> Matrix:
         raise UnsupportedDecoderError(name, f"weights of torchao's {kind}", _KNOWN)
     block = tuple(tensor.block_size)
     if kind == "Int4Tensor":
-        scale, shift = _f32(tensor.scale).T, _f32(tensor.zero_point).T
-        return _blocks(name, _unpacked(tensor.qdata), scale, shift, block)
+        turned = (_f32(part).T for part in (tensor.scale, tensor.zero_point))
+        return _blocks(name, _unpacked(tensor.qdata), *turned, block)
     q, scale = tensor.qdata.cpu().numpy(), _f32(tensor.scale).reshape(rows // block[0], -1)
     scale = np.ascontiguousarray(np.broadcast_to(scale, (rows, scale.shape[1])))
     zero = getattr(tensor, "zero_point", None)
-    shift = None if zero is None or not zero.any() else -scale * _f32(zero).reshape(scale.shape)
-    target = getattr(tensor, "target_dtype", torch.int8)
-    if target == torch.int4:
-        return _blocks(name, q, scale, shift, block)
-    if target != torch.int8 or shift is not None or (block[0] not in (1, rows)):
+    added = None if zero is None or not zero.any() else -scale * _f32(zero).reshape(scale.shape)
+    target = str(getattr(tensor, "target_dtype", "torch.int8"))
+    if target == "torch.int4":
+        return _blocks(name, q, scale, added, block)
+    if target != "torch.int8" or added is not None or block[0] not in (1, rows):
         found = f"weights in {target} by blocks of {block}, or with zero points"
         raise UnsupportedDecoderError(name, found, ("torch.int4", "symmetric torch.int8"))
     return ByteMatrix(q, scale)

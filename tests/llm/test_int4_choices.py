@@ -101,6 +101,8 @@ def test_calibration_that_makes_no_sense():
         graphopt.optimize(model, precision="int4", rounding="gptq")
     with pytest.raises(UnknownPrecisionError, match="rounding=x"):
         graphopt.optimize(model, precision="int4", rounding="x")
+    with pytest.raises(UnknownPrecisionError, match="gptq beside int8"):
+        graphopt.optimize(model, precision="int8", rounding="gptq", calibration=[text()])
     linear = tiny.torch.nn.Linear(32, 32).eval()
     with pytest.raises(CalibrationError, match="only language models"):
         graphopt.optimize(linear, precision="int4", calibration=[[1]])
