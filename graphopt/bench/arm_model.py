@@ -8,6 +8,7 @@ from memory.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,10 +46,11 @@ class Machine:
             f"Assumed: {self.clock / 1e9:.1f} GHz; weights and cached keys and values come from "
             f"memory in every pass at {self.core_bandwidth / 1e9:.0f} GB/s a core and "
             f"{self.socket_bandwidth / 1e9:.0f} GB/s a socket, activations stay in caches and "
-            "loads hit the first level; a step takes the longer of arithmetic and memory. Arithmetic: "
-            f"graphopt.n2sim, one price a kernel and shape (of at most {PRICED_ROWS} rows, "
-            f"{PRICED_ROWS_INT4} with int4 weights, of a product {PRICED_MACS / 1e6:.1f} million multiply-adds or 256 columns, of attention "
-            "one head of keys; the rest in proportion, docs/n2sim.md; without bias and residual). "
+            "loads hit the first level; a step takes the longer of arithmetic and memory. "
+            "Arithmetic: graphopt.n2sim, one price a kernel and shape (of a product at most "
+            f"{PRICED_ROWS} rows, {PRICED_ROWS_INT4} with int4 weights, and "
+            f"{PRICED_MACS / 1e6:.1f} million multiply-adds or 256 columns; of attention one head "
+            "of keys; the rest in proportion, docs/n2sim.md; without bias and residual). "
             f"Ops without a kernel of their own: {self.bytes_per_cycle:.0f} bytes a cycle. Several "
             "cores: the tasks as this machine's kernels cut and time them (graphopt balance), "
             "without the cost of starting a step; serial convolutions on one core. Not compared "
@@ -94,8 +96,7 @@ class Prices:
     known: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.path.exists():
-            self.known = json.loads(self.path.read_text())
+        self.known |= self._kept()
 
     def cycles(self, spec: Spec) -> int:
         """Cycles of a workload's kernel on one core, without packing.
@@ -110,10 +111,19 @@ class Prices:
         if key not in self.known:
             self.progress(f"{self.target.name}: {spec.name}")
             found = price_step(self.target, work.kernel, work.label.scheme, level, self.builder)
-            self.known[key] = found.cycles
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(json.dumps(self.known, indent=1))
+            self._keep(key, found.cycles)
         return self.known[key]
+
+    def _kept(self) -> dict[str, int]:
+        return json.loads(self.path.read_text()) if self.path.exists() else {}
+
+    def _keep(self, key: str, cycles: int) -> None:
+        """Adds a price to the file, with those that other processes found meanwhile."""
+        self.known = {**self._kept(), **self.known, key: cycles}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        whole = self.path.with_suffix(f".{os.getpid()}")
+        whole.write_text(json.dumps(self.known, indent=1))
+        os.replace(whole, self.path)
 
 
 def step_costs(

@@ -122,6 +122,11 @@ def test_prices_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         prices = arm_model.Prices(target, Builder(tmp_path, 1), file)
         assert prices.cycles(Gemm("f32", 8, 16, 16)) == 7
     assert len(asked) == 1
+    prices, other = (arm_model.Prices(target, Builder(tmp_path, 1), file) for _ in range(2))
+    prices.cycles(Gemm("f32", 9, 16, 16))
+    other.cycles(Gemm("f32", 10, 16, 16))
+    assert len(arm_model.Prices(target, Builder(tmp_path, 1), file).known) == 3
+    assert list(tmp_path.glob("prices.*")) == [file]
 
 
 def test_recipe_and_whole_graph_of_a_tiny_model(tmp_path: Path) -> None:
