@@ -11,16 +11,24 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from graphopt.errors import UnsupportedFunasrModelError
+from graphopt.funasr.auto_hotwords import compile_contextual, compile_seaco
+from graphopt.funasr.auto_parts import (
+    FRAMES,
+    TOKENS,
+    Compile,
+    Part,
+    compile_paraformer,
+    example_lengths,
+    input_size,
+)
 from graphopt.funasr.ct_transformer import Punctuation, StreamingPunctuation
-from graphopt.funasr.paraformer import Decoder, Encoder, Predictor, share_parameters
+from graphopt.funasr.paraformer import share_parameters
 from graphopt.funasr.sense_voice import Frames
-from graphopt.funasr.stream_parts import Compile, compile_streaming
+from graphopt.funasr.stream_parts import compile_streaming
 from graphopt.zoo.fsmn_vad import empty_cache
-
-_FRAMES, _TOKENS = 60, 12  # of the example inputs
 
 
 def is_auto_model(model: object) -> bool:
@@ -53,67 +61,12 @@ def optimize_auto_model(auto_model: Any, compile_part: Compile) -> Any:
     return optimized
 
 
-class _Part(nn.Module):
-    """A compiled part in the place of FunASR's, which stays for what is not inference.
-
-    Attributes:
-        original: FunASR's module; FunASR asks its parameters for their device.
-    """
-
-    def __init__(self, original: nn.Module, compiled: nn.Module) -> None:
-        super().__init__()
-        self.original = original
-        self.compiled = compiled
-
-    def output_size(self) -> int:
-        """Width of what the part makes, as FunASR's encoders tell it."""
-        width: Callable[[], int] = self.original.output_size  # type: ignore[assignment]
-        return width()
-
-
-class _Encoder(_Part):
-    def forward(self, speech: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, None]:
-        return self.compiled(speech, lengths.long()), lengths, None
-
-
-class _SenseVoiceEncoder(_Part):
+class _SenseVoiceEncoder(Part):
     def forward(self, speech: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         return self.compiled(speech, lengths.long()), lengths
 
 
-class _Predictor(_Part):
-    def __init__(self, original: Any, compiled: nn.Module) -> None:
-        super().__init__(original, compiled)
-        self.tail_threshold: float = original.tail_threshold
-        self.tail_mask = getattr(original, "tail_mask", False)
-
-    def forward(
-        self, hidden: Tensor, target: Tensor | None, mask: Tensor, *args: Any, **kwargs: Any
-    ) -> Any:
-        if target is not None:
-            return self.original(hidden, target, mask, *args, **kwargs)
-        lengths = mask[:, 0].long().sum(-1)
-        embeddings, counts, alphas, peaks = self.compiled(hidden, lengths)
-        whole = counts.to(alphas.dtype) if self.tail_threshold > 0 else alphas.sum(-1)
-        return embeddings, whole, alphas, peaks
-
-
-class _Decoder(_Part):
-    def forward(
-        self,
-        hidden: Tensor,
-        lengths: Tensor,
-        embeddings: Tensor,
-        counts: Tensor,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
-        if args or kwargs:
-            return self.original(hidden, lengths, embeddings, counts, *args, **kwargs)
-        return self.compiled(hidden, lengths.long(), embeddings, counts.long()), counts
-
-
-class _CachedEncoder(_Part):
+class _CachedEncoder(Part):
     """FSMN-VAD's encoder, whose cache FunASR starts as an empty dict."""
 
     def forward(self, feats: Tensor, cache: dict[str, Tensor] | None = None) -> Tensor:
@@ -124,39 +77,16 @@ class _CachedEncoder(_Part):
         return scores
 
 
-def _lengths(frames: int) -> Tensor:
-    return torch.tensor([frames, frames // 2])
-
-
-def _paraformer(model: Any, compile_part: Compile) -> None:
-    width = model.encoder.output_size()
-    features = torch.randn(2, _FRAMES, _input_size(model.encoder))
-    hidden = torch.randn(2, _FRAMES, width)
-    embeddings = torch.randn(2, _TOKENS, width)
-    lengths = _lengths(_FRAMES)
-    encoder = Encoder(share_parameters(model.encoder)).eval()
-    decoder = Decoder(share_parameters(model.decoder)).eval()
-    predictor = Predictor(model.predictor).eval()
-    model.encoder = _Encoder(model.encoder, compile_part(encoder, (features, lengths)))
-    model.predictor = _Predictor(model.predictor, compile_part(predictor, (hidden, lengths)))
-    example = (hidden, lengths, embeddings, _lengths(_TOKENS))
-    model.decoder = _Decoder(model.decoder, compile_part(decoder, example))
-
-
-def _input_size(encoder: Any) -> int:
-    return int(encoder.encoders0[0].self_attn.linear_q_k_v.in_features)
-
-
 def _fsmn_vad(model: Any, compile_part: Compile) -> None:
     encoder = model.encoder
-    feats = torch.randn(1, _FRAMES, encoder.input_dim)
+    feats = torch.randn(1, FRAMES, encoder.input_dim)
     compiled = compile_part(encoder, (feats, empty_cache(encoder, 1)))
     model.encoder = _CachedEncoder(encoder, compiled)
 
 
 def _punctuation(model: Any, compile_part: Compile) -> None:
-    text = torch.zeros(1, _TOKENS, dtype=torch.int64)
-    lengths = torch.tensor([_TOKENS], dtype=torch.int32)
+    text = torch.zeros(1, TOKENS, dtype=torch.int64)
+    lengths = torch.tensor([TOKENS], dtype=torch.int32)
     compiled = compile_part(Punctuation(model), (text, lengths))
     model.punc_forward = lambda text, text_lengths: (
         compiled(text.long(), text_lengths.to(torch.int32)),
@@ -165,8 +95,8 @@ def _punctuation(model: Any, compile_part: Compile) -> None:
 
 
 def _streaming_punctuation(model: Any, compile_part: Compile) -> None:
-    text = torch.zeros(1, _TOKENS, dtype=torch.int64)
-    lengths, before = torch.tensor([_TOKENS], dtype=torch.int32), torch.tensor([_TOKENS // 2])
+    text = torch.zeros(1, TOKENS, dtype=torch.int64)
+    lengths, before = torch.tensor([TOKENS], dtype=torch.int32), torch.tensor([TOKENS // 2])
     compiled = compile_part(StreamingPunctuation(model), (text, lengths, before))
     model.punc_forward = lambda text, text_lengths, vad_indexes: (
         compiled(text.long(), text_lengths.to(torch.int32), vad_indexes.long()),
@@ -176,13 +106,16 @@ def _streaming_punctuation(model: Any, compile_part: Compile) -> None:
 
 def _sense_voice(model: Any, compile_part: Compile) -> None:
     encoder = model.encoder
-    features = torch.randn(2, _FRAMES, _input_size(encoder))
-    compiled = compile_part(Frames(share_parameters(encoder)), (features, _lengths(_FRAMES)))
+    features = torch.randn(2, FRAMES, input_size(encoder))
+    compiled = compile_part(Frames(share_parameters(encoder)), (features, example_lengths(FRAMES)))
     model.encoder = _SenseVoiceEncoder(encoder, compiled)
 
 
 _MODELS: dict[str, Callable[[Any, Compile], None]] = {
-    "Paraformer": _paraformer,
+    "Paraformer": compile_paraformer,
+    "BiCifParaformer": compile_paraformer,
+    "ContextualParaformer": compile_contextual,
+    "SeacoParaformer": compile_seaco,
     "ParaformerStreaming": compile_streaming,
     "FsmnVADStreaming": _fsmn_vad,
     "CTTransformer": _punctuation,

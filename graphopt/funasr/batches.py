@@ -6,12 +6,10 @@ they do not skip work. So what is sorted and grouped here decides how much work 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-
-from graphopt.loaded import LoadedModule
 
 Array = np.ndarray[Any, Any]
 
@@ -55,7 +53,7 @@ def wasted_frames(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> f
 
 
 def token_ids(
-    module: LoadedModule,
+    recognize: Callable[[Array, Array], tuple[Array, Array]],
     speech: Sequence[Array],
     frames: int = FRAMES,
     waste: float = WASTE,
@@ -63,7 +61,7 @@ def token_ids(
     """Recognizes utterances in batches; each gets the ids that it gets alone.
 
     Args:
-        module: Paraformer, from features f32[B, T, F] and lengths i32[B] to ids i64[B, N] and
+        recognize: Paraformer, from features f32[B, T, F] and lengths i32[B] to ids i64[B, N] and
             counts i32[B].
         speech: normalized features f32[T, F] of each utterance.
         frames: as for `plan_batches`.
@@ -73,7 +71,7 @@ def token_ids(
         i64[n] for each, in their order; empty where there is no frame.
 
     Raises:
-        InputError: if the features are not those of the module.
+        InputError: if the features are not those of the model.
     """
     found = [np.zeros(0, np.int64) for _ in speech]
     for batch in plan_batches([len(one) for one in speech], frames, waste):
@@ -81,7 +79,7 @@ def token_ids(
         padded = np.zeros((len(batch), lengths.max(), speech[batch[0]].shape[1]), np.float32)
         for row, i in enumerate(batch):
             padded[row, : lengths[row]] = speech[i]
-        ids, counts = module(padded, lengths)
+        ids, counts = recognize(padded, lengths)
         for row, i in enumerate(batch):
             found[i] = ids[row, : int(counts[row])]
     return found

@@ -44,6 +44,13 @@ def transcribe(
     use_itn: Annotated[
         bool, typer.Option("--use-itn", help="For SenseVoice: digits and punctuation.")
     ] = False,
+    hotword: Annotated[
+        str | None,
+        typer.Option(
+            help="For Contextual and SeACo-Paraformer: words between spaces, or a .txt file with "
+            "one in each line."
+        ),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads; by default all CPUs this process may use.")
     ] = None,
@@ -51,7 +58,7 @@ def transcribe(
     """Print the text of recordings, without torch and FunASR."""
     from graphopt.funasr.recognizer import load_recognizer
 
-    recognizer = load_recognizer(package, threads, language, use_itn)
+    recognizer = load_recognizer(package, threads, language, use_itn, hotword)
     for wav in recordings:
         text = recognizer.transcribe(wav)
         print(text if len(recordings) == 1 else f"{wav}\t{text}")

@@ -15,60 +15,10 @@ from typing import Any
 import numpy as np
 
 from graphopt.errors import ModelDirectoryError
+from graphopt.funasr.model_kinds import KINDS, TOKENIZER, TRAINING
 from graphopt.zoo.dependencies import keep_process_settings, require
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """A model class: the modules of FunASR that define it, and the parts that are understood."""
-
-    modules: tuple[str, ...]
-    parts: dict[str, tuple[str, ...]]
-
-
-_KINDS = {
-    "Paraformer": _Kind(
-        (
-            "funasr.models.paraformer.model",
-            "funasr.models.paraformer.cif_predictor",
-            "funasr.models.paraformer.decoder",
-            "funasr.models.sanm.encoder",
-        ),
-        {
-            "encoder": ("SANMEncoder",),
-            "decoder": ("ParaformerSANMDecoder",),
-            "predictor": ("CifPredictor", "CifPredictorV2"),
-            "frontend": ("WavFrontend",),
-            "tokenizer": ("CharTokenizer",),
-        },
-    ),
-    "FsmnVADStreaming": _Kind(
-        ("funasr.models.fsmn_vad_streaming.model", "funasr.models.fsmn_vad_streaming.encoder"),
-        {"encoder": ("FSMN",), "frontend": ("WavFrontendOnline",)},
-    ),
-    "SenseVoiceSmall": _Kind(
-        ("funasr.models.sense_voice.model",),
-        {
-            "encoder": ("SenseVoiceEncoderSmall",),
-            "frontend": ("WavFrontend",),
-            "tokenizer": ("SentencepiecesTokenizer",),
-        },
-    ),
-    "CTTransformer": _Kind(
-        ("funasr.models.ct_transformer.model", "funasr.models.sanm.encoder"),
-        {"encoder": ("SANMEncoder",), "tokenizer": ("CharTokenizer",)},
-    ),
-}
-#: Settings of a tokenizer; others, such as dictionaries of pieces, change how it splits.
-_TOKENIZER = {"token_list", "bpemodel", "unk_symbol", "split_with_space"}
-#: Settings of training and of FunASR's own loops, which change nothing that a model computes.
-_TRAINING = {
-    *("specaug", "specaug_conf", "train_conf", "dataset", "dataset_conf", "optim", "optim_conf"),
-    *("scheduler", "scheduler_conf", "ctc_conf", "normalize_conf", "seed", "ngpu"),
-    *("input_size", "vocab_size", "batch_size", "disable_pbar", "init_param"),
-}
 
 
 @dataclass(frozen=True)
@@ -112,6 +62,7 @@ class ModelDirectory:
         cmvn: f32[2, lfr_m * n_mels], shift and scale of features; None without am.mvn.
         weights: path of the weights.
         pieces: path of the vocabulary where it is one of sentencepiece, else None.
+        splits: path of the tokens of words, by which hotwords are split; None without one.
     """
 
     path: Path
@@ -121,6 +72,7 @@ class ModelDirectory:
     cmvn: Array | None
     weights: Path
     pieces: Path | None
+    splits: Path | None
 
     @property
     def model(self) -> str:
@@ -158,7 +110,7 @@ def read_directory(path: str | Path) -> ModelDirectory:
         tokens = _read_pieces(path, pieces)
     elif tokenizer is not None:
         tokens = _read_tokens(path, files["tokens"])
-    cmvn = None
+    cmvn = splits = None
     if files["cmvn"].is_file():
         cmvn = read_cmvn(files["cmvn"])
         width = frontend.n_mels * frontend.lfr_m
@@ -166,9 +118,12 @@ def read_directory(path: str | Path) -> ModelDirectory:
             raise ModelDirectoryError(
                 path, f"{files['cmvn'].name} has {cmvn.shape[1]} values for {width} features"
             )
+        # FunASR looks for it beside the mean and variance, and without these not at all.
+        beside = files["cmvn"].with_name("seg_dict")
+        splits = beside if beside.is_file() else None
     if not files["weights"].is_file():
         raise ModelDirectoryError(path, f"{files['weights'].name} is missing")
-    return ModelDirectory(path, config, frontend, tokens, cmvn, files["weights"], pieces)
+    return ModelDirectory(path, config, frontend, tokens, cmvn, files["weights"], pieces, splits)
 
 
 def _files(path: Path) -> dict[str, Path]:
@@ -211,22 +166,36 @@ def _read_config(path: Path, file: Path) -> dict[str, Any]:
 
 def _unknown(config: dict[str, Any]) -> list[str]:
     """What the configuration says and nothing here reads."""
-    if config["model"] not in _KINDS:
-        return [f"model: {config['model']} (known: {', '.join(_KINDS)})"]
-    parts = _KINDS[config["model"]].parts
+    if config["model"] not in KINDS:
+        return [f"model: {config['model']} (known: {', '.join(KINDS)})"]
+    kind = KINDS[config["model"]]
+    parts = kind.parts
     read = {"model", "model_conf", *parts, *(f"{part}_conf" for part in parts)}
-    problems = [name for name in config if name not in read and name not in _TRAINING]
+    problems = [name for name in config if name not in read and name not in TRAINING]
     problems = [name for name in problems if name != "normalize" or config[name] is not None]
     for part, classes in parts.items():
         if config.get(part) not in classes:
             problems.append(f"{part}: {config.get(part)} (known: {', '.join(classes)})")
+    for name, values in kind.settings.items():
+        given = _setting(config, name, values[0])
+        if given not in values:
+            problems.append(f"{name}: {given} (known: {', '.join(map(str, values))})")
+    for name, least in kind.least.items():
+        if _setting(config, name, least) < least:
+            problems.append(f"{name}: {_setting(config, name, least)} (known: {least} or more)")
     tokenizer = config.get("tokenizer_conf") or {}
     problems += [
         f"tokenizer_conf.{name}"
         for name, value in tokenizer.items()
-        if name not in _TOKENIZER and value is not None
+        if name not in TOKENIZER and value is not None
     ]
     return problems
+
+
+def _setting(config: dict[str, Any], name: str, default: Any) -> Any:
+    """The value of `section.name`."""
+    section, _, setting = name.partition(".")
+    return (config.get(section) or {}).get(setting, default)
 
 
 def _read_tokens(path: Path, file: Path) -> tuple[str, ...]:
@@ -276,12 +245,10 @@ def build_model(directory: ModelDirectory) -> Any:
         ModelDirectoryError: if weights are missing, left over or of other shapes.
     """
     torch = require("torch", "building FunASR's models")
-    modules = [
-        require(name, "building FunASR's models") for name in _KINDS[directory.model].modules
-    ]
+    modules = [require(name, "building FunASR's models") for name in KINDS[directory.model].modules]
     config = directory.config
     frontend = directory.frontend
-    parts = ("encoder", "decoder", "predictor")
+    parts = ("encoder", "decoder", "predictor", "seaco_decoder")
     arguments = {k: v for k, v in config.items() if k.removesuffix("_conf") in parts}
     arguments |= dict(config.get("model_conf") or {})
     with keep_process_settings():

@@ -3,7 +3,11 @@
 name.gopt/
 recognizer.json   of each model what surrounds its graph: front end, vocabulary, settings
 pieces.model      SenseVoice's vocabulary, as sentencepiece keeps it
-asr/              the package of Paraformer or SenseVoice, from features to token ids
+splits            the tokens of words, by which hotwords are split
+asr/              the package of a Paraformer or SenseVoice, from features to token ids
+hotwords/         a step of the LSTM that encodes hotwords
+bias/             SeACo-Paraformer: from token ids without hotwords to those with them
+scores/           SeACo-Paraformer: how far each token attends to each hotword
 vad/              the package of FSMN-VAD's encoder, from features to likelihoods
 punc/             the package of CT-Transformer, from token ids to marks
 """
@@ -21,7 +25,7 @@ from typing import Any
 from graphopt.errors import ModelDirectoryError, PackageError
 from graphopt.funasr.directory import ModelDirectory, build_model, read_directory
 from graphopt.funasr.recipes import RECIPES
-from graphopt.funasr.recognizer import DESCRIPTION, FORMAT, PIECES
+from graphopt.funasr.recognizer import DESCRIPTION, FORMAT, PIECES, SPLITS
 
 
 def compile_directories(
@@ -58,10 +62,8 @@ def compile_directories(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
         staging = Path(folder) / "new"
         staging.mkdir()
-        for role, directory in found.items():
-            _compile(directory, target, precision, staging / role)
-            if directory.pieces is not None:
-                shutil.copy(directory.pieces, staging / PIECES)
+        for directory in found.values():
+            _compile(directory, target, precision, staging)
         text = json.dumps({"format": FORMAT, "parts": parts}, ensure_ascii=False, indent=1)
         (staging / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
         if out.exists():
@@ -69,11 +71,17 @@ def compile_directories(
         os.replace(staging, out)
 
 
-def _compile(directory: ModelDirectory, target: str, precision: str, path: Path) -> None:
+def _compile(directory: ModelDirectory, target: str, precision: str, folder: Path) -> None:
+    """Writes the packages of a model and the files that its text needs."""
     from graphopt.module import optimize
 
-    module, inputs = RECIPES[directory.model].capture(build_model(directory), directory)
-    optimize(module, target, inputs, precision=precision, strict=True).save(path)
+    captured = RECIPES[directory.model].capture(build_model(directory), directory)
+    for name, (module, inputs) in captured.items():
+        optimize(module, target, inputs, precision=precision, strict=True).save(folder / name)
+    if directory.pieces is not None:
+        shutil.copy(directory.pieces, folder / PIECES)
+    if directory.splits is not None and "hotwords" in captured:
+        shutil.copy(directory.splits, folder / SPLITS)
 
 
 def _describe(directory: ModelDirectory) -> dict[str, Any]:

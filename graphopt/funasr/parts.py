@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from graphopt.errors import RecognizerOptionError
 from graphopt.funasr.batches import token_ids
 from graphopt.funasr.directory import FrontendConfig
 from graphopt.funasr.features import features
@@ -85,10 +86,12 @@ class ParaformerModel(AudioModel):
     Attributes:
         tokens: the vocabulary.
         special: token ids that are no text.
+        spaced: whether spaces stand between characters too.
     """
 
     tokens: tuple[str, ...]
     special: frozenset[int]
+    spaced: bool
 
     def text(self, samples: Array) -> str:
         """The text of f32 samples in [-1, 1); empty if nothing is said."""
@@ -96,11 +99,27 @@ class ParaformerModel(AudioModel):
 
     def texts(self, utterances: Sequence[Array]) -> list[str]:
         """The same for each of several, computed in batches."""
-        found = token_ids(self.module, [self.features(samples) for samples in utterances])
+        found = token_ids(self._recognize, [self.features(samples) for samples in utterances])
         return [self._spell(map(int, ids)) for ids in found]
 
+    def with_hotwords(self, hotword: str | None) -> ParaformerModel:
+        """The same model for other hotwords.
+
+        Raises:
+            RecognizerOptionError: if it takes none.
+        """
+        if hotword is not None:
+            raise RecognizerOptionError("hotword", hotword, ["none"])
+        return self
+
+    def _recognize(self, speech: Array, lengths: Array) -> tuple[Array, Array]:
+        """Of a batch, token ids i64[B, N] and how many belong to each item, i32[B]."""
+        ids, counts = self.module(speech, lengths)
+        return ids, counts
+
     def _spell(self, ids: Iterable[int]) -> str:
-        return tokens_to_text(self.tokens[i] for i in ids if i not in self.special)
+        kept = (self.tokens[i] for i in ids if i not in self.special)
+        return tokens_to_text(kept, self.spaced)
 
 
 @dataclass(frozen=True)
@@ -137,6 +156,16 @@ class SenseVoiceModel(AudioModel):
     def texts(self, utterances: Sequence[Array]) -> list[str]:
         """What :meth:`text` gives for each."""
         return [self.text(samples) for samples in utterances]
+
+    def with_hotwords(self, hotword: str | None) -> SenseVoiceModel:
+        """The same model; it takes no hotwords.
+
+        Raises:
+            RecognizerOptionError: if it is given some.
+        """
+        if hotword is not None:
+            raise RecognizerOptionError("hotword", hotword, ["none"])
+        return self
 
 
 SpeechModel = ParaformerModel | SenseVoiceModel

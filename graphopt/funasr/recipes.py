@@ -12,11 +12,12 @@ from graphopt.funasr.vad import VadConfig
 if TYPE_CHECKING:
     from torch import nn
 
-_FRAMES, _WORDS = 100, 12  # of the example inputs
+_FRAMES, _WORDS, _HOTWORDS = 100, 12, 5  # of the example inputs
 #: Token ids that are no text, and what FunASR's models take them for.
 _SPECIAL = {"blank_id": 0, "sos": 1, "eos": 2}
 
-Captured = tuple["nn.Module", tuple[Any, ...]]
+#: By the folder of a package, modules and their example inputs.
+Captured = dict[str, tuple["nn.Module", tuple[Any, ...]]]
 
 
 class _Capture(Protocol):
@@ -33,7 +34,7 @@ class Recipe:
 
     Attributes:
         role: what it does there: `asr`, `vad` or `punc`.
-        capture: of FunASR's model, the module and its example inputs.
+        capture: of FunASR's model, the modules and their example inputs; one has the role's name.
         describe: of its `model_conf`, what decisions need; a ValueError names settings that are
             not understood.
     """
@@ -63,12 +64,70 @@ def _capture_paraformer(model: Any, directory: ModelDirectory) -> Captured:
     from graphopt.funasr.paraformer import Paraformer
 
     lengths = torch.tensor([_FRAMES, _FRAMES // 2], dtype=torch.int32)
-    return Paraformer(model), (_speech(directory, 2), lengths)
+    return {"asr": (Paraformer(model), (_speech(directory, 2), lengths))}
 
 
 def _describe_paraformer(directory: ModelDirectory, settings: dict[str, Any]) -> dict[str, Any]:
     special = [settings.get(name, token) for name, token in _SPECIAL.items()]
-    return {**_audio(directory), "tokens": directory.tokens, "special": special}
+    # FunASR tells the times of this predictor's tokens, and spaces its text for them.
+    spaced = directory.config["predictor"] == "CifPredictorV3"
+    return {**_audio(directory), "tokens": directory.tokens, "special": special, "spaced": spaced}
+
+
+def _unknown(directory: ModelDirectory) -> str:
+    """The token that stands for others."""
+    unknown: str = (directory.config.get("tokenizer_conf") or {}).get("unk_symbol", "<unk>")
+    if unknown not in directory.tokens:
+        raise ValueError(f"unk_symbol: {unknown}, which is no token")
+    return unknown
+
+
+def _capture_contextual(model: Any, directory: ModelDirectory) -> Captured:
+    import torch
+
+    from graphopt.funasr.contextual import ContextualParaformer
+
+    embedding = model.decoder.embed if model.use_decoder_embedding else model.bias_embed
+    step = _hotword_step(model, embedding)
+    speech, lengths = _speech(directory, 2), torch.tensor([_FRAMES, _FRAMES // 2])
+    hotwords = torch.randn(2, _HOTWORDS, model.bias_encoder.hidden_size)
+    inputs = (speech, lengths.int(), hotwords)
+    return {"asr": (ContextualParaformer(model), inputs), "hotwords": step}
+
+
+def _capture_seaco(model: Any, directory: ModelDirectory) -> Captured:
+    import torch
+
+    from graphopt.funasr.contextual import HotwordBias, HotwordScores, SeacoParaformer
+
+    lengths = torch.tensor([_FRAMES, _FRAMES // 2], dtype=torch.int32)
+    tokens = torch.randn(2, _WORDS, model.bias_encoder.hidden_size)
+    hotwords = torch.randn(2, _HOTWORDS, tokens.shape[2])
+    every, counts = torch.tensor([_HOTWORDS] * 2).int(), torch.tensor([_WORDS, _WORDS // 2]).int()
+    ids = torch.zeros(2, _WORDS, dtype=torch.int64)
+    inputs = (hotwords, every, tokens, tokens.clone(), counts, ids)
+    return {
+        "asr": (SeacoParaformer(model), (_speech(directory, 2), lengths)),
+        "hotwords": _hotword_step(model, model.decoder.embed),
+        "bias": (HotwordBias(model), inputs),
+        "scores": (HotwordScores(model.seaco_decoder), (hotwords, every, tokens, counts)),
+    }
+
+
+def _hotword_step(model: Any, embedding: nn.Module) -> tuple[nn.Module, tuple[Any, ...]]:
+    import torch
+
+    from graphopt.funasr.bias_encoder import HotwordStep, bias_encoder, empty_state
+
+    encoder = bias_encoder(model)
+    ids = torch.zeros(_HOTWORDS, dtype=torch.int64)
+    return HotwordStep(embedding, encoder), (ids, empty_state(encoder, _HOTWORDS))
+
+
+def _describe_hotwords(directory: ModelDirectory, settings: dict[str, Any]) -> dict[str, Any]:
+    empty = settings.get("sos", _SPECIAL["sos"])
+    described = _describe_paraformer(directory, settings)
+    return {**described, "empty": empty, "unknown": _unknown(directory)}
 
 
 def _capture_sense_voice(model: Any, directory: ModelDirectory) -> Captured:
@@ -78,7 +137,7 @@ def _capture_sense_voice(model: Any, directory: ModelDirectory) -> Captured:
 
     lengths = torch.tensor([_FRAMES, _FRAMES // 2], dtype=torch.int32)
     asked = torch.zeros(2, dtype=torch.int64)
-    return SenseVoice(model), (_speech(directory, 2), lengths, asked, asked.clone())
+    return {"asr": (SenseVoice(model), (_speech(directory, 2), lengths, asked, asked.clone()))}
 
 
 def _describe_sense_voice(directory: ModelDirectory, settings: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +147,7 @@ def _describe_sense_voice(directory: ModelDirectory, settings: dict[str, Any]) -
 def _capture_vad(model: Any, directory: ModelDirectory) -> Captured:
     from graphopt.zoo.fsmn_vad import empty_cache
 
-    return model.encoder, (_speech(directory, 1), empty_cache(model.encoder, 1))
+    return {"vad": (model.encoder, (_speech(directory, 1), empty_cache(model.encoder, 1)))}
 
 
 def _describe_vad(directory: ModelDirectory, settings: dict[str, Any]) -> dict[str, Any]:
@@ -101,22 +160,22 @@ def _capture_punctuation(model: Any, directory: ModelDirectory) -> Captured:
     from graphopt.funasr.ct_transformer import Marks
 
     text = torch.zeros(1, _WORDS, dtype=torch.int64)
-    return Marks(model), (text, torch.tensor([_WORDS], dtype=torch.int32))
+    return {"punc": (Marks(model), (text, torch.tensor([_WORDS], dtype=torch.int32)))}
 
 
 def _describe_punctuation(directory: ModelDirectory, settings: dict[str, Any]) -> dict[str, Any]:
-    unknown = (directory.config.get("tokenizer_conf") or {}).get("unk_symbol", "<unk>")
-    if unknown not in directory.tokens:
-        raise ValueError(f"unk_symbol: {unknown}, which is no token")
     return {
         "tokens": directory.tokens,
-        "unknown": unknown,
+        "unknown": _unknown(directory),
         "punctuation": asdict(PunctuationConfig.read(settings)),
     }
 
 
 RECIPES = {
     "Paraformer": Recipe("asr", _capture_paraformer, _describe_paraformer),
+    "BiCifParaformer": Recipe("asr", _capture_paraformer, _describe_paraformer),
+    "ContextualParaformer": Recipe("asr", _capture_contextual, _describe_hotwords),
+    "SeacoParaformer": Recipe("asr", _capture_seaco, _describe_hotwords),
     "SenseVoiceSmall": Recipe("asr", _capture_sense_voice, _describe_sense_voice),
     "FsmnVADStreaming": Recipe("vad", _capture_vad, _describe_vad),
     "CTTransformer": Recipe("punc", _capture_punctuation, _describe_punctuation),

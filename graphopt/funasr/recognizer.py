@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy as np
 from graphopt.errors import PackageCorruptError, PackageError, RecognizerOptionError
 from graphopt.funasr.directory import FrontendConfig
 from graphopt.funasr.features import read_wav
+from graphopt.funasr.hotword_models import ContextualModel, SeacoModel
+from graphopt.funasr.hotwords import HotwordEncoder, read_pieces
 from graphopt.funasr.parts import (
     LANGUAGES,
     ParaformerModel,
@@ -30,6 +32,7 @@ Array = np.ndarray[Any, Any]
 
 DESCRIPTION = "recognizer.json"
 PIECES = "pieces.model"
+SPLITS = "splits"
 FORMAT = 1
 
 
@@ -66,6 +69,18 @@ class Recognizer:
         texts = iter(self.speech.texts([part for parts in segments for part in parts]))
         return [self._join([next(texts) for _ in parts]) for parts in segments]
 
+    def with_hotwords(self, hotword: str | None) -> Recognizer:
+        """The same recognizer for other hotwords; what it has compiled is shared.
+
+        Args:
+            hotword: words between spaces, or the path of a `.txt` file with one in each line, as
+                for FunASR's `generate`; None for none.
+
+        Raises:
+            RecognizerOptionError: if it is neither, or the model takes no hotwords.
+        """
+        return replace(self, speech=self.speech.with_hotwords(hotword))
+
     def _join(self, texts: list[str]) -> str:
         if self.punctuator is None:
             return " ".join(text for text in texts if text)
@@ -84,6 +99,7 @@ def load_recognizer(
     num_threads: int | None = None,
     language: str = "auto",
     use_itn: bool = False,
+    hotword: str | None = None,
 ) -> Recognizer:
     """Opens a package of :func:`graphopt.funasr.package.compile_directories`.
 
@@ -92,12 +108,14 @@ def load_recognizer(
         num_threads: threads of a run; all CPUs that this process may use if None.
         language: that SenseVoice is told: `auto`, `zh`, `en`, `yue`, `ja`, `ko` or `nospeech`.
         use_itn: whether SenseVoice is asked for the written form: digits and punctuation.
+        hotword: what Contextual Paraformer and SeACo-Paraformer should expect, as for
+            :meth:`Recognizer.with_hotwords`.
 
     Raises:
         PackageError: if it is none.
         PackageCorruptError: if a file is missing, altered or makes no sense.
         PackageTargetError: when run, if this CPU lacks what the package is built for.
-        RecognizerOptionError: if the recognizer cannot be told the language or the form.
+        RecognizerOptionError: if the recognizer cannot be told the language, the form or hotwords.
         MissingDependencyError: if SenseVoice is to run and sentencepiece is not installed.
     """
     path = Path(path)
@@ -113,7 +131,7 @@ def load_recognizer(
             speech = _paraformer(path, parts["asr"], num_threads, language, use_itn)
         detector = _detector(path / "vad", parts.get("vad"), num_threads)
         punctuator = _punctuator(path / "punc", parts.get("punc"), num_threads)
-        return Recognizer(speech, detector, punctuator)
+        return Recognizer(speech, detector, punctuator).with_hotwords(hotword)
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, PackageError | RecognizerOptionError):
             raise
@@ -135,7 +153,22 @@ def _paraformer(
     if use_itn:
         raise RecognizerOptionError("use_itn", use_itn, [False])
     tokens, special = tuple(part["tokens"]), frozenset(part["special"])
-    return ParaformerModel(*_audio(path / "asr", part, threads), tokens, special)
+    plain = (*_audio(path / "asr", part, threads), tokens, special, part["spaced"])
+    if part["model"] == "ContextualParaformer":
+        encoder = _hotword_encoder(path, part, threads)
+        return ContextualModel(*plain, encoder, encoder.encode(None))
+    if part["model"] == "SeacoParaformer":
+        graphs = (load(path / name, threads) for name in ("bias", "scores"))
+        return SeacoModel(*plain, _hotword_encoder(path, part, threads), *graphs, None)
+    return ParaformerModel(*plain)
+
+
+def _hotword_encoder(path: Path, part: dict[str, Any], threads: int | None) -> HotwordEncoder:
+    ids = {token: i for i, token in enumerate(part["tokens"])}
+    splits = path / SPLITS
+    pieces = read_pieces(splits) if splits.is_file() else None
+    step = load(path / "hotwords", threads)
+    return HotwordEncoder(step, ids, ids[part["unknown"]], part["empty"], pieces)
 
 
 def _sense_voice(

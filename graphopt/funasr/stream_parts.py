@@ -5,13 +5,13 @@ FunASR's loops, its predictor and the dicts that hold its caches stay.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from graphopt.errors import UnsupportedFunasrModelError
+from graphopt.funasr.auto_parts import Compile
 from graphopt.funasr.streaming import DecoderChunk, EncoderChunk, Heads
 
 _CACHED = 40  # frames of the example inputs
@@ -19,7 +19,6 @@ _LEAST = 2  # frames of a cache, filled or not: an axis of one frame would be an
 _CHUNK = 15
 _TOKENS = 6
 
-Compile = Callable[[nn.Module, tuple[Any, ...]], nn.Module]
 Cache = dict[str, Any]
 
 

@@ -1,0 +1,91 @@
+"""The model classes of FunASR that a model directory may name, and what of each is understood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A model class.
+
+    Attributes:
+        modules: of FunASR, which define it; the model's first.
+        parts: the classes that are understood of each part.
+        settings: the values that are understood of a setting, the default first.
+        least: the least value that is understood of a setting, which is its default too.
+    """
+
+    modules: tuple[str, ...]
+    parts: dict[str, tuple[str, ...]]
+    settings: dict[str, tuple[object, ...]] = field(default_factory=dict)
+    least: dict[str, int] = field(default_factory=dict)
+
+
+_PARAFORMER_MODULES = (
+    "funasr.models.paraformer.cif_predictor",
+    "funasr.models.bicif_paraformer.cif_predictor",
+    "funasr.models.paraformer.decoder",
+    "funasr.models.sanm.encoder",
+)
+_PARAFORMER_PARTS = {
+    "encoder": ("SANMEncoder",),
+    "decoder": ("ParaformerSANMDecoder",),
+    "predictor": ("CifPredictor", "CifPredictorV2"),
+    "frontend": ("WavFrontend",),
+    "tokenizer": ("CharTokenizer",),
+}
+#: By the name of the class.
+KINDS = {
+    "Paraformer": Kind(("funasr.models.paraformer.model", *_PARAFORMER_MODULES), _PARAFORMER_PARTS),
+    "BiCifParaformer": Kind(
+        ("funasr.models.bicif_paraformer.model", *_PARAFORMER_MODULES),
+        {**_PARAFORMER_PARTS, "predictor": ("CifPredictorV3",)},
+    ),
+    "ContextualParaformer": Kind(
+        (
+            "funasr.models.contextual_paraformer.model",
+            "funasr.models.contextual_paraformer.decoder",
+            *_PARAFORMER_MODULES,
+        ),
+        {**_PARAFORMER_PARTS, "decoder": ("ContextualParaformerDecoder",)},
+        {"model_conf.bias_encoder_type": ("lstm",)},
+    ),
+    "SeacoParaformer": Kind(
+        ("funasr.models.seaco_paraformer.model", *_PARAFORMER_MODULES),
+        {
+            **_PARAFORMER_PARTS,
+            "predictor": ("CifPredictor", "CifPredictorV2", "CifPredictorV3"),
+            "seaco_decoder": ("ParaformerSANMDecoder",),
+        },
+        {
+            "model_conf.bias_encoder_type": ("lstm",),
+            "model_conf.bias_encoder_bid": (False,),
+        },
+        {"seaco_decoder_conf.att_layer_num": 6},
+    ),
+    "FsmnVADStreaming": Kind(
+        ("funasr.models.fsmn_vad_streaming.model", "funasr.models.fsmn_vad_streaming.encoder"),
+        {"encoder": ("FSMN",), "frontend": ("WavFrontendOnline",)},
+    ),
+    "SenseVoiceSmall": Kind(
+        ("funasr.models.sense_voice.model",),
+        {
+            "encoder": ("SenseVoiceEncoderSmall",),
+            "frontend": ("WavFrontend",),
+            "tokenizer": ("SentencepiecesTokenizer",),
+        },
+    ),
+    "CTTransformer": Kind(
+        ("funasr.models.ct_transformer.model", "funasr.models.sanm.encoder"),
+        {"encoder": ("SANMEncoder",), "tokenizer": ("CharTokenizer",)},
+    ),
+}
+#: Settings of a tokenizer; others, such as dictionaries of pieces, change how it splits.
+TOKENIZER = {"token_list", "bpemodel", "unk_symbol", "split_with_space"}
+#: Settings of training and of FunASR's own loops, which change nothing that a model computes.
+TRAINING = {
+    *("specaug", "specaug_conf", "train_conf", "dataset", "dataset_conf", "optim", "optim_conf"),
+    *("scheduler", "scheduler_conf", "ctc_conf", "normalize_conf", "seed", "ngpu"),
+    *("input_size", "vocab_size", "batch_size", "disable_pbar", "init_param"),
+}
