@@ -69,15 +69,54 @@ def _energies(windows: Array, emphasized: Array, config: FrontendConfig) -> Arra
     The mean of a window is taken off behind the emphasis, which leaves 0.03 of it.
     """
     length = windows.shape[1]
-    filters = _filters(config.n_mels, config.fs, length)
     left = (1 - _EMPHASIS) * windows.mean(1, keepdims=True)
-    padded = np.zeros((len(windows), 2 * (len(filters) - 1)), np.float32)
+    padded = np.zeros((len(windows), _size(length)), np.float32)
     signal = np.subtract(emphasized, left, out=padded[:, :length])
     signal[:, :1] = (1 - _EMPHASIS) * windows[:, :1] - left
     signal *= _window(config.window, length)
-    spectrum = np.fft.rfft(padded)
-    energies: Array = (spectrum.real**2 + spectrum.imag**2) @ filters
-    return energies
+    spectrum = np.fft.rfft(padded).T
+    return _Filters.of(config.n_mels, config.fs, length).sums(spectrum.real**2 + spectrum.imag**2).T
+
+
+class _Filters:
+    """Triangles that are even on the mel scale, each from the peak of the last to that of the next.
+
+    Their edges divide the frequencies into sections, in each of which one filter rises and another
+    falls. A product with the matrix of weights, nearly all of them zero, would be slower: numpy's
+    BLAS wakes its threads for it.
+    """
+
+    def __init__(self, count: int, fs: int, length: int) -> None:
+        # Kaldi leaves out half the sample rate itself.
+        mel = 1127 * np.log1p(np.arange(_size(length) // 2) * fs / _size(length) / 700)
+        lowest, highest = (1127 * np.log1p(f / 700) for f in (_LOWEST, fs / 2))
+        place = (mel - lowest) / (highest - lowest) * (count + 1)
+        first, section = int(np.searchsorted(place, 0)), np.floor(place)
+        self._used = slice(first, len(mel))
+        self._rising = (place - section)[first:, None].astype(np.float32)
+        edges = np.searchsorted(section[first:], np.arange(count + 1))
+        self._is_empty = np.append(edges[1:], len(mel) - first) == edges
+        self._edges = np.minimum(edges, len(mel) - first - 1)
+
+    @staticmethod
+    @functools.cache
+    def of(count: int, fs: int, length: int) -> _Filters:
+        """The filters of some configuration."""
+        return _Filters(count, fs, length)
+
+    def sums(self, power: Array) -> Array:
+        """f32[n_mels, frames] of powers f32[size / 2 + 1, frames]."""
+        used = np.ascontiguousarray(power[self._used])
+        rising = used * self._rising
+        up, down = (np.add.reduceat(x, self._edges) for x in (rising, used - rising))
+        up[self._is_empty], down[self._is_empty] = 0, 0
+        sums: Array = up[:-1] + down[1:]
+        return sums
+
+
+def _size(length: int) -> int:
+    """Of the Fourier transform of a window."""
+    return 1 << (length - 1).bit_length()
 
 
 def _mirrored(samples: Array, length: int, shift: int) -> Array:
@@ -92,16 +131,3 @@ def _mirrored(samples: Array, length: int, shift: int) -> Array:
 @functools.cache
 def _window(name: str, length: int) -> Array:
     return _WEIGHTS[name](2 * np.pi * np.arange(length) / (length - 1)).astype(np.float32)
-
-
-@functools.cache
-def _filters(count: int, fs: int, length: int) -> Array:
-    """Weights of frequencies, f32[size / 2 + 1, count]: triangles, even on the mel scale."""
-    size = 1 << (length - 1).bit_length()
-    mel = 1127 * np.log1p(np.arange(size // 2 + 1) * fs / size / 700)
-    lowest, highest = (1127 * np.log1p(f / 700) for f in (_LOWEST, fs / 2))
-    step = (highest - lowest) / (count + 1)
-    rising = (mel[:, None] - lowest) / step - np.arange(count)
-    triangles = np.maximum(0, np.minimum(rising, 2 - rising))
-    triangles[-1] = 0  # Kaldi leaves out half the sample rate itself
-    return triangles.astype(np.float32)
