@@ -4,8 +4,9 @@ The module is built a second time with a team of which one thread does all the w
 (kernels/harness/trace_team.c): kernels cut their work for as many cores as are asked for, by the
 code that cuts it in earnest, and every task is timed alone. Here the tasks are dealt out again as
 the runtime does it: each core works through its own share, then through what is left of the
-others'. What is left out: the cores' shared caches and memory, and that they begin an op at
-slightly different times.
+others'. The first task of a phase finds neither code nor weights in the near caches; one core
+pays that once, several cores once each. What is left out: the cores' shared caches and memory, and
+that they begin an op at slightly different times.
 """
 
 from __future__ import annotations
@@ -28,6 +29,23 @@ from graphopt.runtime import Library
 
 Array = np.ndarray[Any, Any]
 _PHASE_END, _STEP_END = -1.0, -2.0  # of trace_team.c
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What was traced between two barriers.
+
+    Attributes:
+        tasks: seconds of each task behind another one; with a single task, of that as it is.
+        start: seconds that the first task of a core takes longer.
+    """
+
+    tasks: tuple[float, ...]
+    start: float = 0.0
+
+    def work(self, cores: int) -> float:
+        """Seconds of all tasks on a number of cores."""
+        return sum(self.tasks) + self.start * min(cores, len(self.tasks))
 
 
 @dataclass(frozen=True)
@@ -58,15 +76,17 @@ class StepBalance:
         return self.work / (self.cores * self.makespan) if self.makespan else 1.0
 
 
-def makespan(tasks: Sequence[float], cores: int) -> float:
+def makespan(phase: Phase, cores: int) -> float:
     """When the last of the tasks ends, claimed as go_next in kernels/runtime/team.c does it."""
-    cuts = [len(tasks) * rank // cores for rank in range(cores + 1)]
-    shares = [deque(tasks[first:end]) for first, end in pairwise(cuts)]
+    if not phase.tasks:
+        return 0.0
+    cuts = [len(phase.tasks) * rank // cores for rank in range(cores + 1)]
+    shares = [deque(phase.tasks[first:end]) for first, end in pairwise(cuts)]
     free = [(0.0, rank) for rank in range(cores)]
-    for _ in tasks:
+    for _ in phase.tasks:
         time, rank = heapq.heappop(free)
         share = next(filter(None, shares[rank:] + shares[:rank]))
-        heapq.heappush(free, (time + share.popleft(), rank))
+        heapq.heappush(free, ((time or phase.start) + share.popleft(), rank))
     return max(free)[0]
 
 
@@ -78,8 +98,10 @@ def trace_tasks(
     inputs: Sequence[Array],
     cores: int,
     repeats: int,
-) -> list[list[list[float]]]:
-    """Seconds of every task, by step and phase: the shortest of all runs.
+) -> list[list[Phase]]:
+    """The phases of every step: the shortest time of each task, and the median cold start.
+
+    Every run begins a phase with another of its tasks. With one run no start is known.
 
     Raises:
         MissingCompilerError: without a compiler.
@@ -88,35 +110,43 @@ def trace_tasks(
     path = builder.traced_library(module.source, level)
     library = Library(path, weights, ["?"] * len(inputs), [a.shape for a in inputs])
     context = library.context(cores)
-    take = ctypes.CDLL(str(path)).go_trace_take
-    take.restype = ctypes.c_size_t
+    trace = ctypes.CDLL(str(path))
+    trace.go_trace_begin.argtypes = [ctypes.c_size_t]
+    trace.go_trace_take.restype = ctypes.c_size_t
     runs = []
-    for _ in range(repeats):
+    for run in range(repeats):
+        trace.go_trace_begin(run)
         context.run(inputs)
         values = ctypes.POINTER(ctypes.c_double)()
-        count = take(ctypes.byref(values))
+        count = trace.go_trace_take(ctypes.byref(values))
         runs.append(np.ctypeslib.as_array(values, (count,)).copy())
-    return list(_steps(np.min(runs, axis=0)))
+    return list(_steps(np.array(runs)))
 
 
-def _steps(values: Array) -> Iterator[list[list[float]]]:
-    """Cuts a trace at its marks; phases without tasks are left out."""
-    step: list[list[float]] = []
-    phase: list[float] = []
-    for value in values.tolist():
+def _steps(runs: Array) -> Iterator[list[Phase]]:
+    """Cuts traces [runs, values] at their marks; phases without tasks are left out."""
+    step: list[Phase] = []
+    first = 0
+    for at, value in enumerate(runs[0]):
+        if value not in (_PHASE_END, _STEP_END):
+            continue
+        if at > first:
+            step.append(_phase(runs[:, first:at] * 1e-9))
+        first = at + 1
         if value == _STEP_END:
             yield step
             step = []
-        elif value == _PHASE_END:
-            step += [phase] if phase else []
-            phase = []
-        else:
-            phase.append(value * 1e-9)
 
 
-def balance_of(
-    module: Module, traced: Sequence[Sequence[Sequence[float]]], cores: int
-) -> list[StepBalance]:
+def _phase(runs: Array) -> Phase:
+    """Of traces [runs, tasks] in which run r began with task r."""
+    shortest = runs.min(axis=0)
+    begun = np.arange(len(runs)) % len(shortest)
+    starts = runs[np.arange(len(runs)), begun] - shortest[begun]
+    return Phase(tuple(shortest.tolist()), float(np.median(starts)))
+
+
+def balance_of(module: Module, traced: Sequence[Sequence[Phase]], cores: int) -> list[StepBalance]:
     """The balance of every step of a traced module."""
     rows = []
     for step, phases in zip(module.steps, traced, strict=True):
@@ -126,8 +156,8 @@ def balance_of(
                 step.node.op.removeprefix("go."),
                 step.node.attrs.get("kernel", ""),
                 str(list(value.shape)) if value else "",
-                tuple(len(phase) for phase in phases),
-                sum(map(sum, phases)),
+                tuple(len(phase.tasks) for phase in phases),
+                sum(phase.work(cores) for phase in phases),
                 sum(makespan(phase, cores) for phase in phases),
                 cores,
             )

@@ -3,15 +3,21 @@
 import numpy as np
 import pytest
 
-from graphopt.schedule import StepBalance, makespan
+from graphopt.schedule import Phase, StepBalance, makespan
 
 
 def test_a_core_works_through_its_own_share_and_then_through_the_others() -> None:
-    assert makespan([3.0, 1.0, 1.0, 1.0], 2) == 3.0
-    assert makespan([1.0, 1.0, 1.0, 3.0], 2) == 4.0
-    assert makespan([2.0, 2.0, 1.0, 1.0], 2) == 4.0
-    assert makespan([2.0, 2.0, 2.0, 1.0, 0.0, 0.0], 2) == 4.0
-    assert makespan([], 4) == 0.0
+    assert makespan(Phase((3.0, 1.0, 1.0, 1.0)), 2) == 3.0
+    assert makespan(Phase((1.0, 1.0, 1.0, 3.0)), 2) == 4.0
+    assert makespan(Phase((2.0, 2.0, 1.0, 1.0)), 2) == 4.0
+    assert makespan(Phase((2.0, 2.0, 2.0, 1.0, 0.0, 0.0)), 2) == 4.0
+    assert makespan(Phase(()), 4) == 0.0
+
+
+def test_every_core_that_works_begins_cold() -> None:
+    phase = Phase((1.0, 1.0, 1.0), 0.5)
+    assert [makespan(phase, cores) for cores in (1, 2, 3, 4)] == [3.5, 2.5, 1.5, 1.5]
+    assert [phase.work(cores) for cores in (1, 2, 3, 4)] == [3.5, 4.0, 4.5, 4.5]
 
 
 def test_balance_is_work_over_what_the_cores_could_do() -> None:

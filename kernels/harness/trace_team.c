@@ -1,6 +1,7 @@
 /* A team of any size whose work one thread does: in place of runtime/team.c, with
  * -DGO_TRACE. Kernels see the size and cut their work as they would for that many cores;
- * thread 0 claims every task, and the time between two claims is what the task costs.
+ * thread 0 claims every task, and the time between two claims is what the task costs. Each
+ * run begins its phases with another task, because the first one pays for a cold start.
  * graphopt/schedule.py deals the tasks out to cores again. */
 #define _GNU_SOURCE
 #include <stdlib.h>
@@ -20,6 +21,7 @@ struct go_pool {
 static struct {
     double *values;
     size_t count, room;
+    size_t run, phase, task; /* which run; the first value of its phase; the claimed task */
     double claimed_at;
 } trace;
 
@@ -39,11 +41,17 @@ static void append(double value) {
 }
 
 size_t go_next(go_team *team, size_t tasks) {
-    double time = now();
-    if (team->claims) append(time - trace.claimed_at);
+    const double time = now();
+    if (team->claims) {
+        trace.values[trace.phase + trace.task] = time - trace.claimed_at;
+    } else {
+        trace.phase = trace.count;
+        for (size_t task = 0; task < tasks; task++) append(0);
+    }
     if (team->claims == tasks) return tasks;
+    trace.task = (trace.run + team->claims++) % tasks;
     trace.claimed_at = now();
-    return team->claims++;
+    return trace.task;
 }
 
 void go_barrier(go_team *team) {
@@ -53,14 +61,16 @@ void go_barrier(go_team *team) {
 
 void go_trace_step(void) { append(STEP_END); }
 
+GO_EXPORT void go_trace_begin(size_t run);
 GO_EXPORT size_t go_trace_take(const double **values);
 
-/* What was recorded since the last call; valid until the next run. */
+/* Forgets what was recorded; phases of the next run begin with task `run` modulo their tasks. */
+void go_trace_begin(size_t run) { trace.run = run, trace.count = 0; }
+
+/* What was recorded; valid until the next run. */
 size_t go_trace_take(const double **values) {
-    size_t count = trace.count;
     *values = trace.values;
-    trace.count = 0;
-    return count;
+    return trace.count;
 }
 
 int go_default_threads(void) { return 1; }
