@@ -27,6 +27,7 @@ from graphopt.funasr.auto_parts import (
 from graphopt.funasr.ct_transformer import Punctuation, StreamingPunctuation
 from graphopt.funasr.paraformer import share_parameters
 from graphopt.funasr.sense_voice import Frames
+from graphopt.funasr.sorted_inference import SortedInference
 from graphopt.funasr.stream_parts import compile_streaming
 from graphopt.zoo.fsmn_vad import empty_cache
 
@@ -58,6 +59,8 @@ def optimize_auto_model(auto_model: Any, compile_part: Compile) -> Any:
         own = share_parameters(model)
         _MODELS[name](own, compile_part)
         setattr(optimized, role, own)
+    if type(optimized.model).__name__ in _IN_BATCHES:
+        optimized.inference = SortedInference(optimized)
     return optimized
 
 
@@ -122,3 +125,8 @@ _MODELS: dict[str, Callable[[Any, Compile], None]] = {
     "CTTransformerStreaming": _streaming_punctuation,
     "SenseVoiceSmall": _sense_voice,
 }
+#: Models that recognize several recordings at once.
+_IN_BATCHES = (
+    *("Paraformer", "BiCifParaformer", "ContextualParaformer", "SeacoParaformer"),
+    "SenseVoiceSmall",
+)

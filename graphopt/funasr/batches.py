@@ -18,7 +18,7 @@ WASTE = 0.05  # largest part of a batch that may be padding
 
 
 def plan_batches(
-    lengths: Sequence[int], frames: int = FRAMES, waste: float = WASTE
+    lengths: Sequence[int], frames: int = FRAMES, waste: float = WASTE, most: int | None = None
 ) -> list[list[int]]:
     """Groups utterances, the longest first.
 
@@ -26,6 +26,7 @@ def plan_batches(
         lengths: frames of each.
         frames: most frames of a batch, padding included; one longer utterance is a batch alone.
         waste: largest part of a batch that may be padding, 0 to 1.
+        most: utterances of a batch; any number if None.
 
     Returns:
         Batches of positions in `lengths`; utterances without frames are in none.
@@ -34,7 +35,7 @@ def plan_batches(
     batches: list[list[int]] = []
     useful = 0
     for i in order:
-        if batches:
+        if batches and len(batches[-1]) != most:
             padded = lengths[batches[-1][0]] * (len(batches[-1]) + 1)
             if padded <= frames and useful + lengths[i] >= (1 - waste) * padded:
                 batches[-1].append(i)
