@@ -51,14 +51,43 @@ def transcribe(
             "one in each line."
         ),
     ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="For Paraformer streaming: text as it is heard.")
+    ] = False,
+    chunk_size: Annotated[
+        str, typer.Option(help="With --stream: frames of 60 ms repeated, added and looked ahead.")
+    ] = "0,10,5",
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads; by default all CPUs this process may use.")
     ] = None,
 ) -> None:
     """Print the text of recordings, without torch and FunASR."""
+    if stream:
+        _print_live(package, recordings, chunk_size, threads)
+        return
     from graphopt.funasr.recognizer import load_recognizer
 
     recognizer = load_recognizer(package, threads, language, use_itn, hotword)
     for wav in recordings:
         text = recognizer.transcribe(wav)
         print(text if len(recordings) == 1 else f"{wav}\t{text}")
+
+
+def _print_live(
+    package: Path, recordings: list[Path], chunk_size: str, threads: int | None
+) -> None:
+    """Prints utterances as they are heard: what may change behind a tilde, then what stays."""
+    from graphopt.errors import RecognizerOptionError
+    from graphopt.funasr.live import load_live
+    from graphopt.funasr.paraformer_stream import Chunking
+
+    numbers = chunk_size.split(",")
+    if len(numbers) != 3 or not all(n.strip().isdecimal() for n in numbers):
+        raise RecognizerOptionError("chunk_size", chunk_size, ["three numbers, as 0,10,5"])
+    again, added, ahead = map(int, numbers)
+    chunking, recognizer = Chunking((again, added, ahead)), load_live(package, threads)
+    for wav in recordings:
+        for heard in recognizer.listen(wav, chunking):
+            mark = " " if heard.is_final else "~"
+            line = f"{heard.begin_ms / 1000:8.2f} {heard.end_ms / 1000:8.2f} {mark} {heard.text}"
+            print(line if len(recordings) == 1 else f"{wav}\t{line}", flush=True)

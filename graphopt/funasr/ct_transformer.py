@@ -79,3 +79,11 @@ class StreamingPunctuation(nn.Module):
         hidden = self.encoder(self.embed(text), lengths, seen[:, None], past[:, None])[0]
         scores: Tensor = self.decoder(hidden)
         return scores
+
+
+class StreamingMarks(StreamingPunctuation):
+    """Token ids to the best mark behind each, without the words to come."""
+
+    def forward(self, text: Tensor, lengths: Tensor, before: Tensor) -> Tensor:
+        """i64[B, L], i32[B] and i64[B] -> i64[B, L]."""
+        return super().forward(text, lengths, before).argmax(-1)

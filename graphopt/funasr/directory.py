@@ -21,13 +21,17 @@ from graphopt.zoo.dependencies import keep_process_settings, require
 Array = np.ndarray[Any, Any]
 
 
+#: Of frames, by Kaldi's names.
+WINDOWS = ("hamming", "hanning", "povey", "blackman", "rectangular")
+
+
 @dataclass(frozen=True)
 class FrontendConfig:
     """The feature front end: filter bank, stacking and hopping of frames.
 
     Attributes:
         fs: samples per second.
-        window: `hamming`, as kaldi knows it.
+        window: one of WINDOWS.
         n_mels: filters.
         frame_length: of a window, in milliseconds.
         frame_shift: between windows, in milliseconds.
@@ -98,6 +102,8 @@ def read_directory(path: str | Path) -> ModelDirectory:
     problems += [
         f"frontend_conf.{name}" for name in settings if name not in known and name != "cmvn_file"
     ]
+    if settings.get("window", WINDOWS[0]) not in WINDOWS:
+        problems.append(f"frontend_conf.window: {settings['window']} ({', '.join(WINDOWS)})")
     if files["dictionary"].exists():
         raise ModelDirectoryError(path, f"not understood: {files['dictionary'].name}")
     if problems:

@@ -64,6 +64,21 @@ KINDS = {
         },
         {"seaco_decoder_conf.att_layer_num": 6},
     ),
+    "ParaformerStreaming": Kind(
+        (
+            "funasr.models.paraformer_streaming.model",
+            "funasr.models.paraformer.cif_predictor",
+            "funasr.models.paraformer.decoder",
+            "funasr.models.scama.encoder",
+        ),
+        {
+            "encoder": ("SANMEncoderChunkOpt",),
+            "decoder": ("ParaformerSANMDecoder",),
+            "predictor": ("CifPredictorV2",),
+            "frontend": ("WavFrontendOnline",),
+            "tokenizer": ("CharTokenizer",),
+        },
+    ),
     "FsmnVADStreaming": Kind(
         ("funasr.models.fsmn_vad_streaming.model", "funasr.models.fsmn_vad_streaming.encoder"),
         {"encoder": ("FSMN",), "frontend": ("WavFrontendOnline",)},
@@ -79,6 +94,13 @@ KINDS = {
     "CTTransformer": Kind(
         ("funasr.models.ct_transformer.model", "funasr.models.sanm.encoder"),
         {"encoder": ("SANMEncoder",), "tokenizer": ("CharTokenizer",)},
+    ),
+    "CTTransformerStreaming": Kind(
+        (
+            "funasr.models.ct_transformer_streaming.model",
+            "funasr.models.ct_transformer_streaming.encoder",
+        ),
+        {"encoder": ("SANMVadEncoder",), "tokenizer": ("CharTokenizer",)},
     ),
 }
 #: Settings of a tokenizer; others, such as dictionaries of pieces, change how it splits.

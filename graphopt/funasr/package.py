@@ -4,7 +4,9 @@ name.gopt/
 recognizer.json   of each model what surrounds its graph: front end, vocabulary, settings
 pieces.model      SenseVoice's vocabulary, as sentencepiece keeps it
 splits            the tokens of words, by which hotwords are split
-asr/              the package of a Paraformer or SenseVoice, from features to token ids
+asr/              the package of a Paraformer or SenseVoice, from features to token ids; of
+                  Paraformer streaming, that of its encoder's chunks
+decoder/          Paraformer streaming: from hidden frames and embeddings of a chunk to token ids
 hotwords/         a step of the LSTM that encodes hotwords
 bias/             SeACo-Paraformer: from token ids without hotwords to those with them
 scores/           SeACo-Paraformer: how far each token attends to each hotword
@@ -75,7 +77,11 @@ def _compile(directory: ModelDirectory, target: str, precision: str, folder: Pat
     """Writes the packages of a model and the files that its text needs."""
     from graphopt.module import optimize
 
-    captured = RECIPES[directory.model].capture(build_model(directory), directory)
+    model = build_model(directory)
+    try:
+        captured = RECIPES[directory.model].capture(model, directory)
+    except ValueError as error:
+        raise ModelDirectoryError(directory.path, f"not understood: {error}") from error
     for name, (module, inputs) in captured.items():
         optimize(module, target, inputs, precision=precision, strict=True).save(folder / name)
     if directory.pieces is not None:

@@ -12,7 +12,7 @@ from graphopt.errors import RecognizerOptionError
 from graphopt.funasr.batches import token_ids
 from graphopt.funasr.directory import FrontendConfig
 from graphopt.funasr.features import features
-from graphopt.funasr.punctuation import PunctuationConfig, punctuate
+from graphopt.funasr.punctuation import PunctuationConfig, PunctuationStream, punctuate
 from graphopt.funasr.text import tokens_to_text
 from graphopt.funasr.vad import Segment, VadConfig, blocks_of, segments
 from graphopt.loaded import LoadedModule
@@ -59,7 +59,7 @@ class VoiceDetector(AudioModel):
         feats = self.features(samples)
         if not len(feats):
             return []
-        scores = self.module(feats[None], self._empty_cache())
+        scores = self.module(feats[None], self.empty_cache())
         fs, frames = self.frontend.fs, len(feats)
         shift = int(self.frontend.frame_shift * fs / 1000)
         length = int(self.frontend.frame_length * fs / 1000)
@@ -67,7 +67,7 @@ class VoiceDetector(AudioModel):
         blocks = blocks_of(frames, len(samples), fs, latency, shift, length)
         return segments(scores[0], blocks, self.config)
 
-    def _empty_cache(self) -> dict[str, Array]:
+    def empty_cache(self) -> dict[str, Array]:
         """Zeros for the frames before the first."""
         ports = self.module.manifest.inputs[1:]
         prefix = "cache_"
@@ -197,7 +197,41 @@ class Punctuator:
         """The text with punctuation marks and capitals; without any if it has no word."""
         return punctuate(text, self._classify, self.config).strip()
 
+    def stream(self) -> Punctuator:
+        """What punctuates one text after the other: each by itself."""
+        return self
+
     def _classify(self, words: list[str]) -> list[int]:
         ids = np.array([[self.ids.get(word, self.unknown) for word in words]])
         classes = self.module(ids, np.array([len(words)], np.int32))
+        return [int(c) for c in classes[0]]
+
+
+@dataclass(frozen=True)
+class StreamingPunctuator:
+    """What stands between words of a text that goes on, by CT-Transformer for streams.
+
+    Attributes:
+        module: from token ids, and how many of them came before, to classes of marks.
+        ids: token ids of words.
+        unknown: the id of other words.
+        config: the classes.
+    """
+
+    module: LoadedModule
+    ids: dict[str, int]
+    unknown: int
+    config: PunctuationConfig
+
+    def punctuate(self, text: str) -> str:
+        """A text with punctuation marks, but for one at its end."""
+        return self.stream().punctuate(text)
+
+    def stream(self) -> PunctuationStream:
+        """What punctuates the pieces of one text."""
+        return PunctuationStream(self._classify, self.config)
+
+    def _classify(self, words: list[str], before: int) -> list[int]:
+        ids = np.array([[self.ids.get(word, self.unknown) for word in words]])
+        classes = self.module(ids, np.array([len(words)], np.int32), np.array([before]))
         return [int(c) for c in classes[0]]

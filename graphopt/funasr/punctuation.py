@@ -69,6 +69,57 @@ def join_segments(texts: Iterable[str]) -> str:
     return joined
 
 
+class PunctuationStream:
+    """Punctuation of a text that comes in pieces: FunASR's `CTTransformerStreaming`.
+
+    The words of the last sentence, which may go on, are classified again before those of the next
+    piece, and are not written again. What ends a piece is written before the next one.
+
+    Args:
+        classify: the class of what follows each of some words, and how many of them came before.
+        config: the classes.
+    """
+
+    def __init__(
+        self, classify: Callable[[list[str], int], list[int]], config: PunctuationConfig
+    ) -> None:
+        self._classify, self._config = classify, config
+        self._before: list[str] = []
+
+    def punctuate(self, text: str) -> str:
+        """The next piece with its marks, and in front the one that ended the last piece."""
+        if not split_words(text):
+            return ""
+        before = len(self._before)
+        words = split_words(f"{''.join(self._before)} {text}")
+        marks = [self._config.marks[c] for c in self._classes(words, before)]
+        for i in range(1, len(words)):
+            if words[i - 1][-1].isascii() and words[i][0].isascii():
+                words[i] = " " + words[i]
+        pieces = []
+        for i, (word, mark) in enumerate(zip(words, marks, strict=True)):
+            pieces += [word] if i >= before else []
+            pieces += [mark] if i >= before - 1 and mark != _NONE else []
+        inner = range(len(marks) - 2, 1, -1)
+        end = next((i for i in inner if marks[i] in _ENDS), -1)
+        self._before = words[end + 1 :]
+        written = "".join(pieces)
+        return written[:-1] if written[-1] in self._config.marks else written
+
+    def _classes(self, words: list[str], before: int) -> list[int]:
+        """The class of every word, read run by run as `punctuate` does."""
+        read: list[int] = []
+        waiting: list[str] = []
+        for begin in range(0, len(words), RUN):
+            waiting += words[begin : begin + RUN]
+            classes = self._classify(waiting, before)
+            last = begin + RUN >= len(words)
+            count = len(waiting) if last else _finished(classes, self._config)
+            read += classes[:count]
+            waiting = waiting[count:]
+        return read
+
+
 def punctuate(
     text: str, classify: Callable[[list[str]], list[int]], config: PunctuationConfig
 ) -> str:

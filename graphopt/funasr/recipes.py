@@ -130,6 +130,26 @@ def _describe_hotwords(directory: ModelDirectory, settings: dict[str, Any]) -> d
     return {**described, "empty": empty, "unknown": _unknown(directory)}
 
 
+def _capture_streaming(model: Any, directory: ModelDirectory) -> Captured:
+    from graphopt.funasr.streaming import DecidingChunk, WeighingChunk, unsupported
+
+    problem = unsupported(model.encoder, model.decoder)
+    if problem is not None:
+        raise ValueError(f"{problem[0]}, not {problem[1]}")
+    encoder = WeighingChunk(model.encoder, model.predictor)
+    decoder = DecidingChunk(model.decoder)
+    return {"asr": (encoder, encoder.example()), "decoder": (decoder, decoder.example())}
+
+
+def _describe_streaming(directory: ModelDirectory, settings: dict[str, Any]) -> dict[str, Any]:
+    predictor = directory.config.get("predictor_conf") or {}
+    return {
+        **_describe_paraformer(directory, settings),
+        "threshold": predictor.get("threshold", 1.0),
+        "tail_threshold": predictor.get("tail_threshold", 0.0),
+    }
+
+
 def _capture_sense_voice(model: Any, directory: ModelDirectory) -> Captured:
     import torch
 
@@ -163,6 +183,16 @@ def _capture_punctuation(model: Any, directory: ModelDirectory) -> Captured:
     return {"punc": (Marks(model), (text, torch.tensor([_WORDS], dtype=torch.int32)))}
 
 
+def _capture_streaming_punctuation(model: Any, directory: ModelDirectory) -> Captured:
+    import torch
+
+    from graphopt.funasr.ct_transformer import StreamingMarks
+
+    text = torch.zeros(1, _WORDS, dtype=torch.int64)
+    lengths, before = torch.tensor([_WORDS], dtype=torch.int32), torch.tensor([_WORDS // 2])
+    return {"punc": (StreamingMarks(model), (text, lengths, before))}
+
+
 def _describe_punctuation(directory: ModelDirectory, settings: dict[str, Any]) -> dict[str, Any]:
     return {
         "tokens": directory.tokens,
@@ -176,7 +206,9 @@ RECIPES = {
     "BiCifParaformer": Recipe("asr", _capture_paraformer, _describe_paraformer),
     "ContextualParaformer": Recipe("asr", _capture_contextual, _describe_hotwords),
     "SeacoParaformer": Recipe("asr", _capture_seaco, _describe_hotwords),
+    "ParaformerStreaming": Recipe("asr", _capture_streaming, _describe_streaming),
     "SenseVoiceSmall": Recipe("asr", _capture_sense_voice, _describe_sense_voice),
     "FsmnVADStreaming": Recipe("vad", _capture_vad, _describe_vad),
     "CTTransformer": Recipe("punc", _capture_punctuation, _describe_punctuation),
+    "CTTransformerStreaming": Recipe("punc", _capture_streaming_punctuation, _describe_punctuation),
 }

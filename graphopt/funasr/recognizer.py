@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from graphopt.funasr.parts import (
     Punctuator,
     SenseVoiceModel,
     SpeechModel,
+    StreamingPunctuator,
     VoiceDetector,
 )
 from graphopt.funasr.punctuation import PunctuationConfig, join_segments
@@ -34,6 +36,7 @@ DESCRIPTION = "recognizer.json"
 PIECES = "pieces.model"
 SPLITS = "splits"
 FORMAT = 1
+STREAMING = "ParaformerStreaming"
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Recognizer:
 
     speech: SpeechModel
     detector: VoiceDetector | None
-    punctuator: Punctuator | None
+    punctuator: Punctuator | StreamingPunctuator | None
 
     def transcribe(self, wav: str | Path) -> str:
         """The text of a WAV file of 16-bit samples; empty if nothing is said.
@@ -119,30 +122,48 @@ def load_recognizer(
         MissingDependencyError: if SenseVoice is to run and sentencepiece is not installed.
     """
     path = Path(path)
-    file = path / DESCRIPTION
-    if not file.is_file():
-        raise PackageError(f"{path} has no {DESCRIPTION}; make one with graphopt compile funasr")
-    try:
-        parts = json.loads(file.read_text(encoding="utf-8"))["parts"]
+    with reading(path) as parts:
+        if parts["asr"]["model"] == STREAMING:
+            raise PackageError(f"{path} holds a streaming model; open it with load_live")
         speech: SpeechModel
         if parts["asr"]["model"] == "SenseVoiceSmall":
             speech = _sense_voice(path, parts["asr"], num_threads, language, use_itn)
         else:
             speech = _paraformer(path, parts["asr"], num_threads, language, use_itn)
-        detector = _detector(path / "vad", parts.get("vad"), num_threads)
-        punctuator = _punctuator(path / "punc", parts.get("punc"), num_threads)
+        detector = open_detector(path / "vad", parts.get("vad"), num_threads)
+        punctuator = open_punctuator(path / "punc", parts.get("punc"), num_threads)
         return Recognizer(speech, detector, punctuator).with_hotwords(hotword)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[dict[str, Any]]:
+    """What a package says of each part; what is wrong with it is found while the block lasts.
+
+    Raises:
+        PackageError: if the folder is no package of a recognizer.
+        PackageCorruptError: if something that the block looks for is missing or makes no sense.
+    """
+    file = path / DESCRIPTION
+    if not file.is_file():
+        raise PackageError(f"{path} has no {DESCRIPTION}; make one with graphopt compile funasr")
+    try:
+        yield json.loads(file.read_text(encoding="utf-8"))["parts"]
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, PackageError | RecognizerOptionError):
             raise
         raise PackageCorruptError(path, f"{DESCRIPTION}: {error}") from error
 
 
+def open_front_end(part: dict[str, Any]) -> tuple[FrontendConfig, Array | None]:
+    """The front end of a part, and its shift and scale."""
+    cmvn = None if part["cmvn"] is None else np.array(part["cmvn"], np.float32)
+    return FrontendConfig(**part["frontend"]), cmvn
+
+
 def _audio(
     path: Path, part: dict[str, Any], threads: int | None
 ) -> tuple[LoadedModule, FrontendConfig, Array | None]:
-    cmvn = None if part["cmvn"] is None else np.array(part["cmvn"], np.float32)
-    return load(path, threads), FrontendConfig(**part["frontend"]), cmvn
+    return load(path, threads), *open_front_end(part)
 
 
 def _paraformer(
@@ -185,16 +206,25 @@ def _sense_voice(
     return SenseVoiceModel(*audio, pieces, part["blank"], language, use_itn)
 
 
-def _detector(path: Path, part: dict[str, Any] | None, threads: int | None) -> VoiceDetector | None:
+def open_detector(
+    path: Path, part: dict[str, Any] | None, threads: int | None
+) -> VoiceDetector | None:
+    """The detector of a package; None without one."""
     if part is None:
         return None
     return VoiceDetector(*_audio(path, part, threads), VadConfig.read(part["detector"]))
 
 
-def _punctuator(path: Path, part: dict[str, Any] | None, threads: int | None) -> Punctuator | None:
+def open_punctuator(
+    path: Path, part: dict[str, Any] | None, threads: int | None
+) -> Punctuator | StreamingPunctuator | None:
+    """The punctuator of a package; None without one."""
     if part is None:
         return None
     ids = {token: i for i, token in enumerate(part["tokens"])}
     settings = part["punctuation"]
     config = PunctuationConfig(tuple(settings["marks"]), settings["sentence_end"])
-    return Punctuator(load(path, threads), ids, ids[part["unknown"]], config)
+    kind: type[Punctuator | StreamingPunctuator] = StreamingPunctuator
+    if part["model"] == "CTTransformer":
+        kind = Punctuator
+    return kind(load(path, threads), ids, ids[part["unknown"]], config)

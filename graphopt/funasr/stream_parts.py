@@ -12,12 +12,9 @@ from torch import Tensor, nn
 
 from graphopt.errors import UnsupportedFunasrModelError
 from graphopt.funasr.auto_parts import Compile
-from graphopt.funasr.streaming import DecoderChunk, EncoderChunk, Heads
+from graphopt.funasr.streaming import DecoderChunk, EncoderChunk, Heads, unsupported
 
-_CACHED = 40  # frames of the example inputs
 _LEAST = 2  # frames of a cache, filled or not: an axis of one frame would be another graph
-_CHUNK = 15
-_TOKENS = 6
 
 Cache = dict[str, Any]
 
@@ -29,44 +26,13 @@ def compile_streaming(model: Any, compile_part: Compile) -> None:
         UnsupportedFunasrModelError: if its decoder looks ahead, or a layer normalizes behind.
     """
     encoder, decoder = model.encoder, model.decoder
-    for layer in decoder.decoders:
-        if layer.self_attn.pad_fn.padding != (_taps(decoder) - 1, 0):
-            name = "ParaformerStreaming with a decoder that looks ahead"
-            raise UnsupportedFunasrModelError(name, ["sanm_shfit of (kernel_size - 1) / 2"])
-    if not (encoder.normalize_before and decoder.normalize_before):
-        name = "ParaformerStreaming with normalize_before: false"
-        raise UnsupportedFunasrModelError(name, ["normalize_before: true"])
-    cached = torch.tensor([_CACHED // 2])
-    attention = encoder.encoders0[0].self_attn
-    frames = torch.randn(1, _CHUNK, attention.linear_q_k_v.in_features)
-    layers = len(encoder.encoders0) + len(encoder.encoders)
-    caches = [_example_heads(attention) for _ in range(layers)]
-    chunk = compile_part(EncoderChunk(encoder), (frames, cached, caches))
-    model.encoder = _Encoder(encoder, chunk)
+    problem = unsupported(encoder, decoder)
+    if problem is not None:
+        raise UnsupportedFunasrModelError(f"ParaformerStreaming with {problem[0]}", [problem[1]])
+    chunk = EncoderChunk(encoder)
+    model.encoder = _Encoder(encoder, compile_part(chunk, chunk.example()))
     whole = DecoderChunk(decoder)
-    width = encoder.output_size()
-    example = (
-        torch.randn(1, _CHUNK, width),
-        torch.randn(1, _TOKENS, width),
-        cached,
-        [_example_heads(layer.src_attn) for layer in whole.attending],
-        _empty_memories(whole, width),
-    )
-    model.decoder = _Decoder(decoder, whole, compile_part(whole, example))
-
-
-def _taps(decoder: Any) -> int:
-    return int(decoder.decoders[0].self_attn.kernel_size)
-
-
-def _example_heads(attention: Any) -> Heads:
-    shape = (1, attention.h, _CACHED, attention.d_k)
-    return torch.randn(shape), torch.randn(shape)
-
-
-def _empty_memories(chunk: DecoderChunk, width: int) -> list[Tensor]:
-    layers = [*chunk.attending, *chunk.plain]
-    return [torch.zeros(1, width, layer.self_attn.kernel_size - 1) for layer in layers]
+    model.decoder = _Decoder(decoder, whole, compile_part(whole, whole.example()))
 
 
 def _fill(caches: list[Heads] | None, attentions: list[Any], extent: int) -> list[Heads]:
@@ -133,7 +99,7 @@ class _Decoder(nn.Module):
         super().__init__()
         self.original, self.chunk = original, chunk
         self._attentions = [layer.src_attn for layer in whole.attending]
-        self._memories = _empty_memories(whole, whole.after_norm.normalized_shape[0])
+        self._memories = whole.empty_memories()
 
     def forward_chunk(self, memory: Tensor, tgt: Tensor, cache: Cache) -> Tensor:
         look_back, stride = cache["decoder_chunk_look_back"], cache["chunk_size"][1]

@@ -11,8 +11,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graphopt.funasr.paraformer import Predictor
+
 _HIDDEN = -10000.0  # added to the scores of what is not there
+_CHUNK, _CACHED, _TOKENS = 15, 40, 6  # frames and tokens of the example inputs
 Heads = tuple[Tensor, Tensor]  # keys and values, f32[1, heads, frames, width]
+
+
+def unsupported(encoder: Any, decoder: Any) -> tuple[str, str] | None:
+    """What FunASR's parts have that chunks do not, and what they should have; None if they fit."""
+    for layer in decoder.decoders:
+        if layer.self_attn.pad_fn.padding != (layer.self_attn.kernel_size - 1, 0):
+            return "a decoder that looks ahead", "sanm_shfit of (kernel_size - 1) / 2"
+    if not (encoder.normalize_before and decoder.normalize_before):
+        return "normalize_before: false", "normalize_before: true"
+    return None
+
+
+def _example_heads(attention: Any) -> Heads:
+    shape = (1, attention.h, _CACHED, attention.d_k)
+    return torch.randn(shape), torch.randn(shape)
+
+
+def _check_alone(*inputs: Tensor) -> None:
+    """Tells a tracer that a chunk is of one signal."""
+    for one in inputs:
+        torch._check(one.shape[0] == 1)  # type: ignore[no-untyped-call]
 
 
 def _mask(cached: Tensor, extent: Any, frames: Any) -> Tensor:
@@ -40,6 +64,12 @@ class EncoderChunk(nn.Module):
         self.after_norm = encoder.after_norm
         self.eval()
 
+    def example(self) -> tuple[Any, ...]:
+        """Inputs for capture: a chunk behind caches that are half full."""
+        attentions: list[Any] = [layer.self_attn for layer in self.layers]
+        frames = torch.randn(1, _CHUNK, attentions[0].linear_q_k_v.in_features)
+        return frames, torch.tensor([_CACHED // 2]), [_example_heads(a) for a in attentions]
+
     def forward(
         self, frames: Tensor, cached: Tensor, caches: list[Heads]
     ) -> tuple[Tensor, list[Heads]]:
@@ -53,6 +83,7 @@ class EncoderChunk(nn.Module):
         Returns:
             f32[1, T, D], and of each layer the keys and values of the chunk.
         """
+        _check_alone(frames)
         mask = _mask(cached, caches[0][0].shape[2], frames.shape[1])
         made = []
         layers: list[Any] = list(self.layers)
@@ -67,6 +98,19 @@ class EncoderChunk(nn.Module):
         return self.after_norm(frames), made
 
 
+class WeighingChunk(EncoderChunk):
+    """The same with what each hidden frame adds to a token: FunASR's `CifPredictorV2`."""
+
+    def __init__(self, encoder: Any, predictor: Any) -> None:
+        super().__init__(encoder)
+        self.predictor = Predictor(predictor)
+
+    def forward(self, frames: Tensor, cached: Tensor, caches: list[Heads]) -> Any:
+        """As of an :class:`EncoderChunk`, with weights f32[1, T] in the middle."""
+        hidden, made = super().forward(frames, cached, caches)
+        return hidden, self.predictor._weights(hidden), made
+
+
 class DecoderChunk(nn.Module):
     """Embeddings of a chunk's tokens to scores: FunASR's `ParaformerSANMDecoder`."""
 
@@ -79,6 +123,23 @@ class DecoderChunk(nn.Module):
         self.last = decoder.decoders3
         self.after_norm, self.output_layer = decoder.after_norm, decoder.output_layer
         self.eval()
+
+    def example(self) -> tuple[Any, ...]:
+        """Inputs for capture: a chunk behind caches that are half full."""
+        width = self.after_norm.normalized_shape[0]
+        return (
+            torch.randn(1, _CHUNK, width),
+            torch.randn(1, _TOKENS, width),
+            torch.tensor([_CACHED // 2]),
+            [_example_heads(layer.src_attn) for layer in self.attending],
+            self.empty_memories(),
+        )
+
+    def empty_memories(self) -> list[Tensor]:
+        """What comes before the first chunk: zeros f32[1, D, taps - 1] of each layer."""
+        width = self.after_norm.normalized_shape[0]
+        layers: list[Any] = [*self.attending, *self.plain]
+        return [torch.zeros(1, width, layer.self_attn.kernel_size - 1) for layer in layers]
 
     def forward(
         self,
@@ -100,6 +161,7 @@ class DecoderChunk(nn.Module):
         Returns:
             f32[1, N, vocabulary], the keys and values of the chunk, and the memories behind it.
         """
+        _check_alone(memory, tokens)
         mask = _mask(cached, caches[0][0].shape[2], memory.shape[1])
         made, kept = [], []
         for i, layer in enumerate([*self.attending, *self.plain]):
@@ -115,3 +177,19 @@ class DecoderChunk(nn.Module):
         for layer in self.last:
             tokens = layer.feed_forward(layer.norm1(tokens))
         return self.output_layer(self.after_norm(tokens)), made, kept
+
+
+class DecidingChunk(DecoderChunk):
+    """The same with the best token of each place in the place of scores."""
+
+    def forward(
+        self,
+        memory: Tensor,
+        tokens: Tensor,
+        cached: Tensor,
+        caches: list[Heads],
+        memories: list[Tensor],
+    ) -> tuple[Tensor, list[Heads], list[Tensor]]:
+        """As of a :class:`DecoderChunk`, with i64[1, N] in the place of scores."""
+        scores, made, kept = super().forward(memory, tokens, cached, caches, memories)
+        return scores.argmax(-1), made, kept

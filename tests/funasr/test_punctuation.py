@@ -11,13 +11,18 @@ import pytest
 
 from graphopt.errors import ModelDirectoryError
 from graphopt.funasr.package import compile_directories
-from graphopt.funasr.punctuation import PunctuationConfig, join_segments, punctuate, split_words
+from graphopt.funasr.punctuation import (
+    PunctuationConfig,
+    PunctuationStream,
+    join_segments,
+    punctuate,
+    split_words,
+)
 from graphopt.funasr.recognizer import Recognizer, load_recognizer
 from graphopt.zoo.recognizer import MODEL
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
-pytest.importorskip("kaldi_native_fbank")
 
 import yaml  # noqa: E402
 from funasr.auto.auto_model import _join_vad_texts  # noqa: E402
@@ -33,6 +38,12 @@ CONFIG = PunctuationConfig(tuple(directories.MARKS))
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: Any) -> Path:
     return directories.ct_transformer(tmp_path_factory.mktemp("punc") / "model")
+
+
+@pytest.fixture(scope="module")
+def streaming_folder(tmp_path_factory: Any) -> Path:
+    folder = tmp_path_factory.mktemp("streaming") / "model"
+    return directories.ct_transformer(folder, streaming=True)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +100,45 @@ def test_same_decisions_as_funasr(
         assert punctuate(text, lambda w: classes_of(len(w)), CONFIG) == directories.generate(
             model, text
         )
+
+
+@pytest.mark.parametrize("weights", [(0, 3, 1, 1, 1, 1), (0, 40, 3, 0, 0, 1), (1, 90, 0, 1, 0, 0)])
+def test_same_decisions_as_funasr_piece_by_piece(
+    streaming_folder: Path, monkeypatch: pytest.MonkeyPatch, weights: tuple[int, ...]
+) -> None:
+    """Any classes, drawn anew for each run and for what came before it."""
+    model = directories.load(streaming_folder)
+
+    def classes_of(count: int, before: int) -> list[int]:
+        return random.Random(1000 * count + before).choices(range(len(weights)), weights, k=count)
+
+    def scores(text: Any, text_lengths: Any, vad_indexes: Any) -> Any:
+        classes = torch.tensor(classes_of(text.shape[1], int(vad_indexes[0])))
+        return torch.nn.functional.one_hot(classes, len(weights)).float()[None], None
+
+    monkeypatch.setattr(model.model, "punc_forward", scores)
+    rng = random.Random(1)
+    for _ in range(6):
+        stream = PunctuationStream(lambda w, before: classes_of(len(w), before), CONFIG)
+        cache: dict[str, Any] = {}
+        for words in rng.choices((1, 2, 3, 19, 20, 21, 60, 270), k=6):
+            text = random_text(rng, words)
+            expected = directories.generate(model, text, cache=cache)
+            assert stream.punctuate(text) == expected
+            assert stream.punctuate(" ") == ""
+
+
+def test_same_text_as_funasr_of_a_streaming_model(streaming_folder: Path, tmp_path: Path) -> None:
+    """Behind a recognizer of whole utterances, which says one text."""
+    compile_directories([streaming_folder, MODEL], "native", "fp32", tmp_path / "asr.gopt")
+    punctuator = load_recognizer(tmp_path / "asr.gopt").punctuator
+    assert punctuator is not None
+    model, rng = directories.load(streaming_folder), random.Random(3)
+    stream, cache = punctuator.stream(), {}
+    for words in (2, 5, 20, 33, 70):  # FunASR fails for one
+        text = random_text(rng, words)
+        assert punctuator.punctuate(text) == directories.generate(model, text)
+        assert stream.punctuate(text) == directories.generate(model, text, cache=cache)
 
 
 def test_same_text_as_funasr_of_a_model(folder: Path, recognizer: Recognizer) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from graphopt.errors import ModelDirectoryError, PackageError
+from graphopt.funasr.detector_stream import DetectorStream
 from graphopt.funasr.package import compile_directories
 from graphopt.funasr.recognizer import Recognizer, load_recognizer
 from graphopt.funasr.vad import VadConfig, segments
@@ -15,7 +16,6 @@ from graphopt.zoo.recognizer import MODEL
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
-pytest.importorskip("kaldi_native_fbank")
 soundfile = pytest.importorskip("soundfile")
 
 import yaml  # noqa: E402
@@ -70,6 +70,35 @@ def test_same_segments_as_funasr(recognizer: Recognizer) -> None:
         assert detector.find(samples) == expected
         count += len(expected)
     assert count > len(found)
+
+
+@pytest.mark.parametrize("chunk_ms", [60, 200, 500])
+def test_same_segments_as_funasr_chunk_by_chunk(recognizer: Recognizer, chunk_ms: int) -> None:
+    """What each chunk tells; the last one whole, cut short, or without a sample."""
+    vad, step = fsmn_vad.load_vad(), 16 * chunk_ms
+    assert recognizer.detector is not None
+    spoken = [samples_of(wav) for wav in fsmn_vad.recordings()[:3]]
+    together = np.concatenate([part for one in spoken for part in (one, np.zeros(48000))])
+    count = 0
+    for samples in (spoken[0], together[: 10 * step], together.astype(np.float32)):
+        stream, cache = DetectorStream(recognizer.detector, chunk_ms), {}
+        for begin in range(0, len(samples), step):
+            piece, is_final = samples[begin : begin + step], begin + step >= len(samples)
+            with keep_process_settings():
+                (expected,) = vad.generate(
+                    input=piece, cache=cache, is_final=is_final, chunk_size=chunk_ms
+                )
+            told = stream.feed(piece) + (stream.finish() if is_final else [])
+            assert told == [tuple(pair) for pair in expected["value"]]
+            count += len(told)
+    assert count > 5
+
+
+def test_a_stream_of_silence_tells_nothing(recognizer: Recognizer) -> None:
+    assert recognizer.detector is not None
+    for samples in (0, 100, 16000):
+        stream = DetectorStream(recognizer.detector)
+        assert stream.feed(np.zeros(samples, np.float32)) == [] and stream.finish() == []
 
 
 def test_same_text_as_funasr_with_a_detector(recognizer: Recognizer, auto_model: Any) -> None:

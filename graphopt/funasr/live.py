@@ -1,0 +1,220 @@
+"""Speech to text while it is spoken, by a package, without torch and FunASR."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphopt.errors import PackageError
+from graphopt.funasr.detector_stream import DetectorStream
+from graphopt.funasr.features import read_wav
+from graphopt.funasr.paraformer_stream import Chunking, StreamingParaformer
+from graphopt.funasr.parts import Punctuator, StreamingPunctuator, VoiceDetector
+from graphopt.funasr.recognizer import (
+    STREAMING,
+    open_detector,
+    open_front_end,
+    open_punctuator,
+    reading,
+)
+from graphopt.loaded import load
+
+Array = np.ndarray[Any, Any]
+
+_FED_MS = 100  # of a file at a time, as from a microphone
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What is known of an utterance.
+
+    Attributes:
+        text: all of it so far; with punctuation when it is over.
+        is_final: whether it is over.
+        begin_ms: where it begins in the signal.
+        end_ms: where it ends, or as far as it has been heard.
+    """
+
+    text: str
+    is_final: bool
+    begin_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True)
+class LiveRecognizer:
+    """From signals that go on to text; any number of streams share it.
+
+    Attributes:
+        speech: recognizes an utterance chunk by chunk.
+        detector: finds utterances, or None: all of a signal is one.
+        punctuator: punctuates utterances, or None.
+    """
+
+    speech: StreamingParaformer
+    detector: VoiceDetector | None
+    punctuator: Punctuator | StreamingPunctuator | None
+
+    def stream(self, chunking: Chunking | None = None) -> LiveStream:
+        """What hears one signal, of f32 samples at `speech.frontend.fs` a second."""
+        return LiveStream(self, chunking or Chunking())
+
+    def listen(self, wav: str | Path, chunking: Chunking | None = None) -> Iterator[Heard]:
+        """What a stream says of a WAV file of 16-bit samples.
+
+        Raises:
+            AudioFileError: if it is no such file.
+            MissingDependencyError: if it has another sample rate and soxr is not installed.
+        """
+        fs = self.speech.frontend.fs
+        samples, stream = read_wav(wav, fs), self.stream(chunking)
+        step = _FED_MS * fs // 1000
+        for begin in range(0, len(samples), step):
+            yield from stream.feed(samples[begin : begin + step])
+        yield from stream.finish()
+
+
+class LiveStream:
+    """One signal; its text does not depend on how the samples are divided among calls.
+
+    With a detector, an utterance is heard from the beginning of its segment to where the detector
+    was when it told the end.
+    """
+
+    def __init__(self, recognizer: LiveRecognizer, chunking: Chunking) -> None:
+        self._recognizer, self._chunking = recognizer, chunking
+        punctuator, detector = recognizer.punctuator, recognizer.detector
+        self._punctuator = None if punctuator is None else punctuator.stream()
+        self._detector = None if detector is None else DetectorStream(detector)
+        self._fs = recognizer.speech.frontend.fs
+        self._samples = np.zeros(0, np.float32)  # that are kept
+        self._begin = 0  # of these in the signal
+        self._detected = 0  # up to where speech has been looked for
+        self._utterance = _Utterance(recognizer.speech, chunking, 0) if detector is None else None
+
+    def feed(self, samples: Array) -> list[Heard]:
+        """What f32 samples in [-1, 1) change, in the order of the signal."""
+        self._samples = np.concatenate([self._samples, samples.astype(np.float32)])
+        end = self._begin + len(self._samples)
+        if self._detector is None:
+            heard = self._hear(end)
+            self._forget(end)
+            return heard
+        heard = []
+        while end - self._detected >= self._detector.chunk:
+            heard += self._detect(self._detector, self._detected + self._detector.chunk, False)
+        return heard
+
+    def finish(self) -> list[Heard]:
+        """What the end of the signal changes; nothing may follow."""
+        end = self._begin + len(self._samples)
+        if self._detector is None:
+            return self._close(end, end * 1000 // self._fs)
+        return self._detect(self._detector, end, True)
+
+    def _detect(self, detector: DetectorStream, end: int, is_final: bool) -> list[Heard]:
+        """Looks for speech up to a place of the signal, and hears it."""
+        heard = []
+        for begin_ms, end_ms in detector.hear(self._part(self._detected, end), is_final):
+            if begin_ms >= 0:
+                begin = begin_ms * self._fs // 1000
+                self._utterance = _Utterance(self._recognizer.speech, self._chunking, begin)
+            if end_ms >= 0:
+                heard += self._close(max(end_ms * self._fs // 1000, self._detected), end_ms)
+        heard += self._hear(end)
+        self._detected = end
+        self._forget(end - detector.delay)
+        return heard
+
+    def _hear(self, end: int) -> list[Heard]:
+        """Feeds the open utterance up to a place of the signal."""
+        utterance = self._utterance
+        if utterance is None or not utterance.feed(self._part(utterance.end, end)):
+            return []
+        return [utterance.heard(utterance.end * 1000 // self._fs)]
+
+    def _close(self, end: int, end_ms: int) -> list[Heard]:
+        """Feeds the open utterance up to its end."""
+        utterance, self._utterance = self._utterance, None
+        assert utterance is not None
+        utterance.feed(self._part(utterance.end, end))
+        utterance.finish()
+        heard = utterance.heard(end_ms, is_final=True)
+        if self._punctuator is not None:
+            heard = replace(heard, text=self._punctuator.punctuate(heard.text))
+        return [heard] if heard.text else []
+
+    def _part(self, begin: int, end: int) -> Array:
+        return self._samples[max(0, begin - self._begin) : max(0, end - self._begin)]
+
+    def _forget(self, end: int) -> None:
+        """Drops the samples before a place of the signal."""
+        dropped = max(0, end - self._begin)
+        self._samples = self._samples[dropped:]
+        self._begin += dropped
+
+
+class _Utterance:
+    """An utterance that is being heard.
+
+    Attributes:
+        end: the place of the signal up to which it has been heard.
+    """
+
+    def __init__(self, speech: StreamingParaformer, chunking: Chunking, begin: int) -> None:
+        self.end = begin
+        self._begin_ms = begin * 1000 // speech.frontend.fs
+        self._speech, self._stream = speech, speech.stream(chunking)
+        self._ids: list[int] = []
+
+    def feed(self, samples: Array) -> bool:
+        """Whether the next samples bring tokens."""
+        self.end += len(samples)
+        found = self._stream.feed(samples)
+        self._ids += found
+        return bool(found)
+
+    def finish(self) -> None:
+        """Hears the last chunk."""
+        self._ids += self._stream.finish()
+
+    def heard(self, end_ms: int, is_final: bool = False) -> Heard:
+        """What is known now."""
+        return Heard(self._speech.spell(self._ids), is_final, self._begin_ms, end_ms)
+
+
+def load_live(path: str | Path, num_threads: int | None = None) -> LiveRecognizer:
+    """Opens a package of `compile_directories` that holds a streaming model.
+
+    Args:
+        path: the folder.
+        num_threads: threads of a run; all CPUs that this process may use if None.
+
+    Raises:
+        PackageError: if it is none, or its model hears whole utterances.
+        PackageCorruptError: if a file is missing, altered or makes no sense.
+        PackageTargetError: when run, if this CPU lacks what the package is built for.
+    """
+    path = Path(path)
+    with reading(path) as parts:
+        part = parts["asr"]
+        if part["model"] != STREAMING:
+            raise PackageError(
+                f"{path} hears whole utterances; compile the directory of a {STREAMING}"
+            )
+        speech = StreamingParaformer(
+            load(path / "asr", num_threads),
+            load(path / "decoder", num_threads),
+            *open_front_end(part),
+            tuple(part["tokens"]),
+            frozenset(part["special"]),
+            part["threshold"],
+            part["tail_threshold"],
+        )
+        detector = open_detector(path / "vad", parts.get("vad"), num_threads)
+        punctuator = open_punctuator(path / "punc", parts.get("punc"), num_threads)
+        return LiveRecognizer(speech, detector, punctuator)
