@@ -22,9 +22,9 @@
 #include "pairs_bf16.h"
 #include "tile_f32.h"
 
-/* Queries that still make good use of registers: half of a tile. */
+/* Queries that still make good use of registers: half of a tile, or a quarter of a tall one. */
 enum {
-    F32_QUANTUM = GO_TILE_ROWS > 1 ? GO_TILE_ROWS / 2 : 1,
+    F32_QUANTUM = GO_TILE_ROWS > 1 ? 3 : 1,
     PAIRS_QUANTUM = GO_PAIRS_ROWS > 1 ? GO_PAIRS_ROWS / 2 : 1,
 };
 
