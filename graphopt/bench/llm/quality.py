@@ -152,6 +152,8 @@ def _variants(
     dense, blocks = gguf.weights(as_blocks=False), gguf.weights()
     known = [gguf.tokenizer().encode(text(_OTHERS))[:_CALIBRATION]]
     yield "fp32", _compiled(dense, "fp32")
+    for kind in ("bf16", "int8"):
+        yield f"fp32, keys and values in {kind}", _compiled(dense, "fp32", kv_cache=kind)
     yield "as it is, 16-bit activations", _compiled(blocks, "int4", terms=2)
     yield "as it is, 8-bit activations", _compiled(blocks, "int4")
     for group, (rounding, terms) in itertools.product((32, 64), _WAYS):
