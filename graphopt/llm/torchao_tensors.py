@@ -35,12 +35,12 @@ def quantized_matrix(tensor: Any, name: str) -> Matrix:
         raise UnsupportedDecoderError(name, f"weights of torchao's {kind}", _KNOWN)
     block = tuple(tensor.block_size)
     if kind == "Int4Tensor":
-        turned = (_f32(part).T for part in (tensor.scale, tensor.zero_point))
-        return _blocks(name, _unpacked(tensor.qdata), *turned, block)
+        q, zero = _unpacked(tensor.qdata), _f32(tensor.zero_point).T
+        return _blocks(name, q, _f32(tensor.scale).T, zero, block)
     q, scale = tensor.qdata.cpu().numpy(), _f32(tensor.scale).reshape(rows // block[0], -1)
     scale = np.ascontiguousarray(np.broadcast_to(scale, (rows, scale.shape[1])))
-    zero = getattr(tensor, "zero_point", None)
-    added = None if zero is None or not zero.any() else -scale * _f32(zero).reshape(scale.shape)
+    point = getattr(tensor, "zero_point", None)
+    added = None if point is None or not point.any() else -scale * _f32(point).reshape(scale.shape)
     target = str(getattr(tensor, "target_dtype", "torch.int8"))
     if target == "torch.int4":
         return _blocks(name, q, scale, added, block)
