@@ -165,7 +165,7 @@ class _Importer:
     def _computed_dim(self, results: Any, bound: Dim) -> str:
         """Names the one size of the results that depends on data; returns the name."""
         sizes: list[Any] = [e for t in results for e in t.shape if not isinstance(e, int)]
-        extents = [e.node.expr for e in sizes]
+        extents = [e.node.expr.xreplace(self.guards.aliases) for e in sizes]
         (size,) = {e for e in extents if isinstance(e, sympy.Symbol)} - set(self.symbols)
         name = self._dim_name("N")
         self.symbols[size] = symbolic.symbol(name)

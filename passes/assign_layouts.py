@@ -33,6 +33,7 @@ _DENSE_LAST = {
     "go.rope": ("q", "k", "v"),
     "go.depthwise": ("x", "residual"),
     "go.patches": ("",),
+    "go.cif": ("hidden",),
 }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import graphopt
-from graphopt.errors import InputValueError
+from graphopt.errors import InputShapeError, InputValueError
 from graphopt.interpret import run_graph
 
 torch = pytest.importorskip("torch")
@@ -61,6 +61,39 @@ def test_every_batch_has_the_tokens_of_its_longest_item(fast: Any, batch: int, f
     given = example(batch, frames)
     with torch.no_grad():
         assert_same(fast(*given), Tokens().eval()(*given))
+
+
+@pytest.mark.parametrize(("batch", "frames"), [(1, 24), (3, 57), (2, 1)])
+def test_captured_with_one_item(batch: int, frames: int) -> None:
+    model = Tokens().eval()
+    fast = graphopt.optimize(model, precision="fp32", example_inputs=example(1, 24), strict=True)
+    with torch.no_grad():
+        assert_same(fast(*example(batch, frames)), model(*example(batch, frames)))
+
+
+class FixedBatch(Tokens):
+    """A product with a vector, for which torch.export fixes a transposed batch of one at one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Linear(20, 1)
+
+    def forward(self, hidden: torch.Tensor, alphas: torch.Tensor) -> Any:
+        frames = hidden.transpose(1, 2)
+        return super().forward(frames, alphas + 0.1 * torch.sigmoid(self.score(frames)).squeeze(-1))
+
+
+def test_a_batch_that_torch_fixes_at_one() -> None:
+    def given(batch: int, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden, alphas = example(batch, frames)
+        return hidden.transpose(1, 2).contiguous(), alphas
+
+    model = FixedBatch().eval().requires_grad_(False)
+    fast = graphopt.optimize(model, precision="fp32", example_inputs=given(1, 24), strict=True)
+    with torch.no_grad():
+        assert_same(fast(*given(1, 57)), model(*given(1, 57)))
+    with pytest.raises(InputShapeError, match="compiled for 1"):
+        fast(*given(2, 24))
 
 
 def test_no_token_at_all(fast: Any) -> None:

@@ -46,6 +46,15 @@ def fast(model: Any) -> Any:
     )
 
 
+def test_captured_with_one_item(model: Any) -> None:
+    single = graphopt.optimize(
+        Paraformer(model), precision="fp32", example_inputs=zoo.example_inputs(60, 1), strict=True
+    )
+    for frames, batch in ((60, 1), (33, 3)):
+        speech, lengths = zoo.example_inputs(frames, batch, seed=frames)
+        assert our_tokens(single(speech, lengths)) == funasr_tokens(model, speech, lengths)
+
+
 @pytest.mark.parametrize(("frames", "batch"), [(60, 2), (1, 1), (33, 3), (90, 5), (200, 1)])
 def test_same_tokens_as_funasr(model: Any, fast: Any, frames: int, batch: int) -> None:
     speech, lengths = zoo.example_inputs(frames, batch, seed=frames)
