@@ -200,11 +200,10 @@ def balance(
         fast = graphopt.optimize(
             module, precision=precision.value, example_inputs=inputs, strict=True
         )
-        alone = fast.balance(*inputs, cores=1, repeats=repeats)
         tables = {n: fast.balance(*inputs, cores=n, repeats=repeats) for n in counts}
     for count, rows in tables.items():
         console.print(balance_table(f"{model}, {precision.value}: {count} cores", rows))
-    console.print(overview_table(f"{model}, {precision.value}", alone, tables))
+    console.print(overview_table(f"{model}, {precision.value}", tables))
 
 
 @app.command()

@@ -57,7 +57,8 @@ class StepBalance:
         kernel: generic name.
         shape: of the result, as the report shows it.
         tasks: tasks of each phase (a kernel with a barrier inside has several).
-        work: seconds of all tasks.
+        alone: seconds of one core for all tasks.
+        work: seconds of all cores together, which begin cold each.
         makespan: seconds until the last core is done, phase after phase.
         cores: how many.
     """
@@ -66,6 +67,7 @@ class StepBalance:
     kernel: str
     shape: str
     tasks: tuple[int, ...]
+    alone: float
     work: float
     makespan: float
     cores: int
@@ -157,6 +159,7 @@ def balance_of(module: Module, traced: Sequence[Sequence[Phase]], cores: int) ->
                 step.node.attrs.get("kernel", ""),
                 str(list(value.shape)) if value else "",
                 tuple(len(phase.tasks) for phase in phases),
+                sum(phase.work(1) for phase in phases),
                 sum(phase.work(cores) for phase in phases),
                 sum(makespan(phase, cores) for phase in phases),
                 cores,

@@ -21,9 +21,9 @@ def test_every_core_that_works_begins_cold() -> None:
 
 
 def test_balance_is_work_over_what_the_cores_could_do() -> None:
-    row = StepBalance("norm", "go_norm", "[8]", (3,), work=3.0, makespan=2.0, cores=2)
+    row = StepBalance("norm", "go_norm", "[8]", (3,), 2.5, work=3.0, makespan=2.0, cores=2)
     assert row.balance == 0.75
-    assert StepBalance("view", "view", "", (), 0.0, 0.0, 2).balance == 1.0
+    assert StepBalance("view", "view", "", (), 0.0, 0.0, 0.0, 2).balance == 1.0
 
 
 @pytest.fixture(scope="module")

@@ -49,43 +49,44 @@ def balance_table(title: str, rows: Sequence[StepBalance]) -> Table:
     return table
 
 
-def overview_table(
-    title: str, alone: Sequence[StepBalance], tables: Mapping[int, Sequence[StepBalance]]
-) -> Table:
+def overview_table(title: str, tables: Mapping[int, Sequence[StepBalance]]) -> Table:
     """A line for each kind of op: its part of the time, and its balance, on numbers of cores.
+
+    The part on one core is that of the first table's tasks. The last line has that core's time, and
+    the speed-up of several cores over one that does the same tasks.
 
     Args:
         title: of the table.
-        alone: the steps on one core.
-        tables: the same steps on several cores, by their number.
-
-    The last line has the speed-up over one core.
+        tables: the steps of a model by the number of cores, the same steps each time.
     """
     table = Table(title=title, title_justify="left")
     table.add_column("op")
-    for heading in ("1 core", *(f"{cores} cores" for cores in tables)):
-        table.add_column(f"of all, {heading}", justify="right")
-        if heading != "1 core":
-            table.add_column("balance", justify="right")
-    total = _time(alone)
-    for op in sorted({row.op for row in alone}, key=lambda op: -_time(_of(op, alone))):
-        if not _time(_of(op, alone)):
-            continue
-        cells = [f"{100 * _time(_of(op, alone)) / total:.1f} %"]
+    table.add_column("of all, 1 core", justify="right")
+    for cores in tables:
+        table.add_column(f"of all, {cores} cores", justify="right")
+        table.add_column("balance", justify="right")
+    alone = next(iter(tables.values()))
+    parts = {op: _alone(_of(op, alone)) / _alone(alone) for op in {row.op for row in alone}}
+    for op in sorted(filter(parts.get, parts), key=lambda op: -parts[op]):
+        cells = [f"{100 * parts[op]:.1f} %"]
         for rows in tables.values():
             some = _of(op, rows)
             cells += [f"{100 * _time(some) / _time(rows):.1f} %", f"{100 * _balance(some):.1f} %"]
         table.add_row(op, *cells)
     table.add_section()
-    cells = [f"{1e3 * total:.1f} ms"]
+    cells = [f"{1e3 * _alone(alone):.1f} ms"]
     for rows in tables.values():
-        cells += [f"{total / _time(rows):.1f} x", f"{100 * _balance(rows):.1f} %"]
+        cells += [f"{_alone(rows) / _time(rows):.1f} x", f"{100 * _balance(rows):.1f} %"]
     table.add_row("all", *cells, style="bold")
     return table
 
 
 def _of(op: str, rows: Sequence[StepBalance]) -> list[StepBalance]:
     return [row for row in rows if row.op == op]
+
+
+def _alone(rows: Sequence[StepBalance]) -> float:
+    return sum(row.alone for row in rows)
 
 
 def _time(rows: Sequence[StepBalance]) -> float:

@@ -45,7 +45,7 @@ class FixedPrices:
 
 
 def balance(value: float, cores: int) -> StepBalance:
-    return StepBalance("", "", "", (1,), value * cores, 1.0, cores)
+    return StepBalance("", "", "", (1,), value * cores, value * cores, 1.0, cores)
 
 
 @pytest.mark.parametrize(
