@@ -145,8 +145,7 @@ def workload(folder: Path, seconds: int = 60) -> Workload:
 
     auto_model = fsmn_vad.load_vad()
     feats = fsmn_vad.recorded_features(auto_model, path)
-    inputs = fsmn_vad.encoder_inputs(auto_model, feats)
-    stage = Stage("vad", auto_model.model.encoder, inputs, ["feats"], ["segments"], {})
+    stage = Stage("vad", auto_model.model.encoder, (feats,), ["feats"], ["segments"], {})
     title = f"FSMN-VAD, {seconds} s with silence between speakers, from file to segments"
     return Workload(title, [stage], run, folder, compare=compare)
 

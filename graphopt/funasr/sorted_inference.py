@@ -104,5 +104,5 @@ def _milliseconds(recording: Any, fs: int) -> int | None:
         except (RuntimeError, OSError):
             return None
         return int(1000 * about.frames / about.samplerate)
-    shape = getattr(recording, "shape", ())
+    shape: tuple[int, ...] = getattr(recording, "shape", ())
     return int(1000 * shape[0] / fs) if len(shape) == 1 else None
