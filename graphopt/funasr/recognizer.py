@@ -179,8 +179,9 @@ def _paraformer(
         encoder = _hotword_encoder(path, part, threads)
         return ContextualModel(*plain, encoder, encoder.encode(None))
     if part["model"] == "SeacoParaformer":
-        graphs = (load(path / name, threads) for name in ("bias", "scores"))
-        return SeacoModel(*plain, _hotword_encoder(path, part, threads), *graphs, None)
+        encoder = _hotword_encoder(path, part, threads)
+        bias, scores = load(path / "bias", threads), load(path / "scores", threads)
+        return SeacoModel(*plain, encoder, bias, scores, None)
     return ParaformerModel(*plain)
 
 
