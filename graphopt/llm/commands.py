@@ -93,13 +93,16 @@ def chat(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads; by default all CPUs this process may use.")
     ] = None,
+    emulate: Annotated[
+        bool, typer.Option("--emulate", help="Run the package's Arm code under qemu-aarch64.")
+    ] = False,
 ) -> None:
     """Talk to a language model, without torch; an empty line or end of input ends it."""
     from graphopt.llm.package import load_chat
     from graphopt.llm.sampling import Sampler
 
     sampler = Sampler(temperature, top_k, top_p, seed)
-    model = load_chat(package, threads)
+    model = load_chat(package, threads, emulate)
     model.drafts = prompt_lookup
     messages = [{"role": "system", "content": system}] if system else []
     if prompt is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "llm.json"
 FORMAT = 1
+#: Rows of an emulated cache, which is written to a file and read again with every token.
+_EMULATED_CONTEXT = 512
 
 
 @dataclass(frozen=True)
@@ -219,12 +221,13 @@ def _manifest(program: Program, precision: str) -> Manifest:
     )
 
 
-def load_chat(path: str | Path, threads: int | None = None) -> Chat:
+def load_chat(path: str | Path, threads: int | None = None, emulate: bool = False) -> Chat:
     """Opens a package of `graphopt compile llm`; the weights are mapped, not read.
 
     Args:
         path: the package.
         threads: threads of a run; all CPUs that this process may use if None.
+        emulate: run the package's own code under qemu, on a context of at most 512 tokens.
 
     Raises:
         PackageError: if it is none, or of another format.
@@ -249,4 +252,8 @@ def load_chat(path: str | Path, threads: int | None = None) -> Chat:
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise PackageCorruptError(path, f"its description makes no sense ({error})") from error
     module = load(path / "decoder", threads)
-    return Chat(Engine(module.run, vocabulary, shape), tokenizer)
+    if not emulate:
+        return Chat(Engine(module.run, vocabulary, shape), tokenizer)
+    shape = replace(shape, context=min(shape.context, _EMULATED_CONTEXT))
+    engine = Engine(lambda inputs: [module.emulate(*inputs)], vocabulary, shape)
+    return Chat(engine, tokenizer)

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from decoders import tiny_decoder
 
-from graphopt.bench.llm.models import smollm2_file
+from graphopt.bench.llm.models import bytes_tokenizer, smollm2_file
+from graphopt.llm import package
 from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.engine import Engine
+from graphopt.llm.package import LlmOptions, load_chat, save_llm
+from graphopt.llm.sampling import Sampler
 from graphopt.target import find_target
 
 pytestmark = [
@@ -47,6 +50,17 @@ def test_every_step_finds_what_the_steps_before_it_cached():
     assert np.array_equal(here[1], arm[1])
     assert here[2].array[:, :, 0, : len(PROMPT) + 3].any(axis=(2, 3)).all()
     assert np.array_equal(here[2].array, arm[2].array)
+
+
+def test_a_package_talks_under_emulation(tmp_path, monkeypatch):
+    pytest.importorskip("tokenizers")
+    best = replace(find_target("neoverse-n2"), levels=("sve2",))
+    monkeypatch.setattr(package, "find_target", lambda _: best)
+    options = LlmOptions("neoverse-n2", "fp32")
+    save_llm(tiny_decoder(), bytes_tokenizer(), tmp_path / "arm.gopt", options)
+    chat = load_chat(tmp_path / "arm.gopt", 1, emulate=True)
+    here, _ = engines(tiny_decoder(), "fp32", 16)
+    assert list(chat.generate(PROMPT, Sampler(), 3)) == greedy(here, PROMPT, 3)[0]
 
 
 @pytest.mark.skipif(
