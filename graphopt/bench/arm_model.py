@@ -94,6 +94,7 @@ class Prices:
     path: Path
     progress: Callable[[str], None] = lambda _: None
     known: dict[str, int] = field(default_factory=dict)
+    _of_spec: dict[Spec, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.known |= self._kept()
@@ -104,6 +105,11 @@ class Prices:
         Raises:
             MissingToolError, MissingEmulatorError, PricingError: see `graphopt.n2sim.price`.
         """
+        if spec not in self._of_spec:  # most steps of a model have the sizes of another one
+            self._of_spec[spec] = self._price(spec)
+        return self._of_spec[spec]
+
+    def _price(self, spec: Spec) -> int:
         work = spec.build(self.target.arch, 1)
         level = _level(self.target, work.kernel.generic)
         kernel = self.builder.kernel_object(level, work.kernel.generic)

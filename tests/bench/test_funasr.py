@@ -127,6 +127,8 @@ def test_prices_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     other.cycles(Gemm("f32", 10, 16, 16))
     assert len(arm_model.Prices(target, Builder(tmp_path, 1), file).known) == 3
     assert list(tmp_path.glob("prices.*")) == [file]
+    monkeypatch.setattr(Gemm, "build", None)  # no operands are made for a size that is known
+    assert prices.cycles(Gemm("f32", 9, 16, 16)) == 7
 
 
 def test_recipe_and_whole_graph_of_a_tiny_model(tmp_path: Path) -> None:
