@@ -5,6 +5,7 @@ What FunASR keeps in its dict `cache` is the state of a `ParaformerStream` here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +94,7 @@ class ParaformerStream:
         width = model.frontend.lfr_m * model.frontend.n_mels
         self._frames = 0
         self._overlap = np.zeros((again + ahead, width), np.float32)
-        self._partial: tuple[Array, Any] | None = None  # of the token that is not full
+        self._partial: tuple[np.float32, Array] | None = None  # of the token that is not full
         self._encoded: list[Heads] | None = None
         self._decoded: list[Heads] | None = None
         self._memories = [
@@ -168,7 +169,8 @@ class ParaformerStream:
             frames.append((np.float32(self._model.tail_threshold), np.zeros_like(hidden[0])))
         full = np.float32(self._model.threshold)
         tokens = []
-        total, embedding = np.float32(0), np.zeros_like(hidden[0])
+        total: Any = np.float32(0)
+        embedding = np.zeros_like(hidden[0])
         for weight, frame in frames:
             if weight + total < full:
                 total += weight
@@ -204,7 +206,7 @@ def _count(caches: list[Heads] | None) -> Array:
     return np.array([0 if caches is None else caches[0][0].shape[2]])
 
 
-def _filled(caches: list[Heads] | None, ports: list[Port], extent: int) -> list[Heads]:
+def _filled(caches: list[Heads] | None, ports: Sequence[Port], extent: int) -> list[Heads]:
     """Caches behind zeros, `extent` frames or as many as they have.
 
     Args:
