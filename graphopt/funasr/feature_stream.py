@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.funasr.directory import FrontendConfig
-from graphopt.funasr.filter_bank import fbank
+from graphopt.funasr.features import fbank
 
 Array = np.ndarray[Any, Any]
 

@@ -1,4 +1,7 @@
-"""The feature front end without torch: filter bank, stacked frames, mean and variance."""
+"""The feature front end without torch: filter bank, stacked frames, mean and variance.
+
+Filter banks come from kaldi-native-fbank with the settings of FunASR's `WavFrontend`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,11 @@ import numpy as np
 
 from graphopt.errors import AudioFileError
 from graphopt.funasr.directory import FrontendConfig
-from graphopt.funasr.filter_bank import FULL_SCALE, fbank
 from graphopt.zoo.dependencies import require
 
 Array = np.ndarray[Any, Any]
+
+_FULL_SCALE = 1 << 15  # of 16-bit samples
 
 
 def read_wav(path: str | Path, fs: int) -> Array:
@@ -37,11 +41,32 @@ def read_wav(path: str | Path, fs: int) -> Array:
         raise AudioFileError(path, f"it has {8 * width} bits at {rate} Hz, not 16 bits")
     samples = np.frombuffer(data[: len(data) // (2 * channels) * 2 * channels], "<i2")
     mixed: Array = samples.reshape(-1, channels).mean(1).astype(np.float32)
-    mixed /= np.float32(FULL_SCALE)
+    mixed /= np.float32(_FULL_SCALE)
     if rate == fs:
         return mixed
     resampled: Array = require("soxr", "resampling a recording").resample(mixed, rate, fs)
     return resampled
+
+
+def fbank(samples: Array, config: FrontendConfig) -> Array:
+    """Log mel filter bank, f32[frames, n_mels], of f32 samples in [-1, 1)."""
+    knf = require("kaldi_native_fbank", "computing features")
+    options = knf.FbankOptions()
+    frames = options.frame_opts
+    frames.samp_freq = config.fs
+    frames.dither = config.dither
+    frames.window_type = config.window
+    frames.frame_shift_ms = float(config.frame_shift)
+    frames.frame_length_ms = float(config.frame_length)
+    frames.snip_edges = config.snip_edges
+    options.mel_opts.num_bins = config.n_mels
+    options.energy_floor = 0.0
+    bank = knf.OnlineFbank(options)
+    scale = np.float32(_FULL_SCALE if config.upsacle_samples else 1)
+    bank.accept_waveform(config.fs, samples * scale)
+    bank.input_finished()
+    rows = [bank.get_frame(i) for i in range(bank.num_frames_ready)]
+    return np.array(rows, np.float32).reshape(-1, config.n_mels)
 
 
 def stack_frames(frames: Array, config: FrontendConfig) -> Array:
@@ -50,12 +75,9 @@ def stack_frames(frames: Array, config: FrontendConfig) -> Array:
     The first and last frame stand for those before and behind.
     """
     count = -(-len(frames) // config.lfr_n)
-    before = (config.lfr_m - 1) // 2
-    behind = max(0, (count - 1) * config.lfr_n + config.lfr_m - before - len(frames))
-    padded = np.pad(frames, ((before, behind), (0, 0)), "edge").reshape(-1)
-    width = config.lfr_m * config.n_mels
-    stacks = np.lib.stride_tricks.sliding_window_view(padded, width)
-    stacked: Array = stacks[:: config.lfr_n * config.n_mels][:count].copy()
+    first = np.arange(count) * config.lfr_n - (config.lfr_m - 1) // 2
+    at = np.clip(first[:, None] + np.arange(config.lfr_m), 0, len(frames) - 1)
+    stacked: Array = frames[at].reshape(count, -1)
     return stacked
 
 
@@ -72,7 +94,4 @@ def features(samples: Array, config: FrontendConfig, cmvn: Array | None) -> Arra
     if len(samples) * 1000 < config.frame_length * config.fs:
         return np.zeros((0, config.lfr_m * config.n_mels), np.float32)
     stacked = stack_frames(fbank(samples, config), config)
-    if cmvn is not None:
-        stacked += cmvn[0]
-        stacked *= cmvn[1]
-    return stacked
+    return stacked if cmvn is None else (stacked + cmvn[0]) * cmvn[1]

