@@ -62,6 +62,7 @@ class Attention:
             dtype, bits, rounded = _stored(self.scheme, x)
             stored.append(bits)
             values.append(rounded)
+        q, k, v = (x[None] for x in values)
         q_stride, kv_stride = (
             (steps * heads * self.dim, heads * self.dim, self.dim) for steps, heads in shapes[:2]
         )
@@ -98,9 +99,7 @@ class Attention:
             None,
             Step("go_attention", Case(args, pointers, ("dst", "scratch"))),
             dict(zip("qkv", values, strict=True)),
-            reference_ops.attention(*(x[None] for x in values), self.dim**-0.5, causal=self.causal)[
-                0
-            ],
+            reference_ops.attention(q, k, v, self.dim**-0.5, causal=self.causal)[0],
             LIMITS[self.scheme],
         )
 

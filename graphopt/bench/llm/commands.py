@@ -59,7 +59,7 @@ def bench_llm(
             shown = qualities.table(result)
         elif target != "native":
             predicted = predict.predict(model, Path(folder), options, status.update)
-            result = [one.as_dict() for one in (*predicted, *PUBLISHED)]
+            result = [one.as_dict() for one in predicted] + [one.as_dict() for one in PUBLISHED]
             shown = Group(*predict.tables(predicted), predict.note(predicted))
         else:
             paths = prepare(model, Path(folder), options, peers)

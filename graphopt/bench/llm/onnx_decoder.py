@@ -160,9 +160,8 @@ class _OnnxDecoder:
         """The normalized stream with the change added, and that stream itself."""
         scale, epsilon = self._constant(f"{where}.weight", weight), self._weights.shape.epsilon
         if not change:
-            inputs = [stream, scale]
-            options = {"axis": -1, "epsilon": epsilon}
-            return self._node("SimplifiedLayerNormalization", inputs, where, **options), stream
+            inputs, op = [stream, scale], "SimplifiedLayerNormalization"
+            return self._node(op, inputs, where, axis=-1, epsilon=epsilon), stream
         self._nodes.append(
             self._onnx.helper.make_node(
                 "SkipSimplifiedLayerNormalization",
