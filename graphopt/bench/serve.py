@@ -108,25 +108,32 @@ def measure_start(package: Path, frames: int, threads: int) -> Start:
 
 
 def measure_streams(package: Path, frames: int, cores: int, streams: int, calls: int) -> list[Load]:
-    """One stream with all cores, then several with one each, in turns; the best of two turns each.
+    """One stream with all cores, then several with all or with one each; the best of two turns.
+
+    Calls that want all cores run one after the other: `limit_threads` lets no more threads run.
 
     Args:
         package: as for `measure_start`.
         frames: of a call.
         cores: threads that may run at once.
-        streams: callers of the second kind.
+        streams: callers side by side.
         calls: of each kind, in all.
     """
     limit_threads(cores)
     wide, narrow = load(package, cores), load(package, 1)
     inputs = _inputs(wide, frames)
-    found: dict[int, Load] = {}
+    found: dict[tuple[int, int], Load] = {}
     for _ in range(2):
-        for module, count, threads in ((wide, 1, cores), (narrow, streams, 1)):
+        for module, count, threads in (
+            (wide, 1, cores),
+            (wide, streams, cores),
+            (narrow, streams, 1),
+        ):
             _run_streams(module, inputs, count, threads, count)
             turn = _run_streams(module, inputs, count, threads, calls)
-            if count not in found or turn.throughput > found[count].throughput:
-                found[count] = turn
+            best = found.setdefault((count, threads), turn)
+            if turn.throughput > best.throughput:
+                found[count, threads] = turn
     return list(found.values())
 
 
