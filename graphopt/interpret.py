@@ -138,9 +138,11 @@ def execute(
         return widen(value.data if value.data is not None else env[value], value.dtype)
 
     for node in graph.nodes:
-        yield node, [get(v) for v in node.inputs]
-        results = run_node(node, [get(v) for v in node.inputs], sizes)
-        for value, array in zip(node.outputs, results, strict=True):
+        given, operands = list(node.inputs), [get(v) for v in node.inputs]
+        yield node, operands
+        if node.inputs != given:
+            operands = [get(v) for v in node.inputs]
+        for value, array in zip(node.outputs, run_node(node, operands, sizes), strict=True):
             env[value] = array if value.packed == _QUANTIZED else narrow(array, value.dtype)
             if "computes" in node.attrs:
                 learn_sizes(sizes, value, array.shape)
@@ -221,20 +223,13 @@ def _linear(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
     weight, scheme = arrays[1], node.attrs.get("scheme")
     named = dict(zip(node.attrs.get("roles", ()), arrays, strict=False))
     if "scale" in named:
-        weight = _scaled(weight, named["scale"])
+        weight = reference.dequantize(weight, named["scale"])
     elif scheme == "int8":
         channels = reference.quantize_channels(weight)
-        weight = _scaled(channels.q, channels.scale)
+        weight = reference.dequantize(channels.q, channels.scale)
     elif scheme == "bf16":
         weight = widen(narrow(weight, DType.BF16), DType.BF16)
     return _epilogue(node, arrays[0] @ weight.T, arrays)
-
-
-def _scaled(q: Array, scale: Array) -> Array:
-    """The numbers that quantized weights [n, k] stand for: a scale per row, or [n, blocks]."""
-    per_block = scale[:, None] if scale.ndim == 1 else scale
-    numbers: Array = q * np.repeat(per_block, q.shape[1] // per_block.shape[1], axis=1)
-    return numbers
 
 
 def _norm(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
@@ -378,10 +373,10 @@ def _gather(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
         return np.asarray(table[indices])
     rows, where = np.unique(indices, return_inverse=True)
     if len(arrays) == 3:
-        numbers = _scaled(table[rows], arrays[2][rows])
+        numbers = reference.dequantize(table[rows], arrays[2][rows])
     else:
         packed = reference.quantize_channels(table[rows])
-        numbers = _scaled(packed.q, packed.scale)
+        numbers = reference.dequantize(packed.q, packed.scale)
     return np.asarray(numbers[where.reshape(indices.shape)])
 
 

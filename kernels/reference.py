@@ -67,6 +67,19 @@ def quantize_rows(x: Array) -> QuantizedRows:
     return QuantizedRows(q.astype(np.int8), zp.astype(np.int32), scale)
 
 
+def dequantize(q: Array, scale: Array) -> Array:
+    """The numbers that quantized values [n, k] stand for, f32 [n, k].
+
+    Args:
+        q: int8, or f32 that holds such values.
+        scale: f32, one a row [n] or one a block [n, blocks].
+    """
+    n, k = q.shape
+    blocks = 1 if scale.ndim == 1 else scale.shape[1]
+    numbers = q.reshape(n, blocks, k // blocks) * scale.reshape(n, blocks, 1)
+    return np.asarray(numbers, F32).reshape(n, k)
+
+
 @dataclass(frozen=True)
 class QuantizedHeads:
     """Keys or values of int8: x is about ``scale * q``; q [..., dim], scale f32 [...]."""

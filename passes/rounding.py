@@ -18,6 +18,7 @@ import numpy as np
 from graphopt.errors import CalibrationError, UnknownPrecisionError
 from graphopt.kernels.reference import (
     bf16_from_f32,
+    dequantize,
     f32_from_bf16,
     quantize_blocks_int4,
     quantize_channels_int4,
@@ -105,10 +106,8 @@ class Rounded:
 
     def dense(self) -> Array:
         """The numbers that the weights stand for, f32 [n, k]."""
-        if self.scale.ndim == 1:
-            return np.asarray(self.q * self.scale[:, None])
-        length = self.q.shape[1] // self.scale.shape[1]
-        return np.asarray(self.q * np.repeat(f32_from_bf16(self.scale), length, axis=1))
+        scale = self.scale if self.scale.ndim == 1 else f32_from_bf16(self.scale)
+        return dequantize(self.q, scale)
 
 
 def round_weights(w: Array, group: int, method: str, hessian: Array | None = None) -> Rounded:

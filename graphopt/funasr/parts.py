@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,8 +80,26 @@ class VoiceDetector(AudioModel):
         }
 
 
+class SpeechModel(AudioModel, abc.ABC):
+    """What is said."""
+
+    @abc.abstractmethod
+    def texts(self, utterances: Sequence[Array]) -> list[str]:
+        """The text of each of several utterances of f32 samples in [-1, 1)."""
+
+    def with_hotwords(self, hotword: str | None) -> SpeechModel:
+        """The same model for other hotwords; one that takes them says how.
+
+        Raises:
+            RecognizerOptionError: if it takes none.
+        """
+        if hotword is not None:
+            raise RecognizerOptionError("hotword", hotword, ["none"])
+        return self
+
+
 @dataclass(frozen=True)
-class ParaformerModel(AudioModel):
+class ParaformerModel(SpeechModel):
     """What is said, by Paraformer.
 
     Attributes:
@@ -102,16 +121,6 @@ class ParaformerModel(AudioModel):
         found = token_ids(self._recognize, [self.features(samples) for samples in utterances])
         return [self._spell(map(int, ids)) for ids in found]
 
-    def with_hotwords(self, hotword: str | None) -> ParaformerModel:
-        """The same model for other hotwords.
-
-        Raises:
-            RecognizerOptionError: if it takes none.
-        """
-        if hotword is not None:
-            raise RecognizerOptionError("hotword", hotword, ["none"])
-        return self
-
     def _recognize(self, speech: Array, lengths: Array) -> tuple[Array, Array]:
         """Of a batch, token ids i64[B, N] and how many belong to each item, i32[B]."""
         ids, counts = self.module(speech, lengths)
@@ -123,7 +132,7 @@ class ParaformerModel(AudioModel):
 
 
 @dataclass(frozen=True)
-class SenseVoiceModel(AudioModel):
+class SenseVoiceModel(SpeechModel):
     """What is said, in which language, mood and surroundings, by SenseVoiceSmall.
 
     Attributes:
@@ -157,19 +166,6 @@ class SenseVoiceModel(AudioModel):
         """What :meth:`text` gives for each."""
         return [self.text(samples) for samples in utterances]
 
-    def with_hotwords(self, hotword: str | None) -> SenseVoiceModel:
-        """The same model; it takes no hotwords.
-
-        Raises:
-            RecognizerOptionError: if it is given some.
-        """
-        if hotword is not None:
-            raise RecognizerOptionError("hotword", hotword, ["none"])
-        return self
-
-
-SpeechModel = ParaformerModel | SenseVoiceModel
-
 
 def collapse(ids: Array, blank: int) -> list[int]:
     """The tokens of a best path of CTC, i64[T]: equal neighbours are one, blanks are none."""
@@ -178,11 +174,11 @@ def collapse(ids: Array, blank: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Punctuator:
-    """What stands between words, by CT-Transformer.
+class WordClassifier:
+    """What stands behind words, by a CT-Transformer.
 
     Attributes:
-        module: from token ids to classes of marks.
+        module: from token ids to classes of marks; of streams also from how many came before.
         ids: token ids of words.
         unknown: the id of other words.
         config: the classes.
@@ -192,6 +188,16 @@ class Punctuator:
     ids: dict[str, int]
     unknown: int
     config: PunctuationConfig
+
+    def _classify(self, words: list[str], *before: int) -> list[int]:
+        ids = np.array([[self.ids.get(word, self.unknown) for word in words]])
+        counts = (np.array([count]) for count in before)
+        classes = self.module(ids, np.array([len(words)], np.int32), *counts)
+        return [int(c) for c in classes[0]]
+
+
+class Punctuator(WordClassifier):
+    """Punctuation of whole texts."""
 
     def punctuate(self, text: str) -> str:
         """The text with punctuation marks and capitals; without any if it has no word."""
@@ -201,27 +207,9 @@ class Punctuator:
         """What punctuates one text after the other: each by itself."""
         return self
 
-    def _classify(self, words: list[str]) -> list[int]:
-        ids = np.array([[self.ids.get(word, self.unknown) for word in words]])
-        classes = self.module(ids, np.array([len(words)], np.int32))
-        return [int(c) for c in classes[0]]
 
-
-@dataclass(frozen=True)
-class StreamingPunctuator:
-    """What stands between words of a text that goes on, by CT-Transformer for streams.
-
-    Attributes:
-        module: from token ids, and how many of them came before, to classes of marks.
-        ids: token ids of words.
-        unknown: the id of other words.
-        config: the classes.
-    """
-
-    module: LoadedModule
-    ids: dict[str, int]
-    unknown: int
-    config: PunctuationConfig
+class StreamingPunctuator(WordClassifier):
+    """Punctuation of texts that go on."""
 
     def punctuate(self, text: str) -> str:
         """A text with punctuation marks, but for one at its end."""
@@ -230,8 +218,3 @@ class StreamingPunctuator:
     def stream(self) -> PunctuationStream:
         """What punctuates the pieces of one text."""
         return PunctuationStream(self._classify, self.config)
-
-    def _classify(self, words: list[str], before: int) -> list[int]:
-        ids = np.array([[self.ids.get(word, self.unknown) for word in words]])
-        classes = self.module(ids, np.array([len(words)], np.int32), np.array([before]))
-        return [int(c) for c in classes[0]]

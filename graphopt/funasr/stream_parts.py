@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from graphopt.errors import UnsupportedFunasrModelError
 from graphopt.funasr.auto_parts import Compile
+from graphopt.funasr.paraformer_stream import LEAST_CACHED
 from graphopt.funasr.streaming import DecoderChunk, EncoderChunk, Heads, unsupported
-
-_LEAST = 2  # frames of a cache, filled or not: an axis of one frame would be another graph
 
 Cache = dict[str, Any]
 
@@ -81,7 +80,7 @@ class _Encoder(nn.Module):
         look_back, (_, stride, ahead) = cache["encoder_chunk_look_back"], cache["chunk_size"]
         before = cache["opt"]
         layers = [*self.original.encoders0, *self.original.encoders]
-        filled = _fill(before, [e.self_attn for e in layers], max(_LEAST, look_back * stride))
+        filled = _fill(before, [e.self_attn for e in layers], max(LEAST_CACHED, look_back * stride))
         hidden, made = self.chunk(frames, _count(before), filled)
         if look_back > 0 or look_back == -1:
             after = _append(before, [(k[:, :, :-ahead], v[:, :, :-ahead]) for k, v in made])
@@ -104,7 +103,7 @@ class _Decoder(nn.Module):
     def forward_chunk(self, memory: Tensor, tgt: Tensor, cache: Cache) -> Tensor:
         look_back, stride = cache["decoder_chunk_look_back"], cache["chunk_size"][1]
         before = cache["opt"]
-        filled = _fill(before, self._attentions, max(_LEAST, look_back * stride))
+        filled = _fill(before, self._attentions, max(LEAST_CACHED, look_back * stride))
         memories = cache["decode_fsmn"] or self._memories
         scores: Tensor
         scores, made, cache["decode_fsmn"] = self.chunk(

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from graphopt.errors import MissingDependencyError, ModelFileError
-from graphopt.llm.tokenizer import ChatFormat, Tokenizer
+from graphopt.errors import ModelFileError
+from graphopt.llm.tokenizer import ChatFormat, Tokenizer, import_tokenizers
 
 _CONTROL, _USER_DEFINED = 3, 4  # kinds of tokens that no merge makes
 _WORDS = (
@@ -36,13 +36,7 @@ def gguf_tokenizer(path: Path, fields: dict[str, Any]) -> Tokenizer:
             that is not known.
         MissingDependencyError: without the `tokenizers` package.
     """
-    try:
-        import tokenizers
-        from tokenizers import decoders, models, processors
-    except ImportError:
-        raise MissingDependencyError(
-            "tokenizers", "splitting text into tokens", "pip install tokenizers"
-        ) from None
+    tokenizers = import_tokenizers()
     kind, cut = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre", "default")
     if kind != "gpt2":
         raise ModelFileError(path, f"its tokenizer is {kind!r}, not byte-level BPE ('gpt2')")
@@ -53,9 +47,9 @@ def gguf_tokenizer(path: Path, fields: dict[str, Any]) -> Tokenizer:
     merges = [tuple(merge.split(" ", 1)) for merge in fields["tokenizer.ggml.merges"]]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     whole = cut == "llama-bpe"  # a word that is a token is not put together from its parts
-    built = tokenizers.Tokenizer(models.BPE(vocabulary, merges, ignore_merges=whole))
+    built = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges, ignore_merges=whole))
     built.pre_tokenizer = pre_tokenizer(cut)
-    built.decoder = decoders.ByteLevel()
+    built.decoder = tokenizers.decoders.ByteLevel()
     kinds = fields.get("tokenizer.ggml.token_type", [])
     for special in (False, True):
         wanted = _CONTROL if special else _USER_DEFINED
@@ -64,7 +58,7 @@ def gguf_tokenizer(path: Path, fields: dict[str, Any]) -> Tokenizer:
         built.add_special_tokens(added) if special else built.add_tokens(added)
     chat = _chat(fields, tokens)
     if chat.bos and fields.get("tokenizer.ggml.add_bos_token", cut == "llama-bpe"):
-        built.post_processor = processors.TemplateProcessing(
+        built.post_processor = tokenizers.processors.TemplateProcessing(
             single=f"{chat.bos} $A", special_tokens=[(chat.bos, vocabulary[chat.bos])]
         )
     return Tokenizer(built.to_str(), chat)

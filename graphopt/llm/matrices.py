@@ -31,12 +31,10 @@ class BlockMatrix:
 
     def dense(self) -> Array:
         """The matrix in f32."""
-        length = self.q.shape[1] // self.scale.shape[1]
-        values = self.q * np.repeat(reference.f32_from_bf16(self.scale), length, axis=1)
+        values = reference.dequantize(self.q, reference.f32_from_bf16(self.scale))
         if self.least is not None:
-            values = values + np.repeat(self.least, length, axis=1)
-        dense: Array = values.astype(np.float32)
-        return dense
+            values += np.repeat(self.least, self.q.shape[1] // self.least.shape[1], axis=1)
+        return values
 
 
 @dataclass(eq=False)
@@ -53,9 +51,7 @@ class ByteMatrix:
 
     def dense(self) -> Array:
         """The matrix in f32."""
-        length = self.q.shape[1] // self.scale.shape[1]
-        dense: Array = self.q * np.repeat(self.scale, length, axis=1)
-        return dense
+        return reference.dequantize(self.q, self.scale)
 
 
 @dataclass(eq=False)

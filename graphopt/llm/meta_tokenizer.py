@@ -9,9 +9,9 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
-from graphopt.errors import MissingDependencyError, ModelFileError
+from graphopt.errors import ModelFileError
 from graphopt.llm.gguf_tokenizer import pre_tokenizer
-from graphopt.llm.tokenizer import ChatFormat, Tokenizer
+from graphopt.llm.tokenizer import ChatFormat, Tokenizer, import_tokenizers
 
 _FILE = "tokenizer.model"
 _BOS, _EOS, _TURN, _MESSAGE = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"
@@ -44,25 +44,19 @@ def read_meta_tokenizer(folder: Path) -> Tokenizer:
         ModelFileError: if there is no `tokenizer.model`, or it makes no sense.
         MissingDependencyError: without the `tokenizers` package.
     """
-    try:
-        import tokenizers
-        from tokenizers import decoders, models, processors
-    except ImportError:
-        raise MissingDependencyError(
-            "tokenizers", "splitting text into tokens", "pip install tokenizers"
-        ) from None
+    tokenizers = import_tokenizers()
     ranks = _ranks(folder / _FILE)
     letters = _letters()
     vocabulary = {_written(token, letters): rank for token, rank in ranks.items()}
     built = tokenizers.Tokenizer(
-        models.BPE(vocabulary, _merges(ranks, letters), ignore_merges=True)
+        tokenizers.models.BPE(vocabulary, _merges(ranks, letters), ignore_merges=True)
     )
     built.pre_tokenizer = pre_tokenizer("llama-bpe")
-    built.decoder = decoders.ByteLevel()
+    built.decoder = tokenizers.decoders.ByteLevel()
     reserved = (f"<|reserved_special_token_{2 + i}|>" for i in range(_SPECIAL - len(_NAMED)))
     special = [*_NAMED, *reserved]
     built.add_special_tokens([tokenizers.AddedToken(t, normalized=False) for t in special])
-    built.post_processor = processors.TemplateProcessing(
+    built.post_processor = tokenizers.processors.TemplateProcessing(
         single=f"{_BOS} $A", special_tokens=[(_BOS, len(ranks))]
     )
     ends = [len(ranks) + special.index(token) for token in (_EOS, _MESSAGE, _TURN)]

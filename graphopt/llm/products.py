@@ -109,7 +109,7 @@ class Products:
             whole = dense(matrix)
             channels = reference.quantize_channels(whole)
             q, scale = channels.q, channels.scale
-            loss = loss_of(whole, scale[:, None] * q)
+            loss = loss_of(whole, reference.dequantize(q, scale))
         return Rows(constant(q, f"{name}.weight"), constant(scale, f"{name}.scale"), loss)
 
     def by_rows(self, where: str, x: Value, rows: Rows, bias: Array | None = None) -> Value:
@@ -130,7 +130,7 @@ class Products:
         if rows.loss.weights == 0 or rows.q.data is None or rows.q.data.shape[1] % _REST:
             return y
         assert rows.scale.data is not None
-        rest = dense(matrix) - rows.scale.data[:, None] * rows.q.data
+        rest = dense(matrix) - reference.dequantize(rows.q.data, rows.scale.data)
         blocks = reference.quantize_blocks_int4(rest, _REST)
         left = BlockMatrix(blocks.q, blocks.scale, None)
         whole = float(np.vdot(rest, rest)) / rows.loss.weights

@@ -44,6 +44,21 @@ class ChatFormat:
         return asdict(self)
 
 
+def import_tokenizers() -> Any:
+    """The package `tokenizers`.
+
+    Raises:
+        MissingDependencyError: if it is not installed.
+    """
+    try:
+        import tokenizers
+    except ImportError:
+        raise MissingDependencyError(
+            "tokenizers", "splitting text into tokens", "pip install tokenizers"
+        ) from None
+    return tokenizers
+
+
 class Tokenizer:
     """A tokenizer and the chat format of its model.
 
@@ -57,12 +72,7 @@ class Tokenizer:
     """
 
     def __init__(self, text: str, chat: ChatFormat) -> None:
-        try:
-            import tokenizers
-        except ImportError:
-            raise MissingDependencyError(
-                "tokenizers", "splitting text into tokens", "pip install tokenizers"
-            ) from None
+        tokenizers = import_tokenizers()
         self.text, self.chat = text, chat
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(text)
