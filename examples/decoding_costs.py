@@ -16,7 +16,8 @@ from graphopt.llm.cache import KeyValueCache
 from graphopt.llm.chat import Chat
 from graphopt.llm.compiled import KV_CACHES
 from graphopt.llm.engine import Engine
-from graphopt.llm.package import LlmOptions, compile_llm, load_chat
+from graphopt.llm.options import LlmOptions
+from graphopt.llm.package import compile_llm, load_chat
 from graphopt.llm.sampling import Sampler
 
 TEXT = """The Amazon rainforest covers most of the Amazon basin of South America. This basin

@@ -24,6 +24,7 @@ from graphopt.errors import (
 from graphopt.form import Form, Options
 from graphopt.funasr.auto_model import is_auto_model, optimize_auto_model
 from graphopt.llm.from_transformers import is_decoder
+from graphopt.llm.options import LlmOptions
 from graphopt.passes.rounding import Rounding
 from graphopt.report import Report
 from graphopt.runtime import check_threads
@@ -71,7 +72,7 @@ def optimize(
         kv_cache: how a language model keeps keys and values: `f32`, `bf16`, or `int8` with a scale
             per token and head; by default f32 for `fp32` and bf16 otherwise.
         head: how a language model in int4 keeps its head and the embedding: `int8`, `int4`, `exact`
-            (`graphopt.llm.compiled.compile_decoder`), or `auto`, int8 or with 16-bit activations
+            (`graphopt.llm.options.LlmOptions`), or `auto`, int8 or with 16-bit activations
             exactly. One that serves as both is stored once.
         rounding: how weights become int4: `nearest`; `scale-search`, which chooses the scale of
             each block among many; or `gptq`, which makes up for errors in later weights. `report()`
@@ -107,10 +108,17 @@ def optimize(
     if example_inputs is None and is_decoder(model):
         from graphopt.llm.generation import OptimizedDecoder
 
-        chosen = found.precision(precision)
-        return OptimizedDecoder(
-            model, found, chosen, threads, group, terms, kv_cache, head, rounding, calibration
+        chosen = LlmOptions(
+            found,
+            precision,
+            group,
+            terms,
+            kv_cache=kv_cache,
+            head=head,
+            rounding=rounding,
+            calibration=calibration,
         )
+        return OptimizedDecoder(model, chosen, threads)
     if calibration is not None:
         raise CalibrationError("only language models of transformers are calibrated, by tokens")
     options = Options(

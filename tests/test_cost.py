@@ -9,17 +9,16 @@ from decoders import SHAPE, tiny_decoder
 from graphopt.cost import Call, macs, memory_bytes, moved_bytes
 from graphopt.ir import DType, Node, Value, constant
 from graphopt.llm.compiled import compile_decoder
+from graphopt.llm.options import LlmOptions
 from graphopt.symbolic import symbol
-from graphopt.target import find_target
 
 PAST, START, TOKENS, ROWS = 5, 2, 3, 16
 
 
 def work(precision: str, group: int = 32, terms: int = 1) -> dict[tuple[str, str], dict[str, Any]]:
     """Steps of one layer by module and op: 3 tokens behind 5, of which 2 are padding."""
-    program, engine = compile_decoder(
-        tiny_decoder(layers=1), find_target("neoverse-n2"), precision, 1, group, terms
-    )
+    options = LlmOptions("neoverse-n2", precision, group, terms)
+    program, engine = compile_decoder(tiny_decoder(layers=1), options, 1)
     shape = (1, 2, 1, ROWS, SHAPE.kv_heads, SHAPE.head_dim)
     cache = np.zeros(shape, engine.cache_shape.dtype.numpy)
     tokens = np.zeros((1, TOKENS), np.int64)

@@ -56,10 +56,11 @@ def compile_llm(
 ) -> None:
     """Compile a language model into a package for graphopt chat."""
     from graphopt.llm import package
+    from graphopt.llm.options import LlmOptions
 
     terms = terms_of(activation_bits)
     text = None if calibration is None else calibration.read_text(encoding="utf-8")
-    options = package.LlmOptions(
+    options = LlmOptions(
         target, precision, group_size, terms, requantize, kv_cache, head, rounding, text
     )
     with Console(stderr=True).status(f"compiling for {target}"):

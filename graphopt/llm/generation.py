@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from graphopt.errors import InputShapeError, PaddingError
 from graphopt.llm.cache import KeyValueCache
 from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.from_transformers import read_decoder
+from graphopt.llm.options import LlmOptions
 from graphopt.report import Report, node_reports
-from graphopt.target import Target
 
 
 class DecoderCache(Cache):
@@ -73,15 +72,8 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[no-unt
 
     Args:
         model: a causal language model of transformers (graphopt/llm/from_transformers.py).
-        target: what to compile for.
-        precision: one of `graphopt.target.PRECISIONS`.
+        options: what to compile for.
         threads: of a run; all CPUs of the process if None.
-        group: int4 weights that share a scale; 0 for a scale per channel.
-        terms: int8 rows per activation, 1 or 2.
-        kv_cache: how keys and values are kept (`graphopt.llm.compiled.KV_CACHES`).
-        head: how head and embedding are kept (`graphopt.llm.compiled.HEADS`).
-        rounding: how weights become int4 (`graphopt.passes.rounding.METHODS`).
-        calibration: arrays of tokens that rounding looks at.
 
     Attributes:
         engine: the decoder for numpy.
@@ -93,37 +85,12 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[no-unt
 
     main_input_name = "input_ids"
 
-    def __init__(
-        self,
-        model: Any,
-        target: Target,
-        precision: str,
-        threads: int | None,
-        group: int = 32,
-        terms: int = 1,
-        kv_cache: str | None = None,
-        head: str = "auto",
-        rounding: str = "nearest",
-        calibration: Sequence[Any] | None = None,
-    ) -> None:
+    def __init__(self, model: Any, options: LlmOptions, threads: int | None = None) -> None:
         own = copy.deepcopy(model.config)
         own._attn_implementation = "eager"  # the one that transformers lets every class have
         super().__init__(own)
         self.generation_config = copy.deepcopy(model.generation_config)
-        weights = read_decoder(model)
-        self._target, self._precision = target, precision
-        self.program, self.engine = compile_decoder(
-            weights,
-            target,
-            precision,
-            threads,
-            group,
-            terms,
-            kv_cache,
-            head,
-            rounding,
-            calibration,
-        )
+        self.program, self.engine = compile_decoder(read_decoder(model), options, threads)
         self.eval()  # type: ignore[no-untyped-call]
 
     @property
@@ -176,9 +143,9 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[no-unt
 
     def report(self) -> Report:
         """Every node: kernel and reasons."""
-        rows = node_reports(self.program.graph)
-        name, target = self.program.graph.name, self._target
-        return Report(name, target.name, self._precision, target.levels, tuple(rows))
+        graph, target = self.program.graph, self.program.target
+        rows = tuple(node_reports(graph))
+        return Report(graph.name, target.name, self.program.precision, target.levels, rows)
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:

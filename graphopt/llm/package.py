@@ -22,12 +22,12 @@ from graphopt.errors import ModelFileError, PackageCorruptError, PackageError
 from graphopt.llm.cache import CacheShape
 from graphopt.llm.chat import Chat
 from graphopt.llm.engine import Engine
+from graphopt.llm.options import LlmOptions
 from graphopt.llm.tokenizer import ChatFormat, Tokenizer, read_tokenizer
 from graphopt.loaded import load
 from graphopt.package import FORMAT as DECODER_FORMAT
 from graphopt.package import Manifest, write_package
 from graphopt.passes.rounding import Loss, mean_loss
-from graphopt.target import find_target
 
 if TYPE_CHECKING:
     from graphopt.llm.decoder import DecoderWeights
@@ -37,34 +37,6 @@ DESCRIPTION = "llm.json"
 FORMAT = 1
 #: Rows of an emulated cache, which is written to a file and read again with every token.
 _EMULATED_CONTEXT = 512
-
-
-@dataclass(frozen=True)
-class LlmOptions:
-    """What to compile a language model for.
-
-    Attributes:
-        target: as for `graphopt.optimize`.
-        precision: as for `graphopt.optimize`.
-        group: int4 weights that share a scale; 0 for a scale per channel.
-        terms: int8 rows per activation, 1 or 2.
-        requantize: whether weights that come quantized are made f32 first; otherwise `int4` takes
-            those in blocks of 4 bits as they are.
-        kv_cache: how keys and values are kept: f32, bf16 or int8; by default as `compile_decoder`.
-        head: how head and embedding are kept, as for `graphopt.optimize`.
-        rounding: how weights become int4, as for `graphopt.optimize`.
-        calibration: text that rounding looks at.
-    """
-
-    target: str = "native"
-    precision: str = "int4"
-    group: int = 32
-    terms: int = 1
-    requantize: bool = False
-    kv_cache: str | None = None
-    head: str = "auto"
-    rounding: str = "nearest"
-    calibration: str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,13 +91,12 @@ def compile_llm(source: str | Path, out: str | Path, options: LlmOptions) -> Wei
 
 def read_model(source: Path, options: LlmOptions) -> tuple[DecoderWeights, Tokenizer]:
     """Weights and tokenizer of a GGUF file or a model directory."""
-    as_blocks = "int4" in options.precision and not options.requantize
     if source.is_dir():
         from graphopt.llm.meta_checkpoint import is_meta_checkpoint, read_meta_checkpoint
         from graphopt.llm.meta_tokenizer import read_meta_tokenizer
 
         if is_meta_checkpoint(source):
-            return read_meta_checkpoint(source, as_blocks), read_meta_tokenizer(source)
+            return read_meta_checkpoint(source, options.as_blocks), read_meta_tokenizer(source)
         from graphopt.llm.from_transformers import read_directory
 
         tokenizer = read_tokenizer(source)
@@ -135,7 +106,7 @@ def read_model(source: Path, options: LlmOptions) -> tuple[DecoderWeights, Token
     from graphopt.llm.gguf_file import GgufFile
 
     file = GgufFile(source)
-    return file.weights(as_blocks), file.tokenizer()
+    return file.weights(options.as_blocks), file.tokenizer()
 
 
 def save_llm(
@@ -146,27 +117,16 @@ def save_llm(
 
     out = Path(out).absolute()
     refuse_other_files(out)
-    target = find_target(options.target)
-    precision = target.precision(options.precision)
-    program, engine = compile_decoder(
-        weights,
-        target,
-        precision,
-        None,
-        options.group,
-        options.terms,
-        options.kv_cache,
-        options.head,
-        options.rounding,
-        None if options.calibration is None else [tokenizer.encode(options.calibration)],
-    )
+    if isinstance(options.calibration, str):
+        options = replace(options, calibration=[tokenizer.encode(options.calibration)])
+    program, engine = compile_decoder(weights, options)
     summary = _summary(program)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
         staging = Path(folder) / "new"
         staging.mkdir()
         graph = program.graph
-        write_package(staging / "decoder", _manifest(program, precision), program.package_files())
+        write_package(staging / "decoder", _manifest(program), program.package_files())
         (staging / "tokenizer.json").write_text(tokenizer.text, encoding="utf-8")
         cache = engine.cache_shape
         described = {
@@ -198,7 +158,7 @@ def refuse_other_files(out: Path) -> None:
         raise PackageError(f"{out} exists and is no package; remove it or choose another name")
 
 
-def _manifest(program: Program, precision: str) -> Manifest:
+def _manifest(program: Program) -> Manifest:
     from graphopt.program import port_of
 
     graph, target = program.graph, program.target
@@ -209,7 +169,7 @@ def _manifest(program: Program, precision: str) -> Manifest:
         name=graph.name,
         target=target.name,
         arch=target.arch,
-        precision=precision,
+        precision=program.precision,
         levels=target.levels,
         inputs=tuple(port_of(value, value.name) for value in graph.inputs),
         outputs=(port_of(graph.outputs[0], "logits"),),

@@ -13,7 +13,7 @@ from graphopt.bench.llm.prepare import compile_file, prepare
 from graphopt.cli import app
 from graphopt.errors import BenchmarkError
 from graphopt.llm.gguf_file import read_gguf
-from graphopt.llm.package import LlmOptions
+from graphopt.llm.options import LlmOptions
 
 gguf = pytest.importorskip("gguf")
 pytest.importorskip("tokenizers")

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from graphopt import errors
 from graphopt.cli import app
 from graphopt.llm.lookup import PromptLookup
-from graphopt.llm.package import LlmOptions, compile_llm, load_chat
+from graphopt.llm.options import LlmOptions
+from graphopt.llm.package import compile_llm, load_chat
 from graphopt.llm.sampling import Sampler
 
 tokenizers = pytest.importorskip("tokenizers")

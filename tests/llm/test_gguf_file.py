@@ -10,7 +10,7 @@ from graphopt.errors import ModelFileError
 from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.from_transformers import read_decoder
 from graphopt.llm.gguf_file import read_gguf
-from graphopt.target import native
+from graphopt.llm.options import LlmOptions
 
 gguf = pytest.importorskip("gguf")
 KINDS = gguf.GGMLQuantizationType
@@ -99,7 +99,7 @@ def test_blocks_are_taken_as_they_are(model, tmp_path, kind):
     ids = tiny.prompts(2, 20).numpy()
     logits = []
     for weights, precision, terms in ((blocks, "fp32", 1), (blocks, "int4", 2)):
-        _, engine = compile_decoder(weights, native(), precision, 2, terms=terms)
+        _, engine = compile_decoder(weights, LlmOptions(precision=precision, terms=terms), 2)
         logits.append(engine.forward(ids, engine.new_cache(2), np.arange(40)))
     a, b = (x - np.log(np.exp(x).sum(-1, keepdims=True)) for x in logits)
     assert 0 < (np.exp(a) * (a - b)).sum(-1).mean() < 1e-3

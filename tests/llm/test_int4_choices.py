@@ -12,13 +12,13 @@ from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.from_transformers import read_decoder
 from graphopt.llm.gguf_file import read_gguf
 from graphopt.llm.matrices import ByteMatrix
-from graphopt.target import native
+from graphopt.llm.options import LlmOptions
 
 IDS = tiny.prompts(2, 20)
 
 
 def logits(weights, **how):
-    program, engine = compile_decoder(weights, native(), "int4", 2, **how)
+    program, engine = compile_decoder(weights, LlmOptions(**how), 2)
     ids = IDS.numpy()
     return program, engine.forward(ids, engine.new_cache(2), np.arange(ids.size))
 
@@ -66,7 +66,7 @@ def test_head_and_embedding(tied, group):
     assert size["int4"] < (0.9 if tied else 2.3) * padded
     for unknown, precision in (("int2", "int4"), ("int4", "int8")):
         with pytest.raises(UnknownPrecisionError, match=f"head={unknown}"):
-            compile_decoder(weights, native(), precision, 1, head=unknown)
+            compile_decoder(weights, LlmOptions(precision=precision, head=unknown))
 
 
 def test_8_bit_blocks_are_rounded_once_and_that_is_said(tmp_path):
@@ -78,7 +78,7 @@ def test_8_bit_blocks_are_rounded_once_and_that_is_said(tmp_path):
     assert isinstance(weights.layers[0].qkv, ByteMatrix) and isinstance(weights.head, ByteMatrix)
     np.testing.assert_array_equal(weights.layers[0].qkv.dense(), dense.layers[0].qkv)
     np.testing.assert_array_equal(weights.head.dense(), dense.head)
-    _, engine = compile_decoder(dense, native(), "fp32", 2)
+    _, engine = compile_decoder(dense, LlmOptions(precision="fp32"), 2)
     exact = engine.forward(IDS.numpy(), engine.new_cache(2), np.arange(IDS.numel()))
     for terms, share, bound in ((1, 1e-4, 0.01), (2, 1e-6, 1e-4)):
         program, got = logits(weights, terms=terms)

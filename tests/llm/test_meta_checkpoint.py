@@ -13,9 +13,9 @@ from graphopt.llm.from_transformers import read_decoder
 from graphopt.llm.matrices import AdaptedMatrix, BlockMatrix, ByteMatrix, RotatedMatrix
 from graphopt.llm.meta_checkpoint import is_meta_checkpoint, read_meta_checkpoint
 from graphopt.llm.meta_tokenizer import read_meta_tokenizer
-from graphopt.llm.package import LlmOptions, compile_llm, load_chat
+from graphopt.llm.options import LlmOptions
+from graphopt.llm.package import compile_llm, load_chat
 from graphopt.llm.sampling import Sampler
-from graphopt.target import native
 
 torch = pytest.importorskip("torch")
 
@@ -144,7 +144,7 @@ def test_what_comes_is_multiplied_as_it_is(model, tmp_path, kind):
     ids = tiny.prompts(2, 20).numpy()
     logits = model(torch.tensor(ids)).logits.detach().numpy().reshape(40, -1)
     for precision, terms, bound in (("fp32", 1, 1e-6), ("int4", 2, 1e-4), ("int4", 1, 0.05)):
-        program, engine = compile_decoder(weights, native(), precision, 2, terms=terms)
+        program, engine = compile_decoder(weights, LlmOptions(precision=precision, terms=terms), 2)
         got = engine.forward(ids, engine.new_cache(2), np.arange(40))
         assert kl(logits, got) < bound, precision
     schemes = {

@@ -11,7 +11,7 @@ from graphopt.errors import BenchmarkError
 from graphopt.kernels.reference import quantize_blocks_int4
 from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.matrices import BlockMatrix
-from graphopt.target import native
+from graphopt.llm.options import LlmOptions
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -40,7 +40,7 @@ def with_blocks(weights):
 
 def ours(weights, precision):
     """Logits of the last tokens from the prompt on."""
-    _, engine = compile_decoder(weights, native(), precision, 1)
+    _, engine = compile_decoder(weights, LlmOptions(precision=precision), 1)
     rows = np.arange(PROMPT - 1, len(TOKENS))
     return engine.forward(TOKENS[None], engine.new_cache(), rows)
 

@@ -11,7 +11,7 @@ from graphopt.bench.llm import models, predict
 from graphopt.bench.llm.prepare import weights_of
 from graphopt.cli import app
 from graphopt.errors import BenchmarkError
-from graphopt.llm.package import LlmOptions
+from graphopt.llm.options import LlmOptions
 
 OPTIONS = LlmOptions(target="neoverse-n2")
 

@@ -47,7 +47,7 @@ def bench_llm(
     from graphopt.bench.llm import quality as qualities
     from graphopt.bench.llm.prepare import prepare
     from graphopt.bench.llm.published import PUBLISHED
-    from graphopt.llm.package import LlmOptions
+    from graphopt.llm.options import LlmOptions
 
     console = Console(stderr=json, width=None if sys.stdout.isatty() else _FILE_WIDTH)
     options = LlmOptions(target, precision, group_size, terms_of(activation_bits), requantize)

@@ -20,7 +20,7 @@ from graphopt.llm.cache import KeyValueCache
 from graphopt.llm.chat import CHUNK
 from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.engine import Engine
-from graphopt.llm.package import LlmOptions
+from graphopt.llm.options import LlmOptions
 from graphopt.program import Program
 from graphopt.target import find_target
 
@@ -119,16 +119,7 @@ def predict(
     """
     target, config, machine = find_target(options.target), Config.from_environment(), Machine()
     progress(f"{target.name}: planning {model}")
-    program, engine = compile_decoder(
-        weights_of(model, folder, options),
-        target,
-        target.precision(options.precision),
-        1,
-        options.group,
-        options.terms,
-        options.kv_cache,
-        options.head,
-    )
+    program, engine = compile_decoder(weights_of(model, folder, options), options, 1)
     prices = Prices(target, Builder(config.cache, 1), config.cache / "prices.json", progress)
     found: dict[int, dict[str, Phase]] = {cores: {} for cores in CORES}
     for name, chunks in PHASES.items():

@@ -9,7 +9,8 @@ from graphopt.bench.llm.onnx_decoder import write_onnx
 from graphopt.bench.llm.worker import ENGINES
 from graphopt.errors import BenchmarkError, GraphoptError, MissingDependencyError
 from graphopt.llm.decoder import DecoderWeights
-from graphopt.llm.package import LlmOptions, compile_llm, save_llm
+from graphopt.llm.options import LlmOptions
+from graphopt.llm.package import compile_llm, save_llm
 
 
 def prepare(
@@ -60,8 +61,7 @@ def compile_file(file: Path, out: Path, options: LlmOptions, no_vocabulary: bool
         return
     from graphopt.llm.gguf_file import GgufFile
 
-    as_blocks = "int4" in options.precision and not options.requantize
-    save_llm(GgufFile(file).weights(as_blocks), bytes_tokenizer(), out, options)
+    save_llm(GgufFile(file).weights(options.as_blocks), bytes_tokenizer(), out, options)
 
 
 def weights_of(model: str, folder: Path, options: LlmOptions) -> DecoderWeights:
@@ -72,9 +72,8 @@ def weights_of(model: str, folder: Path, options: LlmOptions) -> DecoderWeights:
     """
     if Path(model).is_dir():
         raise BenchmarkError("a package cannot be planned for another machine; give its GGUF file")
-    as_blocks = "int4" in options.precision and not options.requantize
     if model == LLAMA:
-        return empty_llama(as_blocks)
+        return empty_llama(options.as_blocks)
     from graphopt.llm.gguf_file import GgufFile
 
-    return GgufFile(gguf_of(model, folder)).weights(as_blocks)
+    return GgufFile(gguf_of(model, folder)).weights(options.as_blocks)

@@ -16,7 +16,7 @@ from graphopt.bench.llm.models import LLAMA, SMOLLM2, smollm2_file, write_q4_0
 from graphopt.errors import BenchmarkError, GroupSizeError
 from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.gguf_file import GgufFile
-from graphopt.target import native
+from graphopt.llm.options import LlmOptions
 from graphopt.zoo.dependencies import require
 
 Array = np.ndarray[Any, Any]
@@ -175,7 +175,7 @@ def _variants(
 
 
 def _compiled(weights: Any, precision: str, **how: Any) -> Logits:
-    _, engine = compile_decoder(weights, native(), precision, None, **how)
+    _, engine = compile_decoder(weights, LlmOptions(precision=precision, **how))
 
     def logits(tokens: Array) -> Array:
         return engine.forward(tokens[None], engine.new_cache(), np.arange(len(tokens)))
