@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from graphopt.dtype import DType
 from graphopt.errors import InputDtypeError, PackageCorruptError, PackageTargetError
 from graphopt.kernels import registry
 from graphopt.package import Manifest, read_manifest
-from graphopt.runtime import ContextPool, Library
+from graphopt.runtime import ContextPool, Item, Library, Made
 
 Array = np.ndarray[Any, Any]
 
@@ -72,6 +72,21 @@ class LoadedModule:
             InputError, PackageTargetError: as for a call.
         """
         return self._run(inputs, None)
+
+    def map(self, function: Callable[[Item], Made], items: Sequence[Item]) -> list[Made]:
+        """What a function gives for each item, on threads that count as those of a run.
+
+        For what surrounds a model, such as features; `graphopt.limit_threads` holds for these
+        threads and those of runs together.
+
+        Args:
+            function: must not run a module; it lets other Python threads go on where it computes.
+            items: as many threads as `num_threads`, or as there are items or CPUs, if that is less.
+
+        Raises:
+            PackageTargetError: as for a call.
+        """
+        return self._runnable().map(function, items, self.num_threads)
 
     def emulate(self, *args: Any, sve_bits: int = 128, level: str = "", **kwargs: Any) -> Any:
         """Runs the package's own code under qemu; needs qemu-user and a compiler.

@@ -8,9 +8,10 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,8 +19,10 @@ from graphopt import errors
 from graphopt.dtype import DType
 
 Array = np.ndarray[Any, Any]
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 MAX_RANK = 8
-ABI_VERSION = 2
+ABI_VERSIONS = (2, 3)  # those of packages that run; 2 lends no threads
 
 _DTYPES = list(DType)
 
@@ -157,8 +160,9 @@ class Library:
         except (OSError, AttributeError) as error:
             reason = str(error).partition(": ")[2] or str(error)
             raise errors.PackageCorruptError(library, f"it does not load: {reason}") from error
-        if version != ABI_VERSION:
-            raise errors.PackageCorruptError(library, f"interface {version}, not {ABI_VERSION}")
+        if version not in ABI_VERSIONS:
+            raise errors.PackageCorruptError(library, f"interface {version}, not {ABI_VERSIONS}")
+        self._lends_threads = version >= 3
         self._c.go_last_error.restype = ctypes.POINTER(_Error)
         self._c.go_arena_bytes.restype = ctypes.c_size_t
         self._module = ctypes.c_void_p()
@@ -178,6 +182,28 @@ class Library:
     def context(self, threads: int | None) -> Context:
         """A context of its own memory and threads; all allowed CPUs if None."""
         return Context(self, threads or 0)
+
+    def map(
+        self, function: Callable[[Item], Made], items: Sequence[Item], threads: int | None
+    ) -> list[Made]:
+        """What a function gives for each item, on threads that count as those of a run.
+
+        Args:
+            function: runs no module; where it computes, it lets other Python threads go on.
+            items: no more threads are taken than these.
+            threads: as for :meth:`context`, but never more than the allowed CPUs.
+        """
+        if not items or not self._lends_threads:
+            return [function(item) for item in items]
+        wanted = len(items) if threads is None else min(threads, len(items))
+        taken = self._c.go_take_threads(self._module, wanted)
+        try:
+            if taken == 1:
+                return [function(item) for item in items]
+            with ThreadPoolExecutor(taken) as executor:
+                return list(executor.map(function, items))
+        finally:
+            self._c.go_give_threads(self._module, taken)
 
     def error(self, context: ctypes.c_void_p, inputs: Sequence[Array]) -> errors.GraphoptError:
         """The typed form of the context's last error, for the inputs of that call."""

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import graphopt
+from graphopt import runtime
 from graphopt.codegen.build import Toolchain
 from graphopt.emulate import pack_arrays, unpack_arrays
 from graphopt.kernels import registry
@@ -66,9 +68,10 @@ def test_a_program_in_c(package: Path, example: np.ndarray, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line for line in lines if not line.startswith("y ")] == [
-        "abi 2",
+        "abi 3",
         "missing: 7 1",
         "wrong size: 7 1",
+        "taken 1 1, given back 0",
         "inputs 1, outputs 1, threads 3, arena 0",
         "dtype: code 2, 2, input 0, axis -1, expected 0, got 2, input 0 has dtype 2, not 0, rank 0",
         "rank: code 1, 1, input 0, axis -1, expected 3, got 2, "
@@ -193,3 +196,31 @@ def test_a_loaded_module_uses_the_cpus_of_the_process(package: Path) -> None:
     idle = code.replace("graphopt.load(sys.argv[1])(np.zeros((1, 2, 48), np.float32))", "")
     counts = [int(run(sys.executable, "-c", c, package).stdout) for c in (idle, code)]
     assert counts[0] == counts[1]
+
+
+def test_a_function_takes_its_threads_from_the_gate(package: Path, example: np.ndarray) -> None:
+    module = graphopt.load(package, num_threads=2)
+    expected, runs = module(example), []
+    run_once = threading.Thread(target=lambda: runs.append(module(example)))
+
+    def square(number: int) -> tuple[int, int]:
+        if number == 0:
+            run_once.start()
+            run_once.join(0.2)
+        return number * number, runtime._gate.running + 10 * len(runs)
+
+    try:
+        graphopt.limit_threads(1)
+        assert module.map(square, range(5)) == [(i * i, 1) for i in range(5)]
+        run_once.join(10)
+        np.testing.assert_array_equal(runs, [expected])
+    finally:
+        graphopt.limit_threads(64)
+    both = min(2, len(os.sched_getaffinity(0)))
+    assert [running for _, running in module.map(square, range(1, 4))] == [10 + both] * 3
+    assert module.map(square, [3]) == [(9, 11)] and module.map(square, []) == []
+    with pytest.raises(ZeroDivisionError):
+        module.map(lambda number: 1 // number, [1, 0])
+    assert runtime._gate.running == 0
+    module._library._lends_threads = False
+    assert module.map(square, [3]) == [(9, 10)]

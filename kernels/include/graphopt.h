@@ -26,7 +26,7 @@
 extern "C" {
 #endif
 
-#define GO_ABI_VERSION 2
+#define GO_ABI_VERSION 3
 #define GO_MAX_RANK 8
 #define GO_API __attribute__((visibility("default")))
 
@@ -84,6 +84,13 @@ GO_API void go_close(go_module *module);
 /* Makes the module share a gate, which must outlive it; before the first context.
  * Without this call it shares one with the modules of its own library. */
 GO_API void go_share_gate(go_module *module, go_gate *gate);
+
+/* For threads of the caller's own, which make what the module takes, such as features:
+ * takes `threads` (at least 1) from the module's gate as a run does, or as many as the
+ * limit or as this process may use if that is less. Returns how many, to be given
+ * back; until then their caller must not run a module. Since version 3. */
+GO_API int32_t go_take_threads(go_module *module, int32_t threads);
+GO_API void go_give_threads(go_module *module, int32_t threads);
 
 GO_API int32_t go_input_count(const go_module *module);
 GO_API int32_t go_output_count(const go_module *module);

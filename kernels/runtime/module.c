@@ -80,6 +80,13 @@ void go_share_gate(go_module *module, go_gate *gate) {
     module->gate = gate;
 }
 
+int32_t go_take_threads(go_module *module, int32_t threads) {
+    int32_t most = go_default_threads();
+    return go_gate_enter(module->gate, threads < most ? threads : most);
+}
+
+void go_give_threads(go_module *module, int32_t threads) { go_gate_leave(module->gate, threads); }
+
 void go_close(go_module *module) {
     if (!module) return;
     if (module->bytes) munmap((void *)module->weights, module->bytes);

@@ -63,6 +63,10 @@ int main(int argc, char **argv) {
     go_gate gate = {.limit = 3};
     go_share_gate(module, &gate);
     if (go_context_new(module, 3, &context)) return 3;
+    int32_t taken = go_take_threads(module, 9);
+    printf("taken %d %d", taken >= 1 && taken <= 3, gate.running == (uint32_t)taken);
+    go_give_threads(module, taken);
+    printf(", given back %u\n", gate.running);
     printf("inputs %d, outputs %d, threads %d, arena %zu\n", go_input_count(module),
            go_output_count(module), go_thread_count(context), go_arena_bytes(context));
 
