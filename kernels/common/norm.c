@@ -38,10 +38,10 @@ GO_INLINE go_f32x16 centred(go_f32x16 x, float mean, const norm_kind kind) {
     return kind == RMS ? x : x - go_splat(mean);
 }
 
-GO_INLINE row_stats row_statistics(const go_norm_args *a, const void *src, go_dtype t,
-                                   const norm_kind kind) {
+GO_INLINE row_stats statistics_of(const go_norm_args *a, const void *src, go_dtype t,
+                                  const norm_kind kind) {
     size_t c = 0, cols = a->cols;
-    float mean = a->rms ? 0.0f : row_mean(src, cols, t);
+    float mean = kind == RMS ? 0.0f : row_mean(src, cols, t);
     go_f32x16 sum = go_zero();
     for (; c + GO_LANES <= cols; c += GO_LANES) {
         go_f32x16 d = centred(go_load_as(src, (ptrdiff_t)c, t, GO_LANES), mean, kind);
@@ -53,6 +53,14 @@ GO_INLINE row_stats row_statistics(const go_norm_args *a, const void *src, go_dt
         sum = go_fma(d, d, sum);
     }
     return (row_stats){mean, go_rsqrtf(go_sum(sum) / (float)cols + a->eps)};
+}
+
+/* A call a row, since loops copied into each of the functions below keep a compiler busy for
+ * seconds. */
+static __attribute__((noinline)) row_stats row_statistics(const go_norm_args *a, const void *src) {
+    if (a->src_dtype == GO_BF16)
+        return a->rms ? statistics_of(a, src, GO_BF16, RMS) : statistics_of(a, src, GO_BF16, LAYER);
+    return a->rms ? statistics_of(a, src, GO_F32, RMS) : statistics_of(a, src, GO_F32, LAYER);
 }
 
 GO_INLINE go_f32x16 normalized(const go_norm_args *a, const void *src, row_stats s, size_t c,
@@ -80,29 +88,45 @@ GO_INLINE void store_row(const go_norm_args *a, const void *src, void *dst, row_
 /* Values of a row that are kept between its passes. */
 enum { KEPT = 2048 };
 
-/* Normalizes rows first .. first + count - 1 and quantizes them: from where the result lies as
- * f32, or from a copy. */
-GO_INLINE void pack_rows(const go_norm_args *a, size_t first, size_t count, go_dtype from,
-                         go_dtype to, const norm_kind kind) {
-    float kept[GO_QUANTIZE_GROUP * KEPT];
-    const int copied = !a->dst || to != GO_F32;
-    const ptrdiff_t stride = copied ? (ptrdiff_t)a->cols : a->dst_stride;
-    float *const y = copied ? kept : (float *)a->dst + (ptrdiff_t)first * stride;
-    for (size_t i = 0; i < count; i++) {
-        const ptrdiff_t r = (ptrdiff_t)(first + i);
-        const void *src = go_at(a->src, r * a->src_stride, from);
-        const row_stats s = row_statistics(a, src, from, kind);
-        store_row(a, src, y + (ptrdiff_t)i * stride, s, from, GO_F32, kind);
-        if (a->dst && copied) /* where src may lie */
-            store_row(a, src, go_at_mut(a->dst, r * a->dst_stride, to), s, from, to, kind);
-    }
+/* Quantizes `count` rows of f32 into rows row .. of a panel; stores them as bf16 where dst
+ * holds that. One copy for all kinds. */
+static __attribute__((noinline)) void quantize_kept(const go_norm_args *a, const float *y,
+                                                    ptrdiff_t stride, size_t first, size_t count) {
     int8_t *panel = (int8_t *)a->packed + first / GO_QA8_MR * go_qa8_panel_bytes(a->cols);
     go_quantize_group(y, stride, GO_F32, a->cols, panel, first % GO_QA8_MR, count);
+    if (!a->dst || a->dst_dtype != GO_BF16) return;
+    for (size_t i = 0; i < count; i++, y += stride) {
+        void *dst = go_at_mut(a->dst, (ptrdiff_t)(first + i) * a->dst_stride, GO_BF16);
+        for (size_t c = 0; c < a->cols; c += GO_LANES) {
+            const size_t n = go_min_size(GO_LANES, a->cols - c);
+            go_store_as(dst, (ptrdiff_t)c, GO_BF16, go_load_n(y + c, n), n);
+        }
+    }
+}
+
+/* Rows begin .. end - 1, a few at once, into panels: from where the result lies as f32, or from
+ * a copy. dst may be src. */
+GO_INLINE void pack_rows(const go_norm_args *a, size_t begin, size_t end, go_dtype from,
+                         const norm_kind kind) {
+    float kept[GO_QUANTIZE_GROUP * KEPT];
+    const int copied = !a->dst || a->dst_dtype == GO_BF16;
+    const ptrdiff_t stride = copied ? (ptrdiff_t)a->cols : a->dst_stride;
+    for (size_t r = begin; r < end; r += GO_QUANTIZE_GROUP) {
+        const size_t count = go_min_size(GO_QUANTIZE_GROUP, end - r);
+        float *const y = copied ? kept : (float *)a->dst + (ptrdiff_t)r * stride;
+        for (size_t i = 0; i < count; i++) {
+            const void *src = go_at(a->src, (ptrdiff_t)(r + i) * a->src_stride, from);
+            store_row(a, src, y + (ptrdiff_t)i * stride, row_statistics(a, src), from, GO_F32,
+                      kind);
+        }
+        quantize_kept(a, y, stride, r, count);
+    }
 }
 
 /* Quantizes row r, too wide to be kept: computes it twice. */
-GO_INLINE void pack_wide_row(const go_norm_args *a, const void *src, row_stats s, size_t r,
-                             go_dtype from, const norm_kind kind) {
+GO_INLINE void pack_wide_row(const go_norm_args *a, size_t r, go_dtype from, const norm_kind kind) {
+    const void *src = go_at(a->src, (ptrdiff_t)r * a->src_stride, from);
+    const row_stats s = row_statistics(a, src);
     int8_t *panel = (int8_t *)a->packed + r / GO_QA8_MR * go_qa8_panel_bytes(a->cols);
     size_t row = r % GO_QA8_MR, full = a->cols / GO_LANES * GO_LANES, rest = a->cols - full;
     go_f32x16 tail = go_zero();
@@ -120,38 +144,35 @@ GO_INLINE void pack_wide_row(const go_norm_args *a, const void *src, row_stats s
     go_qa8_finish_row(&z, panel, row, a->cols, sum);
 }
 
-/* The panels come first: dst may be src. */
 GO_INLINE void norm_rows(const go_norm_args *a, size_t begin, size_t end, go_dtype from,
                          go_dtype to, const norm_kind kind) {
-    const int grouped = a->packed && a->cols <= KEPT;
-    const size_t step = grouped ? GO_QUANTIZE_GROUP : 1;
-    for (size_t r = begin; r < end; r += step) {
-        if (grouped) {
-            pack_rows(a, r, go_min_size(step, end - r), from, to, kind);
-            continue;
-        }
+    for (size_t r = begin; r < end; r++) {
         const void *src = go_at(a->src, (ptrdiff_t)r * a->src_stride, from);
-        row_stats s = row_statistics(a, src, from, kind);
-        if (a->packed) pack_wide_row(a, src, s, r, from, kind);
-        if (a->dst)
-            store_row(a, src, go_at_mut(a->dst, (ptrdiff_t)r * a->dst_stride, to), s, from, to,
-                      kind);
+        void *dst = go_at_mut(a->dst, (ptrdiff_t)r * a->dst_stride, to);
+        store_row(a, src, dst, row_statistics(a, src), from, to, kind);
     }
 }
 
-GO_INLINE void norm_task(const go_norm_args *a, size_t begin, size_t end, const norm_kind kind) {
-    const int narrow = a->dst_dtype == GO_BF16;
-    if (a->src_dtype == GO_BF16) {
-        if (narrow)
-            norm_rows(a, begin, end, GO_BF16, GO_BF16, kind);
-        else
-            norm_rows(a, begin, end, GO_BF16, GO_F32, kind);
-    } else {
-        if (narrow)
-            norm_rows(a, begin, end, GO_F32, GO_BF16, kind);
-        else
-            norm_rows(a, begin, end, GO_F32, GO_F32, kind);
+/* The panels come first: dst may be src. */
+GO_INLINE void norm_from(const go_norm_args *a, size_t begin, size_t end, go_dtype from,
+                         const norm_kind kind) {
+    if (a->packed && a->cols <= KEPT) {
+        pack_rows(a, begin, end, from, kind);
+        return;
     }
+    if (a->packed)
+        for (size_t r = begin; r < end; r++) pack_wide_row(a, r, from, kind);
+    if (a->dst && a->dst_dtype == GO_BF16)
+        norm_rows(a, begin, end, from, GO_BF16, kind);
+    else if (a->dst)
+        norm_rows(a, begin, end, from, GO_F32, kind);
+}
+
+GO_INLINE void norm_task(const go_norm_args *a, size_t begin, size_t end, const norm_kind kind) {
+    if (a->src_dtype == GO_BF16)
+        norm_from(a, begin, end, GO_BF16, kind);
+    else
+        norm_from(a, begin, end, GO_F32, kind);
 }
 
 void GO_NAME(norm)(go_team *team, const go_norm_args *a);
