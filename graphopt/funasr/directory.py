@@ -53,6 +53,20 @@ class FrontendConfig:
     snip_edges: bool = True
     upsacle_samples: bool = True
 
+    @property
+    def window_samples(self) -> int:
+        """Samples of a window."""
+        return self._samples(self.frame_length)
+
+    @property
+    def shift_samples(self) -> int:
+        """Samples from the beginning of a window to that of the next."""
+        return self._samples(self.frame_shift)
+
+    def _samples(self, milliseconds: float) -> int:
+        """Whole samples in a time, in the float arithmetic of kaldi-native-fbank."""
+        return int(np.float32(self.fs) * np.float32(0.001) * np.float32(milliseconds))
+
 
 @dataclass(frozen=True)
 class ModelDirectory:

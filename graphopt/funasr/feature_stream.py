@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.funasr.directory import FrontendConfig
-from graphopt.funasr.features import fbank
+from graphopt.funasr.features import FilterBank, normalize
 
 Array = np.ndarray[Any, Any]
 
@@ -26,7 +26,7 @@ class FeatureStream:
     def __init__(self, config: FrontendConfig, cmvn: Array | None) -> None:
         self._config = replace(config, snip_edges=True, upsacle_samples=True)
         self._cmvn = cmvn
-        self._samples = np.zeros(0, np.float32)  # from the next window on
+        self._bank = FilterBank(self._config)
         self._rows = np.zeros((0, config.n_mels), np.float32)  # that wait to be stacked
 
     def take(self, samples: Array, is_final: bool = False) -> Array:
@@ -36,24 +36,13 @@ class FeatureStream:
             samples: f32 in [-1, 1).
             is_final: whether nothing follows: the last row stands for those behind.
         """
-        new = self._filter_bank(samples)
+        new = self._bank.take(samples.astype(np.float32))
         if len(new) and not len(self._rows):
             self._rows = np.repeat(new[:1], (self._config.lfr_m - 1) // 2, 0)
         self._rows = np.concatenate([self._rows, new])
         if not is_final and not (len(new) and len(self._rows) >= self._config.lfr_m):
             return np.zeros((0, self._config.lfr_m * self._config.n_mels), np.float32)
-        stacked = self._stack(is_final)
-        return stacked if self._cmvn is None else (stacked + self._cmvn[0]) * self._cmvn[1]
-
-    def _filter_bank(self, samples: Array) -> Array:
-        length = int(self._config.frame_length * self._config.fs / 1000)
-        shift = int(self._config.frame_shift * self._config.fs / 1000)
-        signal = np.concatenate([self._samples, samples.astype(np.float32)])
-        count = max(0, (len(signal) - length) // shift + 1)
-        self._samples = signal[count * shift :]
-        if not count:
-            return np.zeros((0, self._config.n_mels), np.float32)
-        return fbank(signal[: (count - 1) * shift + length], self._config)
+        return normalize(self._stack(is_final), self._cmvn)
 
     def _stack(self, is_final: bool) -> Array:
         """Stacks of the waiting rows; those that later stacks need go on waiting."""

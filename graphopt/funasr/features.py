@@ -6,6 +6,7 @@ Filter banks come from kaldi-native-fbank with the settings of FunASR's `WavFron
 from __future__ import annotations
 
 import wave
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,11 @@ from graphopt.zoo.dependencies import require
 
 Array = np.ndarray[Any, Any]
 
+#: Applies a function to every item of a sequence.
+Each = Callable[[Callable[[int], Array], Sequence[int]], Iterable[Array]]
+
 _FULL_SCALE = 1 << 15  # of 16-bit samples
+_PIECE = 500  # frames of one filter bank: it takes 5 ms, of which making the bank is 0.1
 
 
 def read_wav(path: str | Path, fs: int) -> Array:
@@ -48,25 +53,67 @@ def read_wav(path: str | Path, fs: int) -> Array:
     return resampled
 
 
-def fbank(samples: Array, config: FrontendConfig) -> Array:
-    """Log mel filter bank, f32[frames, n_mels], of f32 samples in [-1, 1)."""
-    knf = require("kaldi_native_fbank", "computing features")
-    options = knf.FbankOptions()
-    frames = options.frame_opts
-    frames.samp_freq = config.fs
-    frames.dither = config.dither
-    frames.window_type = config.window
-    frames.frame_shift_ms = float(config.frame_shift)
-    frames.frame_length_ms = float(config.frame_length)
-    frames.snip_edges = config.snip_edges
-    options.mel_opts.num_bins = config.n_mels
-    options.energy_floor = 0.0
-    bank = knf.OnlineFbank(options)
-    scale = np.float32(_FULL_SCALE if config.upsacle_samples else 1)
-    bank.accept_waveform(config.fs, samples * scale)
-    bank.input_finished()
-    rows = [bank.get_frame(i) for i in range(bank.num_frames_ready)]
-    return np.array(rows, np.float32).reshape(-1, config.n_mels)
+class FilterBank:
+    """Log mel filter banks of a signal, as far as it has come.
+
+    Args:
+        config: the front end.
+    """
+
+    def __init__(self, config: FrontendConfig) -> None:
+        knf = require("kaldi_native_fbank", "computing features")
+        options = knf.FbankOptions()
+        frames = options.frame_opts
+        frames.samp_freq = config.fs
+        frames.dither = config.dither
+        frames.window_type = config.window
+        frames.frame_shift_ms = float(config.frame_shift)
+        frames.frame_length_ms = float(config.frame_length)
+        frames.snip_edges = config.snip_edges
+        options.mel_opts.num_bins = config.n_mels
+        options.energy_floor = 0.0
+        self._bank = knf.OnlineFbank(options)
+        self._fs, self._n_mels = config.fs, config.n_mels
+        self._scale = np.float32(_FULL_SCALE if config.upsacle_samples else 1)
+        self._taken = 0
+
+    def take(self, samples: Array, is_final: bool = False) -> Array:
+        """The frames that the next samples complete, f32[frames, n_mels].
+
+        Args:
+            samples: f32 in [-1, 1).
+            is_final: whether nothing follows.
+        """
+        # The library reads a sequence: numpy's makes a scalar of each sample, which takes long.
+        self._bank.accept_waveform(self._fs, memoryview(samples * self._scale))
+        if is_final:
+            self._bank.input_finished()
+        begin, self._taken = self._taken, self._bank.num_frames_ready
+        rows = [self._bank.get_frame(i) for i in range(begin, self._taken)]
+        made = np.array(rows, np.float32).reshape(-1, self._n_mels)
+        self._bank.pop(len(made))
+        return made
+
+
+def fbank(samples: Array, config: FrontendConfig, each: Each = map) -> Array:
+    """Log mel filter bank, f32[frames, n_mels], the same at any `each`.
+
+    Args:
+        samples: f32 in [-1, 1).
+        config: the front end.
+        each: applies a function to every item of a sequence, such as :meth:`LoadedModule.map`.
+    """
+    shift = config.shift_samples
+    most = len(samples) // shift + 1
+    count = most if config.dither else _PIECE  # noise is that of one bank
+    margin = -(-config.window_samples // shift)  # frames beyond which no window reaches
+
+    def piece(first: int) -> Array:
+        begin = max(0, first - margin)
+        signal = samples[begin * shift : (first + count + margin) * shift]
+        return FilterBank(config).take(signal, True)[first - begin :][:count]
+
+    return np.concatenate(list(each(piece, range(0, most, count))))
 
 
 def stack_frames(frames: Array, config: FrontendConfig) -> Array:
@@ -81,7 +128,15 @@ def stack_frames(frames: Array, config: FrontendConfig) -> Array:
     return stacked
 
 
-def features(samples: Array, config: FrontendConfig, cmvn: Array | None) -> Array:
+def normalize(stacked: Array, cmvn: Array | None) -> Array:
+    """Frames f32[T, n] with their shift and scale f32[2, n], in the same memory."""
+    if cmvn is not None:
+        stacked += cmvn[0]
+        stacked *= cmvn[1]
+    return stacked
+
+
+def features(samples: Array, config: FrontendConfig, cmvn: Array | None, each: Each = map) -> Array:
     """What an encoder takes for a signal: f32[T, lfr_m * n_mels].
 
     A signal shorter than a window has no rows.
@@ -90,8 +145,8 @@ def features(samples: Array, config: FrontendConfig, cmvn: Array | None) -> Arra
         samples: f32 in [-1, 1).
         config: the front end.
         cmvn: f32[2, lfr_m * n_mels], what is added, and by what the sum is multiplied.
+        each: as for :func:`fbank`.
     """
     if len(samples) * 1000 < config.frame_length * config.fs:
         return np.zeros((0, config.lfr_m * config.n_mels), np.float32)
-    stacked = stack_frames(fbank(samples, config), config)
-    return stacked if cmvn is None else (stacked + cmvn[0]) * cmvn[1]
+    return normalize(stack_frames(fbank(samples, config, each), config), cmvn)
