@@ -16,8 +16,9 @@ from graphopt.llm.sampling import Sampler
 from graphopt.llm.tokenizer import Tokenizer
 
 #: Tokens of a prompt that go through the decoder at a time. Working memory grows with them (by 0.17
-#: MiB each at the sizes of Llama 3.2 1B); the weights are read once per chunk.
-CHUNK = 256
+#: MiB each at the sizes of Llama 3.2 1B), and from here on speed hardly does: the weights are read
+#: once per chunk.
+CHUNK = 128
 
 
 @dataclass

@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graphopt import structure
 from graphopt._version import VERSION
@@ -27,10 +29,10 @@ from graphopt.llm.tokenizer import ChatFormat, Tokenizer, read_tokenizer
 from graphopt.loaded import load
 from graphopt.package import FORMAT as DECODER_FORMAT
 from graphopt.package import Manifest, write_package
-from graphopt.passes.rounding import Loss, mean_loss
 
 if TYPE_CHECKING:
     from graphopt.llm.decoder import DecoderWeights
+    from graphopt.passes.rounding import Loss
     from graphopt.program import Program
 
 DESCRIPTION = "llm.json"
@@ -145,6 +147,8 @@ def save_llm(
 
 
 def _summary(program: Program) -> WeightsSummary:
+    from graphopt.passes.rounding import mean_loss
+
     nodes, weights = program.graph.nodes, program.module.memory.weights
     ends = [n for n in nodes if n.origin.module.partition(".")[0] in ("head", "embedding")]
     values = {value for node in ends for value in node.inputs}
@@ -194,26 +198,47 @@ def load_chat(path: str | Path, threads: int | None = None, emulate: bool = Fals
         PackageCorruptError: if a file is missing, truncated or altered.
         MissingDependencyError: without the `tokenizers` package.
     """
-    path = Path(path)
+    with _reading(Path(path)) as described:
+        text = (Path(path) / "tokenizer.json").read_text(encoding="utf-8")
+        tokenizer = Tokenizer(text, ChatFormat.of(described["chat"]))
+    return Chat(load_engine(path, threads, emulate), tokenizer)
+
+
+def load_engine(path: str | Path, threads: int | None = None, emulate: bool = False) -> Engine:
+    """Opens the decoder of a package alone, for tokens that come from elsewhere; see `load_chat`.
+
+    Args:
+        path: the package.
+        threads: threads of a run; all CPUs that this process may use if None.
+        emulate: run the package's own code under qemu, on a context of at most 512 tokens.
+
+    Raises:
+        PackageError: if it is none, or of another format.
+        PackageCorruptError: if a file is missing, truncated or altered.
+    """
+    with _reading(Path(path)) as described:
+        cache = {**described["cache"], "dtype": DType(described["cache"]["dtype"])}
+        shape, vocabulary = CacheShape(**cache), int(described["vocabulary"])
+    module = load(Path(path) / "decoder", threads)
+    if not emulate:
+        return Engine(module.run, vocabulary, shape)
+    shape = replace(shape, context=min(shape.context, _EMULATED_CONTEXT))
+    return Engine(lambda inputs: [module.emulate(*inputs)], vocabulary, shape)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[dict[str, Any]]:
+    """The description of a package; what goes wrong while it is read is typed."""
     description = path / DESCRIPTION
     if not description.is_file():
         raise PackageError(f"{path} is no package of a language model: it has no {DESCRIPTION}")
     try:
-        data = json.loads(description.read_text(encoding="utf-8"))
-        if data["format"] != FORMAT:
+        described = json.loads(description.read_text(encoding="utf-8"))
+        if described["format"] != FORMAT:
             raise PackageError(
-                f"package {path} has format {data['format']!r}, this graphopt {VERSION} reads "
+                f"package {path} has format {described['format']!r}, this graphopt {VERSION} reads "
                 f"{FORMAT}; upgrade graphopt or compile the model again"
             )
-        cache = {**data["cache"], "dtype": DType(data["cache"]["dtype"])}
-        shape, vocabulary = CacheShape(**cache), int(data["vocabulary"])
-        text = (path / "tokenizer.json").read_text(encoding="utf-8")
-        tokenizer = Tokenizer(text, ChatFormat.of(data["chat"]))
+        yield described
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise PackageCorruptError(path, f"its description makes no sense ({error})") from error
-    module = load(path / "decoder", threads)
-    if not emulate:
-        return Chat(Engine(module.run, vocabulary, shape), tokenizer)
-    shape = replace(shape, context=min(shape.context, _EMULATED_CONTEXT))
-    engine = Engine(lambda inputs: [module.emulate(*inputs)], vocabulary, shape)
-    return Chat(engine, tokenizer)

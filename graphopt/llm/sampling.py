@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,11 @@ class Sampler:
         if not 0 < top_p <= 1:
             raise SamplingError("top_p", top_p, "above 0 and at most 1")
         self._temperature, self._top_k, self._top_p = temperature, top_k, top_p
-        self._random = np.random.default_rng(seed)
+        self._seed = seed
+
+    @cached_property
+    def _random(self) -> np.random.Generator:
+        return np.random.default_rng(self._seed)  # not there, with its memory, if nobody draws
 
     def pick(self, logits: Array) -> int:
         """A token of logits f32 [vocabulary]."""

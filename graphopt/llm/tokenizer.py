@@ -8,9 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from graphopt.errors import ChatTemplateError, MissingDependencyError, ModelFileError
 
 
@@ -114,6 +111,9 @@ class Tokenizer:
 
 
 def _render(chat: ChatFormat, messages: Sequence[dict[str, str]]) -> str:
+    from jinja2 import TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.globals.update(raise_exception=_refuse, strftime_now=_today)
     try:
@@ -129,6 +129,8 @@ def _render(chat: ChatFormat, messages: Sequence[dict[str, str]]) -> str:
 
 
 def _refuse(message: str) -> None:
+    from jinja2 import TemplateError
+
     raise TemplateError(message)
 
 

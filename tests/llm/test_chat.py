@@ -198,15 +198,31 @@ def test_sources_that_are_none(directory, tmp_path):
         compile_llm(directory, tmp_path / "out.gopt", LlmOptions(group=64))
 
 
+def loaded_by(code, names):
+    """Which of the modules a process has imported after `code`."""
+    code += f"; import sys; print(*{names!r} & set(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return ran.stdout.split()
+
+
 def test_chatting_needs_no_torch(package):
     code = (
-        "import sys; from graphopt.llm.package import load_chat; "
+        "from graphopt.llm.package import load_chat; "
         "from graphopt.llm.sampling import Sampler; "
-        f"list(load_chat({str(package)!r}, 1).generate([5, 6], Sampler(), 3)); "
-        "print(*{'torch', 'sympy', 'transformers', 'gguf'} & set(sys.modules))"
+        f"list(load_chat({str(package)!r}, 1).generate([5, 6], Sampler(), 3))"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == ""
+    unwanted = {"torch", "sympy", "transformers", "gguf", "onnxruntime", "jinja2", "numpy.random"}
+    assert loaded_by(code, unwanted) == []
+
+
+def test_decoding_needs_numpy_alone(package):
+    """Modules that are not needed take memory beside the weights."""
+    code = (
+        "import numpy; from graphopt.llm.package import load_engine; "
+        f"e = load_engine({str(package)!r}, 1); "
+        "e.forward(numpy.array([[5]]), e.new_cache())"
+    )
+    assert loaded_by(code, {"tokenizers", "jinja2", "rich", "numpy.random"}) == []
 
 
 def test_sampling():
