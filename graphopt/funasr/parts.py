@@ -42,7 +42,7 @@ class AudioModel:
 
     def features(self, samples: Array) -> Array:
         """f32[T, features] of f32 samples in [-1, 1)."""
-        return features(samples, self.frontend, self.cmvn)
+        return features(samples, self.frontend, self.cmvn, self.module.map)
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,7 @@ class VoiceDetector(AudioModel):
         if not len(feats):
             return []
         scores = self.module(feats[None], self.empty_cache())
-        fs, frames = self.frontend.fs, len(feats)
-        shift = int(self.frontend.frame_shift * fs / 1000)
-        length = int(self.frontend.frame_length * fs / 1000)
-        latency = self.frontend.lfr_m // 2
-        blocks = blocks_of(frames, len(samples), fs, latency, shift, length)
+        blocks = blocks_of(len(feats), len(samples), self.frontend)
         return segments(scores[0], blocks, self.config)
 
     def empty_cache(self) -> dict[str, Array]:

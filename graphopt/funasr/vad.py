@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from graphopt.funasr.directory import FrontendConfig
+
 Array = np.ndarray[Any, Any]
 Segment = tuple[int, int]  # start and end, milliseconds
 
@@ -239,20 +241,18 @@ class _Detector:
         return max(0, self.config.frames(self.patience_ms) - kept)
 
 
-def blocks_of(
-    frames: int, samples: int, fs: int, latency: int, shift: int, length: int
-) -> list[int]:
+def blocks_of(frames: int, samples: int, frontend: FrontendConfig) -> list[int]:
     """Frames that FunASR's front end gives for each block of a file.
 
     Args:
         frames: of the whole file.
         samples: of the whole file.
-        fs: samples per second.
-        latency: frames that must follow before one is given.
-        shift: samples between windows.
-        length: samples of a window.
+        frontend: what makes frames of samples.
     """
-    block = BLOCK_MS * fs // 1000
-    ends = [(i * block - length) // shift + 1 - latency for i in range(1, samples // block + 1)]
-    ends = [min(end, frames) for end in ends] + [frames]
-    return [b - a for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+    block = BLOCK_MS * frontend.fs // 1000
+    latency = frontend.lfr_m // 2  # frames that must follow before one is given
+    ends = []
+    for end in range(block, samples + 1, block):
+        windows = (end - frontend.window_samples) // frontend.shift_samples + 1
+        ends.append(min(windows - latency, frames))
+    return [b - a for a, b in zip([0, *ends], [*ends, frames], strict=True)]
