@@ -92,7 +92,7 @@ GO_INLINE void strip_block(const int rows, const go_qs4_strip *s, size_t panel) 
         __m256i sum[TILE_M][HALVES];
         GO_UNROLLED (r, rows)
             GO_UNROLLED (p, HALVES)
-                sum[r][p] = _mm256_set1_epi32(s->start[r * (GO_QS4_STRIP / 32) + (int)b]);
+                sum[r][p] = _mm256_set1_epi32(s->start[(size_t)r * s->start_stride + b]);
         for (size_t k = 0; k < s->group; k += CHUNK)
             add_chunk(rows, t->lhs + b * s->group + k, t->lhs_stride, rhs + k * 8, sum);
         GO_UNROLLED (p, HALVES) {

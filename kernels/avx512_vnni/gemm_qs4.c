@@ -2,7 +2,7 @@
  * scale per block, twelve of floats fit the registers. */
 #include "gemm_qs4_x86.h"
 
-enum { TILE_M = 6, PANELS = 2 };
+enum { TILE_M = 6, PANELS = 2, FETCH = 1536 /* bytes ahead of what few rows read */ };
 
 GO_INLINE __m512i four(const int8_t *p) {
     int32_t x;
@@ -32,7 +32,9 @@ GO_INLINE void add_products(const int8_t *a, size_t stride, const uint8_t *b, si
 }
 
 /* The same for few rows and one panel, whose weights are one stream: sums, from `start` on.
- * High nibbles stay where they are and make 16 times their sum. Four chains for a row. */
+ * High nibbles stay where they are and make 16 times their sum. Four chains for a row. What
+ * comes is fetched into the second cache level: the CPU's prefetch alone falls behind where
+ * memory answers late. Into the first it would push out the left rows. */
 GO_INLINE void stream_products(const int rows, const int8_t *a, size_t stride, const uint8_t *b,
                                size_t depth, __m512i sum[GO_GEMV_ROWS]) {
     const __m512i low = _mm512_set1_epi8(15);
@@ -45,6 +47,7 @@ GO_INLINE void stream_products(const int rows, const int8_t *a, size_t stride, c
         GO_UNROLLED (i, 2) {
             const size_t at = k + 8 * (size_t)i;
             __m512i w = _mm512_loadu_si512(b + at * 8);
+            _mm_prefetch((const char *)b + at * 8 + FETCH, _MM_HINT_T1);
             __m512i u[2] = {_mm512_and_si512(w, low), _mm512_andnot_si512(low, w)};
             GO_UNROLLED (r, rows)
                 GO_UNROLLED (half, 2) {
@@ -117,7 +120,7 @@ GO_INLINE __m512 block_scale(const go_qs4_strip *s, size_t panel, size_t block) 
 }
 
 GO_INLINE __m512i block_start(const go_qs4_strip *s, size_t row, size_t block) {
-    return _mm512_set1_epi32(s->start[row * (GO_QS4_STRIP / 32) + block]);
+    return _mm512_set1_epi32(s->start[row * s->start_stride + block]);
 }
 
 GO_INLINE float *acc_at(const go_qs4_strip *s, size_t row, size_t panel) {

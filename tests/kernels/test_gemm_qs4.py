@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from graphopt.kernels import packing, reference, registry
+from graphopt.kernels import layouts, packing, reference
 
 GENERICS = ("go_gemm_qs4c", "go_gemm_qs4b")
 ARCHES = ("x86_64", "aarch64")
@@ -85,7 +85,7 @@ def test_block_lengths_that_do_not_fit_are_refused(group):
 
 def unpacked(arch: str, body: np.ndarray, n: int, k: int) -> np.ndarray:
     """Values [n, k] from nibbles, one at a time, as the table in packing.py says."""
-    rule = registry.layout(arch, "qs4c")
+    rule = layouts.layout(arch, "qs4c")
     q = np.zeros((n, k), np.int8)
     for (row, j), _ in np.ndenumerate(q):
         step, i = divmod(j, rule.kr)
@@ -98,7 +98,7 @@ def unpacked(arch: str, body: np.ndarray, n: int, k: int) -> np.ndarray:
 
 @pytest.mark.parametrize("arch", ARCHES)
 def test_packed_channels_are_where_the_table_says(arch):
-    rule, n, k = registry.layout(arch, "qs4c"), 19, 43
+    rule, n, k = layouts.layout(arch, "qs4c"), 19, 43
     w = reference.quantize_channels_int4(
         np.random.default_rng(1).standard_normal((n, k)).astype(np.float32)
     )
@@ -113,7 +113,7 @@ def test_packed_channels_are_where_the_table_says(arch):
 
 @pytest.mark.parametrize("arch", ARCHES)
 def test_packed_blocks_are_where_the_table_says(arch):
-    rule, n, k = registry.layout(arch, "qs4b"), 19, 96
+    rule, n, k = layouts.layout(arch, "qs4b"), 19, 96
     w = reference.quantize_blocks_int4(
         np.random.default_rng(1).standard_normal((n, k)).astype(np.float32), 32
     )
@@ -163,13 +163,13 @@ Step = tuple[tuple[int, int, int], int, Options, str]
 
 def calls_for(arch: str, generic: str, plan: list[Step]):
     """Calls with the results they must give."""
-    lhs, rhs = registry.layout(arch, "qa8"), registry.layout(arch, generic.removeprefix("go_gemm_"))
+    lhs, rhs = layouts.layout(arch, "qa8"), layouts.layout(arch, generic.removeprefix("go_gemm_"))
     pack = packing.pack_rhs_qs4b if generic == "go_gemm_qs4b" else packing.pack_rhs_qs4c
     gemm = reference.gemm_qs4b if generic == "go_gemm_qs4b" else reference.gemm_qa8
     for i, (shape, group, options, extreme) in enumerate(plan):
         a, w = operands(shape, group, i, extreme)
         packed = pack(rhs, w)
-        assert packed.nbytes == registry.packed_rhs_bytes(rhs, *shape[1:], group=group or 1)
+        assert packed.nbytes == layouts.packed_rhs_bytes(rhs, *shape[1:], group=group or 1)
         call = make_call(shape, options, i, {"lhs": packing.pack_lhs_qa8r(lhs, a), "rhs": packed})
         call.case.args.group = group
         yield call, call.finish(gemm(a, w, call.bias), bias_done=True)
@@ -219,6 +219,8 @@ def full_plan(generic: str) -> list[Step]:
             for k, group in ((1024, 32), (1024, 256), (1024, 512), (672, 96)):
                 plan += [((13, 33, k), group, OPTIONS[1], e)]
         plan += [((141, 19, 2304), 96, OPTIONS[1], ""), ((9, 35, 4096), 1024, OPTIONS[3], "")]
+        # Beyond the depths that x86_64 multiplies at a time: 4096, and 32768 of four rows.
+        plan += [((7, 35, 4224), 128, OPTIONS[2], ""), ((4, 150, 33024), 96, OPTIONS[3], "")]
     k, group = (64, CHANNEL) if generic == "go_gemm_qs4c" else (128, 64)
     plan += [((m, 48, k), group, OPTIONS[1], "") for m in range(1, 6)]
     plan += [((17, 32, k), group, Options(act="relu", bias=bias), "") for bias in (False, True)]
@@ -286,7 +288,7 @@ def test_a_row_does_not_depend_on_its_neighbours(where, generic):
     runner, arch = require(where), require(where).level.arch
     group = CHANNEL if generic == "go_gemm_qs4c" else 64
     a, w = operands((19, 40, 256), group, 7)
-    lhs, rhs = registry.layout(arch, "qa8"), registry.layout(arch, generic.removeprefix("go_gemm_"))
+    lhs, rhs = layouts.layout(arch, "qa8"), layouts.layout(arch, generic.removeprefix("go_gemm_"))
     packed = (packing.pack_rhs_qs4b if group else packing.pack_rhs_qs4c)(rhs, w)
     cases, calls = [], []
     for m in (1, 2, 3, 4, 5, 19):
