@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -22,8 +24,14 @@ from graphopt.kernels.registry import Level
 from graphopt.progress import announce
 
 _KERNELS = registry.ROOT
-_RUNTIME = ("runtime/team.c", "runtime/gate.c", "runtime/module.c")
+_TEAM = _KERNELS / "runtime/team.c"
+_RUNTIME = (_KERNELS / "runtime/gate.c", _KERNELS / "runtime/module.c")
 _WARNINGS = ("-Wall", "-Wextra", "-Werror")
+#: What harness/host.c runs.
+_HOSTED = """#include "go_team.h"
+void {0}(go_team *, const void *);
+void (*const go_host_kernel)(go_team *, const void *) = {0};
+"""
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,24 @@ def _version(command: tuple[str, ...]) -> str:
 
 
 @dataclass(frozen=True)
+class _Source:
+    """A C file to compile.
+
+    Attributes:
+        path: where it is; of a generated one the name.
+        text: what it says, if it is generated.
+        static: for a static program. Kernels never are: they use nothing of the C library that
+            differs, so that one object serves libraries and programs.
+        flags: for the compiler, beyond those of all files of its level.
+    """
+
+    path: Path
+    text: str | None = None
+    static: bool = False
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Builder:
     """Compiles modules.
 
@@ -96,74 +122,66 @@ class Builder:
 
     def library(self, source: str, level: Level) -> Path:
         """The shared library of a generated module for one ISA level."""
-        tools = Toolchain.find(level.arch)
-        objects = self._objects(tools, source, level, static=False)
-        link = (*tools.command, *tools.link_flags(False), "-shared", "-s")
-        return self._link(link, objects, ".so", ("-lpthread", "-lm"))
+        return self._library([*_called(level, source), *_module(source)], level)
 
     def traced_library(self, source: str, level: Level) -> Path:
         """The same library, but one thread does and times all tasks (harness/trace_team.c)."""
-        tools = Toolchain.find(level.arch)
-        level = replace(level, macros=("-DGO_TRACE",))
-        paths = (_KERNELS / "harness/trace_team.c", *(_KERNELS / n for n in _RUNTIME[1:]))
-        files = [*((path, None) for path in (*level.sources, *paths)), (Path("module.c"), source)]
-        objects = self._compile(tools, files, level, static=False)
-        link = (*tools.command, *tools.link_flags(False), "-shared", "-s")
-        return self._link(link, objects, ".so", ("-lpthread", "-lm"))
+        module = _module(source, team=_KERNELS / "harness/trace_team.c")
+        traced = [replace(file, flags=("-DGO_TRACE",)) for file in module]
+        return self._library([*_called(level, source), *traced], level)
 
     def program(self, source: str, level: Level) -> Path:
         """A static program that runs the module on files, for emulators (runtime/main.c)."""
-        tools = Toolchain.find(level.arch)
-        objects = self._objects(tools, source, level, static=True)
-        objects.append(self._object(tools, _KERNELS / "runtime/main.c", None, level, True))
-        link = (*tools.command, *tools.link_flags(True), "-static", "-s")
-        return self._link(link, objects, "", ("-lpthread", "-lm"))
+        main = _Source(_KERNELS / "runtime/main.c", static=True)
+        module = _module(source, static=True)
+        return self._program([*_called(level, source), *module, main], level, static=True)
 
     def timed_kernels(self, level: Level) -> Path:
         """A shared library that times calls of a level's kernels (harness/timer.c)."""
-        tools = Toolchain.find(level.arch)
         timer = (_KERNELS / "harness/timer.c").read_text() + _kernel_table(level)
-        paths = (*level.sources, _KERNELS / "harness/peak.c", _KERNELS / "runtime/team.c")
-        files = [*((path, None) for path in paths), (Path("timer.c"), timer)]
-        objects = self._compile(tools, files, level, static=False)
-        link = (*tools.command, *tools.link_flags(False), "-shared", "-s")
-        return self._link(link, objects, ".so", ("-lpthread", "-lm"))
+        paths = (*level.sources, _KERNELS / "harness/peak.c", _TEAM)
+        return self._library([*map(_Source, paths), _Source(Path("timer.c"), timer)], level)
 
-    def kernel_host(self, level: Level, generic: str) -> Path:
-        """A static program with symbols that runs one kernel on a file (harness/host.c)."""
-        tools = Toolchain.find(level.arch)
-        kernel = level.kernel(generic)
-        host = (_KERNELS / "harness/host.c").read_text()
-        files = [
-            (_KERNELS / kernel.source, None),
-            (_KERNELS / "runtime/team.c", None),
-            (Path("host.c"), f"#define GO_HOST_KERNEL {kernel.symbol}\n{host}"),
+    def kernel_host(self, level: Level, generic: str, flags: tuple[str, ...] = ()) -> Path:
+        """A program with symbols that runs one kernel on a file (harness/host.c).
+
+        It is static for another architecture than this machine's. ``flags``: more for the
+        compiler of the kernel.
+        """
+        static, kernel = level.arch != platform.machine(), level.kernel(generic)
+        host = (_KERNELS / "harness/host.c", _TEAM)
+        sources = [
+            _Source(_KERNELS / kernel.source, flags=flags),
+            *(_Source(path, static=static) for path in host),
+            _Source(Path("kernel.c"), _HOSTED.format(kernel.symbol), static),
         ]
-        objects = self._compile(tools, files, level, static=True)
-        link = (*tools.command, *tools.link_flags(True), "-static")
-        return self._link(link, objects, "", ("-lpthread", "-lm"))
+        return self._program(sources, level, static, strip=False)
 
     def kernel_object(self, level: Level, generic: str) -> Path:
         """The object file of a kernel as it is in :meth:`kernel_host`."""
+        source = _Source(_KERNELS / level.kernel(generic).source)
+        return self._object(Toolchain.find(level.arch), source, level)
+
+    def _library(self, sources: Sequence[_Source], level: Level) -> Path:
         tools = Toolchain.find(level.arch)
-        return self._object(tools, _KERNELS / level.kernel(generic).source, None, level, True)
+        link = (*tools.command, *tools.link_flags(False), "-shared", "-s")
+        return self._link(link, self._compile(tools, sources, level), ".so")
 
-    def _objects(self, tools: Toolchain, source: str, level: Level, static: bool) -> list[Path]:
-        paths = (*level.sources, *(_KERNELS / name for name in _RUNTIME))
-        files = [*((path, None) for path in paths), (Path("module.c"), source)]
-        return self._compile(tools, files, level, static)
-
-    def _compile(
-        self, tools: Toolchain, files: Sequence[tuple[Path, str | None]], level: Level, static: bool
-    ) -> list[Path]:
-        """Objects of files; each with its text if it is generated."""
-        with ThreadPoolExecutor(self.jobs) as pool:
-            return list(pool.map(lambda f: self._object(tools, f[0], f[1], level, static), files))
-
-    def _object(
-        self, tools: Toolchain, path: Path, text: str | None, level: Level, static: bool
+    def _program(
+        self, sources: Sequence[_Source], level: Level, static: bool, strip: bool = True
     ) -> Path:
-        """Compiles one file, or takes it from the cache. `text`: what is generated for it."""
+        tools = Toolchain.find(level.arch)
+        kind = (*(("-static",) if static else ()), *(("-s",) if strip else ()))
+        link = (*tools.command, *tools.link_flags(static), *kind)
+        return self._link(link, self._compile(tools, sources, level), "")
+
+    def _compile(self, tools: Toolchain, sources: Sequence[_Source], level: Level) -> list[Path]:
+        with ThreadPoolExecutor(self.jobs) as pool:
+            return list(pool.map(lambda source: self._object(tools, source, level), sources))
+
+    def _object(self, tools: Toolchain, file: _Source, level: Level) -> Path:
+        """Compiles one file, or takes it from the cache."""
+        path, text = file.path, file.text
         flags = (
             *registry.REQUIRED_FLAGS,
             *_WARNINGS,
@@ -171,14 +189,15 @@ class Builder:
             "-fvisibility=hidden",
             "-fno-sanitize=undefined",
             *(() if tools.is_zig else ("-Wno-unknown-pragmas",)),
-            *tools.machine_flags(level, static),
+            *tools.machine_flags(level, file.static),
             *level.defines,
+            *file.flags,
             f"-I{_KERNELS / 'include'}",
             f"-I{_KERNELS / 'common'}",
             f"-I{_KERNELS / 'harness'}",
             f"-I{_KERNELS / 'runtime'}",
         )
-        binding = registry.binding_header(level) if text is not None else ""
+        binding = registry.binding_header(level) if '"kernels.h"' in (text or "") else ""
         content = text if text is not None else path.read_text()
         key = _key(tools.version, flags, content, binding, _headers(), tools.command[0])
         target = self.cache / "objects" / f"{key}.o"
@@ -197,9 +216,7 @@ class Builder:
             os.replace(made, target)
         return target
 
-    def _link(
-        self, command: Sequence[str], objects: Sequence[Path], suffix: str, libraries: Sequence[str]
-    ) -> Path:
+    def _link(self, command: Sequence[str], objects: Sequence[Path], suffix: str) -> Path:
         key = _key(*command, *(o.name for o in objects))
         target = self.cache / "linked" / f"{key}{suffix}"
         if target.exists():
@@ -207,9 +224,22 @@ class Builder:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             made = Path(folder) / f"made{suffix}"
-            _run([*command, *map(str, objects), "-o", str(made), *libraries], "link")
+            _run([*command, *map(str, objects), "-o", str(made), "-lpthread", "-lm"], "link")
             os.replace(made, target)
         return target
+
+
+def _called(level: Level, source: str) -> list[_Source]:
+    """The files of the kernels that a generated module names."""
+    named = set(re.findall(r"\bgo_\w+", source))
+    called = replace(level, kernels=tuple(k for k in level.kernels if k.generic in named))
+    return [_Source(path) for path in called.sources]
+
+
+def _module(source: str, team: Path = _TEAM, static: bool = False) -> list[_Source]:
+    """A generated module and what runs it."""
+    files = [_Source(path, static=static) for path in (team, *_RUNTIME)]
+    return [*files, _Source(Path("module.c"), source, static)]
 
 
 def _kernel_table(level: Level) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from graphopt.codegen.weights import WeightsFile
 from graphopt.ir import Dim, Graph, Node, Value
-from graphopt.kernels import registry
+from graphopt.kernels import layouts
 from graphopt.kernels.scratch import (
     attention_scratch_bytes,
     cif_scratch_bytes,
@@ -22,9 +22,9 @@ def bytes_of(value: Value, arch: str) -> Dim:
     """Size of a value's own memory; packed values by the layout of the architecture."""
     if value.packed:
         scheme = {"qa8r": "qa8"}.get(value.packed, value.packed)
-        rule = registry.layout(arch, scheme)
+        rule = layouts.layout(arch, scheme)
         rows = product(value.shape[:-1])
-        return simplify(registry.packed_lhs_bytes(rule, rows, value.shape[-1], ceil_div))
+        return simplify(layouts.packed_lhs_bytes(rule, rows, value.shape[-1], ceil_div))
     return simplify(elements(value) * value.dtype.itemsize)
 
 
@@ -62,8 +62,8 @@ def scratch_of(node: Node, arch: str) -> Dim:
         return simplify(patches_scratch_bytes(node.output.shape[-1], THREADS, ceil_div))
     if node.op == "go.matmul":
         right = node.inputs[1]
-        rule = registry.layout(arch, "f32")
-        return simplify(registry.packed_rhs_bytes(rule, right.shape[-1], right.shape[-2], ceil_div))
+        rule = layouts.layout(arch, "f32")
+        return simplify(layouts.packed_rhs_bytes(rule, right.shape[-1], right.shape[-2], ceil_div))
     return 0
 
 

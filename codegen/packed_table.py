@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphopt.codegen.function import FunctionBuilder
 from graphopt.codegen.memory import Memory
 from graphopt.ir import DType, Node
-from graphopt.kernels import registry
+from graphopt.kernels import layouts
 from graphopt.symbolic import product
 
 
@@ -16,8 +16,8 @@ def emit_packed_gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     rows, columns = table.shape
     assert isinstance(rows, int) and isinstance(columns, int)
     kind = {"int8": "qa8", "int4": "qs4b" if group else "qs4c"}[scheme]
-    layout = registry.layout(memory.weights.arch, kind)
-    panel = int(registry.packed_rhs_bytes(layout, layout.nr, columns, group=group))
+    layout = layouts.layout(memory.weights.arch, kind)
+    panel = int(layouts.packed_rhs_bytes(layout, layout.nr, columns, group=group))
     packed = memory.weights.gemm(table, scheme, group, node.operand("scale"))
     f.frame()
     f.pointer("table", None, memory.weight(packed))
@@ -33,7 +33,7 @@ def emit_packed_gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.line("}")
 
 
-def _int8(f: FunctionBuilder, layout: registry.Layout, columns: int, group: int) -> None:
+def _int8(f: FunctionBuilder, layout: layouts.Layout, columns: int, group: int) -> None:
     zero, kind = (128, "uint8_t") if layout.biased else (0, "int8_t")
     f.line(f"    const {kind} *q = (const {kind} *)panel + lane * {layout.kr};")
     _channel_scale(f, layout, _depth(layout, columns) * layout.nr)
@@ -42,13 +42,13 @@ def _int8(f: FunctionBuilder, layout: registry.Layout, columns: int, group: int)
     f.line(f"        out[i] = scale * (float)(q[{at}] - {zero});")
 
 
-def _int4_channel(f: FunctionBuilder, layout: registry.Layout, columns: int, group: int) -> None:
+def _int4_channel(f: FunctionBuilder, layout: layouts.Layout, columns: int, group: int) -> None:
     f.line(f"    const uint8_t *pairs = (const uint8_t *)panel + lane * {layout.kr};")
     _channel_scale(f, layout, _depth(layout, columns) // 2 * layout.nr)
     _nibbles(f, layout, columns, "    ")
 
 
-def _int4_blocks(f: FunctionBuilder, layout: registry.Layout, columns: int, group: int) -> None:
+def _int4_blocks(f: FunctionBuilder, layout: layouts.Layout, columns: int, group: int) -> None:
     """Each block with its bf16 scale, which lies behind the block or behind all of them."""
     nr, block = layout.nr, layout.nr * group // 2
     step = block + 2 * nr if layout.biased else block
@@ -62,7 +62,7 @@ def _int4_blocks(f: FunctionBuilder, layout: registry.Layout, columns: int, grou
     f.line("    }")
 
 
-def _nibbles(f: FunctionBuilder, layout: registry.Layout, count: int, indent: str) -> None:
+def _nibbles(f: FunctionBuilder, layout: layouts.Layout, count: int, indent: str) -> None:
     """`out[i] = scale * q` of nibble pairs: the low half of a byte is q + 8."""
     kr, pair = layout.kr, layout.kr * layout.nr
     high = "(pair >> 4) - 8" if layout.biased else "(int8_t)pair >> 4"
@@ -73,11 +73,11 @@ def _nibbles(f: FunctionBuilder, layout: registry.Layout, count: int, indent: st
     f.line(f"{indent}}}")
 
 
-def _depth(layout: registry.Layout, columns: int) -> int:
+def _depth(layout: layouts.Layout, columns: int) -> int:
     return -(-columns // layout.k_multiple) * layout.k_multiple
 
 
-def _channel_scale(f: FunctionBuilder, layout: registry.Layout, values: int) -> None:
+def _channel_scale(f: FunctionBuilder, layout: layouts.Layout, values: int) -> None:
     """Reads `scale`: behind the bytes of values and the sums of q."""
     f.line(f"    const float scale = ((const float *)(panel + {values + 4 * layout.nr}))[lane];")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from graphopt.interpret import narrow
 from graphopt.ir import DType, Value
-from graphopt.kernels import packing, reference, registry
+from graphopt.kernels import layouts, packing, reference
 
 _ALIGNMENT = 64
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -55,8 +55,8 @@ class WeightsFile:
         assert data is not None
         n, k = data.shape
         packed = {"int8": "qa8", "int4": "qs4b" if group else "qs4c"}.get(scheme, scheme)
-        layout = registry.layout(self.arch, packed)
-        size = int(registry.packed_rhs_bytes(layout, n, k, group=group))
+        layout = layouts.layout(self.arch, packed)
+        size = int(layouts.packed_rhs_bytes(layout, n, k, group=group))
 
         def make() -> Bytes:
             if scale is not None:
@@ -87,8 +87,8 @@ class WeightsFile:
         if in_c == 1 and groups == out_c:
             taps = np.ascontiguousarray(w[:, 0].transpose(1, 2, 0))
             return self._place(value, "taps", taps.nbytes, lambda: _bytes(taps))
-        layout = registry.layout(self.arch, "f32")
-        per_group = int(registry.packed_rhs_bytes(layout, out_c // groups, kh * kw * in_c))
+        layout = layouts.layout(self.arch, "f32")
+        per_group = int(layouts.packed_rhs_bytes(layout, out_c // groups, kh * kw * in_c))
 
         def make() -> Bytes:
             rows = w.transpose(0, 2, 3, 1).reshape(groups, out_c // groups, -1)

@@ -43,8 +43,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graphopt.kernels.layouts import Layout, ceil_div
 from graphopt.kernels.reference import QuantizedBlocks, QuantizedColumns, QuantizedRows
-from graphopt.kernels.registry import Layout, ceil_div
 
 Bytes = NDArray[np.uint8]
 Array = NDArray[Any]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graphopt.kernels.registry import ceil_div
+from graphopt.kernels.layouts import ceil_div
 
 #: QUERY_ROWS of common/attention.h.
 _QUERY_ROWS = 24

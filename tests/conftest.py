@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,8 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "kernels"), str(HERE / "support")]
 
 os.environ.setdefault("GRAPHOPT_VERIFY", "1")  # check the graph after each pass
+# One for the workers and for what they start, none of it in the home directory.
+os.environ.setdefault("GRAPHOPT_CACHE", str(Path(tempfile.gettempdir()) / "graphopt-test-cache"))
 
 limit_threads(64)  # teams of more threads than this machine has CPUs are tested too
 

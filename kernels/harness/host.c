@@ -1,6 +1,6 @@
 /* Test host: runs one kernel on the cases of a request file.
  *
- *   host REQUEST RESPONSE        (compiled with -DGO_HOST_KERNEL=<symbol>)
+ *   host REQUEST RESPONSE        (linked with a file that defines go_host_kernel)
  *
  * All numbers are little-endian u64. Request: case count, then per case
  *   threads, args bytes, buffer count, pointer count,
@@ -24,8 +24,7 @@
 
 enum { MAX_THREADS = 16, GUARD = 0xA5 };
 
-typedef void kernel_fn(go_team *team, const void *args);
-extern void GO_HOST_KERNEL(go_team *team, const void *args);
+extern void (*const go_host_kernel)(go_team *team, const void *args);
 
 typedef struct {
     unsigned char *map, *data;
@@ -75,7 +74,7 @@ static int guards_intact(const buffer *b) {
 
 static void *thread_main(void *p) {
     thread_job *job = p;
-    ((kernel_fn *)GO_HOST_KERNEL)(&job->team, job->args);
+    go_host_kernel(&job->team, job->args);
     go_barrier(&job->team);
     return NULL;
 }

@@ -23,9 +23,9 @@ from graphopt.codegen.build import Builder
 from graphopt.config import Config
 from graphopt.errors import BenchmarkError, MissingToolError
 from graphopt.kernels import registry
+from graphopt.kernels.layouts import layout
 from graphopt.kernels.packing import pack_lhs_qa8r
 from graphopt.kernels.reference import quantize_rows
-from graphopt.kernels.registry import layout
 from graphopt.n2sim.llvm import Llvm
 from graphopt.target import native
 

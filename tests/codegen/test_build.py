@@ -1,6 +1,7 @@
 """Building: the cache, the compilers, and what happens without one."""
 
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -86,6 +87,24 @@ def test_gcc_through_cc(monkeypatch, tmp_path) -> None:
     library = build(emit(graph), native_levels()[0], tmp_path)
     got = library.context(2).run(inputs)
     np.testing.assert_allclose(got[0], wanted[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is missing")
+@pytest.mark.parametrize("source", LEVEL.sources, ids=lambda path: path.stem)
+def test_gcc_takes_every_kernel(source, tmp_path) -> None:
+    """Without optimizing, which takes gcc ten seconds for some."""
+    folders = [f"-I{registry.ROOT / name}" for name in ("include", "common")]
+    flags = [*registry.REQUIRED_FLAGS, *LEVEL.gcc_flags, *LEVEL.defines, *folders]
+    warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+    command = ["gcc", *flags, *warnings, "-O0", "-c", str(source), "-o", str(tmp_path / "made.o")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_only_what_a_module_calls_is_compiled(tmp_path) -> None:
+    Builder(tmp_path, 2).library(emit(tiny().graph).source, LEVEL)
+    files = {"gemm_f32.c", "team.c", "gate.c", "module.c", "the generated module.c"}
+    assert len(list((tmp_path / "objects").glob("*.o"))) == len(files)
 
 
 def test_flags_follow_the_compiler(monkeypatch) -> None:

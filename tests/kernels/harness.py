@@ -30,7 +30,6 @@ import hashlib
 import platform
 import shutil
 import subprocess
-import sys
 import tempfile
 from ctypes import Structure
 from dataclasses import dataclass, replace
@@ -39,11 +38,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from graphopt.codegen.build import Builder, Toolchain
+from graphopt.config import Config
 from graphopt.kernels import registry
 from graphopt.kernels.host_case import At, Case, as_at, buffers, encode
-
-CACHE = Path(tempfile.gettempdir()) / "graphopt-kernel-tests"
-WARNINGS = ("-Wall", "-Wextra", "-Werror", "-fvisibility=hidden")
 
 
 @dataclass(frozen=True)
@@ -116,69 +114,32 @@ def require_gcc(where: str) -> Runner:
     return replace(runner, compiler="gcc")
 
 
-def compiler_of(level: registry.Level, compiler: str = "zig") -> list[str]:
-    """The compiler of a level's architecture and C library, without flags of the level."""
-    if compiler == "gcc":
-        return ["gcc"]
-    triple = "aarch64-linux-musl" if level.arch == "aarch64" else "x86_64-linux-gnu.2.17"
-    return [sys.executable, "-m", "ziglang", "cc", "-target", triple]
-
-
-def compile_command(level: registry.Level, compiler: str = "zig") -> list[str]:
-    """Compiler and flags that make an object of a source of a level, without either's name."""
-    machine = level.gcc_flags if compiler == "gcc" else (f"-mcpu={level.zig_cpu}",)
-    flags = [*machine, *registry.REQUIRED_FLAGS, *WARNINGS, *level.defines]
-    flags += [] if compiler == "gcc" else ["-fno-sanitize=undefined"]
-    flags += ["-I", str(registry.ROOT / "include"), "-I", str(registry.ROOT / "common")]
-    return [*compiler_of(level, compiler), *flags, "-c"]
-
-
-def build(
-    level: registry.Level, compiler: str, flags: list[str], sources: list[Path], target: Path
-) -> None:
-    """Compile with the flags of a level and link without: zig makes a C library for each set."""
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        link = [*compiler_of(level, compiler), *(["-static"] if level.arch == "aarch64" else [])]
-        objects = [str(Path(folder) / f"{source.stem}.o") for source in sources]
-        built = Path(folder) / "built"
-        compiles = [
-            [*compile_command(level, compiler), *flags, str(source), "-o", target_object]
-            for source, target_object in zip(sources, objects, strict=True)
-        ]
-        for command in (*compiles, [*link, *objects, "-o", str(built), "-lpthread", "-lm"]):
-            done = subprocess.run(command, capture_output=True, text=True)
-            assert done.returncode == 0, f"{sources[0].name} for {level.name}:\n{done.stderr}"
-        built.replace(target)
-
-
 @functools.cache
 def sme_probe(vl: int = 128) -> int:
     """What sme_probe.c says about qemu-aarch64 at a vector length in streaming mode."""
     source, level = Path(__file__).with_name("sme_probe.c"), registry.level("aarch64", "sme")
+    tools, cpu = Toolchain.find("aarch64"), _emulated_cpu(Runner(level, vl))
+    flags = [*registry.REQUIRED_FLAGS, *tools.machine_flags(level, True), *level.defines]
+    folders = [f"-I{registry.ROOT / name}" for name in ("include", "common", "sme")]
     with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "probe"
-        build(level, "zig", ["-I", str(registry.ROOT / "sme")], [source], program)
-        cpu = _emulated_cpu(Runner(level, vl))
+        made, program = Path(folder) / "probe.o", Path(folder) / "probe"
+        compile_it = [*flags, *folders, "-c", str(source), "-o", str(made)]
+        link_it = [*tools.link_flags(True), "-static", str(made), "-o", str(program)]
+        for command in (compile_it, link_it):
+            subprocess.run([*tools.command, *command], check=True)
         return subprocess.run(["qemu-aarch64", "-cpu", cpu, str(program)]).returncode
 
 
-@functools.cache
-def _headers_digest() -> bytes:
-    digest = hashlib.sha256()
-    for path in sorted(registry.ROOT.glob("*/*.h")) + sorted(registry.ROOT.glob("harness/*.c")):
-        digest.update(path.read_bytes())
-    return digest.digest()
-
-
-def _source(kernel: registry.Kernel, mutation: tuple[str, str] | None) -> Path:
-    path = registry.ROOT / kernel.source
-    if mutation is None:
-        return path
-    text = path.read_text()
-    assert text.count(mutation[0]) == 1, f"{mutation[0]!r} must occur once in {kernel.source}"
-    text = text.replace(*mutation)
-    copy = CACHE / f"mutant-{hashlib.sha256(text.encode()).hexdigest()[:16]}.c"
-    copy.write_text(text)
+def _changed(kernel: registry.Kernel, before: str, mutation: tuple[str, str] | None) -> Path:
+    """A copy of a kernel's source that begins with ``before`` and has a text replaced."""
+    text = (registry.ROOT / kernel.source).read_text()
+    if mutation:
+        assert text.count(mutation[0]) == 1, f"{mutation[0]!r} must occur once in {kernel.source}"
+        text = text.replace(*mutation)
+    folder = Config.from_environment().cache / "changed"
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / f"{hashlib.sha256((before + text).encode()).hexdigest()[:16]}.c"
+    copy.write_text(before + text)
     return copy
 
 
@@ -190,29 +151,20 @@ def build_host(
     compiler: str = "zig",
     spelled_smopa: bool = False,
 ) -> Path:
-    """Build the test host of one kernel, once per content of its sources and flags.
+    """The test host of one kernel.
 
     ``spelled_smopa``: with other instructions in place of SMOPA.
     """
-    CACHE.mkdir(exist_ok=True)
-    kernel = level.kernel(generic)
-    sources = [
-        _source(kernel, mutation),
-        registry.ROOT / "harness" / "host.c",
-        registry.ROOT / "runtime" / "team.c",
-    ]
-    flags = ["-I", str((registry.ROOT / kernel.source).parent)]
-    flags += ["-I", str(registry.ROOT / "runtime"), f"-DGO_HOST_KERNEL={kernel.symbol}"]
-    if spelled_smopa:
-        flags += ["-include", str(Path(__file__).with_name("smopa.h"))]
-    command = [*compile_command(level, compiler), *flags, *map(str, sources)]
-    key = hashlib.sha256(
-        repr(command).encode() + _headers_digest() + b"".join(map(Path.read_bytes, sources))
-    )
-    host = CACHE / f"{kernel.symbol}-{level.arch}-{key.hexdigest()[:16]}"
-    if not host.exists():
-        build(level, compiler, flags, sources, host)
-    return host
+    kernel, flags = level.kernel(generic), ()
+    if mutation or spelled_smopa:
+        before = Path(__file__).with_name("smopa.h").read_text() if spelled_smopa else ""
+        changed = replace(kernel, source=str(_changed(kernel, before, mutation)))
+        level = replace(level, kernels=(changed,))
+        flags = (f"-I{(registry.ROOT / kernel.source).parent}",)
+    with pytest.MonkeyPatch.context() as patch:
+        if compiler == "gcc":
+            patch.setenv("CC", "gcc")
+        return Builder(Config.from_environment().cache, 2).kernel_host(level, generic, flags)
 
 
 def _read_case(data: memoryview, case: Case, label: str) -> tuple[dict[str, np.ndarray], int]:

@@ -7,7 +7,7 @@ import pytest
 from gemm_cases import ACTIVATION_ERROR, FEW_ROWS, OPTIONS, SHAPES, Call, Options, check, make_call
 from harness import LEVEL_IDS, NATIVE_IDS, Runner, build_host, require, require_gcc, run_cases
 
-from graphopt.kernels import packing, reference, registry
+from graphopt.kernels import layouts, packing, reference
 
 NEON = "#include <arm_neon.h>\n"  # so that a macro can change an intrinsic after it
 IMMINTRIN = "#include <immintrin.h>\n"
@@ -16,7 +16,7 @@ UNPAIRED = "((c) + (__m512)(a) * (__m512)(b))"
 
 def calls_for(arch: str, plan: list[tuple[tuple[int, int, int], Options]]):
     """Calls, and their operands widened to f32."""
-    layout = registry.layout(arch, "bf16")
+    layout = layouts.layout(arch, "bf16")
     for i, (shape, options) in enumerate(plan):
         m, n, k = shape
         rng = np.random.default_rng(i)
@@ -25,7 +25,7 @@ def calls_for(arch: str, plan: list[tuple[tuple[int, int, int], Options]]):
         if i % 7 == 3 and m and k:
             a[0, k // 2] = 0x7FC0  # NaN
         packed = packing.pack_rhs_bf16(layout, w)
-        assert packed.nbytes == registry.packed_rhs_bytes(layout, n, k)
+        assert packed.nbytes == layouts.packed_rhs_bytes(layout, n, k)
         operands = {"lhs": packing.pack_lhs_bf16(layout, a), "rhs": packed}
         call = make_call(shape, options, i, operands)
         yield call, reference.f32_from_bf16(a), reference.f32_from_bf16(w)

@@ -9,12 +9,12 @@ import pytest
 from gemm_cases import OPTIONS, SHAPES, Options, check, make_call
 from harness import LEVEL_IDS, NATIVE_IDS, Runner, build_host, require, require_gcc, run_cases
 
-from graphopt.kernels import packing, reference, registry
+from graphopt.kernels import layouts, packing, reference
 
 
 def calls_for(arch: str, plan: list[tuple[tuple[int, int, int], Options]]):
     """Calls, and the f32 products [m, n] without epilogue, exact and in float64."""
-    layout = registry.layout(arch, "f32")
+    layout = layouts.layout(arch, "f32")
     for i, (shape, options) in enumerate(plan):
         m, n, k = shape
         rng = np.random.default_rng(i)
@@ -28,7 +28,7 @@ def calls_for(arch: str, plan: list[tuple[tuple[int, int, int], Options]]):
         for r in range(m):
             memory[r * stride : r * stride + k] = a[r]
         packed = packing.pack_rhs_f32(layout, w)
-        assert packed.nbytes == registry.packed_rhs_bytes(layout, n, k)
+        assert packed.nbytes == layouts.packed_rhs_bytes(layout, n, k)
         call = make_call(shape, options, i, {"lhs": memory, "rhs": packed, "lhs_stride": stride})
         yield call, a, w
 

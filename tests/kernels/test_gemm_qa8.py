@@ -17,7 +17,7 @@ from harness import (
     sme_probe,
 )
 
-from graphopt.kernels import packing, reference, registry
+from graphopt.kernels import layouts, packing, reference
 
 NEON = "#include <arm_neon.h>\n"  # so that a macro can change an intrinsic after it
 DOT_SWEEP = '#include "dot_sweep.h"'
@@ -46,13 +46,13 @@ def operands(m: int, n: int, k: int, seed: int, extreme: str = ""):
 
 def calls_for(arch: str, plan: list[tuple[tuple[int, int, int], Options, str]]):
     """Calls with the results they must give."""
-    lhs, rhs = registry.layout(arch, "qa8"), registry.layout(arch, "qa8")
+    lhs, rhs = layouts.layout(arch, "qa8"), layouts.layout(arch, "qa8")
     for i, (shape, options, extreme) in enumerate(plan):
         a, w = operands(*shape, i, extreme)
         if extreme == "not finite":
             a.scale[::2] = np.nan
         packed = packing.pack_rhs_qs8c(rhs, w)
-        assert packed.nbytes == registry.packed_rhs_bytes(rhs, shape[1], shape[2])
+        assert packed.nbytes == layouts.packed_rhs_bytes(rhs, shape[1], shape[2])
         call = make_call(shape, options, i, {"lhs": packing.pack_lhs_qa8r(lhs, a), "rhs": packed})
         yield call, call.finish(reference.gemm_qa8(a, w, call.bias), bias_done=True)
 

@@ -5,7 +5,7 @@ import platform
 import pytest
 import sympy
 
-from graphopt.kernels import registry
+from graphopt.kernels import layouts, registry
 from graphopt.kernels.names import KernelName, format_name, parse_name
 
 SYMBOLS = [(row, kernel) for row in registry.LEVELS for kernel in row.kernels]
@@ -73,7 +73,7 @@ def test_rows_name_existing_sources_and_valid_symbols(row, kernel):
         text = source.read_text()
         assert kernel.symbol in text or f"GO_NAME({shared})" in text
         rhs = name.operands[2]
-        layout = registry.layout(row.arch, {"qs8c": "qa8"}.get(rhs, rhs))
+        layout = layouts.layout(row.arch, {"qs8c": "qa8"}.get(rhs, rhs))
         assert name.tile[0] % layout.mr == 0
         assert name.tile[1] % layout.nr == 0
         assert name.tile[2] == layout.kr * (2 if rhs.startswith("qs4") else 1)
@@ -95,7 +95,7 @@ def test_unknown_names_raise():
     with pytest.raises(KeyError, match="known: x86_64/scalar"):
         registry.level("x86_64", "sve2")
     with pytest.raises(KeyError):
-        registry.layout("x86_64", "int3")
+        layouts.layout("x86_64", "int3")
     with pytest.raises(KeyError):
         registry.level("x86_64", "avx2").kernel("go_fft")
 
@@ -130,13 +130,13 @@ def test_the_host_runs_at_least_the_scalar_level():
 @pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
 @pytest.mark.parametrize("scheme", ["bf16", "qa8"])
 def test_packed_sizes_work_on_symbols(arch, scheme):
-    layout = registry.layout(arch, scheme)
+    layout = layouts.layout(arch, scheme)
     m, k = sympy.Symbol("m", integer=True, positive=True), 70
-    size = registry.packed_lhs_bytes(layout, m, k)
+    size = layouts.packed_lhs_bytes(layout, m, k)
     for rows in (1, 7, 8, 9, 100):
-        assert size.subs(m, rows) == registry.packed_lhs_bytes(layout, rows, k)
+        assert size.subs(m, rows) == layouts.packed_lhs_bytes(layout, rows, k)
 
 
 def test_the_f32_gemm_has_no_packed_left_operand():
     with pytest.raises(ValueError, match="unpacked"):
-        registry.packed_lhs_bytes(registry.layout("x86_64", "f32"), 3, 4)
+        layouts.packed_lhs_bytes(layouts.layout("x86_64", "f32"), 3, 4)

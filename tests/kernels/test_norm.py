@@ -5,7 +5,7 @@ import pytest
 from across import run_everywhere
 from harness import LEVEL_IDS, Case, require, run_cases
 
-from graphopt.kernels import registry
+from graphopt.kernels import layouts
 from graphopt.kernels.arguments import BF16, F32, NormArgs
 from graphopt.kernels.packing import pack_lhs_qa8r
 from graphopt.kernels.reference import bf16_from_f32, f32_from_bf16, quantize_rows
@@ -110,7 +110,7 @@ def test_variance_survives_a_large_mean(where):
 def test_packed_rows_are_the_quantized_result(where, threads):
     """The panels equal those of the pack kernel for the f32 result, byte for byte."""
     runner = require(where)
-    layout = registry.layout(runner.level.arch, "qa8")
+    layout = layouts.layout(runner.level.arch, "qa8")
     rng = np.random.default_rng(6)
     cases = []
     for rows, cols in [(1, 1), (3, 16), (8, 31), (13, 33), (150, 512), (9, 2081)]:
@@ -120,7 +120,7 @@ def test_packed_rows_are_the_quantized_result(where, threads):
         for affine in ("wb", ""):
             case, _ = make_case(x, affine=affine)
             case.args.dst_dtype, case.threads = F32, threads
-            size = registry.packed_lhs_bytes(layout, rows, cols)
+            size = layouts.packed_lhs_bytes(layout, rows, cols)
             case.pointers["packed"] = np.full(size, 0x5A, np.uint8)
             case.writes = ("dst", "packed")
             cases.append(case)

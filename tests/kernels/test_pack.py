@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from harness import LEVEL_IDS, Case, require, run_cases
 
-from graphopt.kernels import packing, reference, registry
+from graphopt.kernels import layouts, packing, reference
 from graphopt.kernels.arguments import BF16, F32, PackLhsArgs
 
 SHAPES = [
@@ -69,12 +69,12 @@ def all_rows() -> list[tuple[np.ndarray, int, int]]:
 @pytest.mark.parametrize("where", LEVEL_IDS)
 def test_quantize_rows_is_the_reference_bit_for_bit(where):
     runner = require(where)
-    layout = registry.layout(runner.level.arch, "qa8")
+    layout = layouts.layout(runner.level.arch, "qa8")
     cases, expected = [], []
     for x, pad, threads in all_rows():
         wide = reference.f32_from_bf16(x) if x.dtype == np.uint16 else x
         expected.append(packing.pack_lhs_qa8r(layout, reference.quantize_rows(wide)))
-        size = registry.packed_lhs_bytes(layout, *x.shape)
+        size = layouts.packed_lhs_bytes(layout, *x.shape)
         assert size == expected[-1].nbytes
         cases.append(pack_case(x, size, pad, threads))
     for case, want, got in zip(
@@ -88,7 +88,7 @@ def test_quantize_rows_is_the_reference_bit_for_bit(where):
 def test_threads_share_panels(where, scheme):
     """With more threads than panels two of them fill one, and one of these what is left of it."""
     runner = require(where)
-    layout = registry.layout(runner.level.arch, scheme)
+    layout = layouts.layout(runner.level.arch, scheme)
     cases, expected = [], []
     for m in range(1, 25):
         x = rows(m, 40, m)
@@ -105,12 +105,12 @@ def test_threads_share_panels(where, scheme):
 @pytest.mark.parametrize("where", LEVEL_IDS)
 def test_pack_bf16_is_the_reference_bit_for_bit(where):
     runner = require(where)
-    layout = registry.layout(runner.level.arch, "bf16")
+    layout = layouts.layout(runner.level.arch, "bf16")
     cases, expected = [], []
     for x, pad, threads in all_rows():
         bits = x if x.dtype == np.uint16 else reference.bf16_from_f32(x)
         expected.append(packing.pack_lhs_bf16(layout, bits))
-        size = registry.packed_lhs_bytes(layout, *x.shape)
+        size = layouts.packed_lhs_bytes(layout, *x.shape)
         assert size == expected[-1].nbytes
         cases.append(pack_case(x, size, pad, threads))
     for case, want, got in zip(

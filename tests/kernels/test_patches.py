@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from harness import LEVEL_IDS, Case, require, run_cases
 
-from graphopt.kernels import packing, reference, reference_ops, registry
+from graphopt.kernels import layouts, packing, reference, reference_ops
 from graphopt.kernels.arguments import BF16, F32, PatchesArgs
 from graphopt.kernels.scratch import patches_scratch_bytes
 
@@ -100,7 +100,7 @@ def make_case(spec, layout, seed):
 @pytest.mark.parametrize("where", LEVEL_IDS)
 def test_is_the_reference_bit_for_bit(where, scheme, generic):
     runner = require(where)
-    layout = registry.layout(runner.level.arch, scheme)
+    layout = layouts.layout(runner.level.arch, scheme)
     made = [make_case(spec, layout, i) for i, spec in enumerate(SPECS)]
     results = run_cases(runner, generic, [case for case, _ in made])
     for spec, (_, wanted), got in zip(SPECS, made, results, strict=True):

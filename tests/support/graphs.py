@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from graphopt import scalar, symbolic
 from graphopt.codegen.build import Builder
 from graphopt.codegen.emit import Module, emit_module
+from graphopt.config import Config
 from graphopt.interpret import narrow, run_graph, widen
 from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Shape, Value
 from graphopt.kernels import registry
@@ -27,7 +27,7 @@ from graphopt.testing import FP32_SAME, relative_error
 from graphopt.verify import verify
 
 F32, BF16, I64, BOOL = DType.F32, DType.BF16, DType.I64, DType.BOOL
-CACHE = Path(tempfile.gettempdir()) / "graphopt-test-cache"
+CACHE = Config.from_environment().cache
 X = scalar.operand(0, F32)
 Y = scalar.operand(1, F32)
 Array = np.ndarray[Any, Any]

@@ -11,7 +11,7 @@ from graphopt.bench.kernels.workloads import LIMITS, Array, Label, Step, Workloa
 from graphopt.kernels import reference_ops
 from graphopt.kernels.arguments import F32, DepthwiseArgs, NormArgs, PackLhsArgs
 from graphopt.kernels.host_case import At, Case
-from graphopt.kernels.registry import Layout, layout, packed_lhs_bytes
+from graphopt.kernels.layouts import Layout, layout, packed_lhs_bytes
 
 _EPS = 1e-5
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from graphopt.kernels import packing, reference
 from graphopt.kernels.arguments import F32, GemmArgs, PackLhsArgs
 from graphopt.kernels.host_case import At, Case
-from graphopt.kernels.registry import layout, packed_lhs_bytes
+from graphopt.kernels.layouts import layout, packed_lhs_bytes
 
 Array = NDArray[Any]
 
