@@ -22,8 +22,10 @@ to the step after it, so that one load feeds two multiply-adds. As int8 the byte
 the q of the high half, plus the q of the low half, plus 8: the high half is in two's
 complement, the low half is q + 8 (``biased``: both are q + 8). So bytes can be multiplied as
 they are, and from that sum over both halves a second one of masked bytes takes the halves
-apart. All nibbles come before all scales, so that either is an array of its own. ``biased``,
-they alternate: with few rows the panels are one stream in order of memory, and the prefetch
+apart. All nibbles come before all scales, so that either is an array of its own; the scales
+of columns 0 to 3 of a block alternate with those of 4 to 7, for a bf16 in the upper half of
+32 bits is a float. ``biased``, scales are in order and behind each block: with few rows the
+panels are one stream in order of memory, and the prefetch
 of a CPU that loses it at a gap of 512 bytes would leave half of the bandwidth. The shift of
 a column is what it adds to a product per step of -zp: the sum over blocks, in order, of
 scale * sum of q, in f32.
@@ -132,7 +134,10 @@ def pack_rhs_qs4c(layout: Layout, w: QuantizedColumns) -> Bytes:
 def pack_rhs_qs4b(layout: Layout, w: QuantizedBlocks) -> Bytes:
     """Pack weights quantized by reference.quantize_blocks_int4."""
     panels, blocks = ceil_div(len(w.q), layout.nr), w.scale.shape[1]
-    scales = _panels(w.scale, layout.nr, 1, blocks).reshape(panels, blocks * layout.nr)
+    scales = _panels(w.scale, layout.nr, 1, blocks)
+    if not layout.biased:
+        scales = scales.reshape(panels, blocks, 2, layout.nr // 2).swapaxes(2, 3)
+    scales = np.ascontiguousarray(scales.reshape(panels, blocks * layout.nr))
     shifts = _panels(w.shift[:, None], layout.nr, 1, 1).reshape(panels, layout.nr)
     body = _nibbles(layout, w.q).reshape(panels, layout.nr * w.q.shape[1] // 2)
     parts = [body, scales.view(np.uint8)]

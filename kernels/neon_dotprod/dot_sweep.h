@@ -2,6 +2,7 @@
  * all rows of a sweep. Depths beyond what is unpacked at once are done in parts; between them
  * sums wait in memory. */
 #include "dot_tile.h"
+#include "qs4b_scales.h"
 
 enum {
     DOT_DEPTH = 2048,                                          /* unpacked at once */
@@ -28,11 +29,6 @@ GO_INLINE go_qs4_layout dot_layout(const go_gemm_args *args, const dot_scheme sc
         .depth = depth, .group = depth, .body = body, .bytes = body + GO_QS8_NR * GO_QS8_TAIL};
 }
 
-/* Four bf16 scales as floats. */
-GO_INLINE float32x4_t dot_scales(const uint16_t *scales) {
-    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(scales), 16));
-}
-
 /* sums[16 r + c] (+)= eight rows times a panel with a scale a column. */
 GO_INLINE void dot_columns_8x8(const int8_t *lhs, const int8_t *values, size_t depth, int first,
                                int32_t *sums) {
@@ -43,10 +39,10 @@ GO_INLINE void dot_columns_8x8(const int8_t *lhs, const int8_t *values, size_t d
     GO_UNROLLED (i, 16) vst1q_s32(sums + i / 2 * 16 + i % 2 * 4, acc[i / 2][i % 2]);
 }
 
-/* The same with blocks, times half a panel: sums of a block start at the bits of a float, so
+/* The same with blocks, times one half of a panel: sums of a block start at the bits of a float, so
  * that a subtraction converts them. */
 GO_INLINE void dot_blocks_8x4(const int8_t *lhs, const int8_t *values, size_t blocks, size_t group,
-                              const uint16_t *scales, int first, float *results) {
+                              const uint16_t *scales, int half, int first, float *results) {
     const int32_t magic[4] = {DOT_MAGIC, DOT_MAGIC, DOT_MAGIC, DOT_MAGIC}, *start = magic;
     float32x4_t acc[8];
     GO_UNROLLED (r, 8) acc[r] = first ? vdupq_n_f32(0) : vld1q_f32(results + 16 * r);
@@ -57,7 +53,8 @@ GO_INLINE void dot_blocks_8x4(const int8_t *lhs, const int8_t *values, size_t bl
             sums[r][0] = vld1q_s32(start);
         }
         dot_eight_rows(sums, lhs, values, group, 1);
-        const float32x4_t scale = dot_scales(scales), bias = vdupq_n_f32(12582912.0f);
+        const float32x4_t scale = go_qs4b_four_scales(scales, half);
+        const float32x4_t bias = vdupq_n_f32(12582912.0f);
         GO_UNROLLED (r, 8) {
             const float32x4_t sum = vsubq_f32(vreinterpretq_f32_s32(sums[r][0]), bias);
             acc[r] = vfmaq_f32(acc[r], sum, scale);
@@ -109,9 +106,9 @@ GO_INLINE void dot_tile(const go_gemm_args *args, const go_qs4_layout *w, const 
             continue;
         }
         const uint16_t *scales = go_qs4b_scales(go_qs4_panel(args, w, col + 8 * p), w);
-        for (size_t h = 0; h < 2; h++)
+        for (int h = 0; h < 2; h++)
             dot_blocks_8x4(lhs, u->values[p] + 16 * h, depth / w->group, w->group,
-                           scales + from / w->group * 8 + 4 * h, from == 0,
+                           scales + from / w->group * 8, h, from == 0,
                            (float *)sums + 8 * p + 4 * h);
     }
 }
@@ -161,7 +158,7 @@ GO_INLINE void dot_few_panel(const go_gemm_args *args, const go_qs4_layout *w,
         dot_few_rows_int4(s, lhs + 8 * k, panel + 4 * k, w->group, rows);
         GO_UNROLLED (i, 2 * rows)
             acc[i / 2][i % 2] = vfmaq_f32(acc[i / 2][i % 2], vcvtq_f32_s32(s[i / 2][i % 2]),
-                                          dot_scales(scales + i % 2 * 4));
+                                          go_qs4b_four_scales(scales, i % 2));
     }
     GO_UNROLLED (i, 2 * rows) vst1q_f32((float *)sums + i / 2 * 16 + i % 2 * 4, acc[i / 2][i % 2]);
 }

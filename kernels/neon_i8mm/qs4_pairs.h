@@ -67,10 +67,11 @@ GO_INLINE void qs4b_pairs_panel(const qs4_pairs *rows, const int8_t *lhs, const 
         }
         qs4_pairs_sums(sums, lhs + 8 * k, panel + 4 * k, w->group, pairs);
         GO_UNROLLED (c, 4) {
-            /* Bytes 4c .. 4c + 3 are two scales; each becomes a float, twice. */
-            const uint8x16_t at = vreinterpretq_u8_u64(
-                vcombine_u64(vcreate_u64(0x0100ffff0100ffff + 0x0404000004040000 * (uint64_t)c),
-                             vcreate_u64(0x0302ffff0302ffff + 0x0404000004040000 * (uint64_t)c)));
+            /* Bytes `first`, first + 1 are a scale, first + 4, first + 5 that of the next column;
+             * each becomes a float, twice. */
+            const uint64_t first = 0x0101000001010000 * (uint64_t)(c % 2 * 8 + c / 2 * 2);
+            const uint8x16_t at = vreinterpretq_u8_u64(vcombine_u64(
+                vcreate_u64(0x0100ffff0100ffff + first), vcreate_u64(0x0504ffff0504ffff + first)));
             const uint8x16_t bits = vreinterpretq_u8_u16(vld1q_u16(scales + 8 * b));
             const float32x4_t scale = vreinterpretq_f32_u8(vqtbl1q_u8(bits, at));
             GO_UNROLLED (p, pairs) {

@@ -1,5 +1,6 @@
 /* int4 weights times one row, as in decoding: what limits it in cache is the number of
- * vector instructions for each 16 bytes of weights, here three.
+ * vector instructions for each 16 bytes of weights, here three, or less where integer
+ * registers do a part of them.
  *
  * A byte of weights is w = 16 h + l + 8 (kernels/packing.py), its complement with all low
  * bits set is n = -16 h - 1. Of the two rows that SMMLA multiplies, the first takes what
@@ -10,9 +11,8 @@
  *
  * The sums of a alone are constants of a block, with which accumulators start.
  */
-#include <arm_neon.h>
-
 #include "gemm_qs4.h"
+#include "qs4b_scales.h"
 
 enum {
     QS4_ROW_DEPTH = 24576,    /* no longer rows */
@@ -48,21 +48,53 @@ GO_INLINE void qs4_row_prepare(qs4_row *row, const go_gemm_args *args, const go_
     row->tail = go_qa8_row_tail(panel, 0, w->depth);
 }
 
+/* Whether n of vector i of two panels is made in integer registers and goes through memory
+ * to a vector register: cores with SVE2 and two vector pipes (Neoverse N2) have more of
+ * everything else, and up to three of eight cost those with four (V2) little, which wait
+ * for loads then. A load of all that one store has just written is forwarded from it. */
+GO_INLINE int qs4_row_is_apart(int i) {
+#if defined(__ARM_FEATURE_SVE2)
+    return i % 3 == 0;
+#else
+    return i < 0;
+#endif
+}
+
+/* to[..15] = n of 16 bytes of weights. */
+GO_INLINE void qs4_row_complement(int8_t *to, const uint8_t *weights, uint64_t low_bits) {
+    uint64_t n[2];
+    memcpy(n, weights, sizeof n);
+    GO_UNROLLED (i, 2) {
+        n[i] = low_bits | ~n[i];
+        GO_OPAQUE(n[i]); /* else a vector register */
+    }
+    memcpy(to, n, sizeof n);
+}
+
 /* sums[p][c]: of columns 2c and 2c + 1 of panel p, each for l and for h. */
 GO_INLINE void qs4_row_sums(int32x4_t sums[2][4], const int8_t *values, const uint8_t *const rhs[2],
                             size_t depth, const int panels) {
     const uint8_t *w[2] = {rhs[0], rhs[1]};
     const int8x16_t low_bits = vdupq_n_s8(15);
+    uint64_t low_bits_64 = 0x0f0f0f0f0f0f0f0f;
+    _Alignas(16) int8_t apart[8][16];
+    const int8_t *stored = apart[0];
+    GO_OPAQUE(low_bits_64);
     for (size_t k = 0; k < depth; k += 16, values += 32) {
         const int8x16_t low = vld1q_s8(values), both = vld1q_s8(values + 16);
-        GO_UNROLLED (p, panels) {
-            GO_UNROLLED (c, 4) {
-                const int8x16_t pairs = vld1q_s8((const int8_t *)w[p] + 16 * c);
-                sums[p][c] = vmmlaq_s32(sums[p][c], pairs, low);
-                sums[p][c] = vmmlaq_s32(sums[p][c], vornq_s8(low_bits, pairs), both);
-            }
-            w[p] += 64;
+        GO_UNROLLED (i, 4 * panels)
+            if (qs4_row_is_apart(i))
+                qs4_row_complement(apart[i], w[i / 4] + i % 4 * 16, low_bits_64);
+        GO_OPAQUE(stored);
+        GO_UNROLLED (i, 4 * panels) {
+            int32x4_t *const sum = &sums[i / 4][i % 4];
+            const int8x16_t pairs = vld1q_s8((const int8_t *)w[i / 4] + i % 4 * 16);
+            const int8x16_t n =
+                qs4_row_is_apart(i) ? vld1q_s8(stored + 16 * i) : vornq_s8(low_bits, pairs);
+            *sum = vmmlaq_s32(*sum, pairs, low);
+            *sum = vmmlaq_s32(*sum, n, both);
         }
+        GO_UNROLLED (p, panels) w[p] += 64;
     }
 }
 
@@ -96,14 +128,10 @@ GO_INLINE void qs4b_row_panels(const qs4_row *row, const go_qs4_layout *w,
         }
         qs4_row_sums(sums, row->values + 2 * k, rhs, w->group, panels);
         GO_UNROLLED (p, panels) {
-            const uint16x8_t bits = vld1q_u16(scales[p]);
-            const float32x4_t scale[2] = {
-                vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(bits), 16)),
-                vreinterpretq_f32_u32(vshll_high_n_u16(bits, 16))};
             GO_UNROLLED (h, 2) {
                 const int32x4_t *x = sums[p] + 2 * h;
-                acc[2 * p + h] =
-                    vfmaq_f32(acc[2 * p + h], qs4_row_float(x[0], x[1], magic), scale[h]);
+                acc[2 * p + h] = vfmaq_f32(acc[2 * p + h], qs4_row_float(x[0], x[1], magic),
+                                           go_qs4b_four_scales(scales[p], h));
             }
             scales[p] += 8;
         }

@@ -3,6 +3,7 @@
  * once are done in parts; between them sums wait in memory. */
 #include "gemm_qs4.h"
 #include "qa8_sweep.h"
+#include "qs4b_scales.h"
 #include "qs4b_tile.h"
 
 enum {
@@ -35,13 +36,11 @@ GO_INLINE void qs4_unpack_values(int8_t *dst, const uint8_t *src, size_t depth) 
 
 GO_INLINE void qs4_unpack_scales(float *dst, const uint16_t *src, size_t blocks) {
     for (size_t b = 0; b < blocks; b++, src += 8, dst += 16) {
-        const uint16x8_t bits = vld1q_u16(src);
-        const uint64x2_t low = vreinterpretq_u64_u32(vshll_n_u16(vget_low_u16(bits), 16));
-        const uint64x2_t high = vreinterpretq_u64_u32(vshll_high_n_u16(bits, 16));
-        vst1q_f32(dst, vreinterpretq_f32_u64(vzip1q_u64(low, low)));
-        vst1q_f32(dst + 4, vreinterpretq_f32_u64(vzip2q_u64(low, low)));
-        vst1q_f32(dst + 8, vreinterpretq_f32_u64(vzip1q_u64(high, high)));
-        vst1q_f32(dst + 12, vreinterpretq_f32_u64(vzip2q_u64(high, high)));
+        GO_UNROLLED (h, 2) {
+            const uint64x2_t four = vreinterpretq_u64_f32(go_qs4b_four_scales(src, h));
+            vst1q_f32(dst + 8 * h, vreinterpretq_f32_u64(vzip1q_u64(four, four)));
+            vst1q_f32(dst + 8 * h + 4, vreinterpretq_f32_u64(vzip2q_u64(four, four)));
+        }
     }
 }
 

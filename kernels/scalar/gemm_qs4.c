@@ -50,7 +50,8 @@ static void row_of_blocks(const int8_t *lhs, go_qa8_row row, const uint8_t *pane
         int32_t sums[NR];
         integer_sums(lhs + b * w->group * MR, panel + b * w->block, w->group, sums);
         for (size_t c = 0; c < NR; c++)
-            acc[c] = __builtin_fmaf((float)sums[c], go_f32_from_bf16(scales[c]), acc[c]);
+            acc[c] = __builtin_fmaf((float)sums[c],
+                                    go_f32_from_bf16(scales[go_qs4b_scale_index(c)]), acc[c]);
     }
     for (size_t c = 0; c < NR; c++) {
         acc[c] = __builtin_fmaf((float)row.neg_zp, shifts[c], acc[c]);
