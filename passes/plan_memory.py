@@ -1,15 +1,18 @@
 """Shares one arena between values that are not needed at the same time.
 
 Lifetimes run from the node that makes a value to the last node that reads it or a view of it.
-Values are placed in the order in which they appear: into the free slot whose size fits best, else
-into a new one. A slot is as large as its largest value, as an expression over the dims, so that the
-offsets of one compiled module are right for every input size. A node's scratch memory lives for
-that node alone. Inputs, outputs and constants have memory of their own.
+Values are placed by their size at the example dims, the largest first: into the smallest slot that
+is free while they live, else into a new one ("greedy by size" of Pisarchyk and Lee, "Efficient
+Memory Management for Deep Neural Net Inference", 2020). A slot is as large as its largest value, as
+an expression over the dims, so that the offsets of one compiled module are right for every input
+size. A node's scratch memory lives for that node alone. Inputs, outputs and constants have memory
+of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect, insort
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import sympy
@@ -26,18 +29,23 @@ class Slot:
     """A part of the arena.
 
     Attributes:
-        values: what lies in it, one after the other in time.
-        sizes: the distinct sizes of those in bytes; the slot is as large as the largest.
+        sizes: the distinct sizes in bytes of what lies in it; the slot is as large as the largest.
         hint_bytes: the largest at the example sizes.
+        lives: first and last node of each of those, in order.
     """
 
-    values: list[Value | Node] = field(default_factory=list)
     sizes: list[Dim] = field(default_factory=list)
     hint_bytes: int = 0
+    lives: list[tuple[int, int]] = field(default_factory=list)
 
     def bytes(self, sizes: dict[sympy.Symbol, int]) -> int:
         """The size at given dims."""
         return max(evaluate(size, sizes) for size in self.sizes)
+
+    def is_free(self, first: int, last: int) -> bool:
+        """Whether nothing in it lives between two nodes, these included."""
+        at = bisect(self.lives, last, key=lambda life: life[0])
+        return at == 0 or self.lives[at - 1][1] < first
 
 
 @dataclass(eq=False)
@@ -64,40 +72,37 @@ def plan_memory(
         scratch_of: size of the scratch memory of a node; 0 for none.
     """
     hints = {**graph.hints(), THREADS: _THREADS_HINT}
+    wanted = [
+        (evaluate(size, hints), life, item, size)
+        for item, size, life in _items(graph, bytes_of, scratch_of)
+    ]
+    slots: list[Slot] = []
+    slot_of: dict[Value | Node, int] = {}
+    for count, life, item, size in sorted(wanted, key=lambda one: (-one[0], one[1])):
+        free = [number for number, slot in enumerate(slots) if slot.is_free(*life)]
+        best = min(free, key=lambda number: slots[number].hint_bytes, default=len(slots))
+        if best == len(slots):
+            slots.append(Slot(hint_bytes=count))
+        insort(slots[best].lives, life)
+        if size not in slots[best].sizes:
+            slots[best].sizes.append(size)
+        slot_of[item] = best
+    return MemoryPlan(slots, slot_of, sum(count for count, *_ in wanted))
+
+
+def _items(
+    graph: Graph, bytes_of: Callable[[Value], Dim], scratch_of: Callable[[Node], Dim]
+) -> Iterator[tuple[Value | Node, Dim, tuple[int, int]]]:
+    """What needs memory of the arena: its size, and the first and the last node of its life."""
     elsewhere = {*graph.inputs, *graph.outputs}
     last_read: dict[Value, int] = {}
     for i, node in enumerate(graph.nodes):
         for value in (*node.inputs, *node.outputs):
             last_read[layout_of(value).storage] = i
-    slots: list[Slot] = []
-    slot_of: dict[Value | Node, int] = {}
-    free: set[int] = set()
-    expiring: dict[int, list[int]] = {}
-    total = 0
-
-    def place(item: Value | Node, size: Dim, until: int) -> None:
-        nonlocal total
-        wanted = evaluate(size, hints)
-        total += wanted
-        best = min(free, key=lambda s: (abs(slots[s].hint_bytes - wanted), s), default=None)
-        if best is None:
-            slots.append(Slot())
-            best = len(slots) - 1
-        free.discard(best)
-        slot = slots[best]
-        slot.values.append(item)
-        slot.hint_bytes = max(slot.hint_bytes, wanted)
-        if size not in slot.sizes:
-            slot.sizes.append(size)
-        slot_of[item] = best
-        expiring.setdefault(until, []).append(best)
-
     for i, node in enumerate(graph.nodes):
         scratch = scratch_of(node)
         if scratch != 0:
-            place(node, scratch, i)
+            yield node, scratch, (i, i)
         for value in node.outputs:
             if layout_of(value).storage is value and value not in elsewhere:
-                place(value, bytes_of(value), last_read[value])
-        free.update(expiring.pop(i, []))
-    return MemoryPlan(slots, slot_of, total)
+                yield value, bytes_of(value), (i, last_read[value])
