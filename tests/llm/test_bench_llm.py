@@ -38,11 +38,23 @@ def test_rows(file, tmp_path, monkeypatch):
     assert mine["peak_rss_mib"] > 10 and mine["threads"] == 1
     low, high = mine["spread"]["decode"]
     assert low <= mine["decode"] <= high
+    size = (package / "decoder/weights.bin").stat().st_size
+    assert mine["weights_mb"] == pytest.approx(size / 1e6, abs=0.05)
+    assert mine["read_gb_s"] > 0.5 and 0 <= mine["read_share"] < 1
     assert theirs["missing"]
     said = CliRunner().invoke(
         app, ["bench", "llm", str(package), "--threads", "1", "--rounds", "1", "--json"]
     )
     assert json.loads(said.stdout)[0]["engine"] == "graphopt", said.output
+
+
+def test_the_share_of_what_memory_gives():
+    rates = {task: [20.0, 10.0, 30.0] for task in speed._TASKS}
+    row = speed.Row("graphopt", "m", 1, rates=rates, weights=8 * 10**8)
+    row.reads = [20e9, 10e9, 48e9]
+    shown = row.as_dict()
+    assert (shown["read_share"], shown["read_gb_s"], shown["weights_mb"]) == (0.8, 20.0, 800.0)
+    assert "80% of 20.0 GB/s" in list(speed.table([row]).columns[-1].cells)
 
 
 def test_q4_0_of_a_file(file, tmp_path):

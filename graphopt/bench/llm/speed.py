@@ -16,8 +16,9 @@ from typing import Any
 
 from rich.table import Table
 
+from graphopt.bench.llm.bandwidth import ReadLoop, weights_bytes
 from graphopt.bench.measure import IDLE_SECONDS
-from graphopt.errors import BenchmarkError, GraphoptError
+from graphopt.errors import BenchmarkError, GraphoptError, MissingCompilerError
 
 CONTEXT = 2048
 _TASKS = {
@@ -38,6 +39,8 @@ class Row:
         load_s: seconds from opening the model's file to the first token behind a prompt of one.
         peak_rss_mib: largest resident memory of its process, with 2048 tokens of context.
         rates: tokens per second of every round, by task.
+        weights: bytes that a token reads, or 0 where they are not known.
+        reads: bytes per second that a loop on as many threads read in every round.
         missing: why it did not run, or "".
     """
 
@@ -47,7 +50,14 @@ class Row:
     load_s: float = float("nan")
     peak_rss_mib: float = float("nan")
     rates: dict[str, list[float]] = field(default_factory=lambda: {task: [] for task in _TASKS})
+    weights: int = 0
+    reads: list[float] = field(default_factory=list)
     missing: str = ""
+
+    def read_share(self) -> float:
+        """Bytes that decoding reads a second, of those that the loop does; median of rounds."""
+        pairs = zip(self.rates["decode"], self.reads, strict=True)
+        return statistics.median(self.weights * rate / read for rate, read in pairs)
 
     def as_dict(self) -> dict[str, Any]:
         """Medians by task, and `spread`: least and largest of each."""
@@ -61,6 +71,10 @@ class Row:
         row |= {task: round(statistics.median(rates), 2) for task, rates in self.rates.items()}
         row |= {"peak_rss_mib": round(self.peak_rss_mib, 1), "load_s": round(self.load_s, 3)}
         spread = {task: [round(min(r), 2), round(max(r), 2)] for task, r in self.rates.items()}
+        if self.reads:
+            row["weights_mb"] = round(self.weights / 1e6, 1)
+            row["read_gb_s"] = round(statistics.median(self.reads) / 1e9, 2)
+            row["read_share"] = round(self.read_share(), 3)
         return {**row, "spread": spread}
 
 
@@ -136,17 +150,31 @@ def measure(
                     _Process(engine, path, count).end()
                 running.append((row, _Process(engine, path, count)))
                 row.load_s = running[-1][1].load_s
+                row.weights = weights_bytes(path) if path.is_dir() else 0
             except BenchmarkError as error:
                 row.missing = str(error)
+        loop = _read_loop(count)
         for number in range(-1, rounds):  # the first round warms up
             order.shuffle(running)
             for row, process in running:
                 progress(f"{count} threads: round {number + 1} of {rounds}, {row.engine}")
                 _round(row, process, number >= 0)
+                if loop and row.weights and number >= 0:
+                    row.reads.append(loop.rate())
+        if loop:
+            loop.close()
         for row, process in running:
             row.peak_rss_mib = process.ask("peak", CONTEXT)
             process.end()
     return rows
+
+
+def _read_loop(threads: int) -> ReadLoop | None:
+    """None without a compiler: packages run on machines that have none."""
+    try:
+        return ReadLoop(threads)
+    except MissingCompilerError:
+        return None
 
 
 def _round(row: Row, process: _Process, counts: bool) -> None:
@@ -161,7 +189,7 @@ def table(rows: Sequence[Row]) -> Table:
     """A line per row; medians, with least and largest."""
     shown = Table()
     shown.add_column("engine")
-    for column in ("threads", *_TASKS, "peak MiB", "load s"):
+    for column in ("threads", *_TASKS, "peak MiB", "load s", "of what memory gives"):
         shown.add_column(column, justify="right")
     for row in rows:
         if row.missing:
@@ -171,5 +199,8 @@ def table(rows: Sequence[Row]) -> Table:
             f"{statistics.median(r):.1f} ({min(r):.1f}-{max(r):.1f})" for r in row.rates.values()
         ]
         sizes = (f"{row.peak_rss_mib:.0f}", f"{row.load_s:.2f}")
-        shown.add_row(row.engine, str(row.threads), *cells, *sizes)
+        share = ""
+        if row.reads:
+            share = f"{row.read_share():.0%} of {statistics.median(row.reads) / 1e9:.1f} GB/s"
+        shown.add_row(row.engine, str(row.threads), *cells, *sizes, share)
     return shown
