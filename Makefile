@@ -80,9 +80,10 @@ espeak:
 demo: venv qemu
 	$(BIN)/graphopt demo $(ARGS)
 
-# Two workers, a file each: much of the time is one compiler or one emulator at work.
+# Two workers, a file each: much of the time is one compiler or one emulator at work. The files of
+# a few seconds stand last, so that both workers end together.
 test: venv qemu llvm espeak
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: venv
 	$(BIN)/graphopt bench paraformer $(ARGS)

@@ -10,7 +10,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,10 +62,11 @@ class Toolchain:
             if shutil.which(command[0]) is None:
                 raise MissingCompilerError([f"CC={named}"], arch)
             return Toolchain(command, arch, "ziglang" in named, _version(command))
-        if importlib.util.find_spec("ziglang") is None:
+        wheel = importlib.util.find_spec("ziglang")
+        if wheel is None or wheel.origin is None:
             raise MissingCompilerError(["CC (not set)", "the ziglang wheel"], arch)
-        command = (sys.executable, "-m", "ziglang", "cc")
-        return Toolchain(command, arch, True, _version((sys.executable, "-m", "ziglang")))
+        zig = str(Path(wheel.origin).with_name("zig"))
+        return Toolchain((zig, "cc"), arch, True, _version((zig,)))
 
     def machine_flags(self, level: Level, static: bool) -> tuple[str, ...]:
         """Flags that choose the instructions and the C library."""
