@@ -33,7 +33,8 @@ typedef struct {
 } go_gemm_cut;
 
 /* Chunks of rows as large as the second cache level takes, or halves, quarters, ... of them
- * where columns alone would not keep all threads busy to the end. */
+ * where columns alone would not keep all threads busy to the end. For each chunk a column
+ * block comes from a farther cache again, which takes as long as half a unit of rows. */
 GO_INLINE go_gemm_cut go_gemm_cut_for(size_t threads, const go_gemm_args *args, size_t unit_m,
                                       size_t tile_n, size_t lhs_row_bytes) {
     const size_t m_units = go_ceil_div(args->m, unit_m), n_tiles = go_ceil_div(args->n, tile_n);
@@ -46,7 +47,7 @@ GO_INLINE go_gemm_cut go_gemm_cut_for(size_t threads, const go_gemm_args *args, 
         const size_t m = go_ceil_div(m_units, m_tasks);
         const go_cut cut =
             go_cut_lines(threads, go_ceil_div(m_units, m), n_tiles, n_tiles, claim / m);
-        const size_t cost = cut.cost * m;
+        const size_t cost = cut.cost * m + cut.cost / 2;
         if (cost < best_cost - best_cost / 32) best = (go_gemm_cut){m, cut.step}, best_cost = cost;
         if (threads == 1 || m == 1 || best_cost - best_cost / 32 <= ideal) break;
         m_tasks *= 2;

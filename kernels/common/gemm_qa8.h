@@ -69,6 +69,15 @@ typedef struct {
     size_t col, count; /* first of them, and how many exist */
 } go_qa8_columns;
 
+/* The f32 results of 16 columns of a row, before the activation. */
+GO_INLINE go_f32x16 go_qa8_values(const go_qa8_columns *c, go_qa8_row q, uint32_t rhs_bias,
+                                  const int32_t *sums) {
+    /* Unsigned: partial results may wrap, the final one fits. */
+    go_u32x16 isum = (go_u32x16)go_load_i32(sums);
+    isum += c->sums * (uint32_t)q.neg_zp - rhs_bias * (uint32_t)q.sum;
+    return go_fma(go_to_f32((go_i32x16)isum), c->scales * q.scale, c->bias);
+}
+
 /* From integer sums to stored results. What the epilogue asks for is constant in
  * the call, so that the loop over rows has no branch; see go_epilogue_lanes. */
 GO_INLINE void go_qa8_finish_rows(const go_gemm_args *args, const go_qa8_tile *t, size_t row,
@@ -82,12 +91,20 @@ GO_INLINE void go_qa8_finish_rows(const go_gemm_args *args, const go_qa8_tile *t
     const size_t n = full ? GO_LANES : c->count;
     for (size_t r = 0; r < t->rows; r++) {
         go_qa8_row q = go_qa8_row_tail(args->lhs, row + r, t->depth);
-        /* Unsigned: partial results may wrap, the final one fits. */
-        go_u32x16 isum = (go_u32x16)go_load_i32(sums + r * ld);
-        isum += c->sums * (uint32_t)q.neg_zp - rhs_bias * (uint32_t)q.sum;
-        go_f32x16 v = go_fma(go_to_f32((go_i32x16)isum), c->scales * q.scale, c->bias);
+        const go_f32x16 v = go_qa8_values(c, q, rhs_bias, sums + r * ld);
         go_epilogue_store(&e, args->dst, args->dst_stride, dtype, row + r, c->col, v, n);
     }
+}
+
+/* Columns `at` .. `at` + 15 of a tile that begins with column `col` and has `cols`. */
+GO_INLINE go_qa8_columns go_qa8_columns_at(const go_gemm_args *args, const go_qa8_tile *t,
+                                           size_t col, size_t cols, size_t at) {
+    const size_t n = go_min_size(cols - at, GO_LANES);
+    const float *bias = args->epilogue.bias;
+    go_qa8_columns c = {.col = col + at, .count = n};
+    go_qs8_columns(t, at / GO_QS8_NR, &c.sums, &c.scales);
+    c.bias = bias ? go_load_n(bias + col + at, n) : go_zero();
+    return c;
 }
 
 /* The loops for what a transformer asks for, and one for everything else. */
@@ -95,14 +112,14 @@ GO_INLINE void go_qa8_finish(const go_gemm_args *args, const go_qa8_tile *t, siz
                              size_t cols, uint32_t rhs_bias, const int32_t *sums, size_t ld) {
     const go_epilogue *e = &args->epilogue;
     for (size_t at = 0; at < cols; at += GO_LANES) {
-        const size_t n = go_min_size(cols - at, GO_LANES);
-        go_qa8_columns c = {.col = col + at, .count = n};
-        go_qs8_columns(t, at / GO_QS8_NR, &c.sums, &c.scales);
-        c.bias = e->bias ? go_load_n(e->bias + col + at, n) : go_zero();
+        const go_qa8_columns c = go_qa8_columns_at(args, t, col, cols, at);
+        const size_t n = c.count;
 #define FINISH(full, act, residuals, dtype) \
     go_qa8_finish_rows(args, t, row, &c, rhs_bias, sums + at, ld, full, act, residuals, dtype)
         if (n < GO_LANES || go_epilogue_is_rare(e))
             FINISH(0, (int)e->activation, 2, args->dst_dtype);
+        else if (e->residual[1])
+            FINISH(1, (int)e->activation, 2, args->dst_dtype);
         else if (e->residual[0])
             FINISH(1, (int)e->activation, 1, args->dst_dtype);
         else if (args->dst_dtype == GO_BF16)
@@ -152,6 +169,7 @@ GO_INLINE go_qa8_tile go_qa8_tile_at(const go_gemm_args *args, size_t row, size_
         go_qa8_tile t = go_qa8_tile_at(args, row, rows, col, cols);                                \
         enum { SUM_ROWS = (int)(tile_m) > (int)GO_GEMV_ROWS ? (int)(tile_m) : (int)GO_GEMV_ROWS }; \
         int32_t sums[SUM_ROWS * (tile_n)];                                                         \
+        go_epilogue_prefetch(args, row, rows, col, cols);                                          \
         integer_tile(&t, sums, tile_n);                                                            \
         go_qa8_finish(args, &t, row, col, cols, rhs_bias, sums, tile_n);                           \
     }                                                                                              \

@@ -76,7 +76,28 @@ GO_INLINE int go_epilogue_is_plain(const go_gemm_args *args) {
 
 /* Whether rows take the loop for everything, not one of those for what is common. */
 GO_INLINE int go_epilogue_is_rare(const go_epilogue *e) {
-    return e->activation > GO_ACT_RELU || e->factor || e->residual[1];
+    return e->activation > GO_ACT_RELU || e->factor;
+}
+
+/* Values first .. first + count - 1 of a row. */
+GO_INLINE void go_prefetch(const void *row, ptrdiff_t first, size_t count, go_dtype t) {
+    const char *at = go_at(row, first, t);
+    for (size_t b = 0, bytes = count * (size_t)go_size_of(t); b < bytes; b += 64)
+        __builtin_prefetch(at + b);
+}
+
+/* Fetches what the epilogue of a tile reads and writes, while its products are summed. */
+GO_INLINE void go_epilogue_prefetch(const go_gemm_args *args, size_t row, size_t rows, size_t col,
+                                    size_t cols) {
+    const go_epilogue *e = &args->epilogue;
+    for (size_t r = row; r < row + rows; r++) {
+        const ptrdiff_t i = (ptrdiff_t)r, c = (ptrdiff_t)col;
+        go_prefetch(args->dst, i * args->dst_stride + c, cols, args->dst_dtype);
+        for (int n = 0; n < 2; n++)
+            if (e->residual[n])
+                go_prefetch(e->residual[n], i * e->residual_stride[n] + c, cols,
+                            e->residual_dtype[n]);
+    }
 }
 
 /* Row `row` of an f32 destination. */
@@ -108,6 +129,8 @@ GO_INLINE void go_epilogue_rows(const go_gemm_args *args, size_t row, size_t row
     go_epilogue_lanes(args, row, rows, col, n, values, ld, act, residuals, dtype)
     if (cols < GO_LANES || go_epilogue_is_rare(e))
         STORE(cols, (int)e->activation, 2, args->dst_dtype);
+    else if (e->residual[1])
+        STORE(GO_LANES, (int)e->activation, 2, args->dst_dtype);
     else if (e->residual[0])
         STORE(GO_LANES, (int)e->activation, 1, args->dst_dtype);
     else if (args->dst_dtype == GO_BF16)

@@ -15,6 +15,8 @@
 
 #if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
 #include <arm_neon.h>
+#elif defined(__AVX512BF16__)
+#include <immintrin.h>
 #endif
 
 #include "go_kernel.h"
@@ -186,6 +188,19 @@ GO_INLINE go_u16x16 go_narrow_bf16(go_f32x16 v) {
 #endif
 }
 
+/* The same for the result of an operation, which is never denormal. */
+GO_INLINE go_u16x16 go_narrow_result(go_f32x16 v) {
+#if defined(__AVX512BF16__)
+    const go_u32x16 quiet = (go_bits(v) & 0x80000000u) | 0x7fc00000u;
+    const __m256bh h = _mm512_cvtneps_pbh((__m512)go_select(v != v, go_from_bits(quiet), v));
+    go_u16x16 r;
+    memcpy(&r, &h, sizeof r);
+    return r;
+#else
+    return go_narrow_bf16(v);
+#endif
+}
+
 GO_INLINE float go_f32_from_bf16(uint16_t x) {
     uint32_t u = (uint32_t)x << 16;
     float f;
@@ -210,8 +225,7 @@ GO_INLINE go_f32x16 go_load_bf16_n(const uint16_t *p, size_t n) {
     memcpy(&v, p, n * sizeof(uint16_t));
     return go_widen_bf16(v);
 }
-GO_INLINE void go_store_bf16_n(uint16_t *p, go_f32x16 v, size_t n) {
-    go_u16x16 h = go_narrow_bf16(v);
+GO_INLINE void go_store_narrow_n(uint16_t *p, go_u16x16 h, size_t n) {
     if (n >= GO_LANES)
         *(go_u16x16_mem *)p = h;
     else
@@ -234,9 +248,10 @@ GO_INLINE go_f32x16 go_load_as(const void *p, ptrdiff_t i, go_dtype t, size_t n)
     if (t == GO_BF16) return go_load_bf16_n((const uint16_t *)p + i, n);
     return go_load_n((const float *)p + i, n);
 }
+/* Stores the first n lanes of the result of an operation. */
 GO_INLINE void go_store_as(void *p, ptrdiff_t i, go_dtype t, go_f32x16 v, size_t n) {
     if (t == GO_BF16)
-        go_store_bf16_n((uint16_t *)p + i, v, n);
+        go_store_narrow_n((uint16_t *)p + i, go_narrow_result(v), n);
     else
         go_store_n((float *)p + i, v, n);
 }

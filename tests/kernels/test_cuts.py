@@ -110,3 +110,11 @@ def test_products_of_paraformer_keep_cores_busy():
                 rounds = ceil_div(tasks, cores)
                 busy = FRAMES * columns / (cores * rounds * m * unit * tiles * 16)
                 assert busy >= least, (cores, n, k, unit, m, tiles)
+
+
+def test_columns_of_a_batch_are_read_for_many_rows():
+    """Shorter tasks of 8 x 10 s would be more even, and read a panel for few rows at a time."""
+    for n, k in ((512, 512), (2048, 512), (512, 2048)):
+        for unit in (6, 8):
+            ((m, _),) = cuts(GEMM, [[2, 8 * FRAMES, n, k, unit]])
+            assert m * unit >= 100, (n, k, m, unit)
