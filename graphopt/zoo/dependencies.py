@@ -7,6 +7,8 @@ import importlib
 import importlib.util
 import io
 import logging
+import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +33,8 @@ INSTALL = {
     "llama_cpp": "CMAKE_ARGS=-DGGML_NATIVE=ON pip install llama-cpp-python",
 }
 
+_settings = threading.RLock()
+
 
 def require(module: str, purpose: str) -> ModuleType:
     """Import ``module``; ``purpose`` names in the error what needs it.
@@ -40,6 +44,8 @@ def require(module: str, purpose: str) -> ModuleType:
     """
     package = module.partition(".")[0]
     try:
+        if module in sys.modules:
+            return importlib.import_module(module)
         with keep_process_settings():
             return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -66,16 +72,18 @@ def keep_process_settings() -> Iterator[None]:
     """Undo what importing or loading FunASR does to the process.
 
     On import FunASR prints a notice about ffmpeg, ignores all warnings and installs a root log
-    handler at level INFO; the caller's own settings come back when the block ends.
+    handler at level INFO; the caller's own settings come back when the block ends. One thread at a
+    time: two that take turns would leave each other's settings.
     """
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
+    with _settings:
+        handlers, level = root.handlers[:], root.level
+        try:
+            with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+                yield
+        finally:
+            root.handlers[:] = handlers
+            root.setLevel(level)
 
 
 def quiet_auto_model(folder: Path, purpose: str, **options: Any) -> Any:
