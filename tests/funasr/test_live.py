@@ -59,25 +59,18 @@ def theirs(folders: dict[str, Path]) -> dict[str, Any]:
     return {role: directories.load(folder) for role, folder in folders.items()}
 
 
-def hear(model: Any, samples: Any, chunking: Chunking) -> list[str]:
-    """FunASR's text of each chunk of a signal."""
-    cache: dict[str, Any] = {}
-    step = chunking.chunk_size[1] * 960
-    options = {
+def options(chunking: Chunking) -> dict[str, Any]:
+    """What FunASR's `generate` calls it."""
+    return {
         "chunk_size": list(chunking.chunk_size),
         "encoder_chunk_look_back": chunking.encoder_chunk_look_back,
         "decoder_chunk_look_back": chunking.decoder_chunk_look_back,
     }
-    return [
-        directories.generate(
-            model,
-            samples[begin : begin + step],
-            cache=cache,
-            is_final=begin + step >= len(samples),
-            **options,
-        )
-        for begin in range(0, len(samples), step)
-    ]
+
+
+def spoken_text(model: Any, samples: Any) -> str:
+    """FunASR's text of an utterance; in one call it spells the tokens of all chunks together."""
+    return directories.generate(model, samples, cache={}, is_final=True, **options(Chunking()))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +95,7 @@ def test_same_text_as_funasr(
             ids = stream.feed(samples[begin : begin + step])
             ids += stream.finish() if begin + step >= len(samples) else []
             mine.append(live.speech.spell(ids))
-        assert mine == hear(theirs["asr"], samples, chunking)
+        assert mine == directories.hear(theirs["asr"], samples, **options(chunking))
         assert len("".join(mine)) > len(samples) // 16000
 
 
@@ -140,16 +133,7 @@ def utterances(theirs: dict[str, Any], samples: Any) -> list[str]:
             begin = begin_ms * 16 if begin_ms >= 0 else begin
             if end_ms >= 0:
                 spoken = samples[begin : max(end_ms * 16, at)]
-                # In one call FunASR spells the tokens of all chunks together.
-                text = directories.generate(
-                    theirs["asr"],
-                    spoken,
-                    cache={},
-                    is_final=True,
-                    chunk_size=[0, 10, 5],
-                    encoder_chunk_look_back=4,
-                    decoder_chunk_look_back=1,
-                )
+                text = spoken_text(theirs["asr"], spoken)
                 found.append(directories.generate(theirs["punc"], text, cache=caches[1]))
     return found
 
@@ -179,15 +163,7 @@ def test_without_a_detector_all_is_one_utterance(
     wav = next(iter(loading.recordings()))
     heard = list(load_live(tmp_path / "live.gopt", num_threads=1).listen(wav))
     samples = directories.samples(wav)
-    expected = directories.generate(
-        theirs["asr"],
-        samples,
-        cache={},
-        is_final=True,
-        chunk_size=[0, 10, 5],
-        encoder_chunk_look_back=4,
-        decoder_chunk_look_back=1,
-    )
+    expected = spoken_text(theirs["asr"], samples)
     assert heard[-1] == Heard(expected, True, 0, len(samples) // 16)
     assert len(heard) > 2 and not any(one.is_final for one in heard[:-1])
 

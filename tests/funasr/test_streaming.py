@@ -25,22 +25,6 @@ def pair(tmp_path_factory: Any) -> tuple[Any, Any]:
     return model, graphopt.optimize(model, precision="fp32", strict=True)
 
 
-def hear(model: Any, wav: Path, **options: Any) -> list[str]:
-    """The text of each chunk of a recording."""
-    samples, cache = directories.samples(wav), {}
-    step = options["chunk_size"][1] * 960
-    return [
-        directories.generate(
-            model,
-            samples[begin : begin + step],
-            cache=cache,
-            is_final=begin + step >= len(samples),
-            **options,
-        )
-        for begin in range(0, len(samples), step)
-    ]
-
-
 @pytest.mark.parametrize(
     ("chunk_size", "encoder", "decoder"),
     [([0, 10, 5], 4, 1), ([0, 8, 4], 1, 0), ([0, 10, 5], 0, 0), ([5, 10, 5], -1, 2)],
@@ -55,8 +39,9 @@ def test_same_text_as_funasr(
         "decoder_chunk_look_back": decoder,
     }
     for wav in list(loading.recordings())[:3]:
-        expected = hear(pair[0], wav, **options)
-        assert hear(pair[1], wav, **options) == expected
+        samples = directories.samples(wav)
+        expected = directories.hear(pair[0], samples, **options)
+        assert directories.hear(pair[1], samples, **options) == expected
         assert len("".join(expected)) > 10
 
 

@@ -29,6 +29,22 @@ def generate(model: Any, given: Any, **options: Any) -> str:
     return str(results[0]["text"]) if results else ""
 
 
+def hear(model: Any, signal: Any, **options: Any) -> list[str]:
+    """FunASR's text of each chunk of a signal, told as a stream; options as for `generate`."""
+    cache: dict[str, Any] = {}
+    step = options["chunk_size"][1] * 960
+    return [
+        generate(
+            model,
+            signal[begin : begin + step],
+            cache=cache,
+            is_final=begin + step >= len(signal),
+            **options,
+        )
+        for begin in range(0, len(signal), step)
+    ]
+
+
 def samples(wav: Path) -> Any:
     """f32[samples] of a recording at 16 kHz."""
     values, rate = soundfile.read(str(wav), dtype="float32")
