@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -289,6 +290,21 @@ def test_memory_does_not_grow_with_calls() -> None:
 def float_mode() -> bool:
     """Whether denormals count as zero on this thread."""
     return float(torch.full((1,), 1e-40) * 0.5) == 0.0
+
+
+def test_a_large_arena_asks_for_huge_pages(model: Any) -> None:
+    def advised() -> int:
+        """Mappings of this process whose pages may be huge ("hg", see proc(5))."""
+        lines = Path("/proc/self/smaps").read_text().splitlines()
+        return sum("hg" in line.split() for line in lines if line.startswith("VmFlags:"))
+
+    if not Path("/sys/kernel/mm/transparent_hugepage").exists():
+        pytest.skip("this kernel has no transparent huge pages")
+    fast = graphopt.optimize(model, precision="fp32")
+    fast(torch.randn(2, 5, 48))
+    before = advised()
+    fast(torch.randn(64, 500, 48))
+    assert advised() > before
 
 
 def test_the_callers_float_mode_comes_back(fast: Any) -> None:
