@@ -45,8 +45,11 @@ def read_wav(path: str | Path, fs: int) -> Array:
     if width != 2 or rate <= 0:
         raise AudioFileError(path, f"it has {8 * width} bits at {rate} Hz, not 16 bits")
     samples = np.frombuffer(data[: len(data) // (2 * channels) * 2 * channels], "<i2")
-    mixed: Array = samples.reshape(-1, channels).mean(1).astype(np.float32)
-    mixed /= np.float32(_FULL_SCALE)
+    planes = samples.reshape(-1, channels).T
+    mixed: Array = planes[0].astype(np.float32)
+    for plane in planes[1:]:
+        mixed += plane
+    mixed /= np.float32(channels * _FULL_SCALE)
     if rate == fs:
         return mixed
     resampled: Array = require("soxr", "resampling a recording").resample(mixed, rate, fs)
