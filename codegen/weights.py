@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.interpret import narrow
 from graphopt.ir import DType, Value
 from graphopt.kernels import layouts, packing, reference
+from graphopt.numpy_ops import narrow
 
 _ALIGNMENT = 64
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]

@@ -48,11 +48,6 @@ def ceil_div(a: Dim, b: Dim) -> Dim:
     return floor_div(simplify(a + b - 1), b)
 
 
-def round_up(a: Dim, multiple: int) -> Dim:
-    """`a` rounded up to a multiple."""
-    return simplify(ceil_div(a, multiple) * multiple)
-
-
 def maximum(sizes: Iterable[Dim]) -> Dim:
     """The largest of at least one size."""
     distinct = list(dict.fromkeys(sizes))

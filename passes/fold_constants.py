@@ -12,8 +12,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from graphopt.interpret import narrow, run_node, widen
+from graphopt.interpret import run_node
 from graphopt.ir import Graph, Node, Value
+from graphopt.numpy_ops import narrow, widen
 from graphopt.passes.base import Pass
 from graphopt.scalar import Scalar
 from graphopt.symbolic import is_static, product

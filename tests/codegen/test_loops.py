@@ -23,8 +23,8 @@ from graphs import (
 
 from graphopt import scalar
 from graphopt.errors import InputValueError
-from graphopt.interpret import FUNCTIONS
 from graphopt.ir import DType, Node
+from graphopt.numpy_ops import FUNCTIONS
 from graphopt.scalar import COMPARISONS
 from graphopt.testing import BF16_RELATIVE, FP32_RELATIVE
 

@@ -12,9 +12,10 @@ from graphopt import scalar, symbolic
 from graphopt.codegen.build import Builder
 from graphopt.codegen.emit import Module, emit_module
 from graphopt.config import Config
-from graphopt.interpret import narrow, run_graph, widen
+from graphopt.interpret import run_graph
 from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Shape, Value
 from graphopt.kernels import registry
+from graphopt.numpy_ops import narrow, widen
 from graphopt.passes.assign_layouts import AssignLayouts
 from graphopt.passes.base import Pass
 from graphopt.passes.parallelize_conv import ParallelizeConv
