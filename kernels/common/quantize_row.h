@@ -59,7 +59,7 @@ GO_INLINE go_limits go_range_limits(const go_range *r) {
 #if defined(__aarch64__) && defined(__clang__)
     float lo = __builtin_reduce_minimum(r->lo), hi = __builtin_reduce_maximum(r->hi);
 #else
-    float lo = go_hmin(r->lo), hi = go_hmax(r->hi);
+    float lo = -go_fold_max(-r->lo), hi = go_fold_max(r->hi);
 #endif
     return (go_limits){lo, hi, go_sum(r->finite)};
 }

@@ -112,22 +112,20 @@ GO_INLINE float go_sum(go_f32x16 v) {
     return (a[0] + a[2]) + (a[1] + a[3]);
 }
 
-GO_INLINE float go_hmax(go_f32x16 v) { /* NaN in any lane gives NaN */
-    float r = v[0];
-    for (int i = 1; i < GO_LANES; i++) r = (v[i] > r || v[i] != v[i]) ? v[i] : r;
-    return r;
-}
-
-GO_INLINE float go_hmin(go_f32x16 v) { /* NaN in any lane gives NaN */
-    float r = v[0];
-    for (int i = 1; i < GO_LANES; i++) r = (v[i] < r || v[i] != v[i]) ? v[i] : r;
-    return r;
+/* The largest lane of a vector without NaN. */
+GO_INLINE float go_fold_max(go_f32x16 v) {
+    float a[8];
+    for (int i = 0; i < 8; i++) a[i] = v[i] > v[i + 8] ? v[i] : v[i + 8];
+    for (int i = 0; i < 4; i++) a[i] = a[i] > a[i + 4] ? a[i] : a[i + 4];
+    float x = a[0] > a[2] ? a[0] : a[2], y = a[1] > a[3] ? a[1] : a[3];
+    return x > y ? x : y;
 }
 
 GO_INLINE int32_t go_sum_i32(go_i32x16 v) {
-    int32_t r = 0;
-    for (int i = 0; i < GO_LANES; i++) r += v[i];
-    return r;
+    int32_t a[8];
+    for (int i = 0; i < 8; i++) a[i] = v[i] + v[i + 8];
+    for (int i = 0; i < 4; i++) a[i] += a[i + 4];
+    return (a[0] + a[2]) + (a[1] + a[3]);
 }
 
 GO_INLINE go_f32x16 go_to_f32(go_i32x16 v) { return __builtin_convertvector(v, go_f32x16); }

@@ -29,13 +29,4 @@ GO_INLINE go_f32x16 go_keep_lanes(go_f32x16 v, size_t n, float fill) {
     return go_select(kept, v, go_splat(fill));
 }
 
-/* The largest lane of a vector without NaN. */
-GO_INLINE float go_fold_max(go_f32x16 v) {
-    float a[8];
-    for (int i = 0; i < 8; i++) a[i] = v[i] > v[i + 8] ? v[i] : v[i + 8];
-    for (int i = 0; i < 4; i++) a[i] = a[i] > a[i + 4] ? a[i] : a[i + 4];
-    float x = a[0] > a[2] ? a[0] : a[2], y = a[1] > a[3] ? a[1] : a[3];
-    return x > y ? x : y;
-}
-
 #endif
