@@ -38,10 +38,9 @@ GO_INLINE go_f32x16 centred(go_f32x16 x, float mean, const norm_kind kind) {
     return kind == RMS ? x : x - go_splat(mean);
 }
 
-GO_INLINE row_stats statistics_of(const go_norm_args *a, const void *src, go_dtype t,
-                                  const norm_kind kind) {
+GO_INLINE float row_scale(const go_norm_args *a, const void *src, float mean, go_dtype t,
+                          const norm_kind kind) {
     size_t c = 0, cols = a->cols;
-    float mean = kind == RMS ? 0.0f : row_mean(src, cols, t);
     go_f32x16 sum = go_zero();
     for (; c + GO_LANES <= cols; c += GO_LANES) {
         go_f32x16 d = centred(go_load_as(src, (ptrdiff_t)c, t, GO_LANES), mean, kind);
@@ -52,15 +51,30 @@ GO_INLINE row_stats statistics_of(const go_norm_args *a, const void *src, go_dty
         d = go_keep_lanes(d, cols - c, 0.0f);
         sum = go_fma(d, d, sum);
     }
-    return (row_stats){mean, go_rsqrtf(go_sum(sum) / (float)cols + a->eps)};
+    return go_rsqrtf(go_sum(sum) / (float)cols + a->eps);
 }
 
-/* A call a row, since loops copied into each of the functions below keep a compiler busy for
- * seconds. */
-static __attribute__((noinline)) row_stats row_statistics(const go_norm_args *a, const void *src) {
+/* First all means: what follows the sum over a row waits, and the next row can fill that. */
+GO_INLINE void statistics_of(const go_norm_args *a, size_t first, size_t count, row_stats *s,
+                             go_dtype t, const norm_kind kind) {
+    const void *src = go_at(a->src, (ptrdiff_t)first * a->src_stride, t);
+    for (size_t i = 0; i < count; i++)
+        s[i].mean =
+            kind == RMS ? 0.0f : row_mean(go_at(src, (ptrdiff_t)i * a->src_stride, t), a->cols, t);
+    for (size_t i = 0; i < count; i++)
+        s[i].scale = row_scale(a, go_at(src, (ptrdiff_t)i * a->src_stride, t), s[i].mean, t, kind);
+}
+
+/* Of rows first .. first + count - 1. A call, since loops copied into each of the functions
+ * below keep a compiler busy for seconds. */
+static __attribute__((noinline)) void row_statistics(const go_norm_args *a, size_t first,
+                                                     size_t count, row_stats *s) {
     if (a->src_dtype == GO_BF16)
-        return a->rms ? statistics_of(a, src, GO_BF16, RMS) : statistics_of(a, src, GO_BF16, LAYER);
-    return a->rms ? statistics_of(a, src, GO_F32, RMS) : statistics_of(a, src, GO_F32, LAYER);
+        (a->rms ? statistics_of(a, first, count, s, GO_BF16, RMS)
+                : statistics_of(a, first, count, s, GO_BF16, LAYER));
+    else
+        (a->rms ? statistics_of(a, first, count, s, GO_F32, RMS)
+                : statistics_of(a, first, count, s, GO_F32, LAYER));
 }
 
 GO_INLINE go_f32x16 normalized(const go_norm_args *a, const void *src, row_stats s, size_t c,
@@ -111,13 +125,15 @@ GO_INLINE void pack_rows(const go_norm_args *a, size_t begin, size_t end, go_dty
     float kept[GO_QUANTIZE_GROUP * KEPT];
     const int copied = !a->dst || a->dst_dtype == GO_BF16;
     const ptrdiff_t stride = copied ? (ptrdiff_t)a->cols : a->dst_stride;
-    for (size_t r = begin; r < end; r += GO_QUANTIZE_GROUP) {
-        const size_t count = go_min_size(GO_QUANTIZE_GROUP, end - r);
+    const size_t step = a->cols <= KEPT / 2 ? GO_QUANTIZE_AT_ONCE : GO_QUANTIZE_GROUP;
+    for (size_t r = begin, count; r < end; r += count) {
+        count = go_min_size(step - r % step, end - r); /* of one panel */
         float *const y = copied ? kept : (float *)a->dst + (ptrdiff_t)r * stride;
+        row_stats s[GO_QUANTIZE_AT_ONCE];
+        row_statistics(a, r, count, s);
         for (size_t i = 0; i < count; i++) {
             const void *src = go_at(a->src, (ptrdiff_t)(r + i) * a->src_stride, from);
-            store_row(a, src, y + (ptrdiff_t)i * stride, row_statistics(a, src), from, GO_F32,
-                      kind);
+            store_row(a, src, y + (ptrdiff_t)i * stride, s[i], from, GO_F32, kind);
         }
         quantize_kept(a, y, stride, r, count);
     }
@@ -126,7 +142,8 @@ GO_INLINE void pack_rows(const go_norm_args *a, size_t begin, size_t end, go_dty
 /* Quantizes row r, too wide to be kept: computes it twice. */
 GO_INLINE void pack_wide_row(const go_norm_args *a, size_t r, go_dtype from, const norm_kind kind) {
     const void *src = go_at(a->src, (ptrdiff_t)r * a->src_stride, from);
-    const row_stats s = row_statistics(a, src);
+    row_stats s;
+    row_statistics(a, r, 1, &s);
     int8_t *panel = (int8_t *)a->packed + r / GO_QA8_MR * go_qa8_panel_bytes(a->cols);
     size_t row = r % GO_QA8_MR, full = a->cols / GO_LANES * GO_LANES, rest = a->cols - full;
     go_f32x16 tail = go_zero();
@@ -149,7 +166,9 @@ GO_INLINE void norm_rows(const go_norm_args *a, size_t begin, size_t end, go_dty
     for (size_t r = begin; r < end; r++) {
         const void *src = go_at(a->src, (ptrdiff_t)r * a->src_stride, from);
         void *dst = go_at_mut(a->dst, (ptrdiff_t)r * a->dst_stride, to);
-        store_row(a, src, dst, row_statistics(a, src), from, to, kind);
+        row_stats s;
+        row_statistics(a, r, 1, &s);
+        store_row(a, src, dst, s, from, to, kind);
     }
 }
 
