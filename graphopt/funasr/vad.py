@@ -174,6 +174,9 @@ class _Detector:
         self.found: list[tuple[int, int]] = []
         self.start: int | None = None
         self.patience_ms = 0
+        self._least_to_begin = config.frames(config.sil_to_speech_time_thres)
+        self._most_to_cease = config.frames(config.speech_to_sil_time_thres)
+        self._most_frames = config.max_single_segment_time / config.frame_in_ms
         self._frames = 0
         self._reset()
 
@@ -203,13 +206,12 @@ class _Detector:
         return first * self.config.frame_in_ms, (last + 1) * self.config.frame_in_ms
 
     def _take(self, t: int, speech: bool) -> None:
-        config = self.config
         self._heard += speech - self._window[0]
         self._window.append(speech)
         turned = False
-        if not self._speaking and self._heard >= config.frames(config.sil_to_speech_time_thres):
+        if not self._speaking and self._heard >= self._least_to_begin:
             self._speaking, turned = True, True
-        elif self._speaking and self._heard <= config.frames(config.speech_to_sil_time_thres):
+        elif self._speaking and self._heard <= self._most_to_cease:
             self._speaking, turned = False, True
         self._silent_frames = 0 if self._speaking or turned else self._silent_frames + 1
         if self.start is None:
@@ -217,7 +219,7 @@ class _Detector:
                 self._begin(t)
         elif not self._speaking and not turned and self._patience_is_over():
             self._end(t - self._frames_given_back())
-        elif t - self.start + 1 > config.max_single_segment_time / config.frame_in_ms:
+        elif t - self.start + 1 > self._most_frames:
             self._end(t)
 
     def _begin(self, t: int) -> None:

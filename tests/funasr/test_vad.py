@@ -9,6 +9,7 @@ import pytest
 
 from graphopt.errors import ModelDirectoryError, PackageError
 from graphopt.funasr.detector_stream import DetectorStream
+from graphopt.funasr.features import features
 from graphopt.funasr.package import compile_directories
 from graphopt.funasr.recognizer import Recognizer, load_recognizer
 from graphopt.funasr.vad import VadConfig, segments
@@ -16,6 +17,7 @@ from graphopt.zoo.recognizer import MODEL
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
+pytest.importorskip("sentencepiece")
 soundfile = pytest.importorskip("soundfile")
 
 import yaml  # noqa: E402
@@ -23,6 +25,7 @@ import yaml  # noqa: E402
 from graphopt.zoo import fsmn_vad  # noqa: E402
 from graphopt.zoo.dependencies import keep_process_settings  # noqa: E402
 from graphopt.zoo.recognizer import loading  # noqa: E402
+from tests.support import funasr_directories as directories  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +37,7 @@ def recognizer(tmp_path_factory: Any) -> Recognizer:
 
 @pytest.fixture(scope="module")
 def auto_model() -> Any:
-    with keep_process_settings():
-        return type(loading.load_recognizer())(
-            model=str(MODEL),
-            vad_model=str(fsmn_vad.model_folder()),
-            device="cpu",
-            disable_update=True,
-            disable_pbar=True,
-            disable_log=True,
-            log_level="ERROR",
-        )
+    return directories.load(MODEL, vad_model=str(fsmn_vad.model_folder()))
 
 
 def samples_of(wav: Path) -> np.ndarray:
@@ -110,6 +104,24 @@ def test_same_text_as_funasr_with_a_detector(recognizer: Recognizer, auto_model:
             (result,) = auto_model.generate(input=samples)
         assert recognizer.recognize(samples) == " ".join(result["text"].split())
     assert recognizer.detector is not None and len(recognizer.detector.find(meeting)) == 3
+
+
+def test_features_are_computed_on_the_threads_of_the_model(
+    recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = recognizer.detector
+    assert detector is not None
+    samples = np.resize(samples_of(fsmn_vad.recordings()[0]), 16000 * 21 + 77)
+    alone = features(samples, detector.frontend, detector.cmvn)
+    np.testing.assert_array_equal(detector.features(samples), alone)
+    pieces = []
+    monkeypatch.setattr(
+        type(detector.module),
+        "map",
+        lambda _, take, items: [pieces.append(i) or take(i) for i in items],
+    )
+    np.testing.assert_array_equal(detector.features(samples), alone)
+    assert len(pieces) > 4
 
 
 def test_silence_has_no_segment(recognizer: Recognizer) -> None:
