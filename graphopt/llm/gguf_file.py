@@ -16,6 +16,7 @@ from graphopt.kernels.reference import bf16_from_f32
 from graphopt.llm.decoder import DecoderShape, DecoderWeights, LayerWeights
 from graphopt.llm.gguf_tokenizer import gguf_tokenizer
 from graphopt.llm.matrices import BlockMatrix, ByteMatrix, Matrix, split_pairs, stack_rows
+from graphopt.llm.sizes import misfit
 from graphopt.llm.tokenizer import Tokenizer
 
 Array = np.ndarray[Any, Any]
@@ -76,9 +77,22 @@ class GgufFile:
                 Q8_0; otherwise everything becomes f32.
 
         Raises:
-            ModelFileError: for a tensor that is missing or of another quantization.
+            ModelFileError: for a tensor that is missing, of another quantization or of another size
+                than the file says.
         """
         self._as_blocks = as_blocks
+        try:
+            weights = self._weights()
+        except ModelFileError:
+            raise
+        except (ValueError, ArithmeticError) as error:
+            raise ModelFileError(self._path, f"its sizes do not fit ({error})") from error
+        wrong = misfit(weights)
+        if wrong:
+            raise ModelFileError(self._path, wrong)
+        return weights
+
+    def _weights(self) -> DecoderWeights:
         heads = int(self._of_arch("attention.head_count"))
         hidden = int(self._of_arch("embedding_length"))
         embedding = self._matrix("token_embd.weight")
@@ -176,7 +190,10 @@ class GgufFile:
     def _value(self, key: str, default: Any = None) -> Any:
         field = self._fields.get(key)
         if field is not None:
-            return field.contents()
+            try:
+                return field.contents()
+            except (ValueError, IndexError) as error:
+                raise ModelFileError(self._path, f"{key!r} is damaged ({error})") from error
         if default is None:
             raise ModelFileError(self._path, f"it does not say {key!r}")
         return default

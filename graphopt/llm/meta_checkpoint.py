@@ -28,6 +28,7 @@ from graphopt.llm.matrices import (
     split_pairs,
     stack_rows,
 )
+from graphopt.llm.sizes import misfit
 
 Array = np.ndarray[Any, Any]
 
@@ -52,9 +53,20 @@ def read_meta_checkpoint(folder: Path, as_blocks: bool = True) -> DecoderWeights
             otherwise everything becomes f32.
 
     Raises:
-        ModelFileError: for a file that is damaged, in several parts, or of another scheme.
+        ModelFileError: for a file that is damaged, in several parts, of another scheme, or whose
+            tensors have other sizes than `params.json` says.
     """
-    return _Checkpoint(folder, as_blocks).weights()
+    checkpoint = _Checkpoint(folder, as_blocks)
+    try:
+        weights = checkpoint.weights()
+    except ModelFileError:
+        raise
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise ModelFileError(folder / _WEIGHTS, f"its sizes do not fit ({error})") from error
+    wrong = misfit(weights)
+    if wrong:
+        raise ModelFileError(folder / _WEIGHTS, wrong)
+    return weights
 
 
 class _Checkpoint:

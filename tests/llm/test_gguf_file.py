@@ -1,6 +1,7 @@
 """GGUF files: what comes in blocks stays in them, and what cannot be read is refused."""
 
 import dataclasses
+import struct
 
 import numpy as np
 import pytest
@@ -121,3 +122,38 @@ def test_other_kinds_are_refused(model, tmp_path):
     write(model, tmp_path / "b.gguf", KINDS.Q5_0)
     with pytest.raises(ModelFileError, match=r"attn_q.weight is quantized as Q5_0"):
         read_gguf(tmp_path / "b.gguf")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("attention.head_count", 0),
+        ("attention.head_count", 3),
+        ("attention.head_count_kv", 0),
+        ("attention.head_count_kv", 1),
+        ("embedding_length", 32),
+        ("feed_forward_length", 100),
+        ("block_count", 0),
+        ("block_count", 3),
+        ("context_length", 0),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(model, tmp_path, key, value):
+    """A number of the header other than what the tensors are."""
+    path = tmp_path / "m.gguf"
+    write(model, path, KINDS.Q4_0)
+    header = path.read_bytes()
+    at = header.index(f"llama.{key}".encode()) + len(f"llama.{key}") + 4
+    path.write_bytes(header[:at] + struct.pack("<I", value) + header[at + 4 :])
+    with pytest.raises(ModelFileError, match=r"m\.gguf"):
+        read_gguf(path)
+
+
+def test_text_that_is_none_is_refused(model, tmp_path):
+    path = tmp_path / "m.gguf"
+    write(model, path, KINDS.Q4_0)
+    path.write_bytes(
+        path.read_bytes().replace(b"\x05" + bytes(7) + b"llama", b"\x05" + bytes(7) + b"ll\xe1ma")
+    )
+    with pytest.raises(ModelFileError, match="architecture"):
+        read_gguf(path)

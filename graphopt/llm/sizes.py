@@ -1,0 +1,71 @@
+"""Whether the weights of a decoder have the sizes that its file says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from graphopt.llm.decoder import DecoderShape, DecoderWeights
+from graphopt.llm.matrices import AdaptedMatrix, Matrix, RotatedMatrix
+
+Extents = tuple[int, ...]
+
+
+def misfit(weights: DecoderWeights) -> str | None:
+    """What of a decoder does not fit the rest, for a reader to refuse; None if all does."""
+    s = weights.shape
+    counts = {
+        "hidden width": s.hidden,
+        "heads": s.heads,
+        "key and value heads": s.kv_heads,
+        "pairs in a head": s.head_dim // 2,
+        "width of the feed-forward layer": s.intermediate,
+        "tokens": s.vocabulary,
+        "positions": s.context,
+        "layers": len(weights.layers),
+    }
+    for name, count in counts.items():
+        if count < 1:
+            return f"it has {count} {name}"
+    if s.heads % s.kv_heads or s.head_dim % 2:
+        return f"it has {s.heads} heads of {s.head_dim} values, {s.kv_heads} of key and value"
+    if not (0 <= s.epsilon < np.inf and np.isfinite(weights.frequencies).all()):
+        return "its frequencies or its epsilon are no numbers"
+    for name, got, wanted in _extents(weights, s):
+        if got != wanted:
+            return f"{name} has sizes {got}, not {wanted}"
+    return None
+
+
+def _extents(weights: DecoderWeights, s: DecoderShape) -> Iterator[tuple[str, Extents, Extents]]:
+    """Name, extents and expected extents of everything."""
+    inner, rows = s.heads * s.head_dim, (s.heads + 2 * s.kv_heads) * s.head_dim
+    table = (s.vocabulary, s.hidden)
+    yield "the embedding", _sizes(weights.embedding), table
+    yield "the head", _sizes(weights.head), table
+    yield "the last norm", weights.norm.shape, (s.hidden,)
+    yield "the rotary embedding", weights.frequencies.shape, (s.head_dim // 2,)
+    for number, layer in enumerate(weights.layers):
+        expected: dict[str, Extents] = {
+            "attention_norm": (s.hidden,),
+            "qkv": (rows, s.hidden),
+            "output": (s.hidden, inner),
+            "feed_forward_norm": (s.hidden,),
+            "gate_up": (2 * s.intermediate, s.hidden),
+            "down": (s.hidden, s.intermediate),
+            "qkv_bias": (rows,),
+            "query_norm": (s.head_dim,),
+            "key_norm": (s.head_dim,),
+        }
+        for name, wanted in expected.items():
+            value = getattr(layer, name)
+            if value is not None:
+                yield f"{name} of layer {number}", _sizes(value), wanted
+
+
+def _sizes(matrix: Matrix) -> Extents:
+    if isinstance(matrix, np.ndarray):
+        return matrix.shape
+    stored = matrix.base if isinstance(matrix, AdaptedMatrix | RotatedMatrix) else matrix
+    return stored.q.shape
