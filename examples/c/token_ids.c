@@ -11,21 +11,29 @@
 #include "package.h"
 
 enum { F32 = 0, I32 = 7, I64 = 8 }; /* of go_dtype */
+enum { MOST_OUTPUTS = 8 };
 
 /* Prints the ids of one utterance. Its outputs are ids i64[1, N] and counts i32[1]; N is known
- * when the run has ended, so the memory is for the largest that it can be. */
+ * when the run has ended, so the memory is for the largest that it can be. What comes behind them
+ * tells times, in elements of at most eight bytes as the ids. */
 static int recognize(const package *asr, go_context *context, const go_tensor *inputs) {
-    go_tensor outputs[2];
+    go_tensor outputs[MOST_OUTPUTS];
     if (asr->call.output_shapes(context, inputs, outputs)) return 1;
     if (outputs[0].dtype != I64 || outputs[1].dtype != I32) return 1;
-    int64_t *ids = calloc((size_t)outputs[0].shape[1] + 1, sizeof *ids);
-    int32_t count = 0;
-    outputs[0].data = ids;
-    outputs[1].data = &count;
-    int failed = !ids || asr->call.run(context, inputs, outputs);
-    for (int32_t i = 0; !failed && i < count; i++)
-        printf("%lld%c", (long long)ids[i], i + 1 < count ? ' ' : '\n');
-    free(ids);
+    int failed = 0, count = asr->call.output_count(asr->module);
+    for (int i = 0; i < count; i++) {
+        size_t elements = 1;
+        for (int axis = 0; axis < outputs[i].rank; axis++)
+            elements *= (size_t)outputs[i].shape[axis];
+        outputs[i].data = calloc(elements + 1, sizeof(int64_t));
+        failed |= !outputs[i].data;
+    }
+    failed = failed || asr->call.run(context, inputs, outputs);
+    const int64_t *ids = outputs[0].data;
+    int32_t tokens = failed ? 0 : *(const int32_t *)outputs[1].data;
+    for (int32_t i = 0; i < tokens; i++)
+        printf("%lld%c", (long long)ids[i], i + 1 < tokens ? ' ' : '\n');
+    for (int i = 0; i < count; i++) free(outputs[i].data);
     return failed;
 }
 
@@ -43,7 +51,8 @@ int main(int argc, char **argv) {
         fprintf(stderr, "no f32 matrix: %s\n", argv[2]);
         return 1;
     }
-    if (asr.call.input_count(asr.module) != 2 || asr.call.output_count(asr.module) != 2) {
+    int outputs = asr.call.output_count(asr.module);
+    if (asr.call.input_count(asr.module) != 2 || outputs < 2 || outputs > MOST_OUTPUTS) {
         fprintf(stderr, "no recognizer: %s\n", argv[1]);
         return 1;
     }

@@ -15,7 +15,7 @@ _FILE_WIDTH = 180  # of wide tables in files and pipes
 
 def bench_funasr(
     part: Annotated[
-        list[str] | None, typer.Option(help="whole, recipe, arm or vad; all by default.")
+        list[str] | None, typer.Option(help="whole, error, recipe, arm or vad; all by default.")
     ] = None,
     threads: Annotated[
         str, typer.Option(help="Thread counts; the recipe takes the largest.")
@@ -39,7 +39,7 @@ def bench_funasr(
     decoder_blocks: Annotated[int, typer.Option(min=1, help="Decoder blocks.")] = 16,
     json: Annotated[Path | None, typer.Option(help="Also write every time to this file.")] = None,
 ) -> None:
-    """Paraformer from features to ids beside its peers, the recipe step by step, and FSMN-VAD."""
+    """Paraformer beside its peers, its errors by block, the recipe step by step, and FSMN-VAD."""
     from graphopt.bench import funasr, measure, table
 
     chosen = part or list(funasr.PARTS)
@@ -55,6 +55,8 @@ def bench_funasr(
         bench = funasr.FunasrBench(console, Path(folder), blocks, decoder_blocks, status.update)
         if "whole" in chosen:
             found["whole"] = bench.whole(only or [], counts, rounds, lengths, batches)
+        if "error" in chosen:
+            found["error"] = bench.error(max(counts), lengths[0])
         if "recipe" in chosen:
             found["recipe"] = bench.recipe(max(counts), rounds, lengths[0], batches[0])
         if "arm" in chosen:

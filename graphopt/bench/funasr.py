@@ -1,4 +1,4 @@
-"""``graphopt bench funasr``: Paraformer beside its peers, the recipe, Neoverse, FSMN-VAD."""
+"""``graphopt bench funasr``: Paraformer beside its peers, its errors, the recipe, Neoverse, VAD."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from graphopt.bench import arm_model, recipe, table, vad, whole_paraformer
+from graphopt.bench import arm_model, layers, recipe, table, vad, whole_paraformer
 from graphopt.bench.engines import TorchFp32
 from graphopt.bench.measure import Result, measure
 from graphopt.codegen.build import Builder
@@ -18,7 +18,7 @@ from graphopt.target import find_target
 from graphopt.zoo import paraformer
 from graphopt.zoo.dependencies import require
 
-PARTS = ("whole", "recipe", "arm", "vad")
+PARTS = ("whole", "error", "recipe", "arm", "vad")
 ARM_CORES = (1, 16, 64)
 Data = dict[str, Any]
 Progress = Callable[[str], None]
@@ -43,6 +43,7 @@ class FunasrBench:
         self._progress = progress
         self._modules = whole_paraformer.parts(blocks, decoder_blocks)
         self._exported: dict[Any, Path] = {}
+        self._blocks = blocks, decoder_blocks
         self._name = f"Paraformer-large, {blocks} encoder and {decoder_blocks} decoder blocks"
 
     def whole(
@@ -64,6 +65,20 @@ class FunasrBench:
             note = whole_paraformer.NOTE
             table.print_results(self._console, f"{self._name}: {title}", results, rounds, note)
         return [_as_data(title, results) for title, results in found.items()]
+
+    def error(self, threads: int, seconds: float) -> list[Data]:
+        """Errors of int8 by block, ours and others'."""
+        work = layers.workload(self._folder, _frames(seconds), *self._blocks)
+        results = measure(work, layers.engines(), threads, 0, progress=self._progress)[1:]
+        errors = {result.engine: result.errors for result in results if not result.missing}
+        self._console.print(layers.table(f"Errors by block: {work.title}", errors))
+        for result in results:
+            if result.missing:
+                self._console.print(f"{result.engine} is missing: {result.missing}")
+        for name in [engine.name for engine in layers.own_engines() if engine.name in errors]:
+            self._console.print(layers.verdict(name, errors))
+        self._console.print(layers.NOTE)
+        return [{"title": work.title, "errors": errors}]
 
     def recipe(self, threads: int, rounds: int, seconds: float, batch: int) -> list[Data]:
         """What each step of the recipe gives on this machine."""

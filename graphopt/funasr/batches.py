@@ -53,34 +53,35 @@ def wasted_frames(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> f
     return 1 - useful / computed if computed else 0.0
 
 
-def token_ids(
-    recognize: Callable[[Array, Array], tuple[Array, Array]],
+def recognize_in_batches(
+    recognize: Callable[[Array, Array], Sequence[Array]],
     speech: Sequence[Array],
     frames: int = FRAMES,
     waste: float = WASTE,
-) -> list[Array]:
+) -> list[tuple[Array, ...]]:
     """Recognizes utterances in batches; each gets the ids that it gets alone.
 
     Args:
-        recognize: Paraformer, from features f32[B, T, F] and lengths i32[B] to ids i64[B, N] and
-            counts i32[B].
+        recognize: Paraformer, from features f32[B, T, F] and lengths i32[B] to ids i64[B, N],
+            counts i32[B], and whatever else it says of each item.
         speech: normalized features f32[T, F] of each utterance.
         frames: as for `plan_batches`.
         waste: as for `plan_batches`.
 
     Returns:
-        i64[n] for each, in their order; empty where there is no frame.
+        For each, in their order, i64[n] and its rows of what else is said; of one without a frame
+        no ids and nothing else.
 
     Raises:
         InputError: if the features are not those of the model.
     """
-    found = [np.zeros(0, np.int64) for _ in speech]
+    found: list[tuple[Array, ...]] = [(np.zeros(0, np.int64),) for _ in speech]
     for batch in plan_batches([len(one) for one in speech], frames, waste):
         lengths = np.array([len(speech[i]) for i in batch], np.int32)
         padded = np.zeros((len(batch), lengths.max(), speech[batch[0]].shape[1]), np.float32)
         for row, i in enumerate(batch):
             padded[row, : lengths[row]] = speech[i]
-        ids, counts = recognize(padded, lengths)
+        ids, counts, *others = recognize(padded, lengths)
         for row, i in enumerate(batch):
-            found[i] = ids[row, : int(counts[row])]
+            found[i] = ids[row, : int(counts[row])], *(other[row] for other in others)
     return found

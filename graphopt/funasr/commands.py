@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from graphopt.funasr.recognizer import Transcript
 
 compile_app = typer.Typer(
     no_args_is_help=True, help="Compile model directories of a toolkit into one package."
@@ -51,6 +55,13 @@ def transcribe(
             "one in each line."
         ),
     ] = None,
+    timestamps: Annotated[
+        bool, typer.Option("--timestamps", help="Sentences with begin and end, in seconds.")
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="A line of JSON with text, times of words, and sentences."),
+    ] = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="For Paraformer streaming: text as it is heard.")
     ] = False,
@@ -69,8 +80,33 @@ def transcribe(
 
     recognizer = load_recognizer(package, threads, language, use_itn, hotword)
     for wav in recordings:
-        text = recognizer.transcribe(wav)
-        print(text if len(recordings) == 1 else f"{wav}\t{text}")
+        if as_json:
+            lines = [_as_json(wav, recognizer.transcribe_with_times(wav))]
+        elif timestamps:
+            lines = [
+                f"{_span(said.begin_ms, said.end_ms)}   {said.text.strip()}"
+                for said in recognizer.transcribe_with_times(wav).sentences
+            ]
+        else:
+            lines = [recognizer.transcribe(wav)]
+        for line in lines:
+            print(line if as_json or len(recordings) == 1 else f"{wav}\t{line}")
+
+
+def _as_json(wav: Path, said: Transcript) -> str:
+    """The fields of a result of FunASR's `generate`."""
+    result: dict[str, Any] = {"key": wav.stem, "text": said.text}
+    if said.times is not None:
+        result["timestamp"] = said.times
+    result["sentence_info"] = [
+        {"text": one.text, "start": one.begin_ms, "end": one.end_ms, "timestamp": one.times}
+        for one in said.sentences
+    ]
+    return json.dumps(result, ensure_ascii=False)
+
+
+def _span(begin_ms: int, end_ms: int) -> str:
+    return f"{begin_ms / 1000:8.2f} {end_ms / 1000:8.2f}"
 
 
 def _print_live(
@@ -89,5 +125,5 @@ def _print_live(
     for wav in recordings:
         for heard in recognizer.listen(wav, chunking):
             mark = " " if heard.is_final else "~"
-            line = f"{heard.begin_ms / 1000:8.2f} {heard.end_ms / 1000:8.2f} {mark} {heard.text}"
+            line = f"{_span(heard.begin_ms, heard.end_ms)} {mark} {heard.text}"
             print(line if len(recordings) == 1 else f"{wav}\t{line}", flush=True)

@@ -132,7 +132,7 @@ class SeacoParaformer(nn.Module):
 
     def forward(
         self, speech: Tensor, speech_lengths: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Recognizes a batch.
 
         Args:
@@ -141,12 +141,12 @@ class SeacoParaformer(nn.Module):
 
         Returns:
             Token ids i64[B, N]; i32[B], how many of them belong to each item; acoustic embeddings
-            and hidden tokens, f32[B, N, D].
+            and hidden tokens, f32[B, N, D]; hidden frames, f32[B, T, D].
         """
         hidden = self.encoder(speech, speech_lengths)
         embeddings, counts, _, _ = self.predictor(hidden, speech_lengths)
         scores, tokens = self.decoder(hidden, speech_lengths, embeddings, counts)
-        return scores.argmax(-1), counts, embeddings, tokens
+        return scores.argmax(-1), counts, embeddings, tokens, hidden
 
 
 class HotwordBias(nn.Module):

@@ -32,7 +32,7 @@ class ContextualModel(ParaformerModel):
         """The same model for other hotwords; see `HotwordEncoder.encode`."""
         return replace(self, hotwords=self.encoder.encode(hotword))
 
-    def _recognize(self, speech: Array, lengths: Array) -> tuple[Array, Array]:
+    def _recognize(self, speech: Array, lengths: Array) -> tuple[Array, ...]:
         hotwords = np.repeat(self.hotwords[None], len(speech), 0)
         ids, counts = self.module(speech, lengths, hotwords)
         return ids, counts
@@ -58,13 +58,13 @@ class SeacoModel(ParaformerModel):
         """The same model for other hotwords; see `HotwordEncoder.encode`."""
         return replace(self, hotwords=None if hotword is None else self.encoder.encode(hotword))
 
-    def _recognize(self, speech: Array, lengths: Array) -> tuple[Array, Array]:
-        ids, counts, embeddings, tokens = self.module(speech, lengths)
+    def _recognize(self, speech: Array, lengths: Array) -> tuple[Array, ...]:
+        ids, counts, embeddings, tokens, frames = self.module(speech, lengths)
         if self.hotwords is not None and ids.size:
             hotwords = self._choose(self.hotwords, tokens, counts)
             every = np.full(len(ids), hotwords.shape[1], np.int32)
             ids = self.bias(hotwords, every, embeddings, tokens, counts, ids)
-        return ids, counts
+        return ids, counts, frames
 
     def _choose(self, hotwords: Array, tokens: Array, counts: Array) -> Array:
         """For each item the hotwords that its tokens attend to most, f32[B, K, D].

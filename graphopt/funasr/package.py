@@ -9,6 +9,8 @@ asr/              the package of a Paraformer or SenseVoice, from features to to
 decoder/          Paraformer streaming: from hidden frames and embeddings of a chunk to token ids
 hotwords/         a step of the LSTM that encodes hotwords
 bias/             SeACo-Paraformer: from token ids without hotwords to those with them
+fine_frames/      CifPredictorV3: from hidden frames to the gates of the LSTM that tells times
+both_ways/        a step of that LSTM
 scores/           SeACo-Paraformer: how far each token attends to each hotword
 vad/              the package of FSMN-VAD's encoder, from features to likelihoods
 punc/             the package of CT-Transformer, from token ids to marks

@@ -188,6 +188,24 @@ class Paraformer(nn.Module):
         return scores.argmax(-1), counts
 
 
+class TimedParaformer(Paraformer):
+    """The same with what the times of tokens are told by.
+
+    These are the predictor's weights and peaks; of CifPredictorV3, which finds times in another
+    way, the hidden frames.
+    """
+
+    def forward(  # type: ignore[override]
+        self, speech: Tensor, speech_lengths: Tensor
+    ) -> tuple[Tensor, ...]:
+        """As of `Paraformer`; then f32[B, T + tail] twice, or f32[B, T, D]."""
+        hidden = self.encoder(speech, speech_lengths)
+        embeddings, counts, *found = self.predictor(hidden, speech_lengths)
+        scores = self.decoder(hidden, speech_lengths, embeddings, counts)
+        fine = type(self.predictor.predictor).__name__ == "CifPredictorV3"
+        return scores.argmax(-1), counts, *([hidden] if fine else found)
+
+
 def share_parameters(module: nn.Module) -> nn.Module:
     """A copy of a module tree with the same parameters, which may be rewritten in place."""
     memo = {id(p): p for p in (*module.parameters(), *module.buffers())}

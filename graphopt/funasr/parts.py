@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from graphopt.errors import RecognizerOptionError
-from graphopt.funasr.batches import token_ids
+from graphopt.funasr.batches import recognize_in_batches
+from graphopt.funasr.clocks import Clock
 from graphopt.funasr.directory import FrontendConfig
 from graphopt.funasr.features import features
-from graphopt.funasr.punctuation import PunctuationConfig, PunctuationStream, punctuate
-from graphopt.funasr.text import tokens_to_text
+from graphopt.funasr.punctuation import PunctuationConfig, PunctuationStream, mark_words
+from graphopt.funasr.text import tokens_to_text, word_times
+from graphopt.funasr.times import Time
 from graphopt.funasr.vad import Segment, VadConfig, blocks_of, segments
 from graphopt.loaded import LoadedModule
 
@@ -43,6 +45,19 @@ class AudioModel:
     def features(self, samples: Array) -> Array:
         """f32[T, features] of f32 samples in [-1, 1)."""
         return features(samples, self.frontend, self.cmvn, self.module.map)
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """What was said in a signal.
+
+    Attributes:
+        text: without punctuation.
+        times: of its words; None if the model tells none.
+    """
+
+    text: str
+    times: list[Time] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +98,10 @@ class SpeechModel(AudioModel, abc.ABC):
     def texts(self, utterances: Sequence[Array]) -> list[str]:
         """The text of each of several utterances of f32 samples in [-1, 1)."""
 
+    def utterances(self, signals: Sequence[Array]) -> list[Utterance]:
+        """What was said in each of several, with times if the model tells them."""
+        return [Utterance(text) for text in self.texts(signals)]
+
     def with_hotwords(self, hotword: str | None) -> SpeechModel:
         """The same model for other hotwords; one that takes them says how.
 
@@ -102,11 +121,13 @@ class ParaformerModel(SpeechModel):
         tokens: the vocabulary.
         special: token ids that are no text.
         spaced: whether spaces stand between characters too.
+        clock: what tells when tokens were spoken, or None.
     """
 
     tokens: tuple[str, ...]
     special: frozenset[int]
     spaced: bool
+    clock: Clock | None
 
     def text(self, samples: Array) -> str:
         """The text of f32 samples in [-1, 1); empty if nothing is said."""
@@ -114,17 +135,34 @@ class ParaformerModel(SpeechModel):
 
     def texts(self, utterances: Sequence[Array]) -> list[str]:
         """The same for each of several, computed in batches."""
-        found = token_ids(self._recognize, [self.features(samples) for samples in utterances])
-        return [self._spell(map(int, ids)) for ids in found]
+        speech = [self.features(samples) for samples in utterances]
+        found = recognize_in_batches(self._recognize, speech)
+        return [tokens_to_text(self._tokens(ids), self.spaced) for ids, *_ in found]
 
-    def _recognize(self, speech: Array, lengths: Array) -> tuple[Array, Array]:
-        """Of a batch, token ids i64[B, N] and how many belong to each item, i32[B]."""
-        ids, counts = self.module(speech, lengths)
-        return ids, counts
+    def utterances(self, signals: Sequence[Array]) -> list[Utterance]:
+        """The same with times; then spaces stand between characters."""
+        if self.clock is None:
+            return super().utterances(signals)
+        speech = [self.features(samples) for samples in signals]
+        said = []
+        for frames, (ids, *clues) in zip(
+            speech, recognize_in_batches(self._recognize, speech), strict=True
+        ):
+            if not len(ids):
+                said.append(Utterance(""))
+                continue
+            tokens = self._tokens(ids)
+            times = self.clock.read(tuple(clues), len(frames), len(ids), len(tokens))
+            said.append(Utterance(tokens_to_text(tokens, spaced=True), word_times(tokens, times)))
+        return said
 
-    def _spell(self, ids: Iterable[int]) -> str:
-        kept = (self.tokens[i] for i in ids if i not in self.special)
-        return tokens_to_text(kept, self.spaced)
+    def _recognize(self, speech: Array, lengths: Array) -> tuple[Array, ...]:
+        """Of a batch, ids i64[B, N], how many each item has, i32[B], and what `clock` reads."""
+        found: tuple[Array, ...] = self.module(speech, lengths)
+        return found
+
+    def _tokens(self, ids: Array) -> list[str]:
+        return [self.tokens[i] for i in map(int, ids) if i not in self.special]
 
 
 @dataclass(frozen=True)
@@ -197,7 +235,12 @@ class Punctuator(WordClassifier):
 
     def punctuate(self, text: str) -> str:
         """The text with punctuation marks and capitals; without any if it has no word."""
-        return punctuate(text, self._classify, self.config).strip()
+        return self.mark(text)[0]
+
+    def mark(self, text: str) -> tuple[str, list[int]]:
+        """The same, and the class of what follows each of the words that `split_words` finds."""
+        marked, classes = mark_words(text, self._classify, self.config)
+        return marked.strip(), classes
 
     def stream(self) -> Punctuator:
         """What punctuates one text after the other: each by itself."""

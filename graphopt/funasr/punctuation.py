@@ -130,8 +130,16 @@ def punctuate(
         classify: the class of what follows each of some words.
         config: the classes.
     """
+    return mark_words(text, classify, config)[0]
+
+
+def mark_words(
+    text: str, classify: Callable[[list[str]], list[int]], config: PunctuationConfig
+) -> tuple[str, list[int]]:
+    """As `punctuate`, and the class of what follows each word of :func:`split_words`."""
     words = split_words(text)
     written, waiting = "", []
+    read: list[int] = []
     for begin in range(0, len(words), RUN):
         waiting += words[begin : begin + RUN]
         classes = classify(waiting)
@@ -140,8 +148,12 @@ def punctuate(
             count = _finished(classes, config)
         marks = [config.marks[c] for c in classes[:count]]
         written += _write(waiting[:count], marks)
+        read += classes[:count]
         waiting = waiting[count:]
-    return _close(written)
+    closed = _close(written)
+    if closed != written:
+        read[-1] = config.sentence_end
+    return closed, read
 
 
 def _finished(classes: list[int], config: PunctuationConfig) -> int:

@@ -61,17 +61,43 @@ def _audio(directory: ModelDirectory) -> dict[str, Any]:
 def _capture_paraformer(model: Any, directory: ModelDirectory) -> Captured:
     import torch
 
-    from graphopt.funasr.paraformer import Paraformer
+    from graphopt.funasr.paraformer import TimedParaformer
+    from graphopt.funasr.predictor_times import capture_times
 
     lengths = torch.tensor([_FRAMES, _FRAMES // 2], dtype=torch.int32)
-    return {"asr": (Paraformer(model), (_speech(directory, 2), lengths))}
+    asr = TimedParaformer(model), (_speech(directory, 2), lengths)
+    return {"asr": asr, **capture_times(model.predictor)}
 
 
 def _describe_paraformer(directory: ModelDirectory, settings: dict[str, Any]) -> dict[str, Any]:
     special = [settings.get(name, token) for name, token in _SPECIAL.items()]
     # FunASR tells the times of this predictor's tokens, and spaces its text for them.
     spaced = directory.config["predictor"] == "CifPredictorV3"
-    return {**_audio(directory), "tokens": directory.tokens, "special": special, "spaced": spaced}
+    return {
+        **_audio(directory),
+        "tokens": directory.tokens,
+        "special": special,
+        "spaced": spaced,
+        "clock": _describe_clock(directory),
+    }
+
+
+def _describe_clock(directory: ModelDirectory) -> dict[str, Any] | None:
+    """What times of tokens are made of; None if the model tells none."""
+    settings = directory.config.get("predictor_conf") or {}
+    if directory.config["predictor"] == "CifPredictorV3":
+        if settings.get("upsample_type", "cnn") != "cnn_blstm":
+            return None
+        return {
+            "finer": settings.get("upsample_times", 5),
+            "smooth": settings.get("smooth_factor2", 1.0),
+            "noise": settings.get("noise_threshold2", 0),
+            "threshold": settings.get("threshold", 1.0),
+        }
+    if directory.model not in ("Paraformer", "BiCifParaformer"):
+        return None
+    default = 0.45 if directory.config["predictor"] == "CifPredictor" else 0.0
+    return {"tail": int(settings.get("tail_threshold", default) > 0)}
 
 
 def _unknown(directory: ModelDirectory) -> str:
@@ -99,6 +125,7 @@ def _capture_seaco(model: Any, directory: ModelDirectory) -> Captured:
     import torch
 
     from graphopt.funasr.contextual import HotwordBias, HotwordScores, SeacoParaformer
+    from graphopt.funasr.predictor_times import capture_times
 
     lengths = torch.tensor([_FRAMES, _FRAMES // 2], dtype=torch.int32)
     tokens = torch.randn(2, _WORDS, model.bias_encoder.hidden_size)
@@ -111,6 +138,7 @@ def _capture_seaco(model: Any, directory: ModelDirectory) -> Captured:
         "hotwords": _hotword_step(model, model.decoder.embed),
         "bias": (HotwordBias(model), inputs),
         "scores": (HotwordScores(model.seaco_decoder), (hotwords, every, tokens, counts)),
+        **capture_times(model.predictor),
     }
 
 

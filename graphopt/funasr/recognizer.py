@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.errors import PackageCorruptError, PackageError, RecognizerOptionError
+from graphopt.funasr.clocks import open_clock
 from graphopt.funasr.directory import FrontendConfig
 from graphopt.funasr.features import read_wav
 from graphopt.funasr.hotword_models import ContextualModel, SeacoModel
@@ -23,10 +24,12 @@ from graphopt.funasr.parts import (
     SenseVoiceModel,
     SpeechModel,
     StreamingPunctuator,
+    Utterance,
     VoiceDetector,
 )
 from graphopt.funasr.punctuation import PunctuationConfig, join_segments
-from graphopt.funasr.vad import VadConfig
+from graphopt.funasr.times import Sentence, Time, segment_sentences, sentences
+from graphopt.funasr.vad import Segment, VadConfig
 from graphopt.loaded import LoadedModule, load
 from graphopt.zoo.dependencies import require
 
@@ -37,6 +40,22 @@ PIECES = "pieces.model"
 SPLITS = "splits"
 FORMAT = 1
 STREAMING = "ParaformerStreaming"
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said in a recording, and when.
+
+    Attributes:
+        text: with punctuation, if there is a punctuator.
+        times: of its words; None if the model tells none.
+        sentences: of the text. Where words and marks do not match, and for models that tell no
+            times, each is what was said in a segment of speech.
+    """
+
+    text: str
+    times: list[Time] | None
+    sentences: list[Sentence]
 
 
 @dataclass(frozen=True)
@@ -62,15 +81,44 @@ class Recognizer:
         """
         return self.recognize(read_wav(wav, self.speech.frontend.fs))
 
+    def transcribe_with_times(self, wav: str | Path) -> Transcript:
+        """The text of a WAV file of 16-bit samples, and when it was said.
+
+        It is that of FunASR's `generate` with `output_timestamp` and `sentence_timestamp`.
+
+        Raises:
+            AudioFileError, MissingDependencyError: as :meth:`transcribe`.
+        """
+        samples = read_wav(wav, self.speech.frontend.fs)
+        segments = self._segments(samples)
+        said = self.speech.utterances([self._cut(samples, segment) for segment in segments])
+        shifted = [
+            _later(utterance, begin) for utterance, (begin, _) in zip(said, segments, strict=True)
+        ]
+        told = any(utterance.times is not None for utterance in shifted)
+        times = [time for utterance in shifted for time in utterance.times or []]
+        texts = [utterance.text for utterance in shifted]
+        text, classes = self._join(texts)
+        if times and len(classes) == len(times):
+            assert self.punctuator is not None
+            words = join_segments(texts).split()
+            found = sentences(words, times, classes, self.punctuator.config)
+        else:
+            found = segment_sentences([(one.text, one.times or []) for one in shifted], segments)
+        return Transcript(text, times if told else None, found)
+
     def recognize(self, samples: Array) -> str:
         """The text of f32 samples in [-1, 1); without a punctuator segments separated by spaces."""
         return self.recognize_all([samples])[0]
 
     def recognize_all(self, recordings: Sequence[Array]) -> list[str]:
         """What :meth:`recognize` gives for each; Paraformer gets their segments in batches."""
-        segments = [self._segments(samples) for samples in recordings]
+        segments = [
+            [self._cut(samples, segment) for segment in self._segments(samples)]
+            for samples in recordings
+        ]
         texts = iter(self.speech.texts([part for parts in segments for part in parts]))
-        return [self._join([next(texts) for _ in parts]) for parts in segments]
+        return [self._join([next(texts) for _ in parts])[0] for parts in segments]
 
     def with_hotwords(self, hotword: str | None) -> Recognizer:
         """The same recognizer for other hotwords; what it has compiled is shared.
@@ -84,17 +132,36 @@ class Recognizer:
         """
         return replace(self, speech=self.speech.with_hotwords(hotword))
 
-    def _join(self, texts: list[str]) -> str:
+    def _join(self, texts: list[str]) -> tuple[str, list[int]]:
+        """The texts of segments as one, and what follows each word, if a punctuator tells it."""
         if self.punctuator is None:
-            return " ".join(text for text in texts if text)
-        return self.punctuator.punctuate(join_segments(texts))
+            return " ".join(text for text in texts if text), []
+        joined = join_segments(texts)
+        if isinstance(self.punctuator, Punctuator):
+            return self.punctuator.mark(joined)
+        return self.punctuator.punctuate(joined), []
 
-    def _segments(self, samples: Array) -> list[Array]:
+    def _segments(self, samples: Array) -> list[Segment]:
+        """Begin and end of each segment of speech, milliseconds."""
         if self.detector is None:
-            return [samples]
+            return [(0, len(samples) * 1000 // self.speech.frontend.fs)]
+        return self.detector.find(samples)
+
+    def _cut(self, samples: Array, segment: Segment) -> Array:
+        """The samples of a segment; all of them without a detector."""
+        if self.detector is None:
+            return samples
         per_ms = self.speech.frontend.fs / 1000
-        found = self.detector.find(samples)
-        return [samples[int(start * per_ms) : int(end * per_ms)] for start, end in found]
+        begin, end = segment
+        return samples[int(begin * per_ms) : int(end * per_ms)]
+
+
+def _later(utterance: Utterance, begin_ms: int) -> Utterance:
+    """An utterance with the times of the recording that it is in."""
+    if utterance.times is None:
+        return utterance
+    times = [(begin + begin_ms, end + begin_ms) for begin, end in utterance.times]
+    return replace(utterance, times=times)
 
 
 def load_recognizer(
@@ -174,7 +241,8 @@ def _paraformer(
     if use_itn:
         raise RecognizerOptionError("use_itn", use_itn, [False])
     tokens, special = tuple(part["tokens"]), frozenset(part["special"])
-    plain = (*_audio(path / "asr", part, threads), tokens, special, part["spaced"])
+    clock = open_clock(part["clock"], lambda name: load(path / name, threads))
+    plain = (*_audio(path / "asr", part, threads), tokens, special, part["spaced"], clock)
     if part["model"] == "ContextualParaformer":
         encoder = _hotword_encoder(path, part, threads)
         return ContextualModel(*plain, encoder, encoder.encode(None))

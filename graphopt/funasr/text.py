@@ -7,7 +7,7 @@ abbreviation and become capitals.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 _SPECIAL = ("<s>", "</s>", "<unk>", "<OOV>")
 _JOIN = "@@"
@@ -24,6 +24,53 @@ def tokens_to_text(tokens: Iterable[str], spaced: bool = False) -> str:
     if spaced:
         return " ".join(item for item in items if item != " ").strip()
     return "".join(items).strip()
+
+
+def word_times(tokens: Sequence[str], times: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """When the words of a spaced text were spoken.
+
+    As in FunASR, what is neither a character nor a word has no time and takes none away, so that
+    what follows gets the time of what stands before it.
+
+    Args:
+        tokens: of one utterance.
+        times: begin and end of tokens; those without a time are the last ones.
+
+    Returns:
+        Begin and end, at most one pair a word.
+    """
+    kept = [t for t in tokens if t not in _SPECIAL]
+    pairs = list(times) if all(map(_sorts_as_character, kept)) else _joined_times(kept, times)
+    items = _words(kept)
+    found = []
+    at = 0  # words before the run
+    for run in _runs(items):
+        words = [item for item in items[run] if item != " "]
+        if words and at + len(words) <= len(pairs):
+            found.append((pairs[at][0], pairs[at + len(words) - 1][1]))
+        at += len(words)
+    return found
+
+
+def _joined_times(tokens: Sequence[str], times: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Of characters and of words, whose pieces have one time."""
+    pairs = []
+    begun: tuple[int, int] | None = None  # of the pieces of a word that is not complete
+    for token, time in zip(tokens, times, strict=False):
+        begin, end = begun or time
+        if token and all(map(_is_character, token)):
+            pairs.append((begin, end))
+            begun = None
+        elif _JOIN in token:
+            begun = begin, time[1]
+        elif token and all(map(_is_letter, token)):
+            pairs.append((begin, time[1]))
+            begun = None
+    return pairs
+
+
+def _sorts_as_character(token: str) -> bool:
+    return "\u4e00" <= token <= "\u9fff" or "0" <= token <= "9" or token == "@"
 
 
 def _words(tokens: Iterable[str]) -> list[str]:
@@ -60,15 +107,21 @@ def _is_letter(c: str) -> bool:
 def _abbreviations(items: list[str]) -> list[str]:
     """Joins runs of single letters with one space between them."""
     made: list[str] = []
+    for run in _runs(items):
+        letters = items[run][::2]
+        made.append("".join(letters).upper() if len(letters) > 1 else items[run.start])
+    return made
+
+
+def _runs(items: list[str]) -> Iterator[slice]:
+    """The places of single letters with one space between them, and of every other item."""
     at = 0
     while at < len(items):
         end = at
         while _is_initial(items, end) and _is_initial(items, end + 2) and items[end + 1] == " ":
             end += 2
-        run = items[at : end + 1 : 2]
-        made.append("".join(run).upper() if len(run) > 1 else items[at])
+        yield slice(at, end + 1)
         at = end + 1
-    return made
 
 
 def _is_initial(items: list[str], at: int) -> bool:

@@ -1,5 +1,6 @@
 """The parts of ``graphopt bench funasr`` on a tiny model, and the model of Arm cores by hand."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,32 @@ def test_speech_has_about_four_tokens_a_second() -> None:
     with torch.inference_mode():
         counts = model(*paraformer.example_inputs(200, 2))[1].numpy()
     assert np.all((counts > [30, 20]) & (counts < [70, 55])), counts  # 12 and 9 seconds
+
+
+def test_errors_by_block_of_a_tiny_model(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("funasr")
+    from rich.console import Console
+
+    from graphopt.bench.funasr import FunasrBench
+
+    console = Console(record=True, width=180, file=io.StringIO())
+    (found,) = FunasrBench(console, tmp_path, 2, 1, lambda _: None).error(1, 3)
+    blocks = [f"encoder_block_{i}" for i in (1, 2)] + ["encoder_output"]
+    blocks += [f"decoder_block_{i}" for i in (1, 2)] + [
+        "decoder_output"
+    ]  # the last has no attention
+    for name, errors in found["errors"].items():
+        assert list(errors) == blocks, name
+        assert all(0 < error < 0.3 for error in errors.values()), name
+    assert {"graphopt int8", "graphopt int8+bf16", "torch.ao int8"} <= set(found["errors"])
+    assert "graphopt int8: error no larger than that of torch.ao int8" in console.export_text()
+
+
+def test_verdict_names_where_a_peer_is_closer() -> None:
+    from graphopt.bench.layers import verdict
+
+    errors = {"graphopt int8": {"a": 1.0, "b": 3.0}, "torch.ao int8": {"a": 2.0, "b": 2.0}}
+    assert verdict("graphopt int8", errors).endswith("larger than a peer's at b (torch.ao int8)")
+    errors["torch.ao int8"]["b"] = 3.0
+    assert "no larger than that of torch.ao int8 at each of 2" in verdict("graphopt int8", errors)

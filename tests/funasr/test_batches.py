@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import graphopt
-from graphopt.funasr.batches import FRAMES, WASTE, plan_batches, token_ids, wasted_frames
+from graphopt.funasr.batches import FRAMES, WASTE, plan_batches, recognize_in_batches, wasted_frames
 from graphopt.zoo.recognizer import MODEL, RECORDINGS
 
 
@@ -54,9 +54,9 @@ def test_same_tokens_as_alone(tmp_path: Path) -> None:
     ]
     speech = [*whole, *(one[: len(one) * 3 // 4] for one in whole), whole[0][:0]]
     alone = [module(x[None], np.array([len(x)], np.int32)) for x in speech[:-1]]
-    together = token_ids(module, speech, waste=1.0)
+    together = [ids for ids, *_ in recognize_in_batches(module, speech, waste=1.0)]
     assert len(plan_batches([len(x) for x in speech], waste=1.0)) == 1
-    for got, (ids, counts) in zip(together, alone, strict=False):
+    for got, (ids, counts, *_) in zip(together, alone, strict=False):
         np.testing.assert_array_equal(got, ids[0, : int(counts[0])])
     assert len(together[-1]) == 0 and sum(map(len, together)) > 20
 

@@ -60,7 +60,7 @@ def speech() -> np.ndarray:
 @pytest.fixture(scope="module")
 def expected(host_package: Path, speech: np.ndarray) -> list[int]:
     lengths = np.array([len(speech)], np.int32)
-    ids, counts = graphopt.load(host_package)(speech[None], lengths)
+    ids, counts, *_ = graphopt.load(host_package)(speech[None], lengths)
     return [int(i) for i in ids[0, : int(counts[0])]]
 
 
@@ -107,7 +107,7 @@ def test_same_tokens_on_neoverse_n2(speech: np.ndarray, tmp_path: Path) -> None:
     asr = tmp_path / "asr.gopt" / "asr"
     program = build(tmp_path / "c", "aarch64-linux-gnu")
     np.save(tmp_path / "x.npy", speech)
-    ids, counts = graphopt.load(asr).emulate(speech[None], np.array([len(speech)], np.int32))
+    ids, counts, *_ = graphopt.load(asr).emulate(speech[None], np.array([len(speech)], np.int32))
     cpu = "max,sve128=on"
     done = run(emulator, "-cpu", cpu, "-L", ARM_LIBRARIES, program, asr, tmp_path / "x.npy", 2)
     assert done.returncode == 0, done.stderr

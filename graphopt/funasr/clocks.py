@@ -1,0 +1,107 @@
+"""What tells when the tokens of a package's Paraformer were spoken, without torch."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphopt.funasr.times import SLACK, Time, running_peaks, token_times
+from graphopt.loaded import LoadedModule
+
+Array = np.ndarray[Any, Any]
+
+
+class Clock(abc.ABC):
+    """Times of tokens."""
+
+    @abc.abstractmethod
+    def read(self, clues: tuple[Array, ...], frames: int, fires: int, tokens: int) -> list[Time]:
+        """When each token of an utterance was spoken.
+
+        Args:
+            clues: what the graph says besides token ids.
+            frames: of the utterance.
+            fires: tokens that were found.
+            tokens: those of them that are text.
+
+        Returns:
+            Begin and end, milliseconds; fewer than tokens if fewer can be found.
+        """
+
+
+@dataclass(frozen=True)
+class PeakClock(Clock):
+    """By the weights of CifPredictor and CifPredictorV2.
+
+    Attributes:
+        tail: frames that the predictor adds, 0 or 1.
+    """
+
+    tail: int
+
+    def read(self, clues: tuple[Array, ...], frames: int, fires: int, tokens: int) -> list[Time]:
+        """From weights and peaks, f32[T + tail]; FunASR takes the one for the other here."""
+        weights, peaks = (clue[: frames + self.tail] for clue in clues)
+        return token_times(peaks, weights, tokens)
+
+
+@dataclass(frozen=True)
+class FineClock(Clock):
+    """By the finer frames of CifPredictorV3.
+
+    Attributes:
+        fine_frames: from hidden frames to the gates of an LSTM.
+        step: of the LSTM, in both directions.
+        finer: fine frames of a frame.
+        smooth: what scores are multiplied by.
+        noise: what is taken from them.
+        threshold: of a token.
+    """
+
+    fine_frames: LoadedModule
+    step: LoadedModule
+    finer: int
+    smooth: float
+    noise: float
+    threshold: float
+
+    def read(self, clues: tuple[Array, ...], frames: int, fires: int, tokens: int) -> list[Time]:
+        """From hidden frames f32[T, D]."""
+        scores = self._scores(clues[0][None, :frames])
+        weights = 1 / (1 + np.exp(-scores)) * np.float32(self.smooth) - np.float32(self.noise)
+        weights = np.maximum(weights, 0)
+        total = weights.sum(dtype=np.float32)
+        if total > 0:
+            weights *= np.float32(fires) / total
+        peaks = running_peaks(weights, self.threshold - SLACK)
+        return token_times(weights, peaks, tokens, self.finer)
+
+    def _scores(self, hidden: Array) -> Array:
+        """f32[T * finer], of f32[1, T, D]."""
+        left, right = self.fine_frames(hidden, np.array([hidden.shape[1]], np.int32))
+        zeros = np.zeros((1, left.shape[2] // 4), np.float32)
+        state = (zeros, zeros), (zeros, zeros)
+        scores = np.zeros(left.shape[1], np.float32)
+        for i in range(len(scores)):
+            j = len(scores) - 1 - i
+            ahead, behind, state = self.step(left[:, i], right[:, j], state)
+            scores[i] += ahead[0, 0]
+            scores[j] += behind[0, 0]
+        return scores
+
+
+def open_clock(about: dict[str, Any] | None, load_part: Any) -> Clock | None:
+    """The clock of a package.
+
+    Args:
+        about: what its description says of times; None if it cannot tell them.
+        load_part: loads the package in a folder, by name.
+    """
+    if about is None:
+        return None
+    if "tail" in about:
+        return PeakClock(about["tail"])
+    return FineClock(load_part("fine_frames"), load_part("both_ways"), **about)
