@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -262,28 +263,46 @@ def build_model(directory: ModelDirectory) -> Any:
 
     Raises:
         MissingDependencyError: if torch or FunASR is not installed.
-        ModelDirectoryError: if weights are missing, left over or of other shapes.
+        ModelDirectoryError: if FunASR makes no model of the settings, or weights cannot be read,
+            are missing, left over or of other shapes.
     """
-    torch = require("torch", "building FunASR's models")
     modules = [require(name, "building FunASR's models") for name in KINDS[directory.model].modules]
     config = directory.config
     frontend = directory.frontend
     parts = ("encoder", "decoder", "predictor", "seaco_decoder")
     arguments = {k: v for k, v in config.items() if k.removesuffix("_conf") in parts}
     arguments |= dict(config.get("model_conf") or {})
-    with keep_process_settings():
-        model = getattr(modules[0], directory.model)(
-            **arguments,
-            input_size=frontend.n_mels * frontend.lfr_m,
-            vocab_size=len(directory.tokens),
-        )
-    state = torch.load(directory.weights, map_location="cpu", weights_only=True)
-    state = state.get("state_dict", state.get("model", state))
+    try:
+        with keep_process_settings():
+            model = getattr(modules[0], directory.model)(
+                **arguments,
+                input_size=frontend.n_mels * frontend.lfr_m,
+                vocab_size=len(directory.tokens),
+            )
+    except (TypeError, ValueError, AssertionError) as error:
+        problem = f"FunASR makes no {directory.model} of config.yaml: {error}"
+        raise ModelDirectoryError(directory.path, problem) from error
+    state = _read_weights(directory)
     wrong = _wrong_weights(model.state_dict(), state)
     if wrong:
         raise ModelDirectoryError(directory.path, f"{directory.weights.name}: {wrong}")
     model.load_state_dict(state)
     return model.float().eval().requires_grad_(False)
+
+
+def _read_weights(directory: ModelDirectory) -> dict[str, Any]:
+    """Tensors by name."""
+    torch = require("torch", "building FunASR's models")
+    name = directory.weights.name
+    try:
+        state = torch.load(directory.weights, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).partition(".")[0]
+        raise ModelDirectoryError(directory.path, f"{name}: {reason}") from error
+    if not isinstance(state, dict):
+        raise ModelDirectoryError(directory.path, f"{name} holds no tensors by name")
+    found: dict[str, Any] = state.get("state_dict", state.get("model", state))
+    return found
 
 
 def _wrong_weights(expected: dict[str, Any], state: dict[str, Any]) -> str:

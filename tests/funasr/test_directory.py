@@ -116,6 +116,35 @@ def test_names_the_file_that_makes_no_sense(folder: Path, name: str, text: str) 
         read_directory(folder)
 
 
+@pytest.mark.parametrize("data", [b"", b"x", b"PK\x03\x04"])
+def test_names_weights_that_cannot_be_read(folder: Path, data: bytes) -> None:
+    (folder / "model.pt").write_bytes(data)
+    with pytest.raises(ModelDirectoryError, match=r"model\.pt: "):
+        build_model(read_directory(folder))
+
+
+def test_names_weights_without_names(folder: Path) -> None:
+    torch.save([torch.zeros(3)], folder / "model.pt")
+    with pytest.raises(ModelDirectoryError, match="no tensors by name"):
+        build_model(read_directory(folder))
+
+
+@pytest.mark.parametrize(
+    ("part", "settings", "named"),
+    [
+        ("encoder_conf", {"frobnicate": 1}, "makes no Paraformer.*frobnicate"),
+        ("encoder_conf", {"num_blocks": "four"}, "makes no Paraformer.*str"),
+        ("decoder_conf", {"attention_heads": 3}, "makes no Paraformer"),
+    ],
+)
+def test_names_settings_that_funasr_refuses(
+    folder: Path, part: str, settings: dict[str, Any], named: str
+) -> None:
+    change_config(folder, lambda config: config[part].update(settings))
+    with pytest.raises(ModelDirectoryError, match=named):
+        build_model(read_directory(folder))
+
+
 def test_names_weights_that_do_not_fit(folder: Path) -> None:
     state = torch.load(folder / "model.pt", weights_only=True)
     first, second, *_ = state
