@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -101,6 +99,8 @@ def write_package(path: Path, manifest: Manifest, files: Mapping[str, Path | str
     Raises:
         PackageError: if something that is no package is in the way.
     """
+    import tempfile
+
     path = Path(path).absolute()
     if path.exists() and not _is_package(path):
         raise PackageError(f"{path} exists and is no package; remove it or choose another name")
@@ -126,6 +126,8 @@ def _is_package(path: Path) -> bool:
 
 
 def _write_files(folder: Path, manifest: Manifest, files: Mapping[str, Path | str]) -> None:
+    import shutil
+
     for name, content in files.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

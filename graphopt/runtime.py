@@ -8,7 +8,6 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -193,6 +192,8 @@ class Library:
             items: no more threads are taken than these.
             threads: as for :meth:`context`, but never more than the allowed CPUs.
         """
+        from concurrent.futures import ThreadPoolExecutor
+
         if not items or not self._lends_threads:
             return [function(item) for item in items]
         wanted = len(items) if threads is None else min(threads, len(items))

@@ -15,10 +15,10 @@ from graphopt.llm.lookup import PromptLookup
 from graphopt.llm.sampling import Sampler
 from graphopt.llm.tokenizer import Tokenizer
 
-#: Tokens of a prompt that go through the decoder at a time. Working memory grows with them (by 0.17
+#: Tokens of a prompt that go through the decoder at a time. Working memory grows with them (by 0.1
 #: MiB each at the sizes of Llama 3.2 1B), and from here on speed hardly does: the weights are read
-#: once per chunk.
-CHUNK = 128
+#: once per chunk. A multiple of the 24 queries that attention takes at once.
+CHUNK = 96
 
 
 @dataclass

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -115,6 +114,8 @@ def save_llm(
     weights: DecoderWeights, tokenizer: Tokenizer, out: str | Path, options: LlmOptions
 ) -> WeightsSummary:
     """Compiles a decoder and writes it with its tokenizer, whole or not at all."""
+    import tempfile
+
     from graphopt.llm.compiled import compile_decoder
 
     out = Path(out).absolute()

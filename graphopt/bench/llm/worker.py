@@ -19,8 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.zoo.dependencies import require
-
 Array = np.ndarray[Any, Any]
 _PROMPT = 128
 _STRIDE = 7919  # from token to token of a prompt; numpy's generators take memory
@@ -77,6 +75,8 @@ class LlamaCpp(Decoder):
     chunk = _LLAMA_CHUNK
 
     def __init__(self, path: str, threads: int, context: int) -> None:
+        from graphopt.zoo.dependencies import require
+
         llama_cpp = require("llama_cpp", "comparing with llama.cpp")
         self._c = llama_cpp
         self._model = llama_cpp.Llama(
@@ -117,6 +117,8 @@ class OnnxRuntime(Decoder):
     chunk = _ONNX_CHUNK
 
     def __init__(self, path: str, threads: int, context: int) -> None:
+        from graphopt.zoo.dependencies import require
+
         ort = require("onnxruntime", "comparing with onnxruntime")
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
