@@ -301,8 +301,8 @@ def _read_weights(directory: ModelDirectory) -> dict[str, Any]:
         raise ModelDirectoryError(directory.path, f"{name}: {reason}") from error
     if not isinstance(state, dict):
         raise ModelDirectoryError(directory.path, f"{name} holds no tensors by name")
-    found: dict[str, Any] = state.get("state_dict", state.get("model", state))
-    return found
+    inner: dict[str, Any] | None = state.get("state_dict", state.get("model"))
+    return state if inner is None else inner
 
 
 def _wrong_weights(expected: dict[str, Any], state: dict[str, Any]) -> str:
