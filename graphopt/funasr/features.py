@@ -87,8 +87,9 @@ class FilterBank:
             samples: f32 in [-1, 1).
             is_final: whether nothing follows.
         """
-        # The library reads a sequence: numpy's makes a scalar of each sample, which takes long.
-        self._bank.accept_waveform(self._fs, memoryview(samples * self._scale))
+        # The library reads a sequence. An array makes a numpy scalar of each sample; its
+        # memoryview a float, in half the time.
+        self._bank.accept_waveform(self._fs, (samples * self._scale).data)
         if is_final:
             self._bank.input_finished()
         begin, self._taken = self._taken, self._bank.num_frames_ready
