@@ -9,6 +9,7 @@ import graphopt
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
+pytest.importorskip("sentencepiece")
 
 from funasr.models.ct_transformer.model import CTTransformer  # noqa: E402
 from funasr.models.sense_voice.model import SenseVoiceEncoderSmall  # noqa: E402
@@ -19,6 +20,7 @@ from graphopt.zoo import fsmn_vad  # noqa: E402
 from graphopt.zoo.dependencies import keep_process_settings  # noqa: E402
 from graphopt.zoo.recognizer import MODEL  # noqa: E402
 from graphopt.zoo.recognizer.loading import load_recognizer, recordings  # noqa: E402
+from tests.support import funasr_directories as directories  # noqa: E402
 
 
 def generate(auto_model: Any, wav: Path, **options: Any) -> Any:
@@ -51,18 +53,8 @@ def test_same_text_and_times_in_a_batch(pair: tuple[Any, Any]) -> None:
     assert [r["timestamp"] for r in got] == [r["timestamp"] for r in expected]
 
 
-def test_with_vad_model(pair: tuple[Any, Any]) -> None:
-    auto_model = type(pair[0])
-    with keep_process_settings():
-        model = auto_model(
-            model=str(MODEL),
-            vad_model=str(fsmn_vad.model_folder()),
-            device="cpu",
-            disable_update=True,
-            disable_pbar=True,
-            disable_log=True,
-            log_level="ERROR",
-        )
+def test_with_vad_model() -> None:
+    model = directories.load(MODEL, vad_model=str(fsmn_vad.model_folder()))
     fast = graphopt.optimize(model, precision="fp32", strict=True)
     for wav in [*list(recordings())[:2], fsmn_vad.recordings()[0]]:
         assert generate(fast, wav) == generate(model, wav)
