@@ -65,7 +65,6 @@ def _extents(weights: DecoderWeights, s: DecoderShape) -> Iterator[tuple[str, Ex
 
 
 def _sizes(matrix: Matrix) -> Extents:
-    if isinstance(matrix, np.ndarray):
-        return matrix.shape
     stored = matrix.base if isinstance(matrix, AdaptedMatrix | RotatedMatrix) else matrix
-    return stored.q.shape
+    array = stored if isinstance(stored, np.ndarray) else stored.q
+    return tuple(array.shape)
