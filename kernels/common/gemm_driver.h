@@ -15,13 +15,14 @@ enum {
     GO_GEMV_ROWS = 4,                /* so few rows are done while weights stream by */
     GO_CLAIM_BYTES = 1024,           /* of weights take as long as claiming a task */
     GO_LONG_RUN_BYTES = 1024 * 1024, /* of weights for a task of a GEMV, and no more */
+    GO_TALL_TILE = 12,               /* rows of which half still hide the latency of products */
 };
 
-/* Rows at whose multiples a task may begin. Half of a tile of 12 rows has accumulators enough
- * to take half its time; smaller tiles, and panels of rows, stay whole. */
+/* Rows at whose multiples a task may begin: half of a tall tile takes half its time; smaller
+ * tiles, and panels of rows, stay whole. */
 GO_INLINE size_t go_gemm_row_unit(size_t tile_m) {
 #if defined(__AVX512F__)
-    return tile_m == 12 ? 6 : tile_m;
+    return tile_m == GO_TALL_TILE ? tile_m / 2 : tile_m;
 #else
     return tile_m;
 #endif

@@ -85,17 +85,10 @@ GO_INLINE go_f32x16 go_select(go_i32x16 mask, go_f32x16 a, go_f32x16 b) {
     return (go_f32x16)((mask & (go_i32x16)a) | (~mask & (go_i32x16)b));
 }
 
-/* NaN in either operand gives NaN, as torch.maximum and torch.minimum do. Of
- * +0 and -0 the second operand wins. */
-GO_INLINE go_f32x16 go_max(go_f32x16 a, go_f32x16 b) { return go_select((a > b) | (a != a), a, b); }
-GO_INLINE go_f32x16 go_min(go_f32x16 a, go_f32x16 b) { return go_select((a < b) | (a != a), a, b); }
-
 /* One instruction where the CPU has it: `b` if either operand is NaN. With the
  * running extremum as `b` a NaN in the data is skipped. */
 GO_INLINE go_f32x16 go_max_skip_nan(go_f32x16 a, go_f32x16 b) { return go_select(a > b, a, b); }
 GO_INLINE go_f32x16 go_min_skip_nan(go_f32x16 a, go_f32x16 b) { return go_select(a < b, a, b); }
-
-GO_INLINE go_f32x16 go_abs(go_f32x16 v) { return go_from_bits(go_bits(v) & 0x7fffffffu); }
 
 /* Round to the nearest integer, ties to even, for |v| < 2^22: adding 1.5 * 2^23
  * leaves no fraction bits. Needs no instruction beyond an addition. */
@@ -129,14 +122,12 @@ GO_INLINE int32_t go_sum_i32(go_i32x16 v) {
 }
 
 GO_INLINE go_f32x16 go_to_f32(go_i32x16 v) { return __builtin_convertvector(v, go_f32x16); }
-GO_INLINE go_i32x16 go_to_i32(go_f32x16 v) { return __builtin_convertvector(v, go_i32x16); }
 
 /* ---- f32 in memory ---------------------------------------------------- */
 
 GO_INLINE go_f32x16 go_load(const float *p) { return *(const go_f32x16_mem *)p; }
 GO_INLINE void go_store(float *p, go_f32x16 v) { *(go_f32x16_mem *)p = v; }
 GO_INLINE go_i32x16 go_load_i32(const int32_t *p) { return *(const go_i32x16_mem *)p; }
-GO_INLINE void go_store_i32(int32_t *p, go_i32x16 v) { *(go_i32x16_mem *)p = v; }
 
 /* The first n lanes (n <= 16); lanes beyond n are 0. Touches no memory beyond n. */
 GO_INLINE go_f32x16 go_load_n(const float *p, size_t n) {
