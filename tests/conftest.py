@@ -3,7 +3,7 @@
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the expected texts in tests/golden instead of comparing with them",
     )
+
+
+@pytest.fixture(autouse=True)
+def denormals_count() -> Iterator[None]:
+    """Benchmarks flush denormals to zero until their process ends, which here is all tests'."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture

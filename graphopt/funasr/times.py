@@ -72,7 +72,10 @@ def token_times(weights: Array, peaks: Array, count: int, frames_apart: int = 1)
         return []
     begins = _full_at(peaks)
     if len(begins) != count + 1:
-        scaled = weights / (weights.sum(dtype=np.float32) / np.float32(count + 1))
+        found = weights.sum(dtype=np.float32)
+        if not found:
+            return []
+        scaled = weights / (found / np.float32(count + 1))
         begins = _full_at(running_peaks(scaled, FULL))
     if len(begins) < 2:
         return []
