@@ -11,6 +11,7 @@ from graphopt.config import Config
 from graphopt.target import native
 
 _BYTES = 256 << 20  # beyond any cache
+_PASSES = 8  # of which some meet threads of an engine that still spin
 
 
 class ReadLoop:
@@ -30,8 +31,8 @@ class ReadLoop:
         self._run = self._kernels.read_loop(_BYTES)
 
     def rate(self) -> float:
-        """Bytes a second of one pass through the memory."""
-        return _BYTES / self._run(1)
+        """Bytes a second of the fastest of some passes through the memory."""
+        return _BYTES / min(self._run(1) for _ in range(_PASSES))
 
     def close(self) -> None:
         """Ends the threads."""
