@@ -38,7 +38,7 @@ Array = np.ndarray[Any, Any]
 DESCRIPTION = "recognizer.json"
 PIECES = "pieces.model"
 SPLITS = "splits"
-FORMAT = 1
+FORMAT = 2
 STREAMING = "ParaformerStreaming"
 
 
@@ -207,14 +207,20 @@ def reading(path: Path) -> Iterator[dict[str, Any]]:
     """What a package says of each part; what is wrong with it is found while the block lasts.
 
     Raises:
-        PackageError: if the folder is no package of a recognizer.
+        PackageError: if the folder is no package of a recognizer, or one of another format.
         PackageCorruptError: if something that the block looks for is missing or makes no sense.
     """
     file = path / DESCRIPTION
     if not file.is_file():
         raise PackageError(f"{path} has no {DESCRIPTION}; make one with graphopt compile funasr")
     try:
-        yield json.loads(file.read_text(encoding="utf-8"))["parts"]
+        described = json.loads(file.read_text(encoding="utf-8"))
+        if described["format"] != FORMAT:
+            raise PackageError(
+                f"package {path} has format {described['format']!r}, this graphopt reads {FORMAT}; "
+                "make it again with graphopt compile funasr"
+            )
+        yield described["parts"]
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, PackageError | RecognizerOptionError):
             raise

@@ -21,7 +21,7 @@ from graphopt.errors import (
 from graphopt.funasr.directory import FrontendConfig, read_directory
 from graphopt.funasr.features import features, read_wav, stack_frames
 from graphopt.funasr.package import compile_directories
-from graphopt.funasr.recognizer import load_recognizer
+from graphopt.funasr.recognizer import FORMAT, load_recognizer
 from graphopt.funasr.text import tokens_to_text
 from graphopt.zoo.recognizer import MODEL
 
@@ -175,7 +175,10 @@ def test_resamples(tmp_path: Path, rate: int) -> None:
 def test_packages_that_are_none(package: Path, tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="compile funasr"):
         load_recognizer(tmp_path)
-    (tmp_path / "recognizer.json").write_text(json.dumps({"format": 1, "parts": {}}))
+    (tmp_path / "recognizer.json").write_text(json.dumps({"format": FORMAT - 1, "parts": {}}))
+    with pytest.raises(PackageError, match="make it again"):
+        load_recognizer(tmp_path)
+    (tmp_path / "recognizer.json").write_text(json.dumps({"format": FORMAT, "parts": {}}))
     with pytest.raises(PackageCorruptError, match="asr"):
         load_recognizer(tmp_path)
     (tmp_path / "mine").mkdir()
