@@ -53,10 +53,12 @@ def _int4_blocks(f: FunctionBuilder, layout: layouts.Layout, columns: int, group
     nr, block = layout.nr, layout.nr * group // 2
     step = block + 2 * nr if layout.biased else block
     first, scale_step = (block, step) if layout.biased else (nr * columns // 2, 2 * nr)
-    at = "lane" if layout.biased else f"lane % {nr // 2} * 2 + lane / {nr // 2}"
+    places = ", ".join(map(str, layout.scale_places()))
+    f.line(f"    static const uint8_t places[] = {{{places}}};")
     f.line(f"    for (int64_t b = 0; b < {columns // group}; b++, out += {group}) {{")
     f.line(f"        const char *at_scale = panel + {first} + b * {scale_step};")
-    f.line(f"        const float scale = go_f32_from_bf16(((const uint16_t *)at_scale)[{at}]);")
+    f.line("        const uint16_t bits = ((const uint16_t *)at_scale)[places[lane]];")
+    f.line("        const float scale = go_f32_from_bf16(bits);")
     start = f"panel + b * {step}"
     f.line(f"        const uint8_t *pairs = (const uint8_t *)({start}) + lane * {layout.kr};")
     _nibbles(f, layout, group, "        ")

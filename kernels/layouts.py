@@ -29,6 +29,13 @@ class Layout:
     k_multiple: int
     biased: bool = False
 
+    def scale_places(self) -> list[int]:
+        """Where among the nr scales of a block of "qs4b" that of each column lies (packing.py)."""
+        if self.biased:
+            return list(range(self.nr))
+        half = self.nr // 2
+        return [column % half * 2 + column // half for column in range(self.nr)]
+
 
 _ROWS: dict[str, tuple[Layout, ...]] = {
     "x86_64": (

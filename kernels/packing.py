@@ -134,10 +134,10 @@ def pack_rhs_qs4c(layout: Layout, w: QuantizedColumns) -> Bytes:
 def pack_rhs_qs4b(layout: Layout, w: QuantizedBlocks) -> Bytes:
     """Pack weights quantized by reference.quantize_blocks_int4."""
     panels, blocks = ceil_div(len(w.q), layout.nr), w.scale.shape[1]
-    scales = _panels(w.scale, layout.nr, 1, blocks)
-    if not layout.biased:
-        scales = scales.reshape(panels, blocks, 2, layout.nr // 2).swapaxes(2, 3)
-    scales = np.ascontiguousarray(scales.reshape(panels, blocks * layout.nr))
+    in_order = _panels(w.scale, layout.nr, 1, blocks).reshape(panels, blocks, layout.nr)
+    scales = np.empty_like(in_order)
+    scales[:, :, layout.scale_places()] = in_order
+    scales = scales.reshape(panels, blocks * layout.nr)
     shifts = _panels(w.shift[:, None], layout.nr, 1, 1).reshape(panels, layout.nr)
     body = _nibbles(layout, w.q).reshape(panels, layout.nr * w.q.shape[1] // 2)
     parts = [body, scales.view(np.uint8)]

@@ -57,7 +57,7 @@ GO_INLINE const float *go_qs4b_shifts(const uint8_t *panel, const go_qs4_layout 
     return (const float *)(panel + w->body + w->depth / w->group * GO_QS8_NR * 2);
 }
 
-/* Where among the scales of a block that of a column lies. */
+/* Where among the scales of a block that of a column lies: Layout.scale_places. */
 GO_INLINE size_t go_qs4b_scale_index(size_t column) {
 #if defined(__aarch64__)
     return column % 4 * 2 + column / 4;
