@@ -137,10 +137,9 @@ def pack_rhs_qs4b(layout: Layout, w: QuantizedBlocks) -> Bytes:
     in_order = _panels(w.scale, layout.nr, 1, blocks).reshape(panels, blocks, layout.nr)
     scales = np.empty_like(in_order)
     scales[:, :, layout.scale_places()] = in_order
-    scales = scales.reshape(panels, blocks * layout.nr)
     shifts = _panels(w.shift[:, None], layout.nr, 1, 1).reshape(panels, layout.nr)
     body = _nibbles(layout, w.q).reshape(panels, layout.nr * w.q.shape[1] // 2)
-    parts = [body, scales.view(np.uint8)]
+    parts = [body, scales.reshape(panels, blocks * layout.nr).view(np.uint8)]
     if layout.biased and body.size:
         apart = [part.reshape(panels, blocks, -1) for part in parts]
         parts = [np.concatenate(apart, axis=2).reshape(panels, -1)]
