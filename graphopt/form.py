@@ -48,7 +48,7 @@ class Options:
     strict: bool
     dynamic_shapes: Any
     group: int = 32
-    terms: int = 1
+    activation_bits: int = 8
     rounding: Rounding = NEAREST
 
 
@@ -100,7 +100,7 @@ class Form:
                 config,
                 manager,
                 options.group,
-                options.terms,
+                options.activation_bits,
                 options.rounding,
             )
             program.plan()

@@ -19,13 +19,13 @@ from graphopt.errors import (
     InputCountError,
     PackageError,
     TrainingModeError,
-    UnknownPrecisionError,
 )
 from graphopt.form import Form, Options
 from graphopt.funasr.auto_model import is_auto_model, optimize_auto_model
 from graphopt.llm.from_transformers import is_decoder
 from graphopt.llm.options import LlmOptions
 from graphopt.passes.rounding import Rounding
+from graphopt.pipeline import check_activation_bits
 from graphopt.report import Report
 from graphopt.runtime import check_threads
 from graphopt.schedule import StepBalance
@@ -102,9 +102,8 @@ def optimize(
     if model.training:
         raise TrainingModeError(type(model).__name__)
     found, threads = find_target(target), check_threads(num_threads)
-    group, terms = group_size or 0, activation_bits // 8
-    if activation_bits not in (8, 16):
-        raise UnknownPrecisionError(f"activation_bits={activation_bits}", ("8", "16"))
+    group = group_size or 0
+    check_activation_bits(activation_bits)
     if example_inputs is None and is_decoder(model):
         from graphopt.llm.generation import OptimizedDecoder
 
@@ -112,7 +111,7 @@ def optimize(
             found,
             precision,
             group,
-            terms,
+            activation_bits,
             kv_cache=kv_cache,
             head=head,
             rounding=rounding,
@@ -128,7 +127,7 @@ def optimize(
         strict,
         dynamic_shapes,
         group,
-        terms,
+        activation_bits,
         Rounding(rounding),
     )
     module = OptimizedModule(model, options)

@@ -64,20 +64,27 @@ def lowering_passes() -> list[Pass]:
     ]
 
 
+def check_activation_bits(bits: int) -> None:
+    """Raises UnknownPrecisionError for bits that quantized activations cannot have."""
+    if bits not in (8, 16):
+        raise UnknownPrecisionError(f"activation_bits={bits}", ("8", "16"))
+
+
 def precision_passes(
-    precision: str, group: int = 32, terms: int = 1, rounding: Rounding = NEAREST
+    precision: str, group: int = 32, activation_bits: int = 8, rounding: Rounding = NEAREST
 ) -> list[Pass]:
     """Where numbers become narrower.
 
     Args:
         precision: one of `graphopt.target.PRECISIONS`.
         group: int4 weights that share a scale; 0 for a scale per channel.
-        terms: int8 rows per quantized activation, 1 or 2.
+        activation_bits: of quantized activations, 8, or 16 for two int8 rows.
         rounding: how weights become int4.
 
     Raises:
-        UnknownPrecisionError: for rounding where nothing becomes int4.
+        UnknownPrecisionError: for rounding where nothing becomes int4, or other bits.
     """
+    check_activation_bits(activation_bits)
     if "int4" not in precision and rounding.method != NEAREST.method:
         raise UnknownPrecisionError(f"rounding={rounding.method} beside {precision}", ("int4",))
     passes: list[Pass] = []
@@ -87,7 +94,7 @@ def precision_passes(
         passes.append(QuantizeWeightsInt4(group, rounding))
     if "int8" in precision or "int4" in precision:
         passes += [QuantizeDynamicInt8(), ShareTable()]
-    if terms == 2:
+    if activation_bits == 16:
         passes.append(SplitActivations())
     if "bf16" in precision:
         passes.append(LowerBf16(gemm=True))

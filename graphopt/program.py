@@ -55,7 +55,7 @@ class Program:
         threads: threads of a run; all allowed CPUs if None.
         config: switches.
         group: int4 weights that share a scale; 0 for a scale per channel.
-        terms: int8 rows per quantized activation, 1 or 2.
+        activation_bits: of quantized activations, 8, or 16 for two int8 rows.
         rounding: how weights become int4.
     """
 
@@ -66,7 +66,7 @@ class Program:
     config: Config
     manager: PassManager
     group: int = 32
-    terms: int = 1
+    activation_bits: int = 8
     rounding: Rounding = NEAREST
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class Program:
     def plan(self) -> None:
         """Runs the passes that depend on precision and target."""
         passes = [
-            *precision_passes(self.precision, self.group, self.terms, self.rounding),
+            *precision_passes(self.precision, self.group, self.activation_bits, self.rounding),
             *placement_passes(self.target, self.config.serial_conv),
         ]
         self.manager.run(self.graph, passes)

@@ -15,9 +15,9 @@ from graphopt.symbolic import symbol
 PAST, START, TOKENS, ROWS = 5, 2, 3, 16
 
 
-def work(precision: str, group: int = 32, terms: int = 1) -> dict[tuple[str, str], dict[str, Any]]:
+def work(precision: str, group: int = 32, bits: int = 8) -> dict[tuple[str, str], dict[str, Any]]:
     """Steps of one layer by module and op: 3 tokens behind 5, of which 2 are padding."""
-    options = LlmOptions("neoverse-n2", precision, group, terms)
+    options = LlmOptions("neoverse-n2", precision, group, bits)
     program, engine = compile_decoder(tiny_decoder(layers=1), options, 1)
     shape = (1, 2, 1, ROWS, SHAPE.kv_heads, SHAPE.head_dim)
     cache = np.zeros(shape, engine.cache_shape.dtype.numpy)

@@ -15,7 +15,7 @@ def test_passes_are_listed_in_order() -> None:
 
     passes = [
         *pipeline.lowering_passes(),
-        *pipeline.precision_passes("int4+int8+bf16", terms=2),
+        *pipeline.precision_passes("int4+int8+bf16", activation_bits=16),
         *pipeline.placement_passes(target.native()),
     ]
     listed = re.findall(r"^\| `(\w+)` \|", PAGE, flags=re.M)

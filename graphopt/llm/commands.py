@@ -58,22 +58,22 @@ def compile_llm(
     from graphopt.llm import package
     from graphopt.llm.options import LlmOptions
 
-    terms = terms_of(activation_bits)
     text = None if calibration is None else calibration.read_text(encoding="utf-8")
     options = LlmOptions(
-        target, precision, group_size, terms, requantize, kv_cache, head, rounding, text
+        target,
+        precision,
+        group_size,
+        activation_bits,
+        requantize,
+        kv_cache,
+        head,
+        rounding,
+        text,
     )
     with Console(stderr=True).status(f"compiling for {target}"):
         summary = package.compile_llm(source, out, options)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     print(f"{out}: {size / 2**20:.1f} MiB; {summary}")
-
-
-def terms_of(activation_bits: int) -> int:
-    """Int8 rows per activation."""
-    if activation_bits not in (8, 16):
-        raise typer.BadParameter("give 8 or 16", param_hint="--activation-bits")
-    return activation_bits // 8
 
 
 def chat(

