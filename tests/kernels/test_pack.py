@@ -113,7 +113,7 @@ WIDE = [(1, 1024), (1, 1025), (2, 1500), (3, 4099), (7, 1100), (8, 1100), (11, 1
 def test_computed_rows_are_quantized_like_rows_in_memory(where):
     runner = replace(require(where), mutation=(ENTRY, COMPUTED))
     layout = layouts.layout(runner.level.arch, "qa8")
-    wide = [(rows(m, k, m), 1, 1 + i % 4) for i, (m, k) in enumerate(WIDE * 3)]
+    wide = [(rows(m, k, m), 1, threads) for m, k in WIDE for threads in (1, 2, 3, 8)]
     cases, expected = [], []
     for x, pad, threads in [*all_rows(), *wide]:
         numbers = reference.f32_from_bf16(x) if x.dtype == np.uint16 else x
