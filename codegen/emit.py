@@ -27,7 +27,7 @@ EMITTERS = {**CALLS, **CACHE_CALLS, **LOOPS}
 
 @dataclass(frozen=True)
 class Function:
-    """A C function: its name and everything behind it."""
+    """A C function: its name and its definition."""
 
     name: str
     text: str
@@ -98,12 +98,12 @@ def emit_module(graph: Graph, arch: str) -> Module:
             continue
         builder = FunctionBuilder(_stem(node))
         EMITTERS[node.op](node, builder, memory)
-        key = builder.stem + builder.text
+        key = builder.definition(builder.stem)
         if key not in functions:
             counts[builder.stem] += 1
             number = counts[builder.stem]
             name = builder.stem if number == 1 else f"{builder.stem}_{number}"
-            functions[key] = Function(name, builder.text)
+            functions[key] = Function(name, builder.definition(name))
         comment = print_node(node, names).replace("/*", "").replace("*/", "")
         step = Step(node, functions[key].name, builder.arguments, comment)
         if name := node.attrs.get("computes", ""):
@@ -152,6 +152,7 @@ def _stem(node: Node) -> str:
         parts.append("quantize")
     elif node.op == "go.pointwise":
         parts.append(node.attrs["expr"].op)
+        parts += ["quantize"] if node.output.packed else []
     return re.sub(r"\W", "_", "_".join(parts))
 
 

@@ -13,6 +13,9 @@ from graphopt.symbolic import c_size
 
 Fields = dict[str, "str | Fields"]
 
+#: Stands in a body for the function's name, which is known last; no C has this character.
+SELF = "\0"
+
 
 @dataclass(eq=False)
 class FunctionBuilder:
@@ -21,10 +24,12 @@ class FunctionBuilder:
     Attributes:
         stem: what the function name begins with.
         body: lines of C.
+        called: C of a function that this one hands to a kernel, in front of it.
     """
 
     stem: str
     body: list[str] = field(default_factory=list)
+    called: str = ""
     _parameters: list[tuple[str, str]] = field(default_factory=list)
     _arguments: list[str] = field(default_factory=list)
     _sizes: dict[str, str] = field(default_factory=dict)
@@ -90,17 +95,37 @@ class FunctionBuilder:
             f"for (int64_t {name}; ({name} = (int64_t)go_next(team, (size_t)tasks)) < tasks;) {{"
         )
 
-    @property
-    def text(self) -> str:
-        """Parameters and body: equal text means the same function."""
+    def hand_over(self, signature: str) -> None:
+        """Makes the body so far a function of its own, which a kernel is to call.
+
+        Its name is that of this function and the part of `signature` before the parenthesis. The
+        parameters so far are its `operands`; a local of that name holds them here.
+
+        Args:
+            signature: such as `_values(const void *operands, int64_t row)`.
+        """
+        members = "".join(f"    {declaration};\n" for _, declaration in self._parameters)
+        names = [name for name, _ in self._parameters]
+        unpacked = [f"{d} = given->{name};" for name, d in self._parameters]
+        body = [f"const {SELF}_operands *given = operands;", *unpacked, *self.body]
+        self.called = f"typedef struct {{\n{members}}} {SELF}_operands;\n\n"
+        self.called += f"static void {SELF}{signature} {{\n{_indented(body)}}}\n\n"
+        self.body = [f"const {SELF}_operands operands = {{{', '.join(names)}}};"]
+
+    def definition(self, name: str) -> str:
+        """The function, with what it hands over in front: under one name, equal if it is one."""
         parameters = ", ".join(["go_team *team", *(d for _, d in self._parameters)])
-        lines = "".join(f"    {line}\n" if line else "\n" for line in self.body)
-        return f"({parameters}) {{\n{lines}}}\n"
+        text = f"{self.called}static void {SELF}({parameters}) {{\n{_indented(self.body)}}}\n"
+        return text.replace(SELF, name)
 
     @property
     def arguments(self) -> str:
         """What the step passes."""
         return ", ".join(["team", *self._arguments])
+
+
+def _indented(lines: list[str]) -> str:
+    return "".join(f"    {line}\n" if line else "\n" for line in lines)
 
 
 def _initializers(fields: Fields, depth: int) -> list[str]:

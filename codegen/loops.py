@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphopt import scalar
-from graphopt.codegen.function import FunctionBuilder
+from graphopt.codegen.function import SELF, Fields, FunctionBuilder
 from graphopt.codegen.kernel_calls import broadcast_strides
 from graphopt.codegen.memory import Memory
 from graphopt.codegen.packed_table import emit_index, emit_packed_gather
@@ -94,10 +94,27 @@ def emit_elements(
         strides: of the destination.
         order: axes, slowest first.
     """
-    names = [f.pointer(f"x{i}", v.dtype, memory.address(v)) for i, v in enumerate(inputs)]
-    fixed = {s.value for s in expr.walk() if s.op == "index"}
     tensors = [*(broadcast_strides(v, len(shape)) for v in inputs), strides]
-    nest = _nest(shape, tensors, order, fixed)  # type: ignore[arg-type]
+    nest = _nest(shape, tensors, order, _indexed(expr))
+    inner = len(nest.extents) - 1
+    pointers, text = _element(f, memory, expr, inputs, nest)
+    step = f.size(nest.strides[-1][inner])
+    body = [f"y[{_times(f'i{inner}', step)}] = {text};"]
+    kind = expr.dtype.c_type
+    pointers.append(f"{kind} *restrict y = {dst}{_offset(f, nest.strides[-1][:inner])};")
+    _emit_rows(f, nest, pointers, body)
+
+
+def _indexed(expr: Scalar) -> set[int]:
+    """Axes whose index the expression reads."""
+    return {s.value for s in expr.walk() if s.op == "index"}  # type: ignore[misc]
+
+
+def _element(
+    f: FunctionBuilder, memory: Memory, expr: Scalar, inputs: Sequence[Value], nest: _Nest
+) -> tuple[list[str], str]:
+    """Pointers to where the operands of the innermost loop begin, and C for an element."""
+    names = [f.pointer(f"x{i}", v.dtype, memory.address(v)) for i, v in enumerate(inputs)]
     inner = len(nest.extents) - 1
     index_of = {axis: f"i{loop}" for loop, axes in enumerate(nest.axes) for axis in axes}
 
@@ -108,15 +125,11 @@ def emit_elements(
         return f"a{leaf.value}[{_times(f'i{inner}', f.size(step))}]"
 
     text = expression(expr, load, f.size)
-    step = f.size(nest.strides[-1][inner])
-    body = [f"y[{_times(f'i{inner}', step)}] = {text};"]
     pointers = [
         f"const {v.dtype.c_type} *a{i} = {name}{_offset(f, nest.strides[i][:inner])};"
         for i, (v, name) in enumerate(zip(inputs, names, strict=True))
     ]
-    kind = expr.dtype.c_type
-    pointers.append(f"{kind} *restrict y = {dst}{_offset(f, nest.strides[-1][:inner])};")
-    _emit_rows(f, nest, pointers, body)
+    return pointers, text
 
 
 def _emit_rows(f: FunctionBuilder, nest: _Nest, pointers: list[str], body: list[str]) -> None:
@@ -132,18 +145,22 @@ def _emit_rows(f: FunctionBuilder, nest: _Nest, pointers: list[str], body: list[
     f.line("    int64_t from = at % width;")
     f.line("    for (int64_t row = at / width; row * width < stop; row++, from = 0) {")
     f.line("        const int64_t to = go_smaller(width, stop - row * width);")
-    rest = "row"
-    for loop in range(inner - 1, 0, -1):
-        f.line(f"        const int64_t i{loop} = {rest} % {outer[loop]};")
-        rest = f"({rest} / {outer[loop]})" if rest == "row" else f"({rest[1:-1]} / {outer[loop]})"
-    if inner:
-        f.line(f"        const int64_t i0 = {rest};")
-    f.body.extend(f"        {p}" for p in pointers)
+    f.body.extend(f"        {line}" for line in [*_outer_indices(f, nest), *pointers])
     f.line(f"        for (int64_t i{inner} = from; i{inner} < to; i{inner}++) {{")
     f.body.extend(f"            {line}" for line in body)
     f.line("        }")
     f.line("    }")
     f.line("}")
+
+
+def _outer_indices(f: FunctionBuilder, nest: _Nest) -> list[str]:
+    """The indices of all loops but the innermost, of row number `row`."""
+    lines, rest = [], "row"
+    for loop in range(len(nest.extents) - 2, 0, -1):
+        extent = f.size(nest.extents[loop])
+        lines.append(f"const int64_t i{loop} = {rest} % {extent};")
+        rest = f"({rest} / {extent})" if rest == "row" else f"({rest[1:-1]} / {extent})"
+    return [*lines, f"const int64_t i0 = {rest};"] if len(nest.extents) > 1 else lines
 
 
 def _times(index: str, step: str) -> str:
@@ -157,11 +174,41 @@ def _offset(f: FunctionBuilder, steps: Sequence[Dim]) -> str:
 
 def _pointwise(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     out = node.output
+    if out.packed:
+        _quantized(node, f, memory)
+        return
     f.pointer("dst", out.dtype, memory.address(out), write=True)
     order = memory_order(out, memory)
     emit_elements(
         f, memory, node.attrs["expr"], node.inputs, out.shape, "dst", layout_of(out).strides, order
     )
+
+
+def _quantized(node: Node, f: FunctionBuilder, memory: Memory) -> None:
+    """A function that computes a part of a row, for the kernel that quantizes the rows."""
+    out, expr = node.output, node.attrs["expr"]
+    last = out.rank - 1
+    tensors = [broadcast_strides(v, out.rank) for v in node.inputs]
+    nest = _nest(out.shape, tensors, list(range(out.rank)), {*_indexed(expr), last})
+    pointers, text = _element(f, memory, expr, node.inputs, nest)
+    *outer, index = (f"i{loop}" for loop in range(len(nest.extents)))
+    f.body += [*_outer_indices(f, nest), *pointers]
+    f.line(f"(void){', (void)'.join(['row', *outer])};")  # rows may be all alike
+    f.line(f"for (int64_t {index} = first; {index} < end; {index}++) {{")
+    f.line(f"    y[{index}] = {text};")
+    f.line("}")
+    f.hand_over(
+        "_values(const void *operands, int64_t row, int64_t first, int64_t end, float *restrict y)"
+    )
+    fields: Fields = {
+        "m": f.size(product(out.shape[:-1])),
+        "k": f.size(out.shape[-1]),
+        "dst": f.pointer("dst", None, memory.address(out), write=True),
+        "values": f"{SELF}_values",
+        "operands": "&operands",
+        "scratch": f.pointer("scratch", None, memory.scratch(node), write=True),
+    }
+    f.call(node.attrs["kernel"], "go_pack_lhs_args", fields)
 
 
 def _cat(node: Node, f: FunctionBuilder, memory: Memory) -> None:

@@ -12,6 +12,7 @@ from graphopt.kernels.scratch import (
     cif_scratch_bytes,
     conv_scratch_bytes,
     patches_scratch_bytes,
+    row_values_scratch_bytes,
 )
 from graphopt.layout import elements, layout_of
 from graphopt.passes.plan_memory import MemoryPlan, plan_memory
@@ -58,6 +59,8 @@ def scratch_of(node: Node, arch: str) -> Dim:
         )
     if node.op == "go.cif":
         return simplify(cif_scratch_bytes(*node.inputs[1].shape))
+    if node.op == "go.pointwise" and node.output.packed:
+        return simplify(row_values_scratch_bytes(node.output.shape[-1], THREADS))
     if node.op == "go.patches":
         return simplify(patches_scratch_bytes(node.output.shape[-1], THREADS, ceil_div))
     if node.op == "go.matmul":

@@ -20,9 +20,9 @@ from graphopt.passes.fold_constants import FoldConstants
 from graphopt.passes.fuse_attention import FuseAttention
 from graphopt.passes.fuse_epilogue import FuseEpilogue
 from graphopt.passes.fuse_fsmn import FuseFsmn
-from graphopt.passes.fuse_norm_quantize import FuseNormQuantize
 from graphopt.passes.fuse_patches import FusePatches
 from graphopt.passes.fuse_pointwise import FusePointwise
+from graphopt.passes.fuse_quantize import FuseQuantize
 from graphopt.passes.lower_aten import LowerAten
 from graphopt.passes.lower_bf16 import LowerBf16
 from graphopt.passes.lower_depthwise import LowerDepthwise
@@ -99,7 +99,7 @@ def precision_passes(
     if "bf16" in precision:
         passes.append(LowerBf16(gemm=True))
     if "int8" in precision or "int4" in precision:
-        passes.append(FuseNormQuantize())
+        passes.append(FuseQuantize())
     if precision != "fp32":
         passes.append(FusePatches())
     return passes

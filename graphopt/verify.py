@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphopt.errors import GraphoptError
-from graphopt.ir import Dim, Graph, Node, Value
+from graphopt.ir import Dim, DType, Graph, Node, Value
 from graphopt.scalar import Scalar
 from graphopt.symbolic import evaluate
 
@@ -76,8 +76,9 @@ def _pointwise_problem(node: Node, graph: Graph) -> str | None:
             a != 1 and not _equal(a, b, graph) for a, b in zip(padded, out.shape, strict=True)
         ):
             return f"an operand of shape {value.shape} does not broadcast to {out.shape}"
-    if expr.dtype is not out.dtype:
-        return f"the expression is {expr.dtype.value}, the output {out.dtype.value}"
+    made = DType.F32 if out.packed else out.dtype  # which its kernel quantizes
+    if expr.dtype is not made:
+        return f"the expression is {expr.dtype.value}, the output {made.value}"
     return None
 
 

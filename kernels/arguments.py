@@ -52,6 +52,9 @@ class PackLhsArgs(Structure):
         ("src_stride", c_ssize_t),
         ("src_dtype", c_int),
         ("dst", c_void_p),
+        ("values", c_void_p),
+        ("operands", c_void_p),
+        ("scratch", c_void_p),
     )
 
 

@@ -17,6 +17,9 @@ _QUERY_ROWS = 24
 #: GO_PATCH_ROWS of common/patches.h.
 _PATCH_ROWS = 8
 
+#: The largest GO_QA8_ROWS of common/quantize_row.h.
+_QUANTIZED_ROWS = 4
+
 
 def attention_scratch_bytes(
     batch: Any,
@@ -72,3 +75,12 @@ def patches_scratch_bytes(
     Per thread the f32 windows of one task, ``depth`` = kh * kw * channels values each.
     """
     return 4 * threads * 16 * ceil_div(_PATCH_ROWS * depth, 16)
+
+
+def row_values_scratch_bytes(depth: Any, threads: Any) -> Any:
+    """Bytes behind ``go_pack_lhs_args.scratch`` for a team of ``threads``, where there is `values`.
+
+    Per thread the f32 rows that it quantizes at once, ``depth`` values each; or all rows, if they
+    are fewer than that.
+    """
+    return 4 * threads * _QUANTIZED_ROWS * depth

@@ -103,6 +103,8 @@ class AssignLayouts(Pass):
                 node.inputs[i] = self._copy(value, nodes, node.op, "rows are not at equal distance")
             elif role in _DENSE_LAST.get(node.op, ()) and not _dense_axis(value, -1):
                 node.inputs[i] = self._copy(value, nodes, node.op, "the last axis has gaps")
+            elif node.op == "go.pointwise" and node.output.packed and not _runs_along_rows(value):
+                node.inputs[i] = self._copy(value, nodes, node.op, "it computes row after row")
             elif node.op in _DENSE and not is_contiguous(value):
                 node.inputs[i] = self._copy(value, nodes, node.op, "it reads dense tensors")
             elif node.op == "go.conv" and role in ("x", "factor", "residual0", "residual1"):
@@ -185,6 +187,11 @@ class AssignLayouts(Pass):
 
 def _dense_axis(value: Value, axis: int) -> bool:
     return value.shape[axis] == 1 or layout_of(value).strides[axis] == 1
+
+
+def _runs_along_rows(value: Value) -> bool:
+    """Whether the last axis is dense or broadcast."""
+    return value.rank == 0 or value.shape[-1] == 1 or layout_of(value).strides[-1] in (0, 1)
 
 
 def _channels_innermost(rank: int) -> tuple[int, ...]:

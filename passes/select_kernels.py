@@ -61,6 +61,8 @@ class SelectKernels(Pass):
             return f"go_patches_{node.output.packed}"
         if node.op in VIEWS:
             return "view"
+        if node.op == "go.pointwise" and node.output.packed:
+            return _KERNELS["go.quantize_rows"]
         return "loop" if node.op in _LOOPS else _KERNELS.get(node.op)
 
     def _explain(self, node: Node) -> None:

@@ -5,7 +5,7 @@ import sympy
 from graphs import I64, Maker, X, add, mul
 
 from graphopt import scalar, symbolic
-from graphopt.ir import Node
+from graphopt.ir import DType, Node
 from graphopt.verify import VerificationError, verify
 
 
@@ -84,6 +84,14 @@ def test_3_operands_and_types() -> None:
     m = legal()
     m.graph.nodes[0].attrs["expr"] = scalar.apply("lt", X, X)
     refused(m, "the expression is bool, the output f32")
+
+
+def test_3_quantized_rows_are_computed_in_f32() -> None:
+    m = legal()
+    m.graph.nodes[1].output.packed, m.graph.nodes[1].output.dtype = "qa8r", DType.I8
+    verify(m.graph, "some_pass")
+    m.graph.nodes[1].attrs["expr"] = scalar.cast(X, DType.I8)
+    refused(m, "the expression is i8, the output f32")
 
 
 def test_4_unknown_dims() -> None:

@@ -163,12 +163,14 @@ def step_costs(
 
 
 def arithmetic_cycles(step: Mapping[str, Any], prices: Prices, machine: Machine) -> float:
-    """Cycles of a step on one core with everything in its first cache."""
+    """Cycles of a step on one core with everything in its first cache.
+
+    A loop whose rows a kernel quantizes is both.
+    """
     spec, times = spec_of(step)
-    if spec is None:
-        moved: float = step["bytes"] / machine.bytes_per_cycle
-        return moved
-    return prices.cycles(spec) * times
+    kernel = prices.cycles(spec) * times if spec else 0.0
+    loop: float = step["bytes"] / machine.bytes_per_cycle
+    return kernel + loop if spec is None or step["op"] == "go.pointwise" else kernel
 
 
 def _level(target: Target, generic: str) -> Level:

@@ -32,6 +32,7 @@ def spec_of(step: Mapping[str, Any]) -> tuple[Spec | None, float]:
     op, inputs, outputs = step["op"], step["inputs"], step["outputs"]
     first: tuple[tuple[int, ...], str] = inputs[0] if inputs else ((), "")
     shape, dtype = first
+    quantized = any(kind.startswith("qa8") for _, kind in outputs)
     if op in ("go.linear", "go.conv"):
         weight = inputs[1][0]
         rows = prod(outputs[0][0]) // weight[0]
@@ -39,12 +40,11 @@ def spec_of(step: Mapping[str, Any]) -> tuple[Spec | None, float]:
     if op == "go.norm":
         rows = prod(shape[:-1])
         priced = min(PRICED_ROWS, rows)
-        quantized = any(kind.startswith("qa8") for _, kind in outputs)
         return Norm(priced, shape[-1], quantized, step["rms"]), rows / priced
-    if op == "go.quantize_rows":
-        rows = prod(shape[:-1])
-        priced = min(PRICED_ROWS, rows)
-        return Quantize(priced, shape[-1]), rows / priced
+    if op in ("go.quantize_rows", "go.pointwise") and quantized:  # as if rows came from memory
+        *outer, depth = outputs[0][0]
+        priced = min(PRICED_ROWS, prod(outer))
+        return Quantize(priced, depth), prod(outer) / priced
     if op == "go.depthwise":
         return Depthwise(shape[1], shape[2], inputs[1][0][0]), shape[0]
     if op == "go.attention":

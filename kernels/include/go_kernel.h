@@ -70,13 +70,22 @@ typedef struct {
     go_epilogue epilogue;
 } go_gemm_args;
 
-/* Rows of f32 or bf16 into the packed left operand of a GEMM. */
+/* Stores values first .. end - 1 of a row as f32 to y + first, the same bits however the row
+ * is cut. Generated for an element-wise op. */
+typedef void go_row_values(const void *operands, int64_t row, int64_t first, int64_t end, float *y);
+
+/* Rows of f32 or bf16 into the packed left operand of a GEMM.
+ * go_quantize_rows alone: with `values` it computes its rows where it quantizes them and
+ * does not read src. `scratch`: see row_values_scratch_bytes in kernels/scratch.py. */
 typedef struct {
     size_t m, k;
     const void *src;
     ptrdiff_t src_stride;
-    go_dtype src_dtype; /* GO_F32 or GO_BF16 */
-    void *dst;          /* packed panels */
+    go_dtype src_dtype;    /* GO_F32 or GO_BF16 */
+    void *dst;             /* packed panels */
+    go_row_values *values; /* or null */
+    const void *operands;  /* of values */
+    void *scratch;         /* with values */
 } go_pack_lhs_args;
 
 /* The windows of a dense convolution as packed rows [batch * out_h * out_w][kh * kw *

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graphopt.bench import arm_model, recipe
-from graphopt.bench.arm_model import Machine, step_costs
+from graphopt.bench.arm_model import Machine, arithmetic_cycles, step_costs
 from graphopt.bench.arm_specs import spec_of
 from graphopt.schedule import StepBalance
 
@@ -85,6 +85,17 @@ def test_rows_of_a_norm_are_priced() -> None:
     step = {"op": "go.norm", "inputs": rows, "outputs": [((2, 48, 64), "qa8r")], "rms": True}
     spec, times = spec_of(step)
     assert spec is not None and (spec.name, times) == ("rms norm+quantize 48x64", 2)
+
+
+@pytest.mark.parametrize("op", ["go.quantize_rows", "go.pointwise"])
+def test_rows_that_are_quantized_are_priced(op: str) -> None:
+    operands = [((2, 48, 1), "f32"), ((2, 48, 64), "f32")]
+    step = {"op": op, "inputs": operands, "outputs": [((2, 48, 64), "qa8r")], "bytes": 320}
+    spec, times = spec_of(step)
+    assert spec is not None and (spec.name, times) == ("quantize 48x64", 2)
+    prices: Any = FixedPrices()
+    cycles = arithmetic_cycles(step, prices, Machine(bytes_per_cycle=16))
+    assert cycles == 2000 + (20 if op == "go.pointwise" else 0)  # it computes them too
 
 
 def test_arithmetic_and_weights_on_cores() -> None:

@@ -42,8 +42,8 @@ def test_builder_names_a_size_once() -> None:
     assert [f.size(t), f.size(2 * t), f.size(t), f.size(3)] == ["n0", "n1", "n0", "3"]
     f.pointer("x", F32, "INPUT(0, 0)")
     f.call("go_op", "go_op_args", {"m": "n0", "inner": {"x": "x"}})
-    assert f.text == (
-        "(go_team *team, int64_t n0, int64_t n1, const float *x) {\n"
+    assert f.definition("f") == (
+        "static void f(go_team *team, int64_t n0, int64_t n1, const float *x) {\n"
         "    const go_op_args args = {\n"
         "        .m = n0,\n"
         "        .inner = {\n"

@@ -1,4 +1,7 @@
-"""A SwiGLU block from torch to code: the gate is multiplied by the kernel that computes it."""
+"""A SwiGLU block from torch to code: the gate is multiplied by the kernel that computes it.
+
+Where gate and up are one product, the loop that multiplies its halves quantizes what it makes.
+"""
 
 from typing import Any
 
@@ -46,3 +49,36 @@ def test_swiglu(precision: str) -> None:
         assert relative_error(got, want) < BF16_RELATIVE
     else:
         assert sqnr(got, want) > (INT8_SQNR if precision == "int8" else INT4_SQNR)
+
+
+class GatedMlp(nn.Module):
+    """down(silu(gate(x)) * up(x)) with gate and up in one matrix."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Any) -> Any:
+        gate, up = self.gate_up(x).chunk(2, -1)
+        return self.down(nn.functional.silu(gate) * up)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4", "int8+bf16"])
+def test_gate_is_quantized_where_it_is_computed(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model, x = GatedMlp(64, 1184).eval(), torch.randn(2, 13, 64)
+
+    def outputs() -> tuple[Any, ...]:
+        fast = graphopt.optimize(model, precision=precision, example_inputs=(x,), strict=True)
+        nodes = [n for n in fast.report().nodes if n.op == "go.pointwise"]
+        assert len(nodes) == 1
+        return nodes[0].kernel, fast(x).numpy(), fast(x[1:, 4:5]).numpy()
+
+    kernel, got, one = outputs()
+    monkeypatch.setenv("GRAPHOPT_SKIP", "fuse_quantize")
+    stored, wanted, _ = outputs()
+    assert (kernel, stored) == ("go_quantize_rows", "loop")
+    assert (got == wanted).all() and (one == got[1:, 4:5]).all()

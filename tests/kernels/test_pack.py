@@ -1,11 +1,14 @@
 """Packing kernels against numpy, byte for byte."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from harness import LEVEL_IDS, Case, require, run_cases
 
 from graphopt.kernels import layouts, packing, reference
 from graphopt.kernels.arguments import BF16, F32, PackLhsArgs
+from graphopt.kernels.scratch import row_values_scratch_bytes
 
 SHAPES = [
     (m, k) for m in (1, 7, 8, 9, 17) for k in (1, 15, 16, 17, 31, 32, 33, 47, 48, 64, 65, 560)
@@ -81,6 +84,49 @@ def test_quantize_rows_is_the_reference_bit_for_bit(where):
         cases, expected, run_cases(runner, "go_quantize_rows", cases), strict=True
     ):
         np.testing.assert_array_equal(got["dst"], want, f"m={case.args.m} k={case.args.k}")
+
+
+#: In place of the kernel one that gives it the rows of src as if they were computed.
+ENTRY = "void GO_SYMBOL(go_team *team, const go_pack_lhs_args *args) {"
+COMPUTED = """
+static void values(const void *operands, int64_t row, int64_t first, int64_t end, float *y) {
+    const go_pack_lhs_args *from = operands;
+    const void *x = go_at(from->src, row * from->src_stride, from->src_dtype);
+    for (int64_t i = first; i < end; i++) y[i] = go_load_as(x, i, from->src_dtype, 1)[0];
+}
+
+static void kernel(go_team *team, const go_pack_lhs_args *args);
+
+void GO_SYMBOL(go_team *team, const go_pack_lhs_args *args) {
+    go_pack_lhs_args computed = {.m = args->m, .k = args->k, .dst = args->dst, .values = values};
+    computed.operands = args;
+    computed.scratch = args->scratch;
+    kernel(team, &computed);
+}
+
+static void kernel(go_team *team, const go_pack_lhs_args *args) {"""
+#: Rows that several threads compute together, and others just not.
+WIDE = [(1, 1024), (1, 1025), (2, 1500), (3, 4099), (7, 1100), (8, 1100), (11, 1040), (13, 2048)]
+
+
+@pytest.mark.parametrize("where", LEVEL_IDS)
+def test_computed_rows_are_quantized_like_rows_in_memory(where):
+    runner = replace(require(where), mutation=(ENTRY, COMPUTED))
+    layout = layouts.layout(runner.level.arch, "qa8")
+    wide = [(rows(m, k, m), 1, threads) for m, k in WIDE for threads in (1, 2, 3, 8)]
+    cases, expected = [], []
+    for x, pad, threads in [*all_rows(), *wide]:
+        numbers = reference.f32_from_bf16(x) if x.dtype == np.uint16 else x
+        expected.append(packing.pack_lhs_qa8r(layout, reference.quantize_rows(numbers)))
+        case = pack_case(x, expected[-1].nbytes, pad, threads)
+        scratch = np.zeros(row_values_scratch_bytes(x.shape[1], threads), np.uint8)
+        case.pointers["scratch"] = scratch
+        cases.append(replace(case, writes=("dst", "scratch")))
+    for case, want, got in zip(
+        cases, expected, run_cases(runner, "go_quantize_rows", cases), strict=True
+    ):
+        message = f"m={case.args.m} k={case.args.k} threads={case.threads}"
+        np.testing.assert_array_equal(got["dst"], want, message)
 
 
 @pytest.mark.parametrize("where", LEVEL_IDS)

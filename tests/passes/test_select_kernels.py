@@ -52,11 +52,12 @@ def test_kernels_exist_on_every_level() -> None:
     m.op("go.matmul", [x, x], "B", "T", "T", roles=("left", "right"))
     m.op("go.quantize_rows", [x], *x.shape, dtype=DType.I8)
     m.op("go.pack_rows", [x], *x.shape, dtype=DType.BF16)
+    m.op("go.pointwise", [x], *x.shape, dtype=DType.I8, expr=X).packed = "qa8r"
     m.op("go.gather", [x, indices], "B", "T", 4)
     graph = m.output()
     SelectKernels(find_target("native")).run(graph)
     kernels = [n.attrs["kernel"] for n in graph.nodes]
-    assert kernels[-1] == "loop"
+    assert kernels[-2:] == ["go_quantize_rows", "loop"]
     arch = find_target("native").arch
     for level in native_levels():
         for name in kernels[:-1]:

@@ -37,7 +37,6 @@ _GROUPS = {
     "go.cached_attention": "attention",
     "go.rope": "rope",
     "go.norm": "norm",
-    "go.quantize_rows": "quantize",
     "go.split_rows": "quantize",
     "go.pack_rows": "quantize",
 }
@@ -159,6 +158,8 @@ def _costs(
 def _column(step: dict[str, Any]) -> str:
     if step["op"] == "go.linear" and step["module"] == "head":
         return "head"
+    if step["kernel"] == "go_quantize_rows":
+        return "quantize"
     return _GROUPS.get(step["op"], "other")
 
 
