@@ -100,7 +100,7 @@ def test_rows_are_looked_up_in_the_packing_of_arm(group: int) -> None:
     target = find_target("neoverse-n2")
     graph, manager = tied(width=64), PassManager(config)
     table = graph.nodes[0].inputs[0].data
-    program = Program(graph, target, "int4", 1, config, manager, group, 1, rounding)
+    program = Program(graph, target, "int4", 1, config, manager, group, 8, rounding)
     program.plan()
     tokens = np.array([[3, 36, 0], [3, 3, 17]])
     found, _ = program.emulate([tokens, np.ones((2, 64), np.float32)], "", 128)
