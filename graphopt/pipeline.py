@@ -20,6 +20,7 @@ from graphopt.passes.fold_constants import FoldConstants
 from graphopt.passes.fuse_attention import FuseAttention
 from graphopt.passes.fuse_epilogue import FuseEpilogue
 from graphopt.passes.fuse_fsmn import FuseFsmn
+from graphopt.passes.fuse_linear_quantize import FuseLinearQuantize
 from graphopt.passes.fuse_norm_quantize import FuseNormQuantize
 from graphopt.passes.fuse_patches import FusePatches
 from graphopt.passes.fuse_pointwise import FusePointwise
@@ -92,7 +93,7 @@ def precision_passes(
     if "bf16" in precision:
         passes.append(LowerBf16(gemm=True))
     if "int8" in precision or "int4" in precision:
-        passes.append(FuseNormQuantize())
+        passes += [FuseNormQuantize(), FuseLinearQuantize()]
     if precision != "fp32":
         passes.append(FusePatches())
     return passes

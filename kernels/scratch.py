@@ -17,6 +17,9 @@ _QUERY_ROWS = 24
 #: GO_PATCH_ROWS of common/patches.h.
 _PATCH_ROWS = 8
 
+#: GO_OWNED_BYTES, GO_OWNED_LEAST and GO_OWNED_MOST of common/gemm_quantize.h.
+_OWNED_BYTES, _OWNED_LEAST, _OWNED_MOST = 512 * 1024, 32, 128
+
 
 def attention_scratch_bytes(
     batch: Any,
@@ -72,3 +75,25 @@ def patches_scratch_bytes(
     Per thread the f32 windows of one task, ``depth`` = kh * kw * channels values each.
     """
     return 4 * threads * 16 * ceil_div(_PATCH_ROWS * depth, 16)
+
+
+def quantized_result_stride(n: int) -> int:
+    """Floats from row to row of ``go_gemm_args.dst`` where ``packed`` takes the results.
+
+    Rows begin at cache lines. The lines of a row are odd in number, so that the rows of a tile
+    do not all fall on the same few places of a cache.
+    """
+    return 16 * (ceil_div(n, 16) | 1)
+
+
+def quantized_result_bytes(
+    m: Any, n: int, threads: Any, minimum: Callable[[Any, Any], Any] = min
+) -> Any:
+    """Bytes behind ``go_gemm_args.dst`` where ``packed`` takes ``m`` rows of ``n`` results.
+
+    All rows, or if that is less a buffer for each thread, which quantizes what it holds before
+    it computes the next rows (common/gemm_quantize.h).
+    """
+    stride = quantized_result_stride(n)
+    rows = max(_OWNED_LEAST, min(_OWNED_BYTES // 4 // stride, _OWNED_MOST))
+    return 4 * stride * minimum(m, threads * rows)

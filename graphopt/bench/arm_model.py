@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graphopt.bench.arm_specs import PRICED_MACS, PRICED_ROWS, PRICED_ROWS_INT4, spec_of
+from graphopt.bench.arm_specs import PRICED_MACS, PRICED_ROWS, PRICED_ROWS_INT4, specs_of
 from graphopt.bench.kernels.arm import price_step
 from graphopt.bench.kernels.workloads import Spec
 from graphopt.codegen.build import Builder
@@ -164,11 +164,11 @@ def step_costs(
 
 def arithmetic_cycles(step: Mapping[str, Any], prices: Prices, machine: Machine) -> float:
     """Cycles of a step on one core with everything in its first cache."""
-    spec, times = spec_of(step)
-    if spec is None:
+    specs = specs_of(step)
+    if not specs:
         moved: float = step["bytes"] / machine.bytes_per_cycle
         return moved
-    return prices.cycles(spec) * times
+    return sum(prices.cycles(spec) * times for spec, times in specs)
 
 
 def _level(target: Target, generic: str) -> Level:

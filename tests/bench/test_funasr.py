@@ -9,7 +9,7 @@ import pytest
 
 from graphopt.bench import arm_model, recipe
 from graphopt.bench.arm_model import Machine, step_costs
-from graphopt.bench.arm_specs import spec_of
+from graphopt.bench.arm_specs import spec_of, specs_of
 from graphopt.schedule import StepBalance
 
 LINEAR = {
@@ -85,6 +85,15 @@ def test_rows_of_a_norm_are_priced() -> None:
     step = {"op": "go.norm", "inputs": rows, "outputs": [((2, 48, 64), "qa8r")], "rms": True}
     spec, times = spec_of(step)
     assert spec is not None and (spec.name, times) == ("rms norm+quantize 48x64", 2)
+
+
+def test_a_product_that_quantizes_costs_both() -> None:
+    step = {**LINEAR, "outputs": [((2, 96, 2048), "qa8r")]}
+    assert [(s.name, n) for s, n in specs_of(step)] == [
+        ("int8 48x256x512", 4 * 8),
+        ("quantize 48x2048", 4),
+    ]
+    assert specs_of(LOOP) == []
 
 
 def test_arithmetic_and_weights_on_cores() -> None:
