@@ -83,7 +83,8 @@ def quantized_result_stride(n: int) -> int:
     Rows begin at cache lines. The lines of a row are odd in number, so that the rows of a tile
     do not all fall on the same few places of a cache.
     """
-    return 16 * (ceil_div(n, 16) | 1)
+    lines: int = ceil_div(n, 16)
+    return 16 * (lines | 1)
 
 
 def quantized_result_bytes(
