@@ -10,6 +10,7 @@ import numpy as np
 from harness import require, run_kernel
 
 from graphopt.kernels import registry
+from graphopt.kernels.scratch import quantized_result_bytes, quantized_result_stride
 
 LINES, ROWS, GEMM, OWNED = range(4)
 FRAMES = 167  # 10 s of speech in Paraformer
@@ -146,3 +147,9 @@ def test_more_rows_than_buffers_hold_are_owned_whatever_that_costs():
     ]
     for (_, _, _, _, unit), (step, most) in zip(rows, cuts(OWNED, rows), strict=True):
         assert unit <= step <= most and step % unit == 0 and 32 <= most <= 128
+
+
+def test_buffers_are_as_large_as_their_memory():
+    strides = [quantized_result_stride(n) for n in (1, 250, 1024, 1100, 2048, 4090, 5000, 60000)]
+    found = cuts(OWNED, [[1, 10000, stride, 64, 8] for stride in strides])[:, 1].tolist()
+    assert found == [quantized_result_bytes(10000, s, 1) // (4 * s) for s in strides]

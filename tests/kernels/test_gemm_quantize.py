@@ -30,7 +30,7 @@ SHAPES = (
     (32, 16, 32),
     (33, 47, 64),
     (127, 33, 32),
-    (389, 40, 64),  # more rows than one or two threads have buffers for
+    (461, 40, 64),  # more rows than one or two threads have buffers for
     (70, 2100, 32),  # wide: buffers of fewer rows
     (67, 5003, 32),  # of as many as the tallest tile
 )
