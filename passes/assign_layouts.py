@@ -41,8 +41,7 @@ class AssignLayouts(Pass):
     """See the module."""
 
     def run(self, graph: Graph) -> bool:
-        """One sweep in topological order; copies are inserted before their reader, those of outputs
-        behind what makes them."""
+        """One sweep in topological order; a copy is inserted before its reader."""
         if all(v.layout is not None for n in graph.nodes for v in n.outputs):
             return False
         self._hints = graph.hints()
@@ -170,8 +169,10 @@ class AssignLayouts(Pass):
         return copied
 
     def _outputs(self, graph: Graph) -> None:
-        """Every output becomes dense memory of its own. It is copied as soon as it is there: what
-        it was copied from need not wait in memory for the end."""
+        """Every output becomes dense memory of its own.
+
+        A copy comes right behind what it copies, whose memory need not wait for the end.
+        """
         taken: set[Value] = set(graph.inputs)
         makers = graph.producers()
         for i, value in enumerate(graph.outputs):
