@@ -3,7 +3,7 @@
     %1 = go.linear(%x, weight=%w)          %1 = go.linear(%x, weight=%w)      # qa8r
     %2 = go.quantize_rows(%1)      ->
 
-The kernel quantizes f32 rows that it holds in cache, so a bf16 row that would have been rounded
+The kernel quantizes f32 rows, most often while it has them in cache, so a bf16 row that would have been rounded
 before is quantized more exactly; else the numbers are the same.
 
 Left alone: rows that something else reads or the caller gets, since they would be stored after
