@@ -3,8 +3,8 @@
     %1 = go.linear(%x, weight=%w)          %1 = go.linear(%x, weight=%w)      # qa8r
     %2 = go.quantize_rows(%1)      ->
 
-The kernel quantizes f32 rows, most often while it has them in cache, so a bf16 row that would have been rounded
-before is quantized more exactly; else the numbers are the same.
+The kernel quantizes f32 rows, most often while it has them in cache, so a bf16 row that would have
+been rounded before is quantized more exactly; else the numbers are the same.
 
 Left alone: rows that something else reads or the caller gets, since they would be stored after
 all; and products with more than `LARGEST_WEIGHT` weights, which the kernel would read again for
