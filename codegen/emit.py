@@ -148,6 +148,7 @@ def _stem(node: Node) -> str:
         n, k = node.inputs[1].shape
         parts += [node.attrs.get("scheme", "f32"), f"{k}x{n}"]
         parts += [node.attrs["activation"]] if node.attrs.get("activation") else []
+        parts += ["quantize"] if node.output.packed else []
     elif node.op == "go.norm" and "packed" in node.attrs.get("writes", ()):
         parts.append("quantize")
     elif node.op == "go.pointwise":

@@ -9,6 +9,7 @@ from graphopt.codegen.function import Fields, FunctionBuilder
 from graphopt.codegen.memory import Memory
 from graphopt.codegen.scalar_c import literal
 from graphopt.ir import DType, Node, Shape, Value
+from graphopt.kernels.scratch import quantized_result_stride
 from graphopt.layout import layout_of, row_stride
 from graphopt.symbolic import contiguous_strides, product
 
@@ -86,11 +87,23 @@ def _linear(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         fields["group"] = str(group)
     packed = memory.weight(memory.weights.gemm(weight, scheme, group, node.operand("scale")))
     fields["rhs"] = f.pointer("rhs", None, packed)
-    fields |= _row_fields(f, memory, "dst", node.output, write=True)
+    fields |= _linear_result(node, f, memory, n)
     fields["epilogue"] = _epilogue(node, f, memory, lambda v: _rows(v)[1])
     if not fields["epilogue"]:
         fields["epilogue"] = {"bias": "NULL"}
     f.call(node.attrs["kernel"], "go_gemm_args", fields)
+
+
+def _linear_result(node: Node, f: FunctionBuilder, memory: Memory, n: int) -> Fields:
+    """Where the rows of n results go: to memory, or through scratch memory into panels."""
+    if not node.output.packed:
+        return _row_fields(f, memory, "dst", node.output, write=True)
+    return {
+        "dst": f.pointer("scratch", None, memory.scratch(node), write=True),
+        "dst_stride": str(quantized_result_stride(n)),
+        "dst_dtype": "GO_F32",
+        "packed": f.pointer("packed", None, memory.address(node.output), write=True),
+    }
 
 
 def _pack(node: Node, f: FunctionBuilder, memory: Memory) -> None:

@@ -12,11 +12,12 @@ from graphopt.kernels.scratch import (
     cif_scratch_bytes,
     conv_scratch_bytes,
     patches_scratch_bytes,
+    quantized_result_bytes,
     row_values_scratch_bytes,
 )
 from graphopt.layout import elements, layout_of
 from graphopt.passes.plan_memory import MemoryPlan, plan_memory
-from graphopt.symbolic import THREADS, c_size, ceil_div, product, simplify
+from graphopt.symbolic import THREADS, c_size, ceil_div, minimum, product, simplify
 
 
 def bytes_of(value: Value, arch: str) -> Dim:
@@ -63,6 +64,10 @@ def scratch_of(node: Node, arch: str) -> Dim:
         return simplify(row_values_scratch_bytes(node.output.shape[-1], THREADS))
     if node.op == "go.patches":
         return simplify(patches_scratch_bytes(node.output.shape[-1], THREADS, ceil_div))
+    if node.op == "go.linear" and node.output.packed:
+        rows, n = product(node.output.shape[:-1]), node.inputs[1].shape[0]
+        assert isinstance(n, int), "weights have a known size"
+        return simplify(quantized_result_bytes(rows, n, THREADS, minimum))
     if node.op == "go.matmul":
         right = node.inputs[1]
         rule = layouts.layout(arch, "f32")

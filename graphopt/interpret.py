@@ -79,6 +79,6 @@ def run_node(node: Node, arrays: list[Array], sizes: Sizes) -> list[Array]:
         return []
     if isinstance(result, tuple):
         return list(result)
-    if node.op in ("go.norm", "go.pointwise"):  # may write quantized rows, a norm both
+    if node.op in ("go.norm", "go.linear", "go.pointwise"):  # may quantize rows, a norm write both
         return [quantize_rows(result) if v.packed else result for v in node.outputs]
     return [result]

@@ -54,6 +54,11 @@ def maximum(sizes: Iterable[Dim]) -> Dim:
     return distinct[0] if len(distinct) == 1 else simplify(sympy.Max(*distinct))
 
 
+def minimum(*sizes: Dim) -> Dim:
+    """The smallest of at least one size."""
+    return simplify(sympy.Min(*sizes))
+
+
 def evaluate(size: Dim, sizes: Mapping[sympy.Symbol, int]) -> int:
     """The size for given dims; raises KeyError if a symbol is missing."""
     if isinstance(size, int):

@@ -39,6 +39,7 @@ class GemmArgs(Structure):
         ("dst_stride", c_ssize_t),
         ("dst_dtype", c_int),
         ("epilogue", Epilogue),
+        ("packed", c_void_p),
     )
 
 

@@ -19,6 +19,8 @@ _PATCH_ROWS = 8
 
 #: The largest GO_QA8_ROWS of common/quantize_row.h.
 _QUANTIZED_ROWS = 4
+#: GO_OWNED_BYTES, GO_OWNED_LEAST and GO_OWNED_MOST of common/gemm_quantize.h.
+_OWNED_BYTES, _OWNED_LEAST, _OWNED_MOST = 512 * 1024, 32, 128
 
 
 def attention_scratch_bytes(
@@ -84,3 +86,26 @@ def row_values_scratch_bytes(depth: Any, threads: Any) -> Any:
     are fewer than that.
     """
     return 4 * threads * _QUANTIZED_ROWS * depth
+
+
+def quantized_result_stride(n: int) -> int:
+    """Floats from row to row of ``go_gemm_args.dst`` where ``packed`` takes the results.
+
+    Rows begin at cache lines. The lines of a row are odd in number, so that the rows of a tile
+    do not all fall on the same few places of a cache.
+    """
+    lines: int = ceil_div(n, 16)
+    return 16 * (lines | 1)
+
+
+def quantized_result_bytes(
+    m: Any, n: int, threads: Any, minimum: Callable[[Any, Any], Any] = min
+) -> Any:
+    """Bytes behind ``go_gemm_args.dst`` where ``packed`` takes ``m`` rows of ``n`` results.
+
+    All rows, or if that is less a buffer for each thread, which quantizes what it holds before
+    it computes the next rows (common/gemm_quantize.h).
+    """
+    stride = quantized_result_stride(n)
+    rows = max(_OWNED_LEAST, min(_OWNED_BYTES // 4 // stride, _OWNED_MOST))
+    return 4 * stride * minimum(m, threads * rows)

@@ -41,7 +41,7 @@ class AssignLayouts(Pass):
     """See the module."""
 
     def run(self, graph: Graph) -> bool:
-        """One sweep in topological order; copies are inserted before their reader."""
+        """One sweep in topological order; a copy is inserted before its reader."""
         if all(v.layout is not None for n in graph.nodes for v in n.outputs):
             return False
         self._hints = graph.hints()
@@ -171,8 +171,12 @@ class AssignLayouts(Pass):
         return copied
 
     def _outputs(self, graph: Graph) -> None:
-        """Every output becomes dense memory of its own."""
+        """Every output becomes dense memory of its own.
+
+        A copy comes right behind what it copies, whose memory need not wait for the end.
+        """
         taken: set[Value] = set(graph.inputs)
+        makers = graph.producers()
         for i, value in enumerate(graph.outputs):
             owner = layout_of(value).storage
             if (
@@ -181,7 +185,11 @@ class AssignLayouts(Pass):
                 or owner is not value
                 or not is_contiguous(value)
             ):
-                graph.outputs[i] = self._copy(value, graph.nodes, "output", "not memory of its own")
+                copies: list[Node] = []
+                graph.outputs[i] = self._copy(value, copies, "output", "not memory of its own")
+                maker = makers.get(value)
+                at = graph.nodes.index(maker) + 1 if maker else len(graph.nodes)
+                graph.nodes[at:at] = copies
             taken.add(graph.outputs[i])
 
 

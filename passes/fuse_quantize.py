@@ -3,14 +3,19 @@
     %1 = go.norm(%x)                       %1 = go.norm(%x, writes=(packed))      # qa8r
     %2 = go.quantize_rows(%1)      ->
 
+    %1 = go.linear(%x, weight=%w)          %1 = go.linear(%x, weight=%w)          # qa8r
+    %2 = go.quantize_rows(%1)      ->
+
     %1 = go.pointwise(%x, %y, expr=E)      %1 = go.pointwise(%x, %y, expr=E)      # qa8r
     %2 = go.quantize_rows(%1)      ->
 
 1. If something else reads the normalized row too, the norm writes both (`writes=(dst, packed)`).
-2. Of an element-wise op nothing else may read the row: else it would be computed twice.
+2. Of a product or an element-wise op nothing else may read the row: else it would be stored after
+   all, or computed twice.
 The numbers are the same: the kernel quantizes the f32 row, so a bf16 row that would have been
 rounded before is quantized more exactly.
-Left alone: expressions that end in another type than f32, and those without operands.
+Left alone: expressions that end in another type than f32, and those without operands; products
+with more than `LARGEST_WEIGHT` weights, which the kernel would read again for every few rows.
 """
 
 from __future__ import annotations
@@ -19,6 +24,11 @@ from collections.abc import Callable
 
 from graphopt.ir import DType, Graph, Node, Value
 from graphopt.passes.base import Pass
+
+#: Weights of a product. For each buffer of rows (common/gemm_quantize.h) they are read again: n k
+#: bytes. With so many weights a buffer holds k / 8 rows, and to store their results and read them
+#: takes as many bytes, 8 for each of n; or 128 rows, whose products take 30 times as long.
+LARGEST_WEIGHT = 1 << 20
 
 
 class FuseQuantize(Pass):
@@ -50,8 +60,21 @@ class FuseQuantize(Pass):
 def _norm(norm: Node, rows: Value, alone: bool) -> bool:
     norm.attrs["writes"] = ("packed",) if alone else ("dst", "packed")
     norm.outputs = [rows] if alone else [norm.output, rows]
-    if alone:  # nothing of the row is stored, in whatever type
-        norm.reasons = [r for r in norm.reasons if not r.startswith("lower_bf16")]
+    if alone:
+        _forget_type(norm)
+    return True
+
+
+def _linear(linear: Node, rows: Value, alone: bool) -> bool:
+    n, k = linear.inputs[1].shape
+    assert isinstance(n, int) and isinstance(k, int), "weights have known sizes"
+    if not alone:
+        return False
+    if n * k > LARGEST_WEIGHT:
+        linear.decide(FuseQuantize.name, "stores its rows: too many weights to read for a few")
+        return False
+    linear.outputs = [rows]
+    _forget_type(linear)
     return True
 
 
@@ -62,9 +85,16 @@ def _pointwise(loop: Node, rows: Value, alone: bool) -> bool:
     return True
 
 
+def _forget_type(node: Node) -> None:
+    """Drops what lower_bf16 said of a row in memory: there is none now."""
+    stored = ("lower_bf16: stored as bf16", "lower_bf16: kept f32")
+    node.reasons = [r for r in node.reasons if not r.startswith(stored)]
+
+
 #: By the op that makes the rows: lets its node write `rows`, the quantized ones, in their place
 #: or, unless they are read by the quantization alone, beside them. False if it cannot.
 _RULES: dict[str, Callable[[Node, Value, bool], bool]] = {
     "go.norm": _norm,
+    "go.linear": _linear,
     "go.pointwise": _pointwise,
 }

@@ -52,6 +52,24 @@ def test_real_kernels_cut_their_work_for_the_cores(layer) -> None:
         assert 0 < row.balance <= 1 and row.cores == 16
 
 
+def test_a_product_that_quantizes_has_a_phase_or_two() -> None:
+    """One core owns its rows; 16 share few rows and quantize them behind a barrier."""
+    torch = pytest.importorskip("torch")
+    import graphopt
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(256, 512), torch.nn.ReLU(), torch.nn.Linear(512, 64)
+    )
+    x = torch.randn(50, 256)
+    fast = graphopt.optimize(model.eval(), precision="int8", example_inputs=(x,), strict=True)
+    one, many = (
+        next(row for row in fast.balance(x, cores=n, repeats=1) if row.op == "linear")
+        for n in (1, 16)
+    )
+    assert len(one.tasks) == 1 and len(many.tasks) == 2
+
+
 def test_tracing_leaves_the_module_alone(layer) -> None:
     fast, x = layer
     before = fast(x).numpy()

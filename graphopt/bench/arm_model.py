@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graphopt.bench.arm_specs import PRICED_MACS, PRICED_ROWS, PRICED_ROWS_INT4, spec_of
+from graphopt.bench.arm_specs import PRICED_MACS, PRICED_ROWS, PRICED_ROWS_INT4, specs_of
 from graphopt.bench.kernels.arm import price_step
 from graphopt.bench.kernels.workloads import Spec
 from graphopt.codegen.build import Builder
@@ -167,10 +167,10 @@ def arithmetic_cycles(step: Mapping[str, Any], prices: Prices, machine: Machine)
 
     A loop whose rows a kernel quantizes is both.
     """
-    spec, times = spec_of(step)
-    kernel = prices.cycles(spec) * times if spec else 0.0
+    specs = specs_of(step)
     loop: float = step["bytes"] / machine.bytes_per_cycle
-    return kernel + loop if spec is None or step["op"] == "go.pointwise" else kernel
+    kernels = sum(prices.cycles(spec) * times for spec, times in specs)
+    return kernels + loop if not specs or step["op"] == "go.pointwise" else kernels
 
 
 def _level(target: Target, generic: str) -> Level:

@@ -23,6 +23,19 @@ _FEWEST_COLUMNS = 256
 _TILE_ROWS, _TILE_COLUMNS = 8, 16
 
 
+def specs_of(step: Mapping[str, Any]) -> list[tuple[Spec, float]]:
+    """All that stands for a step: a product that quantizes its results also costs what that does.
+
+    Args:
+        step: a row of ``Program.work``.
+    """
+    spec, times = spec_of(step)
+    specs = [] if spec is None else [(spec, times)]
+    if step["op"] == "go.linear" and step["outputs"][0][1] == "qa8r":
+        specs.append(_quantize(step["outputs"][0][0]))
+    return specs
+
+
 def spec_of(step: Mapping[str, Any]) -> tuple[Spec | None, float]:
     """The workload that stands for a step's kernel, and how many of it the step is.
 
@@ -42,9 +55,7 @@ def spec_of(step: Mapping[str, Any]) -> tuple[Spec | None, float]:
         priced = min(PRICED_ROWS, rows)
         return Norm(priced, shape[-1], quantized, step["rms"]), rows / priced
     if op in ("go.quantize_rows", "go.pointwise") and quantized:  # as if rows came from memory
-        *outer, depth = outputs[0][0]
-        priced = min(PRICED_ROWS, prod(outer))
-        return Quantize(priced, depth), prod(outer) / priced
+        return _quantize(outputs[0][0])
     if op == "go.depthwise":
         return Depthwise(shape[1], shape[2], inputs[1][0][0]), shape[0]
     if op == "go.attention":
@@ -62,6 +73,12 @@ def spec_of(step: Mapping[str, Any]) -> tuple[Spec | None, float]:
         scheme = _scheme(outputs[0][1])
         return Rope(scheme, priced, heads, inputs[1][0][2], dim), batch * time / priced
     return None, 0.0
+
+
+def _quantize(shape: Sequence[int]) -> tuple[Spec, float]:
+    rows = prod(shape[:-1])
+    priced = min(PRICED_ROWS, rows)
+    return Quantize(priced, shape[-1]), rows / priced
 
 
 def _product(scheme: str, rows: int, n: int, k: int, group: int | None) -> tuple[Spec, float]:

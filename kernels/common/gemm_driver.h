@@ -2,7 +2,7 @@
 #ifndef GO_GEMM_DRIVER_H
 #define GO_GEMM_DRIVER_H
 
-#include "split.h"
+#include "gemm_quantize.h"
 
 /* Rows row .. row + rows - 1 and columns col .. col + cols - 1 of the result: a tile, or
  * a sweep of one column block over all rows of a task. */
@@ -33,13 +33,18 @@ typedef struct {
     size_t m, n;
 } go_gemm_cut;
 
+/* Units of rows that the second cache level takes. */
+GO_INLINE size_t go_gemm_fit(size_t unit_m, size_t lhs_row_bytes) {
+    return GO_LHS_CHUNK_BYTES / (unit_m * lhs_row_bytes + 1) + 1;
+}
+
 /* Chunks of rows as large as the second cache level takes, or halves, quarters, ... of them
  * where columns alone would not keep all threads busy to the end. For each chunk a column
  * block comes from a farther cache again, which takes as long as half a unit of rows. */
 GO_INLINE go_gemm_cut go_gemm_cut_for(size_t threads, const go_gemm_args *args, size_t unit_m,
                                       size_t tile_n, size_t lhs_row_bytes) {
     const size_t m_units = go_ceil_div(args->m, unit_m), n_tiles = go_ceil_div(args->n, tile_n);
-    const size_t fit = GO_LHS_CHUNK_BYTES / (unit_m * lhs_row_bytes + 1) + 1;
+    const size_t fit = go_gemm_fit(unit_m, lhs_row_bytes);
     const size_t claim = 16 * GO_CLAIM_MACS / (unit_m * tile_n * (args->k + 1));
     const size_t ideal = 16 * m_units * n_tiles / threads;
     go_gemm_cut best = {1, 1};
@@ -56,6 +61,29 @@ GO_INLINE go_gemm_cut go_gemm_cut_for(size_t threads, const go_gemm_args *args, 
     return best;
 }
 
+/* Rows (all but those of the last tasks) and columns of a task, or the most rows of one that
+ * quantizes its rows. */
+typedef struct {
+    size_t rows, columns;
+    size_t owned_unit; /* of the rows that such a task owns; 0 if tasks share rows */
+} go_gemm_task;
+
+GO_INLINE go_gemm_task go_gemm_task_for(size_t threads, const go_gemm_args *args, size_t tile_m,
+                                        size_t tile_n, size_t lhs_row_bytes) {
+    const size_t unit_m = go_gemm_row_unit(tile_m), unit = go_owned_unit(unit_m);
+    const size_t owned = go_owned_step(threads, args, unit, go_gemm_fit(unit, lhs_row_bytes));
+    if (owned) return (go_gemm_task){owned, args->n, unit};
+    const go_gemm_cut cut = go_gemm_cut_for(threads, args, unit_m, tile_n, lhs_row_bytes);
+    return (go_gemm_task){cut.m * unit_m, cut.n * tile_n, 0};
+}
+
+/* Where line `line` of the `lines` of tasks begins. */
+GO_INLINE size_t go_gemm_first_row(const go_gemm_args *args, const go_gemm_task *cut, size_t line,
+                                   size_t lines) {
+    if (!cut->owned_unit) return line * cut->rows;
+    return go_ceil_div(args->m, cut->owned_unit) * line / lines * cut->owned_unit;
+}
+
 /* Tiles are tile_m x tile_n. A task is a chunk of rows times a run of columns; in
  * it every column block is swept over all rows, so that the right operand's panels
  * stay in the first cache level while the chunk of rows comes from the second. The
@@ -64,21 +92,25 @@ GO_INLINE go_gemm_cut go_gemm_cut_for(size_t threads, const go_gemm_args *args, 
 GO_INLINE void go_gemm_walk(go_team *team, const go_gemm_args *args, size_t tile_m, size_t tile_n,
                             size_t lhs_row_bytes, const int sweeps, go_gemm_tile *tile) {
     if (args->m == 0 || args->n == 0) return;
-    const size_t unit_m = go_gemm_row_unit(tile_m);
-    const go_gemm_cut cut = go_gemm_cut_for(team->size, args, unit_m, tile_n, lhs_row_bytes);
-    const size_t m_step = cut.m * unit_m, n_step = cut.n * tile_n;
-    const size_t n_tasks = go_ceil_div(args->n, n_step);
-    const size_t tasks = go_ceil_div(args->m, m_step) * n_tasks;
+    const go_gemm_task cut = go_gemm_task_for(team->size, args, tile_m, tile_n, lhs_row_bytes);
+    const size_t n_tasks = go_ceil_div(args->n, cut.columns);
+    const size_t m_tasks = go_ceil_div(args->m, cut.rows), tasks = m_tasks * n_tasks;
+    go_gemm_args own = *args;
     for (size_t task; (task = go_next(team, tasks)) < tasks;) {
-        size_t row0 = task / n_tasks * m_step, col0 = task % n_tasks * n_step;
-        size_t row1 = go_min_size(row0 + m_step, args->m);
-        size_t col1 = go_min_size(col0 + n_step, args->n);
+        const size_t line = task / n_tasks, col0 = task % n_tasks * cut.columns;
+        const size_t row0 = go_gemm_first_row(args, &cut, line, m_tasks);
+        const size_t next = go_gemm_first_row(args, &cut, line + 1, m_tasks);
+        const size_t row1 = go_min_size(next, args->m);
+        const size_t col1 = go_min_size(col0 + cut.columns, args->n);
+        if (cut.owned_unit) own.dst = go_owned_dst(team, args, row0);
         for (size_t col = col0; col < col1; col += tile_n) {
-            const size_t cols = go_min_size(tile_n, col1 - col), step = sweeps ? m_step : tile_m;
+            const size_t cols = go_min_size(tile_n, col1 - col), step = sweeps ? cut.rows : tile_m;
             for (size_t row = row0; row < row1; row += step)
-                tile(args, row, go_min_size(step, row1 - row), col, cols);
+                tile(&own, row, go_min_size(step, row1 - row), col, cols);
         }
+        if (cut.owned_unit) go_quantize_results(&own, row0, row1);
     }
+    if (!cut.owned_unit) go_quantize_shared(team, args);
 }
 
 GO_INLINE void go_gemm_drive(go_team *team, const go_gemm_args *args, size_t tile_m, size_t tile_n,
@@ -112,6 +144,7 @@ GO_INLINE void go_gemv_drive(go_team *team, const go_gemm_args *args, size_t til
         for (size_t col = task * step; col < end; col += tile_n)
             tile(args, 0, args->m, col, go_min_size(tile_n, end - col));
     }
+    go_quantize_shared(team, args);
 }
 
 #endif

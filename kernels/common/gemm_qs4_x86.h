@@ -115,6 +115,7 @@ GO_INLINE void go_qs4b_gemv(go_team *team, const go_gemm_args *args, go_qs4_stri
         const size_t col = task * step;
         go_qs4b_columns(args, 0, args->m, col, go_min_size(step, args->n - col), strip);
     }
+    go_quantize_shared(team, args);
 }
 
 /* Defines the kernel `symbol` with a scale per column from its integer tile. */

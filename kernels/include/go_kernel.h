@@ -57,7 +57,10 @@ typedef struct {
  *   f32    lhs: rows of f32 (lhs_stride); rhs: packed f32 panels
  *   bf16   lhs: packed bf16 panels;       rhs: packed bf16 panels
  *   qa8r   lhs: packed int8 panels;       rhs: packed qs8c, qs4c or qs4b panels
- * Layouts: kernels/packing.py. */
+ * Layouts: kernels/packing.py.
+ * If `packed` is not null the f32 results are quantized into qa8r panels, exactly as the
+ * pack kernel would, and stored nowhere else: `dst` is scratch of GO_F32, see
+ * quantized_result_bytes in kernels/scratch.py, and what it holds afterwards has no meaning. */
 typedef struct {
     size_t m, n, k;
     size_t group; /* qs4b only: values along k that share a scale, 32, 64 .. 1024 */
@@ -68,6 +71,7 @@ typedef struct {
     ptrdiff_t dst_stride;
     go_dtype dst_dtype; /* GO_F32 or GO_BF16 */
     go_epilogue epilogue;
+    void *packed; /* or null */
 } go_gemm_args;
 
 /* Stores values first .. end - 1 of a row as f32 to y + first, the same bits however the row

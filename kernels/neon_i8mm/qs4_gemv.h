@@ -74,4 +74,5 @@ GO_INLINE void qs4_gemv(go_team *team, const go_gemm_args *args, const go_qs4_la
         for (size_t col = task * step; col < end; col += 16)
             qs4_gemv_tile(&lhs, args, w, blocks, col, go_min_size(end - col, 16));
     }
+    go_quantize_shared(team, args);
 }

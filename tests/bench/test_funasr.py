@@ -9,7 +9,7 @@ import pytest
 
 from graphopt.bench import arm_model, recipe
 from graphopt.bench.arm_model import Machine, arithmetic_cycles, step_costs
-from graphopt.bench.arm_specs import spec_of
+from graphopt.bench.arm_specs import spec_of, specs_of
 from graphopt.schedule import StepBalance
 
 LINEAR = {
@@ -96,6 +96,15 @@ def test_rows_that_are_quantized_are_priced(op: str) -> None:
     prices: Any = FixedPrices()
     cycles = arithmetic_cycles(step, prices, Machine(bytes_per_cycle=16))
     assert cycles == 2000 + (20 if op == "go.pointwise" else 0)  # it computes them too
+
+
+def test_a_product_that_quantizes_costs_both() -> None:
+    step = {**LINEAR, "outputs": [((2, 96, 2048), "qa8r")]}
+    assert [(s.name, n) for s, n in specs_of(step)] == [
+        ("int8 48x256x512", 4 * 8),
+        ("quantize 48x2048", 4),
+    ]
+    assert specs_of(LOOP) == []
 
 
 def test_arithmetic_and_weights_on_cores() -> None:

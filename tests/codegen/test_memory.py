@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from graphopt.codegen.memory import bytes_of, scratch_of
 from graphopt.interpret import run_graph
 from graphopt.ir import DType, Value
-from graphopt.symbolic import THREADS, evaluate
+from graphopt.symbolic import THREADS, evaluate, symbol
 from graphopt.testing import FP32_RELATIVE, relative_error
 
 
@@ -48,6 +48,15 @@ def test_sizes_of_packed_values() -> None:
     # 20 is padded to 32 on both; x86 packs row by row, Arm in panels of 8 rows.
     assert bytes_of(packed, "x86_64") < bytes_of(packed, "aarch64")
     assert bytes_of(packed, "aarch64") >= 8 * 32
+
+
+def test_scratch_of_a_product_that_quantizes_is_no_more_than_its_result() -> None:
+    m = Maker()
+    m.linear(m.input("x", "B", "T", 32), 40)
+    m.graph.nodes[-1].output.packed = "qa8r"
+    size = scratch_of(m.graph.nodes[0], "x86_64")
+    few, many = (evaluate(size, {symbol("B"): 2, symbol("T"): t, THREADS: 2}) for t in (9, 999))
+    assert (few, many) == (18 * 48 * 4, 2 * 128 * 48 * 4)
 
 
 def test_scratch_grows_with_the_threads() -> None:

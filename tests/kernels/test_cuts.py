@@ -1,6 +1,7 @@
 """How work is cut into tasks: every cut is one, and threads end at nearly the same time."""
 
 import dataclasses
+import itertools
 import platform
 from ctypes import Structure, c_int, c_size_t, c_void_p
 from pathlib import Path
@@ -9,8 +10,9 @@ import numpy as np
 from harness import require, run_kernel
 
 from graphopt.kernels import registry
+from graphopt.kernels.scratch import quantized_result_bytes, quantized_result_stride
 
-LINES, ROWS, GEMM = range(3)
+LINES, ROWS, GEMM, OWNED = range(4)
 FRAMES = 167  # 10 s of speech in Paraformer
 
 
@@ -118,3 +120,36 @@ def test_columns_of_a_batch_are_read_for_many_rows():
         for unit in (6, 8):
             ((m, _),) = cuts(GEMM, [[2, 8 * FRAMES, n, k, unit]])
             assert m * unit >= 100, (n, k, m, unit)
+
+
+def test_rows_are_owned_where_that_leaves_no_thread_idle():
+    """6000 frames of FSMN-VAD on any number of cores, 10 s of Paraformer on two, not on 16,
+    where a few tiles of columns are spread more evenly; and never more rows than fit."""
+    sizes = [(c, 6000, n, k) for c in (2, 16) for n, k in ((250, 140), (140, 400))]
+    for unit in (6, 8):
+        rows = [[*size, unit] for size in (*sizes, (2, FRAMES, 2048, 512))]
+        for (cores, m, *_), (step, most) in zip(rows, cuts(OWNED, rows), strict=True):
+            assert 0 < step <= most and step % unit == 0
+            units = ceil_div(m, unit)
+            tasks = ceil_div(units * unit, step)
+            ends = [units * t // tasks for t in range(tasks + 1)]
+            shares = [tasks * core // cores for core in range(cores + 1)]
+            longest = max(ends[b] - ends[a] for a, b in itertools.pairwise(shares))
+            assert longest <= 1.06 * units / cores, (cores, m, step)
+    shared = [[16, FRAMES, 2048, 512, 8], [16, FRAMES, 512, 512, 8], [8, 12, 512, 512, 6]]
+    assert cuts(OWNED, shared)[:, 0].tolist() == [0, 0, 0]
+
+
+def test_more_rows_than_buffers_hold_are_owned_whatever_that_costs():
+    """There is no memory for their results. The tallest tiles and widest rows have a buffer too."""
+    rows = [
+        [2, 10000, n, k, unit] for unit in (1, 4, 12, 16, 32) for n, k in ((60000, 1), (64, 9999))
+    ]
+    for (_, _, _, _, unit), (step, most) in zip(rows, cuts(OWNED, rows), strict=True):
+        assert unit <= step <= most and step % unit == 0 and 32 <= most <= 128
+
+
+def test_buffers_are_as_large_as_their_memory():
+    strides = [quantized_result_stride(n) for n in (1, 250, 1024, 1100, 2048, 4090, 5000, 60000)]
+    found = cuts(OWNED, [[1, 10000, stride, 64, 8] for stride in strides])[:, 1].tolist()
+    assert found == [quantized_result_bytes(10000, s, 1) // (4 * s) for s in strides]

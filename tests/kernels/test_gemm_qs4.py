@@ -16,7 +16,8 @@ from graphopt.kernels import layouts, packing, reference
 GENERICS = ("go_gemm_qs4c", "go_gemm_qs4b")
 ARCHES = ("x86_64", "aarch64")
 CHANNEL = 0  # instead of a block length: one scale per channel
-NEON = "#include <arm_neon.h>\n"  # so that a macro can change an intrinsic after it
+#: Behind these a macro changes an intrinsic in products alone, not where results are quantized.
+NEON = '#include <arm_neon.h>\n#include "quantize_rows.h"\n'
 QS4_GEMV = '#include "qs4_gemv.h"'  # the first of the headers that it changes
 DOT_SWEEP = '#include "dot_sweep.h"'
 

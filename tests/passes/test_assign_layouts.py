@@ -145,6 +145,15 @@ def test_3_outputs_are_dense_memory_of_their_own(kind: str) -> None:
     assert all(is_contiguous(v) and v not in graph.inputs for v in graph.outputs)
 
 
+def test_3_outputs_are_copied_as_soon_as_they_are_there() -> None:
+    m = Maker()
+    x = m.pointwise(mul(X, 2.0), m.input("x", *BTC))
+    tail = m.slice(x, 2, 0, 3)
+    graph = assign(m.output(tail, m.pointwise(mul(X, 3.0), m.input("y", *BTC))))
+    assert ops(graph) == ["pointwise", "slice", "pointwise", "pointwise"]
+    assert graph.nodes[2].output is graph.outputs[0]
+
+
 def test_numbers_and_second_run(golden) -> None:
     m = Maker()
     x = m.input("x", *BTC)
