@@ -31,8 +31,8 @@ GO_INLINE void score_8_keys(const int pairs, const uint16_t *q, const void *cons
         GO_UNROLLED (c, 4) {
             const void *at[2] = {go_at(key[2 * c], (ptrdiff_t)i, type),
                                  go_at(key[2 * c + 1], (ptrdiff_t)i, type)};
-            const uint64x2_t x = vreinterpretq_u64_u16(load_8(at[0], 8, type));
-            const uint64x2_t y = vreinterpretq_u64_u16(load_8(at[1], 8, type));
+            const uint64x2_t x = vreinterpretq_u64_u16(load_bf16s(at[0], 8, type));
+            const uint64x2_t y = vreinterpretq_u64_u16(load_bf16s(at[1], 8, type));
             first[c] = vreinterpretq_u16_u64(vzip1q_u64(x, y));
             second[c] = vreinterpretq_u16_u64(vzip2q_u64(x, y));
         }

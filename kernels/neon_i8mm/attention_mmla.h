@@ -35,7 +35,7 @@ GO_INLINE uint16x8_t widen_int8(int8x8_t x) {
 }
 
 /* n <= 8 values of bf16 or int8, then zeros. */
-GO_INLINE uint16x8_t load_8(const void *p, size_t n, go_dtype type) {
+GO_INLINE uint16x8_t load_bf16s(const void *p, size_t n, go_dtype type) {
     if (n >= 8) return type == GO_I8 ? widen_int8(vld1_s8(p)) : vld1q_u16(p);
     uint16_t h[8] = {0};
     memcpy(h, p, n * (size_t)go_size_of(type));
@@ -50,8 +50,8 @@ GO_INLINE void pack_group(const void *src, ptrdiff_t stride, size_t rows, size_t
         for (size_t c = 0; c < dim; c += 8) {
             const ptrdiff_t at = row + (ptrdiff_t)c;
             uint16x8_t x = vdupq_n_u16(0), y = x;
-            if (r < rows) x = load_8(go_at(src, at, type), dim - c, type);
-            if (r + 1 < rows) y = load_8(go_at(src, at + stride, type), dim - c, type);
+            if (r < rows) x = load_bf16s(go_at(src, at, type), dim - c, type);
+            if (r + 1 < rows) y = load_bf16s(go_at(src, at + stride, type), dim - c, type);
             const uint64x2_t p = vreinterpretq_u64_u16(x), q = vreinterpretq_u64_u16(y);
             uint16_t *to = panel + c * GROUP + r * 4;
             vst1q_u16(to, vreinterpretq_u16_u64(vzip1q_u64(p, q)));
@@ -67,7 +67,7 @@ GO_INLINE void load_v_step(const void *v, ptrdiff_t stride, size_t keys, size_t 
     uint16x8_t row[4];
     GO_UNROLLED (i, 4) {
         row[i] = vdupq_n_u16(0);
-        if ((size_t)i < keys) row[i] = load_8(go_at(v, i * stride, type), cols, type);
+        if ((size_t)i < keys) row[i] = load_bf16s(go_at(v, i * stride, type), cols, type);
     }
 #define WORDS vreinterpretq_u32_u16
     const uint32x4_t a = WORDS(vzip1q_u16(row[0], row[1])), b = WORDS(vzip1q_u16(row[2], row[3]));
