@@ -25,10 +25,10 @@ from collections.abc import Callable
 from graphopt.ir import DType, Graph, Node, Value
 from graphopt.passes.base import Pass
 
-#: Weights of a product. For each buffer of rows (common/gemm_quantize.h) they are read again: n k
-#: bytes. With so many weights a buffer holds k / 8 rows, and to store their results and read them
-#: takes as many bytes, 8 for each of n; or 128 rows, whose products take 30 times as long.
-LARGEST_WEIGHT = 1 << 20
+#: Weights of a product. For each buffer of rows (common/gemm_quantize.h) they are read again, so
+#: they must stay in the second cache beside it. With 2^20 (Paraformer's 512 to 2048, 8 x 167 rows)
+#: one step took up to 8 % longer than two on a Zen 4, with 2^15 (FSMN-VAD) a tenth less.
+LARGEST_WEIGHT = 1 << 18
 
 
 class FuseQuantize(Pass):
@@ -71,7 +71,7 @@ def _linear(linear: Node, rows: Value, alone: bool) -> bool:
     if not alone:
         return False
     if n * k > LARGEST_WEIGHT:
-        linear.decide(FuseQuantize.name, "stores its rows: too many weights to read for a few")
+        linear.decide(FuseQuantize().name, "stores its rows: too many weights to read for a few")
         return False
     linear.outputs = [rows]
     _forget_type(linear)
