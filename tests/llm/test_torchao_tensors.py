@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny
 from test_meta_checkpoint import kl
+from torchao import quantization
 
 import graphopt
 from graphopt.errors import UnsupportedDecoderError
@@ -12,7 +13,6 @@ from graphopt.llm.matrices import BlockMatrix, ByteMatrix
 from graphopt.llm.torchao_tensors import quantized_matrix
 
 torch = tiny.torch
-quantization = pytest.importorskip("torchao.quantization")
 IDS = tiny.prompts(2, 20)
 
 
