@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import threading
@@ -172,6 +173,23 @@ def test_a_gate_lets_no_more_threads_run_than_its_limit(tmp_path: Path) -> None:
     runtime = [KERNELS / "runtime" / name for name in ("team.c", "gate.c")]
     done = run(compile_c(tmp_path / "gate", HERE / "gate_stress.c", *runtime))
     assert done.stdout == "at most 3, 1200 runs, 0 running, 0 waiting\n", done
+
+
+@pytest.mark.parametrize("program", ["team_stress", "gate_stress"])
+def test_threads_share_no_data_without_order(program: str, tmp_path: Path) -> None:
+    sources = [HERE / f"{program}.c", *(KERNELS / "runtime" / f"{n}.c" for n in ("team", "gate"))]
+    include = [f"-I{KERNELS / name}" for name in ("include", "runtime")]
+    watched, built = tmp_path / program, None
+    if shutil.which("gcc"):
+        built = run(
+            "gcc", "-fsanitize=thread", "-O1", *include, *sources, "-lpthread", "-o", watched
+        )
+    if built is None or built.returncode:
+        pytest.skip("gcc with its thread sanitizer is not installed")
+    done = run(watched)
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("the thread sanitizer does not run with this kernel's address layout")
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
 
 
 def test_default_threads_respect_the_affinity(team_stress: Path) -> None:

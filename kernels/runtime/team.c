@@ -35,7 +35,6 @@ struct go_pool {
     void *argument;
     const uint32_t *running;
     int size;
-    go_team *teams;
     pthread_t *threads;
     int started;
 };
@@ -133,9 +132,8 @@ void go_barrier(go_team *team) {
 
 /* Ends a run: waits for every thread of the team. The last one sets the counters to what
  * they were in the beginning. */
-static void finish(go_team *team) {
+static void finish(const go_team *team) {
     go_team_shared *shared = team->shared;
-    team->phase = team->due = 0;
     unsigned runs = atomic_load_explicit(&shared->runs, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&shared->arrived, 1, memory_order_acq_rel) + 1 == team->size) {
         atomic_store_explicit(&shared->arrived, 0, memory_order_relaxed);
@@ -178,6 +176,14 @@ static unsigned wait_for_work(go_pool *pool, unsigned seen) {
     }
 }
 
+/* A thread's part in a run. Its team is its own memory: a thread that is late may still look at
+ * it when the next run has begun. */
+static void take_part(go_pool *pool, unsigned rank, unsigned threads) {
+    go_team team = {.rank = rank, .size = threads, .shared = &pool->shared};
+    pool->function(pool->argument, &team);
+    finish(&team);
+}
+
 static void *worker(void *start) {
     go_pool *pool = ((worker_start *)start)->pool;
     int rank = ((worker_start *)start)->rank;
@@ -187,9 +193,8 @@ static void *worker(void *start) {
     for (;;) {
         seen = wait_for_work(pool, seen);
         if (atomic_load(&pool->stop)) return NULL;
-        if ((unsigned)rank >= seen % (1u << WORK_THREADS)) continue;
-        pool->function(pool->argument, &pool->teams[rank]);
-        finish(&pool->teams[rank]);
+        unsigned threads = seen % (1u << WORK_THREADS);
+        if ((unsigned)rank < threads) take_part(pool, (unsigned)rank, threads);
     }
 }
 
@@ -198,17 +203,13 @@ go_pool *go_pool_new(int size, const uint32_t *running) {
     if (size >= 1 << WORK_THREADS || posix_memalign((void **)&pool, 64, sizeof(go_pool)))
         return NULL;
     *pool = (go_pool){.size = size, .running = running};
-    pool->teams = calloc((size_t)size, sizeof(go_team));
     pool->threads = calloc((size_t)size, sizeof(pthread_t));
     pool->shared.shares = aligned_alloc(64, (size_t)size * sizeof(go_share));
-    if (!pool->teams || !pool->threads || !pool->shared.shares) {
+    if (!pool->threads || !pool->shared.shares) {
         go_pool_free(pool);
         return NULL;
     }
-    for (int rank = 0; rank < size; rank++) {
-        atomic_init(&pool->shared.shares[rank].claimed, 0);
-        pool->teams[rank] = (go_team){.rank = (unsigned)rank, .shared = &pool->shared};
-    }
+    for (int rank = 0; rank < size; rank++) atomic_init(&pool->shared.shares[rank].claimed, 0);
     for (int rank = 1; rank < size; rank++) {
         worker_start *start = malloc(sizeof *start);
         if (!start) break;
@@ -230,7 +231,6 @@ void go_pool_free(go_pool *pool) {
     add_and_wake(&pool->work, 1u << WORK_THREADS, &pool->sleepers);
     for (int rank = 1; rank <= pool->started; rank++) pthread_join(pool->threads[rank], NULL);
     free(pool->threads);
-    free(pool->teams);
     free(pool->shared.shares);
     free(pool);
 }
@@ -240,15 +240,13 @@ int go_pool_size(const go_pool *pool) { return pool->size; }
 void go_pool_run(go_pool *pool, int threads, go_pool_function function, void *argument) {
     pool->function = function;
     pool->argument = argument;
-    for (int rank = 0; rank < threads; rank++) pool->teams[rank].size = (unsigned)threads;
     if (threads > 1) {
         unsigned last = atomic_load(&pool->work) % (1u << WORK_THREADS);
         unsigned step = (1u << WORK_THREADS) + (unsigned)threads - last;
         add_and_wake(&pool->work, step, &pool->sleepers);
     }
     float_mode mode = flush_to_zero();
-    function(argument, &pool->teams[0]);
-    finish(&pool->teams[0]);
+    take_part(pool, 0, (unsigned)threads);
     restore(mode);
 }
 
