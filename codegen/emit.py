@@ -21,6 +21,7 @@ from graphopt.ir import Dim, Graph, Node, Value
 from graphopt.passes.assign_layouts import VIEWS
 from graphopt.printer import name_values, print_node
 from graphopt.symbolic import c_condition, c_size
+from graphopt.verify import VerificationError, unwritten
 
 EMITTERS = {**CALLS, **CACHE_CALLS, **LOOPS}
 
@@ -88,6 +89,8 @@ def emit_module(graph: Graph, arch: str) -> Module:
         graph: every node is `go.*`.
         arch: `x86_64` or `aarch64`: decides packed layouts, not instructions.
     """
+    if unwritten(graph):
+        raise VerificationError(graph, "assign_layouts", "an output is not written by a node")
     memory = Memory.of(graph, arch)
     functions: dict[str, Function] = {}
     steps: list[Step] = []

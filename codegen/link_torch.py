@@ -33,7 +33,8 @@ def register(program: Program) -> int:
     return number
 
 
-@torch.library.custom_op("graphopt::run", mutates_args=(), device_types="cpu")
+# Without a device: a part that depends on sizes and constants alone has no tensor to tell it from.
+@torch.library.custom_op("graphopt::run", mutates_args=())
 def run(program: int, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Runs a registered program on dense CPU tensors."""
     compiled = _programs[program]
@@ -52,7 +53,7 @@ def _run_fake(program: int, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor
         if info.bound is not None:
             sizes[info.symbol] = torch.library.get_ctx().new_dynamic_size()
     return [
-        inputs[0].new_empty(
+        torch.empty(
             [evaluate_symbolic(e, sizes) for e in value.shape], dtype=TORCH_DTYPES[value.dtype]
         )
         for value in graph.outputs

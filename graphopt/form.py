@@ -165,7 +165,8 @@ class Form:
             env.update(zip(compiled.outputs, results, strict=True))
             for value, tensor in zip(compiled.outputs, results, strict=True):
                 learn_sizes(sizes, value, tensor.shape)
-        return [_of(env, v) for v in self._outputs]
+        # The caller may write to a result: constants stay what they are.
+        return [_of(env, v).clone() if v.is_constant else env[v] for v in self._outputs]
 
     def profile(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int

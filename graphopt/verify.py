@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphopt.errors import GraphoptError
 from graphopt.ir import Dim, DType, Graph, Node, Value
+from graphopt.layout import layout_of
 from graphopt.scalar import Scalar
 from graphopt.symbolic import evaluate
 
@@ -26,6 +27,7 @@ def verify(graph: Graph, after: str) -> None:
     3. Expressions only name operands that exist, with their types.
     4. Symbols in shapes are dims of the graph; a computed one has one node that computes it,
        before any other node that has it in a shape.
+    5. Once memory is planned, every output is memory of its own that a node writes.
     """
     defined: set[Value] = set(graph.inputs)
     symbols = {info.symbol for info in graph.dims.values() if info.bound is None}
@@ -59,6 +61,14 @@ def verify(graph: Graph, after: str) -> None:
             require(problem is None, f"{where}: {problem}")
     for value in graph.outputs:
         require(value in defined or value.is_constant, "an output is not defined")
+    if any(v.layout is not None for n in graph.nodes for v in n.outputs):
+        require(not unwritten(graph), "an output is not written by a node")
+
+
+def unwritten(graph: Graph) -> list[Value]:
+    """The outputs that no node writes, or that share memory with another: for planned graphs."""
+    written = {v for n in graph.nodes for v in n.outputs if layout_of(v).storage is v}
+    return [v for i, v in enumerate(graph.outputs) if v not in written or v in graph.outputs[:i]]
 
 
 def _pointwise_problem(node: Node, graph: Graph) -> str | None:

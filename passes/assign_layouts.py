@@ -42,12 +42,14 @@ class AssignLayouts(Pass):
 
     def run(self, graph: Graph) -> bool:
         """One sweep in topological order; a copy is inserted before its reader."""
-        if all(v.layout is not None for n in graph.nodes for v in n.outputs):
-            return False
+        placed = all(v.layout is not None for n in graph.nodes for v in n.outputs)
+        if not placed:
+            self._sweep(graph)
+        return self._outputs(graph) or not placed
+
+    def _sweep(self, graph: Graph) -> None:
         self._hints = graph.hints()
         nodes: list[Node] = []
-        for value in graph.inputs:
-            value.layout = dense(value)
         for node in graph.nodes:
             if node.op in VIEWS:
                 self._view(node, nodes)
@@ -56,8 +58,6 @@ class AssignLayouts(Pass):
                 self._place(node)
             nodes.append(node)
         graph.nodes = nodes
-        self._outputs(graph)
-        return True
 
     def _view(self, node: Node, nodes: list[Node]) -> None:
         source, out = node.inputs[0], node.output
@@ -170,11 +170,12 @@ class AssignLayouts(Pass):
         nodes.append(node)
         return copied
 
-    def _outputs(self, graph: Graph) -> None:
-        """Every output becomes dense memory of its own.
+    def _outputs(self, graph: Graph) -> bool:
+        """Makes every output dense memory of its own; returns whether one was not.
 
         A copy comes right behind what it copies, whose memory need not wait for the end.
         """
+        nodes = len(graph.nodes)
         taken: set[Value] = set(graph.inputs)
         makers = graph.producers()
         for i, value in enumerate(graph.outputs):
@@ -191,6 +192,7 @@ class AssignLayouts(Pass):
                 at = graph.nodes.index(maker) + 1 if maker else len(graph.nodes)
                 graph.nodes[at:at] = copies
             taken.add(graph.outputs[i])
+        return len(graph.nodes) != nodes
 
 
 def _dense_axis(value: Value, axis: int) -> bool:

@@ -5,7 +5,9 @@ import sympy
 from graphs import I64, Maker, X, add, mul
 
 from graphopt import scalar, symbolic
+from graphopt.codegen.emit import emit_module
 from graphopt.ir import DType, Node
+from graphopt.passes.assign_layouts import AssignLayouts
 from graphopt.verify import VerificationError, verify
 
 
@@ -98,3 +100,20 @@ def test_4_unknown_dims() -> None:
     m = legal()
     m.slice(m.graph.outputs[0], 1, 0, symbolic.symbol("N"))
     refused(m, "unknown dims {N}")
+
+
+def test_5_outputs_without_a_writer() -> None:
+    m = legal()
+    AssignLayouts().run(m.graph)
+    verify(m.graph, "assign_layouts")
+    written = m.graph.outputs[0]
+    for shared in (m.graph.inputs[0], m.constant("k", 4), written):
+        m.graph.outputs = [written, shared]
+        refused(m, "not written by a node")
+
+
+def test_5_no_code_for_outputs_without_a_writer() -> None:
+    m = Maker()
+    m.output(m.input("x", "B", 4))
+    with pytest.raises(VerificationError, match="not written by a node"):
+        emit_module(m.graph, "x86_64")

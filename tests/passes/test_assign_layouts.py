@@ -5,6 +5,7 @@ from graphs import I64, Maker, X, add, check_left_alone, check_pass, mul, ops
 
 from graphopt.layout import dense, is_contiguous, layout_of
 from graphopt.passes.assign_layouts import AssignLayouts
+from graphopt.verify import unwritten
 
 BTC = ("B", "T", 8)
 
@@ -168,3 +169,11 @@ def test_a_graph_with_layouts_is_left_alone() -> None:
     graph = assign(m.output(m.linear(m.input("x", *BTC), 4)))
     check_left_alone(AssignLayouts(), graph)
     assert ops(graph) == ["linear"]
+
+
+def test_3_outputs_of_a_graph_without_nodes() -> None:
+    m = Maker()
+    x, c = m.input("x", "B", 4), m.constant("c", 3)
+    graph = m.output(x, c, x)
+    check_pass(AssignLayouts(), graph)
+    assert len(copies(graph)) == 3 and not unwritten(graph)
