@@ -161,13 +161,30 @@ class ModelDirectoryError(GraphoptError, ValueError):
         )
 
 
-class AudioFileError(InputError):
-    """A recording that cannot be read as it is."""
+class SamplesError(InputError):
+    """What is given as the samples of a signal, and is something else."""
 
-    def __init__(self, path: object, problem: str) -> None:
-        super().__init__(
-            f"recording {path}: {problem}; convert it with ffmpeg -i IN -ac 1 -ar 16000 OUT.wav"
-        )
+    def __init__(self, name: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{name}: it {problem}; {remedy}")
+
+
+class StreamEndedError(InputError):
+    """A stream that is fed or finished again after its end."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(f"this {stream} has been finished; make another for the next signal")
+
+
+class AudioFileError(InputError):
+    """A recording that is not there, or cannot be read as it is."""
+
+    def __init__(
+        self,
+        path: object,
+        problem: str,
+        remedy: str = "convert it with ffmpeg -i IN -ac 1 -ar 16000 OUT.wav",
+    ) -> None:
+        super().__init__(f"recording {path}: {problem}; {remedy}")
 
 
 class RecognizerOptionError(InputError):

@@ -18,6 +18,8 @@ EXAMPLES = [
     (errors.RecognizerOptionError("language", "fr", ["auto", "zh"]), ["language=fr", "auto, zh"]),
     (errors.UnsupportedFunasrModelError("Sond", ["Paraformer"]), ["Sond", "known are Paraformer"]),
     (errors.AudioFileError("a.wav", "8 bits"), ["a.wav", "8 bits", "ffmpeg"]),
+    (errors.SamplesError("samples", "is a list", "make one"), ["samples", "a list", "make one"]),
+    (errors.StreamEndedError("LiveStream"), ["LiveStream", "finished", "another"]),
     (errors.RunError("no memory"), ["no memory", "fewer threads"]),
     (errors.InputFileError("a.npz", "not found"), ["a.npz", "not found", "--save-inputs"]),
     (errors.TrainingModeError("Sequential"), ["Sequential", "model.eval()"]),

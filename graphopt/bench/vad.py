@@ -113,8 +113,8 @@ class OwnDetector(SegmentEngine):
                 [model, fsmn_vad.model_folder()], "native", self.precision, path
             )
         detector = recognizer.load_recognizer(path, self.threads).detector
-        read_wav = require("graphopt.funasr.features", self.name).read_wav
-        return lambda wav: detector.find(read_wav(wav, _RATE))
+        read = require("graphopt.funasr.recordings", self.name).read_recording
+        return lambda wav: detector.find(read(wav, _RATE))
 
 
 def engines() -> list[Engine]:

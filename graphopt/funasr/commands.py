@@ -41,7 +41,9 @@ def funasr(
 
 def transcribe(
     package: Annotated[Path, typer.Argument(help="Package of graphopt compile funasr.")],
-    recordings: Annotated[list[Path], typer.Argument(help="WAV files of 16 bits, any rate.")],
+    recordings: Annotated[
+        list[Path], typer.Argument(help="WAV files; FLAC, Ogg, MP3 with soundfile.")
+    ],
     language: Annotated[
         str, typer.Option(help="For SenseVoice: auto, zh, en, yue, ja, ko or nospeech.")
     ] = "auto",

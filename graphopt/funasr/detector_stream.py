@@ -8,6 +8,7 @@ import numpy as np
 
 from graphopt.funasr.feature_stream import FeatureStream
 from graphopt.funasr.parts import VoiceDetector
+from graphopt.funasr.samples import SignalStream
 from graphopt.funasr.vad import Segment, SegmentStream
 
 Array = np.ndarray[Any, Any]
@@ -16,8 +17,11 @@ CHUNK_MS = 200  # as in FunASR's examples
 _WINDOWS_MS = 100  # more than frames reach beyond what they stand for
 
 
-class DetectorStream:
-    """One signal; what it tells does not depend on how the samples are divided among calls.
+class DetectorStream(SignalStream[Segment]):
+    """One signal.
+
+    It tells segments that begin or end, in milliseconds; -1 is a beginning that was told, or an end
+    to come.
 
     Args:
         detector: the model and its settings, which many streams may share.
@@ -39,21 +43,14 @@ class DetectorStream:
         self._segments = SegmentStream(config, chunk_ms)
         self._samples = np.zeros(0, np.float32)  # too few for a chunk
 
-    def feed(self, samples: Array) -> list[Segment]:
-        """What f32 samples in [-1, 1) tell.
-
-        Returns:
-            Segments that begin or end, in milliseconds; -1 is a beginning that was told, or an end
-            to come.
-        """
+    def _feed(self, samples: Array) -> list[Segment]:
         signal = np.concatenate([self._samples, samples])
         whole = len(signal) // self.chunk * self.chunk
         self._samples = signal[whole:]
         told = [self.hear(chunk) for chunk in signal[:whole].reshape(-1, self.chunk)]
         return [segment for segments in told for segment in segments]
 
-    def finish(self) -> list[Segment]:
-        """What the rest tells; nothing may follow."""
+    def _finish(self) -> list[Segment]:
         return self.hear(self._samples, is_final=True)
 
     def hear(self, chunk: Array, is_final: bool = False) -> list[Segment]:

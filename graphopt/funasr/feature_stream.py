@@ -33,10 +33,13 @@ class FeatureStream:
         """What the next piece adds: f32[T, lfr_m * n_mels].
 
         Args:
-            samples: f32 in [-1, 1).
+            samples: of the signal, as for `check_samples`.
             is_final: whether nothing follows: the last row stands for those behind.
+
+        Raises:
+            SamplesError: if they are none.
         """
-        new = self._bank.take(samples.astype(np.float32))
+        new = self._bank.take(samples)
         if len(new) and not len(self._rows):
             self._rows = np.repeat(new[:1], (self._config.lfr_m - 1) // 2, 0)
         self._rows = np.concatenate([self._rows, new])

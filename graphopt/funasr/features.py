@@ -5,15 +5,13 @@ Filter banks come from kaldi-native-fbank with the settings of FunASR's `WavFron
 
 from __future__ import annotations
 
-import wave
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from graphopt.errors import AudioFileError
 from graphopt.funasr.directory import FrontendConfig
+from graphopt.funasr.samples import FULL_SCALE, check_samples
 from graphopt.zoo.dependencies import require
 
 Array = np.ndarray[Any, Any]
@@ -21,39 +19,7 @@ Array = np.ndarray[Any, Any]
 #: Applies a function to every item of a sequence.
 Each = Callable[[Callable[[int], Array], Sequence[int]], Iterable[Array]]
 
-_FULL_SCALE = 1 << 15  # of 16-bit samples
 _PIECE = 500  # frames of one filter bank: it takes 5 ms, of which making the bank is 0.1
-
-
-def read_wav(path: str | Path, fs: int) -> Array:
-    """Samples of a WAV file, f32 in [-1, 1); the mean of its channels.
-
-    Args:
-        path: a file of 16-bit PCM samples, of any sample rate.
-        fs: samples per second; files of other rates are resampled by soxr, and may overshoot.
-
-    Raises:
-        AudioFileError: if it is no such file.
-        MissingDependencyError: if it is to be resampled and soxr is not installed.
-    """
-    try:
-        with wave.open(str(path), "rb") as file:
-            rate, width, channels = file.getframerate(), file.getsampwidth(), file.getnchannels()
-            data = file.readframes(file.getnframes())
-    except (OSError, EOFError, wave.Error) as error:
-        raise AudioFileError(path, str(error) or "it ends too early") from error
-    if width != 2 or rate <= 0:
-        raise AudioFileError(path, f"it has {8 * width} bits at {rate} Hz, not 16 bits")
-    samples = np.frombuffer(data[: len(data) // (2 * channels) * 2 * channels], "<i2")
-    planes = samples.reshape(-1, channels).T
-    mixed: Array = planes[0].astype(np.float32)
-    for plane in planes[1:]:
-        mixed += plane
-    mixed /= np.float32(channels * _FULL_SCALE)
-    if rate == fs:
-        return mixed
-    resampled: Array = require("soxr", "resampling a recording").resample(mixed, rate, fs)
-    return resampled
 
 
 class FilterBank:
@@ -77,16 +43,20 @@ class FilterBank:
         options.energy_floor = 0.0
         self._bank = knf.OnlineFbank(options)
         self._fs, self._n_mels = config.fs, config.n_mels
-        self._scale = np.float32(_FULL_SCALE if config.upsacle_samples else 1)
+        self._scale = np.float32(FULL_SCALE if config.upsacle_samples else 1)
         self._taken = 0
 
     def take(self, samples: Array, is_final: bool = False) -> Array:
         """The frames that the next samples complete, f32[frames, n_mels].
 
         Args:
-            samples: f32 in [-1, 1).
+            samples: of the signal.
             is_final: whether nothing follows.
+
+        Raises:
+            SamplesError: if they are none, as for `check_samples`.
         """
+        samples = check_samples(samples)
         # The library reads a sequence. An array makes a numpy scalar of each sample; its
         # memoryview a float, in half the time.
         self._bank.accept_waveform(self._fs, (samples * self._scale).data)
@@ -146,11 +116,15 @@ def features(samples: Array, config: FrontendConfig, cmvn: Array | None, each: E
     A signal shorter than a window has no rows.
 
     Args:
-        samples: f32 in [-1, 1).
+        samples: of the signal, as for `check_samples`.
         config: the front end.
         cmvn: f32[2, lfr_m * n_mels], what is added, and by what the sum is multiplied.
         each: as for :func:`fbank`.
+
+    Raises:
+        SamplesError: if they are none.
     """
+    samples = check_samples(samples)
     if len(samples) * 1000 < config.frame_length * config.fs:
         return np.zeros((0, config.lfr_m * config.n_mels), np.float32)
     return normalize(stack_frames(fbank(samples, config, each), config), cmvn)

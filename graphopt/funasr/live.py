@@ -11,7 +11,6 @@ import numpy as np
 
 from graphopt.errors import PackageError
 from graphopt.funasr.detector_stream import DetectorStream
-from graphopt.funasr.features import read_wav
 from graphopt.funasr.paraformer_stream import Chunking, StreamingParaformer
 from graphopt.funasr.parts import Punctuator, StreamingPunctuator, VoiceDetector
 from graphopt.funasr.recognizer import (
@@ -21,6 +20,8 @@ from graphopt.funasr.recognizer import (
     open_punctuator,
     reading,
 )
+from graphopt.funasr.recordings import read_recording
+from graphopt.funasr.samples import SignalStream
 from graphopt.loaded import load
 
 Array = np.ndarray[Any, Any]
@@ -60,26 +61,25 @@ class LiveRecognizer:
     punctuator: Punctuator | StreamingPunctuator | None
 
     def stream(self, chunking: Chunking | None = None) -> LiveStream:
-        """What hears one signal, of f32 samples at `speech.frontend.fs` a second."""
+        """What hears one signal, of samples at `speech.frontend.fs` a second."""
         return LiveStream(self, chunking or Chunking())
 
-    def listen(self, wav: str | Path, chunking: Chunking | None = None) -> Iterator[Heard]:
-        """What a stream says of a WAV file of 16-bit samples.
+    def listen(self, path: str | Path, chunking: Chunking | None = None) -> Iterator[Heard]:
+        """What a stream says of a recording.
 
         Raises:
-            AudioFileError: if it is no such file.
-            MissingDependencyError: if it has another sample rate and soxr is not installed.
+            AudioFileError, MissingDependencyError: as `read_recording`.
         """
         fs = self.speech.frontend.fs
-        samples, stream = read_wav(wav, fs), self.stream(chunking)
+        samples, stream = read_recording(path, fs), self.stream(chunking)
         step = _FED_MS * fs // 1000
         for begin in range(0, len(samples), step):
             yield from stream.feed(samples[begin : begin + step])
         yield from stream.finish()
 
 
-class LiveStream:
-    """One signal; its text does not depend on how the samples are divided among calls.
+class LiveStream(SignalStream[Heard]):
+    """One signal.
 
     With a detector, an utterance is heard from the beginning of its segment to where the detector
     was when it told the end.
@@ -96,9 +96,8 @@ class LiveStream:
         self._detected = 0  # up to where speech has been looked for
         self._utterance = _Utterance(recognizer.speech, chunking, 0) if detector is None else None
 
-    def feed(self, samples: Array) -> list[Heard]:
-        """What f32 samples in [-1, 1) change, in the order of the signal."""
-        self._samples = np.concatenate([self._samples, samples.astype(np.float32)])
+    def _feed(self, samples: Array) -> list[Heard]:
+        self._samples = np.concatenate([self._samples, samples])
         end = self._begin + len(self._samples)
         if self._detector is None:
             heard = self._hear(end)
@@ -109,8 +108,7 @@ class LiveStream:
             heard += self._detect(self._detector, self._detected + self._detector.chunk, False)
         return heard
 
-    def finish(self) -> list[Heard]:
-        """What the end of the signal changes; nothing may follow."""
+    def _finish(self) -> list[Heard]:
         end = self._begin + len(self._samples)
         if self._detector is None:
             return self._close(end, end * 1000 // self._fs)

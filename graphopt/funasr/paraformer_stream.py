@@ -14,6 +14,7 @@ import numpy as np
 from graphopt.errors import RecognizerOptionError
 from graphopt.funasr.directory import FrontendConfig
 from graphopt.funasr.feature_stream import FeatureStream
+from graphopt.funasr.samples import SignalStream
 from graphopt.funasr.text import tokens_to_text
 from graphopt.loaded import LoadedModule
 from graphopt.package import Port
@@ -83,8 +84,8 @@ class StreamingParaformer:
         return tokens_to_text(self.tokens[i] for i in ids if i not in self.special)
 
 
-class ParaformerStream:
-    """One utterance; the token ids do not depend on how its samples are divided among calls."""
+class ParaformerStream(SignalStream[int]):
+    """One utterance; it tells token ids."""
 
     def __init__(self, model: StreamingParaformer, chunking: Chunking) -> None:
         self._model, self._chunking = model, chunking
@@ -103,8 +104,7 @@ class ParaformerStream:
             if len(port.shape) == 3
         ]
 
-    def feed(self, samples: Array) -> list[int]:
-        """Token ids that f32 samples in [-1, 1) complete."""
+    def _feed(self, samples: Array) -> list[int]:
         step = self._chunking.chunk_size[1] * FRAME
         signal = np.concatenate([self._samples, samples])
         whole = len(signal) // step * step
@@ -112,8 +112,7 @@ class ParaformerStream:
         found = [self._hear(chunk, False) for chunk in signal[:whole].reshape(-1, step)]
         return [token for tokens in found for token in tokens]
 
-    def finish(self) -> list[int]:
-        """Token ids of the rest; nothing may follow."""
+    def _finish(self) -> list[int]:
         return self._hear(self._samples, True)
 
     def _hear(self, samples: Array, is_final: bool) -> list[int]:

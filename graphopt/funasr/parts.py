@@ -15,6 +15,7 @@ from graphopt.funasr.clocks import Clock
 from graphopt.funasr.directory import FrontendConfig
 from graphopt.funasr.features import features
 from graphopt.funasr.punctuation import PunctuationConfig, PunctuationStream, mark_words
+from graphopt.funasr.samples import check_samples
 from graphopt.funasr.text import tokens_to_text, word_times
 from graphopt.funasr.times import Time
 from graphopt.funasr.vad import Segment, VadConfig, blocks_of, segments
@@ -43,7 +44,7 @@ class AudioModel:
     cmvn: Array | None
 
     def features(self, samples: Array) -> Array:
-        """f32[T, features] of f32 samples in [-1, 1)."""
+        """f32[T, features] of a signal; a `SamplesError` says what is none."""
         return features(samples, self.frontend, self.cmvn, self.module.map)
 
 
@@ -71,7 +72,12 @@ class VoiceDetector(AudioModel):
     config: VadConfig
 
     def find(self, samples: Array) -> list[Segment]:
-        """Start and end of each segment of speech in f32 samples in [-1, 1), milliseconds."""
+        """Start and end of each segment of speech in a signal, milliseconds.
+
+        Raises:
+            SamplesError: if it is none, as for `check_samples`.
+        """
+        samples = check_samples(samples)
         feats = self.features(samples)
         if not len(feats):
             return []
@@ -96,7 +102,7 @@ class SpeechModel(AudioModel, abc.ABC):
 
     @abc.abstractmethod
     def texts(self, utterances: Sequence[Array]) -> list[str]:
-        """The text of each of several utterances of f32 samples in [-1, 1)."""
+        """The text of each of several utterances; a `SamplesError` says what is none."""
 
     def utterances(self, signals: Sequence[Array]) -> list[Utterance]:
         """What was said in each of several, with times if the model tells them."""
@@ -130,7 +136,7 @@ class ParaformerModel(SpeechModel):
     clock: Clock | None
 
     def text(self, samples: Array) -> str:
-        """The text of f32 samples in [-1, 1); empty if nothing is said."""
+        """The text of an utterance; empty if nothing is said."""
         return self.texts([samples])[0]
 
     def texts(self, utterances: Sequence[Array]) -> list[str]:
@@ -182,7 +188,7 @@ class SenseVoiceModel(SpeechModel):
     use_itn: bool
 
     def text(self, samples: Array) -> str:
-        """The text of f32 samples in [-1, 1), behind its tags; empty without a frame."""
+        """The text of an utterance, behind its tags; empty without a frame."""
         speech = self.features(samples)
         if not len(speech):
             return ""

@@ -14,7 +14,6 @@ import numpy as np
 from graphopt.errors import PackageCorruptError, PackageError, RecognizerOptionError
 from graphopt.funasr.clocks import open_clock
 from graphopt.funasr.directory import FrontendConfig
-from graphopt.funasr.features import read_wav
 from graphopt.funasr.hotword_models import ContextualModel, SeacoModel
 from graphopt.funasr.hotwords import HotwordEncoder, read_pieces
 from graphopt.funasr.parts import (
@@ -28,6 +27,8 @@ from graphopt.funasr.parts import (
     VoiceDetector,
 )
 from graphopt.funasr.punctuation import PunctuationConfig, join_segments
+from graphopt.funasr.recordings import read_recording
+from graphopt.funasr.samples import check_recordings, check_samples
 from graphopt.funasr.times import Sentence, Time, segment_sentences, sentences
 from graphopt.funasr.vad import Segment, VadConfig
 from graphopt.loaded import LoadedModule, load
@@ -72,24 +73,23 @@ class Recognizer:
     detector: VoiceDetector | None
     punctuator: Punctuator | StreamingPunctuator | None
 
-    def transcribe(self, wav: str | Path) -> str:
-        """The text of a WAV file of 16-bit samples; empty if nothing is said.
+    def transcribe(self, path: str | Path) -> str:
+        """The text of a recording; empty if nothing is said.
 
         Raises:
-            AudioFileError: if it is no such file.
-            MissingDependencyError: if it has another sample rate and soxr is not installed.
+            AudioFileError, MissingDependencyError: as `read_recording`.
         """
-        return self.recognize(read_wav(wav, self.speech.frontend.fs))
+        return self.recognize(read_recording(path, self.speech.frontend.fs))
 
-    def transcribe_with_times(self, wav: str | Path) -> Transcript:
-        """The text of a WAV file of 16-bit samples, and when it was said.
+    def transcribe_with_times(self, path: str | Path) -> Transcript:
+        """The text of a recording, and when it was said.
 
         It is that of FunASR's `generate` with `output_timestamp` and `sentence_timestamp`.
 
         Raises:
             AudioFileError, MissingDependencyError: as :meth:`transcribe`.
         """
-        samples = read_wav(wav, self.speech.frontend.fs)
+        samples = read_recording(path, self.speech.frontend.fs)
         segments = self._segments(samples)
         said = self.speech.utterances([self._cut(samples, segment) for segment in segments])
         shifted = [
@@ -108,14 +108,27 @@ class Recognizer:
         return Transcript(text, times if told else None, found)
 
     def recognize(self, samples: Array) -> str:
-        """The text of f32 samples in [-1, 1); without a punctuator segments separated by spaces."""
-        return self.recognize_all([samples])[0]
+        """The text of a signal; without a punctuator segments separated by spaces.
+
+        Args:
+            samples: f32[samples] in [-1, 1), or others that `check_samples` takes, at
+                `speech.frontend.fs` a second.
+
+        Raises:
+            SamplesError: if they are none.
+        """
+        return self.recognize_all([check_samples(samples)])[0]
 
     def recognize_all(self, recordings: Sequence[Array]) -> list[str]:
-        """What :meth:`recognize` gives for each; Paraformer gets their segments in batches."""
+        """What :meth:`recognize` gives for each; Paraformer gets their segments in batches.
+
+        Raises:
+            SamplesError: naming the recording that is none.
+        """
+        signals = check_recordings(recordings)
         segments = [
             [self._cut(samples, segment) for segment in self._segments(samples)]
-            for samples in recordings
+            for samples in signals
         ]
         texts = iter(self.speech.texts([part for parts in segments for part in parts]))
         return [self._join([next(texts) for _ in parts])[0] for parts in segments]

@@ -41,15 +41,16 @@ def test_same_tokens_as_alone(tmp_path: Path) -> None:
     pytest.importorskip("funasr")
     pytest.importorskip("kaldi_native_fbank")
     from graphopt.funasr.directory import read_directory
-    from graphopt.funasr.features import features, read_wav
+    from graphopt.funasr.features import features
     from graphopt.funasr.package import compile_directories
     from graphopt.funasr.recognizer import load_recognizer
+    from graphopt.funasr.recordings import read_recording
 
     compile_directories([MODEL], "native", "int8", tmp_path / "asr.gopt")
     module = graphopt.load(tmp_path / "asr.gopt" / "asr")
     directory = read_directory(MODEL)
     whole = [
-        features(read_wav(wav, directory.frontend.fs), directory.frontend, directory.cmvn)
+        features(read_recording(wav, directory.frontend.fs), directory.frontend, directory.cmvn)
         for wav in sorted(RECORDINGS.glob("*.wav"))
     ]
     speech = [*whole, *(one[: len(one) * 3 // 4] for one in whole), whole[0][:0]]
@@ -60,7 +61,9 @@ def test_same_tokens_as_alone(tmp_path: Path) -> None:
         np.testing.assert_array_equal(got, ids[0, : int(counts[0])])
     assert len(together[-1]) == 0 and sum(map(len, together)) > 20
 
-    samples = [read_wav(wav, directory.frontend.fs) for wav in sorted(RECORDINGS.glob("*.wav"))]
+    samples = [
+        read_recording(wav, directory.frontend.fs) for wav in sorted(RECORDINGS.glob("*.wav"))
+    ]
     recognizer = load_recognizer(tmp_path / "asr.gopt")
     texts = recognizer.recognize_all([*samples, samples[0][:0]])
     assert texts == [*(recognizer.recognize(one) for one in samples), ""] and all(texts[:-1])

@@ -18,8 +18,9 @@ pytest.importorskip("funasr")
 pytest.importorskip("kaldi_native_fbank")
 
 from graphopt.funasr.directory import read_directory
-from graphopt.funasr.features import features, read_wav
+from graphopt.funasr.features import features
 from graphopt.funasr.package import compile_directories
+from graphopt.funasr.recordings import read_recording
 from graphopt.zoo.recognizer import RECORDINGS
 
 SOURCE = Path(__file__).parents[2] / "examples" / "c"
@@ -54,7 +55,7 @@ def host_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def speech() -> np.ndarray:
     directory = read_directory(MODEL)
     wav = min(RECORDINGS.glob("*.wav"), key=lambda path: path.stat().st_size)
-    return features(read_wav(wav, directory.frontend.fs), directory.frontend, directory.cmvn)
+    return features(read_recording(wav, directory.frontend.fs), directory.frontend, directory.cmvn)
 
 
 @pytest.fixture(scope="module")

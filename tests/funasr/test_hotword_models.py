@@ -11,9 +11,9 @@ import pytest
 
 import graphopt
 from graphopt.errors import ModelDirectoryError, RecognizerOptionError, UnsupportedFunasrModelError
-from graphopt.funasr.features import read_wav
 from graphopt.funasr.package import compile_directories
 from graphopt.funasr.recognizer import load_recognizer
+from graphopt.funasr.recordings import read_recording
 from graphopt.zoo.recognizer import MODEL
 
 torch = pytest.importorskip("torch")
@@ -138,7 +138,7 @@ def test_generate_with_a_scale(model: Any, fast: Any) -> None:
 def test_package_gives_the_text_of_funasr(model: Any, package: Path, many: str) -> None:
     recognizer = load_recognizer(package)
     wavs = list(recordings())
-    recorded = [read_wav(wav, 16000) for wav in wavs]
+    recorded = [read_recording(wav, 16000) for wav in wavs]
     for hotword in [*HOTWORDS, many]:
         told = recognizer.with_hotwords(hotword)
         expected = [generate(model, str(wav), hotword=hotword) for wav in wavs]

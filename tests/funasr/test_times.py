@@ -133,10 +133,10 @@ def test_package_tells_the_times_of_funasr(kind: str, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def long_recording(tmp_path_factory: Any) -> Path:
     """Recordings one after the other, with silence between them."""
-    from graphopt.funasr.features import read_wav
+    from graphopt.funasr.recordings import read_recording
 
     silence = np.zeros(24000, np.float32)
-    samples = [part for wav in recordings() for part in (read_wav(wav, 16000), silence)]
+    samples = [part for wav in recordings() for part in (read_recording(wav, 16000), silence)]
     path: Path = tmp_path_factory.mktemp("long") / "long.wav"
     soundfile.write(path, np.concatenate(samples), 16000)
     return path

@@ -5,7 +5,6 @@ import os
 import random
 import subprocess
 import sys
-import wave
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,15 @@ import numpy as np
 import pytest
 
 from graphopt.errors import (
-    AudioFileError,
     ModelDirectoryError,
     PackageCorruptError,
     PackageError,
 )
 from graphopt.funasr.directory import FrontendConfig, read_directory
-from graphopt.funasr.features import features, read_wav, stack_frames
+from graphopt.funasr.features import features, stack_frames
 from graphopt.funasr.package import compile_directories
 from graphopt.funasr.recognizer import FORMAT, load_recognizer
+from graphopt.funasr.recordings import read_recording
 from graphopt.funasr.text import tokens_to_text
 from graphopt.zoo.recognizer import MODEL
 
@@ -46,7 +45,7 @@ def test_same_features_as_funasr() -> None:
     """Log energies around 10, computed in another order, times the scale of the variance."""
     theirs, directory = loading.load_recognizer(), read_directory(MODEL)
     for wav in loading.recordings():
-        samples = read_wav(wav, 16000)
+        samples = read_recording(wav, 16000)
         mine = features(samples, directory.frontend, directory.cmvn)
         expected = loading.features(theirs, samples)[0].numpy()
         assert mine.shape == expected.shape
@@ -127,49 +126,6 @@ def test_command_line_compiles(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stdout.strip() == str(out), done.stderr
     assert load_recognizer(out).speech.module.manifest.target == "neoverse-n2"
-
-
-def write_wav(
-    path: Path, samples: np.ndarray, rate: int, channels: int = 1, width: int = 2
-) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(channels)
-        file.setsampwidth(width)
-        file.setframerate(rate)
-        file.writeframes(samples.tobytes())
-
-
-def test_wav_files_that_do_not_fit(tmp_path: Path) -> None:
-    path = tmp_path / "a.wav"
-    with pytest.raises(AudioFileError, match="No such file"):
-        read_wav(path, 16000)
-    path.write_bytes(b"RIFF")
-    with pytest.raises(AudioFileError):
-        read_wav(path, 16000)
-    write_wav(path, np.zeros(9, np.uint8), 16000, width=1)
-    with pytest.raises(AudioFileError, match="8 bits at 16000 Hz"):
-        read_wav(path, 16000)
-
-
-def test_mixes_channels(tmp_path: Path) -> None:
-    path = tmp_path / "a.wav"
-    write_wav(path, np.array([[100, 300], [-4, 4]], "<i2"), 8000, channels=2)
-    assert np.array_equal(read_wav(path, 8000) * 32768, [200, 0])
-
-
-@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
-def test_resamples(tmp_path: Path, rate: int) -> None:
-    """A tone of 1 kHz stays one."""
-
-    def tone(rate: int) -> np.ndarray:
-        return 0.5 * np.sin(2 * np.pi * 1000 * np.arange(rate) / rate)
-
-    pytest.importorskip("soxr")
-    path = tmp_path / "tone.wav"
-    write_wav(path, np.round(tone(rate) * 32768).astype("<i2"), rate)
-    heard = read_wav(path, 16000)
-    assert heard.dtype == np.float32 and len(heard) == 16000
-    assert np.abs(heard - tone(16000))[200:-200].max() < 1e-3
 
 
 def test_packages_that_are_none(package: Path, tmp_path: Path) -> None:
