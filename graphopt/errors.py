@@ -137,9 +137,27 @@ class PaddingError(InputError):
 
     def __init__(self, sequence: int) -> None:
         super().__init__(
-            f"the attention mask of sequence {sequence} hides tokens behind its first one; pad "
-            "prompts on the left (tokenizer.padding_side = 'left')"
+            f"the attention mask of sequence {sequence} is not that of causal attention behind "
+            "padding on the left; pad prompts there (tokenizer.padding_side = 'left'), and let the "
+            "mask of a later call begin with that of the first"
         )
+
+
+class PositionError(InputError):
+    """Positions that a rotary embedding of a decoder does not count."""
+
+    def __init__(self, sequence: int) -> None:
+        super().__init__(
+            f"the position_ids of sequence {sequence} do not go up by one from token to token, "
+            "cached ones included; leave them out of every call, or count tokens behind padding"
+        )
+
+
+class UnsupportedArgumentError(InputError):
+    """An argument of transformers that a compiled language model cannot honour."""
+
+    def __init__(self, name: str, reason: str, remedy: str) -> None:
+        super().__init__(f"{name} {reason}; {remedy}")
 
 
 class InputValueError(InputError):

@@ -41,6 +41,8 @@ EXAMPLES = [
     (errors.SamplingError("top_p", 2.0, "at most 1"), ["top_p=2.0", "at most 1"]),
     (errors.ChatTemplateError("no user"), ["no user", "take turns"]),
     (errors.PaddingError(1), ["sequence 1", "on the left"]),
+    (errors.PositionError(1), ["sequence 1", "leave them out"]),
+    (errors.UnsupportedArgumentError("labels", "is odd", "omit it"), ["labels is odd; omit it"]),
     (errors.CacheBusyError(), ["another thread", "its own"]),
     (errors.GroupSizeError(48, "down", 64), ["48", "down", "64", "multiple of 32"]),
     (errors.CalibrationError("it has no tokens"), ["no tokens", "calibration=", "tokenizer"]),
