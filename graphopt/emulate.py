@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import subprocess
@@ -45,7 +46,9 @@ class Emulation:
     input_shapes: Sequence[Sequence[object]]
     states: Sequence[int] = ()
 
-    def run(self, weights: Path, inputs: Sequence[Array], level: str, sve_bits: int) -> list[Array]:
+    def run(
+        self, weights: os.PathLike[str], inputs: Sequence[Array], level: str, sve_bits: int
+    ) -> list[Array]:
         """Runs the program once; calls that share states follow one another as steps.
 
         Args:
@@ -67,7 +70,7 @@ class Emulation:
         with tempfile.TemporaryDirectory() as folder:
             given, made = Path(folder) / "inputs.bin", Path(folder) / "outputs.bin"
             given.write_bytes(pack_arrays(inputs))
-            files = [str(path) for path in (weights, given, made)]
+            files = [os.fspath(path) for path in (weights, given, made)]
             files += map(str, self.states)
             command = [emulator, "-cpu", emulated_cpu(row, sve_bits), str(program), *files]
             result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -358,6 +358,16 @@ class PackageCorruptError(PackageError):
         )
 
 
+class PackageChangedError(PackageError):
+    """A package that was written to while it is in use."""
+
+    def __init__(self, path: object) -> None:
+        super().__init__(
+            f"package {path} was changed in place while it is open; load it again, and replace a "
+            "package as a whole, as .save() does"
+        )
+
+
 class PackageTargetError(PackageError):
     """A package built for a CPU whose instructions this machine does not have."""
 

@@ -257,7 +257,7 @@ class Form:
             result=structure.describe(pytree.tree_unflatten(results, self.call.out_spec)),
             parameters=self._parameters,
             changes_arguments=self.call.changes_arguments,
-            steps=program.step_names(),
+            steps=program.steps(),
         )
 
 

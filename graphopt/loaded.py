@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,16 @@ import numpy as np
 
 from graphopt import structure
 from graphopt.dtype import DType
-from graphopt.errors import InputDtypeError, PackageCorruptError, PackageTargetError
+from graphopt.errors import (
+    InputDtypeError,
+    PackageChangedError,
+    PackageCorruptError,
+    PackageTargetError,
+)
 from graphopt.kernels import registry
-from graphopt.package import Manifest, read_manifest
+from graphopt.package import SOURCE, WEIGHTS, Manifest, library_of, open_package, read_manifest
 from graphopt.runtime import ContextPool, Item, Library, Made
+from graphopt.sealed import SealedFolder
 
 Array = np.ndarray[Any, Any]
 
@@ -28,11 +35,16 @@ def load(path: str | Path, num_threads: int | None = None) -> LoadedModule:
         num_threads: threads of a run; all CPUs that this process may use if None.
 
     Raises:
-        PackageError: if it is none, or of another format.
-        PackageCorruptError: if a file is missing, truncated or altered.
+        PackageError: if it is none, of another format, or if the system refuses to read it.
+        PackageCorruptError: if a file is missing, truncated, altered, not listed in SHA256SUMS, a
+            link or no plain file, or if a field of the manifest makes no sense.
     """
-    path = Path(path)
-    return LoadedModule(path, read_manifest(path), num_threads)
+    return open_module(open_package(path), num_threads)
+
+
+def open_module(package: SealedFolder, num_threads: int | None) -> LoadedModule:
+    """The module of a package, or of a package within another one; see `load`."""
+    return LoadedModule(package, read_manifest(package), num_threads)
 
 
 class LoadedModule:
@@ -44,11 +56,13 @@ class LoadedModule:
         num_threads: threads of a run.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, num_threads: int | None) -> None:
-        self.path = path
+    def __init__(self, package: SealedFolder, manifest: Manifest, num_threads: int | None) -> None:
+        self.path = package.path
         self.manifest = manifest
         self.num_threads = num_threads
-        self._library = self._open()
+        self._source = package.data(SOURCE)
+        self._weights = package.file(WEIGHTS)
+        self._library = self._open(package)
         self._contexts = ContextPool(num_threads)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -57,6 +71,7 @@ class LoadedModule:
         Raises:
             InputError: if the arguments do not fit.
             PackageTargetError: if this CPU lacks what the package is built for.
+            PackageChangedError: if somebody wrote to the weights since they were mapped.
         """
         given = self._match(args, kwargs)
         outputs = self._run(self._stored(given), None)
@@ -103,18 +118,17 @@ class LoadedModule:
 
         given = self._match(args, kwargs)
         builder = Builder(Config.from_environment().cache, 2)
-        source = (self.path / "module.c").read_text()
         ports = self.manifest.inputs
         emulation = Emulation(
             builder,
-            source,
+            self._source.decode(),
             self.manifest.arch,
             [p.name for p in ports],
             [p.shape for p in ports],
             [number for number, port in enumerate(ports) if port.is_state],
         )
         outputs = emulation.run(
-            self.path / "weights.bin",
+            self._weights,
             self._stored(given),
             level or self.manifest.levels[-1],
             sve_bits,
@@ -130,7 +144,8 @@ class LoadedModule:
             self._run(given, row)
         times = np.median(seconds, 0) * 1e3
         return [
-            {**step, "ms": float(ms)} for step, ms in zip(self.manifest.steps, times, strict=False)
+            {**asdict(step), "ms": float(ms)}
+            for step, ms in zip(self.manifest.steps, times, strict=False)
         ]
 
     @property
@@ -153,6 +168,8 @@ class LoadedModule:
         ]
 
     def _run(self, inputs: Sequence[Array], seconds: Array | None) -> list[Array]:
+        if not self._weights.is_unchanged():
+            raise PackageChangedError(self.path)
         return self._contexts.run(self._runnable, inputs, seconds)
 
     def _runnable(self) -> Library:
@@ -162,19 +179,21 @@ class LoadedModule:
             raise PackageTargetError(self.path, needs, platform.machine())
         return self._library
 
-    def _open(self) -> Library | None:
+    def _open(self, package: SealedFolder) -> Library | None:
         """The most capable library of the package that this CPU runs."""
         manifest = self.manifest
         for level in reversed(registry.host_levels()):
             if level.arch == manifest.arch and level.name in manifest.levels:
                 library = Library(
-                    self.path / "lib" / f"{level.name}.so",
-                    self.path / "weights.bin",
+                    package.file(library_of(level.name)),
+                    self._weights,
                     [port.name for port in manifest.inputs],
                     [port.shape for port in manifest.inputs],
                 )
                 if library.ports != (len(manifest.inputs), len(manifest.outputs)):
                     raise PackageCorruptError(self.path, f"{level.name}.so is of another module")
+                if not self._weights.is_unchanged():
+                    raise PackageChangedError(self.path)
                 return library
         return None
 

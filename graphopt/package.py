@@ -16,22 +16,26 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 from graphopt import structure
-from graphopt._version import VERSION
-from graphopt.checked import sha256_of
 from graphopt.dtype import DType
 from graphopt.errors import PackageCorruptError, PackageError
+from graphopt.fields import Distinct, Length, Name, OneOf, Range
 from graphopt.kernels import registry
+from graphopt.runtime import MAX_RANK
+from graphopt.sealed import SUMS, SealedFolder, open_sealed, seal
 from graphopt.structure import Template
 
 FORMAT = 1
-_SUMS = "SHA256SUMS"
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.bin"
+SOURCE = "module.c"
 _LEVELS = "lib/levels"
+
+Extent = Annotated[int, Range(0, 2**47)] | Name
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,27 @@ class Port:
         is_state: whether a run writes to it: the cache of a decoder.
     """
 
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
+    name: Name
+    dtype: Annotated[str, OneOf([dtype.value for dtype in DType])]
+    shape: Annotated[tuple[Extent, ...], Length(0, MAX_RANK)]
     is_state: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a run, for profiles.
+
+    Attributes:
+        node: its values.
+        op: what it computes.
+        kernel: that computes it; empty for a generated loop.
+        module: of the model that it comes from.
+    """
+
+    node: str
+    op: Name
+    kernel: str
+    module: str
 
 
 @dataclass(frozen=True)
@@ -69,23 +90,38 @@ class Manifest:
         parameters: names of the positional arguments, which may also be given by keyword.
         result: template of the result.
         changes_arguments: whether the result also holds the arguments' containers after the call.
-        steps: node, op, kernel and module of every step, for profiles.
+        steps: of a run, in order.
     """
 
     format: int
-    version: str
-    name: str
-    target: str
-    arch: str
-    precision: str
-    levels: tuple[str, ...]
+    version: Name
+    name: Name
+    target: Name
+    arch: Name
+    precision: Name
+    levels: Annotated[tuple[Name, ...], Length(1, 100), Distinct()]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     call: Template
-    parameters: tuple[str, ...]
+    parameters: Annotated[tuple[Name, ...], Distinct()]
     result: Template
     changes_arguments: bool
-    steps: tuple[dict[str, Any], ...]
+    steps: tuple[Step, ...]
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where fields contradict each other."""
+        named = structure.check(self.call, len(self.inputs))
+        if sorted(named) != list(range(len(self.inputs))):
+            raise ValueError("call does not name every input once")
+        structure.check(self.result, len(self.outputs))
+        kinds = [list(item) for item in self.call.get("tuple", ())]
+        if kinds != [["tuple"], ["dict"]]:
+            raise ValueError("call is no pair of positional and keyword arguments")
+        if len(self.parameters) > len(self.call["tuple"][0]["tuple"]):
+            raise ValueError("parameters are more than the positional arguments of call")
+        changed = {structure.RESULT, structure.AFTER}
+        if self.changes_arguments and self.result.get("dict", {}).keys() != changed:
+            raise ValueError("result does not say how arguments change")
 
 
 def write_package(path: Path, manifest: Manifest, files: Mapping[str, Path | str]) -> None:
@@ -120,9 +156,7 @@ def write_package(path: Path, manifest: Manifest, files: Mapping[str, Path | str
 
 def _is_package(path: Path) -> bool:
     """Whether it may be replaced: other programs have a manifest.json too."""
-    return not path.is_symlink() and all(
-        (path / n).is_file() for n in (_MANIFEST, _SUMS, "module.c")
-    )
+    return not path.is_symlink() and all((path / n).is_file() for n in (MANIFEST, SUMS, SOURCE))
 
 
 def _write_files(folder: Path, manifest: Manifest, files: Mapping[str, Path | str]) -> None:
@@ -137,10 +171,8 @@ def _write_files(folder: Path, manifest: Manifest, files: Mapping[str, Path | st
             target.write_text(content)
     (folder / _LEVELS).write_text(_levels(manifest))
     text = json.dumps(asdict(manifest), indent=1)
-    (folder / _MANIFEST).write_text(text + "\n")
-    names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-    sums = "".join(f"{sha256_of(folder / name)}  {name}\n" for name in names)
-    (folder / _SUMS).write_text(sums)
+    (folder / MANIFEST).write_text(text + "\n")
+    seal(folder)
 
 
 def _levels(manifest: Manifest) -> str:
@@ -148,97 +180,30 @@ def _levels(manifest: Manifest) -> str:
     return "".join(" ".join((row.name, *row.features)) + "\n" for row in rows)
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Checks every file of a package and reads its manifest.
+def open_package(path: str | os.PathLike[str]) -> SealedFolder:
+    """Opens the package of a module after checking every file in it.
 
     Raises:
-        PackageError: if there is no package, or one of a newer format.
-        PackageCorruptError: if a file is missing, truncated, altered or makes no sense.
+        PackageError: if there is none, or if the system refuses to read it.
+        PackageCorruptError: naming what is missing, altered, not listed, or no plain file.
     """
-    path = Path(path)
-    try:
-        if not (path / _MANIFEST).is_file():
-            raise PackageError(f"{path} is no graphopt package: it has no {_MANIFEST}")
-        listed = _check_sums(path)
-        text = (path / _MANIFEST).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PackageCorruptError(path, f"it cannot be read ({error})") from error
-    try:
-        data = json.loads(text)
-        if data["format"] != FORMAT:
-            raise PackageError(
-                f"package {path} has format {data['format']!r}, this graphopt {VERSION} reads "
-                f"{FORMAT}; upgrade graphopt or save the package again"
-            )
-        manifest = _parse(data)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise PackageCorruptError(path, f"its manifest makes no sense ({error})") from error
-    for level in manifest.levels:
-        if f"lib/{level}.so" not in listed:
-            raise PackageCorruptError(path, f"lib/{level}.so is missing")
+    return open_sealed(path, MANIFEST, "graphopt package")
+
+
+def read_manifest(package: SealedFolder) -> Manifest:
+    """The manifest of a package that has every file which it names.
+
+    Raises:
+        PackageError: if it is of another format.
+        PackageCorruptError: if a field makes no sense, or a file is missing.
+    """
+    manifest = package.read(MANIFEST, Manifest, FORMAT)
+    for name in (WEIGHTS, SOURCE, *map(library_of, manifest.levels)):
+        if name not in package:
+            raise PackageCorruptError(package.path, f"{name} is missing")
     return manifest
 
 
-def _parse(data: dict[str, Any]) -> Manifest:
-    """The manifest of parsed JSON; what makes no sense raises whatever it raises."""
-    names = {f.name for f in fields(Manifest)}
-    if data.keys() != names:
-        raise ValueError(f"fields {sorted(data.keys() ^ names)} are missing or unknown")
-    ports = {key: tuple(_port(p) for p in data[key]) for key in ("inputs", "outputs")}
-    lists = {key: _strings(data[key]) for key in ("levels", "parameters")}
-    for key in ("version", "name", "target", "arch", "precision"):
-        _strings([data[key]])
-    steps = tuple(dict(zip(step, _strings(step.values()), strict=True)) for step in data["steps"])
-    if type(data["changes_arguments"]) is not bool or not lists["levels"]:
-        raise ValueError("changes_arguments and levels")
-    positional = data["call"]["tuple"][0]["tuple"]
-    if data["call"]["tuple"][1].keys() != {"dict"} or len(lists["parameters"]) > len(positional):
-        raise ValueError("the call is no pair of positional and keyword arguments")
-    if sorted(structure.check(data["call"], len(ports["inputs"]))) != list(
-        range(len(data["inputs"]))
-    ):
-        raise ValueError("the call does not name every input once")
-    structure.check(data["result"], len(ports["outputs"]))
-    if data["changes_arguments"] and data["result"]["dict"].keys() != {
-        structure.RESULT,
-        structure.AFTER,
-    }:
-        raise ValueError("the result does not say how arguments change")
-    return Manifest(**{**data, **ports, **lists, "steps": steps})
-
-
-def _strings(items: Any) -> tuple[str, ...]:
-    """The items, if all are text."""
-    found = tuple(items)
-    if isinstance(items, str) or not all(isinstance(item, str) for item in found):
-        raise ValueError(f"{found!r:.60} is no list of names")
-    return found
-
-
-def _port(data: dict[str, Any]) -> Port:
-    name, dtype = _strings([data["name"], data["dtype"]])
-    DType(dtype)
-    shape = tuple(data["shape"])
-    if not all(type(extent) in (int, str) for extent in shape):
-        raise ValueError(f"{shape!r:.60} is no shape")
-    is_state = data.get("is_state", False)
-    if type(is_state) is not bool:
-        raise ValueError(f"{is_state!r:.60} is no answer to is_state")
-    return Port(name, dtype, shape, is_state)
-
-
-def _check_sums(path: Path) -> set[str]:
-    """The names that SHA256SUMS lists, after checking those files."""
-    listed: set[str] = set()
-    for line in (path / _SUMS).read_text().splitlines():
-        digest, _, name = line.partition("  ")
-        inside = name and not Path(name).is_absolute() and ".." not in Path(name).parts
-        if not inside or not (path / name).is_file():
-            raise PackageCorruptError(path, f"{name[:200] or repr(line)} is missing")
-        if sha256_of(path / name) != digest:
-            raise PackageCorruptError(path, f"{name} is truncated or altered")
-        listed.add(name)
-    for name in (_MANIFEST, "weights.bin", "module.c"):
-        if name not in listed:
-            raise PackageCorruptError(path, f"{name} has no checksum")
-    return listed
+def library_of(level: str) -> str:
+    """Name of the file of an ISA level."""
+    return f"lib/{level}.so"

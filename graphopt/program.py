@@ -21,7 +21,7 @@ from graphopt.cost import Call, macs, memory_bytes, moved_bytes
 from graphopt.emulate import Emulation
 from graphopt.ir import Graph, Value, learn_sizes
 from graphopt.kernels import registry
-from graphopt.package import Port
+from graphopt.package import Port, Step
 from graphopt.passes.rounding import NEAREST, Rounding
 from graphopt.pipeline import PassManager, placement_passes, precision_passes
 from graphopt.printer import print_graph
@@ -120,15 +120,15 @@ class Program:
             files[f"lib/{level.name}.so"] = self.builder.library(self.module.source, level)
         return files
 
-    def step_names(self) -> tuple[dict[str, str], ...]:
-        """Of every step: `node`, `op`, `kernel` and `module`."""
+    def steps(self) -> tuple[Step, ...]:
+        """The steps of a run as a manifest describes them."""
         return tuple(
-            {
-                "node": step.comment.partition(" = ")[0],
-                "op": step.node.op,
-                "kernel": step.node.attrs.get("kernel", ""),
-                "module": step.node.origin.module,
-            }
+            Step(
+                step.comment.partition(" = ")[0],
+                step.node.op,
+                step.node.attrs.get("kernel", ""),
+                step.node.origin.module,
+            )
             for step in self.module.steps
         )
 

@@ -9,7 +9,6 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -115,7 +114,7 @@ class Failure:
 _open_libraries: dict[tuple[int, int], ctypes.CDLL] = {}
 
 
-def _open_library(path: Path) -> ctypes.CDLL:
+def _open_library(path: os.PathLike[str]) -> ctypes.CDLL:
     """Dlopen by file: for a name that it knows, glibc returns the file that was there before."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     status = os.fstat(file)
@@ -136,8 +135,8 @@ class Library:
     """One shared library with its weights mapped.
 
     Args:
-        library: path of the shared library.
-        weights: path of the weights file.
+        library: the shared library; its text names it in errors, as that of the weights.
+        weights: the weights file.
         input_names: names for error messages.
         input_shapes: extents as text, for error messages.
 
@@ -147,8 +146,8 @@ class Library:
 
     def __init__(
         self,
-        library: Path,
-        weights: Path,
+        library: os.PathLike[str],
+        weights: os.PathLike[str],
         input_names: Sequence[str],
         input_shapes: Sequence[Sequence[object]],
     ) -> None:
@@ -165,7 +164,7 @@ class Library:
         self._c.go_last_error.restype = ctypes.POINTER(_Error)
         self._c.go_arena_bytes.restype = ctypes.c_size_t
         self._module = ctypes.c_void_p()
-        if self._c.go_open(str(weights).encode(), ctypes.byref(self._module)):
+        if self._c.go_open(os.fsencode(weights), ctypes.byref(self._module)):
             raise errors.PackageCorruptError(weights, "missing, or not of the right size")
         self._c.go_share_gate(self._module, ctypes.byref(_gate))
         self._close = weakref.finalize(self, self._c.go_close, self._module)

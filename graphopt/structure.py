@@ -21,6 +21,9 @@ UNCHANGED = "graphopt: the argument itself"
 """Stands in a result for a leaf of the arguments that the model left alone."""
 
 
+MAX_DEPTH = 100
+"""Containers in each other."""
+
 _CONSTANTS = (bool, int, float, str, type(None))
 
 
@@ -101,16 +104,19 @@ def _match(template: Template, tree: Any, found: dict[int, Any], where: str) -> 
             _match(item, tree[i], found, f"{where}[{i}]")
 
 
-def check(template: Any, count: int) -> list[int]:
+def check(template: Any, count: int, depth: int = 0) -> list[int]:
     """Tensor numbers of a template read from a file, in order of appearance.
 
     Args:
         template: anything that JSON holds.
         count: how many tensors there are.
+        depth: containers around it.
 
     Raises:
-        ValueError: if it is no template, or names a tensor that there is not.
+        ValueError: if it is no template, names a tensor that there is not, or nests too deeply.
     """
+    if depth > MAX_DEPTH:
+        raise ValueError(f"a template has more than {MAX_DEPTH} containers in each other")
     if not isinstance(template, dict) or len(template) != 1:
         raise ValueError(f"{_short(template)} is no template")
     ((kind, content),) = template.items()
@@ -119,9 +125,9 @@ def check(template: Any, count: int) -> list[int]:
     if kind == "value" and isinstance(content, _CONSTANTS):
         return []
     if kind == "dict" and isinstance(content, dict):
-        return [i for item in content.values() for i in check(item, count)]
+        return [i for item in content.values() for i in check(item, count, depth + 1)]
     if kind in ("tuple", "list") and isinstance(content, list):
-        return [i for item in content for i in check(item, count)]
+        return [i for item in content for i in check(item, count, depth + 1)]
     raise ValueError(f"{_short(template)} is no template of {count} tensors")
 
 

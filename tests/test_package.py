@@ -13,11 +13,11 @@ import pytest
 import graphopt
 from graphopt import errors
 from graphopt.kernels import registry
+from graphopt.sealed import seal
 
 torch = pytest.importorskip("torch")
 
 import models  # noqa: E402
-from package_files import seal  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -245,15 +245,11 @@ def edit(path: Path, **fields: Any) -> None:
 
 DAMAGE = {
     "no manifest": (lambda p: (p / "manifest.json").unlink(), "no graphopt package"),
-    "no sums": (lambda p: (p / "SHA256SUMS").unlink(), "cannot be read"),
     "no weights": (lambda p: (p / "weights.bin").unlink(), "weights.bin is missing"),
     "cut weights": (lambda p: os.truncate(p / "weights.bin", 64), "weights.bin is truncated"),
     "altered C": (lambda p: (p / "module.c").write_text("int x;"), "module.c is truncated or alt"),
     "altered manifest": (lambda p: edit(p, name="x"), "manifest.json is truncated or altered"),
-    "sums of nothing": (lambda p: (p / "SHA256SUMS").write_text(""), "has no checksum"),
-    "a way out": (lambda p: (p / "SHA256SUMS").write_text("0  ../x\n"), "../x is missing"),
-    "a long name": (lambda p: (p / "SHA256SUMS").write_text(f"0  {'x' * 999}\n"), "cannot be"),
-    "binary sums": (lambda p: (p / "SHA256SUMS").write_bytes(b"\xff\xfe"), "cannot be read"),
+    "more": (lambda p: (p / "lib" / "extra.so").write_text(""), "lib/extra.so is not listed"),
 }
 
 
@@ -271,23 +267,33 @@ def test_damage_is_named(copy: Path, damage: Any, message: str) -> None:
     assert str(copy) in str(caught.value)
 
 
+PORT = {"name": "x", "dtype": "f32", "shape": []}
+STEP = {"node": "%0", "op": "go.linear", "kernel": "", "module": ""}
 NONSENSE: dict[str, tuple[dict[str, Any], str]] = {
-    "missing field": ({"inputs": ...}, "fields .'inputs'. are missing"),
-    "extra field": ({"colour": "red"}, "'colour'"),
+    "missing field": ({"inputs": ...}, "field inputs is missing"),
+    "extra field": ({"colour": "red"}, "no field 'colour'"),
     "newer format": ({"format": 2, "colour": "red"}, "has format 2.*upgrade graphopt"),
     "no format": ({"format": None}, "has format None"),
-    "dtype": ({"inputs": [{"name": "x", "dtype": "f8", "shape": []}]}, "f8"),
+    "format of a kind": ({"format": True}, "has format True"),
+    "dtype": ({"inputs": [{**PORT, "dtype": "f8"}]}, r"inputs\[0\].dtype: 'f8' is none of f32"),
+    "rank": ({"inputs": [{**PORT, "shape": [1] * 9}]}, r"inputs\[0\].shape: its length 9"),
+    "extent": ({"outputs": [{**PORT, "shape": [2**70]}]}, r"outputs\[0\].shape\[0\]: 118059"),
+    "state": ({"inputs": [{**PORT, "is_state": 1}]}, "is_state: 1 is not true or false"),
     "inputs": ({"inputs": []}, "no template"),
     "outputs": ({"outputs": []}, "no template"),
-    "more outputs": ({"outputs": [{"name": "x", "dtype": "f32", "shape": []}] * 2}, "another mod"),
+    "more outputs": ({"outputs": [PORT] * 2}, "another mod"),
     "levels": ({"levels": ["avx99"]}, "lib/avx99.so is missing"),
     "level outside": ({"levels": ["../../lib"]}, "is missing"),
-    "no levels": ({"levels": []}, "levels"),
-    "call": ({"call": {"tensor": 0}}, "manifest makes no sense"),
+    "no levels": ({"levels": []}, "levels: its length 0"),
+    "a level twice": ({"levels": ["scalar", "scalar"]}, "levels: .* names one twice"),
+    "call": ({"call": {"tensor": 0}}, "manifest.json makes no sense: call is no pair"),
+    "deep call": ({"call": json.loads('{"list": [' * 150 + "]}" * 150)}, "in each other"),
     "result": ({"result": {"tensor": 7}}, "no template of 1"),
-    "steps": ({"steps": 3}, "manifest makes no sense"),
-    "changes": ({"changes_arguments": True}, "manifest makes no sense"),
-    "parameters": ({"parameters": ["a", "b"]}, "positional and keyword"),
+    "steps": ({"steps": 3}, "steps: 3 is not a list"),
+    "a step": ({"steps": [{**STEP, "op": 3}]}, r"steps\[0\].op: 3 is not a text"),
+    "changes": ({"changes_arguments": True}, "does not say how arguments change"),
+    "parameters": ({"parameters": ["a", "b"]}, "more than the positional"),
+    "name": ({"name": "\ud800"}, "name: .* cannot be encoded"),
 }
 
 

@@ -41,9 +41,9 @@ def read_hotwords(hotword: str) -> list[list[str]]:
     return [line.split() for line in lines if line.strip()]
 
 
-def read_pieces(file: Path) -> dict[str, list[str]]:
+def read_pieces(text: str) -> dict[str, list[str]]:
     """The tokens of each word, by a `seg_dict`: a word and its tokens in each line."""
-    lines = (line.split() for line in file.read_text(encoding="utf-8").splitlines())
+    lines = (line.split() for line in text.splitlines())
     return {word: pieces for word, *pieces in filter(None, lines)}
 
 

@@ -18,11 +18,12 @@ from graphopt.funasr.recognizer import (
     open_detector,
     open_front_end,
     open_punctuator,
+    open_recognizer,
     reading,
 )
 from graphopt.funasr.recordings import read_recording
 from graphopt.funasr.samples import SignalStream
-from graphopt.loaded import load
+from graphopt.loaded import open_module
 
 Array = np.ndarray[Any, Any]
 
@@ -197,22 +198,22 @@ def load_live(path: str | Path, num_threads: int | None = None) -> LiveRecognize
         PackageCorruptError: if a file is missing, altered or makes no sense.
         PackageTargetError: when run, if this CPU lacks what the package is built for.
     """
-    path = Path(path)
-    with reading(path) as parts:
+    package = open_recognizer(path)
+    with reading(package) as parts:
         part = parts["asr"]
         if part["model"] != STREAMING:
             raise PackageError(
                 f"{path} hears whole utterances; compile the directory of a {STREAMING}"
             )
         speech = StreamingParaformer(
-            load(path / "asr", num_threads),
-            load(path / "decoder", num_threads),
+            open_module(package.folder("asr"), num_threads),
+            open_module(package.folder("decoder"), num_threads),
             *open_front_end(part),
             tuple(part["tokens"]),
             frozenset(part["special"]),
             part["threshold"],
             part["tail_threshold"],
         )
-        detector = open_detector(path / "vad", parts.get("vad"), num_threads)
-        punctuator = open_punctuator(path / "punc", parts.get("punc"), num_threads)
+        detector = open_detector(package.folder("vad"), parts.get("vad"), num_threads)
+        punctuator = open_punctuator(package.folder("punc"), parts.get("punc"), num_threads)
         return LiveRecognizer(speech, detector, punctuator)

@@ -1,6 +1,7 @@
 """Packages of a whole recognizer: model directories in, a folder that needs no torch out.
 
 name.gopt/
+SHA256SUMS        of all files
 recognizer.json   of each model what surrounds its graph: front end, vocabulary, settings
 pieces.model      SenseVoice's vocabulary, as sentencepiece keeps it
 splits            the tokens of words, by which hotwords are split
@@ -30,6 +31,7 @@ from graphopt.errors import ModelDirectoryError, PackageError
 from graphopt.funasr.directory import ModelDirectory, build_model, read_directory
 from graphopt.funasr.recipes import RECIPES
 from graphopt.funasr.recognizer import DESCRIPTION, FORMAT, PIECES, SPLITS
+from graphopt.sealed import seal
 
 
 def compile_directories(
@@ -70,6 +72,7 @@ def compile_directories(
             _compile(directory, target, precision, staging)
         text = json.dumps({"format": FORMAT, "parts": parts}, ensure_ascii=False, indent=1)
         (staging / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+        seal(staging)
         if out.exists():
             os.replace(out, Path(folder) / "old")
         os.replace(staging, out)

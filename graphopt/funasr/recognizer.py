@@ -31,7 +31,8 @@ from graphopt.funasr.recordings import read_recording
 from graphopt.funasr.samples import check_recordings, check_samples
 from graphopt.funasr.times import Sentence, Time, segment_sentences, sentences
 from graphopt.funasr.vad import Segment, VadConfig
-from graphopt.loaded import LoadedModule, load
+from graphopt.loaded import LoadedModule, open_module
+from graphopt.sealed import SealedFolder, open_sealed
 from graphopt.zoo.dependencies import require
 
 Array = np.ndarray[Any, Any]
@@ -201,43 +202,50 @@ def load_recognizer(
         RecognizerOptionError: if the recognizer cannot be told the language, the form or hotwords.
         MissingDependencyError: if SenseVoice is to run and sentencepiece is not installed.
     """
-    path = Path(path)
-    with reading(path) as parts:
+    package = open_recognizer(path)
+    with reading(package) as parts:
         if parts["asr"]["model"] == STREAMING:
             raise PackageError(f"{path} holds a streaming model; open it with load_live")
         speech: SpeechModel
         if parts["asr"]["model"] == "SenseVoiceSmall":
-            speech = _sense_voice(path, parts["asr"], num_threads, language, use_itn)
+            speech = _sense_voice(package, parts["asr"], num_threads, language, use_itn)
         else:
-            speech = _paraformer(path, parts["asr"], num_threads, language, use_itn)
-        detector = open_detector(path / "vad", parts.get("vad"), num_threads)
-        punctuator = open_punctuator(path / "punc", parts.get("punc"), num_threads)
+            speech = _paraformer(package, parts["asr"], num_threads, language, use_itn)
+        detector = open_detector(package.folder("vad"), parts.get("vad"), num_threads)
+        punctuator = open_punctuator(package.folder("punc"), parts.get("punc"), num_threads)
         return Recognizer(speech, detector, punctuator).with_hotwords(hotword)
 
 
+def open_recognizer(path: str | Path) -> SealedFolder:
+    """Opens a package of a recognizer after checking every file in it.
+
+    Raises:
+        PackageError: if there is none, or if the system refuses to read it.
+        PackageCorruptError: naming what is missing, altered, not listed, or no plain file.
+    """
+    return open_sealed(path, DESCRIPTION, "package of graphopt compile funasr")
+
+
 @contextmanager
-def reading(path: Path) -> Iterator[dict[str, Any]]:
+def reading(package: SealedFolder) -> Iterator[dict[str, Any]]:
     """What a package says of each part; what is wrong with it is found while the block lasts.
 
     Raises:
-        PackageError: if the folder is no package of a recognizer, or one of another format.
+        PackageError: if the package is one of another format.
         PackageCorruptError: if something that the block looks for is missing or makes no sense.
     """
-    file = path / DESCRIPTION
-    if not file.is_file():
-        raise PackageError(f"{path} has no {DESCRIPTION}; make one with graphopt compile funasr")
     try:
-        described = json.loads(file.read_text(encoding="utf-8"))
+        described = json.loads(package.data(DESCRIPTION))
         if described["format"] != FORMAT:
             raise PackageError(
-                f"package {path} has format {described['format']!r}, this graphopt reads {FORMAT}; "
-                "make it again with graphopt compile funasr"
+                f"package {package.path} has format {described['format']!r}, this graphopt reads "
+                f"{FORMAT}; make it again with graphopt compile funasr"
             )
         yield described["parts"]
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, PackageError | RecognizerOptionError):
             raise
-        raise PackageCorruptError(path, f"{DESCRIPTION}: {error}") from error
+        raise PackageCorruptError(package.path, f"{DESCRIPTION}: {error}") from error
 
 
 def open_front_end(part: dict[str, Any]) -> tuple[FrontendConfig, Array | None]:
@@ -247,64 +255,73 @@ def open_front_end(part: dict[str, Any]) -> tuple[FrontendConfig, Array | None]:
 
 
 def _audio(
-    path: Path, part: dict[str, Any], threads: int | None
+    package: SealedFolder, part: dict[str, Any], threads: int | None
 ) -> tuple[LoadedModule, FrontendConfig, Array | None]:
-    return load(path, threads), *open_front_end(part)
+    return open_module(package, threads), *open_front_end(part)
 
 
 def _paraformer(
-    path: Path, part: dict[str, Any], threads: int | None, language: str, use_itn: bool
+    package: SealedFolder,
+    part: dict[str, Any],
+    threads: int | None,
+    language: str,
+    use_itn: bool,
 ) -> ParaformerModel:
     if language != "auto":
         raise RecognizerOptionError("language", language, ["auto"])
     if use_itn:
         raise RecognizerOptionError("use_itn", use_itn, [False])
     tokens, special = tuple(part["tokens"]), frozenset(part["special"])
-    clock = open_clock(part["clock"], lambda name: load(path / name, threads))
-    plain = (*_audio(path / "asr", part, threads), tokens, special, part["spaced"], clock)
+    clock = open_clock(part["clock"], lambda name: open_module(package.folder(name), threads))
+    plain = (*_audio(package.folder("asr"), part, threads), tokens, special, part["spaced"], clock)
     if part["model"] == "ContextualParaformer":
-        encoder = _hotword_encoder(path, part, threads)
+        encoder = _hotword_encoder(package, part, threads)
         return ContextualModel(*plain, encoder, encoder.encode(None))
     if part["model"] == "SeacoParaformer":
-        encoder = _hotword_encoder(path, part, threads)
-        bias, scores = load(path / "bias", threads), load(path / "scores", threads)
+        encoder = _hotword_encoder(package, part, threads)
+        bias, scores = (open_module(package.folder(n), threads) for n in ("bias", "scores"))
         return SeacoModel(*plain, encoder, bias, scores, None)
     return ParaformerModel(*plain)
 
 
-def _hotword_encoder(path: Path, part: dict[str, Any], threads: int | None) -> HotwordEncoder:
+def _hotword_encoder(
+    package: SealedFolder, part: dict[str, Any], threads: int | None
+) -> HotwordEncoder:
     ids = {token: i for i, token in enumerate(part["tokens"])}
-    splits = path / SPLITS
-    pieces = read_pieces(splits) if splits.is_file() else None
-    step = load(path / "hotwords", threads)
+    pieces = read_pieces(package.text(SPLITS)) if SPLITS in package else None
+    step = open_module(package.folder("hotwords"), threads)
     return HotwordEncoder(step, ids, ids[part["unknown"]], part["empty"], pieces)
 
 
 def _sense_voice(
-    path: Path, part: dict[str, Any], threads: int | None, language: str, use_itn: bool
+    package: SealedFolder,
+    part: dict[str, Any],
+    threads: int | None,
+    language: str,
+    use_itn: bool,
 ) -> SenseVoiceModel:
     if language not in LANGUAGES:
         raise RecognizerOptionError("language", language, LANGUAGES)
     sentencepiece = require("sentencepiece", "running SenseVoice")
     try:
-        pieces = sentencepiece.SentencePieceProcessor(model_file=str(path / PIECES))
+        pieces = sentencepiece.SentencePieceProcessor(model_proto=package.data(PIECES))
     except (OSError, RuntimeError) as error:
-        raise PackageCorruptError(path, f"{PIECES}: {error}") from error
-    audio = _audio(path / "asr", part, threads)
+        raise PackageCorruptError(package.path, f"{PIECES}: {error}") from error
+    audio = _audio(package.folder("asr"), part, threads)
     return SenseVoiceModel(*audio, pieces, part["blank"], language, use_itn)
 
 
 def open_detector(
-    path: Path, part: dict[str, Any] | None, threads: int | None
+    package: SealedFolder, part: dict[str, Any] | None, threads: int | None
 ) -> VoiceDetector | None:
     """The detector of a package; None without one."""
     if part is None:
         return None
-    return VoiceDetector(*_audio(path, part, threads), VadConfig.read(part["detector"]))
+    return VoiceDetector(*_audio(package, part, threads), VadConfig.read(part["detector"]))
 
 
 def open_punctuator(
-    path: Path, part: dict[str, Any] | None, threads: int | None
+    package: SealedFolder, part: dict[str, Any] | None, threads: int | None
 ) -> Punctuator | StreamingPunctuator | None:
     """The punctuator of a package; None without one."""
     if part is None:
@@ -315,4 +332,4 @@ def open_punctuator(
     kind: type[Punctuator | StreamingPunctuator] = StreamingPunctuator
     if part["model"] == "CTTransformer":
         kind = Punctuator
-    return kind(load(path, threads), ids, ids[part["unknown"]], config)
+    return kind(open_module(package, threads), ids, ids[part["unknown"]], config)

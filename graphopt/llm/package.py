@@ -4,6 +4,7 @@ chat.gopt/
 llm.json          what caches are made of, vocabulary and chat format, in JSON
 tokenizer.json    as the `tokenizers` package writes it
 decoder/          the package of the decoder
+SHA256SUMS        of all files
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from graphopt.llm.chat import Chat
 from graphopt.llm.engine import Engine
 from graphopt.llm.options import LlmOptions
 from graphopt.llm.tokenizer import ChatFormat, Tokenizer, read_tokenizer
-from graphopt.loaded import load
+from graphopt.loaded import open_module
 from graphopt.package import FORMAT as DECODER_FORMAT
 from graphopt.package import Manifest, write_package
+from graphopt.sealed import SealedFolder, open_sealed, seal
 
 if TYPE_CHECKING:
     from graphopt.llm.decoder import DecoderWeights
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from graphopt.program import Program
 
 DESCRIPTION = "llm.json"
+TOKENIZER = "tokenizer.json"
+DECODER = "decoder"
 FORMAT = 1
 #: Rows of an emulated cache, which is written to a file and read again with every token.
 _EMULATED_CONTEXT = 512
@@ -129,8 +133,8 @@ def save_llm(
         staging = Path(folder) / "new"
         staging.mkdir()
         graph = program.graph
-        write_package(staging / "decoder", _manifest(program), program.package_files())
-        (staging / "tokenizer.json").write_text(tokenizer.text, encoding="utf-8")
+        write_package(staging / DECODER, _manifest(program), program.package_files())
+        (staging / TOKENIZER).write_text(tokenizer.text, encoding="utf-8")
         cache = engine.cache_shape
         described = {
             "format": FORMAT,
@@ -141,6 +145,7 @@ def save_llm(
         }
         text = json.dumps(described, ensure_ascii=False, indent=1)
         (staging / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+        seal(staging)
         if out.exists():
             os.replace(out, Path(folder) / "old")
         os.replace(staging, out)
@@ -182,7 +187,7 @@ def _manifest(program: Program) -> Manifest:
         parameters=tuple(value.name for value in graph.inputs),
         result=structure.describe(structure.Leaf(0)),
         changes_arguments=False,
-        steps=program.step_names(),
+        steps=program.steps(),
     )
 
 
@@ -199,10 +204,10 @@ def load_chat(path: str | Path, threads: int | None = None, emulate: bool = Fals
         PackageCorruptError: if a file is missing, truncated or altered.
         MissingDependencyError: without the `tokenizers` package.
     """
-    with _reading(Path(path)) as described:
-        text = (Path(path) / "tokenizer.json").read_text(encoding="utf-8")
-        tokenizer = Tokenizer(text, ChatFormat.of(described["chat"]))
-    return Chat(load_engine(path, threads, emulate), tokenizer)
+    package = _open(path)
+    with _reading(package) as described:
+        tokenizer = Tokenizer(package.text(TOKENIZER), ChatFormat.of(described["chat"]))
+    return Chat(_engine(package, threads, emulate), tokenizer)
 
 
 def load_engine(path: str | Path, threads: int | None = None, emulate: bool = False) -> Engine:
@@ -217,10 +222,18 @@ def load_engine(path: str | Path, threads: int | None = None, emulate: bool = Fa
         PackageError: if it is none, or of another format.
         PackageCorruptError: if a file is missing, truncated or altered.
     """
-    with _reading(Path(path)) as described:
+    return _engine(_open(path), threads, emulate)
+
+
+def _open(path: str | Path) -> SealedFolder:
+    return open_sealed(path, DESCRIPTION, "package of a language model")
+
+
+def _engine(package: SealedFolder, threads: int | None, emulate: bool) -> Engine:
+    with _reading(package) as described:
         cache = {**described["cache"], "dtype": DType(described["cache"]["dtype"])}
         shape, vocabulary = CacheShape(**cache), int(described["vocabulary"])
-    module = load(Path(path) / "decoder", threads)
+    module = open_module(package.folder(DECODER), threads)
     if not emulate:
         return Engine(module.run, vocabulary, shape)
     shape = replace(shape, context=min(shape.context, _EMULATED_CONTEXT))
@@ -228,18 +241,16 @@ def load_engine(path: str | Path, threads: int | None = None, emulate: bool = Fa
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[dict[str, Any]]:
+def _reading(package: SealedFolder) -> Iterator[dict[str, Any]]:
     """The description of a package; what goes wrong while it is read is typed."""
-    description = path / DESCRIPTION
-    if not description.is_file():
-        raise PackageError(f"{path} is no package of a language model: it has no {DESCRIPTION}")
     try:
-        described = json.loads(description.read_text(encoding="utf-8"))
+        described = json.loads(package.data(DESCRIPTION))
         if described["format"] != FORMAT:
             raise PackageError(
-                f"package {path} has format {described['format']!r}, this graphopt {VERSION} reads "
-                f"{FORMAT}; upgrade graphopt or compile the model again"
+                f"package {package.path} has format {described['format']!r}, this graphopt "
+                f"{VERSION} reads {FORMAT}; upgrade graphopt or compile the model again"
             )
         yield described
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise PackageCorruptError(path, f"its description makes no sense ({error})") from error
+    except (ValueError, LookupError, TypeError) as error:
+        reason = f"its description makes no sense ({error})"
+        raise PackageCorruptError(package.path, reason) from error

@@ -49,7 +49,7 @@ def our_ids(hotword: str, pieces: dict[str, list[str]] | None, monkeypatch: Any)
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_same_tokens_as_funasr(text: str, tmp_path: Path, monkeypatch: Any) -> None:
-    pieces = read_pieces(MODEL / "seg_dict")
+    pieces = read_pieces((MODEL / "seg_dict").read_text(encoding="utf-8"))
     assert our_ids(text, pieces, monkeypatch) == funasr_ids(text, MODEL / "am.mvn")
     assert our_ids(text, None, monkeypatch) == funasr_ids(text, None)
     file = tmp_path / "hotwords.txt"

@@ -12,6 +12,7 @@ from graphopt.funasr.directory import read_directory
 from graphopt.funasr.package import compile_directories
 from graphopt.funasr.parts import LANGUAGES, SPOKEN_FORM, WRITTEN_FORM, collapse
 from graphopt.funasr.recognizer import load_recognizer
+from graphopt.sealed import seal
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
@@ -75,6 +76,9 @@ def test_bad_options_and_vocabularies(folder: Path, package: Path, tmp_path: Pat
         load_recognizer(package, language="fr")
     copied = shutil.copytree(package, tmp_path / "asr.gopt")
     (copied / "pieces.model").write_bytes(b"none")
+    with pytest.raises(PackageCorruptError, match=r"pieces\.model is truncated or altered"):
+        load_recognizer(copied)
+    seal(copied)
     with pytest.raises(PackageCorruptError, match=r"pieces\.model"):
         load_recognizer(copied)
     directory = shutil.copytree(folder, tmp_path / "model")

@@ -22,6 +22,7 @@ from graphopt.funasr.package import compile_directories
 from graphopt.funasr.recognizer import FORMAT, load_recognizer
 from graphopt.funasr.recordings import read_recording
 from graphopt.funasr.text import tokens_to_text
+from graphopt.sealed import seal
 from graphopt.zoo.recognizer import MODEL
 
 torch = pytest.importorskip("torch")
@@ -132,9 +133,11 @@ def test_packages_that_are_none(package: Path, tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="compile funasr"):
         load_recognizer(tmp_path)
     (tmp_path / "recognizer.json").write_text(json.dumps({"format": FORMAT - 1, "parts": {}}))
+    seal(tmp_path)
     with pytest.raises(PackageError, match="make it again"):
         load_recognizer(tmp_path)
     (tmp_path / "recognizer.json").write_text(json.dumps({"format": FORMAT, "parts": {}}))
+    seal(tmp_path)
     with pytest.raises(PackageCorruptError, match="asr"):
         load_recognizer(tmp_path)
     (tmp_path / "mine").mkdir()

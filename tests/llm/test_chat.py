@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from graphopt.llm.lookup import PromptLookup
 from graphopt.llm.options import LlmOptions
 from graphopt.llm.package import compile_llm, load_chat
 from graphopt.llm.sampling import Sampler
+from graphopt.sealed import seal
 
 tokenizers = pytest.importorskip("tokenizers")
 
@@ -168,11 +170,22 @@ def test_templates_that_refuse(package, content):
         tokenizer.encode_chat([{"role": "user", "content": "x"}])
 
 
+@pytest.mark.parametrize("file", ["llm.json", "tokenizer.json", "decoder/manifest.json"])
+def test_every_file_is_under_the_checksums(package, tmp_path, file):
+    copied = shutil.copytree(package, tmp_path / "chat.gopt")
+    content = bytearray((copied / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copied / file).write_bytes(content)
+    with pytest.raises(errors.PackageCorruptError, match=f"{file} is truncated or altered"):
+        load_chat(copied)
+
+
 def test_packages_that_are_none(directory, package, tmp_path):
     with pytest.raises(errors.PackageError, match=r"no llm\.json"):
         load_chat(directory)
     (tmp_path / "llm.json").write_text('{"format": 1}')
-    with pytest.raises(errors.PackageCorruptError):
+    seal(tmp_path)
+    with pytest.raises(errors.PackageCorruptError, match="is missing"):
         load_chat(tmp_path)
     with pytest.raises(errors.PackageError, match="is no package"):
         compile_llm(directory, directory, FP32)

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from package_files import seal
 
 import graphopt
 from graphopt.errors import GraphoptError
+from graphopt.sealed import seal
 
 
 def files(package: Path) -> list[Path]:
