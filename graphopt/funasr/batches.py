@@ -6,7 +6,7 @@ they do not skip work. So what is sorted and grouped here decides how much work 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,33 +55,35 @@ def wasted_frames(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> f
 
 def recognize_in_batches(
     recognize: Callable[[Array, Array], Sequence[Array]],
-    speech: Sequence[Array],
+    features: Callable[[int], Array],
+    lengths: Sequence[int],
     frames: int = FRAMES,
     waste: float = WASTE,
-) -> list[tuple[Array, ...]]:
+) -> Iterator[tuple[int, tuple[Array, ...]]]:
     """Recognizes utterances in batches; each gets the ids that it gets alone.
+
+    One batch after the other, so that memory does not grow with their number.
 
     Args:
         recognize: Paraformer, from features f32[B, T, F] and lengths i32[B] to ids i64[B, N],
             counts i32[B], and whatever else it says of each item.
-        speech: normalized features f32[T, F] of each utterance.
+        features: of the utterance of this number, normalized, f32[T, F].
+        lengths: frames of each utterance, T.
         frames: as for `plan_batches`.
         waste: as for `plan_batches`.
 
-    Returns:
-        For each, in their order, i64[n] and its rows of what else is said; of one without a frame
-        no ids and nothing else.
+    Yields:
+        The number of each utterance that has frames, and i64[n] with its rows of what else is said.
 
     Raises:
         InputError: if the features are not those of the model.
     """
-    found: list[tuple[Array, ...]] = [(np.zeros(0, np.int64),) for _ in speech]
-    for batch in plan_batches([len(one) for one in speech], frames, waste):
-        lengths = np.array([len(speech[i]) for i in batch], np.int32)
-        padded = np.zeros((len(batch), lengths.max(), speech[batch[0]].shape[1]), np.float32)
+    for batch in plan_batches(lengths, frames, waste):
+        first = features(batch[0])
+        padded = np.zeros((len(batch), *first.shape), np.float32)
+        padded[0] = first
+        for row, i in enumerate(batch[1:], 1):
+            padded[row, : lengths[i]] = features(i)
+        ids, counts, *others = recognize(padded, np.array([lengths[i] for i in batch], np.int32))
         for row, i in enumerate(batch):
-            padded[row, : lengths[row]] = speech[i]
-        ids, counts, *others = recognize(padded, lengths)
-        for row, i in enumerate(batch):
-            found[i] = ids[row, : int(counts[row])], *(other[row] for other in others)
-    return found
+            yield i, (ids[row, : int(counts[row])], *(other[row] for other in others))

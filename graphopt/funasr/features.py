@@ -77,17 +77,31 @@ def fbank(samples: Array, config: FrontendConfig, each: Each = map) -> Array:
         config: the front end.
         each: applies a function to every item of a sequence, such as :meth:`LoadedModule.map`.
     """
+    return _frames(samples, config, 0, count_frames(len(samples), config), each)
+
+
+def count_frames(samples: int, config: FrontendConfig) -> int:
+    """Frames of the filter bank of a signal of so many samples."""
+    shift, window = config.shift_samples, config.window_samples
+    if not config.snip_edges:
+        return (samples + shift // 2) // shift
+    return 0 if samples < window else (samples - window) // shift + 1
+
+
+def _frames(samples: Array, config: FrontendConfig, begin: int, end: int, each: Each) -> Array:
+    """Some of the frames that `fbank` gives for all of the samples."""
     shift = config.shift_samples
-    most = len(samples) // shift + 1
-    count = most if config.dither else _PIECE  # noise is that of one bank
+    count = max(1, end - begin) if config.dither else _PIECE  # noise is that of one bank
     margin = -(-config.window_samples // shift)  # frames beyond which no window reaches
 
     def piece(first: int) -> Array:
-        begin = max(0, first - margin)
-        signal = samples[begin * shift : (first + count + margin) * shift]
-        return FilterBank(config).take(signal, True)[first - begin :][:count]
+        before = max(0, first - margin)
+        signal = samples[before * shift : (first + count + margin) * shift]
+        made = FilterBank(config).take(signal, True)[first - before :]
+        return made[: min(count, end - first)]
 
-    return np.concatenate(list(each(piece, range(0, most, count))))
+    empty = np.zeros((0, config.n_mels), np.float32)
+    return np.concatenate([empty, *each(piece, range(begin, end, count))])
 
 
 def stack_frames(frames: Array, config: FrontendConfig) -> Array:
@@ -95,11 +109,15 @@ def stack_frames(frames: Array, config: FrontendConfig) -> Array:
 
     The first and last frame stand for those before and behind.
     """
-    count = -(-len(frames) // config.lfr_n)
-    first = np.arange(count) * config.lfr_n - (config.lfr_m - 1) // 2
-    at = np.clip(first[:, None] + np.arange(config.lfr_m), 0, len(frames) - 1)
-    stacked: Array = frames[at].reshape(count, -1)
+    at = _stacked_frames(config, len(frames), 0, -(-len(frames) // config.lfr_n))
+    stacked: Array = frames[at].reshape(len(at), -1)
     return stacked
+
+
+def _stacked_frames(config: FrontendConfig, frames: int, begin: int, end: int) -> Array:
+    """Which frames some of the stacks of a signal have, i64[end - begin, lfr_m]."""
+    first = np.arange(begin, end) * config.lfr_n - (config.lfr_m - 1) // 2
+    return np.clip(first[:, None] + np.arange(config.lfr_m), 0, frames - 1)
 
 
 def normalize(stacked: Array, cmvn: Array | None) -> Array:
@@ -125,6 +143,32 @@ def features(samples: Array, config: FrontendConfig, cmvn: Array | None, each: E
         SamplesError: if they are none.
     """
     samples = check_samples(samples)
-    if len(samples) * 1000 < config.frame_length * config.fs:
+    return feature_rows(samples, config, cmvn, 0, count_features(len(samples), config), each)
+
+
+def count_features(samples: int, config: FrontendConfig) -> int:
+    """Rows of :func:`features` of a signal of so many samples."""
+    if samples * 1000 < config.frame_length * config.fs:
+        return 0
+    return -(-count_frames(samples, config) // config.lfr_n)
+
+
+def feature_rows(
+    samples: Array, config: FrontendConfig, cmvn: Array | None, begin: int, end: int, each: Each
+) -> Array:
+    """Some of the rows that :func:`features` gives for all of the samples, computed alone.
+
+    Args:
+        samples: f32[samples] that passed the gate.
+        config: the front end.
+        cmvn: as for :func:`features`.
+        begin: the first of the rows.
+        end: behind the last.
+        each: as for :func:`fbank`.
+    """
+    if end <= begin:
         return np.zeros((0, config.lfr_m * config.n_mels), np.float32)
-    return normalize(stack_frames(fbank(samples, config, each), config), cmvn)
+    at = _stacked_frames(config, count_frames(len(samples), config), begin, end)
+    first, last = int(at[0, 0]), int(at[-1, -1])
+    frames = _frames(samples, config, first, last + 1, each)
+    return normalize(frames[at - first].reshape(end - begin, -1), cmvn)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,9 @@ from graphopt.errors import RecognizerOptionError
 from graphopt.funasr.batches import recognize_in_batches
 from graphopt.funasr.clocks import Clock
 from graphopt.funasr.directory import FrontendConfig
-from graphopt.funasr.features import features
+from graphopt.funasr.features import count_features, feature_rows, features
 from graphopt.funasr.punctuation import PunctuationConfig, PunctuationStream, mark_words
-from graphopt.funasr.samples import check_samples
+from graphopt.funasr.samples import check_recordings, check_samples
 from graphopt.funasr.text import tokens_to_text, word_times
 from graphopt.funasr.times import Time
 from graphopt.funasr.vad import Segment, VadConfig, blocks_of, segments
@@ -46,6 +46,10 @@ class AudioModel:
     def features(self, samples: Array) -> Array:
         """f32[T, features] of a signal; a `SamplesError` says what is none."""
         return features(samples, self.frontend, self.cmvn, self.module.map)
+
+    def rows(self, samples: Array, begin: int, end: int) -> Array:
+        """Those of the rows of :meth:`features` from `begin` to `end`, computed alone."""
+        return feature_rows(samples, self.frontend, self.cmvn, begin, end, self.module.map)
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,17 @@ class VoiceDetector(AudioModel):
             SamplesError: if it is none, as for `check_samples`.
         """
         samples = check_samples(samples)
-        feats = self.features(samples)
-        if not len(feats):
-            return []
-        scores = self.module(feats[None], self.empty_cache())
-        blocks = blocks_of(len(feats), len(samples), self.frontend)
-        return segments(scores[0], blocks, self.config)
+        return segments(self._scores(samples), self.config)
+
+    def _scores(self, samples: Array) -> Iterator[Array]:
+        """Likelihoods of the classes of each frame, f32[T, classes], for a minute at a time."""
+        cache, end = self.empty_cache(), 0
+        none = np.zeros((0, 1 + max(self.config.sil_pdf_ids)), np.float32)
+        frames = count_features(len(samples), self.frontend)
+        for count in blocks_of(frames, len(samples), self.frontend):
+            begin, end = end, end + count
+            rows = self.rows(samples, begin, end)
+            yield self.module(rows[None], cache)[0] if count else none
 
     def empty_cache(self) -> dict[str, Array]:
         """Zeros for the frames before the first."""
@@ -141,26 +150,29 @@ class ParaformerModel(SpeechModel):
 
     def texts(self, utterances: Sequence[Array]) -> list[str]:
         """The same for each of several, computed in batches."""
-        speech = [self.features(samples) for samples in utterances]
-        found = recognize_in_batches(self._recognize, speech)
-        return [tokens_to_text(self._tokens(ids), self.spaced) for ids, *_ in found]
+        texts = [""] * len(utterances)
+        for i, (ids, *_) in self._found(utterances):
+            texts[i] = tokens_to_text(self._tokens(ids), self.spaced)
+        return texts
 
     def utterances(self, signals: Sequence[Array]) -> list[Utterance]:
         """The same with times; then spaces stand between characters."""
         if self.clock is None:
             return super().utterances(signals)
-        speech = [self.features(samples) for samples in signals]
-        said = []
-        for frames, (ids, *clues) in zip(
-            speech, recognize_in_batches(self._recognize, speech), strict=True
-        ):
+        said = [Utterance("")] * len(signals)
+        for i, (ids, *clues) in self._found(signals):
             if not len(ids):
-                said.append(Utterance(""))
                 continue
-            tokens = self._tokens(ids)
-            times = self.clock.read(tuple(clues), len(frames), len(ids), len(tokens))
-            said.append(Utterance(tokens_to_text(tokens, spaced=True), word_times(tokens, times)))
+            tokens, frames = self._tokens(ids), count_features(len(signals[i]), self.frontend)
+            times = self.clock.read(tuple(clues), frames, len(ids), len(tokens))
+            said[i] = Utterance(tokens_to_text(tokens, spaced=True), word_times(tokens, times))
         return said
+
+    def _found(self, signals: Sequence[Array]) -> Iterator[tuple[int, tuple[Array, ...]]]:
+        """What `recognize_in_batches` finds; features are computed when their batch comes."""
+        checked = check_recordings(signals)
+        lengths = [count_features(len(samples), self.frontend) for samples in checked]
+        return recognize_in_batches(self._recognize, lambda i: self.features(checked[i]), lengths)
 
     def _recognize(self, speech: Array, lengths: Array) -> tuple[Array, ...]:
         """Of a batch, ids i64[B, N], how many each item has, i32[B], and what `clock` reads."""

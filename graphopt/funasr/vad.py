@@ -9,6 +9,7 @@ and in a block that begins inside a long segment shorter silence ends it; so it 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,23 +79,20 @@ class VadConfig:
         return int(milliseconds / self.frame_in_ms)
 
 
-def segments(scores: Array, blocks: list[int], config: VadConfig) -> list[Segment]:
+def segments(blocks: Iterable[Array], config: VadConfig) -> list[Segment]:
     """Speech of a whole file.
 
     Args:
-        scores: f32[T, classes], likelihoods of the classes of each frame.
-        blocks: frames of each block, T together.
+        blocks: f32[T, classes], likelihoods of the classes of each frame, block by block.
         config: settings.
     """
     detector, patience = _Detector(config), _Patience(config, BLOCK_MS)
-    at = 0
-    for count in blocks:
+    for scores in blocks:
         detector.patience_ms = patience.next(detector.start is not None)
         before = len(detector.found)
-        detector.hear(scores[at : at + count])
+        detector.hear(scores)
         if len(detector.found) > before:
             patience.reset()
-        at += count
     detector.finish()
     return [detector.times(*frames) for frames in detector.found]
 

@@ -55,11 +55,12 @@ def test_same_tokens_as_alone(tmp_path: Path) -> None:
     ]
     speech = [*whole, *(one[: len(one) * 3 // 4] for one in whole), whole[0][:0]]
     alone = [module(x[None], np.array([len(x)], np.int32)) for x in speech[:-1]]
-    together = [ids for ids, *_ in recognize_in_batches(module, speech, waste=1.0)]
-    assert len(plan_batches([len(x) for x in speech], waste=1.0)) == 1
-    for got, (ids, counts, *_) in zip(together, alone, strict=False):
-        np.testing.assert_array_equal(got, ids[0, : int(counts[0])])
-    assert len(together[-1]) == 0 and sum(map(len, together)) > 20
+    lengths = [len(x) for x in speech]
+    together = dict(recognize_in_batches(module, speech.__getitem__, lengths, waste=1.0))
+    assert len(plan_batches(lengths, waste=1.0)) == 1
+    for i, (ids, counts, *_) in enumerate(alone):
+        np.testing.assert_array_equal(together[i][0], ids[0, : int(counts[0])])
+    assert len(together) == len(alone) and sum(len(ids) for ids, *_ in together.values()) > 20
 
     samples = [
         read_recording(wav, directory.frontend.fs) for wav in sorted(RECORDINGS.glob("*.wav"))

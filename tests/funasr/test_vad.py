@@ -1,6 +1,8 @@
 """Segments of speech without FunASR, beside its own; and a package that finds, then recognizes."""
 
 import shutil
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,33 @@ def test_features_are_computed_on_the_threads_of_the_model(
     assert len(pieces) > 4
 
 
+def peak_bytes(call: Callable[[], Any]) -> int:
+    """Most memory that Python and numpy take during a call."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_recording(recognizer: Recognizer) -> None:
+    """Of twice as many minutes, or utterances; a minute of features is 9.6 MB, of scores 6 MB."""
+    detector, speech = recognizer.detector, recognizer.speech
+    assert detector is not None
+    long = np.resize(samples_of(fsmn_vad.recordings()[0]), 16000 * 241)
+    spoken = np.resize(samples_of(next(iter(loading.recordings()))), 16000 * 15)
+    for call in (
+        lambda times: detector.find(long[: 16000 * 120 * times]),
+        lambda times: speech.texts([spoken] * 8 * times),
+        lambda times: speech.utterances([spoken] * 8 * times),
+    ):
+        call(1)
+        once, twice = (peak_bytes(lambda: call(times)) for times in (1, 2))  # noqa: B023
+        assert twice < once + (1 << 20)
+    assert detector.module.arena_bytes < 60e6  # of a minute
+
+
 def test_silence_has_no_segment(recognizer: Recognizer) -> None:
     assert recognizer.detector is not None
     for count in (0, 100, 16000):
@@ -139,14 +168,14 @@ def scores(*lengths: int) -> np.ndarray:
 
 def test_a_segment_ends_with_the_recording_or_when_silence_lasts() -> None:
     config = VadConfig()
-    assert segments(scores(100, 50), [150], config) == [(740, 1500)]
+    assert segments([scores(100, 50)], config) == [(740, 1500)]
     # Of the silence the 50 ms until the window hears it belong to the segment, and 110 ms more.
-    assert segments(scores(100, 50, 400), [550], config) == [(740, 1660)]
-    assert segments(scores(100, 14, 100), [214], config) == []
+    assert segments([scores(100, 50, 400)], config) == [(740, 1660)]
+    assert segments([scores(100, 14, 100)], config) == []
 
 
 def test_a_long_segment_is_cut() -> None:
-    cut = segments(scores(0, 7000), [7000], VadConfig())
+    cut = segments([scores(0, 7000)], VadConfig())
     assert cut[0] == (0, 60010) and cut[1][0] == 60010 and cut[1][1] == 70000
 
 
