@@ -17,10 +17,11 @@ from graphopt.codegen.kernel_calls import CALLS
 from graphopt.codegen.loops import LOOPS
 from graphopt.codegen.memory import Memory
 from graphopt.codegen.render import render
+from graphopt.codegen.size_c import c_size
+from graphopt.codegen.size_checks import size_checks
 from graphopt.ir import Dim, Graph, Node, Value
 from graphopt.passes.assign_layouts import VIEWS
 from graphopt.printer import name_values, print_node
-from graphopt.symbolic import c_condition, c_size
 from graphopt.verify import VerificationError, unwritten
 
 EMITTERS = {**CALLS, **CACHE_CALLS, **LOOPS}
@@ -94,6 +95,7 @@ def emit_module(graph: Graph, arch: str) -> Module:
     memory = Memory.of(graph, arch)
     functions: dict[str, Function] = {}
     steps: list[Step] = []
+    sizes: list[Dim] = []
     names = name_values(graph)
     counts: Counter[str] = Counter()
     for node in graph.nodes:
@@ -112,19 +114,25 @@ def emit_module(graph: Graph, arch: str) -> Module:
         if name := node.attrs.get("computes", ""):
             step = replace(step, computes=name, computed=graph.computed_dims().index(name))
         steps.append(step)
+        sizes += builder.sizes
+    made = (value for node in graph.nodes for value in node.outputs)
+    extents = [extent for value in (*graph.inputs, *made) for extent in value.shape]
+    slots = [slot.sizes for slot in memory.plan.slots]
     given = [info for info in graph.dims.values() if info.bound is None]
     source = render(
         "module.c.j2",
         name=graph.name,
         version=VERSION,
         functions=list(functions.values()),
-        slots=[_largest(slot.sizes) for slot in memory.plan.slots],
+        slots=list(map(_largest, slots)),
         steps=steps,
         dim_names=[str(info.symbol) for info in given],
         dim_sources=[f"{{{info.sources[0][0]}, {info.sources[0][1]}}}" for info in given]
         or ["{0, 0}"],
         bounds={n: c_size(i.bound) for n, i in graph.dims.items() if i.bound is not None},
-        conditions=[(c_condition(c), str(c)) for c in graph.conditions],
+        conditions=size_checks(
+            extents, [*sizes, *memory.offsets], slots, graph.conditions, graph.dims
+        ),
         input_shapes=_shapes(graph.inputs),
         output_shapes=_shapes(graph.outputs),
         input_ports=_ports(graph.inputs),

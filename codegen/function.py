@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from graphopt.codegen.size_c import c_size
 from graphopt.ir import Dim, DType
-from graphopt.symbolic import c_size
 
 Fields = dict[str, "str | Fields"]
 
@@ -25,11 +25,13 @@ class FunctionBuilder:
         stem: what the function name begins with.
         body: lines of C.
         called: C of a function that this one hands to a kernel, in front of it.
+        sizes: what the step computes for its parameters.
     """
 
     stem: str
     body: list[str] = field(default_factory=list)
     called: str = ""
+    sizes: list[Dim] = field(default_factory=list)
     _parameters: list[tuple[str, str]] = field(default_factory=list)
     _arguments: list[str] = field(default_factory=list)
     _sizes: dict[str, str] = field(default_factory=dict)
@@ -54,6 +56,7 @@ class FunctionBuilder:
             return str(size)
         text = c_size(size)
         if text not in self._sizes:
+            self.sizes.append(size)
             name = f"n{len(self._sizes)}"
             self._sizes[text] = self._parameter(name, f"int64_t {name}", text)
         return self._sizes[text]

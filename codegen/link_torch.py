@@ -7,8 +7,7 @@ gave. The fake implementation computes the shapes of the results from those of t
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
-from functools import reduce
+from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ import torch
 
 from graphopt.import_torch import TORCH_DTYPES, to_numpy
 from graphopt.ir import Dim, DType, Graph
+from graphopt.symbolic import compute, ratio
 
 if TYPE_CHECKING:
     from graphopt.program import Program
@@ -71,32 +71,11 @@ def sizes_of(graph: Graph, inputs: Sequence[torch.Tensor]) -> dict[sympy.Symbol,
     return graph.sizes([tensor.shape for tensor in inputs])
 
 
-_ARITHMETIC: dict[type, Callable[..., Any]] = {
-    sympy.Add: lambda *a: sum(a[1:], a[0]),
-    sympy.Mul: lambda *a: _product(a),
-    sympy.Mod: lambda a, b: a % b,
-    sympy.Max: lambda *a: reduce(torch.sym_max, a),
-    sympy.Min: lambda *a: reduce(torch.sym_min, a),
-    sympy.Pow: lambda a, b: a**b,
-}
-
-
 def evaluate_symbolic(size: Dim, sizes: dict[sympy.Symbol, Any]) -> Any:
     """A size of the graph with torch's sizes, which may be symbolic, in place of its dims."""
     if isinstance(size, int):
         return size
-    if isinstance(size, sympy.Integer):
-        return int(size)
-    if isinstance(size, sympy.Symbol):
-        return sizes[size]
-    if isinstance(size, sympy.floor):
-        numerator, denominator = sympy.fraction(sympy.together(size.args[0]))
-        return evaluate_symbolic(numerator, sizes) // evaluate_symbolic(denominator, sizes)
-    return _ARITHMETIC[type(size)](*(evaluate_symbolic(a, sizes) for a in size.args))
-
-
-def _product(factors: Sequence[Any]) -> Any:
-    result = factors[0]
-    for factor in factors[1:]:
-        result = result * factor
-    return result
+    numerator, denominator = (
+        compute(part, sizes, torch.sym_max, torch.sym_min) for part in ratio(size)
+    )
+    return numerator if denominator == 1 else numerator // denominator

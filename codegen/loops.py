@@ -137,7 +137,7 @@ def _emit_rows(f: FunctionBuilder, nest: _Nest, pointers: list[str], body: list[
     inner = len(nest.extents) - 1
     width = f.size(nest.extents[inner])
     outer = [f.size(e) for e in nest.extents[:inner]]
-    f.line(f"const int64_t width = {width}, total = {' * '.join([*outer, 'width'])};")
+    f.line(f"const int64_t width = {width}, total = {' * '.join(['width', *outer])};")
     f.line("const int64_t grain = go_loop_grain(team, total);")
     f.tasks("task", "(total + grain - 1) / grain")
     f.line("    const int64_t at = task * grain;")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from graphopt.codegen.size_c import c_size
 from graphopt.codegen.weights import WeightsFile
 from graphopt.ir import Dim, Graph, Node, Value
 from graphopt.kernels import layouts
@@ -17,7 +18,7 @@ from graphopt.kernels.scratch import (
 )
 from graphopt.layout import elements, layout_of
 from graphopt.passes.plan_memory import MemoryPlan, plan_memory
-from graphopt.symbolic import THREADS, c_size, ceil_div, minimum, product, simplify
+from graphopt.symbolic import THREADS, ceil_div, minimum, product, simplify
 
 
 def bytes_of(value: Value, arch: str) -> Dim:
@@ -82,11 +83,13 @@ class Memory:
     Attributes:
         plan: the arena.
         weights: the constants.
+        offsets: what addresses add to where the memory of a value begins, in bytes.
     """
 
     graph: Graph
     plan: MemoryPlan
     weights: WeightsFile
+    offsets: list[Dim] = field(default_factory=list)
 
     @staticmethod
     def of(graph: Graph, arch: str) -> Memory:
@@ -105,6 +108,7 @@ class Memory:
         return self._base(at.storage, offset)
 
     def _base(self, storage: Value, offset: Dim) -> str:
+        self.offsets.append(offset)
         plus = "" if offset == 0 else f" + {c_size(offset)}"
         if storage.is_constant:
             return f"WEIGHT({self.weights.raw(storage)}{plus})"

@@ -428,6 +428,16 @@ class ModelFileError(GraphoptError, ValueError):
         )
 
 
+class SizeError(GraphoptError, ValueError):
+    """A size, or a condition on sizes, that generated code cannot compute."""
+
+    def __init__(self, size: object, reason: str) -> None:
+        super().__init__(
+            f"the size {size} cannot be computed: {reason}; compute sizes with whole numbers and "
+            "+, -, *, //, %, max and min"
+        )
+
+
 class WeightError(GraphoptError, ValueError):
     """A weight with NaN or infinity, which cannot be quantized."""
 

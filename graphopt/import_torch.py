@@ -14,9 +14,10 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from graphopt import symbolic
-from graphopt.errors import CaptureError
+from graphopt.errors import CaptureError, SizeError
 from graphopt.guards import read_guards
 from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Origin, Ref, Shape, Value
+from graphopt.torch_sizes import translate
 
 _DTYPES = {
     torch.float32: DType.F32,
@@ -30,17 +31,6 @@ _DTYPES = {
     torch.int64: DType.I64,
 }
 TORCH_DTYPES = {ours: theirs for theirs, ours in _DTYPES.items()}
-
-_FUNCTIONS: tuple[tuple[tuple[str, ...], Any], ...] = (
-    (("FloorDiv", "CleanDiv"), lambda a, b: sympy.floor(a / b)),
-    (("CeilDiv",), lambda a, b: sympy.ceiling(a / b)),
-    (("IntTrueDiv", "FloatTrueDiv"), lambda a, b: a / b),
-    (("ToFloat",), lambda a: a),
-    (("CeilToInt",), sympy.ceiling),
-    (("FloorToInt", "TruncToInt"), sympy.floor),
-    (("PythonMod", "Mod"), sympy.Mod),
-)
-"""Torch's functions of sizes, by class name, and what they are in sympy."""
 
 #: Ops of graphopt's own that compute a size from data, and the largest that it can be.
 _COMPUTES: dict[str, Callable[[Sequence[Value]], Dim]] = {"cif": lambda inputs: inputs[0].shape[1]}
@@ -194,20 +184,11 @@ class _Importer:
         return symbolic.simplify(self._translate(expr))
 
     def _translate(self, expr: sympy.Basic) -> sympy.Basic:
-        """An expression over torch's symbols and functions in ours."""
-        for names, ours in _FUNCTIONS:
-            expr = expr.replace(
-                lambda e, names=names: type(e).__name__ in names,
-                lambda e, ours=ours: ours(*e.args),
-            )
-        strange = [e for e in expr.atoms(sympy.Function) if type(e).__module__.startswith("torch")]
-        if strange:
-            raise CaptureError(
-                self.graph.name,
-                None,
-                f"a size is computed with {strange[0]}; use integer arithmetic on sizes",
-            )
-        return expr.xreplace(self.symbols)
+        """A size, or a condition on sizes, of torch in ours."""
+        try:
+            return translate(expr, self.symbols)
+        except SizeError as error:
+            raise CaptureError(self.graph.name, None, str(error)) from None
 
     def _dtype(self, tensor: torch.Tensor, node: torch.fx.Node) -> DType:
         dtype = _DTYPES.get(tensor.dtype)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import sympy
-
 from graphopt.ir import Dim, Layout, Shape, Value
-from graphopt.symbolic import contiguous_strides, product, simplify
+from graphopt.symbolic import contiguous_strides, product, ratio, simplify
 
 
 def dense(value: Value, order: Sequence[int] | None = None) -> Layout:
@@ -101,12 +99,7 @@ def _exact_quotient(a: Dim, b: Dim) -> Dim | None:
         return a // b if b and a % b == 0 else None
     if isinstance(quotient, int):
         return quotient
-    return None if _has_fraction(quotient) else quotient
-
-
-def _has_fraction(expr: Dim) -> bool:
-    _, denominator = sympy.fraction(sympy.together(expr))
-    return bool(denominator != 1)
+    return quotient if ratio(quotient)[1] == 1 else None
 
 
 def elements(value: Value) -> Dim:

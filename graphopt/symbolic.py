@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, reduce
 from typing import Any, cast
 
 import sympy
-from sympy.printing.c import C99CodePrinter
 
+from graphopt.errors import SizeError
 from graphopt.ir import Dim, Shape
 
 THREADS = sympy.Symbol("threads", integer=True, positive=True)
 """The number of threads of a run, for scratch memory that each thread needs."""
+
+
+_OPERATIONS: dict[type, Callable[[Any, Any], Any]] = {
+    sympy.Add: operator.add,
+    sympy.Mul: operator.mul,
+    sympy.Pow: operator.pow,
+    sympy.Mod: operator.mod,
+}
 
 
 def symbol(name: str) -> sympy.Symbol:
@@ -37,14 +46,14 @@ def product(sizes: Iterable[Dim]) -> Dim:
 
 
 def floor_div(a: Dim, b: Dim) -> Dim:
-    """A // b for non-negative sizes."""
+    """A // b, as Python rounds."""
     if isinstance(a, int) and isinstance(b, int):
         return a // b
     return simplify(sympy.floor(sympy.sympify(a) / b))
 
 
 def ceil_div(a: Dim, b: Dim) -> Dim:
-    """Smallest integer not below a / b, for non-negative sizes."""
+    """Smallest integer not below a / b."""
     return floor_div(simplify(a + b - 1), b)
 
 
@@ -60,13 +69,61 @@ def minimum(*sizes: Dim) -> Dim:
 
 
 def evaluate(size: Dim, sizes: Mapping[sympy.Symbol, int]) -> int:
-    """The size for given dims; raises KeyError if a symbol is missing."""
+    """The size for given dims.
+
+    Raises:
+        KeyError: if a symbol is missing.
+        SizeError: if it is not a whole number, or divides by zero.
+    """
     if isinstance(size, int):
         return size
     missing = size.free_symbols - set(sizes)
     if missing:
         raise KeyError(f"no size for {', '.join(sorted(map(str, missing)))} in {size}")
-    return int(size.subs(dict(sizes)))
+    numerator, denominator = ratio(size)
+    try:
+        whole, rest = divmod(compute(numerator, sizes), compute(denominator, sizes))
+    except ZeroDivisionError:
+        raise SizeError(size, "it divides by zero") from None
+    if rest:
+        raise SizeError(size, f"it is {size.subs(dict(sizes))}, which is not a whole number")
+    return int(whole)
+
+
+def compute(
+    expr: sympy.Expr,
+    sizes: Mapping[sympy.Symbol, Any],
+    largest: Callable[..., Any] = max,
+    smallest: Callable[..., Any] = min,
+) -> Any:
+    """What a whole number is for dims that may be other than `int`.
+
+    Args:
+        expr: has no fraction but inside of a floor or ceiling (`ratio`).
+        sizes: of the dims; arithmetic is theirs.
+        largest: of some numbers.
+        smallest: of some numbers.
+
+    Raises:
+        SizeError: for what `not_computable` names.
+    """
+
+    def of(part: sympy.Expr) -> Any:
+        if part.is_Symbol:
+            return sizes[part]
+        if part.is_Integer:
+            return int(part)
+        if isinstance(part, sympy.floor | sympy.ceiling):
+            numerator, denominator = map(of, ratio(part.args[0]))
+            below = isinstance(part, sympy.floor)
+            return numerator // denominator if below else -(-numerator // denominator)
+        operation = operations.get(part.func)
+        if operation is None:
+            raise SizeError(expr, not_computable(expr) or f"a fraction {part}")
+        return reduce(operation, map(of, part.args))
+
+    operations = {**_OPERATIONS, sympy.Max: largest, sympy.Min: smallest}
+    return of(expr)
 
 
 def contiguous_strides(shape: Shape) -> Shape:
@@ -84,76 +141,45 @@ def is_static(shape: Shape) -> bool:
     return all(isinstance(size, int) for size in shape)
 
 
-class _SizePrinter(C99CodePrinter):  # type: ignore[misc]
-    """Prints sizes as C expressions over `int64_t` variables; floor is C division."""
-
-    def _print_floor(self, expr: sympy.floor) -> str:
-        numerator, denominator = sympy.fraction(sympy.together(expr.args[0]))
-        return f"(({self._print(numerator)}) / ({self._print(denominator)}))"
-
-    def _print_ceiling(self, expr: sympy.ceiling) -> str:
-        numerator, denominator = sympy.fraction(sympy.together(expr.args[0]))
-        below = self._print(denominator)
-        return f"(({self._print(numerator)} + {below} - 1) / ({below}))"
-
-    def _print_Mod(self, expr: sympy.Mod) -> str:
-        return f"(({self._print(expr.args[0])}) % ({self._print(expr.args[1])}))"
-
-    def _fold(self, function: str, expr: sympy.Expr) -> str:
-        text: str = self._print(expr.args[0])
-        for arg in expr.args[1:]:
-            text = f"{function}({text}, {self._print(arg)})"
-        return text
-
-    def _print_Max(self, expr: sympy.Max) -> str:
-        return self._fold("go_larger", expr)
-
-    def _print_Min(self, expr: sympy.Min) -> str:
-        return self._fold("go_smaller", expr)
-
-    def _print_Pow(self, expr: sympy.Pow) -> str:
-        base, exponent = expr.args
-        if not (exponent.is_Integer and exponent > 0):
-            raise ValueError(f"a size cannot contain {expr}")
-        return "(" + " * ".join([self._print(base)] * int(exponent)) + ")"
-
-    def _print_Rational(self, expr: sympy.Rational) -> str:
-        raise ValueError(f"a size cannot contain the fraction {expr}")
-
-
 @lru_cache(maxsize=65536)
-def c_size(size: Dim) -> str:
-    """The size as a C expression of type int64_t."""
-    if isinstance(size, int):
-        return str(size)
-    expr = sympy.sympify(size)
+def ratio(expr: sympy.Expr) -> tuple[sympy.Expr, sympy.Expr]:
+    """Numerator and denominator, both whole numbers; the denominator positive where that is known.
+
+    Floors and the like are whole, whatever is inside.
+    """
+    if not _has_fraction(expr):
+        return expr, sympy.Integer(1)
     numerator, denominator = sympy.fraction(sympy.together(expr))
-    if denominator != 1 and denominator.is_Integer:
-        return f"(({c_size(simplify(numerator))}) / {int(denominator)})"
-    return str(_SizePrinter().doprint(expr))
+    sign = -1 if denominator.is_negative else 1
+    return sympy.expand_mul(sign * numerator), sign * denominator
 
 
-_RELATIONS = {
-    sympy.Eq: "==",
-    sympy.Ne: "!=",
-    sympy.StrictLessThan: "<",
-    sympy.LessThan: "<=",
-    sympy.StrictGreaterThan: ">",
-    sympy.GreaterThan: ">=",
-}
+def _has_fraction(expr: sympy.Basic) -> bool:
+    if isinstance(expr, sympy.Pow):
+        return bool(expr.exp.is_negative) or _has_fraction(expr.base)
+    if isinstance(expr, sympy.Add | sympy.Mul):
+        return any(map(_has_fraction, expr.args))
+    return bool(expr.is_Rational and not expr.is_Integer)
 
 
-def c_condition(condition: sympy.Basic) -> str:
-    """A condition on sizes as a C expression; raises ValueError for what C cannot say."""
-    if isinstance(condition, sympy.logic.boolalg.BooleanAtom):
-        return str(int(bool(condition)))
-    if isinstance(condition, sympy.And | sympy.Or):
-        joint = " && " if isinstance(condition, sympy.And) else " || "
-        return "(" + joint.join(c_condition(arg) for arg in condition.args) + ")"
-    if isinstance(condition, sympy.Not):
-        return f"!({c_condition(condition.args[0])})"
-    relation = _RELATIONS.get(type(condition))
-    if relation is None:
-        raise ValueError(f"a condition on sizes cannot be {condition}")
-    left, right = (simplify(side) for side in condition.args)
-    return f"{c_size(left)} {relation} {c_size(right)}"
+_MOST_FACTORS = 64
+
+
+def not_computable(size: sympy.Basic) -> str | None:
+    """The first part of a size that generated code cannot compute, as text; None for none."""
+    if size.is_Symbol:
+        return None
+    if size.is_Rational:
+        return None if max(abs(size.p), size.q) < 2**63 else f"the number {size}"
+    if isinstance(size, sympy.Pow):
+        base, exponent = size.args
+        if not exponent.is_Integer or abs(exponent) > _MOST_FACTORS:
+            return f"the power {size}"
+        return not_computable(base)
+    if isinstance(size, sympy.Mod | sympy.Max | sympy.Min):
+        for arg in size.args:
+            if ratio(arg)[1] != 1:
+                return f"the fraction {arg} in {size}"
+    elif not isinstance(size, sympy.Add | sympy.Mul | sympy.floor | sympy.ceiling):
+        return f"{type(size).__name__} in {size}"
+    return next((why for why in map(not_computable, size.args) if why is not None), None)

@@ -4,6 +4,7 @@ import pytest
 import sympy
 
 from graphopt import symbolic as s
+from graphopt.errors import SizeError
 
 B, T = s.symbol("B"), s.symbol("T")
 
@@ -23,35 +24,47 @@ def test_evaluate_names_what_is_missing() -> None:
         s.evaluate(B + T, {B: 3})
 
 
-SIZES = [
-    5,
-    B * T * 8,
-    s.floor_div(T, 2),
-    s.ceil_div(B * T, 16) * 4,
-    s.ceil_div(T + 3, 8) * 8,
-    s.maximum([B, T, 7]),
-    sympy.Min(T, 5) + B,
-    s.maximum([0, T - sympy.Min(4, T)]),
-    s.floor_div(T - 3, 2) + 1,
-    sympy.Mod(T, 3) + T**2,
-    sympy.floor(sympy.floor(T / 2) / 3) + B,
-    sympy.ceiling(T / 4) * 4,
-]
+def test_quotients_round_as_python_does() -> None:
+    for b, t in ((7, 2), (2, 7), (1, 1)):
+        sizes = {B: b, T: t}
+        assert s.evaluate(s.floor_div(B - T, 3), sizes) == (b - t) // 3
+        assert s.evaluate(s.ceil_div(B - T, 3), sizes) == -((t - b) // 3)
+        assert s.evaluate(sympy.Mod(B - T, 3), sizes) == (b - t) % 3
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_c_says_the_same(size) -> None:
-    text = s.c_size(s.simplify(size))
-    for b, t in ((1, 3), (2, 4), (3, 17), (7, 100)):
-        python = text.replace(
-            "/", "//"
-        )  # C divides toward zero: the same where nothing is negative
-        functions = {"go_larger": max, "go_smaller": min}
-        assert eval(python, {"B": b, "T": t, **functions}) == s.evaluate(
-            s.simplify(size), {B: b, T: t}
-        )
+def test_a_size_is_a_whole_number() -> None:
+    assert s.evaluate(T * (T + 1) / 2, {T: 4}) == 10
+    with pytest.raises(SizeError, match=r"T/2.* 5/2, which is not a whole number"):
+        s.evaluate(T / 2, {T: 5})
 
 
-def test_what_is_no_integer_is_refused() -> None:
-    with pytest.raises(ValueError, match="cannot contain"):
-        s.c_size(2 ** (-T) + T)
+def test_ratio() -> None:
+    assert s.ratio(T * B + B) == (T * B + B, 1)
+    assert s.ratio((T - 3) / 2 + sympy.Rational(1, 3)) == (3 * T - 7, 6)
+    assert s.ratio(B / -T) == (-B, T)
+    assert s.ratio(sympy.floor(T / 2)) == (sympy.floor(T / 2), 1)
+
+
+@pytest.mark.parametrize(
+    "size, why",
+    [
+        (2**T, "the power 2**T"),
+        (T**0.5, "the power"),
+        (T * 0.25, "Float"),
+        (sympy.floor(sympy.sqrt(T)), "the power sqrt(T)"),
+        (sympy.floor(sympy.Max(T / 2, 3)), "the fraction T/2"),
+        (sympy.Mod(T / 2, 3), "the fraction T/2"),
+        (sympy.floor(sympy.log(T)), "log"),
+        (T + 2**63, "the number 9223372036854775808"),
+        (sympy.floor(T * sympy.pi), "Pi"),
+        (T**65, "the power"),
+    ],
+    ids=str,
+)
+def test_what_no_code_computes_is_named(size, why: str) -> None:
+    assert why in s.not_computable(size)
+
+
+def test_what_code_computes() -> None:
+    for size in (T, T**-2 * B, sympy.floor(T / B), sympy.Mod(T, B) / 2, s.maximum([T - 3, B, 7])):
+        assert s.not_computable(size) is None

@@ -62,6 +62,19 @@ void go_check_dim(const go_frame *frame, int64_t *computed, const char *text);
 static inline int64_t go_larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t go_smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
+/* Quotients rounded down and up, and the remainder of the first, as in Python: for divisors
+ * that are not zero. */
+static inline int64_t go_floor_div(int64_t a, int64_t b) {
+    return a / b - (a % b && (a < 0) != (b < 0));
+}
+static inline int64_t go_ceil_div(int64_t a, int64_t b) {
+    return a / b + (a % b && (a < 0) == (b < 0));
+}
+static inline int64_t go_modulo(int64_t a, int64_t b) {
+    const int64_t rest = a % b;
+    return rest && (rest < 0) != (b < 0) ? rest + b : rest;
+}
+
 /* Sizes in the arena are multiples of this, so every buffer is aligned to it. */
 #define GO_ALIGNMENT 64
 static inline int64_t go_align(int64_t bytes) {

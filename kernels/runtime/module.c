@@ -170,6 +170,9 @@ static go_code bind(go_context *c, const go_tensor *inputs) {
             return refuse(c, GO_ERROR_EMPTY, desc->dims[d].input, desc->dims[d].axis, 1, c->dims[d],
                           "input %d has size %lld along axis %d", desc->dims[d].input,
                           (long long)c->dims[d], desc->dims[d].axis);
+    const char *broken = desc->broken_condition(c->dims);
+    if (broken)
+        return refuse(c, GO_ERROR_CONDITION, -1, -1, 0, 0, "the sizes do not satisfy %s", broken);
     desc->bound_dims(c->dims);
     desc->input_shapes(c->dims, c->shapes);
     for (int i = 0; i < desc->input_count; i++)
@@ -178,9 +181,6 @@ static go_code bind(go_context *c, const go_tensor *inputs) {
                 return refuse(c, GO_ERROR_SHAPE, i, a, c->shapes[i][a], inputs[i].shape[a],
                               "input %d has size %lld along axis %d, not %lld", i,
                               (long long)inputs[i].shape[a], a, (long long)c->shapes[i][a]);
-    const char *broken = desc->broken_condition(c->dims);
-    if (broken)
-        return refuse(c, GO_ERROR_CONDITION, -1, -1, 0, 0, "the sizes do not satisfy %s", broken);
     return refuse_huge(c, inputs);
 }
 

@@ -1,0 +1,103 @@
+"""Sizes that a model computes are exact, or refused with the function that is not."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sympy
+import torch
+from torch import nn
+from torch.utils._sympy.functions import FloatTrueDiv, FloorToInt, IntTrueDiv, ToFloat, TruncToInt
+
+import graphopt
+from graphopt import symbolic
+from graphopt.capture import capture
+from graphopt.errors import CaptureError, SizeError
+from graphopt.testing import FP32_RELATIVE
+from graphopt.torch_sizes import translate
+
+T = symbolic.symbol("T")
+S = sympy.Symbol("s0", integer=True, positive=True)
+
+COMPUTED: list[Callable[[Any], Any]] = [
+    lambda t: t**2 + (t**2 - t) // 2,
+    lambda t: (3 - t) // 2 + t,
+    lambda t: (3 - t) % 7 + 1,
+    lambda t: t % 7 + 1,
+    lambda t: math.ceil(t / 4),
+    lambda t: math.floor(t / 3),
+    lambda t: math.trunc((3 - t) / 2) + t,
+    lambda t: math.floor(t * 0.5 + 1.25),
+    lambda t: t >> 1,
+    lambda t: t << 2,
+    lambda t: max(t, 11) - min(t, 6),
+    lambda t: abs(3 - t),
+]
+
+
+class Sizes(nn.Module):
+    """Gives tensors of the sizes."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(x.new_zeros(size(x.shape[1])) for size in COMPUTED)
+
+
+def test_computed_sizes() -> None:
+    graph = capture(Sizes().eval(), (torch.zeros(2, 9, 3),), {}, None).graph
+    for t in (2, 5, 7, 12, 100):
+        sizes = graph.sizes([(3, t, 3)])
+        found = [symbolic.evaluate(value.shape[0], sizes) for value in graph.outputs]
+        assert found == [size(t) for size in COMPUTED], t
+
+
+@pytest.mark.parametrize(
+    "size, why",
+    [
+        (lambda t: round(t / 3), "RoundToInt"),
+        (lambda t: t & 6, "bitwise_and"),
+        (lambda t: math.floor(t / 3 * 3), "rounded to a double"),
+        (lambda t: math.floor(t * 0.1), "a product with 0.1"),
+        (lambda t: 2**t, "the power 2**T"),
+    ],
+)
+def test_inexact_sizes_are_refused(size: Callable[[Any], Any], why: str) -> None:
+    class Model(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.new_zeros(size(x.shape[1]))
+
+    with pytest.raises(CaptureError, match="size") as caught:
+        capture(Model().eval(), (torch.zeros(2, 9, 3),), {}, None)
+    assert why in str(caught.value)
+
+
+def test_quotients_are_those_of_doubles() -> None:
+    third = IntTrueDiv(S, 3)
+    assert translate(FloorToInt(third), {S: T}) == sympy.floor(T / 3)
+    assert symbolic.evaluate(translate(TruncToInt(IntTrueDiv(2 - S, 3)), {S: T}), {T: 7}) == -1
+    assert translate(FloorToInt(ToFloat(S) * 0.75), {S: T}) == sympy.floor(T * 3 / 4)
+    assert translate(sympy.Gt(third, 2), {S: T}) == sympy.Gt(T / 3, 2)
+    for size in (FloorToInt(third * 3), third, FloorToInt(FloatTrueDiv(third, 7.0))):
+        with pytest.raises(SizeError, match="rounded to a double"):
+            translate(size, {S: T})
+
+
+class Masked(nn.Module):
+    """The attention mask of wav2vec 2.0, whose strides have a power, and negative numbers."""
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        keep = mask[:, 1:]
+        bias = torch.where(keep[:, None, :, None] & keep[:, None, None, :], 0.0, -1.0)
+        t = x.shape[1]
+        pairs = torch.zeros(x.shape[0], (t**2 + t) // 2, 2) + t % 3
+        return bias, x[:, t // 2 :] * ((3 - t) // 2), pairs + (1 - t) % 4
+
+
+def test_a_model_with_powers_and_negative_numbers() -> None:
+    model = Masked().eval()
+    given = torch.randn(2, 7, 3), torch.rand(2, 7) > 0.3
+    fast = graphopt.optimize(model, precision="fp32", example_inputs=given, strict=True)
+    for batch, t in ((2, 7), (1, 8), (3, 12), (2, 5)):
+        given = torch.randn(batch, t, 3), torch.rand(batch, t) > 0.3
+        for got, wanted in zip(fast(*given), model(*given), strict=True):
+            torch.testing.assert_close(got, wanted, rtol=FP32_RELATIVE, atol=0)
