@@ -23,7 +23,7 @@ VERSIONS = $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--upgrade --upgrade-s
 C_SOURCES = $$(git ls-files '*.c' '*.h')
 ROOT = [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null
 
-.PHONY: help venv qemu llvm espeak demo test test-newest constraints bench lint format clean
+.PHONY: help venv qemu llvm espeak demo test test-newest constraints bench fuzz-files lint format clean
 
 help:
 	@echo "make demo    optimize FSMN-VAD and Paraformer-large here and for neoverse-n2, and compare"
@@ -31,6 +31,7 @@ help:
 	@echo "make test-newest    the same with the newest of everything, in $(NEWEST)"
 	@echo "make constraints    write the versions that $(NEWEST) has into constraints.txt"
 	@echo "make bench   measure Paraformer-large against other engines (minutes)"
+	@echo "make fuzz-files    damage files of every kind, SEED= and COUNT=, and open them"
 	@echo "make lint    ruff, clang-format, mypy        make format   apply the formatters"
 
 venv: $(STAMP)
@@ -106,6 +107,11 @@ constraints:
 
 bench: venv
 	$(BIN)/graphopt bench paraformer $(ARGS)
+
+SEED ?= 0
+fuzz-files: COUNT ?= 5000
+fuzz-files: venv
+	$(BIN)/python tests/fuzz/files.py --seed $(SEED) --count $(COUNT) $(ARGS)
 
 # mypy cannot follow setuptools' folder map, so it checks a staged copy.
 lint: venv
