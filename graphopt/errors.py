@@ -414,7 +414,7 @@ class UnsupportedDecoderError(GraphoptError, ValueError):
         super().__init__(
             f"{model} has {part}, which graphopt does not compile (it does "
             f"{', '.join(supported)}); "
-            "run it in torch, or compile its torch modules one by one with example_inputs="
+            "run it as it is, or compile its forward, a torch module, with example_inputs="
         )
 
 

@@ -22,7 +22,7 @@ from graphopt.errors import (
 )
 from graphopt.form import Form, Options
 from graphopt.funasr.auto_model import is_auto_model, optimize_auto_model
-from graphopt.llm.from_transformers import is_decoder
+from graphopt.llm.from_transformers import is_causal_model, is_decoder, refuse_other_decoder
 from graphopt.llm.options import LlmOptions
 from graphopt.passes.rounding import Rounding
 from graphopt.pipeline import check_activation_bits
@@ -118,6 +118,9 @@ def optimize(
             calibration=calibration,
         )
         return OptimizedDecoder(model, chosen, threads)
+    of_language = "int4" in precision or (kv_cache, head, calibration) != (None, "auto", None)
+    if example_inputs is None and of_language and is_causal_model(model):
+        refuse_other_decoder(model)
     if calibration is not None:
         raise CalibrationError("only language models of transformers are calibrated, by tokens")
     options = Options(

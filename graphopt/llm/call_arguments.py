@@ -69,7 +69,7 @@ def read_padding(mask: Any, batch: int, past: int, count: int) -> Array:
         raise InputRankError("attention_mask", ("batch", "all tokens"), mask.shape)
     _check_extents("attention_mask", mask.shape, (batch, total))
     shown = mask.numpy() != 0
-    start = shown.argmax(1).astype(np.int64)
+    start: Array = shown.argmax(1).astype(np.int64)
     for sequence, first in enumerate(start):
         if not shown[sequence, first:].all():
             raise PaddingError(sequence)
@@ -93,7 +93,7 @@ def _visible(mask: torch.Tensor) -> Array:
 def _causal_padding(visible: Array, past: int) -> Array:
     """Padding of a 4-D mask; rows of padding itself may see anything."""
     _, _, count, total = visible.shape
-    start = visible[:, 0, -1].argmax(1).astype(np.int64)
+    start: Array = visible[:, 0, -1].argmax(1).astype(np.int64)
     columns, rows = np.arange(total), past + np.arange(count)
     for sequence, first in enumerate(start):
         causal = (columns >= first) & (columns <= rows[:, None])
@@ -144,18 +144,18 @@ def read_kept(logits_to_keep: Any, count: int) -> Array:
     """Indices of the tokens that get logits: the last so many (0 for all), or those given."""
     every: Array = np.arange(count, dtype=np.int64)
     if isinstance(logits_to_keep, int):
-        return every[-logits_to_keep:]
+        return np.asarray(every[-logits_to_keep:])
     if not isinstance(logits_to_keep, torch.Tensor) or logits_to_keep.dim() != 1:
         reason = "is neither a number nor a list of indices [tokens]"
         raise UnsupportedArgumentError("logits_to_keep", reason, "give one of these")
     if logits_to_keep.dtype is torch.bool:
         _check_extents("logits_to_keep", logits_to_keep.shape, (count,))
-        return every[logits_to_keep.numpy()]
+        return np.asarray(every[logits_to_keep.numpy()])
     indices = _integers("logits_to_keep", logits_to_keep, ("tokens",))
     wrong = indices[(indices < -count) | (indices >= count)]
     if wrong.size:
         raise InputValueError("logits_to_keep names a token that is not there", count, wrong[0])
-    return every[indices]
+    return np.asarray(every[indices])
 
 
 def read_labels(labels: Any, batch: int, kept: int, count: int) -> torch.Tensor:

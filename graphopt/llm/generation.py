@@ -241,15 +241,14 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[no-unt
         logits = logits.reshape(batch, len(kept), -1)
         returned = self.config.use_cache if use_cache is None else use_cache
         loss = None if told is None else ForCausalLMLoss(logits, told, logits.shape[-1])
-        outputs = CausalLMOutputWithPast(
-            loss=loss, logits=logits, **{CACHE: given if returned else None}
-        )
+        kept_cache: dict[str, Any] = {CACHE: given if returned else None}
+        outputs = CausalLMOutputWithPast(loss=loss, logits=logits, **kept_cache)
         as_dict = self.config.return_dict if return_dict is None else return_dict
         return outputs if as_dict else outputs.to_tuple()
 
     def _prepare_cache_for_generation(
-        self, generation_config: Any, model_kwargs: dict[str, Any], *_: Any
-    ) -> None:
+        self, generation_config: Any, model_kwargs: dict[str, Any], *_: Any, **__: Any
+    ) -> bool:
         """Refuses the ways of `generate` that a compiled decoder does not go, and makes a cache."""
         for name in _REFUSED_WAYS:
             value = getattr(generation_config, name, None)
@@ -262,8 +261,10 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[no-unt
             reason = "is no cache of a compiled decoder, which has its own"
             raise UnsupportedArgumentError(f"cache_implementation={kind!r}", reason, remedy)
         given = _one_cache(model_kwargs.get(CACHE), None)
-        if generation_config.use_cache is not False:
+        used = generation_config.use_cache is not False
+        if used:
             model_kwargs[CACHE] = given
+        return used
 
     def report(self) -> Report:
         """Every node: kernel and reasons."""

@@ -14,16 +14,32 @@ import numpy as np
 from graphopt.errors import MissingDependencyError, ModelFileError
 from graphopt.kernels.reference import bf16_from_f32
 from graphopt.llm.decoder import DecoderShape, DecoderWeights, LayerWeights
+from graphopt.llm.fields import Check, flag, one_of, real, text, whole
+from graphopt.llm.gguf_header import check_header
 from graphopt.llm.gguf_tokenizer import gguf_tokenizer
-from graphopt.llm.matrices import BlockMatrix, ByteMatrix, Matrix, split_pairs, stack_rows
+from graphopt.llm.ledger import Ledger
+from graphopt.llm.matrices import BlockMatrix, ByteMatrix, Matrix, dense, split_pairs, stack_rows
 from graphopt.llm.sizes import misfit
 from graphopt.llm.tokenizer import Tokenizer
+from graphopt.llm.traits import Traits, check_traits
 
 Array = np.ndarray[Any, Any]
 
 _ARCHITECTURES = ("llama", "qwen2", "qwen3")
 _KINDS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0")
 _BLOCK = 32
+_REQUIRED = object()
+#: Keys that say nothing about what is computed: descriptions, how a file was made, hints for
+#: sampling, and the tokenizer, whose reader accounts for its own.
+_HARMLESS_KEYS = (
+    "general.*",
+    "mradermacher.*",
+    "quantize.*",
+    "split.*",
+    "tokenizer.*",
+    "*.rope.scaling.finetuned",
+    "*.rope.scaling.original_context_length",  # of yarn, which is refused
+)
 
 
 def read_gguf(path: str | Path, as_blocks: bool = True) -> DecoderWeights:
@@ -47,17 +63,15 @@ class GgufFile:
             from gguf import GGUFReader
         except ImportError:
             raise MissingDependencyError("gguf", "reading GGUF", "pip install gguf") from None
+        self._path = Path(path)
+        check_header(self._path)
         try:
             reader = GGUFReader(path)
-        except (OSError, ValueError, IndexError, KeyError) as error:
+        except Exception as error:  # of the package or numpy, as the damage has it
             raise ModelFileError(path, f"it is no whole GGUF file ({error})") from error
-        self._path, self._as_blocks = Path(path), True
-        self._fields = reader.fields
+        made = ("GGUF.version", "GGUF.tensor_count", "GGUF.kv_count")  # by the package
+        self._fields = {key: field for key, field in reader.fields.items() if key not in made}
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
-        self._arch = str(self._value("general.architecture"))
-        if self._arch not in _ARCHITECTURES:
-            known = ", ".join(_ARCHITECTURES)
-            raise ModelFileError(path, f"its architecture is {self._arch!r}, not one of {known}")
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer.
@@ -67,7 +81,7 @@ class GgufFile:
             MissingDependencyError: without the `tokenizers` package.
         """
         wanted = [key for key in self._fields if key.startswith("tokenizer.")]
-        return gguf_tokenizer(self._path, {key: self._fields[key].contents() for key in wanted})
+        return gguf_tokenizer(self._path, {key: self._content(key) for key in wanted})
 
     def weights(self, as_blocks: bool = True) -> DecoderWeights:
         """The whole decoder.
@@ -78,35 +92,66 @@ class GgufFile:
 
         Raises:
             ModelFileError: for a tensor that is missing, of another quantization or of another size
-                than the file says.
+                than the file says, and for a key that makes no sense.
+            UnsupportedDecoderError: for a key or a tensor that no rule reads, or that says what the
+                graph cannot express.
         """
-        self._as_blocks = as_blocks
+        contents = {key: self._content(key) for key in self._fields}
+        return _GgufDecoder(self._path, contents, self._tensors, as_blocks).read()
+
+    def _content(self, key: str) -> Any:
+        try:
+            return self._fields[key].contents()
+        except Exception as error:  # of the package or numpy, as the damage has it
+            raise ModelFileError(self._path, f"{key!r} is damaged ({error})") from error
+
+
+class _GgufDecoder:
+    """Reads a decoder once, and accounts for every key and tensor."""
+
+    def __init__(
+        self, path: Path, keys: dict[str, Any], tensors: dict[str, Any], as_blocks: bool
+    ) -> None:
+        self._path, self._as_blocks = path, as_blocks
+        self._keys = Ledger(keys, _HARMLESS_KEYS)
+        self._tensors = Ledger(tensors)
+        self._arch = self._key("general.architecture", text)
+        if self._arch not in _ARCHITECTURES:
+            known = ", ".join(_ARCHITECTURES)
+            raise ModelFileError(path, f"its architecture is {self._arch!r}, not one of {known}")
+
+    def read(self) -> DecoderWeights:
+        """The decoder, all of it."""
+        if self._key("split.count", whole(), 1) > 1:
+            raise ModelFileError(self._path, "it is one of several parts (gguf-split --merge)")
         try:
             weights = self._weights()
         except ModelFileError:
             raise
-        except (ValueError, ArithmeticError) as error:
+        except (ValueError, TypeError, ArithmeticError, MemoryError) as error:
             raise ModelFileError(self._path, f"its sizes do not fit ({error})") from error
+        check_traits(str(self._path), self._traits(), weights.shape)
         wrong = misfit(weights)
         if wrong:
             raise ModelFileError(self._path, wrong)
         return weights
 
     def _weights(self) -> DecoderWeights:
-        heads = int(self._of_arch("attention.head_count"))
-        hidden = int(self._of_arch("embedding_length"))
+        heads = self._of_arch("attention.head_count", whole(1))
+        hidden = self._of_arch("embedding_length", whole(1))
         embedding = self._matrix("token_embd.weight")
+        rows = int(self._tensor("token_embd.weight").shape[1])
         self._shape = DecoderShape(
             hidden=hidden,
             heads=heads,
-            kv_heads=int(self._of_arch("attention.head_count_kv", heads)),
-            head_dim=int(self._of_arch("attention.key_length", hidden // heads)),
-            intermediate=int(self._of_arch("feed_forward_length")),
-            vocabulary=int(self._tensor("token_embd.weight").data.shape[0]),
-            context=int(self._of_arch("context_length")),
-            epsilon=float(self._of_arch("attention.layer_norm_rms_epsilon")),
+            kv_heads=self._of_arch("attention.head_count_kv", whole(1), heads),
+            head_dim=self._of_arch("attention.key_length", whole(1), hidden // heads),
+            intermediate=self._of_arch("feed_forward_length", whole(1)),
+            vocabulary=self._of_arch("vocab_size", whole(1), rows),
+            context=self._of_arch("context_length", whole(1)),
+            epsilon=self._of_arch("attention.layer_norm_rms_epsilon", real(0)),
         )
-        layers = [self._layer(f"blk.{i}") for i in range(int(self._of_arch("block_count")))]
+        layers = [self._layer(f"blk.{i}") for i in range(self._of_arch("block_count", whole(1)))]
         tied = "output.weight" not in self._tensors
         return DecoderWeights(
             name=self._arch,
@@ -120,22 +165,56 @@ class GgufFile:
         )
 
     def _frequencies(self) -> Array:
-        scaling = self._of_arch("rope.scaling.type", "none")
-        if scaling != "none":
-            raise ModelFileError(self._path, f"its rotary embedding is scaled by {scaling!r}")
+        """Radians per position; a factor without a type is of linear scaling, as in llama.cpp."""
+        self._rotary = self._of_arch("rope.scaling.type", text, "linear")
+        factor = self._of_arch("rope.scale_linear", real(0), 0.0)
+        factor = self._of_arch("rope.scaling.factor", real(0), factor) or 1.0
+        base = np.float32(self._of_arch("rope.freq_base", real(0), 10000.0))
         dim = self._shape.head_dim
-        base = np.float32(self._of_arch("rope.freq_base", 10000.0))
         powers = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
         frequencies: Array = (1 / base**powers).astype(np.float32)
+        if self._rotary == "linear":
+            frequencies = frequencies / np.float32(factor)
         if "rope_freqs.weight" in self._tensors:  # the factors of Llama 3
             frequencies = frequencies / self._array("rope_freqs.weight")
         return frequencies
+
+    def _traits(self) -> Traits:
+        """What the file says beyond sizes; zero stands for what is left out, as in llama.cpp."""
+        of_arch, none = self._of_arch, real()
+        of_arch("tensor_data_layout", one_of("Meta AI original pth"), "Meta AI original pth")
+        self._key("general.type", one_of("model"), "model")
+        known = self._rotary in ("none", "linear")
+        factor = of_arch("rope.scaling.attn_factor", none, 1.0)
+        return Traits(
+            rotary="default" if known else f"{self._rotary} scaling",
+            rotary_width=of_arch("rope.dimension_count", whole(), None),
+            value_width=of_arch("attention.value_length", whole(), None),
+            window=of_arch("attention.sliding_window", whole(), 0) or None,
+            attention_scale=of_arch("attention.scale", none, 0.0) or None,
+            attention_softcap=of_arch("attn_logit_softcapping", none, 0.0),
+            attention_clamp=of_arch("attention.clamp_kqv", none, 0.0),
+            attention_bias=of_arch("attention.max_alibi_bias", none, 0.0),
+            is_causal=of_arch("attention.causal", flag, True),
+            embedding_scale=of_arch("embedding_scale", none, 0.0) or 1.0,
+            residual_scale=of_arch("residual_scale", none, 0.0) or 1.0,
+            logit_scale=of_arch("logit_scale", none, 0.0) or 1.0,
+            logit_softcap=of_arch("final_logit_softcapping", none, 0.0),
+            experts=of_arch("expert_count", whole(), 0) or of_arch("expert_used_count", whole(), 0),
+            is_parallel=of_arch("use_parallel_residual", flag, False),
+            unread=(
+                *(() if factor == 1 else (f"{self._arch}.rope.scaling.attn_factor={factor}",)),
+                *(f"key {key!r}" for key in self._keys.left()),
+                *(f"tensor {name!r}" for name in self._tensors.left()),
+            ),
+        )
 
     def _layer(self, where: str) -> LayerWeights:
         heads = {"q": self._shape.heads, "k": self._shape.kv_heads, "v": 0}
         parts = [self._matrix(f"{where}.attn_{n}.weight", h) for n, h in heads.items()]
         biased = f"{where}.attn_q.bias" in self._tensors
-        biases = [self._array(f"{where}.attn_{n}.bias") for n in heads] if biased else []
+        biases = [self._bias(f"{where}.attn_{n}.bias", h) for n, h in heads.items() if biased]
+        normed = self._arch == "qwen3"
         return LayerWeights(
             attention_norm=self._array(f"{where}.attn_norm.weight"),
             qkv=stack_rows(parts),
@@ -144,8 +223,8 @@ class GgufFile:
             gate_up=stack_rows([self._matrix(f"{where}.ffn_{n}.weight") for n in ("gate", "up")]),
             down=self._matrix(f"{where}.ffn_down.weight"),
             qkv_bias=np.concatenate(biases) if biased else None,
-            query_norm=self._optional(f"{where}.attn_q_norm.weight"),
-            key_norm=self._optional(f"{where}.attn_k_norm.weight"),
+            query_norm=self._array(f"{where}.attn_q_norm.weight") if normed else None,
+            key_norm=self._array(f"{where}.attn_k_norm.weight") if normed else None,
         )
 
     def _matrix(self, name: str, heads: int = 0) -> Matrix:
@@ -153,9 +232,18 @@ class GgufFile:
         matrix = self._stored(name)
         return split_pairs(matrix, heads) if heads and self._arch == "llama" else matrix
 
+    def _bias(self, name: str, heads: int) -> Array:
+        """A bias, in the order of the rows of its matrix."""
+        bias = self._array(name)
+        if heads and self._arch == "llama":
+            return dense(split_pairs(bias[:, None], heads)).reshape(-1)
+        return bias
+
     def _stored(self, name: str) -> Matrix:
         tensor = self._tensor(name)
         kind = tensor.tensor_type.name
+        if len(tensor.shape) != 2:
+            raise ModelFileError(self._path, f"{name} has {len(tensor.shape)} axes, not 2")
         data, width = np.asarray(tensor.data), int(tensor.shape[1])
         if self._as_blocks and kind == "Q8_0":
             return ByteMatrix(*_int8_blocks(data, width))
@@ -171,32 +259,28 @@ class GgufFile:
         array: Array = quants.dequantize(tensor.data, tensor.tensor_type)
         return np.ascontiguousarray(array, np.float32)
 
-    def _optional(self, name: str) -> Array | None:
-        return self._array(name) if name in self._tensors else None
-
     def _tensor(self, name: str) -> Any:
-        if name not in self._tensors:
+        tensor = self._tensors.take(name, None)
+        if tensor is None:
             raise ModelFileError(self._path, f"it has no tensor {name!r}")
-        tensor = self._tensors[name]
         kind = tensor.tensor_type.name
         if kind not in _KINDS:
             known = ", ".join(_KINDS)
             raise ModelFileError(self._path, f"{name} is quantized as {kind}, not one of {known}")
         return tensor
 
-    def _of_arch(self, key: str, default: Any = None) -> Any:
-        return self._value(f"{self._arch}.{key}", default)
+    def _of_arch(self, key: str, check: Check, default: Any = _REQUIRED) -> Any:
+        return self._key(f"{self._arch}.{key}", check, default)
 
-    def _value(self, key: str, default: Any = None) -> Any:
-        field = self._fields.get(key)
-        if field is not None:
-            try:
-                return field.contents()
-            except (ValueError, IndexError) as error:
-                raise ModelFileError(self._path, f"{key!r} is damaged ({error})") from error
-        if default is None:
-            raise ModelFileError(self._path, f"it does not say {key!r}")
-        return default
+    def _key(self, key: str, check: Check, default: Any = _REQUIRED) -> Any:
+        if key not in self._keys:
+            if default is _REQUIRED:
+                raise ModelFileError(self._path, f"it does not say {key!r}")
+            return default
+        try:
+            return check(self._keys.take(key))
+        except ValueError as error:
+            raise ModelFileError(self._path, f"{key!r} makes no sense ({error})") from error
 
 
 def _int4_blocks(data: Array, kind: str, width: int) -> tuple[Array, Array, Array | None]:

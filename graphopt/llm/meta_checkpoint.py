@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.errors import ModelFileError
+from graphopt.errors import ModelFileError, UnsupportedDecoderError
 from graphopt.kernels.reference import bf16_from_f32
 from graphopt.llm.decoder import DecoderShape, DecoderWeights, LayerWeights
+from graphopt.llm.fields import Check, flag, optional, real, text, whole
+from graphopt.llm.ledger import Ledger
 from graphopt.llm.matrices import (
     AdaptedMatrix,
     BlockMatrix,
@@ -29,6 +31,7 @@ from graphopt.llm.matrices import (
     stack_rows,
 )
 from graphopt.llm.sizes import misfit
+from graphopt.llm.traits import Traits, check_traits
 
 Array = np.ndarray[Any, Any]
 
@@ -36,7 +39,13 @@ _PARAMETERS, _WEIGHTS = "params.json", "consolidated.00.pth"
 _SCHEME = "int4_weight_int8_dynamic_activation"
 #: Of the scaled rotary embedding of Llama 3.2 (its model card and configuration).
 _ROPE_FACTOR, _LOW, _HIGH, _TRAINED = 32.0, 1.0, 4.0, 8192
+#: Of Llama 3.1, whose models are of this width or wider; both write only `use_scaled_rope`.
+_LARGE_ROPE_FACTOR, _LARGE = 8.0, 4096
 _CONTEXT, _QUANTIZED_CONTEXT = 131072, 8192
+_REQUIRED = object()
+_HARMLESS_PARAMETERS = ("max_batch_size", "max_seq_len")
+#: Frequencies that some checkpoints keep beside the number that they follow from.
+_HARMLESS_TENSORS = ("rope.freqs",)
 
 
 def is_meta_checkpoint(folder: Path) -> bool:
@@ -59,9 +68,9 @@ def read_meta_checkpoint(folder: Path, as_blocks: bool = True) -> DecoderWeights
     checkpoint = _Checkpoint(folder, as_blocks)
     try:
         weights = checkpoint.weights()
-    except ModelFileError:
+    except (ModelFileError, UnsupportedDecoderError):
         raise
-    except (ValueError, TypeError, ArithmeticError) as error:
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError) as error:
         raise ModelFileError(folder / _WEIGHTS, f"its sizes do not fit ({error})") from error
     wrong = misfit(weights)
     if wrong:
@@ -76,53 +85,106 @@ class _Checkpoint:
         self._path, self._as_blocks = folder / _WEIGHTS, as_blocks
         if (folder / "consolidated.01.pth").exists():
             raise ModelFileError(folder, "its weights are in several parts, not one")
-        try:
-            parameters = json.loads((folder / _PARAMETERS).read_text(encoding="utf-8"))
-            quantization = dict(parameters.get("quantization_args") or {})
-            lora = dict(parameters.get("lora_args") or {})
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise ModelFileError(folder / _PARAMETERS, f"it makes no sense ({error})") from error
-        self._parameters, self._quantized = parameters, bool(quantization)
-        scheme = quantization.get("scheme", _SCHEME)
-        if scheme != _SCHEME:
-            raise ModelFileError(folder, f"it is quantized as {scheme!r}, not {_SCHEME!r}")
-        self._rotated = bool(quantization.get("spinquant", False))
-        self._lora_scale = float(lora.get("scale", 1.0))
+        self._parameters = _read_parameters(folder / _PARAMETERS)
+        quantization = self._part("quantization_args")
+        self._quantized = quantization is not None
+        self._rotated, self._lora_scale, self._group = False, 1.0, None
+        if quantization is not None:
+            scheme = self._say("scheme", text, _SCHEME, quantization)
+            if scheme != _SCHEME:
+                raise ModelFileError(folder, f"it is quantized as {scheme!r}, not {_SCHEME!r}")
+            self._rotated = self._say("spinquant", flag, False, quantization)
+            self._group = self._say("group_size", whole(1), None, quantization)
+        lora = self._part("lora_args")
+        self._rank = None
+        if lora is not None:
+            self._lora_scale = self._say("scale", real(), 1.0, lora)
+            self._rank = self._say("rank", whole(1), None, lora)
+        self._parts = [part for part in (quantization, lora) if part is not None]
         try:
             tensors = torch.load(self._path, map_location="cpu", weights_only=True, mmap=True)
-            self._tensors: dict[str, Any] = dict(tensors)
+            named = {str(name): tensor for name, tensor in dict(tensors).items()}
         except Exception as error:  # of torch, pickle or zipfile, as the damage has it
             raise ModelFileError(self._path, f"it is no whole checkpoint ({error})") from error
+        for name, tensor in named.items():
+            if not isinstance(tensor, torch.Tensor):
+                raise ModelFileError(self._path, f"{name} is a {type(tensor).__name__}")
+        self._tensors = Ledger(named, _HARMLESS_TENSORS)
 
     def weights(self) -> DecoderWeights:
         """Everything."""
         embedding = self._matrix("tok_embeddings")
-        self._heads = int(self._parameter("n_heads"))
-        self._kv_heads = int(self._parameters.get("n_kv_heads") or self._heads)
-        hidden = int(self._parameter("dim"))
-        layers = [self._layer(f"layers.{i}") for i in range(int(self._parameter("n_layers")))]
-        scaled = bool(self._parameters.get("use_scaled_rope", False))
+        self._heads = self._say("n_heads", whole(1))
+        self._kv_heads = self._say("n_kv_heads", optional(whole(1)), None) or self._heads
+        hidden = self._say("dim", whole(1))
+        count = self._say("n_layers", whole(1))
+        layers = [self._layer(f"layers.{i}") for i in range(count)]
+        scaled = self._say("use_scaled_rope", flag, False)
+        intermediate = int(self._tensor("layers.0.feed_forward.w1.weight").shape[0])
+        rows = int(self._tensor("tok_embeddings.weight").shape[0])
+        said = self._say("vocab_size", whole(-1), -1)
         shape = DecoderShape(
             hidden=hidden,
             heads=self._heads,
             kv_heads=self._kv_heads,
             head_dim=hidden // self._heads,
-            intermediate=int(self._tensor("layers.0.feed_forward.w1.weight").shape[0]),
-            vocabulary=int(self._tensor("tok_embeddings.weight").shape[0]),
+            intermediate=self._intermediate(hidden, intermediate),
+            vocabulary=rows if said == -1 else said,
             context=_CONTEXT if scaled and not self._quantized else _QUANTIZED_CONTEXT,
-            epsilon=float(self._parameters.get("norm_eps", 1e-5)),
+            epsilon=self._say("norm_eps", real(0), 1e-5),
         )
         tied = "output.weight" not in self._tensors
-        return DecoderWeights(
+        weights = DecoderWeights(
             name="llama",
             shape=shape,
-            frequencies=self._frequencies(shape.head_dim, scaled),
+            frequencies=self._frequencies(shape, scaled),
             attention_factor=1.0,
             embedding=embedding,
             layers=layers,
             norm=self._array("norm.weight"),
             head=embedding if tied else self._matrix("output"),
         )
+        check_traits(str(self._path.parent), self._traits(), shape)
+        return weights
+
+    def _traits(self) -> Traits:
+        """What nothing reads."""
+        settings = [name for part in (self._parameters, *self._parts) for name in part.left()]
+        return Traits(
+            unread=(
+                *(f"setting {name!r}" for name in settings),
+                *(f"tensor {name!r}" for name in self._tensors.left()),
+            )
+        )
+
+    def _intermediate(self, hidden: int, found: int) -> int:
+        """Width of the feed-forward layer, by the rule of Meta's code if its numbers are there."""
+        multiple = self._say("multiple_of", whole(1), None)
+        factor = self._say("ffn_dim_multiplier", optional(real(0)), None)
+        if multiple is None:
+            return found
+        width = int(2 * 4 * hidden / 3)
+        width = width if factor is None else int(factor * width)
+        return int(multiple * -(-width // multiple))
+
+    def _part(self, name: str) -> Ledger | None:
+        """Settings within settings."""
+        found = self._say(name, optional(_mapping), None)
+        return Ledger(found) if found else None
+
+    def _say(
+        self, name: str, check: Check, default: Any = _REQUIRED, part: Ledger | None = None
+    ) -> Any:
+        settings = self._parameters if part is None else part
+        path = self._path.with_name(_PARAMETERS)
+        if name not in settings:
+            if default is _REQUIRED:
+                raise ModelFileError(path, f"it does not say {name!r}")
+            return default
+        try:
+            return check(settings.take(name))
+        except ValueError as error:
+            raise ModelFileError(path, f"its {name!r} makes no sense ({error})") from error
 
     def _layer(self, where: str) -> LayerWeights:
         heads = {"wq": self._heads, "wk": self._kv_heads}
@@ -167,18 +229,26 @@ class _Checkpoint:
         group = q.shape[1] // scale.shape[1]
         if q.min() < -8 or q.max() > 7 or group % 32 or group > 1024:
             raise ModelFileError(self._path, f"{name} is not 4 bits in groups of 32 to 1024")
+        if group != (self._group or group):
+            reason = f"{name} has groups of {group}, not of {self._group} as {_PARAMETERS} says"
+            raise ModelFileError(self._path, reason)
         least = None if zeros is None or not zeros.any() else -scale * zeros.reshape(scale.shape)
         blocks = BlockMatrix(q, bf16_from_f32(scale), least)
         if f"{name}.adaptor.A.weight" not in self._tensors:
             return blocks
         up = self._lora_scale * self._array(f"{name}.adaptor.B.weight")
-        return AdaptedMatrix(blocks, self._array(f"{name}.adaptor.A.weight"), up)
+        down = self._array(f"{name}.adaptor.A.weight")
+        if len(down) != (self._rank or len(down)):
+            reason = f"{name} has a correction of rank {len(down)}, not {self._rank}"
+            raise ModelFileError(self._path, reason)
+        return AdaptedMatrix(blocks, down, up)
 
-    def _frequencies(self, head_dim: int, scaled: bool) -> Array:
-        base = float(self._parameters.get("rope_theta", 500000.0))
-        frequencies = base ** -(np.arange(0, head_dim, 2) / head_dim)
+    def _frequencies(self, shape: DecoderShape, scaled: bool) -> Array:
+        base = self._say("rope_theta", real(1), 500000.0)
+        frequencies = base ** -(np.arange(0, shape.head_dim, 2) / shape.head_dim)
+        usual = _ROPE_FACTOR if shape.hidden < _LARGE else _LARGE_ROPE_FACTOR
+        factor = self._say("rope_scale_factor", real(1), usual)
         if scaled:
-            factor = float(self._parameters.get("rope_scale_factor", _ROPE_FACTOR))
             turns = _TRAINED * frequencies / (2 * np.pi)  # within the context trained first
             kept = np.clip((turns - _LOW) / (_HIGH - _LOW), 0, 1)
             frequencies = frequencies * (kept + (1 - kept) / factor)
@@ -189,11 +259,21 @@ class _Checkpoint:
         return array
 
     def _tensor(self, name: str) -> Any:
-        if name not in self._tensors:
+        tensor = self._tensors.take(name, None)
+        if tensor is None:
             raise ModelFileError(self._path, f"it has no tensor {name!r}")
-        return self._tensors[name]
+        return tensor
 
-    def _parameter(self, name: str) -> Any:
-        if name not in self._parameters:
-            raise ModelFileError(self._path.with_name(_PARAMETERS), f"it does not say {name!r}")
-        return self._parameters[name]
+
+def _read_parameters(path: Path) -> Ledger:
+    try:
+        data = _mapping(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelFileError(path, f"it makes no sense ({error})") from error
+    return Ledger(data, _HARMLESS_PARAMETERS)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r:.60} has no names")
+    return {name: item for name, item in value.items() if item is not None}

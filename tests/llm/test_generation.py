@@ -190,9 +190,11 @@ def test_two_threads_with_one_cache(pair):
     [
         {"hidden_act": "gelu"},
         {"mlp_bias": True},
+        {"attention_bias": True},
+        {"some_scale": 3.0},
         {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
     ],
-    ids=["activation", "bias", "rope"],
+    ids=["activation", "mlp bias", "output bias", "setting", "rope"],
 )
 def test_what_the_graph_cannot_express_is_refused(changes):
     with pytest.raises(errors.UnsupportedDecoderError):
@@ -202,3 +204,45 @@ def test_what_the_graph_cannot_express_is_refused(changes):
 def test_a_group_that_does_not_divide_a_depth_is_refused():
     with pytest.raises(errors.GroupSizeError, match=r"group_size 64 .* layers.0.*96"):
         graphopt.optimize(tiny.model(), precision="int4", group_size=64)
+
+
+def test_a_window_that_cannot_be_reached_is_none():
+    """Mistral has a window of 4096 unless told otherwise."""
+    model = tiny.model("Mistral")
+    assert model.config.sliding_window == 4096
+    read_decoder(model)
+    model.config.sliding_window = tiny.CONTEXT - 1
+    with pytest.raises(errors.UnsupportedDecoderError, match="window"):
+        read_decoder(model)
+    sliding = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 0}
+    with pytest.raises(errors.UnsupportedDecoderError, match="window"):
+        read_decoder(tiny.model("Qwen2", **sliding))
+
+
+def test_changed_modules_are_refused():
+    model = tiny.model()
+    read_decoder(model)
+    handle = model.model.layers[0].mlp.register_forward_hook(lambda module, x, y: y * 2)
+    with pytest.raises(errors.UnsupportedDecoderError, match=r"hook on model\.layers\.0\.mlp"):
+        read_decoder(model)
+    handle.remove()
+    model.model.layers[1].mlp.extra = torch.nn.Linear(4, 4)
+    with pytest.raises(errors.UnsupportedDecoderError, match=r"layers\.1\.mlp\.extra\.weight"):
+        read_decoder(model)
+    del model.model.layers[1].mlp.extra
+
+    class Doubled(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * 2
+
+    model.model.layers[1].mlp.up_proj.__class__ = Doubled
+    with pytest.raises(errors.UnsupportedDecoderError, match=r"layers\.1\.mlp\.up_proj"):
+        read_decoder(model)
+
+
+def test_other_causal_models_in_int4_are_refused():
+    config = transformers.GPT2Config(n_layer=1, n_head=2, n_embd=32, vocab_size=50, n_positions=16)
+    model = transformers.GPT2LMHeadModel(config).eval()
+    for given in ({"precision": "int4"}, {"kv_cache": "int8"}, {"calibration": [[1, 2]]}):
+        with pytest.raises(errors.UnsupportedDecoderError, match=r"GPT2.*'gpt2'.*example_inputs"):
+            graphopt.optimize(model, **given)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 
-from graphopt.errors import ModelFileError
+from graphopt.errors import ModelFileError, UnsupportedDecoderError
 from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.from_transformers import read_decoder
 from graphopt.llm.matrices import AdaptedMatrix, BlockMatrix, ByteMatrix, RotatedMatrix
@@ -211,6 +211,19 @@ def test_checkpoints_that_are_none(model, tmp_path):
         read_meta_checkpoint(tmp_path)
     (tmp_path / "consolidated.00.pth").write_bytes(whole)
     parameters = json.loads((tmp_path / "params.json").read_text())
+    for changed in (
+        {"n_heads": "x"},
+        {"dim": -64},
+        {"norm_eps": "small"},
+        {"use_scaled_rope": 1},
+        {"vocab_size": 100},
+        {"multiple_of": 100, "ffn_dim_multiplier": 1.0},
+        {"quantization_args": [3]},
+    ):
+        (tmp_path / "params.json").write_text(json.dumps({**parameters, **changed}))
+        with pytest.raises(ModelFileError):
+            read_meta_checkpoint(tmp_path)
+    (tmp_path / "params.json").write_text(json.dumps(parameters))
     parameters["quantization_args"]["scheme"] = "fp8"
     (tmp_path / "params.json").write_text(json.dumps(parameters))
     with pytest.raises(ModelFileError, match="'fp8'"):
@@ -218,3 +231,38 @@ def test_checkpoints_that_are_none(model, tmp_path):
     (tmp_path / "params.json").write_text("{")
     with pytest.raises(ModelFileError, match="makes no sense"):
         read_meta_checkpoint(tmp_path)
+
+
+def test_what_nothing_reads_is_refused(model, tmp_path):
+    with torch.no_grad():
+        write(model, tmp_path, lora=True)
+    parameters = json.loads((tmp_path / "params.json").read_text())
+    group = {**parameters["quantization_args"], "zero_points": "dynamic"}
+    for changed, name in (
+        ({"moe_args": {"num_experts": 4}}, "moe_args"),
+        ({"attention_chunk_size": 32}, "attention_chunk_size"),
+        ({"quantization_args": group}, "zero_points"),
+    ):
+        (tmp_path / "params.json").write_text(json.dumps({**parameters, **changed}))
+        with pytest.raises(UnsupportedDecoderError, match=name):
+            read_meta_checkpoint(tmp_path)
+    (tmp_path / "params.json").write_text(json.dumps({**parameters, "vision_chunk_size": None}))
+    read_meta_checkpoint(tmp_path)
+    tensors = torch.load(tmp_path / "consolidated.00.pth")
+    tensors["layers.0.attention.wo.bias"] = torch.zeros(64)
+    torch.save(tensors, tmp_path / "consolidated.00.pth")
+    with pytest.raises(UnsupportedDecoderError, match=r"layers\.0\.attention\.wo\.bias"):
+        read_meta_checkpoint(tmp_path)
+
+
+def test_the_scaling_of_llama_3_1_is_that_of_wide_models(tmp_path, monkeypatch):
+    """Meta's files say that a rotary embedding is scaled, not by how much."""
+    monkeypatch.setattr("graphopt.llm.meta_checkpoint._LARGE", 128)
+    rope = {**tiny.LLAMA3_ROPE, "original_max_position_embeddings": 8192}
+    for hidden, factor in ((64, 32.0), (128, 8.0)):
+        sizes = {"hidden_size": hidden, "intermediate_size": 32, "num_hidden_layers": 1}
+        made = tiny.model(**sizes, head_dim=hidden // 4, rope_parameters={**rope, "factor": factor})
+        with torch.no_grad():
+            write(made, tmp_path)
+        got = read_meta_checkpoint(tmp_path).frequencies
+        np.testing.assert_allclose(got, read_decoder(made).frequencies, rtol=1e-5)
