@@ -114,7 +114,7 @@ def _cached_attention(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         "dim": dim,
         "dim_v": dim,
         "scale": literal(node.attrs["scale"], DType.F32),
-        "causal": "1",
+        "causal": "GO_CAUSAL_LAST",
         "dtype": f"GO_{q.dtype.name}",
         "q": f"{q_pointer} + b * {q_sequence}",
         "k": f"{keys} + b * {sequence}",

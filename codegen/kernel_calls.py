@@ -151,7 +151,9 @@ def _attention(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         "dim": f.size(q.shape[3]),
         "dim_v": f.size(v.shape[3]),
         "scale": literal(node.attrs["scale"], DType.F32),
-        "causal": str(int(node.attrs["causal"])),
+        "causal": "GO_CAUSAL_FIRST" if node.attrs["causal"] else "GO_SEES_ALL",
+        "replaces": str(int(node.attrs.get("replaces", False))),
+        "unseen_zero": str(int(node.attrs.get("unseen_zero", False))),
         "dtype": _dtype(q),
     }
     for name, value in (("q", q), ("k", k), ("v", v)):

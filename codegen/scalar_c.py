@@ -117,4 +117,8 @@ def _cast(source: DType, target: DType, text: str) -> str:
         return f"go_bf16_from_f32((float){text})"
     if target is DType.BOOL:
         return f"({text} != 0)"
+    if source.is_float and not target.is_float:
+        wide = DType.I64 if target in (DType.I64, DType.U8) else DType.I32
+        whole = f"go_{wide.value}_from_{source.value}({text})"
+        return whole if target is wide else f"({target.c_type}){whole}"
     return f"({target.c_type}){text}"

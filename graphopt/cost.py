@@ -132,8 +132,7 @@ def _attention(node: Node, call: Call) -> int:
     keys, dim_v = call.size(k.shape[2]), call.size(v.shape[3])
     pairs = queries * keys
     if node.attrs.get("causal"):
-        seen = np.arange(1, queries + 1) + keys - queries
-        pairs = int(np.maximum(seen, 0).sum())
+        pairs = int(np.minimum(np.arange(1, queries + 1), keys).sum())
     return batch * heads * pairs * (dim + dim_v)
 
 

@@ -86,3 +86,18 @@ _NUMPY = {
     DType.I64: np.int64,
 }
 _FROM_NUMPY = {np.dtype(v): k for k, v in _NUMPY.items() if k is not DType.BF16}
+
+
+def truncate(array: Any, dtype: DType) -> Any:
+    """Floats as whole numbers, towards zero, with the bits that torch gives on x86.
+
+    There, NaN and what the instruction's result (i64 for i64 and u8, else i32) cannot hold become
+    its smallest number; narrower types keep the low bits of that result.
+    """
+    wide, least = (
+        (np.int64, -(2.0**63)) if dtype in (DType.I64, DType.U8) else (np.int32, -(2.0**31))
+    )
+    with np.errstate(invalid="ignore"):
+        whole = np.trunc(np.asarray(array, np.float64))
+        fits = (whole >= least) & (whole < -least)
+    return np.where(fits, whole, least).astype(wide).astype(dtype.numpy)

@@ -457,6 +457,17 @@ class CaptureError(GraphoptError):
         self.location = location
 
 
+class LoweringError(GraphoptError):
+    """A fault of graphopt's own: a rule that turns an operator into kernels failed."""
+
+    def __init__(self, op: str, location: str, cause: str) -> None:
+        where = f" at {location}" if location else ""
+        super().__init__(
+            f"the rule for {op}{where} failed: {cause}; this is a fault of graphopt, please report "
+            "it; until then move that operator out of the module that you optimize"
+        )
+
+
 class UnsupportedNodesError(GraphoptError):
     """``strict=True`` and some nodes would run in torch; lists each with place and reason.
 

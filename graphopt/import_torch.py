@@ -38,6 +38,12 @@ _FRAMES_PER_TOKEN = 4  # about 0.24 s of speech, for the hint
 _GUARDS = {"_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range_for_size"}
 
 
+def schema_text(schema: torch.FunctionSchema) -> str:
+    """A schema without marks of aliasing; of `relu_`, say, that of `relu`."""
+    text = re.sub(r"(?<=Tensor)\([a-z](?:[!| ][^)]*)?\)", "", str(schema))
+    return re.sub(r"_(?=[.(])", "", text, count=1) if schema.is_mutable else text
+
+
 def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     """The tensor's elements, without a copy where possible; bf16 as uint16."""
     tensor = tensor.detach().cpu().contiguous()
@@ -219,6 +225,7 @@ class _Importer:
         inputs: list[Value] = []
         attrs = self._attributes(node, inputs)
         attrs["target"] = str(node.target)
+        attrs["schema"] = schema_text(node.target._schema)
         if opname in _COMPUTES and namespace == "graphopt":
             attrs["computes"] = self._computed_dim(result, _COMPUTES[opname](inputs))
         if isinstance(result, torch.Tensor):

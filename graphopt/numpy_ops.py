@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import sympy
 
+from graphopt.dtype import truncate
 from graphopt.ir import DType, Node, Shape
 from graphopt.kernels import reference, reference_ops
 from graphopt.scalar import Scalar
@@ -72,6 +73,8 @@ def widen(array: Array, dtype: DType) -> Array:
 
 def narrow(array: Array, dtype: DType) -> Array:
     """Numbers as stored; f32 is rounded to nearest even bf16."""
+    if array.dtype.kind == "f" and not dtype.is_float and dtype is not DType.BOOL:
+        return np.asarray(truncate(array, dtype))
     if dtype is not DType.BF16:
         return array.astype(dtype.numpy)
     bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
@@ -175,26 +178,28 @@ def _norm(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
 
 
 def _softmax(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
-    shifted = arrays[0] - arrays[0].max(-1, keepdims=True)
-    total = np.exp(shifted).sum(-1, keepdims=True)
-    y: Array = shifted - np.log(total) if node.attrs["log"] else np.exp(shifted) / total
+    x = arrays[0]
+    with np.errstate(invalid="ignore"):
+        shifted = x - x.max(-1, keepdims=True, initial=-np.inf)
+        total = np.exp(shifted).sum(-1, keepdims=True)
+        y: Array = shifted - np.log(total) if node.attrs["log"] else np.exp(shifted) / total
     return y
 
 
 def _attention(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
-    q, k, v = arrays[:3]
+    q, k, v = (a.swapaxes(1, 2) for a in arrays[:3])
     named = dict(zip(node.attrs["roles"], arrays, strict=True))
-    groups = q.shape[1] // k.shape[1]
-    k, v = np.repeat(k, groups, 1), np.repeat(v, groups, 1)
-    scores = q @ k.swapaxes(-1, -2) * np.float32(node.attrs["scale"])
-    if "mask" in named:
-        scores = scores + named["mask"]
-    if node.attrs["causal"]:
-        tq, tk = scores.shape[-2:]
-        scores = np.where(np.tril(np.ones((tq, tk), bool), tk - tq), scores, -np.inf)
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    y: Array = (weights / weights.sum(-1, keepdims=True)) @ v
-    return y
+    y = reference_ops.attention(
+        q,
+        k,
+        v,
+        node.attrs["scale"],
+        named.get("mask"),
+        reference_ops.CAUSAL_FIRST if node.attrs["causal"] else reference_ops.SEES_ALL,
+        node.attrs.get("replaces", False),
+        node.attrs.get("unseen_zero", False),
+    )
+    return y.swapaxes(1, 2)
 
 
 def _rope(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
@@ -227,13 +232,13 @@ def _cached_attention(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
     if "scales" in named:
         cache *= named["scales"][node.attrs["layer"]].swapaxes(2, 3)[..., None]
     keys, values = cache
-    attrs = {"roles": ("q", "k", "v"), "scale": node.attrs["scale"], "causal": True}
     seen = []
     for b in range(len(q)):
         rows = slice(start[b], past[b] + q.shape[1])
-        heads = [a[None].swapaxes(1, 2) for a in (q[b], keys[b, rows], values[b, rows])]
-        seen.append(_attention(Node("go.attention", [], [], attrs), heads, sizes)[0])
-    return np.stack(seen).swapaxes(1, 2)
+        heads = (a[None] for a in (q[b], keys[b, rows], values[b, rows]))
+        scale, causal = node.attrs["scale"], reference_ops.CAUSAL_LAST
+        seen.append(reference_ops.attention(*heads, scale, causal=causal)[0])
+    return np.stack(seen)
 
 
 def _depthwise(node: Node, arrays: list[Array], sizes: Sizes) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 from graphopt.ir import DType, Graph, Node, Ref, Shape, Value
 from graphopt.scalar import Scalar
 
-_HIDDEN = {"roles", "target", "loss"}
+_HIDDEN = {"roles", "target", "schema", "loss"}
 
 
 def print_graph(graph: Graph, reasons: bool = False) -> str:

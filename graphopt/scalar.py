@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
+from graphopt.dtype import truncate
 from graphopt.ir import Dim, DType
 
 TRANSCENDENTAL = frozenset(
@@ -78,8 +81,21 @@ def operand(number: int, dtype: DType) -> Scalar:
 
 
 def const(value: int | float | bool, dtype: DType) -> Scalar:
-    """A constant of the given type."""
-    typed = bool(value) if dtype is DType.BOOL else float(value) if dtype.is_float else int(value)
+    """A constant of the given type, to which the value is converted as torch does."""
+    typed: int | float | bool
+    if dtype is DType.BOOL:
+        typed = bool(value)
+    elif dtype is DType.F64:
+        typed = float(value)
+    elif dtype.is_float:
+        with np.errstate(over="ignore"):
+            typed = float(np.float32(value))
+    elif isinstance(value, float):
+        typed = int(truncate(np.float64(value), dtype))
+    else:
+        bits = 8 * dtype.itemsize
+        low = 0 if dtype is DType.U8 else -(1 << bits - 1)
+        typed = (int(value) - low) % (1 << bits) + low
     return Scalar("const", dtype, value=typed)
 
 
@@ -94,10 +110,10 @@ def size(value: Dim) -> Scalar:
 
 
 def cast(arg: Scalar, dtype: DType) -> Scalar:
-    """Converts as C does; bool is `!= 0`. No-op if the type is already right."""
+    """Converts as torch does; bool is `!= 0`. No-op if the type is already right."""
     if arg.dtype is dtype:
         return arg
-    if arg.op == "const":
+    if arg.op == "const" and dtype is not DType.BF16:
         return const(arg.value, dtype)  # type: ignore[arg-type]
     return Scalar("cast", dtype, (arg,))
 

@@ -140,6 +140,8 @@ class AttentionArgs(Structure):
         ("dim_v", c_size_t),
         ("scale", c_float),
         ("causal", c_int),
+        ("replaces", c_int),
+        ("unseen_zero", c_int),
         ("dtype", c_int),
         ("q", c_void_p),
         ("k", c_void_p),

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+#: Which keys a query sees, as `go_causal`.
+SEES_ALL, CAUSAL_LAST, CAUSAL_FIRST = range(3)
+
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
@@ -99,13 +102,15 @@ def attention(
     v: NDArray[np.float32],
     scale: float,
     mask: NDArray[np.float32] | None = None,
-    causal: bool = False,
+    causal: int = 0,
+    replaces: bool = False,
+    unseen_zero: bool = False,
 ) -> Array:
-    """Softmax attention with grouped heads, an additive mask and the causal rule.
+    """Softmax attention with grouped heads, a mask and the causal rule, as go_attention has it.
 
     ``q`` [batch, tq, heads, dim], ``k`` [batch, tk, kv_heads, dim], ``v`` [batch, tk,
     kv_heads, dim_v]; ``mask`` broadcasts to [batch, heads, tq, tk]. Result [batch, tq,
-    heads, dim_v]; NaN for a query that sees no key.
+    heads, dim_v]; NaN, or 0 if ``unseen_zero``, for a query whose scores are all -inf.
     """
     group = q.shape[2] // k.shape[2]
     tq, tk = q.shape[1], k.shape[1]
@@ -113,11 +118,14 @@ def attention(
     scores = np.einsum("bthd,bshd->bhts", q.astype(np.float64), wide_k)
     scores = scores * float(np.float32(scale))
     if mask is not None:
-        scores = scores + mask
-    if causal:
-        hidden = np.arange(tk)[None, :] > np.arange(tq)[:, None] + (tk - tq)
-        scores = np.where(hidden, -np.inf, scores)
-    y: Array = np.einsum("bhts,bshd->bthd", softmax(scores), wide_v)
+        scores = np.where(mask != 0, mask, scores) if replaces else scores + mask
+    if causal != SEES_ALL:
+        last = np.arange(tq)[:, None] + (tk - tq if causal == CAUSAL_LAST else 0)
+        scores = np.where(np.arange(tk)[None, :] > last, -np.inf, scores)
+    weights = softmax(scores) if tk else scores
+    if unseen_zero:
+        weights = np.where((scores == -np.inf).all(-1, keepdims=True), 0, weights)
+    y: Array = np.einsum("bhts,bshd->bthd", weights, wide_v)
     return y
 
 

@@ -7,16 +7,17 @@
     %5 = go.matmul(go.softmax(%4), %v)
 
 1. Scaling of the query, or of the scores before the mask is added, becomes `scale`.
-2. An additive f32 mask that broadcasts to the scores is taken along; so is `masked_fill` with
-   -1e30 or less: a mask of that value where it hides. It swallows any score that it is added to, so
-   that rows with everything hidden agree too.
-Left alone: scores that something else reads, dropout, scaling after the mask, other ranks than 4,
-masks that widen the scores, and fills above -1e30.
+2. An additive f32 mask that broadcasts to the scores is taken along; so is `masked_fill`: a mask of
+   that value where it hides, which takes the place of a score (`replaces`), NaN or not.
+A row whose scores are all -inf stays NaN, as the softmax that was written gives.
+Left alone: scores that something else reads, dropout, scaling after the mask or by 0 or what is not
+finite, other ranks than 4, masks that widen the scores, and fills of 0.
 """
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from typing import TypeGuard
 
 from graphopt import scalar
 from graphopt.ir import DType, Graph, Node, Value
@@ -24,7 +25,6 @@ from graphopt.passes.base import Pass
 from graphopt.passes.pattern import Neighbours, binary, other_side
 
 _SWAP_LAST = (0, 1, 3, 2)
-_SWALLOWS = -1e30
 
 
 class FuseAttention(Pass):
@@ -44,7 +44,7 @@ class FuseAttention(Pass):
         if weighted is None or weighted.inputs[0] is not softmax.output or softmax.output.rank != 4:
             return False
         value: Value = softmax.inputs[0]
-        scale, mask, extra = 1.0, None, list[Node]()
+        scale, mask, extra, replaces = 1.0, None, list[Node](), False
         while (step := around.made_by(value, "go.pointwise")) is not None:
             if not around.is_private(value):
                 return False
@@ -55,8 +55,7 @@ class FuseAttention(Pass):
             if added is not None:
                 if mask is not None or scale != 1.0:
                     return False
-                mask = added
-                extra += made
+                mask, extra, replaces = added, made, bool(made)
             scale *= factor
         scores = around.made_by(value, "go.matmul")
         if scores is None or not around.is_private(value):
@@ -73,7 +72,7 @@ class FuseAttention(Pass):
             "go.attention",
             list(given.values()),
             weighted.outputs,
-            {"roles": tuple(given), "scale": scale * factor, "causal": False},
+            {"roles": tuple(given), "scale": scale * factor, "causal": False, "replaces": replaces},
             weighted.origin,
             [scores.origin, softmax.origin],
         )
@@ -89,7 +88,7 @@ class FuseAttention(Pass):
         """One node between matmul and softmax: (scores, mask, factor, new nodes)."""
         for op, power in (("mul", 1.0), ("div", -1.0)):
             pair = binary(step, op)
-            if pair and isinstance(pair.left, Value) and isinstance(pair.right, float):
+            if pair and isinstance(pair.left, Value) and _scales(pair.right):
                 return pair.left, None, pair.right**power, []
         pair = binary(step, "add")
         if pair and isinstance(pair.left, Value) and isinstance(pair.right, Value):
@@ -108,7 +107,7 @@ class FuseAttention(Pass):
         node = around.made_by(q, "go.pointwise")
         if node is not None and around.is_private(q):
             pair = binary(node, "mul")
-            if pair and isinstance(pair.left, Value) and isinstance(pair.right, float):
+            if pair and isinstance(pair.left, Value) and _scales(pair.right):
                 return pair.left, pair.right
         permute = around.made_by(q, "go.permute")
         if permute is not None and around.is_private(q):
@@ -117,6 +116,10 @@ class FuseAttention(Pass):
                 permute.inputs = [inner]
                 return q, factor
         return q, 1.0
+
+
+def _scales(factor: Value | float) -> TypeGuard[float]:
+    return isinstance(factor, float) and math.isfinite(factor) and factor != 0.0
 
 
 def _leads_to_matmul(value: Value, around: Neighbours) -> bool:
@@ -130,14 +133,14 @@ def _masked_fill(step: Node) -> tuple[Value, Value | None, float, list[Node]] | 
     if expr.op != "where" or [a.op for a in expr.args] != ["operand", "const", "operand"]:
         return None
     hide, fill, scores = (a.value for a in expr.args)
-    if fill > _SWALLOWS:
+    if fill == 0:
         return None
     hidden = step.inputs[hide]
     mask = Value(DType.F32, hidden.shape)
     added = scalar.apply(
         "where",
         scalar.operand(0, DType.BOOL),
-        scalar.const(float(np.float32(fill)), DType.F32),
+        scalar.const(fill, DType.F32),
         scalar.const(0.0, DType.F32),
     )
     node = Node("go.pointwise", [hidden], [mask], {"expr": added}, step.origin)

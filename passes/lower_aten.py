@@ -4,19 +4,29 @@
     %4 = aten.unsqueeze(%3, dim=1)    ->    %4 = go.reshape(%3)
     %5 = aten.gelu(%4)                      %5 = go.pointwise(%4, expr=gelu_erf(x0))
 
-A node that no rule takes stays as it is, runs in torch, and carries the reason. Softmax and
-reductions along inner axes are moved to the last axis by permutes, which later cost nothing or one
+A node that no rule takes stays as it is, runs in torch, and carries the reason. A rule belongs to
+one overload of an operator, with the schema that it was written for: a later torch that says
+something else is not misread. Whatever a node was given is read by its rule, or has its default,
+or cannot matter (`_HARMLESS` in `builder.py`, `implied` of a rule); else the node is left in torch.
+Softmax along an inner axis is moved to the last axis by permutes, which later cost nothing or one
 copy. Ops that change values in place never arrive here: capture makes them functional.
 """
 
 from __future__ import annotations
 
+from graphopt.errors import LoweringError
 from graphopt.ir import Graph, Node, Value
 from graphopt.passes.base import Pass
 from graphopt.passes.lowering import contractions, pointwise, sequences, views
 from graphopt.passes.lowering.builder import Builder, Unsupported
+from graphopt.passes.lowering.schema import Rule, overload
 
-RULES = {**views.RULES, **pointwise.RULES, **contractions.RULES, **sequences.RULES}
+RULES: dict[str, Rule] = {
+    **views.RULES,
+    **pointwise.RULES,
+    **contractions.RULES,
+    **sequences.RULES,
+}
 
 
 class LowerAten(Pass):
@@ -33,15 +43,13 @@ class LowerAten(Pass):
                 continue
             builder = Builder(node)
             try:
-                rule = RULES.get(node.op)
-                if rule is None:
-                    raise Unsupported(f"no rule for {node.op}")
-                result = rule(builder)
+                results = _lower(builder)
             except Unsupported as refusal:
                 node.decide(self.name, f"left in torch: {refusal}")
                 nodes.append(node)
                 continue
-            results = result if isinstance(result, list) else [result]
+            except Exception as error:
+                raise LoweringError(node.op, node.origin.source, repr(error)) from error
             for old, new in zip(node.outputs, results, strict=True):
                 mapping[old] = new
                 if not new.is_constant and not new.name:
@@ -51,3 +59,16 @@ class LowerAten(Pass):
         graph.nodes = nodes
         graph.outputs = [mapping.get(v, v) for v in graph.outputs]
         return modified
+
+
+def _lower(builder: Builder) -> list[Value]:
+    """What replaces the outputs of the builder's node; raises Unsupported with the reason."""
+    schema: str = builder.node.attrs["schema"]
+    rule = RULES.get(overload(schema))
+    if rule is None:
+        raise Unsupported(f"no rule for {overload(schema)}")
+    if rule.schema != schema:
+        raise Unsupported(f"its rule is for {rule.schema}, this torch has {schema}")
+    result = rule.lower(builder)
+    builder.refuse_unread(rule)
+    return result if isinstance(result, list) else [result]

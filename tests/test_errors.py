@@ -21,6 +21,7 @@ EXAMPLES = [
     (errors.AudioFileError("a.wav", "8 bits"), ["a.wav", "8 bits", "ffmpeg"]),
     (errors.SamplesError("samples", "is a list", "make one"), ["samples", "a list", "make one"]),
     (errors.StreamEndedError("LiveStream"), ["LiveStream", "finished", "another"]),
+    (errors.LoweringError("aten.exp", "m.py:3", "KeyError()"), ["aten.exp", "m.py:3", "report"]),
     (errors.RunError("no memory"), ["no memory", "fewer threads"]),
     (errors.InputFileError("a.npz", "not found"), ["a.npz", "not found", "--save-inputs"]),
     (errors.TrainingModeError("Sequential"), ["Sequential", "model.eval()"]),

@@ -58,10 +58,11 @@ GO_INLINE size_t keys_of(const go_attention_args *a, size_t batch) {
     return a->past ? (size_t)(a->past[batch] - a->start[batch]) + a->tq : a->tk;
 }
 
-/* Keys that query t sees: all, or under the causal rule those up to t + keys - tq. */
+/* Keys that query t sees. */
 GO_INLINE size_t visible_keys(const go_attention_args *a, size_t batch, size_t t) {
     const ptrdiff_t keys = (ptrdiff_t)keys_of(a, batch);
-    const ptrdiff_t n = a->causal ? (ptrdiff_t)t + 1 + keys - (ptrdiff_t)a->tq : keys;
+    ptrdiff_t n = a->causal == GO_SEES_ALL ? keys : (ptrdiff_t)t + 1;
+    if (a->causal == GO_CAUSAL_LAST) n += keys - (ptrdiff_t)a->tq;
     return n < 0 ? 0 : n > keys ? (size_t)keys : (size_t)n;
 }
 
@@ -96,6 +97,11 @@ GO_INLINE go_f32x16 load_mask(const float *mask, ptrdiff_t stride, size_t key, s
     float lane[GO_LANES] = {0};
     for (size_t i = 0; i < n; i++) lane[i] = mask[(ptrdiff_t)(key + i) * stride];
     return go_load(lane);
+}
+
+/* Scores under a mask. */
+GO_INLINE go_f32x16 apply_mask(const go_attention_args *a, go_f32x16 x, go_f32x16 mask) {
+    return a->replaces ? go_select(mask != go_zero(), mask, x) : x + mask;
 }
 
 /* Packs keys begin .. end - 1 (begin a multiple of 16) of k and v of a head. */

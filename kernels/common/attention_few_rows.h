@@ -43,7 +43,8 @@ GO_INLINE void weigh_few(const go_attention_args *a, const few_queries *f, size_
         float *row = f->scores + r * f->tk;
         const size_t visible = visible_keys(a, f->batch, r % a->tq);
         const float top = mask_row(a, row, f->at.k_scale, few_mask(a, f, r), visible, f->keys);
-        f->factors[r] = weigh_row(row, top, f->keys, f->at.v_scale, f->weights + r * f->tk, type);
+        f->factors[r] =
+            weigh_row(a, row, top, f->keys, f->at.v_scale, f->weights + r * f->tk, type);
     }
 }
 

@@ -12,8 +12,8 @@
  *         to bf16, in pairs
  *
  * Hidden keys at the end have w = 0, which changes neither s nor, for finite v, the
- * chain: a padded batch gives the bits of its utterances alone. A query without a visible
- * key gives NaN. */
+ * chain: a padded batch gives the bits of its utterances alone. Where m is -inf, w is NaN; under
+ * unseen_zero m is 0 then, and so are w and s, for which 1 / s counts as 0. */
 #ifndef GO_ATTENTION_ROWS_H
 #define GO_ATTENTION_ROWS_H
 
@@ -138,7 +138,7 @@ GO_INLINE go_f32x16 masked(const go_attention_args *a, const float *row, const f
                            const float *mask, size_t s, size_t n) {
     go_f32x16 x = go_load(row + s) * go_splat(a->scale);
     if (k_scale) x *= go_load_n(k_scale + s, n);
-    if (mask) x += load_mask(mask, a->mask_stride[3], s, n);
+    if (mask) x = apply_mask(a, x, load_mask(mask, a->mask_stride[3], s, n));
     return x;
 }
 
@@ -173,8 +173,9 @@ GO_INLINE void store_weights(uint16_t *dst, go_f32x16 w) {
 }
 
 /* Weights of a row from its scores, in place or as bf16; returns 1 / their sum. */
-GO_INLINE float weigh_row(float *row, float top, size_t keys, const float *v_scale,
-                          uint16_t *weights, go_dtype type) {
+GO_INLINE float weigh_row(const go_attention_args *a, float *row, float top, size_t keys,
+                          const float *v_scale, uint16_t *weights, go_dtype type) {
+    if (a->unseen_zero && top == -__builtin_inff()) top = 0.0f;
     go_f32x16 sum = go_zero();
     for (size_t s = 0; s < keys; s += GO_LANES) {
         const go_f32x16 x = go_load(row + s) - go_splat(top);
@@ -186,7 +187,8 @@ GO_INLINE float weigh_row(float *row, float top, size_t keys, const float *v_sca
         else
             go_store(row + s, w);
     }
-    return 1.0f / go_sum(sum);
+    const float total = go_sum(sum);
+    return total == 0.0f ? 0.0f : 1.0f / total;
 }
 
 /* Scores of a block's queries and the first `width` keys, before scale and mask. */
@@ -261,7 +263,7 @@ GO_INLINE void attend_rows(const go_attention_args *a, const scratch_map *m, con
         const size_t t = b->t + r;
         const size_t visible = visible_keys(a, b->batch, t);
         const float top = mask_row(a, row, h.k_scale, mask_of(a, b, t), visible, b->keys);
-        factor[r] = weigh_row(row, top, b->keys, h.v_scale, m->weights + r * tk, type);
+        factor[r] = weigh_row(a, row, top, b->keys, h.v_scale, m->weights + r * tk, type);
     }
     store_values(a, m, b, factor, type);
 }

@@ -138,10 +138,16 @@ typedef struct {
     go_dtype dst_dtype;
 } go_softmax_args;
 
+/* Which keys a query sees: all, those up to its own number counted from the ends of both, or
+ * counted from the first. */
+typedef enum { GO_SEES_ALL, GO_CAUSAL_LAST, GO_CAUSAL_FIRST } go_causal;
+
 /* out[b,t,h,:] = softmax(scale * q[b,t,h,:] . k[b,s,h / (heads / kv_heads),:]
  *                        + mask[b,h,t,s]) v[b,s,...,:]
- * causal != 0 additionally hides s > t + (tk - tq). A row whose keys are all
- * hidden by -inf gives NaN, as in torch.
+ * causal additionally hides s > t (GO_CAUSAL_FIRST) or s > t + (tk - tq) (GO_CAUSAL_LAST).
+ * replaces != 0: a mask value that is not 0 takes the place of the score instead. A row whose
+ * scores are all -inf gives NaN, as softmax does; with unseen_zero != 0 it gives 0, as torch's
+ * scaled_dot_product_attention does. Without keys all is 0, as a sum of nothing.
  * past and start not null: k and v are a cache, and item b has its rows start[b] ..
  * past[b] + tq - 1, tk at most, as its keys; causal counts them. No mask then.
  * k_scale and v_scale not null: k and v are int8, which count times the scale of their
@@ -153,7 +159,8 @@ typedef struct {
 typedef struct {
     size_t batch, heads, kv_heads, tq, tk, dim, dim_v;
     float scale;
-    int causal;
+    go_causal causal;
+    int replaces, unseen_zero;
     go_dtype dtype; /* of q, k, v: GO_F32 or GO_BF16 */
     const void *q, *k, *v;
     ptrdiff_t q_stride[3], k_stride[3], v_stride[3];

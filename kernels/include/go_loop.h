@@ -13,6 +13,21 @@ static inline float go_reluf(float x) { return x < 0.0f ? 0.0f : x; }
 static inline float go_maxf(float a, float b) { return a > b || a != a ? a : b; }
 static inline float go_minf(float a, float b) { return a < b || a != a ? a : b; }
 
+/* Floats as whole numbers, towards zero. What does not fit, NaN among it, becomes the smallest
+ * number, as in torch on x86; C leaves it open, and other processors do otherwise. */
+static inline int32_t go_i32_from_f32(float x) {
+    return x >= -0x1p31f && x < 0x1p31f ? (int32_t)x : INT32_MIN;
+}
+static inline int64_t go_i64_from_f32(float x) {
+    return x >= -0x1p63f && x < 0x1p63f ? (int64_t)x : INT64_MIN;
+}
+static inline int32_t go_i32_from_f64(double x) {
+    return x > -0x1p31 - 1.0 && x < 0x1p31 ? (int32_t)x : INT32_MIN;
+}
+static inline int64_t go_i64_from_f64(double x) {
+    return x >= -0x1p63 && x < 0x1p63 ? (int64_t)x : INT64_MIN;
+}
+
 /* Elements of a task of `total` in a loop, such that the threads end at nearly the same time:
  * at least as many as claiming it is worth, whole cache lines. */
 static inline int64_t go_loop_grain(const go_team *team, int64_t total) {

@@ -127,14 +127,13 @@ static float32x4_t largest_few(const float *scores, size_t blocks) {
 
 static void weigh_few_bf16(const go_attention_args *a, const few_queries *f, size_t begin,
                            size_t end) {
-    (void)a;
     const size_t blocks = (f->keys + GROUP - 1) / GROUP;
     for (size_t r = begin; r < end; r += 2) {
         const size_t group = r / GROUP * GROUP * f->tk, pair = r % GROUP / 2;
         const float *scores = f->scores + group + pair * GO_LANES;
         const float32x4_t top = largest_few(scores, blocks);
-        vst1q_f32(f->factors + 2 * r,
-                  weigh_pair(scores, top, f->keys, f->at.v_scale, f->weights + group + 8 * pair));
+        vst1q_f32(f->factors + 2 * r, weigh_pair(a, scores, top, f->keys, f->at.v_scale,
+                                                 f->weights + group + 8 * pair));
     }
 }
 

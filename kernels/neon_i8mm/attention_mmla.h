@@ -156,8 +156,9 @@ GO_INLINE go_f32x16 mask_block(const go_attention_args *a, const query_pair *p, 
         const size_t n = a->tk - key < 8 ? a->tk - key : 8;
         const go_f32x16 first = load_mask(p->mask[0], a->mask_stride[3], key, n);
         const go_f32x16 second = load_mask(p->mask[1], a->mask_stride[3], key, n);
-        x += __builtin_shufflevector(first, second, 0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7,
-                                     22, 23);
+        x = apply_mask(a, x,
+                       __builtin_shufflevector(first, second, 0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20,
+                                               21, 6, 7, 22, 23));
     }
     if (key + 8 <= p->visible[0] && key + 8 <= p->visible[1]) return x;
     const go_i32x16 offset = {0, 1, 0, 1, 2, 3, 2, 3, 4, 5, 4, 5, 6, 7, 6, 7};
@@ -233,9 +234,12 @@ GO_INLINE uint32x4_t narrow_weights(const float32x4_t w[2]) {
 
 /* Weights of two queries as bf16 [keys / 4][8][4] (two of the eight rows), times v_scale
  * (or null); returns the two factors 1 / sum, each twice. */
-GO_INLINE float32x4_t weigh_pair(const float *scores, float32x4_t top, size_t keys,
-                                 const float *v_scale, uint16_t *weights) {
-    const float32x4_t largest = vpmaxq_f32(top, top), tops = vzip1q_f32(largest, largest);
+GO_INLINE float32x4_t weigh_pair(const go_attention_args *a, const float *scores, float32x4_t top,
+                                 size_t keys, const float *v_scale, uint16_t *weights) {
+    const float32x4_t largest = vpmaxq_f32(top, top), none = vdupq_n_f32(0);
+    float32x4_t tops = vzip1q_f32(largest, largest);
+    if (a->unseen_zero)
+        tops = vbslq_f32(vceqq_f32(tops, vdupq_n_f32(-__builtin_inff())), none, tops);
     exp_factors factors = load_exp_factors();
     uint16x8_t one = vdupq_n_u16(0x3f80);
     __asm__("" : "+w"(one));
@@ -261,7 +265,8 @@ GO_INLINE float32x4_t weigh_pair(const float *scores, float32x4_t top, size_t ke
         }
     }
     const float32x4_t sum = vaddq_f32(sums[0], sums[1]), both = vpaddq_f32(sum, sum);
-    return vdivq_f32(vdupq_n_f32(1.0f), vzip1q_f32(both, both));
+    const float32x4_t total = vzip1q_f32(both, both);
+    return vbslq_f32(vceqq_f32(total, none), none, vdivq_f32(vdupq_n_f32(1.0f), total));
 }
 
 /* Sums of eight columns, times a factor for each row, as rows. */
@@ -334,8 +339,8 @@ static void attend_bf16(const go_attention_args *a, const scratch_map *m, const 
                         top[g]);
     for (size_t g = 0; g < groups; g++)
         for (size_t r = 0; 2 * r < rows_of_group(b, g); r++)
-            factor[g][r] = weigh_pair(m->scores + g * GROUP * tk + r * GO_LANES, top[g][r], b->keys,
-                                      h.v_scale, m->weights + g * GROUP * tk + 8 * r);
+            factor[g][r] = weigh_pair(a, m->scores + g * GROUP * tk + r * GO_LANES, top[g][r],
+                                      b->keys, h.v_scale, m->weights + g * GROUP * tk + 8 * r);
     for (size_t c = 0; c < a->dim_v; c += GO_LANES)
         for (size_t g = 0; g < groups; g++) {
             ptrdiff_t at = offset_of(a->dst_stride, b->batch, b->t + g * GROUP, b->head);

@@ -1,19 +1,32 @@
-"""The hands of the lowering rules: make `go.*` nodes and read arguments of `aten.*` nodes."""
+"""What lowering rules work with: makes `go.*` nodes and reads arguments of `aten.*` nodes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphopt import scalar
 from graphopt.ir import Dim, DType, Node, Ref, Shape, Value, constant
+from graphopt.passes.lowering.schema import Rule
 from graphopt.scalar import Scalar
 
 
 class Unsupported(Exception):
     """A rule cannot lower this node; the text says why and ends up in the report."""
+
+
+#: Arguments that cannot matter on a CPU to ops that do not see strides, and which values may not.
+_HARMLESS: dict[str, Callable[[Any], bool]] = {
+    "copy": lambda value: True,
+    "device": lambda value: value is None or str(value).startswith("cpu"),
+    "dtype": lambda value: True,  # the result has it
+    "layout": lambda value: value in (None, "torch.strided"),
+    "memory_format": lambda value: True,
+    "non_blocking": lambda value: True,
+    "pin_memory": lambda value: not value,
+}
 
 
 class Builder:
@@ -27,11 +40,24 @@ class Builder:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.nodes: list[Node] = []
+        self._read: set[str] = set()
 
     def arg(self, name: str, default: Any = None) -> Any:
         """An argument by schema name; tensors come as values."""
+        self._read.add(name)
         value = self.node.attrs.get(name, default)
         return self._resolve(value)
+
+    def refuse_unread(self, rule: Rule) -> None:
+        """Raises Unsupported for an argument that was given and that the rule did not read."""
+        for name, default in rule.defaults().items():
+            if name in self._read or name in rule.implied:
+                continue
+            value = self.node.attrs.get(name, default)
+            if value == default or (name in _HARMLESS and _HARMLESS[name](value)):
+                continue
+            given = "" if isinstance(value, Ref) else f" = {value}"
+            raise Unsupported(f"argument {name}{given} of {self.node.op}")
 
     def _resolve(self, value: Any) -> Any:
         if isinstance(value, list):
@@ -98,14 +124,14 @@ class Builder:
 
 
 def axis_of(value: Value, axis: int) -> int:
-    """A non-negative axis."""
+    """A non-negative axis of a value that has axes."""
+    if value.rank == 0:
+        raise Unsupported("an axis of a tensor without axes")
     return axis + value.rank if axis < 0 else axis
 
 
 def filled(shape: Shape, value: float | int | bool, dtype: DType, builder: Builder) -> Value:
     """A tensor of one value: a constant with stride 0 where expand allows it."""
-    scalar_value = constant(
-        np.array(value, dtype=DType.F32.numpy if dtype is DType.BF16 else dtype.numpy)
-    )
-    value_of_type = builder.cast(scalar_value, dtype)
-    return builder.expand(value_of_type, shape)
+    held = DType.F32 if dtype is DType.BF16 else dtype
+    number = constant(np.array(scalar.const(value, held).value, held.numpy))
+    return builder.expand(builder.cast(number, dtype), shape)

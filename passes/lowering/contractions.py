@@ -5,46 +5,63 @@ from __future__ import annotations
 from typing import Any
 
 from graphopt import scalar, symbolic
-from graphopt.ir import DType, Node, Value
+from graphopt.ir import DType, Node, Shape, Value
 from graphopt.passes.lowering.builder import Builder, Unsupported, axis_of
-from graphopt.passes.lowering.views import Rule
+from graphopt.passes.lowering.schema import Lowering, Rule, rules
 
 
-def _roles(b: Builder, **operands: Value | None) -> tuple[list[Value], tuple[str, ...]]:
+def _require_f32(what: str, *operands: Value | None) -> None:
+    types = [v.dtype for v in operands if v is not None]
+    if any(t is not DType.F32 for t in types):
+        raise Unsupported(f"{what} on {', '.join(t.value for t in types)}")
+
+
+def _roles(**operands: Value | None) -> tuple[list[Value], tuple[str, ...]]:
     given = {role: value for role, value in operands.items() if value is not None}
     return list(given.values()), tuple(given)
 
 
 def _linear(b: Builder) -> Value:
-    x, weight, out = b.tensor("input"), b.tensor("weight"), b.node.output
-    if not weight.is_constant or weight.rank != 2:
-        return _matmul_of(b, x, b.permute(weight, (1, 0)))
-    if weight.dtype is not DType.F32 or x.dtype is not DType.F32:
-        raise Unsupported(f"linear on {x.dtype.value} with {weight.dtype.value} weights")
-    inputs, roles = _roles(b, x=x, weight=weight, bias=b.arg("bias"))
-    return b.emit("go.linear", inputs, out.shape, out.dtype, roles=roles)
+    x, weight, bias, out = b.tensor("input"), b.tensor("weight"), b.arg("bias"), b.node.output
+    _require_f32("linear", x, weight, bias)
+    if weight.rank != 2:
+        raise Unsupported(f"linear with weights of {weight.rank} axes")
+    if weight.is_constant:
+        _require_size(bias, weight.shape[0])
+        inputs, roles = _roles(x=x, weight=weight, bias=bias)
+        return b.emit("go.linear", inputs, out.shape, out.dtype, roles=roles)
+    y = _matmul_of(b, x, b.permute(weight, (1, 0)))
+    if bias is None:
+        return y
+    added = scalar.apply("add", *(scalar.operand(i, DType.F32) for i in range(2)))
+    return b.pointwise(added, [y, bias], out.shape)
+
+
+def _require_size(bias: Value | None, size: Any) -> None:
+    if bias is not None and bias.shape != (size,):
+        raise Unsupported("a bias that is not one number for each output")
 
 
 def _addmm(b: Builder) -> Value:
     if b.arg("beta", 1) != 1 or b.arg("alpha", 1) != 1:
         raise Unsupported("addmm with alpha or beta")
-    bias, x, mat = b.tensor(), b.tensor("mat1"), b.tensor("mat2")
-    if not (mat.is_constant and mat.data is not None and bias.rank == 1):
+    bias, x, mat, out = b.tensor(), b.tensor("mat1"), b.tensor("mat2"), b.node.output
+    _require_f32("addmm", bias, x, mat)
+    if mat.data is None:
         raise Unsupported("addmm without constant weights")
+    _require_size(bias, mat.shape[1])
     weight = Value(mat.dtype, mat.shape[::-1], mat.name, data=mat.data.T.copy())
-    inputs, roles = _roles(b, x=x, weight=weight, bias=bias)
-    return b.emit("go.linear", inputs, b.node.output.shape, DType.F32, roles=roles)
+    inputs, roles = _roles(x=x, weight=weight, bias=bias)
+    return b.emit("go.linear", inputs, out.shape, out.dtype, roles=roles)
 
 
-def _matmul(b: Builder) -> Value:
-    left, right = b.tensor(), b.tensor("other" if "other" in b.node.attrs else "mat2")
-    return _matmul_of(b, left, right)
+def _matmul(other: str) -> Lowering:
+    return lambda b: _matmul_of(b, b.tensor(), b.tensor(other))
 
 
 def _matmul_of(b: Builder, left: Value, right: Value) -> Value:
     out = b.node.output
-    if left.dtype is not DType.F32 or right.dtype is not DType.F32:
-        raise Unsupported(f"matmul of {left.dtype.value} and {right.dtype.value}")
+    _require_f32("matmul", left, right)
     if left.rank < 2 or right.rank < 2:
         raise Unsupported("matmul with a vector")
     if right.is_constant and right.rank == 2 and right.data is not None:
@@ -57,6 +74,7 @@ def _matmul_of(b: Builder, left: Value, right: Value) -> Value:
 
 def _convolution(b: Builder) -> Value:
     x, weight, out = b.tensor("input"), b.tensor("weight"), b.node.output
+    bias = b.arg("bias")
     if b.arg("transposed"):
         raise Unsupported("transposed convolution")
     if not weight.is_constant:
@@ -64,14 +82,13 @@ def _convolution(b: Builder) -> Value:
     spatial = weight.rank - 2
     if spatial not in (1, 2):
         raise Unsupported(f"{spatial}-D convolution")
-    if x.dtype is not DType.F32:
-        raise Unsupported(f"convolution on {x.dtype.value}")
+    _require_f32("convolution", x, weight, bias)
     if x.rank != weight.rank:
         raise Unsupported("convolution without a batch axis")
     padding = b.arg("padding", 0)
     if isinstance(padding, str) and padding != "valid":
         raise Unsupported(f"padding {padding!r}")
-    inputs, roles = _roles(b, x=x, weight=weight, bias=b.arg("bias"))
+    inputs, roles = _roles(x=x, weight=weight, bias=bias)
     one_d = spatial == 1
 
     def pair(value: Any, fill: int) -> tuple[int, int]:
@@ -94,14 +111,12 @@ def _convolution(b: Builder) -> Value:
 
 def _layer_norm(b: Builder) -> Value:
     x, out = b.tensor("input"), b.node.output
-    if x.dtype is not DType.F32:
-        raise Unsupported(f"layer norm on {x.dtype.value}")
+    weight, bias = b.arg("weight"), b.arg("bias")
+    _require_f32("layer norm", x, weight, bias)
     count = len(b.arg("normalized_shape"))
     flat = (*x.shape[: x.rank - count], symbolic.product(x.shape[x.rank - count :]))
     size = (flat[-1],)
-    weight, bias = b.arg("weight"), b.arg("bias")
     inputs, roles = _roles(
-        b,
         x=b.reshape(x, flat),
         weight=None if weight is None else b.reshape(weight, size),
         bias=None if bias is None else b.reshape(bias, size),
@@ -113,10 +128,11 @@ def _layer_norm(b: Builder) -> Value:
 
 
 def _rms_norm(b: Builder) -> Value:
-    x, out = b.tensor("input"), b.node.output
-    if x.dtype is not DType.F32 or len(b.arg("normalized_shape")) != 1:
-        raise Unsupported("rms norm over several axes or on other types than f32")
-    inputs, roles = _roles(b, x=x, weight=b.arg("weight"))
+    x, weight, out = b.tensor("input"), b.arg("weight"), b.node.output
+    _require_f32("rms norm", x, weight)
+    if len(b.arg("normalized_shape")) != 1:
+        raise Unsupported("rms norm over several axes")
+    inputs, roles = _roles(x=x, weight=weight)
     eps = b.arg("eps")
     return b.emit(
         "go.norm",
@@ -129,7 +145,7 @@ def _rms_norm(b: Builder) -> Value:
     )
 
 
-def _softmax(log: bool) -> Rule:
+def _softmax(log: bool) -> Lowering:
     def rule(b: Builder) -> Value:
         x, out = b.tensor(), b.node.output
         if x.dtype is not DType.F32 or out.dtype is not DType.F32:
@@ -143,16 +159,16 @@ def _softmax(log: bool) -> Rule:
     return rule
 
 
-def _reduce(kind: str) -> Rule:
+def _reduce(kind: str) -> Lowering:
     def rule(b: Builder) -> Value:
-        x, out = b.tensor(), b.node.outputs[0]
-        if len(b.node.outputs) > 1:
-            raise Unsupported(f"{kind} that also returns indices")
+        x, out = b.tensor(), b.node.output
         axes = b.arg("dim")
-        if axes is None or axes == []:
+        if axes is None or axes == [] or x.rank == 0:
             axes = list(range(x.rank))
         axes = [axes] if isinstance(axes, int) else axes
         reduced = tuple(sorted(axis_of(x, a) for a in axes))
+        if kind in ("sum", "mean") and out.dtype is DType.BOOL:
+            raise Unsupported(f"{kind} as bool")
         x = b.cast(x, out.dtype) if kind in ("sum", "mean") else x
         x = b.cast(x, DType.F32) if x.dtype is DType.BF16 else x
         if kind == "any":
@@ -171,56 +187,152 @@ def _reduce(kind: str) -> Rule:
 
 def _item(b: Builder) -> list[Value]:
     """A size read from a tensor, which the model equates with a size of an input."""
-    size = {"size": b.arg("size")}
+    size = {"size": b.node.attrs["size"]}
     b.nodes.append(Node("go.check", [b.tensor()], [], size, b.node.origin))
     return []
 
 
 def _attention(b: Builder) -> Value:
     q, k, v, out = b.tensor("query"), b.tensor("key"), b.tensor("value"), b.node.output
-    if q.rank != 4 or q.dtype is not DType.F32:
-        raise Unsupported("attention that is not 4-D f32")
+    mask, scale = b.arg("attn_mask"), b.arg("scale")
+    _require_f32("attention", q, k, v)
+    if (q.rank, k.rank, v.rank) != (4, 4, 4):
+        raise Unsupported("attention that is not 4-D")
     if b.arg("dropout_p", 0.0):
         raise Unsupported("attention with dropout")
-    mask = b.arg("attn_mask")
-    if mask is not None and mask.dtype is DType.BOOL:
-        hidden = scalar.const(float("-inf"), DType.F32)
-        shown = scalar.const(0.0, DType.F32)
-        keep = scalar.operand(0, DType.BOOL)
-        mask = b.pointwise(scalar.apply("where", keep, shown, hidden), [mask], mask.shape)
-    inputs, roles = _roles(b, q=q, k=k, v=v, mask=mask)
-    scale = b.arg("scale")
-    if scale is None and not isinstance(q.shape[-1], int):
+    if not q.shape[0] == k.shape[0] == v.shape[0] or k.shape[1] != v.shape[1]:
+        raise Unsupported("attention that broadcasts keys or values")
+    if q.shape[1] != k.shape[1] and not b.arg("enable_gqa"):
+        raise Unsupported("attention that broadcasts its heads")
+    b.arg("enable_gqa")
+    if scale is None and isinstance(q.shape[-1], int) and q.shape[-1] > 0:
+        scale = float(q.shape[-1]) ** -0.5
+    if not isinstance(scale, int | float):
         raise Unsupported("attention whose head size varies")
+    if mask is not None:
+        mask = _additive(b, mask, (*q.shape[:3], k.shape[2]))
+    inputs, roles = _roles(q=q, k=k, v=v, mask=mask)
     return b.emit(
         "go.attention",
         inputs,
         out.shape,
         out.dtype,
         roles=roles,
-        scale=float(scale) if scale is not None else float(q.shape[-1]) ** -0.5,
+        scale=float(scale),
         causal=bool(b.arg("is_causal", False)),
+        unseen_zero=True,
     )
 
 
+def _additive(b: Builder, mask: Value, scores: Shape) -> Value:
+    """A mask to be added: 0 where one of bool is true, else -inf."""
+    aligned = scores[4 - mask.rank :] if mask.rank <= 4 else ()
+    if len(aligned) != mask.rank or any(
+        m not in (1, s) for m, s in zip(mask.shape, aligned, strict=True)
+    ):
+        raise Unsupported("a mask that does not broadcast to the scores")
+    if mask.dtype is not DType.BOOL:
+        _require_f32("attention with a mask", mask)
+        return mask
+    hidden = scalar.const(float("-inf"), DType.F32)
+    shown = scalar.const(0.0, DType.F32)
+    keep = scalar.operand(0, DType.BOOL)
+    return b.pointwise(scalar.apply("where", keep, shown, hidden), [mask], mask.shape)
+
+
+_CONVOLUTION = (
+    "(Tensor input, Tensor weight, Tensor? bias=None, SymInt[{n}] stride={ones}, {padding}, "
+    "SymInt[{n}] dilation={ones}, SymInt groups=1) -> Tensor"
+)
+
+
+def _convolutions(axes: int) -> list[str]:
+    """The schemas of a convolution: padding as numbers, and as a word."""
+    ones, zeros = [1] * axes, [0] * axes
+    name = f"aten::conv{axes}d"
+    numbers = _CONVOLUTION.format(n=axes, ones=ones, padding=f"SymInt[{axes}] padding={zeros}")
+    word = _CONVOLUTION.format(n=axes, ones=ones, padding='str padding="valid"')
+    return [f"{name}{numbers}", f"{name}.padding{word}"]
+
+
+_SUM = "(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"
+
+
+def _reductions(kinds: str, *schemas: str) -> dict[str, Rule]:
+    """Rules for reductions whose schemas differ in `{kind}` alone."""
+    return {
+        overload: rule
+        for kind in kinds.split()
+        for overload, rule in rules(
+            _reduce(kind), *(s.format(kind=kind) for s in schemas), implied="keepdim"
+        ).items()
+    }
+
+
 RULES: dict[str, Rule] = {
-    "aten.linear": _linear,
-    "aten.addmm": _addmm,
-    "aten.matmul": _matmul,
-    "aten.bmm": _matmul,
-    "aten.mm": _matmul,
-    "aten.conv1d": _convolution,
-    "aten.conv2d": _convolution,
-    "aten.convolution": _convolution,
-    "aten.layer_norm": _layer_norm,
-    "aten.rms_norm": _rms_norm,
-    "aten.softmax": _softmax(log=False),
-    "aten._softmax": _softmax(log=False),
-    "aten.log_softmax": _softmax(log=True),
-    "aten._log_softmax": _softmax(log=True),
-    **{f"aten.{k}": _reduce(k) for k in ("sum", "mean", "any", "all")},
-    **{f"aten.{a}": _reduce(k) for a, k in (("amax", "max"), ("amin", "min"), ("max", "max"))},
-    "aten.min": _reduce("min"),
-    "aten.item": _item,
-    "aten.scaled_dot_product_attention": _attention,
+    **rules(_linear, "aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"),
+    **rules(
+        _addmm,
+        "aten::addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) "
+        "-> Tensor",
+    ),
+    **rules(_matmul("other"), "aten::matmul(Tensor self, Tensor other) -> Tensor"),
+    **rules(
+        _matmul("mat2"),
+        "aten::bmm(Tensor self, Tensor mat2) -> Tensor",
+        "aten::mm(Tensor self, Tensor mat2) -> Tensor",
+    ),
+    **rules(
+        _convolution,
+        *_convolutions(1),
+        *_convolutions(2),
+        "aten::convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, "
+        "SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, "
+        "SymInt groups) -> Tensor",
+        implied="output_padding",
+    ),
+    **rules(
+        _layer_norm,
+        "aten::layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, "
+        "Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enable=True) -> Tensor",
+        implied="cudnn_enable",
+    ),
+    **rules(
+        _rms_norm,
+        "aten::rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, "
+        "float? eps=None) -> Tensor",
+    ),
+    **rules(
+        _softmax(log=False),
+        "aten::softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor",
+        "aten::_softmax(Tensor self, int dim, bool half_to_float) -> Tensor",
+        implied="half_to_float",
+    ),
+    **rules(
+        _softmax(log=True),
+        "aten::log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor",
+        "aten::_log_softmax(Tensor self, int dim, bool half_to_float) -> Tensor",
+        implied="half_to_float",
+    ),
+    **_reductions("sum mean", "aten::{kind}(Tensor self, *, ScalarType? dtype=None) -> Tensor"),
+    **_reductions("sum", "aten::{kind}.dim_IntList" + _SUM),
+    **_reductions("mean", "aten::{kind}.dim" + _SUM),
+    **_reductions(
+        "any all",
+        "aten::{kind}(Tensor self) -> Tensor",
+        "aten::{kind}.dim(Tensor self, int dim, bool keepdim=False) -> Tensor",
+        "aten::{kind}.dims(Tensor self, int[]? dim=None, bool keepdim=False) -> Tensor",
+    ),
+    **_reductions(
+        "max min",
+        "aten::{kind}(Tensor self) -> Tensor",
+        "aten::a{kind}(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor",
+    ),
+    **rules(_item, "aten::item(Tensor self) -> Scalar"),
+    **rules(
+        _attention,
+        "aten::scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, "
+        "Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, *, "
+        "float? scale=None, bool enable_gqa=False) -> Tensor",
+    ),
 }

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 
-import numpy as np
+import sympy
 
 from graphopt import scalar
 from graphopt.ir import DType, Value
 from graphopt.passes.lowering.builder import Builder, Unsupported, filled
-from graphopt.passes.lowering.views import Rule
+from graphopt.passes.lowering.promotion import promoted
+from graphopt.passes.lowering.schema import Lowering, Rule, rules
 from graphopt.scalar import Scalar
 
 
@@ -21,19 +22,45 @@ class _Operands:
         self.b = b
         self.values: list[Value] = []
 
+    def read(self, argument: object) -> Scalar:
+        """The argument in the type in which torch computes the result.
+
+        A result of bf16 is computed in f32: of numbers as they are, of tensors rounded to bf16.
+        """
+        out = self.b.node.output.dtype
+        if out is not DType.BF16:
+            return self.leaf(argument, out)
+        is_tensor = isinstance(argument, Value) and argument.rank > 0
+        return self.leaf(argument, DType.BF16 if is_tensor else DType.F32)
+
     def leaf(self, argument: object, dtype: DType) -> Scalar:
-        """The argument, a tensor or a number, converted to `dtype`."""
+        """The argument, a tensor or a number, converted to `dtype`; bf16 is held as f32."""
+        x = self._leaf(argument)
+        if x.op == "const" and dtype is not DType.BF16:
+            value = x.value
+            if isinstance(value, float) and not math.isfinite(value) and not dtype.is_float:
+                raise Unsupported(f"{value} as {dtype.value}")
+        x = scalar.cast(x, dtype)
+        return scalar.cast(x, DType.F32) if dtype is DType.BF16 else x
+
+    def _leaf(self, argument: object) -> Scalar:
         if isinstance(argument, Value):
             data = argument.data
             if data is not None and data.size == 1 and argument.dtype is not DType.BF16:
-                return scalar.const(data.reshape(()).item(), dtype)
+                return scalar.const(data.reshape(()).item(), argument.dtype)
             self.values.append(argument)
-            return scalar.cast(scalar.operand(len(self.values) - 1, argument.dtype), dtype)
-        if isinstance(argument, bool | int | float):
-            return scalar.const(argument, dtype)
-        if argument is None:
-            raise Unsupported("a missing operand")
-        return scalar.cast(scalar.size(argument), dtype)
+            return scalar.operand(len(self.values) - 1, argument.dtype)
+        if isinstance(argument, bool):
+            return scalar.const(argument, DType.BOOL)
+        if isinstance(argument, int):
+            if not -(2**63) <= argument < 2**63:
+                raise Unsupported(f"the number {argument}, which i64 cannot hold")
+            return scalar.const(argument, DType.I64)
+        if isinstance(argument, float):
+            return scalar.const(argument, DType.F64)
+        if isinstance(argument, sympy.Expr) and argument.is_integer:
+            return scalar.size(argument)
+        raise Unsupported(f"the operand {argument}")
 
     def emit(self, expr: Scalar) -> Value:
         """The node that computes the expression; raises Unsupported for functions without C."""
@@ -49,69 +76,58 @@ def _compute_type(b: Builder) -> DType:
     return DType.F32 if dtype is DType.BF16 else dtype
 
 
-def _promoted(*arguments: object) -> DType:
-    """The common type of a comparison's operands."""
-    tensors = [a for a in arguments if isinstance(a, Value)]
-    dtype = np.result_type(
-        *[DType.F32.numpy if t.dtype is DType.BF16 else t.dtype.numpy for t in tensors]
-    )
-    if any(isinstance(a, float) for a in arguments) and dtype.kind != "f":
-        return DType.F32
-    return DType.of(np.empty(0, dtype))
-
-
-def _unary(op: str) -> Callable[[Builder], Value]:
+def _unary(op: str) -> Lowering:
     def rule(b: Builder) -> Value:
         operands = _Operands(b)
-        return operands.emit(scalar.apply(op, operands.leaf(b.tensor(), _compute_type(b))))
+        return operands.emit(scalar.apply(op, operands.read(b.tensor())))
 
     return rule
 
 
-def _binary(op: str, swap: bool = False) -> Rule:
+def _binary(op: str, swap: bool = False) -> Lowering:
     def rule(b: Builder) -> Value:
         operands, dtype = _Operands(b), _compute_type(b)
-        left = operands.leaf(b.arg("self"), dtype)
-        right = operands.leaf(b.arg("other"), dtype)
+        left = operands.read(b.arg("self"))
+        right = operands.read(b.arg("other"))
         alpha = b.arg("alpha", 1)
-        if alpha != 1:
-            if swap:
-                left = scalar.apply("mul", left, scalar.const(alpha, dtype))
-            else:
-                right = scalar.apply("mul", right, scalar.const(alpha, dtype))
         if swap:
             left, right = right, left
+        if alpha != 1:
+            right = scalar.apply("mul", right, operands.leaf(alpha, dtype))
         return operands.emit(scalar.apply(op, left, right))
 
     return rule
 
 
 def _divide(b: Builder) -> Value:
-    operands, dtype = _Operands(b), _compute_type(b)
-    mode = b.arg("rounding_mode")
-    quotient = scalar.apply(
-        "div", operands.leaf(b.arg("self"), dtype), operands.leaf(b.arg("other"), dtype)
-    )
+    operands, mode, other = _Operands(b), b.arg("rounding_mode"), b.arg("other")
+    quotient = scalar.apply("div", operands.read(b.arg("self")), operands.read(other))
     if mode is None:
         return operands.emit(quotient)
-    if not dtype.is_float:
-        raise Unsupported(f"integer division with rounding mode {mode}")
+    if b.node.output.dtype is not DType.F32:
+        raise Unsupported(f"division of {b.node.output.dtype.value} with rounding mode {mode}")
+    if mode == "floor" and not _is_power_of_two(quotient.args[1]):
+        raise Unsupported("floor division by a number that may round the quotient")
     return operands.emit(scalar.apply(mode, quotient))
 
 
-def _comparison(op: str) -> Rule:
+def _is_power_of_two(divisor: Scalar) -> bool:
+    """Whether a quotient is exact, so that its floor is that of the true one."""
+    value = divisor.value
+    return divisor.op == "const" and value != 0 and math.frexp(float(value))[0] in (0.5, -0.5)  # type: ignore[arg-type]
+
+
+def _comparison(op: str) -> Lowering:
     def rule(b: Builder) -> Value:
         operands = _Operands(b)
-        left, right = b.arg("self"), b.arg("other")
-        dtype = _promoted(left, right)
-        return operands.emit(
-            scalar.apply(op, operands.leaf(left, dtype), operands.leaf(right, dtype))
-        )
+        sides = [b.arg("self"), b.arg("other")]
+        dtype = promoted(sides)
+        return operands.emit(scalar.apply(op, *(operands.leaf(side, dtype) for side in sides)))
 
     return rule
 
 
-def _logical(op: str) -> Callable[[Builder], Value]:
+def _logical(op: str) -> Lowering:
     def rule(b: Builder) -> Value:
         operands = _Operands(b)
         args = [operands.leaf(b.tensor(), DType.BOOL)]
@@ -122,9 +138,9 @@ def _logical(op: str) -> Callable[[Builder], Value]:
     return rule
 
 
-def _bitwise(op: str) -> Rule:
+def _bitwise(op: str) -> Lowering:
     def rule(b: Builder) -> Value:
-        if b.tensor().dtype is not DType.BOOL:
+        if b.node.output.dtype is not DType.BOOL:
             raise Unsupported("bitwise operations on integers")
         return _logical(op)(b)
 
@@ -132,41 +148,54 @@ def _bitwise(op: str) -> Rule:
 
 
 def _where(b: Builder) -> Value:
-    operands, dtype = _Operands(b), _compute_type(b)
+    operands = _Operands(b)
     condition = operands.leaf(b.arg("condition"), DType.BOOL)
-    chosen = [operands.leaf(b.arg(name), dtype) for name in ("self", "other")]
+    chosen = [operands.read(b.arg(name)) for name in ("self", "other")]
     return operands.emit(scalar.apply("where", condition, *chosen))
 
 
 def _masked_fill(b: Builder) -> Value:
-    operands, dtype = _Operands(b), _compute_type(b)
-    x = operands.leaf(b.tensor(), dtype)
+    operands = _Operands(b)
+    x = operands.read(b.tensor())
     mask = operands.leaf(b.tensor("mask"), DType.BOOL)
-    return operands.emit(scalar.apply("where", mask, operands.leaf(b.arg("value"), dtype), x))
+    return operands.emit(scalar.apply("where", mask, operands.read(b.arg("value")), x))
 
 
-def _clamp(b: Builder) -> Value:
+def _clamp(low: str, high: str) -> Lowering:
+    """Arguments of the bounds, either of which may be missing."""
+
+    def rule(b: Builder) -> Value:
+        operands = _Operands(b)
+        x = operands.read(b.tensor())
+        for op, bound in (("max", b.arg(low)), ("min", b.arg(high))):
+            if bound is not None:
+                x = scalar.apply(op, x, operands.read(bound))
+        return operands.emit(x)
+
+    return rule
+
+
+def _relu6(b: Builder) -> Value:
     operands, dtype = _Operands(b), _compute_type(b)
-    x = operands.leaf(b.tensor(), dtype)
-    low, high = b.arg("min", b.arg("min_val")), b.arg("max", b.arg("max_val"))
-    if low is not None:
-        x = scalar.apply("max", x, operands.leaf(low, dtype))
-    if high is not None:
-        x = scalar.apply("min", x, operands.leaf(high, dtype))
-    return operands.emit(x)
+    x = scalar.apply("max", operands.read(b.tensor()), scalar.const(0, dtype))
+    return operands.emit(scalar.apply("min", x, scalar.const(6, dtype)))
+
+
+def _square(b: Builder) -> Value:
+    operands = _Operands(b)
+    x = operands.read(b.tensor())
+    return operands.emit(scalar.apply("mul", x, x))
 
 
 def _pow(b: Builder) -> Value:
-    operands, dtype = _Operands(b), _compute_type(b)
-    exponent = b.arg("exponent")
-    x = operands.leaf(b.arg("self"), dtype)
-    if exponent in (2, 3) and not isinstance(exponent, Value):
-        square = scalar.apply("mul", x, x)
-        return operands.emit(square if exponent == 2 else scalar.apply("mul", square, x))
-    if exponent == 0.5:
-        return operands.emit(scalar.apply("sqrt", x))
-    if exponent == -0.5:
-        return operands.emit(scalar.apply("rsqrt", x))
+    operands, exponent = _Operands(b), b.arg("exponent")
+    if isinstance(exponent, int | float):
+        x = operands.read(b.tensor())
+        if exponent in (2, 3):
+            square = scalar.apply("mul", x, x)
+            return operands.emit(square if exponent == 2 else scalar.apply("mul", square, x))
+        if exponent in (0.5, -0.5):
+            return operands.emit(scalar.apply("sqrt" if exponent > 0 else "rsqrt", x))
     raise Unsupported(f"a power with exponent {exponent}")
 
 
@@ -180,22 +209,22 @@ def _glu(b: Builder) -> Value:
     axis = b.arg("dim", -1) % x.rank
     half = out.shape[axis]
     parts = [b.slice(x, axis, start, half) for start in (0, half)]
-    operands, dtype = _Operands(b), _compute_type(b)
-    value, gate = (operands.leaf(p, dtype) for p in parts)
+    operands = _Operands(b)
+    value, gate = (operands.read(p) for p in parts)
     return operands.emit(scalar.apply("mul", value, scalar.apply("sigmoid", gate)))
 
 
 def _leaky_relu(b: Builder) -> Value:
     operands, dtype = _Operands(b), _compute_type(b)
-    x = operands.leaf(b.tensor(), dtype)
-    scaled = scalar.apply("mul", x, scalar.const(b.arg("negative_slope", 0.01), dtype))
+    x = operands.read(b.tensor())
+    scaled = scalar.apply("mul", x, operands.leaf(b.arg("negative_slope", 0.01), dtype))
     positive = scalar.apply("gt", x, scalar.const(0, dtype))
     return operands.emit(scalar.apply("where", positive, x, scaled))
 
 
 def _hardsigmoid(b: Builder, times_x: bool = False) -> Value:
     operands, dtype = _Operands(b), _compute_type(b)
-    x = operands.leaf(b.tensor(), dtype)
+    x = operands.read(b.tensor())
     shifted = scalar.apply("add", x, scalar.const(3, dtype))
     bounded = scalar.apply("max", shifted, scalar.const(0, dtype))
     bounded = scalar.apply("min", bounded, scalar.const(6, dtype))
@@ -210,12 +239,10 @@ def _batch_norm(b: Builder) -> Value:
     x = b.tensor("input")
     parts = {k: b.arg(k) for k in ("weight", "bias", "running_mean", "running_var")}
     shape = (x.shape[1], *[1] * (x.rank - 2))
-    operands = _Operands(b)
-    leaf = {
-        k: operands.leaf(b.reshape(v, shape), DType.F32) for k, v in parts.items() if v is not None
-    }
-    y = scalar.apply("sub", operands.leaf(x, DType.F32), leaf["running_mean"])
-    spread = scalar.apply("add", leaf["running_var"], scalar.const(b.arg("eps"), DType.F32))
+    operands, dtype = _Operands(b), _compute_type(b)
+    leaf = {k: operands.leaf(b.reshape(v, shape), dtype) for k, v in parts.items() if v is not None}
+    y = scalar.apply("sub", operands.leaf(x, dtype), leaf["running_mean"])
+    spread = scalar.apply("add", leaf["running_var"], scalar.const(b.arg("eps"), dtype))
     y = scalar.apply("mul", y, scalar.apply("rsqrt", spread))
     if "weight" in leaf:
         y = scalar.apply("mul", y, leaf["weight"])
@@ -232,6 +259,8 @@ def _arange(b: Builder) -> Value:
     out = b.node.output
     start, step = b.arg("start", 0), b.arg("step", 1)
     wide = DType.F64 if out.dtype.is_float else DType.I64
+    if wide is DType.I64 and (isinstance(start, float) or isinstance(step, float)):
+        raise Unsupported("whole numbers in steps that are none")
     operands = _Operands(b)
     value = scalar.cast(scalar.index(0), wide)
     if step != 1:
@@ -241,96 +270,177 @@ def _arange(b: Builder) -> Value:
     return operands.emit(value)
 
 
-def _fill(value: float | None) -> Rule:
+def _fill(argument: str) -> Lowering:
+    """A tensor of the number that an argument is, which may be a size."""
+
     def rule(b: Builder) -> Value:
-        out = b.node.output
-        number = b.arg("fill_value", b.arg("value")) if value is None else value
-        if not isinstance(number, int | float | bool):
-            raise Unsupported("a fill value that is not a number")
-        return filled(out.shape, number, out.dtype, b)
+        out, number = b.node.output, b.arg(argument)
+        if isinstance(number, int | float) and (out.dtype.is_float or math.isfinite(number)):
+            return filled(out.shape, number, out.dtype, b)
+        operands = _Operands(b)
+        return operands.emit(operands.leaf(number, out.dtype))
 
     return rule
 
 
+def _fill_with(number: int) -> Lowering:
+    return lambda b: filled(b.node.output.shape, number, b.node.output.dtype, b)
+
+
 def _isinf(b: Builder) -> Value:
-    operands = _Operands(b)
-    x = scalar.apply("abs", operands.leaf(b.tensor(), DType.F32))
-    return operands.emit(scalar.apply("eq", x, scalar.const(math.inf, DType.F32)))
+    operands, x = _Operands(b), b.tensor()
+    if not x.dtype.is_float:
+        return filled(x.shape, False, DType.BOOL, b)
+    number = operands.leaf(x, x.dtype)
+    ends = [scalar.const(sign * math.inf, number.dtype) for sign in (1, -1)]
+    return operands.emit(scalar.apply("or", *(scalar.apply("eq", number, e) for e in ends)))
 
 
+_UNARY = "neg abs exp log sin cos sqrt rsqrt tanh erf sigmoid silu relu floor ceil"
+_MADE = "ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None"
+_LIKE = f"{_MADE}, MemoryFormat? memory_format=None"
+
+
+def _of_two(op: str, extra: str = "") -> tuple[str, str]:
+    """Schemas of a function of a tensor and a tensor or number."""
+    return (
+        f"aten::{op}.Tensor(Tensor self, Tensor other{', *' if extra else ''}{extra}) -> Tensor",
+        f"aten::{op}.Scalar(Tensor self, Scalar other{extra}) -> Tensor",
+    )
+
+
+def _comparisons() -> dict[str, Rule]:
+    names = {**{op: op for op in sorted(scalar.COMPARISONS)}, "greater": "gt", "less": "lt"}
+    made: dict[str, Rule] = {}
+    for name, op in names.items():
+        made |= rules(_comparison(op), *_of_two(name))
+    return made
+
+
+def _filled(name: str, number: int) -> dict[str, Rule]:
+    """`zeros` and `ones`, in three ways."""
+    return rules(
+        _fill_with(number),
+        f"aten::{name}(SymInt[] size, *, {_MADE}) -> Tensor",
+        f"aten::{name}_like(Tensor self, *, {_LIKE}) -> Tensor",
+        f"aten::new_{name}(Tensor self, SymInt[] size, *, {_MADE}) -> Tensor",
+        implied="size self",
+    )
+
+
+def _each(lower: Sequence[tuple[str, Lowering]], schema: str) -> dict[str, Rule]:
+    """Rules of ops whose schemas differ in `{op}` alone."""
+    made: dict[str, Rule] = {}
+    for op, rule in lower:
+        made |= rules(rule, schema.format(op=op))
+    return made
+
+
+_WITH_ALPHA = ", Scalar alpha=1"
+_TO = "bool non_blocking=False, bool copy=False, MemoryFormat? memory_format=None"
 RULES: dict[str, Rule] = {
-    **{
-        f"aten.{op}": _unary(op)
-        for op in [
-            "neg",
-            "abs",
-            "exp",
-            "log",
-            "sin",
-            "cos",
-            "sqrt",
-            "rsqrt",
-            "tanh",
-            "erf",
-            "sigmoid",
-            "silu",
-            "relu",
-            "floor",
-            "ceil",
-        ]
-    },
-    **{f"aten.{op}": _binary(op) for op in ("add", "sub", "mul")},
-    **{f"aten.{op}": _comparison(op) for op in sorted(scalar.COMPARISONS)},
-    **{f"aten.{a}": _comparison(op) for a, op in (("greater", "gt"), ("less", "lt"))},
-    **{f"aten.logical_{op}": _logical(op) for op in ("and", "or", "not")},
-    **{f"aten.bitwise_{op}": _bitwise(op) for op in ("and", "or", "not")},
-    "aten.__and__": _bitwise("and"),
-    "aten.__or__": _bitwise("or"),
-    "aten.rsub": _binary("sub", swap=True),
-    "aten.maximum": _binary("max"),
-    "aten.minimum": _binary("min"),
-    "aten.div": _divide,
-    "aten.true_divide": _divide,
-    "aten.where": _where,
-    "aten.masked_fill": _masked_fill,
-    "aten.clamp": _clamp,
-    "aten.clamp_min": _clamp,
-    "aten.clamp_max": _clamp,
-    "aten.hardtanh": _clamp,
-    "aten.relu6": lambda b: _relu6(b),
-    "aten.pow": _pow,
-    "aten.square": lambda b: _square(b),
-    "aten.gelu": _gelu,
-    "aten.glu": _glu,
-    "aten.leaky_relu": _leaky_relu,
-    "aten.hardsigmoid": _hardsigmoid,
-    "aten.hardswish": lambda b: _hardsigmoid(b, times_x=True),
-    "aten.batch_norm": _batch_norm,
-    "aten.to": _cast,
-    "aten._to_copy": _cast,
-    "aten.type_as": _cast,
-    "aten.arange": _arange,
-    "aten.full": _fill(None),
-    "aten.full_like": _fill(None),
-    "aten.fill": _fill(None),
-    "aten.zeros": _fill(0),
-    "aten.zeros_like": _fill(0),
-    "aten.new_zeros": _fill(0),
-    "aten.ones": _fill(1),
-    "aten.ones_like": _fill(1),
-    "aten.new_ones": _fill(1),
-    "aten.scalar_tensor": lambda b: filled((), b.arg("s"), b.node.output.dtype, b),
-    "aten.isinf": _isinf,
+    **_each([(op, _unary(op)) for op in _UNARY.split()], "aten::{op}(Tensor self) -> Tensor"),
+    **rules(_binary("add"), *_of_two("add", _WITH_ALPHA)),
+    **rules(_binary("sub"), *_of_two("sub", _WITH_ALPHA)),
+    **rules(_binary("sub", swap=True), *_of_two("rsub", _WITH_ALPHA)),
+    **rules(_binary("mul"), *_of_two("mul")),
+    **rules(_divide, *_of_two("div"), *_of_two("true_divide")),
+    **rules(
+        _divide,
+        "aten::div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor",
+        "aten::div.Scalar_mode(Tensor self, Scalar other, *, str? rounding_mode) -> Tensor",
+    ),
+    **_comparisons(),
+    **_each(
+        [
+            *((f"logical_{op}", _logical(op)) for op in ("and", "or")),
+            ("maximum", _binary("max")),
+            ("minimum", _binary("min")),
+            ("max.other", _binary("max")),
+            ("min.other", _binary("min")),
+        ],
+        "aten::{op}(Tensor self, Tensor other) -> Tensor",
+    ),
+    **rules(_logical("not"), "aten::logical_not(Tensor self) -> Tensor"),
+    **rules(_bitwise("and"), *_of_two("bitwise_and"), *_of_two("__and__")),
+    **rules(_bitwise("or"), *_of_two("bitwise_or"), *_of_two("__or__")),
+    **rules(_bitwise("not"), "aten::bitwise_not(Tensor self) -> Tensor"),
+    **rules(
+        _where,
+        "aten::where.self(Tensor condition, Tensor self, Tensor other) -> Tensor",
+        "aten::where.ScalarOther(Tensor condition, Tensor self, Scalar other) -> Tensor",
+        "aten::where.ScalarSelf(Tensor condition, Scalar self, Tensor other) -> Tensor",
+        "aten::where.Scalar(Tensor condition, Scalar self, Scalar other) -> Tensor",
+    ),
+    **rules(
+        _masked_fill,
+        "aten::masked_fill.Scalar(Tensor self, Tensor mask, Scalar value) -> Tensor",
+        "aten::masked_fill.Tensor(Tensor self, Tensor mask, Tensor value) -> Tensor",
+    ),
+    **rules(
+        _clamp("min", "max"),
+        "aten::clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor",
+        "aten::clamp.Tensor(Tensor self, Tensor? min=None, Tensor? max=None) -> Tensor",
+        "aten::clamp_min(Tensor self, Scalar min) -> Tensor",
+        "aten::clamp_min.Tensor(Tensor self, Tensor min) -> Tensor",
+        "aten::clamp_max(Tensor self, Scalar max) -> Tensor",
+        "aten::clamp_max.Tensor(Tensor self, Tensor max) -> Tensor",
+    ),
+    **rules(
+        _clamp("min_val", "max_val"),
+        "aten::hardtanh(Tensor self, Scalar min_val=-1, Scalar max_val=1) -> Tensor",
+    ),
+    **rules(_relu6, "aten::relu6(Tensor self) -> Tensor"),
+    **rules(
+        _pow,
+        "aten::pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor",
+        "aten::pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor",
+    ),
+    **rules(_square, "aten::square(Tensor self) -> Tensor"),
+    **rules(_gelu, 'aten::gelu(Tensor self, *, str approximate="none") -> Tensor'),
+    **rules(_glu, "aten::glu(Tensor self, int dim=-1) -> Tensor"),
+    **rules(_leaky_relu, "aten::leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor"),
+    **rules(_hardsigmoid, "aten::hardsigmoid(Tensor self) -> Tensor"),
+    **rules(lambda b: _hardsigmoid(b, times_x=True), "aten::hardswish(Tensor self) -> Tensor"),
+    **rules(
+        _batch_norm,
+        "aten::batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, "
+        "Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled) "
+        "-> Tensor",
+        implied="momentum cudnn_enabled",
+    ),
+    **rules(
+        _cast,
+        f"aten::to.device(Tensor self, Device device, ScalarType dtype, {_TO}) -> Tensor",
+        f"aten::to.dtype(Tensor self, ScalarType dtype, {_TO}) -> Tensor",
+        f"aten::to.dtype_layout(Tensor self, *, {_MADE}, {_TO}) -> Tensor",
+        f"aten::to.other(Tensor self, Tensor other, {_TO}) -> Tensor",
+        f"aten::_to_copy(Tensor self, *, {_MADE}, bool non_blocking=False, "
+        "MemoryFormat? memory_format=None) -> Tensor",
+        "aten::type_as(Tensor self, Tensor other) -> Tensor",
+        implied="other",
+    ),
+    **rules(
+        _arange,
+        f"aten::arange(Scalar end, *, {_MADE}) -> Tensor",
+        f"aten::arange.start(Scalar start, Scalar end, *, {_MADE}) -> Tensor",
+        f"aten::arange.start_step(Scalar start, Scalar end, Scalar step=1, *, {_MADE}) -> Tensor",
+        implied="end",
+    ),
+    **rules(
+        _fill("fill_value"),
+        f"aten::full(SymInt[] size, Scalar fill_value, *, {_MADE}) -> Tensor",
+        f"aten::full_like(Tensor self, Scalar fill_value, *, {_LIKE}) -> Tensor",
+        implied="size self",
+    ),
+    **rules(
+        _fill("value"),
+        "aten::fill.Scalar(Tensor self, Scalar value) -> Tensor",
+        "aten::fill.Tensor(Tensor self, Tensor value) -> Tensor",
+        implied="self",
+    ),
+    **_filled("zeros", 0),
+    **_filled("ones", 1),
+    **rules(_fill("s"), f"aten::scalar_tensor(Scalar s, *, {_MADE}) -> Tensor"),
+    **rules(_isinf, "aten::isinf(Tensor self) -> Tensor"),
 }
-
-
-def _relu6(b: Builder) -> Value:
-    operands, dtype = _Operands(b), _compute_type(b)
-    x = scalar.apply("max", operands.leaf(b.tensor(), dtype), scalar.const(0, dtype))
-    return operands.emit(scalar.apply("min", x, scalar.const(6, dtype)))
-
-
-def _square(b: Builder) -> Value:
-    operands = _Operands(b)
-    x = operands.leaf(b.tensor(), _compute_type(b))
-    return operands.emit(scalar.apply("mul", x, x))

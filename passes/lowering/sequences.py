@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from graphopt import symbolic
 from graphopt.ir import DType, Node, Value
 from graphopt.passes.lowering.builder import Builder, Unsupported, axis_of
-from graphopt.passes.lowering.views import Rule
+from graphopt.passes.lowering.schema import Rule, rules
 
 
 def _cif(b: Builder) -> list[Value]:
     hidden, alphas = b.tensor("hidden"), b.tensor("alphas")
     if hidden.dtype is not DType.F32 or alphas.dtype is not DType.F32:
         raise Unsupported(f"cif on {hidden.dtype.value} with {alphas.dtype.value} weights")
-    attrs = {name: b.arg(name) for name in ("threshold", "rule", "count", "computes")}
+    attrs = {name: b.arg(name) for name in ("threshold", "rule", "count")}
+    attrs["computes"] = b.node.attrs["computes"]
     made = [Value(v.dtype, v.shape) for v in b.node.outputs]
     attrs["roles"] = ("hidden", "alphas")
     b.nodes.append(Node("go.cif", [hidden, alphas], made, attrs, b.node.origin))
@@ -20,8 +22,8 @@ def _cif(b: Builder) -> list[Value]:
 
 def _argmax(b: Builder) -> Value:
     x, axis = b.tensor(), b.arg("dim")
-    if axis is None:
-        raise Unsupported("argmax over all axes at once")
+    if axis is None or x.rank == 0:
+        x, axis = b.reshape(x, (symbolic.product(x.shape),)), 0
     axis = axis_of(x, axis)
     x = b.cast(x, DType.F32) if x.dtype is DType.BF16 else x
     kept = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
@@ -29,4 +31,15 @@ def _argmax(b: Builder) -> Value:
     return b.reshape(y, b.node.output.shape)
 
 
-RULES: dict[str, Rule] = {"graphopt.cif": _cif, "aten.argmax": _argmax}
+RULES: dict[str, Rule] = {
+    **rules(
+        _cif,
+        "graphopt::cif(Tensor hidden, Tensor alphas, float threshold, str rule, str count) -> "
+        "(Tensor, Tensor, Tensor)",
+    ),
+    **rules(
+        _argmax,
+        "aten::argmax(Tensor self, int? dim=None, bool keepdim=False) -> Tensor",
+        implied="keepdim",
+    ),
+}

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 
-from graphopt import symbolic
-from graphopt.ir import Dim, Value
+import sympy
+
+from graphopt import scalar, symbolic
+from graphopt.ir import Dim, DType, Value
 from graphopt.passes.lowering.builder import Builder, Unsupported, axis_of
-
-Rule = Callable[[Builder], Value | list[Value]]
+from graphopt.passes.lowering.schema import Rule, rules
 
 
 def _identity(b: Builder) -> Value:
-    return b.tensor("input" if "input" in b.node.attrs else "self")
+    return b.tensor()
 
 
 def _dropout(b: Builder) -> Value:
@@ -32,13 +32,18 @@ def _permute(b: Builder) -> Value:
 
 
 def _transpose(b: Builder) -> Value:
-    x = b.tensor()
-    axes = list(range(x.rank))
+    x, dims = b.tensor(), (b.arg("dim0", 0), b.arg("dim1", 1))
     if x.rank < 2:
         return x
-    first, second = axis_of(x, b.arg("dim0", 0)), axis_of(x, b.arg("dim1", 1))
+    axes = list(range(x.rank))
+    first, second = (axis_of(x, d) for d in dims)
     axes[first], axes[second] = axes[second], axes[first]
     return b.permute(x, axes)
+
+
+def _reversed_axes(b: Builder) -> Value:
+    x = b.tensor()
+    return b.permute(x, range(x.rank)[::-1])
 
 
 def _expand(b: Builder) -> Value:
@@ -46,25 +51,42 @@ def _expand(b: Builder) -> Value:
 
 
 def _start(x: Value, axis: int, start: Dim | None) -> Dim:
+    """Where a slice begins, counted from the front; raises Unsupported if its sign is unknown."""
     if start is None:
         return 0
-    if isinstance(start, int) and start < 0:
-        return symbolic.maximum((0, symbolic.simplify(x.shape[axis] + start)))
+    if isinstance(start, int):
+        return (
+            start if start >= 0 else symbolic.maximum((0, symbolic.simplify(x.shape[axis] + start)))
+        )
+    if not _is_non_negative(start):
+        raise Unsupported(f"a slice from {start}, which may be negative")
     return start
+
+
+def _is_non_negative(size: Dim) -> bool:
+    """Whether an expression is never negative, as far as sympy sees for dims of 1 and more."""
+    expr = sympy.sympify(size)
+    beyond = {s: 1 + sympy.Dummy(integer=True, nonnegative=True) for s in expr.free_symbols}
+    return bool(sympy.expand(expr.xreplace(beyond)).is_nonnegative)
 
 
 def _slice(b: Builder) -> Value:
     x = b.tensor()
     axis = axis_of(x, b.arg("dim", 0))
-    start = _start(x, axis, b.arg("start"))
+    start, step, end = _start(x, axis, b.arg("start")), b.arg("step", 1), b.arg("end")
     extent = b.node.output.shape[axis]
-    if start != 0 and x.shape[axis] == extent and b.arg("step", 1) == 1:
+    if start != 0 and x.shape[axis] == extent and step == 1:
         raise Unsupported("a slice whose start depends on the size")
-    end = b.arg("end")
     known = end is None or end == sys.maxsize or isinstance(end, int)
     if not known and symbolic.simplify(end) != symbolic.simplify(start + extent):
         raise Unsupported(f"a slice up to {end}")
-    return b.slice(x, axis, start, extent, b.arg("step", 1))
+    return b.slice(x, axis, start, extent, step)
+
+
+def _narrow(b: Builder) -> Value:
+    x = b.tensor()
+    axis = axis_of(x, b.arg("dim"))
+    return b.slice(x, axis, _start(x, axis, b.arg("start")), b.node.output.shape[axis])
 
 
 def _select(b: Builder) -> Value:
@@ -85,21 +107,33 @@ def _split(b: Builder) -> list[Value]:
     return parts
 
 
-def _cat(b: Builder) -> Value:
-    parts: list[Value] = [p for p in b.arg("tensors") if not (p.rank == 1 and p.shape[0] == 0)]
+def _unbind(b: Builder) -> list[Value]:
+    x = b.tensor()
+    axis = axis_of(x, b.arg("dim", 0))
+    parts = [b.slice(x, axis, i, 1) for i in range(len(b.node.outputs))]
+    return [b.reshape(p, o.shape) for p, o in zip(parts, b.node.outputs, strict=True)]
+
+
+def _joined(b: Builder, parts: list[Value], axis: int) -> Value:
+    """Parts of any types side by side; those without elements are left out."""
     out = b.node.output
-    parts = [b.cast(p, out.dtype) for p in parts]
-    if len(parts) == 1:
-        return parts[0]
-    return b.emit("go.cat", parts, out.shape, out.dtype, axis=axis_of(out, b.arg("dim", 0)))
+    given = [b.cast(p, out.dtype) for p in parts if p.shape[axis] != 0]
+    if not given:
+        raise Unsupported("tensors without elements")
+    return given[0] if len(given) == 1 else b.emit("go.cat", given, out.shape, out.dtype, axis=axis)
+
+
+def _cat(b: Builder) -> Value:
+    """A part `[0]` fits beside any other: torch lets it pass."""
+    parts: list[Value] = [p for p in b.arg("tensors") if p.shape != (0,)]
+    return _joined(b, parts, axis_of(b.node.output, b.arg("dim", 0)))
 
 
 def _stack(b: Builder) -> Value:
     out = b.node.output
     axis = axis_of(out, b.arg("dim", 0))
     shape = (*out.shape[:axis], 1, *out.shape[axis + 1 :])
-    parts = [b.reshape(p, shape) for p in b.arg("tensors")]
-    return b.emit("go.cat", parts, out.shape, out.dtype, axis=axis)
+    return _joined(b, [b.reshape(p, shape) for p in b.arg("tensors")], axis)
 
 
 def _pad(b: Builder) -> Value:
@@ -112,14 +146,17 @@ def _pad(b: Builder) -> Value:
     after: list[Dim] = [0] * x.rank
     for i in range(len(pairs) // 2):
         before[x.rank - 1 - i], after[x.rank - 1 - i] = pairs[2 * i], pairs[2 * i + 1]
-    if any(isinstance(p, int) and p < 0 for p in (*before, *after)):
+    if not all(_is_non_negative(p) for p in (*before, *after)):
         raise Unsupported("negative padding")
+    value = b.arg("value") or 0
+    if not isinstance(value, int | float):
+        raise Unsupported(f"padding with {value}")
     if not any(before) and not any(after):
         return x
-    value = b.arg("value") or 0.0
-    return b.emit(
-        "go.pad", [x], b.node.output.shape, x.dtype, before=tuple(before), value=float(value)
-    )
+    held = DType.F32 if x.dtype is DType.BF16 else x.dtype
+    number = scalar.const(value, held).value
+    shape = b.node.output.shape
+    return b.emit("go.pad", [x], shape, x.dtype, before=tuple(before), value=number)
 
 
 def _embedding(b: Builder) -> Value:
@@ -135,45 +172,78 @@ def _index_select(b: Builder) -> Value:
 
 
 RULES: dict[str, Rule] = {
-    "aten.alias": _identity,
-    "aten.clone": _identity,
-    "aten.contiguous": _identity,
-    "aten.detach": _identity,
-    "aten.lift_fresh_copy": _identity,
-    "aten.dropout": _dropout,
-    "aten.feature_dropout": _dropout,
-    "aten.view": _reshape,
-    "aten.reshape": _reshape,
-    "aten._unsafe_view": _reshape,
-    "aten.flatten": _reshape,
-    "aten.unflatten": _reshape,
-    "aten.unsqueeze": _reshape,
-    "aten.squeeze": _reshape,
-    "aten.permute": _permute,
-    "aten.transpose": _transpose,
-    "aten.t": _transpose,
-    "aten.numpy_T": _transpose,
-    "aten.expand": _expand,
-    "aten.expand_as": _expand,
-    "aten.slice": _slice,
-    "aten.narrow": _slice,
-    "aten.select": _select,
-    "aten.split": _split,
-    "aten.split_with_sizes": _split,
-    "aten.chunk": _split,
-    "aten.unbind": lambda b: [
-        b.reshape(p, o.shape) for p, o in zip(_unbind(b), b.node.outputs, strict=True)
-    ],
-    "aten.cat": _cat,
-    "aten.stack": _stack,
-    "aten.pad": _pad,
-    "aten.constant_pad_nd": _pad,
-    "aten.embedding": _embedding,
-    "aten.index_select": _index_select,
+    **rules(
+        _identity,
+        "aten::alias(Tensor self) -> Tensor",
+        "aten::clone(Tensor self, *, MemoryFormat? memory_format=None) -> Tensor",
+        "aten::contiguous(Tensor self, *, MemoryFormat memory_format=0) -> Tensor",
+        "aten::detach(Tensor self) -> Tensor",
+        "aten::lift_fresh_copy(Tensor self) -> Tensor",
+    ),
+    **rules(
+        _dropout,
+        "aten::dropout(Tensor input, float p, bool train) -> Tensor",
+        "aten::feature_dropout(Tensor input, float p, bool train) -> Tensor",
+        implied="p",
+    ),
+    **rules(
+        _reshape,
+        "aten::view(Tensor self, SymInt[] size) -> Tensor",
+        "aten::reshape(Tensor self, SymInt[] shape) -> Tensor",
+        "aten::_unsafe_view(Tensor self, SymInt[] size) -> Tensor",
+        "aten::flatten.using_ints(Tensor self, int start_dim=0, int end_dim=-1) -> Tensor",
+        "aten::unflatten.int(Tensor self, int dim, SymInt[] sizes) -> Tensor",
+        "aten::unsqueeze(Tensor self, int dim) -> Tensor",
+        "aten::squeeze(Tensor self) -> Tensor",
+        "aten::squeeze.dim(Tensor self, int dim) -> Tensor",
+        "aten::squeeze.dims(Tensor self, int[] dim) -> Tensor",
+        implied="size shape start_dim end_dim dim sizes",
+    ),
+    **rules(_permute, "aten::permute(Tensor self, int[] dims) -> Tensor"),
+    **rules(
+        _transpose,
+        "aten::transpose.int(Tensor self, int dim0, int dim1) -> Tensor",
+        "aten::t(Tensor self) -> Tensor",
+    ),
+    **rules(_reversed_axes, "aten::numpy_T(Tensor self) -> Tensor"),
+    **rules(
+        _expand,
+        "aten::expand(Tensor self, SymInt[] size, *, bool implicit=False) -> Tensor",
+        "aten::expand_as(Tensor self, Tensor other) -> Tensor",
+        implied="size implicit other",
+    ),
+    **rules(
+        _slice,
+        "aten::slice.Tensor(Tensor self, int dim=0, SymInt? start=None, SymInt? end=None, "
+        "SymInt step=1) -> Tensor",
+    ),
+    **rules(
+        _narrow,
+        "aten::narrow(Tensor self, int dim, SymInt start, SymInt length) -> Tensor",
+        implied="length",
+    ),
+    **rules(_select, "aten::select.int(Tensor self, int dim, SymInt index) -> Tensor"),
+    **rules(
+        _split,
+        "aten::split.Tensor(Tensor self, SymInt split_size, int dim=0) -> Tensor[]",
+        "aten::split.sizes(Tensor self, SymInt[] split_size, int dim=0) -> Tensor[]",
+        "aten::split_with_sizes(Tensor self, SymInt[] split_sizes, int dim=0) -> Tensor[]",
+        "aten::chunk(Tensor self, int chunks, int dim=0) -> Tensor[]",
+        implied="split_size split_sizes chunks",
+    ),
+    **rules(_unbind, "aten::unbind.int(Tensor self, int dim=0) -> Tensor[]"),
+    **rules(_cat, "aten::cat(Tensor[] tensors, int dim=0) -> Tensor"),
+    **rules(_stack, "aten::stack(Tensor[] tensors, int dim=0) -> Tensor"),
+    **rules(
+        _pad,
+        'aten::pad(Tensor self, SymInt[] pad, str mode="constant", float? value=None) -> Tensor',
+        "aten::constant_pad_nd(Tensor self, SymInt[] pad, Scalar value=0) -> Tensor",
+    ),
+    **rules(
+        _embedding,
+        "aten::embedding(Tensor weight, Tensor indices, SymInt padding_idx=-1, "
+        "bool scale_grad_by_freq=False, bool sparse=False) -> Tensor",
+        implied="padding_idx scale_grad_by_freq sparse",
+    ),
+    **rules(_index_select, "aten::index_select(Tensor self, int dim, Tensor index) -> Tensor"),
 }
-
-
-def _unbind(b: Builder) -> list[Value]:
-    x = b.tensor()
-    axis = axis_of(x, b.arg("dim", 0))
-    return [b.slice(x, axis, i, 1) for i in range(len(b.node.outputs))]

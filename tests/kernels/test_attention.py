@@ -10,6 +10,7 @@ from harness import LEVEL_IDS, NATIVE_IDS, At, Case, build_host, require, run_ca
 from graphopt.kernels import reference_ops
 from graphopt.kernels.arguments import BF16, F32, AttentionArgs
 from graphopt.kernels.reference import bf16_from_f32, f32_from_bf16
+from graphopt.kernels.reference_ops import CAUSAL_FIRST, CAUSAL_LAST, SEES_ALL
 from graphopt.kernels.scratch import attention_scratch_bytes
 
 
@@ -24,7 +25,7 @@ class Spec:
     tk: int = 5
     dim: int = 16
     dim_v: int = 16
-    causal: bool = False
+    causal: int = SEES_ALL
     mask: tuple[int, int, int, int] | None = None
     dtype: int = F32
     dst_dtype: int = F32
@@ -36,8 +37,10 @@ SPECS = [
     Spec(tq=0),
     Spec(tq=7, tk=16, dim=8, dim_v=4, mask=(1, 1, 7, 16)),
     Spec(2, 3, 3, 13, 17, 11, 19, mask=(2, 1, 1, 17)),
-    Spec(1, 4, 2, 53, 53, 32, 32, causal=True),
-    Spec(2, 6, 2, 5, 37, 24, 40, causal=True, mask=(1, 6, 1, 37)),
+    Spec(1, 4, 2, 53, 53, 32, 32, causal=CAUSAL_LAST),
+    Spec(2, 6, 2, 5, 37, 24, 40, causal=CAUSAL_LAST, mask=(1, 6, 1, 37)),
+    Spec(2, 2, 1, 29, 11, 16, 16, causal=CAUSAL_FIRST),
+    Spec(1, 3, 3, 7, 37, 24, 40, causal=CAUSAL_FIRST),
     Spec(2, 4, 4, 61, 130, 64, 64, mask=(2, 1, 1, 130), dst_dtype=BF16),
 ]
 BF16_SPECS = [
@@ -47,17 +50,19 @@ BF16_SPECS = [
     Spec(2, 2, 1, 30, 31, 16, 33, mask=(2, 2, 30, 1), dtype=BF16),
     Spec(1, 2, 2, 3, 29, 20, 16, dtype=BF16, dst_dtype=BF16),
     Spec(2, 3, 3, 13, 17, 11, 19, mask=(2, 1, 1, 17), dtype=BF16),
-    Spec(1, 4, 2, 53, 53, 32, 32, causal=True, dtype=BF16),
-    Spec(2, 6, 2, 5, 37, 24, 40, causal=True, mask=(1, 6, 1, 37), dtype=BF16),
+    Spec(1, 4, 2, 53, 53, 32, 32, causal=CAUSAL_LAST, dtype=BF16),
+    Spec(2, 6, 2, 5, 37, 24, 40, causal=CAUSAL_LAST, mask=(1, 6, 1, 37), dtype=BF16),
+    Spec(2, 2, 1, 29, 11, 16, 16, causal=CAUSAL_FIRST, dtype=BF16),
     Spec(1, 2, 1, 41, 23, 7, 24, mask=(1, 1, 41, 23), dtype=BF16),
     Spec(1, 4, 1, 47, 101, 128, 128, dtype=BF16, dst_dtype=BF16),
 ]
 # Few queries, which read keys and values in place: groups of 1, 3, 4 and 8 heads.
 FEW = [
-    Spec(2, 9, 3, 1, 101, 64, 64, causal=True, mask=(2, 9, 1, 101)),
-    Spec(1, 8, 2, 4, 67, 64, 32, causal=True),
+    Spec(2, 9, 3, 1, 101, 64, 64, causal=CAUSAL_LAST, mask=(2, 9, 1, 101)),
+    Spec(1, 8, 2, 4, 67, 64, 32, causal=CAUSAL_LAST),
     Spec(2, 3, 3, 3, 37, 16, 64, mask=(2, 1, 1, 37), dst_dtype=BF16),
-    Spec(1, 8, 1, 2, 331, 64, 64, causal=True, mask=(1, 1, 2, 331)),
+    Spec(1, 8, 2, 3, 67, 64, 32, causal=CAUSAL_FIRST),
+    Spec(1, 8, 1, 2, 331, 64, 64, causal=CAUSAL_LAST, mask=(1, 1, 2, 331)),
     Spec(1, 3, 1, 1, 1, 32, 64),
 ]
 BF16_FEW = [replace(spec, dtype=BF16) for spec in FEW]
@@ -184,7 +189,7 @@ def test_few_queries(where, dtype):
     check_specs(runner, specs, f"attention few {dtype}", as_scalar)
     cases = []
     for heads, kv_heads in ((9, 3), (4, 1), (2, 2)):
-        spec = Spec(1, heads, kv_heads, 11, 43, 64, 64, causal=True, dtype=dtype)
+        spec = Spec(1, heads, kv_heads, 11, 43, 64, 64, causal=CAUSAL_LAST, dtype=dtype)
         many, _ = make_case(spec)
         cases.append(many)
         for tq in (1, 2, 4):
@@ -231,7 +236,10 @@ def test_error_is_small_in_practice(where):
     case, (q, k, v, mask) = make_case(SPECS[5], 5)
     (out,) = run_everywhere(require(where), "go_attention", [case], "attention small")
     got = out["dst"][:, :53, :, :32]
-    assert np.abs(got - reference_ops.attention(q, k, v, case.args.scale, mask, True)).max() < 1e-6
+    assert (
+        np.abs(got - reference_ops.attention(q, k, v, case.args.scale, mask, CAUSAL_LAST)).max()
+        < 1e-6
+    )
 
 
 @pytest.mark.parametrize("dtype", [F32, BF16])
@@ -239,7 +247,7 @@ def test_error_is_small_in_practice(where):
 def test_no_cut_changes_bits(where, dtype):
     """Nor does a hidden value that is not finite show in more queries where blocks are others."""
     whole, _ = make_case(Spec(1, 2, 2, 83, 83, 24, 20, mask=(1, 1, 1, 83), dtype=dtype))
-    causal, _ = make_case(Spec(1, 2, 2, 83, 83, 24, 20, causal=True, dtype=dtype))
+    causal, _ = make_case(Spec(1, 2, 2, 83, 83, 24, 20, causal=CAUSAL_LAST, dtype=dtype))
     causal.pointers["v"][0, 50, 0, 3] = np.nan if dtype == F32 else 0x7FC0
     size = attention_scratch_bytes(1, 2, 83, 24, 20, 16)
     for case in (whole, causal):
@@ -250,37 +258,77 @@ def test_no_cut_changes_bits(where, dtype):
             assert np.array_equal(bits(first["dst"]), bits(other["dst"]))
 
 
+# What rows give: numbers, 0 or NaN.
+SEEN, ZERO, NAN = "seen", "zero", "nan"
+
+
+def kind_of(row):
+    if np.isnan(row).all():
+        return NAN
+    return SEEN if np.isfinite(row).all() and row.any() else ZERO if not row.any() else row
+
+
+def degenerate(spec, unseen_zero, poison):
+    """A case that `poison` changes, given its mask of zeros."""
+    case, data = make_case(spec)
+    case.args.unseen_zero = unseen_zero
+    if data[3] is not None:
+        data[3][:] = 0
+    poison(case, data[3])
+    return case
+
+
 @pytest.mark.parametrize("dtype", [F32, BF16])
 @pytest.mark.parametrize("where", LEVEL_IDS)
 def test_queries_without_keys_and_nan(where, dtype):
-    """Rows hidden by -inf or by the causal rule are NaN, other rows are untouched by it; a NaN
-    key reaches all queries that see it, a NaN query only itself."""
-    nan = np.nan if dtype == F32 else 0x7FC0
-    spec = Spec(1, 1, 1, 5, 20, mask=(1, 1, 5, 20), dtype=dtype)
-    hidden, data = make_case(spec)
-    data[3][:] = 0
-    data[3][0, 0, 2] = -np.inf
-    hidden.pointers["q"][0, 4, 0, 3] = nan
-    late, _ = make_case(Spec(tq=9, tk=4, causal=True, dtype=dtype))
-    poisoned, _ = make_case(Spec(tq=6, tk=6, causal=True, dtype=dtype))
-    poisoned.pointers["k"][0, 3, 0, 0] = nan
-    empty, _ = make_case(Spec(tq=2, tk=0, dtype=dtype))
-    cases = [hidden, late, poisoned, empty]
+    """Rows whose scores are all -inf are NaN, or 0 where asked for, and touch no other; a NaN key
+    reaches all queries that see it, a NaN query only itself, and +inf gives NaN."""
+    nan, inf = (np.nan, np.inf) if dtype == F32 else (0x7FC0, 0x7F80)
+
+    def hide(case, mask):
+        mask[0, 0, 2] = -np.inf
+        mask[0, 0, 3, 1:] = -np.inf
+        mask[0, 0, 4] = -np.inf
+        case.pointers["q"][0, 4, 0, 3] = nan
+
+    def replace_scores(case, mask):
+        case.args.replaces = 1
+        mask[0, 0, :, 7] = -np.inf  # where k is NaN
+        mask[0, 0, 2] = -np.inf
+        case.pointers["k"][0, 7, 0, 0] = nan
+
+    def poison_key(case, mask):
+        case.pointers["k"][0, 3, 0, 0] = nan
+
+    def overflow(case, mask):
+        mask[0, 0, 1, 4] = np.inf
+        case.pointers["k"][0, 5, 0, 0] = inf
+        case.pointers["q"][0, :, 0, 0] = 0x3F80 if dtype == BF16 else 1
+        mask[0, 0, 3] = -np.inf  # beside +inf a NaN
+
     runner = require(where)
-    as_scalar = dtype == F32 or "bf16" not in runner.level.features
-    key = f"attention nan {dtype}"
-    results = run_everywhere(runner, "go_attention", cases, key, as_scalar)
-    first, second, third, fourth = results
-
-    def nan_rows(out, rows):
-        holes = np.isnan(out["dst"][0, :rows, 0, :16])
-        assert np.array_equal(holes.all(axis=1), holes.any(axis=1))
-        return list(np.flatnonzero(holes.all(axis=1)))
-
-    assert nan_rows(first, 5) == [2, 4]
-    assert nan_rows(second, 9) == [0, 1, 2, 3, 4]
-    assert nan_rows(third, 6) == [3, 4, 5]
-    assert nan_rows(fourth, 2) == [0, 1]
+    masked = Spec(1, 1, 1, 5, 20, mask=(1, 1, 5, 20), dtype=dtype)
+    few = Spec(1, 1, 1, 4, 20, 16, 64, mask=(1, 1, 4, 20), dtype=dtype)
+    late = Spec(tq=9, tk=4, causal=CAUSAL_LAST, dtype=dtype)
+    for unseen_zero, none in ((0, NAN), (1, ZERO)):
+        wanted = [
+            (masked, hide, [SEEN, SEEN, none, SEEN, NAN]),
+            (few, replace_scores, [SEEN, SEEN, none, SEEN]),
+            (masked, replace_scores, [SEEN, SEEN, none, SEEN, SEEN]),
+            (late, lambda case, mask: None, [none] * 5 + [SEEN] * 4),
+            (Spec(tq=6, tk=6, causal=CAUSAL_LAST, dtype=dtype), poison_key, [SEEN] * 3 + [NAN] * 3),
+            (masked, overflow, [NAN] * 5),
+            (few, overflow, [NAN] * 4),
+            (Spec(tq=2, tk=0, dtype=dtype), lambda case, mask: None, [ZERO] * 2),
+        ]
+        cases = [degenerate(spec, unseen_zero, poison) for spec, poison, _ in wanted]
+        as_scalar = dtype == F32 or "bf16" not in runner.level.features
+        key = f"attention nan {dtype} {unseen_zero}"
+        results = run_everywhere(runner, "go_attention", cases, key, as_scalar)
+        for (spec, _, rows), out in zip(wanted, results, strict=True):
+            got = values(out["dst"])[0, : spec.tq, 0, : spec.dim_v]
+            kinds = [kind_of(row) for row in got]
+            assert kinds == rows, (spec, unseen_zero)
 
 
 @pytest.mark.parametrize("dtype", [F32, BF16])

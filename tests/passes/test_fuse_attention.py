@@ -79,19 +79,26 @@ def filled(m: Attention, fill: float):
     return m.output(m.weighted(m.pointwise(expr, scores, hide)))
 
 
-@pytest.mark.parametrize("fill", [-1e30, float(np.finfo(np.float32).min)])
+@pytest.mark.parametrize("fill", [-7.0, -1e30, float(np.finfo(np.float32).min), -np.inf])
 def test_2_masked_fill(fill: float) -> None:
     graph = filled(Attention(), fill)
     inputs = random_inputs(graph)
-    inputs[3][0] = True  # every key hidden: all weights equal
-    inputs[3][1, ..., 0] = False
+    inputs[3][0] = True  # every key hidden: all weights equal, or NaN
+    inputs[3][1] = False
+    inputs[3][1, ..., 0] = True
+    inputs[1][1, 0, 0] = np.nan  # a hidden score that is NaN does not count
+    inputs[1][1, 1, 1] = np.nan  # one that is seen does
     before = run_graph(graph, inputs)
+    holes = np.isnan(before[0][..., 0]).all(-1)
+    assert holes.tolist()[:2] == [[fill == -np.inf] * 2, [False, True]]
     assert FuseAttention().run(graph)
     assert relative_error(run_graph(graph, inputs)[0], before[0]) < FP32_RELATIVE
 
 
-def test_small_fills_are_left_alone() -> None:
-    check_left_alone(FuseAttention(), filled(Attention(), -10000.0))
+def test_fills_of_0_and_factors_of_0_are_left_alone() -> None:
+    check_left_alone(FuseAttention(), filled(Attention(), 0.0))
+    m = Attention()
+    check_left_alone(FuseAttention(), m.output(m.weighted(m.pointwise(divided(0.0), m.scores()))))
 
 
 def test_scores_that_something_else_reads_are_left_alone() -> None:

@@ -1,8 +1,12 @@
 """Lowering of aten ops: every rule once against torch, and every refusal with its reason."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -11,11 +15,15 @@ import torch.nn.functional as F  # noqa: E402
 from captured import arrays, captured  # noqa: E402
 from graphs import Maker, assert_close, check_left_alone, check_pass  # noqa: E402
 
+import graphopt.funasr.cif  # noqa: E402, F401  (registers graphopt.cif)
+from graphopt.errors import LoweringError  # noqa: E402
+from graphopt.import_torch import TORCH_DTYPES, schema_text  # noqa: E402
 from graphopt.interpret import run_graph  # noqa: E402
-from graphopt.ir import DType, Node, Ref  # noqa: E402
+from graphopt.ir import DType, Graph, Node, Ref, Value  # noqa: E402
 from graphopt.passes.eliminate_dead_code import EliminateDeadCode  # noqa: E402
 from graphopt.passes.lower_aten import RULES, LowerAten  # noqa: E402
 from graphopt.passes.lowering import contractions, pointwise, sequences, views  # noqa: E402
+from graphopt.passes.lowering.promotion import promoted  # noqa: E402
 from graphopt.testing import BF16_RELATIVE, FP32_RELATIVE  # noqa: E402
 from graphopt.verify import verify  # noqa: E402
 
@@ -54,7 +62,7 @@ VIEWS: dict[str, Case] = {
     "permute": (lambda x: x.permute(2, 0, -2), (X,)),
     "transpose": (lambda x: x.transpose(-1, 0), (X,)),
     "t": (lambda x: aten.t(x), (X[0],)),
-    "numpy_T": (lambda x: x.T, (X[0],)),
+    "numpy_T": (lambda x: (x.T, aten.numpy_T(x[None])), (X[0],)),
     "expand": (lambda x: x[:, :1].expand(-1, 5, 4) * 2, (X,)),
     "expand_as": (lambda x, y: x[:, :1].expand_as(y) * 2, (X, Y)),
     "slice": (lambda x: (x[:, 1:], x[:, ::2], x[..., -3:-1]), (X,)),
@@ -64,8 +72,11 @@ VIEWS: dict[str, Case] = {
     "split_with_sizes": (lambda x: x.split([1, 3], 2), (X,)),
     "chunk": (lambda x: x.chunk(2, -1), (X,)),
     "unbind": (lambda x: x.unbind(2), (X,)),
-    "cat": (lambda x, n: torch.cat([x, n, x], 1), (X, NUMBERS)),
-    "stack": (lambda x, y: torch.stack([x, y], -1), (X, Y)),
+    "cat": (
+        lambda x, n: (torch.cat([x, n, x], 1), torch.cat([x, x[:, :0]], 1)),
+        (X, NUMBERS),
+    ),
+    "stack": (lambda x, n: torch.stack([x, n, n[:, :, :] > 2], -1), (X, NUMBERS)),
     "pad": (lambda x: F.pad(x, (1, 2, 3, 0), value=-1.5), (X,)),
     "constant_pad_nd": (lambda x: aten.constant_pad_nd(x, [0, 1]), (X,)),
     "embedding": (lambda words, table: F.embedding(words, table), (WORDS, randn(7, 4))),
@@ -100,7 +111,12 @@ POINTWISE: dict[str, Case] = {
     "maximum": (lambda x, y: torch.maximum(x, y), (X, Y)),
     "minimum": (lambda x, n: torch.minimum(n, n * 2 - 3) + x, (X, NUMBERS)),
     "div": (
-        lambda x, n: (x / n, n / 2, torch.div(x, 0.3, rounding_mode="floor")),
+        lambda x, n: (
+            x / n,
+            n / 2,
+            torch.div(x, 0.25, rounding_mode="floor"),
+            torch.div(x, 0.3, rounding_mode="trunc"),
+        ),
         (X, NUMBERS + 0.5),
     ),
     "true_divide": (lambda n: torch.true_divide(n, 4), (NUMBERS,)),
@@ -138,8 +154,14 @@ POINTWISE: dict[str, Case] = {
     "ones": (lambda x: torch.ones(x.shape[1], dtype=torch.bool), (X,)),
     "ones_like": (lambda x: torch.ones_like(x), (X,)),
     "new_ones": (lambda x: x.new_ones(3), (X,)),
-    "scalar_tensor": (lambda x: x * aten.scalar_tensor(2.5), (X,)),
-    "isinf": (lambda x: torch.isinf(x), (1 / torch.tensor([0.0, 1.0, -0.0]),)),
+    "scalar_tensor": (
+        lambda x: (x * aten.scalar_tensor(2.5), aten.scalar_tensor(x.shape[1]) * x),
+        (X,),
+    ),
+    "isinf": (
+        lambda x, y: (torch.isinf(x), torch.isinf(y), torch.isinf(y.long())),
+        (1 / torch.tensor([0.0, 1.0, -0.0]), torch.tensor([1e300, -math.inf])),
+    ),
 }
 
 LINEAR, CONV1, CONV2 = torch.nn.Linear(4, 5), torch.nn.Conv1d(4, 6, 3), torch.nn.Conv2d(4, 6, 3)
@@ -147,7 +169,14 @@ KERNEL1, KERNEL2 = torch.nn.Parameter(randn(6, 4, 3)), torch.nn.Parameter(randn(
 GAIN = torch.nn.Parameter(randn(4))  # fixes the size of the axis
 MATRIX = torch.nn.Parameter(randn(4, 5))
 CONTRACTIONS: dict[str, Case] = {
-    "linear": (lambda x: (LINEAR(x), F.linear(x, LINEAR.weight)), (X,)),
+    "linear": (
+        lambda x, w: (
+            LINEAR(x),
+            F.linear(x, LINEAR.weight),
+            F.linear(x[0], w, LINEAR.bias),
+        ),
+        (X, WEIGHT),
+    ),
     "addmm": (lambda x: torch.addmm(LINEAR.bias, x, MATRIX), (X[0],)),
     "matmul": (lambda x, y: (x @ y, x @ MATRIX), (X, SQUARE)),
     "bmm": (lambda x, y: torch.bmm(x, y), (X, SQUARE)),
@@ -171,13 +200,13 @@ CONTRACTIONS: dict[str, Case] = {
         lambda x, n, m: (x.sum(1), n.sum((0, 2), keepdim=True), m.sum(), x.sum()),
         (X, NUMBERS, MASK),
     ),
-    "mean": (lambda x: (x.mean(-1), x.mean((0, 1), keepdim=True)), (X,)),
+    "mean": (lambda x: (x.mean(-1), x.mean((0, 1), keepdim=True), x.mean().mean(-1)), (X,)),
     "any": (lambda m: (m.any(), m.any(1)), (MASK,)),
     "all": (lambda n: (n.all(), n.all(1, keepdim=True)), (NUMBERS,)),
     "amax": (lambda x: x.amax((0, 1)), (X,)),
     "amin": (lambda x: x.amin(2, keepdim=True), (X,)),
-    "max": (lambda n: n.max(), (NUMBERS,)),
-    "min": (lambda x: x.min(), (X,)),
+    "max": (lambda n, x: (n.max(), torch.max(n, n - 1), torch.max(x, n)), (NUMBERS, X)),
+    "min": (lambda x, y: (x.min(), torch.min(x, y)), (X, Y)),
     "scaled_dot_product_attention": (
         lambda q, k, m: (
             F.scaled_dot_product_attention(q * GAIN, k * GAIN, k * GAIN, m),
@@ -189,7 +218,10 @@ CONTRACTIONS: dict[str, Case] = {
 }
 LAST = torch.nn.Parameter(randn(6))
 SEQUENCES: dict[str, Case] = {
-    "argmax": (lambda x, n: (x.argmax(-1), n.argmax(1, keepdim=True)), (X, NUMBERS)),
+    "argmax": (
+        lambda x, n: (x.argmax(-1), n.argmax(1, keepdim=True), n.argmax(), n.sum().argmax(0)),
+        (X, NUMBERS),
+    ),
 }
 FAMILIES = {
     "views": VIEWS,
@@ -243,7 +275,8 @@ def test_every_rule_has_a_case() -> None:
     tested = {f"aten.{name}" for family in FAMILIES.values() for name in family}
     # A size read from a tensor is tested below, sizes that a node computes in
     # test_computed_dims.py.
-    assert set(RULES) - tested == {"aten.item", "graphopt.cif"}
+    ops = {".".join(name.split(".")[:2]) for name in RULES}
+    assert ops - tested == {"aten.item", "graphopt.cif"}
     assert len(RULES) == sum(len(t.RULES) for t in (views, pointwise, contractions, sequences))
 
 
@@ -252,7 +285,8 @@ def test_a_size_read_from_a_tensor_becomes_a_check() -> None:
     lengths = m.input("lengths", "B", dtype=DType.I64)
     m.input("x", "B", "T")
     size = m.shape("T")[0]
-    m.graph.nodes.append(Node("aten.item", [lengths], [], {"self": Ref(0), "size": size}))
+    attrs = {"self": Ref(0), "size": size, "schema": "aten::item(Tensor self) -> Scalar"}
+    m.graph.nodes.append(Node("aten.item", [lengths], [], attrs))
     graph = m.output(lengths)
     LowerAten().run(graph)
     assert [(n.op, n.attrs["size"]) for n in graph.nodes] == [("go.check", size)]
@@ -270,9 +304,13 @@ REFUSED: dict[str, Case] = {
     "no rule for aten.cumsum": (lambda x: x.cumsum(1), (X,)),
     "exp of f64": (lambda x: x.exp(), (X.double(),)),
     "abs of i64": (lambda x: x.abs(), (NUMBERS,)),
-    "integer division with rounding mode floor": (
+    "division of i64 with rounding mode floor": (
         lambda n: torch.div(n, 2, rounding_mode="floor"),
         (NUMBERS,),
+    ),
+    "floor division by a number that may round the quotient": (
+        lambda x: torch.div(x, 0.1, rounding_mode="floor"),
+        (X,),
     ),
     "a power with exponent 1.7": (lambda x: x**1.7, (POSITIVE,)),
     "bitwise operations on integers": (lambda n: torch.bitwise_and(n, n), (NUMBERS,)),
@@ -294,13 +332,176 @@ REFUSED: dict[str, Case] = {
     "3-D convolution": (lambda x: F.conv3d(x, KERNEL3), (randn(1, 2, 3, 3, 3),)),
     "matmul with a vector": (lambda x, y: torch.matmul(x, y), (X, randn(4))),
     "matmul that broadcasts its batch axes": (lambda x, y: x @ y, (X, SQUARE[:1])),
-    "max that also returns indices": (lambda x: x.max(1), (X,)),
+    "no rule for aten.max.dim": (lambda x: x.max(1), (X,)),
+    "no rule for aten.view.dtype": (lambda x: x.view(torch.int32), (X,)),
+    "a bias that is not one number for each output": (
+        lambda x: torch.addmm(LINEAR.bias[:1], x, MATRIX),
+        (X[0],),
+    ),
+    "attention that broadcasts its heads": (
+        lambda q, k: F.scaled_dot_product_attention(q * GAIN, k * GAIN, k * GAIN),
+        (randn(2, 2, 3, 4), randn(2, 1, 3, 4)),
+    ),
+    "attention with dropout": (
+        lambda x: F.scaled_dot_product_attention(x * GAIN, x * GAIN, x * GAIN, dropout_p=0.5),
+        (randn(1, 2, 3, 4),),
+    ),
     "attention whose head size varies": (
         lambda x: F.scaled_dot_product_attention(x, x, x),
         (randn(1, 2, 3, 4),),
     ),
     "addmm with alpha or beta": (lambda x: torch.addmm(LINEAR.bias, x, MATRIX, alpha=2), (X[0],)),
 }
+
+
+def one_node(function: Callable[..., Any], *tensors: Any) -> tuple[Graph, Node]:
+    graph = captured(function, *tensors).graph
+    (node,) = graph.nodes
+    return graph, node
+
+
+def reason_of(graph: Graph, node: Node) -> str:
+    LowerAten().run(graph)
+    assert graph.nodes == [node]
+    return node.reasons[-1]
+
+
+def test_an_argument_that_no_rule_reads_is_named() -> None:
+    graph, node = one_node(lambda x: x.softmax(-1), X)
+    rule = RULES["aten.softmax.int"]
+    schema = rule.schema.replace("dtype=None", "dtype=None, float eps=0.0, Device? device=None")
+    later = replace(rule, schema=schema)
+    with patch.dict(RULES, {"aten.softmax.int": later}):
+        node.attrs |= {"schema": schema, "eps": 0.0, "device": "cuda:0"}
+        left = "lower_aten: left in torch: "
+        assert reason_of(graph, node) == f"{left}argument device = cuda:0 of aten.softmax"
+        node.attrs |= {"device": "cpu", "eps": 0.5}
+        assert reason_of(graph, node) == f"{left}argument eps = 0.5 of aten.softmax"
+        node.attrs["eps"] = 0.0
+        assert LowerAten().run(graph)
+
+
+def test_a_schema_of_another_torch_is_refused() -> None:
+    graph, node = one_node(lambda x: x.relu(), X)
+    node.attrs["schema"] = "aten::relu(Tensor self, float slope=0.5) -> Tensor"
+    assert "its rule is for aten::relu(Tensor self) -> Tensor" in reason_of(graph, node)
+
+
+def test_a_rule_that_fails_names_the_node() -> None:
+    graph, node = one_node(lambda x: x.softmax(-1), X)
+    node.attrs["dim"] = "last"
+    with pytest.raises(LoweringError, match=r"aten\.softmax at .*captured\.py:\d+ failed"):
+        LowerAten().run(graph)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rules_have_the_schemas_of_this_torch(name: str) -> None:
+    namespace, op, *overload = name.split(".")
+    packet = getattr(getattr(torch.ops, namespace), op)
+    target = getattr(packet, overload[0] if overload else "default")
+    assert schema_text(target._schema) == RULES[name].schema
+
+
+TYPES = [*TORCH_DTYPES, True, 3, 2.5]
+
+
+@pytest.mark.parametrize("one", TYPES, ids=str)
+def test_types_are_promoted_as_torch_does(one: Any) -> None:
+    def operands(kind: Any) -> list[tuple[Any, Any]]:
+        if not isinstance(kind, DType):
+            return [(kind, kind)]
+        dtype = TORCH_DTYPES[kind]
+        return [(Value(kind, (2,) * n), torch.ones([2] * n, dtype=dtype)) for n in (0, 1)]
+
+    for mine, its in operands(one):
+        for other in TYPES:
+            for my_other, its_other in operands(other):
+                if isinstance(its, torch.Tensor) or isinstance(its_other, torch.Tensor):
+                    wanted = torch.result_type(its, its_other)
+                    assert TORCH_DTYPES[promoted([mine, my_other])] is wanted, (mine, my_other)
+
+
+BF = torch.tensor([256.0, 0.1, -3.0], dtype=torch.bfloat16)
+EXTREMES = torch.tensor([1e10, -1e10, 3e9, -1.0, 300.7, math.nan, math.inf, -math.inf, 1e30])
+PROMOTIONS: dict[str, Case] = {
+    "bf16 against numbers and whole numbers": (
+        lambda x, n: (x == 0.1, x - n, x < n, x * n[0], x.where(x > 0, 0.3)),
+        (BF, torch.tensor([257, 0, -3])),
+    ),
+    "i64 against f32": (lambda n, x: (n == x, n > x, n < 2.5), (torch.tensor([2**24 + 1]), X)),
+    "u8 wraps": (
+        lambda n: (n + 255, n - 1, n * 200, n < -1, n == 257, -n),
+        (torch.tensor([0, 1, 255], dtype=torch.uint8),),
+    ),
+    "bool is not 0 or 1 in words": (
+        lambda m, n: (m & n.bool(), n.bool() | m, (m + 0.5) * 2, m == 2),
+        (MASK, NUMBERS),
+    ),
+    "floats as whole numbers": (
+        lambda x, d: [
+            y.to(t)
+            for y in (x, d)
+            for t in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+        ],
+        (EXTREMES, EXTREMES.double()),
+    ),
+    "f64 keeps its digits": (
+        lambda x, m: (x * 0.1 + 1 / 3, x.masked_fill(m, 0.1), x - torch.tensor(0.1)),
+        (X.double(), MASK),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROMOTIONS)
+def test_numbers_are_exactly_those_of_torch(name: str) -> None:
+    function, tensors = PROMOTIONS[name]
+    graph = captured(function, *tensors).graph
+    LowerAten().run(graph)
+    assert all(n.is_lowered for n in graph.nodes), [n.reasons for n in graph.nodes]
+    wanted = arrays(function(*tensors))
+    for got, y in zip(run_graph(graph, arrays(tensors)), wanted, strict=True):
+        assert got.dtype == y.dtype
+        np.testing.assert_array_equal(got, y)
+
+
+def attend(tensors: list[Any], **options: Any) -> tuple[Any, Any]:
+    """(graphopt's, torch's) scaled_dot_product_attention of whole tensors."""
+
+    def function(*given: Any) -> Any:
+        q, k, v, *mask = given
+        return F.scaled_dot_product_attention(q, k, v, *mask, scale=0.5, **options)
+
+    graph = captured(function, *tensors).graph
+    LowerAten().run(graph)
+    assert all(n.is_lowered for n in graph.nodes), [n.reasons for n in graph.nodes]
+    return run_graph(graph, arrays(tensors)), arrays(function(*tensors))
+
+
+UNSEEN = torch.ones(2, 1, 3, 5, dtype=torch.bool)
+UNSEEN[0, 0, 1] = False
+HIDDEN = torch.zeros(2, 1, 3, 5).masked_fill(~UNSEEN, -math.inf)
+QUERIES = [randn(2, 4, 3, 4), randn(2, 4, 5, 4), randn(2, 4, 5, 6)]
+POISONED = [QUERIES[0].masked_fill(torch.eye(3, 4) > 0, math.nan), *QUERIES[1:]]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "options"),
+    [
+        (QUERIES, {"is_causal": True}),
+        ([QUERIES[1], QUERIES[0], QUERIES[0]], {"is_causal": True}),
+        ([QUERIES[0], QUERIES[1][:, :2], QUERIES[2][:, :2]], {"enable_gqa": True}),
+        ([*QUERIES, UNSEEN], {}),
+        ([*QUERIES, HIDDEN], {}),
+        ([*QUERIES, UNSEEN[0, 0]], {}),
+        ([*POISONED, UNSEEN], {}),
+    ],
+    ids=["causal 3x5", "causal 5x3", "gqa", "bool", "-inf", "2-D", "NaN"],
+)
+def test_attention_is_that_of_torch(tensors: list[Any], options: dict[str, Any]) -> None:
+    got, wanted = attend(tensors, **options)
+    assert_close(got, wanted, FP32_RELATIVE, [DType.F32])
+
+
 KERNEL3 = torch.nn.Parameter(randn(2, 2, 2, 2, 2))
 
 
