@@ -54,6 +54,8 @@ class Scalar:
     def __str__(self) -> str:
         if self.op == "operand":
             return f"x{self.value}"
+        if self.op == "const" and self.dtype is DType.F32:
+            return str(np.float32(self.value))  # type: ignore[arg-type]
         if self.op in ("const", "size"):
             return str(self.value)
         if self.op == "index":

@@ -56,7 +56,8 @@ def test_operators_and_functions() -> None:
 def test_casts() -> None:
     narrow = scalar.operand(0, BF16)
     assert c(scalar.cast(narrow, F32)) == "go_f32_from_bf16(x0)"
-    assert c(scalar.cast(narrow, I64)) == "(int64_t)go_f32_from_bf16(x0)"
+    assert c(scalar.cast(narrow, I64)) == "go_i64_from_f32(go_f32_from_bf16(x0))"
+    assert c(scalar.cast(X, DType.I8)) == "(int8_t)go_i32_from_f32(x0)"
     assert c(scalar.cast(X, BF16)) == "go_bf16_from_f32((float)x0)"
     assert c(scalar.cast(X, BOOL)) == "(x0 != 0)"
     assert c(scalar.cast(scalar.operand(0, BOOL), F32)) == "(float)x0"
