@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import traceback
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,8 @@ from torch.export import ExportedProgram
 
 from graphopt import structure
 from graphopt.errors import CaptureError, TrainingModeError
-from graphopt.import_torch import import_program
+from graphopt.held import Held
+from graphopt.import_torch import WRITES_NOTHING, import_program
 from graphopt.ir import Graph
 
 
@@ -88,13 +90,27 @@ def call_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
 
 
 class _TensorsOnly(torch.nn.Module):
-    """The user's module as a function of a flat list of tensors."""
+    """The user's module as a function of a flat list of tensors.
+
+    Args:
+        model: the module.
+        in_spec: structure of its arguments.
+        constants: those that are no tensors, by position.
+        note: receives the names of what a call changed in the model. All is put back but buffers,
+            of which torch.export keeps account.
+    """
 
     def __init__(
-        self, model: torch.nn.Module, in_spec: pytree.TreeSpec, constants: dict[int, Any]
+        self,
+        model: torch.nn.Module,
+        in_spec: pytree.TreeSpec,
+        constants: dict[int, Any],
+        note: Callable[[list[str]], None],
     ) -> None:
         super().__init__()
         self.model = model
+        self._note = note
+        self.training = False
         self._in_spec = in_spec
         self._constants = constants
 
@@ -104,7 +120,9 @@ class _TensorsOnly(torch.nn.Module):
         leaves = [self._constants[i] if i in self._constants else next(rest) for i in range(count)]
         args, kwargs = pytree.tree_unflatten(leaves, self._in_spec)
         before = pytree.tree_unflatten(leaves, self._in_spec)
+        held = Held(self.model, tracing=True)
         result = self.model(*args, **kwargs)
+        self._note(held.put_back())
         # By place: an argument that the model put somewhere else is something new there.
         given = dict(pytree.tree_flatten_with_path(before)[0])
         found, after_spec = pytree.tree_flatten_with_path((args, kwargs))
@@ -116,6 +134,13 @@ class _TensorsOnly(torch.nn.Module):
             return result
         after = pytree.tree_unflatten(changed, after_spec)
         return {structure.RESULT: result, structure.AFTER: after}
+
+
+def require_eval(model: torch.nn.Module) -> None:
+    """Raises TrainingModeError naming the first module that is in training mode."""
+    for name, module in model.named_modules():
+        if module.training:
+            raise TrainingModeError(type(module).__name__, name)
 
 
 def capture(
@@ -141,21 +166,32 @@ def capture(
         TrainingModeError: if the module is in training mode.
         CaptureError: if neither can capture the model, with the user's line and what to do.
     """
-    if model.training:
-        raise TrainingModeError(type(model).__name__)
+    require_eval(model)
     kwargs = kwargs or {}
     leaves, in_spec = pytree.tree_flatten((args, kwargs))
     constants = {i: v for i, v in enumerate(leaves) if not isinstance(v, torch.Tensor)}
     tensors = tuple(v for v in leaves if isinstance(v, torch.Tensor))
     dims = _dims_of_tensors(model, args, kwargs, tensors, dynamic_shapes)
+
+    def export(traced: torch.nn.Module) -> ExportedProgram:
+        return _export(_TensorsOnly(traced, in_spec, constants, changed.extend), tensors, dims)
+
+    changed: list[str] = []
+    held = Held(model)
     try:
-        program = _export(_TensorsOnly(model, in_spec, constants).eval(), tensors, dims)
+        program = export(model)
     except Exception as refusal:
+        held.put_back()
         try:
             traced = trace(model, args, kwargs)
-            program = _export(_TensorsOnly(traced, in_spec, constants).eval(), tensors, dims)
+            changed += held.put_back()
+            program = export(traced)
         except Exception:
             raise _refusal(type(model).__name__, refusal) from refusal
+    finally:
+        held.put_back()
+    if changed:
+        _refuse_state(model, args, kwargs, changed)
     names = _tensor_names(model, args, kwargs)
     graph, out_leaves = import_program(program, type(model).__name__, names)
     out_spec = program.call_spec.out_spec
@@ -192,18 +228,41 @@ def trace(
 ) -> torch.fx.GraphModule:
     """Traces a model with torch.fx, without example values.
 
-    Arguments that are no tensors are fixed; containers of tensors are not taken apart. Attributes
-    that the model sets while it is traced are put back.
+    Arguments that are no tensors are fixed; containers of tensors are not taken apart. What the
+    model does to its attributes while it is traced stays done.
     """
     arguments = _by_parameter(model, args, kwargs)
     constants = {k: v for k, v in arguments.items() if not isinstance(v, torch.Tensor)}
-    before = {module: dict(module.__dict__) for module in model.modules()}
+    return torch.fx.symbolic_trace(model, concrete_args=constants)
+
+
+def _refuse_state(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], changed: list[str]
+) -> None:
+    """Raises CaptureError if what a call changes in the model shows in the result of the next."""
+    leaves, spec = pytree.tree_flatten((args, kwargs))
+    held = Held(model)
+    results = []
     try:
-        return torch.fx.symbolic_trace(model, concrete_args=constants)
+        with torch.no_grad(), torch.random.fork_rng(devices=()):
+            for _ in range(2):
+                torch.manual_seed(0)
+                copies = [v.clone() if isinstance(v, torch.Tensor) else v for v in leaves]
+                again, named = pytree.tree_unflatten(copies, spec)
+                results.append(pytree.tree_leaves(model(*again, **named)))
     finally:
-        for module, attributes in before.items():
-            module.__dict__.clear()
-            module.__dict__.update(attributes)
+        changed = held.put_back() or changed
+    first, second = ([v for v in r if isinstance(v, torch.Tensor)] for r in results)
+    if len(first) == len(second) and all(
+        a.shape == b.shape and torch.equal(a, b) for a, b in zip(first, second, strict=True)
+    ):
+        return
+    raise CaptureError(
+        type(model).__name__,
+        None,
+        f"each call changes {changed[0]!r}, on which the next result depends; take it as an "
+        "argument and return the new value",
+    )
 
 
 def _refusal(name: str, error: Exception) -> CaptureError:
@@ -222,19 +281,11 @@ def _refusal(name: str, error: Exception) -> CaptureError:
     )
 
 
-_HARMLESS_IN_PLACE = {"aten::detach_"}
-
-
 def _writes_in_place(program: ExportedProgram) -> bool:
-    """True if a node overwrites a tensor that something still reads."""
-    for node in program.graph.nodes:
-        if isinstance(node.target, torch._ops.OpOverload):
-            schema = node.target._schema
-            if schema.is_mutable and schema.name not in _HARMLESS_IN_PLACE:
-                written = node.args[0]
-                if node.users or len(written.users) > 1 or written.op == "placeholder":
-                    return True
-    return False
+    """Whether an op writes to a tensor, of which others may be views."""
+    targets = (node.target for node in program.graph.nodes)
+    ops = (target for target in targets if isinstance(target, torch._ops.OpOverload))
+    return any(op._schema.is_mutable and op._schema.name not in WRITES_NOTHING for op in ops)
 
 
 def _dims_of_tensors(

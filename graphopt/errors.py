@@ -234,10 +234,9 @@ class RunError(GraphoptError, RuntimeError):
 class TrainingModeError(GraphoptError, ValueError):
     """A model in training mode, whose dropout and batch norm would be frozen wrongly."""
 
-    def __init__(self, module: str) -> None:
-        super().__init__(
-            f"{module} is in training mode; call model.eval() before graphopt.optimize"
-        )
+    def __init__(self, module: str, path: str = "") -> None:
+        where = f"{module}, the submodule {path!r}," if path else module
+        super().__init__(f"{where} is in training mode; call model.eval() before graphopt.optimize")
 
 
 class UnknownTargetError(GraphoptError, ValueError):

@@ -35,6 +35,8 @@ TORCH_DTYPES = {ours: theirs for theirs, ours in _DTYPES.items()}
 #: Ops of graphopt's own that compute a size from data, and the largest that it can be.
 _COMPUTES: dict[str, Callable[[Sequence[Value]], Dim]] = {"cif": lambda inputs: inputs[0].shape[1]}
 _FRAMES_PER_TOKEN = 4  # about 0.24 s of speech, for the hint
+#: Ops that are in place by name, but leave the numbers as they are.
+WRITES_NOTHING = {"aten::detach_"}
 _GUARDS = {"_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range_for_size"}
 
 
@@ -221,6 +223,16 @@ class _Importer:
         if opname == "sym_size":
             self.env[node] = self._symbolic(node)
             return
+        if node.target._schema.name in WRITES_NOTHING:
+            self.env[node] = self.env[node.args[0]]  # type: ignore[index]
+            return
+        if node.target._schema.is_mutable:
+            raise CaptureError(
+                self.graph.name,
+                self._origin(node).source or None,
+                f"{opname} writes in place there, which torch cannot make functional; compute a "
+                "new tensor instead",
+            )
         result = node.meta.get("val")
         inputs: list[Value] = []
         attrs = self._attributes(node, inputs)
@@ -240,10 +252,6 @@ class _Importer:
             if not inputs:
                 return
             attrs["size"] = self.env[node]
-        if node.target._schema.is_mutable:
-            if not node.users:
-                return
-            opname = opname.rstrip("_")
         op = f"aten.{opname}" if namespace == "aten" else f"{namespace}.{opname}"
         self.graph.nodes.append(Node(op, inputs, outputs, attrs, self._origin(node)))
 
@@ -300,6 +308,13 @@ class _Importer:
         file, line, code = users[-1]
         return Origin(module, f"{file}:{line}", code.strip())
 
+    def _written(self, target: str | None) -> str:
+        """What an output of torch.export writes to, in the user's words."""
+        given = {n.name: self.env[n] for n in self.program.graph.nodes if n.op == "placeholder"}
+        if target in given:
+            return f"its input {given[target].name!r}"
+        return repr(str(target).removeprefix("model."))
+
     def _outputs(self) -> list[tuple[str, Any]]:
         (returned,) = next(n for n in self.program.graph.nodes if n.op == "output").args
         leaves: list[tuple[str, Any]] = []
@@ -308,8 +323,8 @@ class _Importer:
                 raise CaptureError(
                     self.graph.name,
                     None,
-                    f"it overwrites {spec.target!r} in place ({spec.kind.name.lower()}); return "
-                    "the new value instead",
+                    f"it overwrites {self._written(spec.target)} in place; return the new value "
+                    "instead",
                 )
             value = self.env[node] if isinstance(node, torch.fx.Node) else node
             if isinstance(value, Value):

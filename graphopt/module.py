@@ -12,13 +12,12 @@ import numpy as np
 import torch
 import torch.utils._pytree as pytree
 
-from graphopt.capture import call_key
+from graphopt.capture import call_key, require_eval
 from graphopt.errors import (
     CalibrationError,
     CaptureError,
     InputCountError,
     PackageError,
-    TrainingModeError,
 )
 from graphopt.form import Form, Options
 from graphopt.funasr.auto_model import is_auto_model, optimize_auto_model
@@ -99,8 +98,7 @@ def optimize(
                 strict=strict,
             ),
         )
-    if model.training:
-        raise TrainingModeError(type(model).__name__)
+    require_eval(model)
     found, threads = find_target(target), check_threads(num_threads)
     group = group_size or 0
     check_activation_bits(activation_bits)

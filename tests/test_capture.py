@@ -1,8 +1,11 @@
 """Capture: what becomes a graph and how it is called, and what is refused with which words."""
 
+import copy
 from typing import Any
 
 import pytest
+
+import graphopt
 
 torch = pytest.importorskip("torch")
 
@@ -143,8 +146,13 @@ def test_sizes_that_depend_on_another_input() -> None:
 
 
 def test_training_mode_is_refused() -> None:
-    with pytest.raises(TrainingModeError, match="Linear"):
+    with pytest.raises(TrainingModeError, match="Linear is in training mode"):
         capture(torch.nn.Linear(4, 3), (torch.randn(2, 4),))
+    model = Function(lambda x, dropout: dropout(x), dropout=torch.nn.Dropout())
+    model.dropout.train()
+    with pytest.raises(TrainingModeError, match="Dropout, the submodule 'dropout', is in training"):
+        graphopt.optimize(model)
+    assert model.dropout.training and not model.training
 
 
 def test_control_flow_on_data_names_the_line() -> None:
@@ -169,7 +177,7 @@ def test_writing_into_an_input_is_refused() -> None:
             x.mul_(2)
             return self.linear(x)
 
-    with pytest.raises(CaptureError, match=r"in place.*return the new value"):
+    with pytest.raises(CaptureError, match=r"its input 'x' in place; return the new value"):
         capture(InPlace(), (torch.randn(2, 4),))
 
 
@@ -184,6 +192,128 @@ def test_writing_into_a_temporary_is_captured() -> None:
 
     x = torch.randn(2, 4)
     same(call(capture(InPlace(), (x.clone(),)), x), InPlace()(x))
+
+
+def _neighbours(y: Any) -> None:
+    y[:, 1:] = y[:, :-1].clone()
+
+
+def _halves(y: Any) -> None:
+    first, second = y.split(2, 2)
+    first.add_(second)
+    second.zero_()
+
+
+WRITES = [
+    lambda y: y[:, 0].fill_(0),
+    lambda y: y[..., :2].mul_(2),
+    lambda y: y[:, -1:].neg_(),
+    lambda y: y[0].copy_(y[1]),
+    lambda y: y[..., 0::2].exp_(),
+    lambda y: y.view(-1).add_(1),
+    lambda y: y.transpose(1, 2)[:, 2].sub_(3),
+    lambda y: y.chunk(2)[0].sigmoid_(),
+    lambda y: y.view(*y.shape[:2], 2, 2)[:, :, 1, ::2].clamp_(min=0),
+    lambda y: y.masked_fill_(y > 0, -1),
+    lambda y: torch.mul(y[..., :2], 3, out=y[..., 2:]),
+    lambda y: y.unsqueeze_(0).squeeze_(0).detach().add_(1),
+    lambda y: y.copy_(torch.arange(4)),
+    _neighbours,
+    _halves,
+]
+
+
+def _written(x: Any, writes: Any) -> list[Any]:
+    results = []
+    for write in writes:
+        y = x * 2
+        write(y)
+        results.append(y)
+    return results
+
+
+def test_writing_through_views_is_captured() -> None:
+    model = Function(lambda x: _written(x, WRITES))
+    found = capture(model, (torch.randn(2, 5, 4),))
+    for shape in ((2, 5, 4), (4, 2, 4)):
+        x = torch.randn(shape)
+        same(call(found, x), model(x))
+
+
+def test_writes_that_torch_does() -> None:
+    writes = [
+        lambda y: y[:, 1::2].add_(1),
+        lambda y: y.diagonal(dim1=1, dim2=2).fill_(1),
+        lambda y: y[0].index_fill_(0, torch.tensor([1]), 5),
+    ]
+    model = Function(lambda x: _written(x, writes))
+    fast = graphopt.optimize(model, precision="fp32")
+    for shape in ((2, 5, 4), (3, 2, 4)):
+        x = torch.randn(shape)
+        same(fast(x), model(x))
+    assert {row.op for row in fast.report().in_torch} == {
+        "aten.slice_scatter", "aten.diagonal_scatter", "aten.index_fill"
+    }  # fmt: skip
+
+
+def test_an_inplace_activation_leaves_batch_norm_whole() -> None:
+    texts = []
+    for inplace in (False, True):
+        torch.manual_seed(0)
+        layers = [torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(inplace)]
+        model = torch.nn.Sequential(*layers, torch.nn.Dropout2d()).eval()
+        graph = capture(model, (torch.randn(2, 3, 5, 5),)).graph
+        PassManager(Config(verify=True)).run(graph, lowering_passes())
+        texts.append([(n.op, n.attrs.get("roles"), str(n.attrs.get("expr"))) for n in graph.nodes])
+    assert texts[0] == texts[1] and all(op.startswith("go.") for op, *_ in texts[1])
+
+
+class Stateful(Model):
+    """Changes what it holds; `how` says what."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.register_buffer("seen", torch.zeros(4))
+        self.plain, self.calls, self.last, self.kept = torch.zeros(4), 0, None, []
+
+    def forward(self, x):
+        if self.how == "buffer":
+            self.seen[0] += x.sum()
+        elif self.how == "plain":
+            self.plain.add_(x.sum())
+        elif self.how == "weight":
+            self.linear.weight.mul_(2)
+        elif self.how == "calls":
+            self.calls += 1
+        elif self.how == "kept":
+            self.kept.append(x)
+        else:
+            self.last, self.calls = x * 2, self.calls + 1
+            self.kept.append(self.last)
+            return self.linear(self.kept[-1])
+        return self.linear(x + self.seen + self.plain) * self.calls + len(self.kept)
+
+
+def held(model: Any) -> str:
+    """All that a small model holds, as text."""
+    attributes = {k: v for k, v in vars(model).items() if not k.startswith("_")}
+    weights = [(name, v.detach().clone(), v.requires_grad) for name, v in model.named_parameters()]
+    return repr((attributes, list(vars(model)), weights, list(model.buffers())))
+
+
+@pytest.mark.parametrize("how", ["buffer", "plain", "weight", "calls", "kept", "nothing"])
+def test_what_a_call_changes_in_the_model(how: str) -> None:
+    model = Stateful(how)
+    before = held(model)
+    x = torch.randn(2, 4)
+    if how == "nothing":  # that shows in a result
+        same(call(capture(model, (x,)), x), copy.deepcopy(model)(x).detach())
+    else:
+        name = {"buffer": "seen", "weight": r"linear\.weight"}.get(how, how)
+        with pytest.raises(CaptureError, match=name):
+            capture(model, (x,))
+    assert held(model) == before
 
 
 @pytest.mark.parametrize("where", ["input", "weight", "inside"])

@@ -20,6 +20,7 @@ class _Operands:
 
     def __init__(self, b: Builder) -> None:
         self.b = b
+        self.out = b.node.outputs[0]
         self.values: list[Value] = []
 
     def read(self, argument: object) -> Scalar:
@@ -27,7 +28,7 @@ class _Operands:
 
         A result of bf16 is computed in f32: of numbers as they are, of tensors rounded to bf16.
         """
-        out = self.b.node.output.dtype
+        out = self.out.dtype
         if out is not DType.BF16:
             return self.leaf(argument, out)
         is_tensor = isinstance(argument, Value) and argument.rank > 0
@@ -66,13 +67,12 @@ class _Operands:
         """The node that computes the expression; raises Unsupported for functions without C."""
         if (function := scalar.not_computable(expr)) is not None:
             raise Unsupported(function)
-        out = self.b.node.output
-        return self.b.pointwise(scalar.cast(expr, out.dtype), self.values, out.shape)
+        return self.b.pointwise(scalar.cast(expr, self.out.dtype), self.values, self.out.shape)
 
 
 def _compute_type(b: Builder) -> DType:
     """The type that torch computes in: that of the result, f32 for bf16."""
-    dtype = b.node.output.dtype
+    dtype = b.node.outputs[0].dtype
     return DType.F32 if dtype is DType.BF16 else dtype
 
 
@@ -251,6 +251,17 @@ def _batch_norm(b: Builder) -> Value:
     return operands.emit(y)
 
 
+def _batch_norm_of_inference(b: Builder) -> list[Value]:
+    """The result, and the statistics of a batch that was not looked at."""
+    statistics = [filled(v.shape, 0.0, v.dtype, b) for v in b.node.outputs[1:]]
+    return [_batch_norm(b), *statistics]
+
+
+def _copy(b: Builder) -> Value:
+    out = b.node.output
+    return b.expand(b.cast(b.tensor("src"), out.dtype), out.shape)
+
+
 def _cast(b: Builder) -> Value:
     return b.cast(b.tensor(), b.node.output.dtype)
 
@@ -410,6 +421,13 @@ RULES: dict[str, Rule] = {
         implied="momentum cudnn_enabled",
     ),
     **rules(
+        _batch_norm_of_inference,
+        "aten::_native_batch_norm_legit_no_training(Tensor input, Tensor? weight, Tensor? bias, "
+        "Tensor running_mean, Tensor running_var, float momentum, float eps) "
+        "-> (Tensor, Tensor, Tensor)",
+        implied="momentum",
+    ),
+    **rules(
         _cast,
         f"aten::to.device(Tensor self, Device device, ScalarType dtype, {_TO}) -> Tensor",
         f"aten::to.dtype(Tensor self, ScalarType dtype, {_TO}) -> Tensor",
@@ -437,6 +455,12 @@ RULES: dict[str, Rule] = {
         _fill("value"),
         "aten::fill.Scalar(Tensor self, Scalar value) -> Tensor",
         "aten::fill.Tensor(Tensor self, Tensor value) -> Tensor",
+        implied="self",
+    ),
+    **rules(_fill_with(0), "aten::zero(Tensor self) -> Tensor", implied="self"),
+    **rules(
+        _copy,
+        "aten::copy(Tensor self, Tensor src, bool non_blocking=False) -> Tensor",
         implied="self",
     ),
     **_filled("zeros", 0),

@@ -114,6 +114,41 @@ def _unbind(b: Builder) -> list[Value]:
     return [b.reshape(p, o.shape) for p, o in zip(parts, b.node.outputs, strict=True)]
 
 
+def _slice_scatter(b: Builder) -> Value:
+    x, part, step = b.tensor(), b.tensor("src"), b.arg("step", 1)
+    axis = axis_of(x, b.arg("dim", 0))
+    whole, start = x.shape[axis], symbolic.minimum(x.shape[axis], _start(x, axis, b.arg("start")))
+    if step == 1:
+        return _between(b, x, part, axis, start)
+    if not (isinstance(whole, int) and isinstance(start, int) and start < step):
+        raise Unsupported("a write to every n-th element of an axis whose size varies")
+    if whole % step or part.shape[axis] != whole // step:
+        raise Unsupported("a write to every n-th element of a part of an axis")
+    # One axis of the steps, one of what lies in a step.
+    shape = (*x.shape[:axis], whole // step, step, *x.shape[axis + 1 :])
+    row = (*shape[: axis + 1], 1, *shape[axis + 2 :])
+    y = _between(b, b.reshape(x, shape), b.reshape(part, row), axis + 1, start)
+    return b.reshape(y, x.shape)
+
+
+def _select_scatter(b: Builder) -> Value:
+    x = b.tensor()
+    axis = axis_of(x, b.arg("dim"))
+    shape = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
+    part = b.reshape(b.tensor("src"), shape)
+    return _between(b, x, part, axis, _start(x, axis, b.arg("index")))
+
+
+def _between(b: Builder, x: Value, part: Value, axis: int, start: Dim) -> Value:
+    """X with `part` in place of its elements from `start` along an axis."""
+    part = b.cast(part, x.dtype)
+    end = symbolic.simplify(start + part.shape[axis])
+    around = [(0, start), (end, symbolic.simplify(x.shape[axis] - end))]
+    before, after = ([] if n == 0 else [b.slice(x, axis, at, n)] for at, n in around)
+    parts = [*before, *([part] if part.shape[axis] != 0 else []), *after]
+    return parts[0] if len(parts) == 1 else b.emit("go.cat", parts, x.shape, x.dtype, axis=axis)
+
+
 def _joined(b: Builder, parts: list[Value], axis: int) -> Value:
     """Parts of any types side by side; those without elements are left out."""
     out = b.node.output
@@ -223,6 +258,16 @@ RULES: dict[str, Rule] = {
         implied="length",
     ),
     **rules(_select, "aten::select.int(Tensor self, int dim, SymInt index) -> Tensor"),
+    **rules(
+        _slice_scatter,
+        "aten::slice_scatter(Tensor self, Tensor src, int dim=0, SymInt? start=None, "
+        "SymInt? end=None, SymInt step=1) -> Tensor",
+        implied="end",
+    ),
+    **rules(
+        _select_scatter,
+        "aten::select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor",
+    ),
     **rules(
         _split,
         "aten::split.Tensor(Tensor self, SymInt split_size, int dim=0) -> Tensor[]",

@@ -35,6 +35,13 @@ def randn(*shape: int) -> Any:
     return torch.randn(*shape, generator=_random)
 
 
+def written(x: Any, write: Callable[[Any], Any]) -> Any:
+    """Twice x after a write in place to it or to a view of it."""
+    y = x * 2
+    write(y)
+    return y
+
+
 X, Y = randn(2, 3, 4), randn(2, 3, 4)
 POSITIVE = X.abs() + 0.5
 NUMBERS = torch.arange(-6, 18).reshape(2, 3, 4)
@@ -65,6 +72,16 @@ VIEWS: dict[str, Case] = {
     "numpy_T": (lambda x: (x.T, aten.numpy_T(x[None])), (X[0],)),
     "expand": (lambda x: x[:, :1].expand(-1, 5, 4) * 2, (X,)),
     "expand_as": (lambda x, y: x[:, :1].expand_as(y) * 2, (X, Y)),
+    "select_scatter": (lambda x: written(x, lambda y: y[:, 1].add_(1)), (X,)),
+    "slice_scatter": (
+        lambda x: (
+            written(x, lambda y: y[:, 1:].exp_()),
+            written(x, lambda y: y[..., -3:-1].mul_(3)),
+            written(torch.ones(3, 4), lambda y: y[:, 1::2].add_(x[0, 0, 0])),
+            written(torch.ones(2, 12), lambda y: y.view(2, 2, 6)[:, 1, ::3].sub_(x[0, 0, 0])),
+        ),
+        (X,),
+    ),
     "slice": (lambda x: (x[:, 1:], x[:, ::2], x[..., -3:-1]), (X,)),
     "narrow": (lambda x: x.narrow(2, 1, 2), (X,)),
     "select": (lambda x: (x[:, 1], x[..., -1]), (X,)),
@@ -138,6 +155,10 @@ POINTWISE: dict[str, Case] = {
         lambda x, m, v, w, b: F.batch_norm(x, m, v, w, b),
         (X, randn(3), POSITIVE[0, :, 0], randn(3), randn(3)),
     ),
+    "_native_batch_norm_legit_no_training": (
+        lambda x, m, v, w, b: F.relu_(F.batch_norm(x, m, v, w, b)),
+        (X, randn(3), POSITIVE[0, :, 0], randn(3), randn(3)),
+    ),
     "to": (lambda x: (x.to(torch.int64), x.to(torch.bfloat16)), (X * 10,)),
     "_to_copy": (lambda n: aten._to_copy(n, dtype=torch.float32), (NUMBERS,)),
     "type_as": (lambda n, x: n.type_as(x) / 3, (NUMBERS, X)),
@@ -147,7 +168,9 @@ POINTWISE: dict[str, Case] = {
     ),
     "full": (lambda x: torch.full((x.shape[0], 4), 1.5), (X,)),
     "full_like": (lambda x: torch.full_like(x, 2.5), (X,)),
-    "fill": (lambda x: aten.fill(x, 0.5), (X,)),
+    "fill": (lambda x: (written(x, lambda y: y[0].fill_(0.5)), x * 0), (X,)),
+    "zero": (lambda x: written(x, lambda y: y[0].zero_()), (X,)),
+    "copy": (lambda x, n: written(x, lambda y: y.copy_(n[:1])), (X, NUMBERS)),
     "zeros": (lambda x: torch.zeros(x.shape[1]), (X,)),
     "zeros_like": (lambda x: torch.zeros_like(x), (NUMBERS,)),
     "new_zeros": (lambda x: x.new_zeros(3), (X,)),
@@ -230,7 +253,7 @@ FAMILIES = {
     "sequences": SEQUENCES,
 }
 # Ops whose node torch.export replaces by a simpler one before graphopt sees it.
-_NOT_SEEN = {"aten.fill"}
+_NOT_SEEN: set[str] = set()
 
 
 def check(name: str, case: Case) -> None:

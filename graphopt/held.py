@@ -1,0 +1,106 @@
+"""What a module holds: looked up before it is traced, put back afterwards.
+
+Tracing runs the model's Python, which may set attributes (a counter, the last attention weights),
+append to lists, or write to buffers. None of it may reach the user's model.
+"""
+
+from __future__ import annotations
+
+import types
+from collections import deque
+from typing import Any
+
+import torch
+
+_OPAQUE = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+
+
+class Held:
+    """Everything that a module, its submodules and their containers and objects hold now.
+
+    Args:
+        model: the module.
+        tracing: whether torch.export is at work, which looks after parameters, buffers, and the
+            values of tensors itself.
+    """
+
+    def __init__(self, model: torch.nn.Module, tracing: bool = False) -> None:
+        self._contents: list[tuple[str, Any, Any]] = []
+        self._tensors: list[tuple[str, torch.Tensor, torch.Tensor]] = []
+        self._seen: set[int] = set()
+        self._tracing = tracing
+        self._visit("", model)
+
+    def _visit(self, name: str, value: Any) -> None:
+        if id(value) in self._seen:
+            return
+        self._seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            if not self._tracing and not isinstance(value, torch.nn.Parameter):
+                self._tensors.append((name, value, value.detach().clone()))
+            return
+        content = _content(value)
+        if content is None:
+            return
+        self._contents.append((name, value, content))
+        items = content.items() if isinstance(content, dict) else enumerate(content)
+        for key, item in items:
+            if self._tracing and key in ("_parameters", "_buffers"):
+                continue
+            inner = name if key in ("_modules", "_parameters", "_buffers") else _join(name, key)
+            self._visit(inner, item)
+
+    def put_back(self) -> list[str]:
+        """Makes everything as it was; returns the names of what had changed."""
+        names: list[str] = []
+        for name, value, before in self._contents:
+            now = _content(value)
+            if now is not None and not _same(before, now):
+                names.append(_name_of(name, before, now))
+                _put_back(value, before)
+        with torch.no_grad():
+            for name, tensor, values in self._tensors:
+                if not torch.equal(tensor, values):
+                    names.append(name)
+                    tensor.copy_(values)
+        return names
+
+
+def _content(value: Any) -> Any:
+    """What a container or an object holds, in a container of its own; None for others."""
+    if isinstance(value, dict | list | set | deque):
+        return value.copy()
+    if isinstance(value, _OPAQUE) or not isinstance(getattr(value, "__dict__", None), dict):
+        return None
+    return dict(vars(value))
+
+
+def _same(before: Any, now: Any) -> bool:
+    """Whether two containers hold the very same things."""
+    if len(before) != len(now):
+        return False
+    if isinstance(before, dict):
+        return all(k in now and now[k] is item for k, item in before.items())
+    if isinstance(before, set):
+        return bool(before == now)
+    return all(a is b for a, b in zip(before, now, strict=True))
+
+
+def _put_back(value: Any, before: Any) -> None:
+    held = value if isinstance(value, dict | list | set | deque) else vars(value)
+    held.clear()
+    held.update(before) if isinstance(held, dict | set) else held.extend(before)
+
+
+def _join(name: str, key: Any) -> str:
+    return f"{name}.{key}" if name else str(key)
+
+
+def _name_of(name: str, before: Any, now: Any) -> str:
+    """Of what changed in a container: the first attribute of an object, else the container."""
+    if not isinstance(before, dict):
+        return name
+    keys = [
+        k for k in (*before, *now) if k not in before or k not in now or before[k] is not now[k]
+    ]
+    return _join(name, keys[0])
