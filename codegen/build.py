@@ -209,7 +209,7 @@ class Builder:
             source = path
             if text is not None:
                 source = Path(folder) / "module.c"
-                source.write_text(text)
+                source.write_text(text, encoding="utf-8")
                 (Path(folder) / "kernels.h").write_text(binding)
             made = Path(folder) / "made.o"
             _run([*tools.command, *flags, "-c", str(source), "-o", str(made)], path.name)
@@ -249,7 +249,9 @@ def _kernel_table(level: Level) -> str:
 
 
 def _run(command: Sequence[str], what: str) -> None:
-    result = subprocess.run(list(command), capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        list(command), capture_output=True, text=True, errors="replace", check=False
+    )
     if result.returncode != 0:
         raise CompilerError(list(command), result.stderr, what)
 

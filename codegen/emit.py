@@ -109,8 +109,7 @@ def emit_module(graph: Graph, arch: str) -> Module:
             number = counts[builder.stem]
             name = builder.stem if number == 1 else f"{builder.stem}_{number}"
             functions[key] = Function(name, builder.definition(name))
-        comment = print_node(node, names).replace("/*", "").replace("*/", "")
-        step = Step(node, functions[key].name, builder.arguments, comment)
+        step = Step(node, functions[key].name, builder.arguments, print_node(node, names))
         if name := node.attrs.get("computes", ""):
             step = replace(step, computes=name, computed=graph.computed_dims().index(name))
         steps.append(step)
@@ -165,7 +164,7 @@ def _stem(node: Node) -> str:
     elif node.op == "go.pointwise":
         parts.append(node.attrs["expr"].op)
         parts += ["quantize"] if node.output.packed else []
-    return re.sub(r"\W", "_", "_".join(parts))
+    return re.sub(r"\W", "_", "_".join(parts), flags=re.ASCII)
 
 
 def _shapes(values: list[Value]) -> list[list[str]]:

@@ -10,6 +10,7 @@ from graphopt.codegen.function import SELF, Fields, FunctionBuilder
 from graphopt.codegen.kernel_calls import broadcast_strides
 from graphopt.codegen.memory import Memory
 from graphopt.codegen.packed_table import emit_index, emit_packed_gather
+from graphopt.codegen.render import c_text
 from graphopt.codegen.scalar_c import expression
 from graphopt.ir import Dim, DType, Node, Shape, Value
 from graphopt.layout import layout_of
@@ -293,7 +294,7 @@ def _check(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.frame()
     f.pointer("value", value.dtype, memory.address(value))
     expected = f.size(node.attrs["size"])
-    where = node.origin.code.replace("\\", "").replace('"', "'")[:120]
+    where = c_text(node.origin.code)
     f.line("while (go_next(team, 1) < 1)")
     f.line(f"    if ((int64_t)value[0] != {expected})")
     f.line(f"        go_fail(frame, GO_ERROR_VALUE, -1, {expected}, (int64_t)value[0],")

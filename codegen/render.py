@@ -1,8 +1,26 @@
-"""The only user of jinja2: templates that look like the C they make."""
+"""The only user of jinja2: templates that look like the C they make, and text in that C."""
 
 from __future__ import annotations
 
+import re
+
 import jinja2
+
+_STRANGE = re.compile(r"[^\w .,:;=+*/<>!&|()\[\]{}#@^~$'%-]", re.ASCII)
+_DELIMITERS = re.compile(r"\*(?=/)|/(?=\*)")
+_LONGEST = 1000
+
+
+def c_text(text: str) -> str:
+    """Any text as it may stand in a comment or in a string of C.
+
+    Characters that are not in a list of harmless ones become `_`: quotes, backslashes, line ends,
+    question marks (of which trigraphs are made), all that is not ASCII. A space parts what would
+    begin or end a comment; very long text is cut.
+    """
+    kept = text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+    return _DELIMITERS.sub(r"\g<0> ", _STRANGE.sub("_", kept))
+
 
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("graphopt.codegen", "templates"),
@@ -17,6 +35,7 @@ _ENVIRONMENT = jinja2.Environment(
     keep_trailing_newline=True,
     autoescape=False,
 )
+_ENVIRONMENT.filters["text"] = c_text
 
 
 def render(template: str, **values: object) -> str:

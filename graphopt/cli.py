@@ -20,6 +20,7 @@ from graphopt.bench.serve_command import bench_serve
 from graphopt.errors import GraphoptError
 from graphopt.funasr.commands import compile_app, transcribe
 from graphopt.llm.commands import chat, compile_llm
+from graphopt.printer import printable
 
 _FILE_WIDTH = 180  # of wide tables in files and pipes
 
@@ -173,7 +174,7 @@ def run(
     if profile:
         from graphopt.bench.profile import op_table, profile_compiled
 
-        title = f"{package.name}: median of a step's times, added up"
+        title = f"{escape(printable(package.name))}: median of a step's times, added up"
         console.print(op_table(title, profile_compiled(module.profile(*arguments)), limit=20))
 
 
@@ -372,5 +373,5 @@ def _outputs_table(outputs: tuple[Any, ...]) -> Table:
     for name, array in flatten(outputs).items():
         numbers = (array.mean(), array.min(), array.max()) if array.size else ()
         cells = [f"{number:.6g}" for number in numbers]
-        table.add_row(name, str(array.dtype), str(list(array.shape)), *cells)
+        table.add_row(escape(name), str(array.dtype), str(list(array.shape)), *cells)
     return table

@@ -168,7 +168,7 @@ def _write_files(folder: Path, manifest: Manifest, files: Mapping[str, Path | st
         if isinstance(content, Path):
             shutil.copyfile(content, target)
         else:
-            target.write_text(content)
+            target.write_text(content, encoding="utf-8")
     (folder / _LEVELS).write_text(_levels(manifest))
     text = json.dumps(asdict(manifest), indent=1)
     (folder / MANIFEST).write_text(text + "\n")

@@ -35,7 +35,7 @@ from graphopt.passes.share_table import ShareTable
 from graphopt.passes.simplify_views import SimplifyViews
 from graphopt.passes.split_activations import SplitActivations
 from graphopt.passes.unfold_conv import UnfoldConv
-from graphopt.printer import print_graph
+from graphopt.printer import file_name, print_graph, printable
 from graphopt.progress import announce
 from graphopt.target import Target
 from graphopt.verify import verify
@@ -140,10 +140,8 @@ class PassManager:
                 verify(graph, step.name)
             if self._config.debug >= 1:
                 what = "changed" if modified else "no change"
-                self._report(
-                    f"{graph.name}: {step.name}: {what}, {nodes} -> {len(graph.nodes)} nodes, "
-                    f"{seconds * 1e3:.1f} ms"
-                )
+                size = f"{nodes} -> {len(graph.nodes)} nodes, {seconds * 1e3:.1f} ms"
+                self._report(f"{printable(graph.name)}: {step.name}: {what}, {size}")
             if self._config.debug >= 3 and modified:
                 after = print_graph(graph)
                 diff = difflib.unified_diff(
@@ -162,20 +160,20 @@ class PassManager:
     def show_source(self, graph: Graph, source: str, library: Path) -> None:
         """Shows the generated C (`GRAPHOPT_DEBUG=4`), its code (5), and dumps the C."""
         if self._config.debug >= 4:
-            self._report(f"{source}\n{graph.name}: built {library}")
+            self._report(f"{source}\n{printable(graph.name)}: built {library}")
         if self._config.debug >= 5:
             command = ["objdump", "-d", "--no-show-raw-insn", str(library)]
             shown = subprocess.run(command, capture_output=True, text=True, check=False)
             self._report(shown.stdout or shown.stderr)
         if self._config.dump is not None:
-            folder = Path(self._config.dump) / graph.name
+            folder = self._config.dump / file_name(graph.name)
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "module.c").write_text(source)
+            (folder / "module.c").write_text(source, encoding="utf-8")
 
     def _dump(self, name: str, graph: Graph) -> None:
         if self._config.dump is not None:
-            folder = Path(self._config.dump) / graph.name
+            folder = self._config.dump / file_name(graph.name)
             folder.mkdir(parents=True, exist_ok=True)
             text = f"# after {name}\n{print_graph(graph, reasons=True)}"
-            (folder / f"{self._count:02d}_{name}.txt").write_text(text)
+            (folder / f"{self._count:02d}_{name}.txt").write_text(text, encoding="utf-8")
         self._count += 1

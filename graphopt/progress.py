@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from graphopt.printer import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -31,6 +33,7 @@ def progress_to(listener: Listener) -> Iterator[None]:
 
 def announce(step: str) -> None:
     """Says which step begins."""
+    step = printable(step)
     for listener in tuple(_listeners):
         listener(step)
 
@@ -38,5 +41,10 @@ def announce(step: str) -> None:
 @contextlib.contextmanager
 def show_progress(console: Console, task: str) -> Iterator[None]:
     """Shows a task, and the step it is at, in the last line of a terminal."""
-    with console.status(task) as status, progress_to(lambda step: status.update(f"{task}: {step}")):
+    from rich.markup import escape
+
+    with (
+        console.status(escape(task)) as status,
+        progress_to(lambda step: status.update(escape(f"{task}: {step}"))),
+    ):
         yield

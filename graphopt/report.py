@@ -9,10 +9,11 @@ from io import StringIO
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from graphopt.ir import Graph, Node
 from graphopt.passes.rounding import Loss, mean_loss
-from graphopt.printer import name_values, shape_text
+from graphopt.printer import name_values, printable, shape_text
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ class Report:
     def title(self) -> str:
         """How much is compiled, for what."""
         compiled = sum(row.compiled for row in self.nodes)
+        counts = f"{compiled} of {len(self.nodes)} nodes compiled for {self.target}"
         return (
-            f"{self.name}: {compiled} of {len(self.nodes)} nodes compiled for {self.target} "
+            f"{printable(self.name)}: {counts} "
             f"({', '.join(self.levels)}), precision {self.precision}"
         )
 
@@ -77,14 +79,15 @@ class Report:
 
         Nodes that stay in torch come first, one by one.
         """
-        table = Table(title=self.title, title_justify="left", show_lines=True)
+        table = Table(title=Text(self.title), title_justify="left", show_lines=True)
         for column in ("op", "kernel", "nodes", "module", "why"):
             table.add_column(
                 column, overflow="fold", justify="right" if column == "nodes" else "left"
             )
         for row in self.in_torch:
             why = "\n".join(row.reasons)
-            table.add_row(row.op, "torch", "1", row.source or row.module, why, style="bold red")
+            cells = row.op, "torch", "1", row.source or row.module, why
+            table.add_row(*map(Text, cells), style="bold red")
         groups: dict[tuple[str, str, tuple[str, ...]], list[NodeReport]] = {}
         for row in self.nodes:
             if row.compiled and row.kernel != "view":
@@ -93,26 +96,27 @@ class Report:
             names = op.removeprefix("go."), kernel.removeprefix("go_")
             modules = dict.fromkeys(module_group(row.module) for row in rows)
             why = _why(rows[0], mean_loss([row.loss for row in rows if row.loss is not None]))
-            table.add_row(*names, str(len(rows)), "\n".join(filter(None, modules)), why)
+            cells = *names, str(len(rows)), "\n".join(filter(None, modules)), why
+            table.add_row(*map(Text, cells))
         return table
 
     def __rich__(self) -> Table:
-        table = Table(title=self.title, title_justify="left")
+        table = Table(title=Text(self.title), title_justify="left")
         for column in ("node", "op", "kernel", "result", "module", "why"):
             table.add_column(column, overflow="fold")
         for row in self.nodes:
             if row.kernel == "view":
                 continue
             style = None if row.compiled else "bold red"
-            table.add_row(
+            cells = (
                 row.node,
                 row.op.removeprefix("go."),
                 row.kernel.removeprefix("go_"),
                 row.result,
                 row.module or row.source.rpartition("/")[2],
                 _why(row, row.loss),
-                style=style,
             )
+            table.add_row(*map(Text, cells), style=style)
         return table
 
     def __str__(self) -> str:
@@ -151,8 +155,8 @@ def _row(node: Node, name: str) -> NodeReport:
         node.is_lowered,
         kernel,
         result,
-        node.origin.module,
-        node.origin.source,
-        tuple(node.reasons),
+        printable(node.origin.module),
+        printable(node.origin.source),
+        tuple(map(printable, node.reasons)),
         node.attrs.get("loss"),
     )

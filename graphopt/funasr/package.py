@@ -70,7 +70,7 @@ def compile_directories(
         staging.mkdir()
         for directory in found.values():
             _compile(directory, target, precision, staging)
-        text = json.dumps({"format": FORMAT, "parts": parts}, ensure_ascii=False, indent=1)
+        text = json.dumps({"format": FORMAT, "parts": parts}, indent=1)
         (staging / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
         seal(staging)
         if out.exists():

@@ -143,7 +143,7 @@ def save_llm(
             "cache": {**asdict(cache), "dtype": cache.dtype.value},
             "chat": tokenizer.chat.as_dict(),
         }
-        text = json.dumps(described, ensure_ascii=False, indent=1)
+        text = json.dumps(described, indent=1)
         (staging / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
         seal(staging)
         if out.exists():
