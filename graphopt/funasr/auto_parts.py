@@ -40,6 +40,8 @@ class _Encoder(Part):
 
 
 class _Predictor(Part):
+    """What is asked beyond a mask (a target, a mask of chunks) is answered by FunASR's own."""
+
     def __init__(self, original: Any, compiled: nn.Module) -> None:
         super().__init__(original, compiled)
         self.tail_threshold: float = original.tail_threshold
@@ -50,7 +52,8 @@ class _Predictor(Part):
     def forward(
         self, hidden: Tensor, target: Tensor | None, mask: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
-        if target is not None:
+        others = (*args[1:], *(v for name, v in kwargs.items() if name != "ignore_id"))
+        if target is not None or any(other is not None for other in others):
             return self.original(hidden, target, mask, *args, **kwargs)
         lengths = mask[:, 0].long().sum(-1)
         embeddings, counts, alphas, peaks = self.compiled(hidden, lengths)

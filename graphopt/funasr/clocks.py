@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from graphopt.funasr.description import FineTimes, PeakTimes
 from graphopt.funasr.times import SLACK, Time, running_peaks, token_times
 from graphopt.loaded import LoadedModule
 
@@ -93,7 +94,7 @@ class FineClock(Clock):
         return scores
 
 
-def open_clock(about: dict[str, Any] | None, load_part: Any) -> Clock | None:
+def open_clock(about: PeakTimes | FineTimes | None, load_part: Any) -> Clock | None:
     """The clock of a package.
 
     Args:
@@ -102,6 +103,6 @@ def open_clock(about: dict[str, Any] | None, load_part: Any) -> Clock | None:
     """
     if about is None:
         return None
-    if "tail" in about:
-        return PeakClock(about["tail"])
-    return FineClock(load_part("fine_frames"), load_part("both_ways"), **about)
+    if isinstance(about, PeakTimes):
+        return PeakClock(about.tail)
+    return FineClock(load_part("fine_frames"), load_part("both_ways"), **asdict(about))

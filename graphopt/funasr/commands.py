@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,15 @@ def compile_directories_of() -> None:
     """Compile model directories of a toolkit into one package."""
 
 
+_VadOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vad-option",
+        help="FSMN-VAD: a setting by FunASR's name, as max_end_silence_time=500; repeatable.",
+    ),
+]
+
+
 @compile_app.command()
 def funasr(
     directories: Annotated[
@@ -30,13 +40,36 @@ def funasr(
     out: Annotated[Path, typer.Option("--out", "-o", help="Package to write.")],
     target: Annotated[str, typer.Option(help="See graphopt targets.")] = "native",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, int8 or int8+bf16.")] = "auto",
+    vad_option: _VadOptions = None,
 ) -> None:
     """Compile FunASR's model directories into a package for graphopt transcribe."""
     from graphopt.funasr.package import compile_directories
 
+    options = _named_values(vad_option)
     with Console(stderr=True).status(f"compiling for {target}"):
-        compile_directories(directories, target, precision, out)
+        compile_directories(directories, target, precision, out, options)
     print(out)
+
+
+def _named_values(given: list[str] | None) -> dict[str, Any]:
+    """Options as `name=value`, the value in JSON.
+
+    Raises:
+        RecognizerOptionError: naming what has another form, or is there twice.
+    """
+    from graphopt.errors import RecognizerOptionError
+    from graphopt.fields import FieldError, parse_json
+
+    options: dict[str, Any] = {}
+    for one in given or []:
+        name, is_pair, value = one.partition("=")
+        if not is_pair or name in options:
+            raise RecognizerOptionError("--vad-option", one, ["name=value, each name once"])
+        try:
+            options[name] = parse_json(value)
+        except FieldError as error:
+            raise RecognizerOptionError("--vad-option", one, ["a value in JSON"]) from error
+    return options
 
 
 def transcribe(
@@ -45,8 +78,9 @@ def transcribe(
         list[Path], typer.Argument(help="WAV files; FLAC, Ogg, MP3 with soundfile.")
     ],
     language: Annotated[
-        str, typer.Option(help="For SenseVoice: auto, zh, en, yue, ja, ko or nospeech.")
-    ] = "auto",
+        str | None,
+        typer.Option(help="For SenseVoice: auto (if not given), zh, en, yue, ja, ko or nospeech."),
+    ] = None,
     use_itn: Annotated[
         bool, typer.Option("--use-itn", help="For SenseVoice: digits and punctuation.")
     ] = False,
@@ -62,42 +96,70 @@ def transcribe(
     ] = False,
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="A line of JSON with text, times of words, and sentences."),
+        typer.Option(
+            "--json",
+            help="A line of JSON with text, times of words, and sentences; with --stream a line "
+            "for whatever is heard.",
+        ),
     ] = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="For Paraformer streaming: text as it is heard.")
     ] = False,
     chunk_size: Annotated[
-        str, typer.Option(help="With --stream: frames of 60 ms repeated, added and looked ahead.")
-    ] = "0,10,5",
+        str | None,
+        typer.Option(
+            help="With --stream: frames of 60 ms repeated, added and looked ahead; 0,10,5 if not "
+            "given."
+        ),
+    ] = None,
+    vad_option: _VadOptions = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads; by default all CPUs this process may use.")
     ] = None,
 ) -> None:
     """Print the text of recordings, without torch and FunASR."""
+    options = _named_values(vad_option)
     if stream:
-        _print_live(package, recordings, chunk_size, threads)
+        whole = {"language": language, "use-itn": use_itn, "hotword": hotword}
+        _refuse({**whole, "timestamps": timestamps}, "with --stream")
+        _print_live(package, recordings, chunk_size or "0,10,5", threads, options, as_json)
         return
+    _refuse({"chunk-size": chunk_size}, "without --stream")
+    if as_json:
+        _refuse({"timestamps": timestamps}, "with --json, which has the times")
     from graphopt.funasr.recognizer import load_recognizer
 
-    recognizer = load_recognizer(package, threads, language, use_itn, hotword)
-    for wav in recordings:
+    recognizer = load_recognizer(package, threads, language or "auto", use_itn, hotword, options)
+    for path in recordings:
         if as_json:
-            lines = [_as_json(wav, recognizer.transcribe_with_times(wav))]
+            lines = [_as_json(path, recognizer.transcribe_with_times(path))]
         elif timestamps:
             lines = [
                 f"{_span(said.begin_ms, said.end_ms)}   {said.text.strip()}"
-                for said in recognizer.transcribe_with_times(wav).sentences
+                for said in recognizer.transcribe_with_times(path).sentences
             ]
         else:
-            lines = [recognizer.transcribe(wav)]
+            lines = [recognizer.transcribe(path)]
         for line in lines:
-            print(line if as_json or len(recordings) == 1 else f"{wav}\t{line}")
+            print(line if as_json or len(recordings) == 1 else f"{path}\t{line}")
 
 
-def _as_json(wav: Path, said: Transcript) -> str:
+def _refuse(options: dict[str, Any], where: str) -> None:
+    """Refuses options that would be without effect.
+
+    Raises:
+        RecognizerOptionError: naming the first that is given.
+    """
+    from graphopt.errors import RecognizerOptionError
+
+    for name, value in options.items():
+        if value is not None and value is not False:
+            raise RecognizerOptionError(f"--{name}", value, [f"none {where}"])
+
+
+def _as_json(path: Path, said: Transcript) -> str:
     """The fields of a result of FunASR's `generate`."""
-    result: dict[str, Any] = {"key": wav.stem, "text": said.text}
+    result: dict[str, Any] = {"key": path.stem, "text": said.text}
     if said.times is not None:
         result["timestamp"] = said.times
     result["sentence_info"] = [
@@ -112,20 +174,29 @@ def _span(begin_ms: int, end_ms: int) -> str:
 
 
 def _print_live(
-    package: Path, recordings: list[Path], chunk_size: str, threads: int | None
+    package: Path,
+    recordings: list[Path],
+    chunk_size: str,
+    threads: int | None,
+    vad_options: dict[str, Any],
+    as_json: bool,
 ) -> None:
     """Prints utterances as they are heard: what may change behind a tilde, then what stays."""
     from graphopt.errors import RecognizerOptionError
     from graphopt.funasr.live import load_live
     from graphopt.funasr.paraformer_stream import Chunking
 
-    numbers = chunk_size.split(",")
-    if len(numbers) != 3 or not all(n.strip().isdecimal() for n in numbers):
+    numbers = [number.strip() for number in chunk_size.split(",")]
+    if len(numbers) != 3 or not all(n.isascii() and n.isdecimal() and len(n) < 9 for n in numbers):
         raise RecognizerOptionError("chunk_size", chunk_size, ["three numbers, as 0,10,5"])
     again, added, ahead = map(int, numbers)
-    chunking, recognizer = Chunking((again, added, ahead)), load_live(package, threads)
-    for wav in recordings:
-        for heard in recognizer.listen(wav, chunking):
-            mark = " " if heard.is_final else "~"
-            line = f"{_span(heard.begin_ms, heard.end_ms)} {mark} {heard.text}"
-            print(line if len(recordings) == 1 else f"{wav}\t{line}", flush=True)
+    chunking = Chunking((again, added, ahead))
+    recognizer = load_live(package, threads, vad_options)
+    for path in recordings:
+        for heard in recognizer.listen(path, chunking):
+            if as_json:
+                line = json.dumps({"key": path.stem, **asdict(heard)}, ensure_ascii=False)
+            else:
+                mark = " " if heard.is_final else "~"
+                line = f"{_span(heard.begin_ms, heard.end_ms)} {mark} {heard.text}"
+            print(line if as_json or len(recordings) == 1 else f"{path}\t{line}", flush=True)

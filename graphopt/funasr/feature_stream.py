@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.funasr.directory import FrontendConfig
 from graphopt.funasr.features import FilterBank, normalize
+from graphopt.funasr.frontend import FrontendConfig
 
 Array = np.ndarray[Any, Any]
 

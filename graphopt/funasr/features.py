@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.funasr.directory import FrontendConfig
+from graphopt.funasr.frontend import FrontendConfig
 from graphopt.funasr.samples import FULL_SCALE, check_samples
 from graphopt.zoo.dependencies import require
 
@@ -67,6 +67,21 @@ class FilterBank:
         made = np.array(rows, np.float32).reshape(-1, self._n_mels)
         self._bank.pop(len(made))
         return made
+
+
+def check_front_end(config: FrontendConfig) -> None:
+    """Refuses settings of which there is no filter bank.
+
+    Raises:
+        ValueError: saying why.
+        MissingDependencyError: if kaldi-native-fbank is not installed.
+    """
+    if not config.shift_samples:
+        raise ValueError(f"frames of {config.fs} Hz are no sample apart")
+    try:
+        FilterBank(config)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"there is no such filter bank: {error}") from error
 
 
 def fbank(samples: Array, config: FrontendConfig, each: Each = map) -> Array:

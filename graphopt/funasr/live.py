@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from graphopt.errors import PackageError
+from graphopt.funasr.description import StreamingPart
 from graphopt.funasr.detector_stream import DetectorStream
 from graphopt.funasr.paraformer_stream import Chunking, StreamingParaformer
 from graphopt.funasr.parts import Punctuator, StreamingPunctuator, VoiceDetector
 from graphopt.funasr.recognizer import (
-    STREAMING,
     open_detector,
     open_front_end,
     open_punctuator,
@@ -186,34 +186,40 @@ class _Utterance:
         return Heard(self._speech.spell(self._ids), is_final, self._begin_ms, end_ms)
 
 
-def load_live(path: str | Path, num_threads: int | None = None) -> LiveRecognizer:
+def load_live(
+    path: str | Path,
+    num_threads: int | None = None,
+    vad_options: Mapping[str, Any] | None = None,
+) -> LiveRecognizer:
     """Opens a package of `compile_directories` that holds a streaming model.
 
     Args:
         path: the folder.
         num_threads: threads of a run; all CPUs that this process may use if None.
+        vad_options: as for `load_recognizer`.
 
     Raises:
+        RecognizerOptionError: if an option of FSMN-VAD is none, or there is no FSMN-VAD.
         PackageError: if it is none, or its model hears whole utterances.
         PackageCorruptError: if a file is missing, altered or makes no sense.
         PackageTargetError: when run, if this CPU lacks what the package is built for.
     """
     package = open_recognizer(path)
     with reading(package) as parts:
-        part = parts["asr"]
-        if part["model"] != STREAMING:
+        part = parts.asr
+        if not isinstance(part, StreamingPart):
             raise PackageError(
-                f"{path} hears whole utterances; compile the directory of a {STREAMING}"
+                f"{path} hears whole utterances; compile the directory of a ParaformerStreaming"
             )
         speech = StreamingParaformer(
             open_module(package.folder("asr"), num_threads),
             open_module(package.folder("decoder"), num_threads),
             *open_front_end(part),
-            tuple(part["tokens"]),
-            frozenset(part["special"]),
-            part["threshold"],
-            part["tail_threshold"],
+            part.tokens,
+            frozenset(part.special),
+            part.threshold,
+            part.tail_threshold,
         )
-        detector = open_detector(package.folder("vad"), parts.get("vad"), num_threads)
-        punctuator = open_punctuator(package.folder("punc"), parts.get("punc"), num_threads)
+        detector = open_detector(package.folder("vad"), parts.vad, num_threads, vad_options)
+        punctuator = open_punctuator(package.folder("punc"), parts.punc, num_threads)
         return LiveRecognizer(speech, detector, punctuator)

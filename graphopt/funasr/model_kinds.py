@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from graphopt.funasr.vad import OPTIONS
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -14,12 +16,14 @@ class Kind:
         parts: the classes that are understood of each part.
         settings: the values that are understood of a setting, the default first.
         least: the least value that is understood of a setting, which is its default too.
+        passed: settings of `model_conf` that FunASR's class reads without naming them.
     """
 
     modules: tuple[str, ...]
     parts: dict[str, tuple[str, ...]]
     settings: dict[str, tuple[object, ...]] = field(default_factory=dict)
     least: dict[str, int] = field(default_factory=dict)
+    passed: tuple[str, ...] = ()
 
 
 _PARAFORMER_MODULES = (
@@ -50,6 +54,10 @@ KINDS = {
         ),
         {**_PARAFORMER_PARTS, "decoder": ("ContextualParaformerDecoder",)},
         {"model_conf.bias_encoder_type": ("lstm",)},
+        passed=(
+            *("target_buffer_length", "inner_dim", "bias_encoder_type", "use_decoder_embedding"),
+            *("crit_attn_weight", "crit_attn_smooth", "bias_encoder_dropout_rate"),
+        ),
     ),
     "SeacoParaformer": Kind(
         ("funasr.models.seaco_paraformer.model", *_PARAFORMER_MODULES),
@@ -63,6 +71,11 @@ KINDS = {
             "model_conf.bias_encoder_bid": (False,),
         },
         {"seaco_decoder_conf.att_layer_num": 6},
+        (
+            *("inner_dim", "bias_encoder_type", "bias_encoder_dropout_rate", "bias_encoder_bid"),
+            *("seaco_lsm_weight", "seaco_length_normalized_loss", "seaco_weight"),
+            *("train_decoder", "NO_BIAS"),
+        ),
     ),
     "ParaformerStreaming": Kind(
         (
@@ -78,10 +91,12 @@ KINDS = {
             "frontend": ("WavFrontendOnline",),
             "tokenizer": ("CharTokenizer",),
         },
+        passed=("decoder_attention_chunk_type",),
     ),
     "FsmnVADStreaming": Kind(
         ("funasr.models.fsmn_vad_streaming.model", "funasr.models.fsmn_vad_streaming.encoder"),
         {"encoder": ("FSMN",), "frontend": ("WavFrontendOnline",)},
+        passed=OPTIONS,
     ),
     "SenseVoiceSmall": Kind(
         ("funasr.models.sense_voice.model",),
@@ -90,10 +105,12 @@ KINDS = {
             "frontend": ("WavFrontend",),
             "tokenizer": ("SentencepiecesTokenizer",),
         },
+        passed=("lsm_weight",),
     ),
     "CTTransformer": Kind(
         ("funasr.models.ct_transformer.model", "funasr.models.sanm.encoder"),
         {"encoder": ("SANMEncoder",), "tokenizer": ("CharTokenizer",)},
+        passed=("jieba_usr_dict",),
     ),
     "CTTransformerStreaming": Kind(
         (
@@ -101,6 +118,7 @@ KINDS = {
             "funasr.models.ct_transformer_streaming.encoder",
         ),
         {"encoder": ("SANMVadEncoder",), "tokenizer": ("CharTokenizer",)},
+        passed=("jieba_usr_dict",),
     ),
 }
 #: Settings of a tokenizer; others, such as dictionaries of pieces, change how it splits.

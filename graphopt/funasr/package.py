@@ -23,19 +23,26 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from graphopt.errors import ModelDirectoryError, PackageError
+from graphopt.errors import ModelDirectoryError, PackageError, RecognizerOptionError
+from graphopt.funasr.description import FORMAT, check_part
 from graphopt.funasr.directory import ModelDirectory, build_model, read_directory
 from graphopt.funasr.recipes import RECIPES
-from graphopt.funasr.recognizer import DESCRIPTION, FORMAT, PIECES, SPLITS
+from graphopt.funasr.recognizer import DESCRIPTION, PIECES, SPLITS, change_detector
+from graphopt.funasr.vad import VadConfig
 from graphopt.sealed import seal
 
 
 def compile_directories(
-    paths: Sequence[str | Path], target: str, precision: str, out: str | Path
+    paths: Sequence[str | Path],
+    target: str,
+    precision: str,
+    out: str | Path,
+    vad_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Compiles model directories into one package.
 
@@ -45,8 +52,11 @@ def compile_directories(
         target: as for `graphopt.optimize`.
         precision: as for `graphopt.optimize`.
         out: the folder to make; an older package there is replaced.
+        vad_options: settings of FSMN-VAD, as for `load_recognizer`, that take the place of those of
+            its directory.
 
     Raises:
+        RecognizerOptionError: if an option of FSMN-VAD is none, or there is no FSMN-VAD.
         ModelDirectoryError: naming what is not understood, or two models of one task.
         PackageError: if something that is no package is in the way, or nothing recognizes speech.
     """
@@ -64,6 +74,8 @@ def compile_directories(
     if out.exists() and not (out / DESCRIPTION).is_file():
         raise PackageError(f"{out} exists and is no package; remove it or choose another name")
     parts = {role: _describe(directory) for role, directory in found.items()}
+    if vad_options:
+        parts["vad"] = _with_options(parts.get("vad"), found.get("vad"), vad_options)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
         staging = Path(folder) / "new"
@@ -95,12 +107,24 @@ def _compile(directory: ModelDirectory, target: str, precision: str, folder: Pat
         shutil.copy(directory.splits, folder / SPLITS)
 
 
+def _with_options(
+    described: dict[str, Any] | None, directory: ModelDirectory | None, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    if described is None or directory is None:
+        raise RecognizerOptionError("vad_options", dict(options), ["none without an FSMN-VAD"])
+    config = VadConfig(**described["detector"])
+    changed = change_detector(config, options, directory.frontend)
+    return {**described, "detector": asdict(changed)}
+
+
 def _describe(directory: ModelDirectory) -> dict[str, Any]:
     settings = directory.config.get("model_conf") or {}
+    recipe = RECIPES[directory.model]
     try:
-        described = RECIPES[directory.model].describe(directory, settings)
+        described = {"model": directory.model, **recipe.describe(directory, settings)}
+        check_part(recipe.role, described)
     except ValueError as error:
         raise ModelDirectoryError(
-            directory.path, f"not understood in model_conf of config.yaml: {error}"
+            directory.path, f"not understood in config.yaml: {error}"
         ) from error
-    return {"model": directory.model, **described}
+    return described

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from graphopt.errors import RecognizerOptionError
-from graphopt.funasr.directory import FrontendConfig
+from graphopt.fields import FieldError, Range, read_fields
 from graphopt.funasr.feature_stream import FeatureStream
+from graphopt.funasr.frontend import FrontendConfig
 from graphopt.funasr.samples import SignalStream
-from graphopt.funasr.text import tokens_to_text
+from graphopt.funasr.text import spell, tokens_to_text
 from graphopt.loaded import LoadedModule
 from graphopt.package import Port
 
@@ -23,7 +24,16 @@ Array = np.ndarray[Any, Any]
 Heads = tuple[Array, Array]  # keys and values, f32[1, heads, frames, width]
 
 FRAME = 960  # samples from one frame of the encoder to the next: 60 ms
+_MOST = 1000  # frames of a chunk, or chunks before it
 LEAST_CACHED = 2  # frames of a cache, filled or not: an axis of one frame would be another graph
+
+
+_Some, _Any = Annotated[int, Range(1, _MOST)], Annotated[int, Range(0, _MOST)]
+_ALLOWED: tuple[tuple[str, Any, str], ...] = (
+    ("chunk_size", tuple[_Any, _Some, _Some], "(a, b, c) with b and c at least 1"),
+    ("encoder_chunk_look_back", Annotated[int, Range(-1, _MOST)], "chunks, or -1 for all"),
+    ("decoder_chunk_look_back", _Any, "chunks"),
+)
 
 
 @dataclass(frozen=True)
@@ -44,11 +54,13 @@ class Chunking:
         """Refuses what leaves no chunk.
 
         Raises:
-            RecognizerOptionError: if a chunk would add or look ahead nothing.
+            RecognizerOptionError: if a chunk would add or look ahead nothing, or a number is none.
         """
-        size = self.chunk_size
-        if len(size) != 3 or min(size) < 0 or not size[1] or not size[2]:
-            raise RecognizerOptionError("chunk_size", size, ["(a, b, c) with b and c at least 1"])
+        for name, kind, allowed in _ALLOWED:
+            try:
+                read_fields(kind, getattr(self, name))
+            except FieldError as error:
+                raise RecognizerOptionError(name, getattr(self, name), [allowed]) from error
 
 
 @dataclass(frozen=True)
@@ -81,7 +93,7 @@ class StreamingParaformer:
 
     def spell(self, ids: list[int]) -> str:
         """The text of token ids."""
-        return tokens_to_text(self.tokens[i] for i in ids if i not in self.special)
+        return tokens_to_text(spell(ids, self.tokens, self.special))
 
 
 class ParaformerStream(SignalStream[int]):

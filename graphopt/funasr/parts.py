@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.errors import RecognizerOptionError
+from graphopt.errors import PackageCorruptError, RecognizerOptionError
 from graphopt.funasr.batches import recognize_in_batches
 from graphopt.funasr.clocks import Clock
-from graphopt.funasr.directory import FrontendConfig
 from graphopt.funasr.features import count_features, feature_rows, features
+from graphopt.funasr.frontend import FrontendConfig
 from graphopt.funasr.punctuation import PunctuationConfig, PunctuationStream, mark_words
 from graphopt.funasr.samples import check_recordings, check_samples
-from graphopt.funasr.text import tokens_to_text, word_times
+from graphopt.funasr.text import spell, tokens_to_text, word_times
 from graphopt.funasr.times import Time
 from graphopt.funasr.vad import Segment, VadConfig, blocks_of, segments
 from graphopt.loaded import LoadedModule
@@ -180,7 +180,7 @@ class ParaformerModel(SpeechModel):
         return found
 
     def _tokens(self, ids: Array) -> list[str]:
-        return [self.tokens[i] for i in map(int, ids) if i not in self.special]
+        return spell(ids, self.tokens, self.special)
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,10 @@ class SenseVoiceModel(SpeechModel):
             np.array([LANGUAGES[self.language]]),
             np.array([form]),
         )
-        text: str = self.pieces.DecodeIds(collapse(ids[: len(speech) + _QUERIES], self.blank))
+        found = collapse(ids[: len(speech) + _QUERIES], self.blank)
+        if max(found, default=0) >= self.pieces.GetPieceSize():
+            raise PackageCorruptError(self.module.path, f"token {max(found)} is no piece")
+        text: str = self.pieces.DecodeIds(found)
         return text
 
     def texts(self, utterances: Sequence[Array]) -> list[str]:
@@ -245,6 +248,8 @@ class WordClassifier:
         ids = np.array([[self.ids.get(word, self.unknown) for word in words]])
         counts = (np.array([count]) for count in before)
         classes = self.module(ids, np.array([len(words)], np.int32), *counts)
+        if int(classes.max(initial=0)) >= len(self.config.marks):
+            raise PackageCorruptError(self.module.path, f"class {classes.max()} has no mark")
         return [int(c) for c in classes[0]]
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from graphopt.fields import Count, Length, Name, read_fields
 
 RUN = 20  # words
 _PATIENCE = 200  # words that may wait for the end of their sentence; then a comma ends it
@@ -33,8 +35,17 @@ class PunctuationConfig:
         sentence_end: class of the mark that ends a sentence which does not end.
     """
 
-    marks: tuple[str, ...]
-    sentence_end: int = 3
+    marks: Annotated[tuple[Name, ...], Length(1, 1000)]
+    sentence_end: Count = 3
+
+    def __post_init__(self) -> None:
+        """Refuses an end of sentences that is no mark.
+
+        Raises:
+            ValueError: naming it.
+        """
+        if self.sentence_end >= len(self.marks):
+            raise ValueError(f"sentence_end_id: {self.sentence_end}")
 
     @staticmethod
     def read(settings: dict[str, Any]) -> PunctuationConfig:
@@ -43,15 +54,11 @@ class PunctuationConfig:
         Raises:
             ValueError: naming those that are missing or not understood.
         """
-        marks = settings.get("punc_list")
-        if not isinstance(marks, list) or not all(isinstance(m, str) and m for m in marks):
-            raise ValueError(f"punc_list: {marks}")
-        end = settings.get("sentence_end_id", 3)
-        if not isinstance(end, int) or not 0 <= end < len(marks):
-            raise ValueError(f"sentence_end_id: {end}")
         if settings.get("jieba_usr_dict") is not None:
             raise ValueError("jieba_usr_dict")
-        return PunctuationConfig(tuple(marks), end)
+        end = settings.get("sentence_end_id", 3)
+        given = {"marks": settings.get("punc_list"), "sentence_end": end}
+        return read_fields(PunctuationConfig, given, "punc_list and sentence_end_id")
 
 
 def split_words(text: str) -> list[str]:

@@ -97,14 +97,17 @@ def _describe_clock(directory: ModelDirectory) -> dict[str, Any] | None:
     if directory.model not in ("Paraformer", "BiCifParaformer"):
         return None
     default = 0.45 if directory.config["predictor"] == "CifPredictor" else 0.0
-    return {"tail": int(settings.get("tail_threshold", default) > 0)}
+    tail = settings.get("tail_threshold", default)
+    if type(tail) not in (int, float):
+        raise ValueError(f"predictor_conf.tail_threshold: {tail!r:.60}")
+    return {"tail": int(tail > 0)}
 
 
 def _unknown(directory: ModelDirectory) -> str:
     """The token that stands for others."""
     unknown: str = (directory.config.get("tokenizer_conf") or {}).get("unk_symbol", "<unk>")
     if unknown not in directory.tokens:
-        raise ValueError(f"unk_symbol: {unknown}, which is no token")
+        raise ValueError(f"unk_symbol: {unknown!s:.60}, which is no token")
     return unknown
 
 
@@ -199,7 +202,7 @@ def _capture_vad(model: Any, directory: ModelDirectory) -> Captured:
 
 
 def _describe_vad(directory: ModelDirectory, settings: dict[str, Any]) -> dict[str, Any]:
-    return {**_audio(directory), "detector": asdict(VadConfig.read(settings))}
+    return {**_audio(directory), "detector": asdict(VadConfig.read(settings, directory.frontend))}
 
 
 def _capture_punctuation(model: Any, directory: ModelDirectory) -> Captured:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.errors import PackageCorruptError, PackageError, RecognizerOptionError
+from graphopt.errors import GraphoptError, PackageCorruptError, PackageError, RecognizerOptionError
 from graphopt.funasr.clocks import open_clock
-from graphopt.funasr.directory import FrontendConfig
+from graphopt.funasr.description import (
+    FORMAT,
+    Description,
+    DetectorPart,
+    HotwordPart,
+    ParaformerPart,
+    Parts,
+    PunctuationPart,
+    SenseVoicePart,
+    Sound,
+    StreamingPart,
+)
+from graphopt.funasr.features import check_front_end
+from graphopt.funasr.frontend import FrontendConfig
 from graphopt.funasr.hotword_models import ContextualModel, SeacoModel
 from graphopt.funasr.hotwords import HotwordEncoder, read_pieces
 from graphopt.funasr.parts import (
@@ -26,11 +38,11 @@ from graphopt.funasr.parts import (
     Utterance,
     VoiceDetector,
 )
-from graphopt.funasr.punctuation import PunctuationConfig, join_segments
+from graphopt.funasr.punctuation import join_segments
 from graphopt.funasr.recordings import read_recording
 from graphopt.funasr.samples import check_recordings, check_samples
 from graphopt.funasr.times import Sentence, Time, segment_sentences, sentences
-from graphopt.funasr.vad import Segment, VadConfig
+from graphopt.funasr.vad import OPTIONS, Segment, VadConfig
 from graphopt.loaded import LoadedModule, open_module
 from graphopt.sealed import SealedFolder, open_sealed
 from graphopt.zoo.dependencies import require
@@ -40,8 +52,6 @@ Array = np.ndarray[Any, Any]
 DESCRIPTION = "recognizer.json"
 PIECES = "pieces.model"
 SPLITS = "splits"
-FORMAT = 2
-STREAMING = "ParaformerStreaming"
 
 
 @dataclass(frozen=True)
@@ -184,6 +194,7 @@ def load_recognizer(
     language: str = "auto",
     use_itn: bool = False,
     hotword: str | None = None,
+    vad_options: Mapping[str, Any] | None = None,
 ) -> Recognizer:
     """Opens a package of :func:`graphopt.funasr.package.compile_directories`.
 
@@ -194,25 +205,29 @@ def load_recognizer(
         use_itn: whether SenseVoice is asked for the written form: digits and punctuation.
         hotword: what Contextual Paraformer and SeACo-Paraformer should expect, as for
             :meth:`Recognizer.with_hotwords`.
+        vad_options: settings of FSMN-VAD as FunASR's `vad_kwargs` takes them, such as
+            `max_end_silence_time`; see `VadConfig.change`.
 
     Raises:
         PackageError: if it is none.
         PackageCorruptError: if a file is missing, altered or makes no sense.
         PackageTargetError: when run, if this CPU lacks what the package is built for.
-        RecognizerOptionError: if the recognizer cannot be told the language, the form or hotwords.
+        RecognizerOptionError: if the recognizer cannot be told the language, the form, hotwords, or
+            an option of FSMN-VAD.
         MissingDependencyError: if SenseVoice is to run and sentencepiece is not installed.
     """
     package = open_recognizer(path)
     with reading(package) as parts:
-        if parts["asr"]["model"] == STREAMING:
+        part = parts.asr
+        if isinstance(part, StreamingPart):
             raise PackageError(f"{path} holds a streaming model; open it with load_live")
         speech: SpeechModel
-        if parts["asr"]["model"] == "SenseVoiceSmall":
-            speech = _sense_voice(package, parts["asr"], num_threads, language, use_itn)
+        if isinstance(part, SenseVoicePart):
+            speech = _sense_voice(package, part, num_threads, language, use_itn)
         else:
-            speech = _paraformer(package, parts["asr"], num_threads, language, use_itn)
-        detector = open_detector(package.folder("vad"), parts.get("vad"), num_threads)
-        punctuator = open_punctuator(package.folder("punc"), parts.get("punc"), num_threads)
+            speech = _paraformer(package, part, num_threads, language, use_itn)
+        detector = open_detector(package.folder("vad"), parts.vad, num_threads, vad_options)
+        punctuator = open_punctuator(package.folder("punc"), parts.punc, num_threads)
         return Recognizer(speech, detector, punctuator).with_hotwords(hotword)
 
 
@@ -227,7 +242,7 @@ def open_recognizer(path: str | Path) -> SealedFolder:
 
 
 @contextmanager
-def reading(package: SealedFolder) -> Iterator[dict[str, Any]]:
+def reading(package: SealedFolder) -> Iterator[Parts]:
     """What a package says of each part; what is wrong with it is found while the block lasts.
 
     Raises:
@@ -235,34 +250,32 @@ def reading(package: SealedFolder) -> Iterator[dict[str, Any]]:
         PackageCorruptError: if something that the block looks for is missing or makes no sense.
     """
     try:
-        described = json.loads(package.data(DESCRIPTION))
-        if described["format"] != FORMAT:
-            raise PackageError(
-                f"package {package.path} has format {described['format']!r}, this graphopt reads "
-                f"{FORMAT}; make it again with graphopt compile funasr"
-            )
-        yield described["parts"]
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, PackageError | RecognizerOptionError):
+        yield package.read(DESCRIPTION, Description, FORMAT).parts
+    except ValueError as error:
+        if isinstance(error, GraphoptError):
             raise
         raise PackageCorruptError(package.path, f"{DESCRIPTION}: {error}") from error
 
 
-def open_front_end(part: dict[str, Any]) -> tuple[FrontendConfig, Array | None]:
-    """The front end of a part, and its shift and scale."""
-    cmvn = None if part["cmvn"] is None else np.array(part["cmvn"], np.float32)
-    return FrontendConfig(**part["frontend"]), cmvn
+def open_front_end(part: Sound) -> tuple[FrontendConfig, Array | None]:
+    """The front end of a part, and its shift and scale.
+
+    Raises:
+        ValueError: if there is no such filter bank.
+    """
+    check_front_end(part.frontend)
+    return part.frontend, part.normalization()
 
 
 def _audio(
-    package: SealedFolder, part: dict[str, Any], threads: int | None
+    package: SealedFolder, part: Sound, threads: int | None
 ) -> tuple[LoadedModule, FrontendConfig, Array | None]:
     return open_module(package, threads), *open_front_end(part)
 
 
 def _paraformer(
     package: SealedFolder,
-    part: dict[str, Any],
+    part: ParaformerPart | HotwordPart,
     threads: int | None,
     language: str,
     use_itn: bool,
@@ -271,31 +284,30 @@ def _paraformer(
         raise RecognizerOptionError("language", language, ["auto"])
     if use_itn:
         raise RecognizerOptionError("use_itn", use_itn, [False])
-    tokens, special = tuple(part["tokens"]), frozenset(part["special"])
-    clock = open_clock(part["clock"], lambda name: open_module(package.folder(name), threads))
-    plain = (*_audio(package.folder("asr"), part, threads), tokens, special, part["spaced"], clock)
-    if part["model"] == "ContextualParaformer":
-        encoder = _hotword_encoder(package, part, threads)
+    tokens, special = part.tokens, frozenset(part.special)
+    clock = open_clock(part.clock, lambda name: open_module(package.folder(name), threads))
+    plain = (*_audio(package.folder("asr"), part, threads), tokens, special, part.spaced, clock)
+    if isinstance(part, ParaformerPart):
+        return ParaformerModel(*plain)
+    encoder = _hotword_encoder(package, part, threads)
+    if part.model == "ContextualParaformer":
         return ContextualModel(*plain, encoder, encoder.encode(None))
-    if part["model"] == "SeacoParaformer":
-        encoder = _hotword_encoder(package, part, threads)
-        bias, scores = (open_module(package.folder(n), threads) for n in ("bias", "scores"))
-        return SeacoModel(*plain, encoder, bias, scores, None)
-    return ParaformerModel(*plain)
+    bias, scores = (open_module(package.folder(n), threads) for n in ("bias", "scores"))
+    return SeacoModel(*plain, encoder, bias, scores, None)
 
 
 def _hotword_encoder(
-    package: SealedFolder, part: dict[str, Any], threads: int | None
+    package: SealedFolder, part: HotwordPart, threads: int | None
 ) -> HotwordEncoder:
-    ids = {token: i for i, token in enumerate(part["tokens"])}
+    ids = {token: i for i, token in enumerate(part.tokens)}
     pieces = read_pieces(package.text(SPLITS)) if SPLITS in package else None
     step = open_module(package.folder("hotwords"), threads)
-    return HotwordEncoder(step, ids, ids[part["unknown"]], part["empty"], pieces)
+    return HotwordEncoder(step, ids, ids[part.unknown], part.empty, pieces)
 
 
 def _sense_voice(
     package: SealedFolder,
-    part: dict[str, Any],
+    part: SenseVoicePart,
     threads: int | None,
     language: str,
     use_itn: bool,
@@ -308,28 +320,57 @@ def _sense_voice(
     except (OSError, RuntimeError) as error:
         raise PackageCorruptError(package.path, f"{PIECES}: {error}") from error
     audio = _audio(package.folder("asr"), part, threads)
-    return SenseVoiceModel(*audio, pieces, part["blank"], language, use_itn)
+    return SenseVoiceModel(*audio, pieces, part.blank, language, use_itn)
 
 
 def open_detector(
-    package: SealedFolder, part: dict[str, Any] | None, threads: int | None
+    package: SealedFolder,
+    part: DetectorPart | None,
+    threads: int | None,
+    options: Mapping[str, Any] | None,
 ) -> VoiceDetector | None:
-    """The detector of a package; None without one."""
+    """The detector of a package; None without one.
+
+    Raises:
+        RecognizerOptionError: naming an option that is none, or that nothing takes.
+    """
     if part is None:
+        if options:
+            raise RecognizerOptionError("vad_options", dict(options), ["none: it has no FSMN-VAD"])
         return None
-    return VoiceDetector(*_audio(package, part, threads), VadConfig.read(part["detector"]))
+    config = change_detector(part.detector, options or {}, part.frontend)
+    detector = VoiceDetector(*_audio(package, part, threads), config)
+    classes = detector.module.manifest.outputs[0].shape[-1]
+    if not isinstance(classes, int) or max(config.sil_pdf_ids) >= classes:
+        problem = f"sil_pdf_ids {config.sil_pdf_ids} of {classes} classes"
+        if options:
+            raise RecognizerOptionError("VAD option", problem, [f"classes below {classes}"])
+        raise ValueError(problem)
+    return detector
+
+
+def change_detector(
+    config: VadConfig, options: Mapping[str, Any], frontend: FrontendConfig
+) -> VadConfig:
+    """`VadConfig.change` for options of a user.
+
+    Raises:
+        RecognizerOptionError: naming what is not understood, with all that is.
+    """
+    try:
+        return config.change(options, frontend)
+    except ValueError as error:
+        raise RecognizerOptionError("VAD option", error, OPTIONS) from error
 
 
 def open_punctuator(
-    package: SealedFolder, part: dict[str, Any] | None, threads: int | None
+    package: SealedFolder, part: PunctuationPart | None, threads: int | None
 ) -> Punctuator | StreamingPunctuator | None:
     """The punctuator of a package; None without one."""
     if part is None:
         return None
-    ids = {token: i for i, token in enumerate(part["tokens"])}
-    settings = part["punctuation"]
-    config = PunctuationConfig(tuple(settings["marks"]), settings["sentence_end"])
+    ids = {token: i for i, token in enumerate(part.tokens)}
     kind: type[Punctuator | StreamingPunctuator] = StreamingPunctuator
-    if part["model"] == "CTTransformer":
+    if part.model == "CTTransformer":
         kind = Punctuator
-    return kind(open_module(package, threads), ids, ids[part["unknown"]], config)
+    return kind(open_module(package, threads), ids, ids[part.unknown], part.punctuation)

@@ -9,8 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from graphopt.errors import PackageCorruptError
+
 _SPECIAL = ("<s>", "</s>", "<unk>", "<OOV>")
 _JOIN = "@@"
+
+
+def spell(ids: Iterable[int], tokens: Sequence[str], special: frozenset[int]) -> list[str]:
+    """The tokens of ids that are text.
+
+    Raises:
+        PackageCorruptError: if an id has none: the vocabulary is of another model.
+    """
+    found = []
+    for i in map(int, ids):
+        if not 0 <= i < len(tokens):
+            raise PackageCorruptError("of a recognizer", f"token {i} of {len(tokens)} has no text")
+        if i not in special:
+            found.append(tokens[i])
+    return found
 
 
 def tokens_to_text(tokens: Iterable[str], spaced: bool = False) -> str:

@@ -9,24 +9,35 @@ and in a block that begins inside a long segment shorter silence ends it; so it 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 import numpy as np
 
-from graphopt.funasr.directory import FrontendConfig
+from graphopt.fields import Length, Range, read_fields
+from graphopt.funasr.frontend import FrontendConfig
 
 Array = np.ndarray[Any, Any]
 Segment = tuple[int, int]  # start and end, milliseconds
 
 BLOCK_MS = 60000
+_MARGIN = 0.5  # of speech over silence, where the schedule holds
+_LONGEST = 10**9  # milliseconds
 #: Milliseconds of speech before a block, and the silence that ends a segment in it.
-_PATIENCE = ((10000, 2000), (20000, 1000), (30000, 800), (40000, 600), (50000, 400), (60000, 200))
-_LEAST_PATIENCE = 100
-_MARGIN = 0.5
-#: Settings with which the detector would decide in other ways than those here.
-_ONLY = {"detect_mode": 1, "do_extend": 1, "snr_thres": -100.0, "decibel_thres": -100.0}
+_STEPS = ((10000, 2000), (20000, 1000), (30000, 800), (40000, 600), (50000, 400), (60000, 200))
+SCHEDULE = (*_STEPS, (_LONGEST, 100))
+
+#: Settings with which the detector would measure loudness, which is not done here.
+_ONLY = {"snr_thres": -100.0, "decibel_thres": -100.0}
+#: Settings that FunASR takes and that change no segment.
+_HARMLESS = (
+    *("snr_mode", "do_start_point_detection", "do_end_point_detection", "nn_eval_block_size"),
+    *("dcd_block_size", "noise_frame_num_used_for_snr", "speech_noise_thresh_low"),
+    *("speech_noise_thresh_high", "output_frame_probs"),
+)
+
+_Milliseconds = Annotated[int, Range(0, _LONGEST)]
 
 
 @dataclass(frozen=True)
@@ -43,40 +54,114 @@ class VadConfig:
         speech_2_noise_ratio: exponent of the likelihood of silence.
         sil_pdf_ids: classes that are silence.
         frame_in_ms: from one frame to the next.
+        do_extend: 0 if segments neither begin earlier than the window nor keep silence, else 1.
+        detect_mode: 0 if only the first segment counts, else 1.
+        max_start_silence_time: silence without a segment after which there is none, in mode 0.
+        dynamic_silence: whether the silence that ends a segment follows the schedule.
+        silence_schedule: milliseconds of speech up to which, and the silence that then ends it.
+        max_end_silence_time: the silence that ends a segment where the schedule does not hold.
+        speech_noise_thres: margin of speech over silence where the schedule does not hold.
     """
 
-    window_size_ms: int = 200
-    sil_to_speech_time_thres: int = 150
-    speech_to_sil_time_thres: int = 150
-    lookback_time_start_point: int = 200
-    lookahead_time_end_point: int = 100
-    max_single_segment_time: int = 60000
-    speech_2_noise_ratio: float = 1.0
-    sil_pdf_ids: tuple[int, ...] = (0,)
-    frame_in_ms: int = 10
+    window_size_ms: Annotated[int, Range(10, 60000)] = 200
+    sil_to_speech_time_thres: _Milliseconds = 150
+    speech_to_sil_time_thres: _Milliseconds = 150
+    lookback_time_start_point: _Milliseconds = 200
+    lookahead_time_end_point: _Milliseconds = 100
+    max_single_segment_time: _Milliseconds = 60000
+    speech_2_noise_ratio: Annotated[float, Range(1e-6, 1e6)] = 1.0
+    sil_pdf_ids: Annotated[tuple[Annotated[int, Range(0, 1 << 15)], ...], Length(1, 1000)] = (0,)
+    frame_in_ms: Annotated[int, Range(1, 1000)] = 10
+    do_extend: Annotated[int, Range(0, 1)] = 1
+    detect_mode: Annotated[int, Range(0, 1)] = 1
+    max_start_silence_time: _Milliseconds = 3000
+    dynamic_silence: bool = True
+    silence_schedule: Annotated[
+        tuple[tuple[_Milliseconds, _Milliseconds], ...], Length(1, 1000)
+    ] = SCHEDULE
+    max_end_silence_time: _Milliseconds = 800
+    speech_noise_thres: Annotated[float, Range(-10, 10)] = 0.6
 
-    @staticmethod
-    def read(settings: dict[str, Any]) -> VadConfig:
-        """The settings of a `model_conf`.
+    def __post_init__(self) -> None:
+        """Refuses times that are no whole frame.
 
         Raises:
-            ValueError: naming those whose values are not understood.
+            ValueError: if the window has none.
         """
-        wrong = [
-            f"{name}: {settings[name]}"
-            for name, only in _ONLY.items()
-            if settings.get(name, only) != only
-        ]
+        if self.window_size_ms < self.frame_in_ms:
+            raise ValueError(f"window_size_ms: {self.window_size_ms} is no frame")
+
+    @staticmethod
+    def read(settings: Mapping[str, Any], frontend: FrontendConfig) -> VadConfig:
+        """The settings of a `model_conf`, all of which FunASR's `VADXOptions` takes.
+
+        Args:
+            settings: by name.
+            frontend: what gives the frames.
+
+        Raises:
+            ValueError: naming those that are not understood.
+        """
+        only = _ONLY | {"sample_rate": frontend.fs, "frame_length_ms": frontend.frame_length}
+        differing = [name for name in only if _differs(settings, only, name)]
+        wrong = [f"{name}: {settings[name]!r:.60}" for name in differing]
+        prior = settings.get("fe_prior_thres", 1e-4)
+        if type(prior) not in (int, float) or not prior < 1:  # from 1 on nothing is speech
+            wrong.append(f"fe_prior_thres: {prior!r:.60}")
         if wrong:
             raise ValueError(", ".join(wrong))
-        names = VadConfig.__annotations__
-        given = {name: value for name, value in settings.items() if name in names}
-        given["sil_pdf_ids"] = tuple(settings.get("sil_pdf_ids", (0,)))
-        return VadConfig(**given)
+        given = {name: value for name, value in settings.items() if name not in _LOOKED_AT}
+        config = read_fields(VadConfig, given)
+        if settings.get("silence_pdf_num", len(config.sil_pdf_ids)) != len(config.sil_pdf_ids):
+            raise ValueError(f"silence_pdf_num: {settings['silence_pdf_num']!r:.60}")
+        return config
+
+    def change(self, options: Mapping[str, Any], frontend: FrontendConfig) -> VadConfig:
+        """The same with options as FunASR's `vad_kwargs` and `generate` take them.
+
+        A `max_end_silence_time` that is given takes the place of the schedule.
+
+        Args:
+            options: by name.
+            frontend: what gives the frames.
+
+        Raises:
+            ValueError: naming those that are not understood, or would have no effect.
+        """
+        given = {**asdict(self), **options}
+        if "max_end_silence_time" in options and "dynamic_silence" not in options:
+            given["dynamic_silence"] = False
+        config = VadConfig.read(given, frontend)
+        idle = ["max_end_silence_time", "speech_noise_thres"]
+        if not config.dynamic_silence:
+            idle = ["silence_schedule"]
+        if config.detect_mode == 1:
+            idle.append("max_start_silence_time")
+        if found := [name for name in idle if name in options]:
+            mode = {name: getattr(config, name) for name in ("dynamic_silence", "detect_mode")}
+            raise ValueError(f"{', '.join(found)}: without effect when {mode}")
+        return config
 
     def frames(self, milliseconds: int) -> int:
         """Whole frames in a time."""
         return int(milliseconds / self.frame_in_ms)
+
+    @property
+    def margin(self) -> float:
+        """Of the likelihood of speech over that of silence."""
+        return _MARGIN if self.dynamic_silence else self.speech_noise_thres
+
+
+_LOOKED_AT = (
+    *(*_ONLY, *_HARMLESS, "sample_rate", "frame_length_ms", "fe_prior_thres", "silence_pdf_num"),
+)
+#: All that FunASR's `VADXOptions` and its `generate` take.
+OPTIONS = (*_LOOKED_AT, *VadConfig.__dataclass_fields__)
+
+
+def _differs(settings: Mapping[str, Any], only: Mapping[str, float], name: str) -> bool:
+    given = settings.get(name, only[name])
+    return type(given) not in (int, float) or given != only[name]
 
 
 def segments(blocks: Iterable[Array], config: VadConfig) -> list[Segment]:
@@ -141,7 +226,9 @@ class _Patience:
     """How long silence must last to end a segment: the longer it is, the shorter."""
 
     def __init__(self, config: VadConfig, chunk_ms: int) -> None:
-        self._grace_ms, self._chunk_ms = config.speech_to_sil_time_thres, chunk_ms
+        self._config, self._chunk_ms = config, chunk_ms
+        self._grace_ms = config.speech_to_sil_time_thres
+        self._patience_ms = config.max_end_silence_time - self._grace_ms
         self.reset()
 
     def reset(self) -> None:
@@ -152,10 +239,13 @@ class _Patience:
         """Milliseconds for the next chunk, which begins within speech or does not."""
         if is_speech or self._is_long:
             self._spoken_ms, self._is_long = self._spoken_ms + self._chunk_ms, True
-        silence_ms = next(
-            (s for limit, s in _PATIENCE if self._spoken_ms <= limit), _LEAST_PATIENCE
-        )
-        return max(0, silence_ms - self._grace_ms)
+        if not self._config.dynamic_silence:
+            return self._patience_ms
+        for limit_ms, silence_ms in self._config.silence_schedule:
+            if self._spoken_ms <= limit_ms:
+                self._patience_ms = max(0, silence_ms - self._grace_ms)
+                break
+        return self._patience_ms
 
 
 class _Detector:
@@ -176,6 +266,7 @@ class _Detector:
         self._most_to_cease = config.frames(config.speech_to_sil_time_thres)
         self._most_frames = config.max_single_segment_time / config.frame_in_ms
         self._frames = 0
+        self._is_over = False
         self._reset()
 
     def _reset(self) -> None:
@@ -189,9 +280,10 @@ class _Detector:
         """The next frames."""
         config = self.config
         silence = scores[:, list(config.sil_pdf_ids)].astype(np.float64).sum(1)
-        speech = 1.0 - silence >= silence**config.speech_2_noise_ratio + _MARGIN
+        speech = 1.0 - silence >= silence**config.speech_2_noise_ratio + config.margin
         for heard in speech.tolist():
-            self._take(self._frames, heard)
+            if not self._is_over:
+                self._take(self._frames, heard)
             self._frames += 1
 
     def finish(self) -> None:
@@ -215,6 +307,8 @@ class _Detector:
         if self.start is None:
             if self._speaking and turned:
                 self._begin(t)
+            elif self.config.detect_mode == 0 and self._is_too_late():
+                self._is_over = True
         elif not self._speaking and not turned and self._patience_is_over():
             self._end(t - self._frames_given_back())
         elif t - self.start + 1 > self._most_frames:
@@ -222,7 +316,8 @@ class _Detector:
 
     def _begin(self, t: int) -> None:
         config = self.config
-        earliest = t - len(self._window) - config.frames(config.lookback_time_start_point)
+        before = config.frames(config.lookback_time_start_point) if config.do_extend else 0
+        earliest = t - len(self._window) - before
         self.start = max(self.found[-1][1] + 1 if self.found else 0, earliest)
 
     def _end(self, t: int) -> None:
@@ -230,15 +325,22 @@ class _Detector:
         assert self.start is not None
         self.found.append((self.start, t))
         self.start = None
+        self._is_over = self.config.detect_mode == 0
         self._reset()
+
+    def _is_too_late(self) -> bool:
+        silent_ms = self._silent_frames * self.config.frame_in_ms
+        return silent_ms > self.config.max_start_silence_time
 
     def _patience_is_over(self) -> bool:
         return self._silent_frames * self.config.frame_in_ms >= self.patience_ms
 
     def _frames_given_back(self) -> int:
         """Frames of the silence that do not belong to the segment."""
-        kept = self.config.frames(self.config.lookahead_time_end_point) + 1
-        return max(0, self.config.frames(self.patience_ms) - kept)
+        silent = self.config.frames(self.patience_ms)
+        if not self.config.do_extend:
+            return silent
+        return max(0, silent - self.config.frames(self.config.lookahead_time_end_point) - 1)
 
 
 def blocks_of(frames: int, samples: int, frontend: FrontendConfig) -> list[int]:

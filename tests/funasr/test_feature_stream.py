@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphopt.funasr.directory import FrontendConfig
 from graphopt.funasr.feature_stream import FeatureStream
+from graphopt.funasr.frontend import FrontendConfig
 from graphopt.zoo.recognizer import RECORDINGS
 
 torch = pytest.importorskip("torch")

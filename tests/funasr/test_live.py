@@ -1,8 +1,10 @@
 """Streaming packages without FunASR, beside its own `generate` with a cache."""
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -186,6 +188,9 @@ def test_command_line_needs_neither_torch_nor_funasr(
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     heard = list(live.listen(wav))
+    run = subprocess.run([*command, "--json"], capture_output=True, env=environment, check=True)
+    told = [json.loads(line) for line in run.stdout.splitlines()]
+    assert told == [{"key": wav.stem, **asdict(one)} for one in heard]
     lines = done.stdout.splitlines()
     assert [line.split(maxsplit=2)[2] for line in lines] == [
         one.text if one.is_final else f"~ {one.text}" for one in heard

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from graphopt.errors import SamplesError, StreamEndedError
-from graphopt.funasr.directory import FrontendConfig
 from graphopt.funasr.feature_stream import FeatureStream
 from graphopt.funasr.features import FilterBank, features
+from graphopt.funasr.frontend import FrontendConfig
 from graphopt.funasr.samples import LIMIT, SignalStream, check_recordings, check_samples
 
 SIGNAL = np.random.default_rng(0).uniform(-1, 1, 4000).astype(np.float32)

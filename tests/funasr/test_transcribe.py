@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,16 +11,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from graphopt.cli import app
 from graphopt.errors import (
     ModelDirectoryError,
     PackageCorruptError,
     PackageError,
+    RecognizerOptionError,
 )
-from graphopt.funasr.directory import FrontendConfig, read_directory
+from graphopt.funasr.description import FORMAT
+from graphopt.funasr.directory import read_directory
 from graphopt.funasr.features import features, stack_frames
+from graphopt.funasr.frontend import FrontendConfig
 from graphopt.funasr.package import compile_directories
-from graphopt.funasr.recognizer import FORMAT, load_recognizer
+from graphopt.funasr.recognizer import load_recognizer
 from graphopt.funasr.recordings import read_recording
 from graphopt.funasr.text import tokens_to_text
 from graphopt.sealed import seal
@@ -129,12 +135,37 @@ def test_command_line_compiles(tmp_path: Path) -> None:
     assert load_recognizer(out).speech.module.manifest.target == "neoverse-n2"
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--stream", "--language", "zh"], "--language=zh.*none with --stream"),
+        (["--stream", "--use-itn"], "--use-itn"),
+        (["--stream", "--hotword", "a"], "--hotword=a"),
+        (["--stream", "--timestamps"], "--timestamps"),
+        (["--chunk-size", "0,8,4"], "--chunk-size=0,8,4.*none without --stream"),
+        (["--json", "--timestamps"], "--timestamps"),
+        (["--vad-option", "a"], "name=value"),
+        (["--vad-option", "a=1", "--vad-option", "a=2"], "each name once"),
+        (["--vad-option", "a=b"], "in JSON"),
+        (["--vad-option", "max_end_silence_time=500"], "no FSMN-VAD"),
+        (["--language", "zh"], "language=zh"),
+        (["--use-itn"], "use_itn=True"),
+        (["--hotword", "a"], "hotword=a"),
+    ],
+)
+def test_options_without_effect_are_refused(package: Path, options: list[str], named: str) -> None:
+    wav = next(iter(loading.recordings()))
+    done = CliRunner().invoke(app, ["transcribe", str(package), str(wav), *options])
+    assert isinstance(done.exception, RecognizerOptionError)
+    assert re.search(named, str(done.exception))
+
+
 def test_packages_that_are_none(package: Path, tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="compile funasr"):
         load_recognizer(tmp_path)
     (tmp_path / "recognizer.json").write_text(json.dumps({"format": FORMAT - 1, "parts": {}}))
     seal(tmp_path)
-    with pytest.raises(PackageError, match="make it again"):
+    with pytest.raises(PackageError, match="make the package again"):
         load_recognizer(tmp_path)
     (tmp_path / "recognizer.json").write_text(json.dumps({"format": FORMAT, "parts": {}}))
     seal(tmp_path)

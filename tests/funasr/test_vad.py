@@ -3,13 +3,18 @@
 import shutil
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from graphopt.errors import ModelDirectoryError, PackageError
+from graphopt.errors import (
+    ModelDirectoryError,
+    PackageError,
+    RecognizerOptionError,
+)
 from graphopt.funasr.detector_stream import DetectorStream
 from graphopt.funasr.features import features
 from graphopt.funasr.package import compile_directories
@@ -23,18 +28,31 @@ pytest.importorskip("sentencepiece")
 soundfile = pytest.importorskip("soundfile")
 
 import yaml  # noqa: E402
+from funasr.models.fsmn_vad_streaming.model import VADXOptions  # noqa: E402
 
 from graphopt.zoo import fsmn_vad  # noqa: E402
 from graphopt.zoo.dependencies import keep_process_settings  # noqa: E402
 from graphopt.zoo.recognizer import loading  # noqa: E402
 from tests.support import funasr_directories as directories  # noqa: E402
 
+VAD_SETTINGS = yaml.safe_load((fsmn_vad.model_folder() / "config.yaml").read_text())["model_conf"]
+
 
 @pytest.fixture(scope="module")
-def recognizer(tmp_path_factory: Any) -> Recognizer:
-    path = tmp_path_factory.mktemp("package") / "asr.gopt"
+def package(tmp_path_factory: Any) -> Path:
+    path: Path = tmp_path_factory.mktemp("package") / "asr.gopt"
     compile_directories([fsmn_vad.model_folder(), MODEL], "native", "fp32", path)
-    return load_recognizer(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def recognizer(package: Path) -> Recognizer:
+    return load_recognizer(package)
+
+
+@pytest.fixture(scope="module")
+def vad() -> Any:
+    return fsmn_vad.load_vad()
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +195,83 @@ def test_a_segment_ends_with_the_recording_or_when_silence_lasts() -> None:
 def test_a_long_segment_is_cut() -> None:
     cut = segments([scores(0, 7000)], VadConfig())
     assert cut[0] == (0, 60010) and cut[1][0] == 60010 and cut[1][1] == 70000
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [
+        ({}, {"max_end_silence_time": 300}),
+        ({}, {"max_end_silence_time": 0}),
+        ({}, {"max_end_silence_time": 1500, "speech_noise_thres": 0.9}),
+        ({}, {"dynamic_silence": False}),
+        ({}, {"max_end_silence_time": 300, "dynamic_silence": False}),
+        ({}, {"silence_schedule": [[1000, 400], [3000, 200]]}),
+        ({"window_size_ms": 300, "sil_to_speech_time_thres": 100}, {}),
+        ({"speech_to_sil_time_thres": 50, "lookback_time_start_point": 20}, {}),
+        ({"lookahead_time_end_point": 400}, {"max_end_silence_time": 700}),
+        ({"do_extend": 0}, {}),
+        ({"do_extend": 0}, {"max_end_silence_time": 400}),
+        ({"max_single_segment_time": 2500, "speech_2_noise_ratio": 1.7}, {}),
+        ({"detect_mode": 0}, {}),
+        ({"detect_mode": 0, "max_start_silence_time": 300}, {}),
+        ({"do_start_point_detection": False, "snr_mode": 1, "dcd_block_size": 8}, {}),
+    ],
+)
+def test_options_mean_what_they_mean_in_funasr(
+    recognizer: Recognizer, vad: Any, settings: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    detector, spoken = recognizer.detector, [samples_of(wav) for wav in fsmn_vad.recordings()[:4]]
+    assert detector is not None
+    signal = np.concatenate(spoken)
+    config = detector.config.change(asked | settings, detector.frontend)
+    changed = replace(detector, config=config)
+    vad.model.vad_opts = VADXOptions(**VAD_SETTINGS | settings)
+    with keep_process_settings():
+        (expected,) = vad.generate(input=signal, **asked)
+        chunk = {"cache": {}, "is_final": True, "chunk_size": 200}
+        (chunks,) = vad.generate(input=signal, **asked, **chunk)
+    assert changed.find(signal) == [tuple(pair) for pair in expected["value"]]
+    stream = DetectorStream(changed)
+    assert stream.feed(signal) + stream.finish() == [tuple(pair) for pair in chunks["value"]]
+    if settings.get("max_start_silence_time") != 300:
+        assert expected["value"]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"max_end_silence": 300}, "max_end_silence'"),
+        ({"max_end_silence_time": "300"}, "max_end_silence_time: '300'"),
+        ({"max_end_silence_time": -1}, "max_end_silence_time: -1"),
+        ({"max_end_silence_time": 3, "dynamic_silence": True}, "max_end_silence_time: without"),
+        ({"speech_noise_thres": 0.7}, "speech_noise_thres: without effect"),
+        ({"max_start_silence_time": 300}, "max_start_silence_time: without effect"),
+        (
+            {"dynamic_silence": False, "silence_schedule": [[9, 9]]},
+            "silence_schedule: without effect",
+        ),
+        ({"decibel_thres": -30}, "decibel_thres: -30"),
+        ({"snr_thres": 3}, "snr_thres: 3"),
+        ({"sample_rate": 8000}, "sample_rate: 8000"),
+        ({"fe_prior_thres": 2.0}, "fe_prior_thres: 2"),
+        ({"silence_pdf_num": 2}, "silence_pdf_num: 2"),
+        ({"window_size_ms": 0}, "window_size_ms"),
+        ({"sil_pdf_ids": [999]}, "sil_pdf_ids"),
+    ],
+)
+def test_options_that_are_none_are_named(
+    package: Path, options: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(RecognizerOptionError, match=named):
+        load_recognizer(package, vad_options=options)
+
+
+def test_options_of_a_package(package: Path, vad: Any) -> None:
+    signal = np.concatenate([samples_of(wav) for wav in fsmn_vad.recordings()[:3]])
+    vad.model.vad_opts = VADXOptions(**VAD_SETTINGS)
+    expected = vad.generate(input=signal, max_end_silence_time=200)[0]["value"]
+    detector = load_recognizer(package, vad_options={"max_end_silence_time": 200}).detector
+    assert detector is not None and detector.find(signal) == [tuple(pair) for pair in expected]
 
 
 def test_names_settings_that_are_not_understood(tmp_path: Path) -> None:
