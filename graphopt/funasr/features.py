@@ -112,7 +112,7 @@ def _frames(samples: Array, config: FrontendConfig, begin: int, end: int, each: 
     def piece(first: int) -> Array:
         before = max(0, first - margin)
         signal = samples[before * shift : (first + count + margin) * shift]
-        made = FilterBank(config).take(signal, True)[first - before :]
+        made: Array = FilterBank(config).take(signal, True)[first - before :]
         return made[: min(count, end - first)]
 
     empty = np.zeros((0, config.n_mels), np.float32)
@@ -132,7 +132,8 @@ def stack_frames(frames: Array, config: FrontendConfig) -> Array:
 def _stacked_frames(config: FrontendConfig, frames: int, begin: int, end: int) -> Array:
     """Which frames some of the stacks of a signal have, i64[end - begin, lfr_m]."""
     first = np.arange(begin, end) * config.lfr_n - (config.lfr_m - 1) // 2
-    return np.clip(first[:, None] + np.arange(config.lfr_m), 0, frames - 1)
+    at: Array = np.clip(first[:, None] + np.arange(config.lfr_m), 0, frames - 1)
+    return at
 
 
 def normalize(stacked: Array, cmvn: Array | None) -> Array:

@@ -117,7 +117,7 @@ def read_tokens(file: Path) -> tuple[str, ...]:
     if file.suffix != ".json" and listed and not listed[-1]:
         listed.pop()
     try:
-        return read_fields(_Tokens, listed)  # type: ignore[arg-type]
+        return read_fields(_Tokens, listed)
     except FieldError as error:
         raise ValueError(f"it is no list of tokens: {error}") from None
 

@@ -73,7 +73,7 @@ def compile_directories(
         )
     if out.exists() and not (out / DESCRIPTION).is_file():
         raise PackageError(f"{out} exists and is no package; remove it or choose another name")
-    parts = {role: _describe(directory) for role, directory in found.items()}
+    parts = {role: describe(directory) for role, directory in found.items()}
     if vad_options:
         parts["vad"] = _with_options(parts.get("vad"), found.get("vad"), vad_options)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,12 @@ def _with_options(
     return {**described, "detector": asdict(changed)}
 
 
-def _describe(directory: ModelDirectory) -> dict[str, Any]:
+def describe(directory: ModelDirectory) -> dict[str, Any]:
+    """What a package says of a model besides its graphs.
+
+    Raises:
+        ModelDirectoryError: naming a setting that is not understood.
+    """
     settings = directory.config.get("model_conf") or {}
     recipe = RECIPES[directory.model]
     try:
