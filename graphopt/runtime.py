@@ -20,7 +20,7 @@ Array = np.ndarray[Any, Any]
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 MAX_RANK = 8
-ABI_VERSIONS = (2, 3)  # those of packages that run; 2 lends no threads
+ABI_VERSIONS = (2, 3, 4)  # those of packages that run; 2 lends no threads
 
 _DTYPES = list(DType)
 

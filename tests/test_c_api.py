@@ -69,9 +69,10 @@ def test_a_program_in_c(package: Path, example: np.ndarray, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line for line in lines if not line.startswith("y ")] == [
-        "abi 3",
+        "abi 4",
         "missing: 7 1",
         "wrong size: 7 1",
+        "threads: 8 8",
         "taken 1 1, given back 0",
         "inputs 1, outputs 1, threads 3, arena 0",
         "dtype: code 2, 2, input 0, axis -1, expected 0, got 2, input 0 has dtype 2, not 0, rank 0",
@@ -86,7 +87,7 @@ def test_a_program_in_c(package: Path, example: np.ndarray, tmp_path: Path) -> N
         "huge: 6",
         "output 0: rank 3, 2 7 24",
         "guards 1, arena 1, time 1",
-        "threads 1",
+        "threads 1, forks 1, running 0",
     ]
     got = np.array([float.fromhex(line[2:]) for line in lines if line.startswith("y ")])
     expected = graphopt.load(package)(example)

@@ -45,7 +45,12 @@ GO_EXPORT const go_peak_loop *go_timer_peaks(void);
 GO_EXPORT go_kernel_fn *go_timer_read(void);
 GO_EXPORT double go_timer_run(go_pool *pool, const go_call *calls, size_t count, size_t repeats);
 
-go_pool *go_timer_pool(int threads) { return go_pool_new(threads, NULL); }
+go_pool *go_timer_pool(int threads) {
+    go_pool *pool = go_pool_new(threads, NULL);
+    if (pool && go_pool_start(pool)) return pool;
+    go_pool_free(pool);
+    return NULL;
+}
 
 void go_timer_pool_free(go_pool *pool) { go_pool_free(pool); }
 

@@ -82,6 +82,8 @@ go_pool *go_pool_new(int size, const uint32_t *running) {
     return pool;
 }
 
+int go_pool_start(go_pool *pool) { return pool != NULL; }
+
 void go_pool_free(go_pool *pool) { free(pool); }
 
 int go_pool_size(const go_pool *pool) { return (int)pool->team.size; }

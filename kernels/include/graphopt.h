@@ -26,7 +26,7 @@
 extern "C" {
 #endif
 
-#define GO_ABI_VERSION 3
+#define GO_ABI_VERSION 4
 #define GO_MAX_RANK 8
 #define GO_API __attribute__((visibility("default")))
 
@@ -73,6 +73,8 @@ typedef struct {
     uint32_t running;       /* threads of runs under way */
     uint32_t next, serving; /* tickets of the runs that wait */
     uint32_t changes;       /* of the above; what waiting runs sleep on */
+    uint32_t process;       /* whose runs these are: a forked child begins anew. Since version 4:
+                             * who shares a gate is compiled with the header of that version */
 } go_gate;
 
 GO_API int32_t go_abi_version(void);
@@ -96,7 +98,9 @@ GO_API int32_t go_input_count(const go_module *module);
 GO_API int32_t go_output_count(const go_module *module);
 GO_API int32_t go_step_count(const go_module *module);
 
-/* threads = 0 takes as many as this process may use; fewer run if the gate has fewer. */
+/* threads = 0 takes as many as this process may use, at most 4095 may be asked for; fewer run if
+ * the gate has fewer. In the child of a fork a context starts threads of its own with its first
+ * run; what a thread of the parent had under way is not in the child. */
 GO_API go_code go_context_new(go_module *module, int32_t threads, go_context **context);
 GO_API void go_context_free(go_context *context);
 GO_API int32_t go_thread_count(const go_context *context);

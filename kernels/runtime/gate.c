@@ -3,6 +3,7 @@
 #include "gate.h"
 
 #include <linux/futex.h>
+#include <sched.h>
 #include <stddef.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -22,6 +23,23 @@ void go_gate_open(go_gate *gate) {
                                 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
+/* In a forked child: the runs that its parent had under way are not in it. The word
+ * `process` is twice the number of the process whose runs are counted, and odd while one
+ * of its threads begins the count anew. */
+static void renew_in_child(go_gate *gate) {
+    const uint32_t mine = 2 * (uint32_t)getpid();
+    for (uint32_t seen; (seen = get(&gate->process)) != mine;) {
+        if (seen == mine + 1) {
+            sched_yield();
+        } else if (__atomic_compare_exchange_n(&gate->process, &seen, mine + 1, 0, __ATOMIC_SEQ_CST,
+                                               __ATOMIC_SEQ_CST)) {
+            __atomic_store_n(&gate->running, 0, __ATOMIC_SEQ_CST);
+            __atomic_store_n(&gate->serving, get(&gate->next), __ATOMIC_SEQ_CST);
+            __atomic_store_n(&gate->process, mine, __ATOMIC_SEQ_CST);
+        }
+    }
+}
+
 /* A run that draws its ticket after the look at `next` sees what has changed by then. */
 static void announce(go_gate *gate) {
     add(&gate->changes, 1);
@@ -30,6 +48,7 @@ static void announce(go_gate *gate) {
 }
 
 int go_gate_enter(go_gate *gate, int threads) {
+    renew_in_child(gate);
     uint32_t ticket = add(&gate->next, 1), take;
     for (;;) {
         uint32_t changes = get(&gate->changes), limit = get(&gate->limit);
@@ -43,7 +62,13 @@ int go_gate_enter(go_gate *gate, int threads) {
     return (int)take;
 }
 
+/* What was taken before a fork is given back in the parent; in the child it counts no more. */
 void go_gate_leave(go_gate *gate, int threads) {
-    add(&gate->running, (uint32_t)-threads);
+    renew_in_child(gate);
+    uint32_t running = get(&gate->running), left;
+    do {
+        left = running > (uint32_t)threads ? running - (uint32_t)threads : 0;
+    } while (!__atomic_compare_exchange_n(&gate->running, &running, left, 0, __ATOMIC_SEQ_CST,
+                                          __ATOMIC_SEQ_CST));
     announce(gate);
 }

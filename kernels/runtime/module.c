@@ -96,6 +96,8 @@ void go_close(go_module *module) {
 
 go_code go_context_new(go_module *module, int32_t threads, go_context **context) {
     const go_module_desc *desc = &go_generated_module;
+    *context = NULL;
+    if (threads < 0 || threads > GO_MAX_THREADS) return GO_ERROR_THREADS;
     *context = calloc(1, sizeof **context);
     if (!*context) return GO_ERROR_MEMORY;
     go_context *c = *context;
@@ -104,9 +106,12 @@ go_code go_context_new(go_module *module, int32_t threads, go_context **context)
     c->computed = calloc((size_t)desc->computed_count + 1, sizeof *c->computed);
     int ports = desc->input_count > desc->output_count ? desc->input_count : desc->output_count;
     c->shapes = calloc((size_t)ports + 1, sizeof *c->shapes);
-    c->pool = go_pool_new(threads > 0 ? threads : go_default_threads(), &module->gate->running);
-    if (c->dims && c->computed && c->shapes && c->pool) return GO_OK;
-    go_code code = c->pool ? GO_ERROR_MEMORY : GO_ERROR_THREADS;
+    c->pool = go_pool_new(threads ? threads : go_default_threads(), &module->gate->running);
+    go_code code = GO_ERROR_MEMORY;
+    if (c->dims && c->computed && c->shapes && c->pool) {
+        if (go_pool_start(c->pool)) return GO_OK;
+        code = GO_ERROR_THREADS;
+    }
     go_context_free(c);
     *context = NULL;
     return code;
@@ -234,6 +239,9 @@ go_code go_profile(go_context *context, const go_tensor *inputs, go_tensor *outp
     const go_module_desc *desc = &go_generated_module;
     go_code code = bind(context, inputs);
     if (code != GO_OK || (code = reserve(context)) != GO_OK) return code;
+    if (!go_pool_start(context->pool))
+        return refuse(context, GO_ERROR_THREADS, -1, -1, go_pool_size(context->pool), 0,
+                      "%d threads could not be started", go_pool_size(context->pool) - 1);
     void *in[desc->input_count + 1], *out[desc->output_count + 1];
     for (int i = 0; i < desc->input_count; i++) in[i] = inputs[i].data;
     for (int i = 0; i < desc->output_count; i++) out[i] = outputs[i].data;

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
+#include <sys/types.h>
 #include <unistd.h>
 
 #if defined(__x86_64__)
@@ -23,6 +24,7 @@
 enum { SPINS = 2000, YIELDS = 50 };
 enum { SHORT = 50 };        /* spins that outlast the end of a run, on its other threads */
 enum { WORK_THREADS = 12 }; /* low bits of a pool's work word */
+_Static_assert(GO_MAX_THREADS < 1 << WORK_THREADS, "a work word holds any number of threads");
 
 struct go_pool {
     go_team_shared shared;
@@ -37,11 +39,13 @@ struct go_pool {
     int size;
     pthread_t *threads;
     int started;
+    pid_t process; /* whose threads they are */
 };
 
 typedef struct {
     go_pool *pool;
     int rank;
+    unsigned seen; /* the work word when it was started */
 } worker_start;
 
 static void pause_core(void) {
@@ -184,25 +188,24 @@ static void take_part(go_pool *pool, unsigned rank, unsigned threads) {
     finish(&team);
 }
 
-static void *worker(void *start) {
-    go_pool *pool = ((worker_start *)start)->pool;
-    int rank = ((worker_start *)start)->rank;
+static void *worker(void *argument) {
+    worker_start *start = argument;
+    go_pool *pool = start->pool;
+    unsigned rank = (unsigned)start->rank, seen = start->seen;
     free(start);
     flush_to_zero();
-    unsigned seen = 0;
     for (;;) {
         seen = wait_for_work(pool, seen);
         if (atomic_load(&pool->stop)) return NULL;
         unsigned threads = seen % (1u << WORK_THREADS);
-        if ((unsigned)rank < threads) take_part(pool, (unsigned)rank, threads);
+        if (rank < threads) take_part(pool, rank, threads);
     }
 }
 
 go_pool *go_pool_new(int size, const uint32_t *running) {
     go_pool *pool = NULL;
-    if (size >= 1 << WORK_THREADS || posix_memalign((void **)&pool, 64, sizeof(go_pool)))
-        return NULL;
-    *pool = (go_pool){.size = size, .running = running};
+    if (posix_memalign((void **)&pool, 64, sizeof(go_pool))) return NULL;
+    *pool = (go_pool){.size = size, .running = running, .process = getpid()};
     pool->threads = calloc((size_t)size, sizeof(pthread_t));
     pool->shared.shares = aligned_alloc(64, (size_t)size * sizeof(go_share));
     if (!pool->threads || !pool->shared.shares) {
@@ -210,26 +213,42 @@ go_pool *go_pool_new(int size, const uint32_t *running) {
         return NULL;
     }
     for (int rank = 0; rank < size; rank++) atomic_init(&pool->shared.shares[rank].claimed, 0);
-    for (int rank = 1; rank < size; rank++) {
+    return pool;
+}
+
+/* In a forked child: its parent's threads are not here, and whatever run they were in is none. */
+static void forget_parent(go_pool *pool) {
+    go_team_shared *shared = &pool->shared;
+    atomic_uint *words[] = {&pool->work,       &pool->sleepers,  &shared->finished,
+                            &shared->sleepers, &shared->arrived, &shared->runs};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) atomic_store(words[i], 0);
+    for (int rank = 0; rank < pool->size; rank++) atomic_store(&shared->shares[rank].claimed, 0);
+    pool->started = 0;
+    pool->process = getpid();
+}
+
+int go_pool_start(go_pool *pool) {
+    if (pool->process != getpid()) forget_parent(pool);
+    while (pool->started < pool->size - 1) {
         worker_start *start = malloc(sizeof *start);
-        if (!start) break;
-        *start = (worker_start){pool, rank};
-        if (pthread_create(&pool->threads[rank], NULL, worker, start)) {
+        if (!start) return 0;
+        *start = (worker_start){pool, pool->started + 1, atomic_load(&pool->work)};
+        if (pthread_create(&pool->threads[start->rank], NULL, worker, start)) {
             free(start);
-            break;
+            return 0;
         }
-        pool->started = rank;
+        pool->started++;
     }
-    if (pool->started == size - 1) return pool;
-    go_pool_free(pool);
-    return NULL;
+    return 1;
 }
 
 void go_pool_free(go_pool *pool) {
     if (!pool) return;
-    atomic_store(&pool->stop, 1);
-    add_and_wake(&pool->work, 1u << WORK_THREADS, &pool->sleepers);
-    for (int rank = 1; rank <= pool->started; rank++) pthread_join(pool->threads[rank], NULL);
+    if (pool->process == getpid()) {
+        atomic_store(&pool->stop, 1);
+        add_and_wake(&pool->work, 1u << WORK_THREADS, &pool->sleepers);
+        for (int rank = 1; rank <= pool->started; rank++) pthread_join(pool->threads[rank], NULL);
+    }
     free(pool->threads);
     free(pool->shared.shares);
     free(pool);

@@ -12,11 +12,18 @@ typedef void (*go_pool_function)(void *argument, go_team *team);
 /* How many threads this process may use: affinity mask and cgroup quota. */
 int go_default_threads(void);
 
-/* Starts size - 1 threads; null if that fails. The caller is the first thread.
- * Threads without work leave the core at once, without spinning, while *running
+enum { GO_MAX_THREADS = 4095 };
+
+/* A pool of 1 to GO_MAX_THREADS threads, of which the caller is the first; null without
+ * memory. Threads without work leave the core at once, without spinning, while *running
  * (threads in runs of whichever pools share it; null for none) is not 0. */
 go_pool *go_pool_new(int size, const uint32_t *running);
 void go_pool_free(go_pool *pool);
+
+/* Starts the threads that are missing: all of a new pool, and those that stayed in the
+ * parent when the process was forked. Returns whether all are there; only then may the
+ * pool run, in this process. */
+int go_pool_start(go_pool *pool);
 int go_pool_size(const go_pool *pool);
 
 /* Runs the function on the first `threads` threads, at least 1 and at most the

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "graphopt.h"
 
@@ -42,7 +44,7 @@ static void *run_often(void *argument) {
     float result[BATCH * LENGTH * OUT];
     if (go_context_new(mine->module, 2, &context)) return NULL;
     mine->same = 1;
-    for (int i = 0; i < 50; i++) {
+    for (int i = 0; i < 200; i++) {
         memset(result, 0xff, sizeof result);
         made.data = result;
         mine->same &= go_run(context, &given, &made) == GO_OK;
@@ -50,6 +52,23 @@ static void *run_often(void *argument) {
     }
     go_context_free(context);
     return NULL;
+}
+
+/* Whether a forked child runs as its parent does, while other threads of the parent run. */
+static int runs_in_child(go_module *module, go_context *context, const float *expected) {
+    pid_t child = fork();
+    if (child) {
+        int status;
+        return child > 0 && waitpid(child, &status, 0) == child && !status;
+    }
+    job own = {module, (float *)expected, 0};
+    float result[BATCH * LENGTH * OUT];
+    go_tensor given = example(), made = {.data = result};
+    alarm(30);
+    if (go_run(context, &given, &made)) _exit(1);
+    run_often(&own);
+    go_context_free(context);
+    _exit(memcmp(result, expected, sizeof result) || !own.same);
 }
 
 int main(int argc, char **argv) {
@@ -62,6 +81,8 @@ int main(int argc, char **argv) {
     if (go_open(argv[1], &module)) return 3;
     go_gate gate = {.limit = 3};
     go_share_gate(module, &gate);
+    printf("threads: %d %d\n", go_context_new(module, -1, &context),
+           go_context_new(module, 4096, &context));
     if (go_context_new(module, 3, &context)) return 3;
     int32_t taken = go_take_threads(module, 9);
     printf("taken %d %d", taken >= 1 && taken <= 3, gate.running == (uint32_t)taken);
@@ -106,9 +127,10 @@ int main(int argc, char **argv) {
         jobs[i] = (job){module, result, 0};
         pthread_create(&threads[i], NULL, run_often, &jobs[i]);
     }
-    int same = 1;
+    int same = 1, forks = 1;
+    for (int i = 0; i < 10; i++) forks &= runs_in_child(module, context, result);
     for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL), same &= jobs[i].same;
-    printf("threads %d\n", same);
+    printf("threads %d, forks %d, running %u\n", same, forks, gate.running);
     go_context_free(context);
     go_close(module);
     go_context_free(NULL);

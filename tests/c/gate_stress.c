@@ -24,7 +24,7 @@ static void count(void *argument, go_team *team) {
 
 static void *call(void *number) {
     go_pool *pool = go_pool_new(1 + (int)(size_t)number % 4, &gate.running);
-    for (int i = 0; pool && i < RUNS; i++) {
+    for (int i = 0; pool && go_pool_start(pool) && i < RUNS; i++) {
         int threads = go_gate_enter(&gate, go_pool_size(pool));
         go_pool_run(pool, threads, count, NULL);
         go_gate_leave(&gate, threads);

@@ -44,7 +44,7 @@ int main(int argc, char **argv) {
     static work shared;
     for (int size = 1; size <= 8; size++) {
         go_pool *pool = go_pool_new(size, NULL);
-        if (!pool || go_pool_size(pool) != size) return 1;
+        if (!pool || !go_pool_start(pool) || go_pool_size(pool) != size) return 1;
         for (int run = 0; run < 5; run++) {
             memset(shared.done, 0, sizeof shared.done);
             go_pool_run(pool, 1 + (size + run) % size, walk, &shared);
@@ -54,8 +54,11 @@ int main(int argc, char **argv) {
         int failures = atomic_exchange(&shared.failures, 0);
         if (failures) printf("%d threads: %d failures\n", size, failures);
     }
-    for (int i = 0; i < 100; i++)
-        go_pool_free(go_pool_new(1 + i % 8, NULL)); /* freed before any run */
+    for (int i = 0; i < 100; i++) { /* freed before any run */
+        go_pool *pool = go_pool_new(1 + i % 8, NULL);
+        if (i % 2 && !go_pool_start(pool)) return 1;
+        go_pool_free(pool);
+    }
     go_pool_free(NULL);
     printf("done\n");
     return 0;
