@@ -172,4 +172,5 @@ def _shapes(values: list[Value]) -> list[list[str]]:
 
 
 def _ports(values: list[Value]) -> list[str]:
-    return [f"{{GO_{v.dtype.name}, {v.rank}}}" for v in values] or ["{0, 0}"]
+    rows = [f"{{GO_{v.dtype.name}, {v.rank}, {int(v.is_state)}}}" for v in values]
+    return rows or ["{0, 0, 0}"]

@@ -231,6 +231,29 @@ class RunError(GraphoptError, RuntimeError):
         super().__init__(f"the run failed: {text}; free memory or ask for fewer threads")
 
 
+class OutOfMemoryError(RunError, MemoryError):
+    """Memory that weights, a context or a run needs and the system does not give."""
+
+    def __init__(self, text: str) -> None:
+        GraphoptError.__init__(
+            self,
+            f"out of memory: {text}; free memory, raise the process's limit (ulimit -v), or give "
+            "smaller inputs",
+        )
+
+
+class ThreadStartError(RunError):
+    """Threads that the system does not let the process start."""
+
+    def __init__(self, threads: int) -> None:
+        wanted = f"{threads} threads" if threads else "a thread for each CPU"
+        GraphoptError.__init__(
+            self,
+            f"the system does not let this process start {wanted}; ask for fewer with "
+            "num_threads=, or raise its limit (ulimit -u, pids.max of the container)",
+        )
+
+
 class TrainingModeError(GraphoptError, ValueError):
     """A model in training mode, whose dropout and batch norm would be frozen wrongly."""
 
@@ -257,12 +280,10 @@ class UnknownPrecisionError(GraphoptError, ValueError):
 
 
 class ThreadCountError(GraphoptError, ValueError):
-    """A number of threads that is none."""
+    """A number of threads that no run can have."""
 
-    def __init__(self, given: object) -> None:
-        super().__init__(
-            f"num_threads is {given!r}; give 1 or more, or None for all CPUs of this process"
-        )
+    def __init__(self, given: object, name: str, most: int) -> None:
+        super().__init__(f"{name} is {given!r:.50}; give 1 to {most}, or None for all CPUs")
 
 
 class UnknownModelError(GraphoptError, ValueError):
@@ -364,6 +385,16 @@ class PackageChangedError(PackageError):
         super().__init__(
             f"package {path} was changed in place while it is open; load it again, and replace a "
             "package as a whole, as .save() does"
+        )
+
+
+class PackageVersionError(PackageError):
+    """A package that another version of graphopt wrote, and this one does not read."""
+
+    def __init__(self, path: object, found: str, known: str) -> None:
+        super().__init__(
+            f"package {path} has {found}, this graphopt has {known}; save the package again with "
+            "this graphopt, or load it with the one that wrote it"
         )
 
 

@@ -13,7 +13,7 @@ import sympy
 import torch
 import torch.utils._pytree as pytree
 
-from graphopt import structure
+from graphopt import process, structure
 from graphopt._version import VERSION
 from graphopt.capture import CallSpec, Output, capture
 from graphopt.codegen.link_torch import evaluate_symbolic, register, sizes_of, to_torch
@@ -142,6 +142,12 @@ class Form:
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Calls the compiled parts, and torch between them; the result is the model's own."""
+        if torch.compiler.is_compiling():  # a traced call has no process
+            return self._run(args, kwargs)
+        with process.calls:
+            return self._run(args, kwargs)
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tensors = self.call.flatten(args, kwargs)
         if len(self._parts) == 1 and not isinstance(self._parts[0], TorchPart):
             outputs = torch.ops.graphopt.run(self._parts[0][2], tensors)

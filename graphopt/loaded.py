@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt import structure
+from graphopt import process, structure
 from graphopt.dtype import DType
 from graphopt.errors import (
     InputDtypeError,
@@ -21,7 +21,7 @@ from graphopt.errors import (
 )
 from graphopt.kernels import registry
 from graphopt.package import SOURCE, WEIGHTS, Manifest, library_of, open_package, read_manifest
-from graphopt.runtime import ContextPool, Item, Library, Made
+from graphopt.runtime import ContextPool, Item, Library, Made, PortType
 from graphopt.sealed import SealedFolder
 
 Array = np.ndarray[Any, Any]
@@ -73,9 +73,10 @@ class LoadedModule:
             PackageTargetError: if this CPU lacks what the package is built for.
             PackageChangedError: if somebody wrote to the weights since they were mapped.
         """
-        given = self._match(args, kwargs)
-        outputs = self._run(self._stored(given), None)
-        return self._result(outputs, given, (args, kwargs))
+        with process.calls:
+            given = self._match(args, kwargs)
+            outputs = self._run(self._stored(given), None)
+            return self._result(outputs, given, (args, kwargs))
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Runs on stored arrays (bf16 as uint16) in the order of the manifest.
@@ -138,14 +139,14 @@ class LoadedModule:
     def profile(self, *args: Any, repeats: int = 5, **kwargs: Any) -> list[dict[str, Any]]:
         """Median milliseconds of every step: dicts of `node`, `op`, `kernel`, `module`, `ms`."""
         given = self._stored(self._match(args, kwargs))
-        seconds = np.zeros((repeats, max(1, len(self.manifest.steps))))
+        seconds = self._runnable().times(repeats)
         self._run(given, None)
         for row in seconds:
             self._run(given, row)
         times = np.median(seconds, 0) * 1e3
         return [
             {**asdict(step), "ms": float(ms)}
-            for step, ms in zip(self.manifest.steps, times, strict=False)
+            for step, ms in zip(self.manifest.steps, times, strict=True)
         ]
 
     @property
@@ -190,8 +191,7 @@ class LoadedModule:
                     [port.name for port in manifest.inputs],
                     [port.shape for port in manifest.inputs],
                 )
-                if library.ports != (len(manifest.inputs), len(manifest.outputs)):
-                    raise PackageCorruptError(self.path, f"{level.name}.so is of another module")
+                _compare(manifest, library, f"{self.path}: lib/{level.name}.so")
                 if not self._weights.is_unchanged():
                     raise PackageChangedError(self.path)
                 return library
@@ -211,6 +211,19 @@ class LoadedModule:
             return result
         structure.write_back(call, result[structure.AFTER])
         return result[structure.RESULT]
+
+
+def _compare(manifest: Manifest, library: Library, name: str) -> None:
+    """PackageCorruptError where a manifest and its library say different things."""
+    said = {
+        kind: tuple(PortType(p.dtype, len(p.shape), p.is_state) for p in ports)
+        for kind, ports in (("inputs", manifest.inputs), ("outputs", manifest.outputs))
+    }
+    said |= {"steps": len(manifest.steps)}
+    found = {"inputs": library.inputs, "outputs": library.outputs, "steps": library.step_count}
+    for kind, value in said.items():
+        if value != found[kind]:
+            raise PackageCorruptError(name, f"it has other {kind} than the manifest says")
 
 
 def _stored(value: Any, name: str) -> Array:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.utils._pytree as pytree
 
+from graphopt import process
 from graphopt.capture import call_key, require_eval
 from graphopt.errors import (
     CalibrationError,
@@ -225,7 +226,8 @@ class OptimizedModule(torch.nn.Module):
                 f"{len(forms)} call forms were captured and a package holds one; optimize with "
                 "example_inputs= and save before other calls"
             )
-        forms[0].save(Path(path))
+        with process.changes:
+            forms[0].save(Path(path))
 
     def dump(self) -> str:
         """The planned graphs as text, with reasons."""
@@ -279,7 +281,7 @@ class OptimizedModule(torch.nn.Module):
 
     @torch.compiler.disable(reason="graphopt captures with torch.export")  # type: ignore[no-untyped-call, untyped-decorator]
     def _capture(self, key: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Form:
-        with self._capturing:
+        with process.calls, process.changes, self._capturing:
             form = self._find(key, args, kwargs)
             if form is not None:
                 return form

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from sympy import Symbol
 
+from graphopt import process
 from graphopt.codegen.build import Builder
 from graphopt.codegen.emit import Module, emit_module
 from graphopt.config import Config
@@ -71,6 +72,8 @@ class Program:
 
     def __post_init__(self) -> None:
         self._contexts = ContextPool(self.threads)
+        self._opening = threading.RLock()
+        self._folder = process.Folder("graphopt-")
 
     def plan(self) -> None:
         """Runs the passes that depend on precision and target."""
@@ -97,13 +100,9 @@ class Program:
         host = native()
         return self.module if self.target.arch == host.arch else emit_module(self.graph, host.arch)
 
-    @cached_property
-    def _folder(self) -> tempfile.TemporaryDirectory[str]:
-        return tempfile.TemporaryDirectory(prefix="graphopt-")
-
     def weights_file(self, module: Module) -> Path:
         """The packed weights of a module, written once while this program lives."""
-        path = Path(self._folder.name) / f"{module.arch}.bin"
+        path = self._folder.path / f"{module.arch}.bin"
         if not path.exists():
             announce(f"{self.graph.name}: pack weights for {module.arch}")
             module.write_weights(path, self.builder.jobs)
@@ -132,9 +131,14 @@ class Program:
             for step in self.module.steps
         )
 
-    @cached_property
+    @property
     def library(self) -> Library:
         """The module on this machine, on the best level that target and machine share."""
+        with process.changes, self._opening:
+            return self._library
+
+    @cached_property
+    def _library(self) -> Library:
         mine = native()
         if self.target.name != mine.name:
             shared = [name for name in self.target.levels if name in mine.levels]
@@ -143,7 +147,7 @@ class Program:
                     f"{self.graph.name} is built for {self.target.name}; this machine runs the "
                     f"same plan through its own {mine.levels[-1]} kernels",
                     OtherMachineWarning,
-                    stacklevel=2,
+                    stacklevel=3,
                 )
         level = registry.level(mine.arch, mine.levels[-1])
         path = self.builder.library(self._host_module.source, level)
@@ -168,13 +172,13 @@ class Program:
         Returns:
             The rows of `work`, with `ms`.
         """
-        seconds = np.zeros((repeats, max(1, self.library.step_count)))
+        seconds = self.library.times(repeats)
         outputs = self.run(inputs)
         for row in seconds:
             self.run(inputs, row)
         times = np.median(seconds, 0) * 1e3
         rows = self.work(inputs, outputs)
-        return [{**row, "ms": float(ms)} for row, ms in zip(rows, times, strict=False)]
+        return [{**row, "ms": float(ms)} for row, ms in zip(rows, times, strict=True)]
 
     def work(self, inputs: Sequence[Array], outputs: Sequence[Array] = ()) -> list[dict[str, Any]]:
         """What each step has to do, without a run.

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
 import os
-import threading
 import weakref
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
-from graphopt import errors
+from graphopt import errors, process
 from graphopt.dtype import DType
 
 Array = np.ndarray[Any, Any]
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 MAX_RANK = 8
-ABI_VERSIONS = (2, 3, 4)  # those of packages that run; 2 lends no threads
+ABI_VERSION = 4  # of graphopt.h
+MAX_THREADS = 4095  # of a run, and of all runs together
 
 _DTYPES = list(DType)
 
@@ -47,11 +49,18 @@ class _Error(ctypes.Structure):
     )
 
 
+class _Port(ctypes.Structure):
+    """`go_port` of graphopt.h."""
+
+    _fields_ = (("dtype", ctypes.c_int32), ("rank", ctypes.c_int32), ("written", ctypes.c_int32))
+
+
 class _Gate(ctypes.Structure):
     """`go_gate` of graphopt.h."""
 
     _fields_ = tuple(
-        (name, ctypes.c_uint32) for name in ("limit", "running", "next", "serving", "changes")
+        (name, ctypes.c_uint32)
+        for name in ("limit", "running", "next", "serving", "changes", "process")
     )
 
 
@@ -65,11 +74,13 @@ def limit_threads(threads: int) -> None:
     its turn. The limit in the beginning is the number of CPUs that the process may use. It counts
     from the next run on that begins or ends.
 
+    Args:
+        threads: 1 to 4095.
+
     Raises:
-        ThreadCountError: for a number below 1.
+        ThreadCountError: for another number.
     """
-    if not isinstance(threads, int) or threads < 1:
-        raise errors.ThreadCountError(threads)
+    check_threads(threads, "the limit of threads")
     _gate.limit = threads
 
 
@@ -108,31 +119,102 @@ class Failure:
             return errors.InputValueError(self.text, self.expected, self.got)
         if self.code == 9:
             return errors.InputConditionError(self.text)
+        if self.code == 6:
+            return errors.OutOfMemoryError(self.text)
+        if self.code == 8:
+            return errors.ThreadStartError(int(self.expected))
         return errors.RunError(self.text)
 
 
-_open_libraries: dict[tuple[int, int], ctypes.CDLL] = {}
+class _CLibrary:
+    """The functions of a shared library, which is closed with the last user of this object."""
+
+    def __init__(self, path: os.PathLike[str]) -> None:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._functions = ctypes.CDLL(_unique_name(file))
+        finally:
+            os.close(file)
+        _at_end(self, _close_library, self._functions._handle)
+
+    def __getattr__(self, name: str) -> Any:
+        # By item, not by attribute: those a CDLL keeps, and they keep the CDLL.
+        return self._functions[name]
 
 
-def _open_library(path: os.PathLike[str]) -> ctypes.CDLL:
-    """Dlopen by file: for a name that it knows, glibc returns the file that was there before."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    status = os.fstat(file)
-    key = status.st_dev, status.st_ino
-    if key in _open_libraries:
-        os.close(file)
-        return _open_libraries[key]
-    try:
-        library = ctypes.CDLL(f"/proc/self/fd/{file}")
-    except OSError:
-        os.close(file)
-        raise
-    # The file stays open: no other file gets its inode, and none its number, which is its name.
-    return _open_libraries.setdefault(key, library)
+_opened = itertools.count(1)
+
+
+def _unique_name(file: int) -> str:
+    """A name of an open file that no library had before.
+
+    For a name that it knows, the loader gives the library that had it, even if the file is another
+    by now. So the bits of a number are spelled between the folders, which changes no path.
+    """
+    bits = "".join("./" if bit == "1" else "/" for bit in f"{next(_opened):b}")
+    return f"/proc/self/fd/{bits}{file}"
+
+
+def _close_library(handle: int) -> None:
+    ctypes.CDLL(None).dlclose(ctypes.c_void_p(handle))
+
+
+def _at_end(owner: object, function: Callable[..., object], *args: object) -> None:
+    """Calls a function when its owner is gone.
+
+    Not at the end of the process, where threads that still run would lose the memory under them.
+    """
+    weakref.finalize(owner, function, *args).atexit = False
+
+
+class _Module:
+    """An open `go_module` with its weights mapped.
+
+    Args:
+        library: path of the shared library.
+        weights: path of the weights file.
+    """
+
+    def __init__(self, library: os.PathLike[str], weights: os.PathLike[str]) -> None:
+        try:
+            self.c = _CLibrary(library)
+            version = self.c.go_abi_version()
+        except (OSError, AttributeError) as error:
+            reason = str(error).partition(": ")[2] or str(error)
+            raise errors.PackageCorruptError(library, f"it does not load: {reason}") from error
+        if version != ABI_VERSION:
+            raise errors.PackageVersionError(library, f"interface {version}", str(ABI_VERSION))
+        self.pointer = ctypes.c_void_p()
+        code = self.c.go_open(os.fsencode(weights), ctypes.byref(self.pointer))
+        if code == 6:
+            raise errors.OutOfMemoryError(f"{weights} cannot be mapped")
+        if code:
+            raise errors.PackageCorruptError(weights, "missing, or not of the right size")
+        _at_end(self, _close_module, self.c, self.pointer)
+        self.c.go_share_gate(self.pointer, ctypes.byref(_gate))
+
+
+def _close_module(c: _CLibrary, module: ctypes.c_void_p) -> None:
+    c.go_close(module)
+
+
+@dataclass(frozen=True)
+class PortType:
+    """What a library says of an input or output.
+
+    Attributes:
+        dtype: of its elements.
+        rank: number of its dimensions.
+        written: whether a run writes to it, though it is an input.
+    """
+
+    dtype: str
+    rank: int
+    written: bool
 
 
 class Library:
-    """One shared library with its weights mapped.
+    """One shared library with its weights mapped; both are closed with the last user.
 
     Args:
         library: the shared library; its text names it in errors, as that of the weights.
@@ -140,8 +222,14 @@ class Library:
         input_names: names for error messages.
         input_shapes: extents as text, for error messages.
 
+    Attributes:
+        inputs, outputs: what the library takes and makes.
+        step_count: steps of a run.
+
     Raises:
         PackageCorruptError: if the files do not fit together.
+        PackageVersionError: if the library has another interface.
+        OutOfMemoryError: if the weights cannot be mapped.
     """
 
     def __init__(
@@ -152,30 +240,20 @@ class Library:
         input_shapes: Sequence[Sequence[object]],
     ) -> None:
         self.input_names, self._shapes = list(input_names), list(input_shapes)
-        try:
-            self._c = _open_library(library)
-            version = self._c.go_abi_version()
-        except (OSError, AttributeError) as error:
-            reason = str(error).partition(": ")[2] or str(error)
-            raise errors.PackageCorruptError(library, f"it does not load: {reason}") from error
-        if version not in ABI_VERSIONS:
-            raise errors.PackageCorruptError(library, f"interface {version}, not {ABI_VERSIONS}")
-        self._lends_threads = version >= 3
-        self._c.go_last_error.restype = ctypes.POINTER(_Error)
-        self._c.go_arena_bytes.restype = ctypes.c_size_t
-        self._module = ctypes.c_void_p()
-        if self._c.go_open(os.fsencode(weights), ctypes.byref(self._module)):
-            raise errors.PackageCorruptError(weights, "missing, or not of the right size")
-        self._c.go_share_gate(self._module, ctypes.byref(_gate))
-        self._close = weakref.finalize(self, self._c.go_close, self._module)
-        self.step_count = int(self._c.go_step_count(self._module))
-        self._inputs = int(self._c.go_input_count(self._module))
-        self._outputs = int(self._c.go_output_count(self._module))
+        with process.changes:
+            self._module = _Module(library, weights)
+        c, pointer = self._module.c, self._module.pointer
+        self.step_count = int(c.go_step_count(pointer))
+        self.inputs = _ports(c.go_input_ports, c.go_input_count(pointer), pointer)
+        self.outputs = _ports(c.go_output_ports, c.go_output_count(pointer), pointer)
 
-    @property
-    def ports(self) -> tuple[int, int]:
-        """Number of inputs and of outputs."""
-        return self._inputs, self._outputs
+    def times(self, repeats: int) -> Array:
+        """Room for the seconds of every step in `repeats` runs, f64 [repeats, steps]."""
+        return np.zeros((repeats, self.step_count))
+
+    def symbol(self, name: str) -> Any:
+        """A C function of the library that is not in graphopt.h."""
+        return getattr(self._module.c, name)
 
     def context(self, threads: int | None) -> Context:
         """A context of its own memory and threads; all allowed CPUs if None."""
@@ -191,52 +269,66 @@ class Library:
             items: no more threads are taken than these.
             threads: as for :meth:`context`, but never more than the allowed CPUs.
         """
-        from concurrent.futures import ThreadPoolExecutor
-
-        if not items or not self._lends_threads:
-            return [function(item) for item in items]
-        wanted = len(items) if threads is None else min(threads, len(items))
-        taken = self._c.go_take_threads(self._module, wanted)
+        if not items:
+            return []
+        wanted = min(threads or len(items), len(items), MAX_THREADS)
+        c, module = self._module.c, self._module.pointer
+        take, give, taken = c.go_take_threads, c.go_give_threads, list[int]()
         try:
-            if taken == 1:
+            # In one call, so that an interrupt cannot come between taking threads and knowing it.
+            taken.extend(map(take, [module], [wanted]))
+            if taken == [1]:
                 return [function(item) for item in items]
-            with ThreadPoolExecutor(taken) as executor:
+            with ThreadPoolExecutor(taken[0]) as executor:
                 return list(executor.map(function, items))
         finally:
-            self._c.go_give_threads(self._module, taken)
+            for count in taken:
+                give(module, count)
 
     def error(self, context: ctypes.c_void_p, inputs: Sequence[Array]) -> errors.GraphoptError:
         """The typed form of the context's last error, for the inputs of that call."""
-        e = self._c.go_last_error(context).contents
+        last_error = self._module.c.go_last_error
+        last_error.restype = ctypes.POINTER(_Error)
+        e = last_error(context).contents
         text = bytes(e.text).partition(b"\0")[0].decode(errors="replace")
         found = Failure(e.code, e.input, e.axis, e.expected, e.got, text)
         return found.typed(self.input_names, self._shapes, inputs)
 
 
+def _ports(function: Any, count: int, module: ctypes.c_void_p) -> tuple[PortType, ...]:
+    function.restype = ctypes.POINTER(_Port)
+    rows = function(module)[:count]
+    return tuple(PortType(_DTYPES[row.dtype].value, row.rank, bool(row.written)) for row in rows)
+
+
 class Context:
-    """Memory and threads for one run at a time."""
+    """Memory and threads for one run at a time.
+
+    Raises:
+        ThreadStartError: if the system does not let so many threads start.
+        OutOfMemoryError: without memory.
+    """
 
     def __init__(self, library: Library, threads: int) -> None:
         self._library = library
-        self._c = library._c
+        module = library._module
+        self._c = c = module.c
         self._context = ctypes.c_void_p()
-        code = self._c.go_context_new(library._module, threads, ctypes.byref(self._context))
+        code = c.go_context_new(module.pointer, threads, ctypes.byref(self._context))
+        if code == 8:
+            raise errors.ThreadStartError(threads)
         if code:
-            raise errors.RunError(f"no context with {threads} threads (code {code})")
-        self._free = weakref.finalize(self, self._c.go_context_free, self._context)
-        self.threads = int(self._c.go_thread_count(self._context))
-        self.abandoned = False
-        _contexts.add(self)
-
-    def abandon(self) -> None:
-        """Gives memory and threads up without freeing them."""
-        self.abandoned = True
-        self._free.detach()
+            raise errors.OutOfMemoryError("none for another context")
+        _at_end(self, _free_context, module, self._context)
+        self.threads = int(c.go_thread_count(self._context))
+        self._run, self._shape_outputs = c.go_profile, c.go_output_shapes
+        self._bytes = c.go_arena_bytes
+        self._bytes.restype = ctypes.c_size_t
 
     @property
     def arena_bytes(self) -> int:
         """Working memory that the context holds now."""
-        return int(self._c.go_arena_bytes(self._context))
+        return int(self._bytes(self._context))
 
     def run(self, inputs: Sequence[Array], seconds: Array | None = None) -> list[Array]:
         """Runs the module.
@@ -248,20 +340,19 @@ class Context:
         Raises:
             InputError: if an input does not fit.
         """
-        dense = [np.ascontiguousarray(a) if a.ndim else a for a in inputs]
-        names = [*self._library.input_names, *["?"] * len(dense)]
+        names = [*self._library.input_names, *["?"] * len(inputs)]
+        dense = list(map(_dense, inputs, names))
         given = (Tensor * max(1, len(dense)))(*map(_tensor, dense, names))
-        made = (Tensor * max(1, self._library._outputs))()
-        if len(dense) != self._library._inputs:
-            raise errors.InputCountError(f"{self._library._inputs} tensors", f"{len(dense)}")
-        self._check(self._c.go_output_shapes(self._context, given, made), dense)
+        made = (Tensor * max(1, len(self._library.outputs)))()
+        if len(dense) != len(self._library.inputs):
+            raise errors.InputCountError(f"{len(self._library.inputs)} tensors", f"{len(dense)}")
+        self._check(self._shape_outputs(self._context, given, made), dense)
         outputs = []
-        for i in range(self._library._outputs):
-            shape = tuple(made[i].shape[: made[i].rank])
-            outputs.append(np.empty(shape, _DTYPES[made[i].dtype].numpy))
-            made[i].data = outputs[-1].ctypes.data
+        for tensor in made[: len(self._library.outputs)]:
+            outputs.append(_empty(tuple(tensor.shape[: tensor.rank]), _DTYPES[tensor.dtype]))
+            tensor.data = outputs[-1].ctypes.data
         times = None if seconds is None else seconds.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
-        self._check(self._c.go_profile(self._context, given, made, times), dense)
+        self._check(self._run(self._context, given, made, times), dense)
         return [_as_made(array, tensor) for array, tensor in zip(outputs, made, strict=False)]
 
     def _check(self, code: int, inputs: Sequence[Array]) -> None:
@@ -275,23 +366,31 @@ def _as_made(array: Array, made: Tensor) -> Array:
     return array if array.shape == shape else array.reshape(-1)[: math.prod(shape)].reshape(shape)
 
 
-_contexts: weakref.WeakSet[Context] = weakref.WeakSet()
+def _dense(array: Array, name: str) -> Array:
+    try:
+        return np.ascontiguousarray(array) if array.ndim else array
+    except MemoryError:
+        text = f"none for a dense copy of input {name!r} of shape {list(array.shape)}"
+        raise errors.OutOfMemoryError(text) from None
 
 
-def _abandon_contexts() -> None:
-    """For a forked child: the contexts' threads stayed in the parent, where nobody waits for it."""
-    for context in _contexts:
-        context.abandon()
-    _gate.running, _gate.serving = 0, _gate.next
+def _empty(shape: tuple[int, ...], dtype: DType) -> Array:
+    try:
+        return np.empty(shape, dtype.numpy)
+    except (MemoryError, ValueError):
+        raise errors.OutOfMemoryError(f"none for an output of shape {list(shape)}") from None
 
 
-os.register_at_fork(after_in_child=_abandon_contexts)
+def _free_context(module: _Module, context: ctypes.c_void_p) -> None:
+    module.c.go_context_free(context)
 
 
-def check_threads(threads: int | None) -> int | None:
-    """The argument, if it is a number of threads or None; ThreadCountError otherwise."""
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise errors.ThreadCountError(threads)
+def check_threads(threads: int | None, name: str = "num_threads") -> int | None:
+    """The argument `name`, if it is 1 to 4095 threads or None; ThreadCountError otherwise."""
+    if threads is None:
+        return None
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MAX_THREADS:
+        raise errors.ThreadCountError(threads, name, MAX_THREADS)
     return threads
 
 
@@ -308,26 +407,24 @@ class ContextPool:
     def __init__(self, threads: int | None) -> None:
         self._threads = check_threads(threads)
         self._idle: list[Context] = []
-        self._lock = threading.Lock()
 
     @property
     def arena_bytes(self) -> int:
         """Working memory of the idle contexts."""
-        with self._lock:
-            return sum(context.arena_bytes for context in self._idle if not context.abandoned)
+        return sum(context.arena_bytes for context in list(self._idle))
 
     def run(
         self, library: Callable[[], Library], inputs: Sequence[Array], seconds: Array | None
     ) -> list[Array]:
         """Runs a module as `Context.run` does; `library` opens it, the first time."""
-        with self._lock:
-            while self._idle and self._idle[-1].abandoned:
-                self._idle.pop()
-            context = self._idle.pop() if self._idle else library().context(self._threads)
-        try:
-            return context.run(inputs, seconds)
-        finally:
-            with self._lock:
+        with process.calls:
+            try:
+                context = self._idle.pop()
+            except IndexError:
+                context = library().context(self._threads)
+            try:
+                return context.run(inputs, seconds)
+            finally:
                 self._idle.append(context)
 
 

@@ -112,15 +112,14 @@ def trace_tasks(
     path = builder.traced_library(module.source, level)
     library = Library(path, weights, ["?"] * len(inputs), [a.shape for a in inputs])
     context = library.context(cores)
-    trace = ctypes.CDLL(str(path))
-    trace.go_trace_begin.argtypes = [ctypes.c_size_t]
-    trace.go_trace_take.restype = ctypes.c_size_t
+    begin, take = library.symbol("go_trace_begin"), library.symbol("go_trace_take")
+    begin.argtypes, take.restype = [ctypes.c_size_t], ctypes.c_size_t
     runs = []
     for run in range(repeats):
-        trace.go_trace_begin(run)
+        begin(run)
         context.run(inputs)
         values = ctypes.POINTER(ctypes.c_double)()
-        count = trace.go_trace_take(ctypes.byref(values))
+        count = take(ctypes.byref(values))
         runs.append(np.ctypeslib.as_array(values, (count,)).copy())
     return list(_steps(np.array(runs)))
 

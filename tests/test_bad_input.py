@@ -176,8 +176,6 @@ def test_model_that_overwrites_its_input() -> None:
 
 
 def test_more_threads_than_there_can_be() -> None:
-    with pytest.raises(errors.RunError, match="fewer threads"):
-        graphopt.optimize(models.network(), num_threads=2**31 - 1)(torch.ones(1, 2, 48))
-    for wrong in (0, -1, "2", 1.5):
+    for wrong in (0, -1, "2", 1.5, 2**31 - 1):
         with pytest.raises(errors.ThreadCountError, match="num_threads is"):
             graphopt.optimize(models.network(), num_threads=wrong)

@@ -241,5 +241,3 @@ def test_a_function_takes_its_threads_from_the_gate(package: Path, example: np.n
     with pytest.raises(ZeroDivisionError):
         module.map(lambda number: 1 // number, [1, 0])
     assert runtime._gate.running == 0
-    module._library._lends_threads = False
-    assert module.map(square, [3]) == [(9, 10)]

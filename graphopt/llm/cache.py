@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import mmap
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 
 from graphopt.dtype import DType
 from graphopt.errors import CacheBusyError
+from graphopt.process import Claim
 
 Array = np.ndarray[Any, Any]
 
@@ -74,7 +74,7 @@ class KeyValueCache:
             self.scales = _reserve(DType.F32, (*parts, shape.kv_heads, shape.context))
         self.past: Array = np.zeros(sequences, np.int64)
         self.start: Array = np.zeros(sequences, np.int64)
-        self._busy = threading.Lock()
+        self._busy = Claim()
 
     @property
     def states(self) -> list[Array]:
@@ -99,12 +99,12 @@ class KeyValueCache:
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Keeps others out; CacheBusyError if another thread decodes with this cache."""
-        if not self._busy.acquire(blocking=False):
+        if not self._busy.take():
             raise CacheBusyError
         try:
             yield
         finally:
-            self._busy.release()
+            self._busy.give()
 
     def crop(self, length: int) -> None:
         """Forgets the rows from `length` on; a negative number forgets that many."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from graphopt.llm.engine import Array, Engine
 from graphopt.llm.lookup import PromptLookup
 from graphopt.llm.sampling import Sampler
 from graphopt.llm.tokenizer import Tokenizer
+from graphopt.process import Claim
 
 #: Tokens of a prompt that go through the decoder at a time. Working memory grows with them (by 0.1
 #: MiB each at the sizes of Llama 3.2 1B), and from here on speed hardly does: the weights are read
@@ -68,7 +68,7 @@ class Chat:
         self.drafts = 0
         self._cache = engine.new_cache()
         self._seen: list[int] = []
-        self._busy = threading.Lock()
+        self._busy = Claim()
 
     def answer(
         self, messages: Sequence[dict[str, str]], sampler: Sampler, max_new_tokens: int
@@ -105,12 +105,12 @@ class Chat:
         """
         if not len(tokens):
             raise EmptyPromptError
-        if not self._busy.acquire(blocking=False):
+        if not self._busy.take():
             raise CacheBusyError
         try:
             yield from self._generate(tokens, sampler, max_new_tokens)
         finally:
-            self._busy.release()
+            self._busy.give()
 
     def _generate(
         self, tokens: Sequence[int], sampler: Sampler, max_new_tokens: int
@@ -148,8 +148,7 @@ class Chat:
             came.append(sampler.pick(row))
             if came[-1] != guess or guess in self.tokenizer.chat.ends:
                 break
-        self._cache.crop(before + len(came))
-        del self._seen[before + len(came) :]
+        self._forget(before + len(came))
         return came
 
     def _reuse(self, tokens: Sequence[int]) -> int:
@@ -158,9 +157,13 @@ class Chat:
         known = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
         if known is None:
             known = min(len(self._seen), len(tokens) - 1)
-        self._cache.crop(known)
-        del self._seen[known:]
+        self._forget(known)
         return known
+
+    def _forget(self, length: int) -> None:
+        """Crops what was seen. The cache comes last: at no moment does it hold less than that."""
+        del self._seen[length:]
+        self._cache.crop(length)
 
     def _read(self, tokens: Sequence[int], wanted: int = 1) -> Array:
         """Logits f32 [wanted, vocabulary] behind the last of `tokens`; all are of one chunk."""

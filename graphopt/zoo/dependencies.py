@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from graphopt.errors import MissingDependencyError
+from graphopt.process import changes
 
 INSTALL = {
     "torch": "pip install 'graphopt[torch]'",
@@ -76,7 +77,7 @@ def keep_process_settings() -> Iterator[None]:
     time: two that take turns would leave each other's settings.
     """
     root = logging.getLogger()
-    with _settings:
+    with changes, _settings:
         handlers, level = root.handlers[:], root.level
         try:
             with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -19,11 +19,6 @@ typedef struct {
     double *last_time;   /* when the last step ended */
 } go_frame;
 
-typedef struct {
-    int32_t dtype;
-    int32_t rank;
-} go_port;
-
 /* The size of a dim is that of an axis of an input. */
 typedef struct {
     int32_t input;

@@ -94,6 +94,16 @@ GO_API void go_share_gate(go_module *module, go_gate *gate);
 GO_API int32_t go_take_threads(go_module *module, int32_t threads);
 GO_API void go_give_threads(go_module *module, int32_t threads);
 
+/* What a module says of its inputs and outputs: their go_dtype, number of dimensions, and
+ * whether a run writes to them, as it does to an input that is a state. Since version 4. */
+typedef struct {
+    int32_t dtype;
+    int32_t rank;
+    int32_t written;
+} go_port;
+
+GO_API const go_port *go_input_ports(const go_module *module);
+GO_API const go_port *go_output_ports(const go_module *module);
 GO_API int32_t go_input_count(const go_module *module);
 GO_API int32_t go_output_count(const go_module *module);
 GO_API int32_t go_step_count(const go_module *module);

@@ -43,6 +43,14 @@ int32_t go_output_count(const go_module *module) {
     (void)module;
     return go_generated_module.output_count;
 }
+const go_port *go_input_ports(const go_module *module) {
+    (void)module;
+    return go_generated_module.inputs;
+}
+const go_port *go_output_ports(const go_module *module) {
+    (void)module;
+    return go_generated_module.outputs;
+}
 int32_t go_step_count(const go_module *module) {
     (void)module;
     return go_generated_module.step_count;
