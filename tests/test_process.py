@@ -13,7 +13,7 @@ import pytest
 
 import graphopt
 from graphopt import errors
-from graphopt.checked import sha256_of
+from graphopt.sealed import seal
 
 torch = pytest.importorskip("torch")
 
@@ -229,9 +229,7 @@ def change(package: Path, path: Path, edit: Callable[[dict[str, Any]], object]) 
     manifest = json.loads((path / "manifest.json").read_text())
     edit(manifest)
     (path / "manifest.json").write_text(json.dumps(manifest))
-    lines = [line.partition("  ")[2] for line in (path / "SHA256SUMS").read_text().splitlines()]
-    sums = "".join(f"{sha256_of(path / name)}  {name}\n" for name in lines)
-    (path / "SHA256SUMS").write_text(sums)
+    seal(path)
     return path
 
 
