@@ -215,7 +215,7 @@ class LoadedModule:
 
 def _compare(manifest: Manifest, library: Library, name: str) -> None:
     """PackageCorruptError where a manifest and its library say different things."""
-    said = {
+    said: dict[str, object] = {
         kind: tuple(PortType(p.dtype, len(p.shape), p.is_state) for p in ports)
         for kind, ports in (("inputs", manifest.inputs), ("outputs", manifest.outputs))
     }

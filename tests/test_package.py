@@ -281,7 +281,7 @@ NONSENSE: dict[str, tuple[dict[str, Any], str]] = {
     "state": ({"inputs": [{**PORT, "is_state": 1}]}, "is_state: 1 is not true or false"),
     "inputs": ({"inputs": []}, "no template"),
     "outputs": ({"outputs": []}, "no template"),
-    "more outputs": ({"outputs": [PORT] * 2}, "another mod"),
+    "more outputs": ({"outputs": [PORT] * 2}, "other outputs than the"),
     "levels": ({"levels": ["avx99"]}, "lib/avx99.so is missing"),
     "level outside": ({"levels": ["../../lib"]}, "is missing"),
     "no levels": ({"levels": []}, "levels: its length 0"),
