@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphopt.capture import require_eval
 from graphopt.errors import UnsupportedFunasrModelError
 from graphopt.funasr.auto_hotwords import compile_contextual, compile_seaco
 from graphopt.funasr.auto_parts import (
@@ -47,6 +48,7 @@ def optimize_auto_model(auto_model: Any, compile_part: Compile) -> Any:
 
     Raises:
         UnsupportedFunasrModelError: naming the first model that is not supported.
+        TrainingModeError: naming the first module in training mode.
     """
     optimized = copy.copy(auto_model)
     for role in ("model", "vad_model", "punc_model", "spk_model"):
@@ -56,8 +58,9 @@ def optimize_auto_model(auto_model: Any, compile_part: Compile) -> Any:
         name = type(model).__name__
         if name not in _MODELS:
             raise UnsupportedFunasrModelError(name, _MODELS)
+        require_eval(model)
         own = share_parameters(model)
-        _MODELS[name](own, compile_part)
+        _MODELS[name](own, lambda part, inputs: compile_part(part.eval(), inputs))
         setattr(optimized, role, own)
     if type(optimized.model).__name__ in _IN_BATCHES:
         optimized.inference = SortedInference(optimized)

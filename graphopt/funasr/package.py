@@ -100,7 +100,8 @@ def _compile(directory: ModelDirectory, target: str, precision: str, folder: Pat
     except ValueError as error:
         raise ModelDirectoryError(directory.path, f"not understood: {error}") from error
     for name, (module, inputs) in captured.items():
-        optimize(module, target, inputs, precision=precision, strict=True).save(folder / name)
+        made = optimize(module.eval(), target, inputs, precision=precision, strict=True)
+        made.save(folder / name)
     if directory.pieces is not None:
         shutil.copy(directory.pieces, folder / PIECES)
     if directory.splits is not None and "hotwords" in captured:
