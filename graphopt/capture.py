@@ -20,7 +20,7 @@ from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
 
 from graphopt import structure
-from graphopt.errors import CaptureError, TrainingModeError
+from graphopt.errors import CaptureError, OptionError, TrainingModeError
 from graphopt.held import Held
 from graphopt.import_torch import WRITES_NOTHING, import_program
 from graphopt.ir import Graph
@@ -318,15 +318,30 @@ def _collect_specs(tree: Any, spec: Any, out: list[Any], where: str) -> None:
     if isinstance(tree, torch.Tensor):
         out.append(spec)
     elif isinstance(tree, dict):
+        _refuse_unknown_keys(tree, spec, where)
         for key, item in tree.items():
             _collect_specs(item, None if spec is None else spec.get(key), out, f"{where}[{key!r}]")
     elif isinstance(tree, list | tuple):
+        if spec is not None and not isinstance(spec, list | tuple):
+            raise OptionError("dynamic_shapes", spec, f"{where} takes a tuple, one entry each")
         if spec is not None and len(spec) != len(tree):
             raise CaptureError(
                 where, None, f"it has {len(spec)} entries for {len(tree)} arguments: give one each"
             )
         for i, item in enumerate(tree):
             _collect_specs(item, None if spec is None else spec[i], out, f"{where}[{i}]")
+
+
+def _refuse_unknown_keys(tree: dict[str, Any], spec: Any, where: str) -> None:
+    if spec is None:
+        return
+    if not isinstance(spec, dict):
+        raise OptionError("dynamic_shapes", spec, f"{where} takes a dict by {', '.join(tree)}")
+    unknown = [key for key in spec if key not in tree]
+    if unknown:
+        raise OptionError(
+            where, unknown[0], f"no such argument in the example; there are {', '.join(tree)}"
+        )
 
 
 def _by_parameter(

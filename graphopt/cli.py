@@ -18,6 +18,7 @@ from graphopt.bench.commands import bench_funasr
 from graphopt.bench.llm.commands import bench_llm
 from graphopt.bench.serve_command import bench_serve
 from graphopt.errors import GraphoptError
+from graphopt.flags import numbers, refuse
 from graphopt.funasr.commands import compile_app, transcribe
 from graphopt.llm.commands import chat, compile_llm
 from graphopt.printer import printable
@@ -113,8 +114,10 @@ def optimize(
     from graphopt.arrays import write_arrays
     from graphopt.program import OtherMachineWarning
     from graphopt.progress import show_progress
+    from graphopt.target import find_target
     from graphopt.zoo.catalog import build_model
 
+    find_target(target).precision(precision.value)
     console = Console()
     with console.status(f"building {model}"):
         module, inputs = build_model(model)
@@ -194,7 +197,7 @@ def balance(
     from graphopt.zoo.catalog import build_model
 
     console = Console()
-    counts = _counts(cores, "--cores")
+    counts = numbers(cores, "--cores")
     with console.status(f"building {model}"):
         module, inputs = build_model(model)
     with show_progress(console, f"optimizing {model}"):
@@ -285,7 +288,7 @@ def bench_paraformer(
     results = []
     with tempfile.TemporaryDirectory() as folder, console.status("building") as status:
         work = paraformer.workload(Path(folder), frames, blocks, decoder_blocks)
-        for count in _counts(threads):
+        for count in numbers(threads, "--threads"):
             results += measure.measure(work, engines, count, rounds, progress=status.update)
     table.print_results(console, work.title, results, rounds)
     if json is not None:
@@ -323,6 +326,7 @@ bench_app.command("funasr")(bench_funasr)
 
 @bench_app.command("kernels")
 def bench_kernels(
+    context: typer.Context,
     target: Annotated[
         str, typer.Option(help="native, or a Neoverse core whose cycles are modelled.")
     ] = "native",
@@ -338,12 +342,17 @@ def bench_kernels(
     """Time single kernels beside other libraries, or model their cycles on a Neoverse core."""
     from graphopt.bench.kernels import row
     from graphopt.bench.kernels.run import bench
+    from graphopt.target import find_target
 
+    find_target(target)
+    if target != "native":
+        refuse(context, ["threads", "rounds"], f"where cycles of {target} are modelled")
+    counts = numbers(threads, "--threads")
     quiet = json == Path("-")
     width = None if sys.stdout.isatty() else _FILE_WIDTH
     console = Console(stderr=quiet, width=width)
     with console.status("building") as status:
-        rows = bench(target, only, _counts(threads), rounds, status.update)
+        rows = bench(target, only, counts, rounds, status.update)
     if quiet:
         print(row.to_json(rows), end="")
         return
@@ -352,16 +361,6 @@ def bench_kernels(
     console.print(row.explain(rows[0].target, rounds))
     if json is not None:
         row.write_json(json, rows)
-
-
-def _counts(text: str, option: str = "--threads") -> list[int]:
-    try:
-        counts = [int(part) for part in text.split(",")]
-    except ValueError:
-        counts = []
-    if not counts or min(counts) < 1:
-        raise typer.BadParameter("give counts like 1,2", param_hint=option)
-    return counts
 
 
 def _outputs_table(outputs: tuple[Any, ...]) -> Table:

@@ -279,6 +279,15 @@ class UnknownPrecisionError(GraphoptError, ValueError):
         super().__init__(f"unknown precision {name!r}; choose one of {', '.join(known)}")
 
 
+class OptionError(GraphoptError, ValueError):
+    """An option that the model does not use, or with a value that it cannot have."""
+
+    def __init__(self, name: str, value: object, remedy: str) -> None:
+        text = " ".join(repr(value).split())
+        shown = text if len(text) <= 80 else f"{text[:77]}..."
+        super().__init__(f"option {name}={shown}: {remedy}")
+
+
 class ThreadCountError(GraphoptError, ValueError):
     """A number of threads that no run can have."""
 

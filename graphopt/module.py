@@ -24,7 +24,14 @@ from graphopt.form import Form, Options
 from graphopt.funasr.auto_model import is_auto_model, optimize_auto_model
 from graphopt.llm.from_transformers import is_causal_model, is_decoder, refuse_other_decoder
 from graphopt.llm.options import LlmOptions
-from graphopt.passes.rounding import Rounding
+from graphopt.options import (
+    check_values,
+    refuse_unused,
+    used_by_auto_model,
+    used_by_decoder,
+    used_by_module,
+)
+from graphopt.passes.rounding import Rounding, check_rounding
 from graphopt.pipeline import check_activation_bits
 from graphopt.report import Report
 from graphopt.runtime import check_threads
@@ -83,29 +90,49 @@ def optimize(
     Raises:
         TrainingModeError, UnknownTargetError, UnknownPrecisionError, ThreadCountError: naming
             what is wrong.
+        OptionError: for an option that the model does not use, or a value that it cannot have.
         CalibrationError: if calibration is missing, or makes no sense.
         CaptureError: if the model cannot be captured; names the line.
         UnsupportedNodesError: with `strict`, listing the nodes and the reasons.
     """
+    options = {
+        "example_inputs": example_inputs,
+        "dynamic_shapes": dynamic_shapes,
+        "strict": strict,
+        "group_size": group_size,
+        "activation_bits": activation_bits,
+        "kv_cache": kv_cache,
+        "head": head,
+        "rounding": rounding,
+        "calibration": calibration,
+    }
+    check_values(options)
+    found, threads = find_target(target), check_threads(num_threads)
+    planned = found.precision(precision)
+    check_activation_bits(activation_bits)
+    check_rounding(rounding)
     if is_auto_model(model):
+        refuse_unused(options, used_by_auto_model(planned), f"a FunASR AutoModel in {planned}")
         return optimize_auto_model(
             model,
             lambda part, inputs: optimize(
                 part,
-                target,
+                found,
                 inputs,
                 precision=precision,
                 num_threads=num_threads,
                 strict=strict,
+                group_size=group_size,
+                activation_bits=activation_bits,
+                rounding=rounding,
             ),
         )
     require_eval(model)
-    found, threads = find_target(target), check_threads(num_threads)
     group = group_size or 0
-    check_activation_bits(activation_bits)
     if example_inputs is None and is_decoder(model):
         from graphopt.llm.generation import OptimizedDecoder
 
+        refuse_unused(options, used_by_decoder(planned), f"a language model in {planned}")
         chosen = LlmOptions(
             found,
             precision,
@@ -122,9 +149,10 @@ def optimize(
         refuse_other_decoder(model)
     if calibration is not None:
         raise CalibrationError("only language models of transformers are calibrated, by tokens")
-    options = Options(
+    refuse_unused(options, used_by_module(planned), f"{type(model).__name__} in {planned}")
+    chosen_options = Options(
         found,
-        found.precision(precision),
+        planned,
         threads,
         strict,
         dynamic_shapes,
@@ -132,7 +160,7 @@ def optimize(
         activation_bits,
         Rounding(rounding),
     )
-    module = OptimizedModule(model, options)
+    module = OptimizedModule(model, chosen_options)
     if isinstance(example_inputs, dict):
         module.prepare(**example_inputs)
     elif example_inputs is not None:

@@ -66,7 +66,7 @@ def lowering_passes() -> list[Pass]:
 
 def check_activation_bits(bits: int) -> None:
     """Raises UnknownPrecisionError for bits that quantized activations cannot have."""
-    if bits not in (8, 16):
+    if type(bits) is not int or bits not in (8, 16):
         raise UnknownPrecisionError(f"activation_bits={bits}", ("8", "16"))
 
 

@@ -52,7 +52,7 @@ class Target:
             parts = ["int8"] * self.int8_matrix + ["bf16"] * self.bf16_matrix
             return "+".join(parts) or "fp32"
         if requested not in PRECISIONS:
-            raise UnknownPrecisionError(requested, (*PRECISIONS, "auto"))
+            raise UnknownPrecisionError(str(requested), (*PRECISIONS, "auto"))
         return requested
 
 
@@ -107,8 +107,8 @@ def find_target(name: str | Target) -> Target:
         return name
     if name == "native":
         return native()
-    wanted = _ALIASES.get(name, name)
+    wanted = _ALIASES.get(name, name) if isinstance(name, str) else name
     for target in _FIXED:
         if target.name == wanted:
             return target
-    raise UnknownTargetError(name, ["native", *(t.name for t in _FIXED), *_ALIASES])
+    raise UnknownTargetError(str(name), ["native", *(t.name for t in _FIXED), *_ALIASES])

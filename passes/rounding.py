@@ -37,6 +37,12 @@ _DAMPING = 0.01  # of the mean of the Hessian's diagonal, as in the paper
 _COLUMNS = 128  # input channels between two updates of all later ones, with a scale per channel
 
 
+def check_rounding(method: str) -> None:
+    """Raises UnknownPrecisionError for a method that there is not."""
+    if method not in METHODS:
+        raise UnknownPrecisionError(f"rounding={method}", METHODS)
+
+
 @dataclass(frozen=True, eq=False)
 class Rounding:
     """How weights become int4.
@@ -57,8 +63,7 @@ class Rounding:
     returned: bool = False
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UnknownPrecisionError(f"rounding={self.method}", METHODS)
+        check_rounding(self.method)
         if self.method == "gptq" and self.calibration is None:
             raise CalibrationError("rounding by gptq needs text")
 

@@ -10,10 +10,24 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from graphopt.flags import numbers, refuse
+
 _FILE_WIDTH = 180  # of wide tables in files and pipes
+#: The parts that look at a flag.
+_USED_BY = {
+    "threads": {"whole", "error", "recipe", "vad"},
+    "rounds": {"whole", "recipe", "vad"},
+    "seconds": {"whole", "error", "recipe", "arm"},
+    "batch": {"whole", "recipe", "arm"},
+    "only": {"whole"},
+    "target": {"arm"},
+    "blocks": {"whole", "error", "recipe", "arm"},
+    "decoder_blocks": {"whole", "error", "recipe", "arm"},
+}
 
 
 def bench_funasr(
+    context: typer.Context,
     part: Annotated[
         list[str] | None, typer.Option(help="whole, error, recipe, arm or vad; all by default.")
     ] = None,
@@ -41,13 +55,19 @@ def bench_funasr(
 ) -> None:
     """Paraformer beside its peers, its errors by block, the recipe step by step, and FSMN-VAD."""
     from graphopt.bench import funasr, measure, table
+    from graphopt.target import find_target
 
     chosen = part or list(funasr.PARTS)
     if unknown := set(chosen) - set(funasr.PARTS):
         known = ", ".join(funasr.PARTS)
         raise typer.BadParameter(f"no {', '.join(unknown)}; there are {known}", param_hint="--part")
-    counts, lengths = _numbers(threads, "--threads"), _numbers(seconds, "--seconds")
-    batches = _numbers(batch, "--batch")
+    for flag, parts in _USED_BY.items():
+        if not parts & set(chosen):
+            refuse(context, [flag], f"on {', '.join(chosen)}")
+    if "arm" in chosen:
+        find_target(target)
+    counts, lengths = numbers(threads, "--threads"), numbers(seconds, "--seconds")
+    batches = numbers(batch, "--batch")
     measure.flush_denormals()
     console = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
     found: dict[str, Any] = {}
@@ -65,13 +85,3 @@ def bench_funasr(
             found["vad"] = bench.vad(counts, rounds)
     if json is not None:
         table.write_parts(json, found)
-
-
-def _numbers(text: str, option: str) -> list[int]:
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or min(numbers) < 1:
-        raise typer.BadParameter("give whole numbers like 1,2", param_hint=option)
-    return numbers

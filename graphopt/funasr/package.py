@@ -35,6 +35,7 @@ from graphopt.funasr.recipes import RECIPES
 from graphopt.funasr.recognizer import DESCRIPTION, PIECES, SPLITS, change_detector
 from graphopt.funasr.vad import VadConfig
 from graphopt.sealed import seal
+from graphopt.target import find_target
 
 
 def compile_directories(
@@ -56,10 +57,12 @@ def compile_directories(
             its directory.
 
     Raises:
+        UnknownTargetError, UnknownPrecisionError: for a name that there is not.
         RecognizerOptionError: if an option of FSMN-VAD is none, or there is no FSMN-VAD.
         ModelDirectoryError: naming what is not understood, or two models of one task.
         PackageError: if something that is no package is in the way, or nothing recognizes speech.
     """
+    find_target(target).precision(precision)
     out = Path(out).absolute()
     found: dict[str, ModelDirectory] = {}
     for directory in map(read_directory, paths):

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from graphopt.flags import refuse
+
 TargetOption = Annotated[str, typer.Option(help="See graphopt targets.")]
 GroupOption = Annotated[
     int, typer.Option(min=0, help="int4 weights that share a scale; 0 for whole channels.")
@@ -77,6 +79,7 @@ def compile_llm(
 
 
 def chat(
+    context: typer.Context,
     package: Annotated[Path, typer.Argument(help="Package of graphopt compile llm.")],
     prompt: Annotated[
         str | None, typer.Option(help="What to say; without it, lines of standard input.")
@@ -102,6 +105,12 @@ def chat(
     from graphopt.llm.package import load_chat
     from graphopt.llm.sampling import Sampler
 
+    if temperature == 0:
+        refuse(
+            context,
+            ["top_k", "top_p", "seed"],
+            "at a temperature of 0, which takes the likeliest token",
+        )
     sampler = Sampler(temperature, top_k, top_p, seed)
     model = load_chat(package, threads, emulate)
     model.drafts = prompt_lookup

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from graphopt.config import Config
 from graphopt.dtype import DType
-from graphopt.errors import UnknownPrecisionError
+from graphopt.errors import CalibrationError, OptionError, UnknownPrecisionError
 from graphopt.llm.cache import CacheShape
 from graphopt.llm.calibration import calibration_inputs
 from graphopt.llm.decoder import DecoderWeights, decoder_graph
 from graphopt.llm.engine import Engine
 from graphopt.llm.options import LlmOptions
-from graphopt.passes.rounding import Rounding
-from graphopt.pipeline import PassManager, lowering_passes
+from graphopt.options import DEFAULTS, check_group_size, refuse_unused, used_by_decoder
+from graphopt.passes.rounding import Rounding, check_rounding
+from graphopt.pipeline import PassManager, check_activation_bits, lowering_passes
 from graphopt.program import Program
 from graphopt.target import find_target
 
@@ -65,6 +66,32 @@ def compile_decoder(
     shape = weights.shape
     rows = CacheShape(cache, len(weights.layers), shape.kv_heads, shape.head_dim, shape.context)
     return program, Engine(program.run, shape.vocabulary, rows)
+
+
+def check_options(options: LlmOptions) -> None:
+    """Raises for what `compile_decoder` would refuse of the options alone, without a model.
+
+    Raises:
+        UnknownTargetError, UnknownPrecisionError, CalibrationError, OptionError: naming it.
+    """
+    precision = find_target(options.target).precision(options.precision)
+    check_activation_bits(options.activation_bits)
+    check_group_size(options.group or None)
+    _cache_type(options.kv_cache, precision)
+    _head(options.head, precision, options.activation_bits)
+    check_rounding(options.rounding)
+    if options.rounding == "gptq" and options.calibration is None:
+        raise CalibrationError("rounding by gptq needs text")
+    given = {
+        **DEFAULTS,
+        "group_size": options.group or None,
+        "activation_bits": options.activation_bits,
+        "rounding": options.rounding,
+        "calibration": options.calibration,
+    }
+    refuse_unused(given, used_by_decoder(precision), f"a language model in {precision}")
+    if options.requantize and "int4" not in precision:
+        raise OptionError("requantize", True, f"nothing becomes int4 in {precision}; leave it out")
 
 
 def _head(head: str, precision: str, activation_bits: int) -> str:

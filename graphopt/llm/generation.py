@@ -24,7 +24,7 @@ from graphopt.errors import (
 )
 from graphopt.llm import call_arguments
 from graphopt.llm.cache import KeyValueCache
-from graphopt.llm.compiled import compile_decoder
+from graphopt.llm.compiled import check_options, compile_decoder
 from graphopt.llm.from_transformers import read_decoder
 from graphopt.llm.options import LlmOptions
 from graphopt.report import Report, node_reports
@@ -163,6 +163,7 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[no-unt
     main_input_name = "input_ids"
 
     def __init__(self, model: Any, options: LlmOptions, threads: int | None = None) -> None:
+        check_options(options)
         own = copy.deepcopy(model.config)
         own._attn_implementation = "eager"  # the one that transformers lets every class have
         super().__init__(own)

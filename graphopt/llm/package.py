@@ -85,10 +85,14 @@ def compile_llm(source: str | Path, out: str | Path, options: LlmOptions) -> Wei
         GroupSizeError: if the group does not divide a depth.
         UnknownPrecisionError: for a precision, a kind of cache, of head or of rounding that there
             is not.
+        OptionError: for an option that the precision does not use.
         CalibrationError: for `gptq` without calibration.
         PackageError: if something that is no package is in the way.
     """
+    from graphopt.llm.compiled import check_options
+
     source = Path(source)
+    check_options(options)
     refuse_other_files(Path(out))
     weights, tokenizer = read_model(source, options)
     return save_llm(weights, tokenizer, out, options)

@@ -7,7 +7,7 @@ from test_gguf_file import KINDS, write
 from test_meta_checkpoint import kl
 
 import graphopt
-from graphopt.errors import CalibrationError, TokenRangeError, UnknownPrecisionError
+from graphopt.errors import CalibrationError, OptionError, TokenRangeError, UnknownPrecisionError
 from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.from_transformers import read_decoder
 from graphopt.llm.gguf_file import read_gguf
@@ -103,7 +103,7 @@ def test_calibration_that_makes_no_sense():
         graphopt.optimize(model, precision="int4", rounding="x")
     with pytest.raises(UnknownPrecisionError, match=r"activation_bits=12.*8, 16"):
         graphopt.optimize(model, precision="int4", activation_bits=12)
-    with pytest.raises(UnknownPrecisionError, match="gptq beside int8"):
+    with pytest.raises(OptionError, match=r"rounding='gptq'.*in int8 does not use it"):
         graphopt.optimize(model, precision="int8", rounding="gptq", calibration=[text()])
     linear = tiny.torch.nn.Linear(32, 32).eval()
     with pytest.raises(CalibrationError, match="only language models"):

@@ -11,12 +11,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, Group, RenderableType
 
+from graphopt.flags import numbers, refuse
 from graphopt.llm.commands import BitsOption, GroupOption, RequantizeOption
 
 _FILE_WIDTH = 180  # of wide tables in files and pipes
 
 
 def bench_llm(
+    context: typer.Context,
     model: Annotated[
         str, typer.Argument(help="smollm2, llama-3.2-1b, a GGUF file, or a .gopt package.")
     ],
@@ -47,10 +49,22 @@ def bench_llm(
     from graphopt.bench.llm import quality as qualities
     from graphopt.bench.llm.prepare import prepare
     from graphopt.bench.llm.published import PUBLISHED
+    from graphopt.llm.compiled import check_options
     from graphopt.llm.options import LlmOptions
 
     console = Console(stderr=json, width=None if sys.stdout.isatty() else _FILE_WIDTH)
     options = LlmOptions(target, precision, group_size, activation_bits, requantize)
+    counts = numbers(threads, "--threads")
+    if quality:
+        of_speed = ["target", "precision", "group_size", "activation_bits", "requantize"]
+        refuse(context, [*of_speed, "threads", "rounds"], "beside --quality")
+    else:
+        refuse(context, ["tokens"], "without --quality")
+        check_options(options)
+        if target != "native":
+            refuse(
+                context, ["threads", "rounds", "peers"], f"where cycles of {target} are predicted"
+            )
     result: list[dict[str, Any]]
     shown: RenderableType
     with tempfile.TemporaryDirectory() as folder, console.status("building") as status:
@@ -63,7 +77,6 @@ def bench_llm(
             shown = Group(*predict.tables(predicted), predict.note(predicted))
         else:
             paths = prepare(model, Path(folder), options, peers)
-            counts = [int(part) for part in threads.split(",")]
             rows = speed.measure(model, paths, counts, rounds, status.update)
             result, shown = [row.as_dict() for row in rows], speed.table(rows)
     if json:

@@ -1,0 +1,40 @@
+"""Flags of the command line: lists of numbers, and those that have no effect beside others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import typer
+
+
+def numbers(text: str, flag: str) -> list[int]:
+    """The numbers of a list such as `1,2`.
+
+    Raises:
+        typer.BadParameter: if it is none, or has a number below 1.
+    """
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < 1:
+        raise typer.BadParameter("give whole numbers from 1 on, such as 1,2", param_hint=flag)
+    return found
+
+
+def refuse(context: typer.Context, names: Iterable[str], why: str) -> None:
+    """Refuses flags that were given, by the names of their parameters.
+
+    Args:
+        context: of the command that runs.
+        names: of parameters.
+        why: they have no effect, such as "without --stream".
+
+    Raises:
+        typer.BadParameter: naming the first of them.
+    """
+    flags = {p.name: p.opts[0] for p in context.command.params}
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(f"has no effect {why}; leave it out", param_hint=flags[name])

@@ -1,0 +1,160 @@
+"""Options of `optimize`: each is used, or refused by name before anything slow."""
+
+import sys
+import types
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import graphopt
+from graphopt.errors import CalibrationError, GraphoptError, OptionError
+from graphopt.llm.compiled import check_options
+from graphopt.llm.options import LlmOptions
+from graphopt.llm.package import compile_llm
+from graphopt.options import DEFAULTS
+
+X = torch.randn(2, 3)
+
+
+class Model(nn.Module):
+    """Must never be captured here."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("captured")
+
+
+def refused(error: type[Exception], match: str, model: Any = None, **options: Any) -> None:
+    with pytest.raises(error, match=match) as caught:
+        graphopt.optimize(model or Model().eval(), **options)
+    assert isinstance(caught.value, GraphoptError)
+
+
+UNUSED: list[tuple[str, Any]] = [
+    ("kv_cache", "f32"),
+    ("kv_cache", "nonsense"),
+    ("head", "int8"),
+    ("group_size", 64),
+    ("group_size", None),
+    ("activation_bits", 16),
+    ("rounding", "scale-search"),
+]
+
+
+@pytest.mark.parametrize("name, value", UNUSED)
+def test_a_module_refuses_what_it_does_not_use(name: str, value: Any) -> None:
+    refused(OptionError, f"{name}=.*Model in fp32 does not use", precision="fp32", **{name: value})
+
+
+def test_a_module_refuses_calibration() -> None:
+    refused(CalibrationError, "only language models", precision="int4", calibration=[[1]])
+
+
+@pytest.mark.parametrize(
+    "name, value, match",
+    [
+        ("target", "neoverse-n3", "neoverse-n2"),
+        ("target", 7, "unknown target '7'"),
+        ("precision", "int3", "int3"),
+        ("precision", ["int8"], "int8"),
+        ("precision", None, "None"),
+        ("group_size", 7, "group_size=7.*multiple of 32"),
+        ("group_size", 2048, "group_size=2048"),
+        ("group_size", -32, "group_size=-32"),
+        ("group_size", True, "group_size=True"),
+        ("group_size", "32", "group_size='32'"),
+        ("activation_bits", 12, "activation_bits=12"),
+        ("activation_bits", "8", "activation_bits=8"),
+        ("rounding", "up", "rounding=up"),
+        ("num_threads", 0, "0"),
+        ("num_threads", -1, "-1"),
+        ("num_threads", "x", "x"),
+        ("strict", "yes", "strict='yes'.*True or False"),
+        ("example_inputs", X, "example_inputs='Tensor'.*tuple"),
+        ("dynamic_shapes", 3, "dynamic_shapes=3"),
+    ],
+)
+def test_wrong_values(name: str, value: Any, match: str) -> None:
+    refused(GraphoptError, match, **{name: value})
+
+
+@pytest.mark.parametrize(
+    "shapes, match",
+    [
+        ({"y": {0: None}}, r"dynamic_shapes='y'.*no such argument.*there are x"),
+        ({"x": {0: None}, "xx": None}, "'xx'"),
+        (({0: None}, {0: None}), "2 entries for 1 arguments"),
+    ],
+)
+def test_dynamic_shapes_of_another_form(shapes: Any, match: str) -> None:
+    refused(GraphoptError, match, example_inputs=(X,), dynamic_shapes=shapes)
+
+
+def auto_model() -> Any:
+    """Looks like one of FunASR; nothing may be asked of it."""
+    module = types.ModuleType("funasr.auto.auto_model")
+    kind = type("AutoModel", (), {"__module__": module.__name__})
+    sys.modules.setdefault(module.__name__, module)
+    return kind()
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [*UNUSED, ("example_inputs", (X,)), ("dynamic_shapes", {}), ("calibration", [[1]])],
+)
+def test_an_auto_model_refuses_what_it_does_not_use(name: str, value: Any) -> None:
+    options = {"precision": "fp32", name: value}
+    refused(OptionError, f"{name}=.*a FunASR AutoModel in fp32", auto_model(), **options)
+
+
+def test_a_language_model_refuses_what_it_does_not_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphopt.module.is_decoder", lambda model: True)
+    for name, value, precision in (
+        ("strict", True, "int4"),
+        ("dynamic_shapes", {}, "int4"),
+        ("group_size", 64, "int8"),
+        ("rounding", "scale-search", "int8"),
+        ("calibration", [[1]], "bf16"),
+        ("activation_bits", 16, "fp32"),
+    ):
+        match = f"{name}=.*a language model in {precision}"
+        refused(OptionError, match, precision=precision, **{name: value})
+
+
+@pytest.mark.parametrize(
+    "options, match",
+    [
+        ({"target": "nowhere"}, "nowhere"),
+        ({"precision": "int3"}, "int3"),
+        ({"group": 7}, "group_size=7"),
+        ({"activation_bits": 12}, "activation_bits=12"),
+        ({"kv_cache": "int4"}, "kv_cache=int4"),
+        ({"head": "big"}, "head=big"),
+        ({"rounding": "up"}, "rounding=up"),
+        ({"rounding": "gptq"}, "gptq needs text"),
+        ({"precision": "int8", "group": 64}, "group_size=64.*in int8"),
+        ({"precision": "int8", "requantize": True}, "requantize=True"),
+        ({"precision": "fp32", "activation_bits": 16}, "activation_bits=16.*in fp32"),
+    ],
+)
+def test_options_are_checked_before_a_model_is_read(
+    options: dict[str, Any], match: str, tmp_path: Any
+) -> None:
+    with pytest.raises(GraphoptError, match=match):
+        compile_llm(tmp_path / "missing.gguf", tmp_path / "out", LlmOptions(**options))
+
+
+def test_options_that_fit() -> None:
+    check_options(LlmOptions())
+    check_options(LlmOptions(precision="int8+bf16", activation_bits=16, kv_cache="int8"))
+    check_options(LlmOptions(group=0, rounding="gptq", calibration="words"))
+
+
+def test_every_option_is_known_to_be_used_or_refused() -> None:
+    import inspect
+
+    parameters = inspect.signature(graphopt.optimize).parameters
+    own = {n: p.default for n, p in parameters.items() if n in DEFAULTS}
+    assert own == DEFAULTS
+    assert set(parameters) - set(DEFAULTS) == {"model", "target", "precision", "num_threads"}
