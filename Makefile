@@ -23,7 +23,7 @@ VERSIONS = $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--upgrade --upgrade-s
 C_SOURCES = $$(git ls-files '*.c' '*.h')
 ROOT = [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null
 
-.PHONY: help venv qemu llvm espeak demo test test-newest constraints bench fuzz-files lint format clean
+.PHONY: help venv qemu llvm espeak demo test test-newest constraints bench fuzz fuzz-files lint format clean
 
 help:
 	@echo "make demo    optimize FSMN-VAD and Paraformer-large here and for neoverse-n2, and compare"
@@ -31,6 +31,7 @@ help:
 	@echo "make test-newest    the same with the newest of everything, in $(NEWEST)"
 	@echo "make constraints    write the versions that $(NEWEST) has into constraints.txt"
 	@echo "make bench   measure Paraformer-large against other engines (minutes)"
+	@echo "make fuzz    compile random models, SEED= and COUNT=, and compare with torch in float64"
 	@echo "make fuzz-files    damage files of every kind, SEED= and COUNT=, and open them"
 	@echo "make lint    ruff, clang-format, mypy        make format   apply the formatters"
 
@@ -109,6 +110,11 @@ bench: venv
 	$(BIN)/graphopt bench paraformer $(ARGS)
 
 SEED ?= 0
+# Random models over every lowering rule, against torch in float64.
+fuzz: COUNT ?= 200
+fuzz: venv
+	$(BIN)/python -W ignore tests/fuzz/random_graphs.py --seed $(SEED) --count $(COUNT) $(ARGS)
+
 fuzz-files: COUNT ?= 5000
 fuzz-files: venv
 	$(BIN)/python tests/fuzz/files.py --seed $(SEED) --count $(COUNT) $(ARGS)

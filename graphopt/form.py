@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sympy
 import torch
 import torch.utils._pytree as pytree
@@ -25,6 +26,7 @@ from graphopt.errors import (
     UnsupportedNodesError,
 )
 from graphopt.import_torch import TORCH_DTYPES, to_numpy
+from graphopt.interpret import check_sizes, run_graph
 from graphopt.ir import DType, Graph, Node, Ref, Value, learn_sizes
 from graphopt.package import FORMAT, Manifest, write_package
 from graphopt.partition import CompiledPart, TorchPart, partition
@@ -50,6 +52,10 @@ class Options:
     group: int = 32
     activation_bits: int = 8
     rounding: Rounding = NEAREST
+
+
+#: Runs a program, of which it also gets the number, on its inputs.
+RunPart = Callable[[Program, int, list[torch.Tensor]], Sequence[torch.Tensor]]
 
 
 class Form:
@@ -152,10 +158,17 @@ class Form:
         if len(self._parts) == 1 and not isinstance(self._parts[0], TorchPart):
             outputs = torch.ops.graphopt.run(self._parts[0][2], tensors)
         else:
-            outputs = self._run_parts(tensors, None)
+            outputs = self._run_parts(tensors, _run_compiled)
         return self.call.unflatten(list(outputs), args, kwargs)
 
-    def _run_parts(self, tensors: list[torch.Tensor], times: dict[int, Any] | None) -> list[Any]:
+    def interpret(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of the planned graphs in numpy; see `OptimizedModule.interpret`."""
+        tensors = self.call.flatten(args, kwargs)
+        check_sizes(self.graph, [tuple(t.shape) for t in tensors])
+        return self.call.unflatten(self._run_parts(tensors, _run_in_numpy), args, kwargs)
+
+    def _run_parts(self, tensors: list[torch.Tensor], run: RunPart) -> list[torch.Tensor]:
+        """Runs compiled parts in some way, and torch between them."""
         env: dict[Value, torch.Tensor] = dict(zip(self._inputs, tensors, strict=True))
         sizes = sizes_of(self.graph, tensors)
         for part in self._parts:
@@ -164,10 +177,7 @@ class Form:
                 env.update(zip(part.node.outputs, results, strict=True))
                 continue
             compiled, program, number = part
-            inputs = [_of(env, v) for v in compiled.inputs]
-            if times is not None:
-                times[number] = program.profile([to_numpy(t) for t in inputs], times["repeats"])  # type: ignore[index]
-            results = torch.ops.graphopt.run(number, inputs)
+            results = run(program, number, [_of(env, v) for v in compiled.inputs])
             env.update(zip(compiled.outputs, results, strict=True))
             for value, tensor in zip(compiled.outputs, results, strict=True):
                 learn_sizes(sizes, value, tensor.shape)
@@ -178,9 +188,16 @@ class Form:
         self, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int
     ) -> list[dict[str, Any]]:
         """Rows of `OptimizedModule.profile`."""
-        times: dict[Any, Any] = {"repeats": repeats}
-        self._run_parts(self.call.flatten(args, kwargs), times)
-        return [row for _, _, number in self._programs() for row in times[number]]
+        rows: list[dict[str, Any]] = []
+
+        def run(
+            program: Program, number: int, inputs: list[torch.Tensor]
+        ) -> Sequence[torch.Tensor]:
+            rows.extend(program.profile([to_numpy(t) for t in inputs], repeats))
+            return _run_compiled(program, number, inputs)
+
+        self._run_parts(self.call.flatten(args, kwargs), run)
+        return rows
 
     def balance(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], cores: int, repeats: int
@@ -277,6 +294,23 @@ def _positional_names(model: torch.nn.Module, count: int) -> tuple[str, ...]:
     kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = list(inspect.signature(model.forward).parameters.values())[:count]
     return tuple(p.name for p in itertools.takewhile(lambda p: p.kind is kinds, parameters))
+
+
+def _run_compiled(
+    program: Program, number: int, inputs: list[torch.Tensor]
+) -> Sequence[torch.Tensor]:
+    outputs: Sequence[torch.Tensor] = torch.ops.graphopt.run(number, inputs)
+    return outputs
+
+
+def _run_in_numpy(
+    program: Program, number: int, inputs: list[torch.Tensor]
+) -> Sequence[torch.Tensor]:
+    made = run_graph(program.graph, [to_numpy(t) for t in inputs])
+    return [
+        to_torch(np.array(array), value.dtype)
+        for array, value in zip(made, program.graph.outputs, strict=True)
+    ]
 
 
 def _of(env: dict[Value, torch.Tensor], value: Value) -> torch.Tensor:

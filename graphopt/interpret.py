@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from graphopt.errors import EmptyInputError, InputConditionError, InputShapeError
 from graphopt.ir import Graph, Node, Value, learn_sizes
 from graphopt.numpy_ops import (
     OPERATIONS,
@@ -14,6 +15,7 @@ from graphopt.numpy_ops import (
     quantize_rows,
     widen,
 )
+from graphopt.symbolic import evaluate
 
 
 def run_graph(graph: Graph, inputs: list[Array]) -> list[Array]:
@@ -27,6 +29,25 @@ def run_graph(graph: Graph, inputs: list[Array]) -> list[Array]:
     for _ in execute(graph, inputs, env):
         pass
     return [value.data if value.data is not None else env[value] for value in graph.outputs]
+
+
+def check_sizes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raises the error that a compiled module raises for inputs of these shapes.
+
+    Raises:
+        InputShapeError, EmptyInputError, InputConditionError: naming the input, or the condition.
+    """
+    sizes = graph.sizes(shapes)
+    for value, shape in zip(graph.inputs, shapes, strict=True):
+        for axis, (extent, got) in enumerate(zip(value.shape, shape, strict=True)):
+            expected = evaluate(extent, sizes)
+            if expected != got:
+                raise InputShapeError(value.name, axis, expected, got)
+            if got == 0 and not isinstance(extent, int):
+                raise EmptyInputError(value.name, axis)
+    for condition in graph.conditions:
+        if not condition.subs(sizes):
+            raise InputConditionError(str(condition))
 
 
 def execute(

@@ -241,6 +241,18 @@ class OptimizedModule(torch.nn.Module):
         form, args, kwargs = self._form(args, kwargs)
         return form.emulate(args, kwargs, level, sve_bits)
 
+    def interpret(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the planned graphs in numpy, op by op: slow, and without generated code.
+
+        Weights and activations are quantized as in the compiled model, so that what differs from it
+        is the fault of generated code or kernels, up to the order of float sums.
+
+        Raises:
+            InputError: as a call does.
+        """
+        form, args, kwargs = self._form(args, kwargs)
+        return form.interpret(args, kwargs)
+
     def save(self, path: str | Path) -> None:
         """Writes a package that `graphopt.load` runs without torch and compiler.
 

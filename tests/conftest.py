@@ -13,7 +13,7 @@ from graphopt.runtime import limit_threads
 
 HERE = Path(__file__).parent
 # Test support modules (harness.py, graphs.py) are imported by bare name.
-sys.path[:0] = [str(HERE / "kernels"), str(HERE / "support")]
+sys.path[:0] = [str(HERE / "kernels"), str(HERE / "support"), str(HERE / "fuzz")]
 
 os.environ.setdefault("GRAPHOPT_VERIFY", "1")  # check the graph after each pass
 # One for the workers and for what they start, none of it in the home directory.

@@ -1,0 +1,177 @@
+"""Compiles a random model and compares what it computes."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from noise import deviation, difference, wide
+from program import Program, Sizes, double
+
+from graphopt.errors import CaptureError, GraphoptError, GroupSizeError, InputError
+from graphopt.form import Options
+from graphopt.module import OptimizedModule
+from graphopt.target import find_target
+from graphopt.testing import FP32_RELATIVE
+
+#: How often the deviation that noise makes an error may be: noise is the largest of three runs, and
+#: a sum of errors is a few of its standard deviations now and then.
+TIMES = 8
+#: Beyond it, a model says nothing about the roundings of its precision.
+MEANINGLESS = 0.3
+
+
+class Wrong(AssertionError):
+    """A model that is compiled wrongly.
+
+    Attributes:
+        fault: what is wrong, in a word or two, the same for smaller models with the same fault.
+    """
+
+    def __init__(self, fault: str, text: str) -> None:
+        super().__init__(f"{fault}: {text}")
+        self.fault = fault
+
+
+@dataclass
+class Judgement:
+    """What was tried of a model, as counts of `right`, and of refusals by name."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    ops: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What a call must give.
+
+    Attributes:
+        inputs: of the call.
+        wanted: float64 results, and the dtypes of the model's own.
+        bounds: largest error of each result.
+    """
+
+    sizes: Sizes
+    inputs: tuple[torch.Tensor, ...]
+    wanted: list[torch.Tensor]
+    dtypes: list[torch.dtype]
+    bounds: list[float]
+
+
+def judge(program: Program, compiled: bool = True) -> Judgement:
+    """Compares a model with float64 at all its sizes.
+
+    Args:
+        program: the model.
+        compiled: whether to build it, and compare it with its graph in numpy too.
+
+    Raises:
+        Wrong: if it is not right, and not refused with an error that names the reason.
+    """
+    found = Judgement()
+    cases = [case for sizes in program.sizes if (case := _case(program, sizes)) is not None]
+    if not cases or cases[0].sizes != program.sizes[0]:
+        found.counts["says nothing"] += 1
+        return found
+    target = find_target("native")
+    module = OptimizedModule(
+        program.load().model, Options(target, program.precision, 2, False, None)
+    )
+    for case in cases:
+        outcome = _outcome(module, program, case, compiled)
+        found.counts[outcome] += 1
+        if outcome == "refused at capture":
+            break
+    return found
+
+
+def _case(program: Program, sizes: Sizes) -> _Case | None:
+    """None where the model itself fails, or says nothing."""
+    loaded, wider = program.load(), program.load(wide=True)
+    try:
+        with torch.no_grad():
+            own = list(loaded.model(*loaded.inputs(*sizes)))
+        inputs = [double(x) for x in loaded.inputs(*sizes)]
+
+        def run() -> list[torch.Tensor]:
+            return [y.clone() for y in wider.model(*[x.clone() for x in inputs])]
+
+        with wide():
+            wanted = run()
+        deviations = deviation(run, program.precision)
+    except Exception:
+        return None
+    bounds = []
+    for value, exact, deviated in zip(own, wanted, deviations, strict=True):
+        scale = _scale(exact)
+        if deviated > MEANINGLESS * scale and deviated > 1e-6:
+            return None
+        own_error = difference(value.double() if value.is_floating_point() else value, exact)
+        if value.dtype is torch.float32 and own_error == float("inf"):
+            return None  # f32 itself overflows
+        bounds.append(FP32_RELATIVE * scale + TIMES * deviated + _stored(value.dtype) * scale)
+    return _Case(sizes, loaded.inputs(*sizes), wanted, [y.dtype for y in own], bounds)
+
+
+def _scale(tensor: torch.Tensor) -> float:
+    """The largest magnitude."""
+    if not tensor.is_floating_point():
+        return 0.0
+    finite = tensor[torch.isfinite(tensor)]
+    return float(finite.abs().max()) if finite.numel() else 0.0
+
+
+def _stored(dtype: torch.dtype) -> float:
+    return 2.0**-8 if dtype is torch.bfloat16 else 0.0
+
+
+def _outcome(module: OptimizedModule, program: Program, case: _Case, compiled: bool) -> str:
+    """`right`, or how the call is refused."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            interpreted = list(module.interpret(*_copies(case.inputs)))
+            results = list(module(*_copies(case.inputs))) if compiled else interpreted
+    except CaptureError as error:
+        return f"refused at capture: {_reason(error)}"
+    except (InputError, GroupSizeError) as error:
+        return f"refused: {type(error).__name__}"
+    except GraphoptError as error:
+        raise Wrong(type(error).__name__, f"{case.sizes}: {error}") from error
+    except Exception as error:
+        raise Wrong(f"raw {type(error).__name__}", f"{case.sizes}: {error}") from error
+    _compare(interpreted, case, "the graph in numpy", case.bounds)
+    if compiled:
+        _compare(results, case, "the compiled model", case.bounds)
+        # Both compute the same roundings, which a last bit changes here and there.
+        for i, (a, b) in enumerate(zip(results, interpreted, strict=True)):
+            error = difference(a, b)
+            if error > case.bounds[i]:
+                raise Wrong("C departs from numpy", f"{case.sizes}: output {i} by {error:.3g}")
+    return "right"
+
+
+def _reason(error: CaptureError) -> str:
+    return str(error).partition("; ")[2][:60]
+
+
+def _copies(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return list(inputs)
+
+
+def _compare(results: Sequence[Any], case: _Case, what: str, bounds: Sequence[float]) -> None:
+    if len(results) != len(case.wanted):
+        raise Wrong("count", f"{what} returns {len(results)} for {len(case.wanted)}")
+    for i, (got, wanted) in enumerate(zip(results, case.wanted, strict=True)):
+        where = f"{case.sizes}: output {i} of {what}"
+        if not isinstance(got, torch.Tensor) or got.dtype is not case.dtypes[i]:
+            raise Wrong("dtype", f"{where} is {getattr(got, 'dtype', got)}, not {case.dtypes[i]}")
+        if got.shape != wanted.shape:
+            raise Wrong("shape", f"{where} is {tuple(got.shape)}, not {tuple(wanted.shape)}")
+        error = difference(got, wanted)
+        if error > bounds[i]:
+            raise Wrong("numbers", f"{where} is wrong by {error:.3g}, bound {bounds[i]:.3g}")
