@@ -132,6 +132,13 @@ class ChatTemplateError(InputError):
         )
 
 
+class TextError(InputError):
+    """A text that cannot be encoded."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the text cannot be written as UTF-8: {reason}; remove lone surrogates")
+
+
 class PaddingError(InputError):
     """An attention mask that hides more than padding before the prompt."""
 

@@ -101,6 +101,9 @@ Count = Annotated[int, Range(0, 2**31 - 1)]
 Size = Annotated[int, Range(1, 2**31 - 1)]
 """A whole number from 1 on."""
 
+Amount = Annotated[float, Range(0, math.inf)]
+"""A finite number from 0 on."""
+
 
 def read_json(kind: type[T], text: str | bytes) -> T:
     """What a JSON text says, as a dataclass.

@@ -48,6 +48,7 @@ EXAMPLES = [
     (errors.SamplingError("top_p", 2.0, "at most 1"), ["top_p=2.0", "at most 1"]),
     (errors.ChatTemplateError("no user"), ["no user", "take turns"]),
     (errors.PaddingError(1), ["sequence 1", "on the left"]),
+    (errors.TextError("bad at 3"), ["UTF-8", "bad at 3", "surrogates"]),
     (errors.PositionError(1), ["sequence 1", "leave them out"]),
     (errors.UnsupportedArgumentError("labels", "is odd", "omit it"), ["labels is odd; omit it"]),
     (errors.CacheBusyError(), ["another thread", "its own"]),

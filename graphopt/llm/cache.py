@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from graphopt.dtype import DType
-from graphopt.errors import CacheBusyError
+from graphopt.errors import CacheBusyError, RunError
+from graphopt.fields import Size
 from graphopt.process import Claim
 
 Array = np.ndarray[Any, Any]
@@ -35,10 +36,10 @@ class CacheShape:
     """
 
     dtype: DType
-    layers: int
-    kv_heads: int
-    head_dim: int
-    context: int
+    layers: Size
+    kv_heads: Size
+    head_dim: Size
+    context: Size
 
     @property
     def row_bytes(self) -> int:
@@ -140,5 +141,9 @@ class KeyValueCache:
 def _reserve(dtype: DType, shape: tuple[int, ...]) -> Array:
     """An array of zeros whose pages are there once they are touched."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
-    memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, flags=flags)
+    size = math.prod(shape) * dtype.itemsize
+    try:
+        memory = mmap.mmap(-1, size, flags=flags)
+    except (OSError, OverflowError, ValueError) as error:
+        raise RunError(f"no {size} bytes of addresses for keys and values ({error})") from error
     return np.frombuffer(memory, dtype.numpy).reshape(shape)

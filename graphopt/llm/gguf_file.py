@@ -7,14 +7,14 @@ d * (q - 8), Q4_1 d * q + m, Q8_0 d * q, with d and m in f16.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from graphopt.errors import MissingDependencyError, ModelFileError
+from graphopt.fields import Amount, Count, FieldError, Size, read_fields
 from graphopt.kernels.reference import bf16_from_f32
 from graphopt.llm.decoder import DecoderShape, DecoderWeights, LayerWeights
-from graphopt.llm.fields import Check, flag, one_of, real, text, whole
 from graphopt.llm.gguf_header import check_header
 from graphopt.llm.gguf_tokenizer import gguf_tokenizer
 from graphopt.llm.ledger import Ledger
@@ -115,14 +115,14 @@ class _GgufDecoder:
         self._path, self._as_blocks = path, as_blocks
         self._keys = Ledger(keys, _HARMLESS_KEYS)
         self._tensors = Ledger(tensors)
-        self._arch = self._key("general.architecture", text)
+        self._arch = self._key("general.architecture", str)
         if self._arch not in _ARCHITECTURES:
             known = ", ".join(_ARCHITECTURES)
             raise ModelFileError(path, f"its architecture is {self._arch!r}, not one of {known}")
 
     def read(self) -> DecoderWeights:
         """The decoder, all of it."""
-        if self._key("split.count", whole(), 1) > 1:
+        if self._key("split.count", Count, 1) > 1:
             raise ModelFileError(self._path, "it is one of several parts (gguf-split --merge)")
         try:
             weights = self._weights()
@@ -137,21 +137,21 @@ class _GgufDecoder:
         return weights
 
     def _weights(self) -> DecoderWeights:
-        heads = self._of_arch("attention.head_count", whole(1))
-        hidden = self._of_arch("embedding_length", whole(1))
+        heads = self._of_arch("attention.head_count", Size)
+        hidden = self._of_arch("embedding_length", Size)
         embedding = self._matrix("token_embd.weight")
         rows = int(self._tensor("token_embd.weight").shape[1])
         self._shape = DecoderShape(
             hidden=hidden,
             heads=heads,
-            kv_heads=self._of_arch("attention.head_count_kv", whole(1), heads),
-            head_dim=self._of_arch("attention.key_length", whole(1), hidden // heads),
-            intermediate=self._of_arch("feed_forward_length", whole(1)),
-            vocabulary=self._of_arch("vocab_size", whole(1), rows),
-            context=self._of_arch("context_length", whole(1)),
-            epsilon=self._of_arch("attention.layer_norm_rms_epsilon", real(0)),
+            kv_heads=self._of_arch("attention.head_count_kv", Size, heads),
+            head_dim=self._of_arch("attention.key_length", Size, hidden // heads),
+            intermediate=self._of_arch("feed_forward_length", Size),
+            vocabulary=self._of_arch("vocab_size", Size, rows),
+            context=self._of_arch("context_length", Size),
+            epsilon=self._of_arch("attention.layer_norm_rms_epsilon", Amount),
         )
-        layers = [self._layer(f"blk.{i}") for i in range(self._of_arch("block_count", whole(1)))]
+        layers = [self._layer(f"blk.{i}") for i in range(self._of_arch("block_count", Size))]
         tied = "output.weight" not in self._tensors
         return DecoderWeights(
             name=self._arch,
@@ -166,10 +166,10 @@ class _GgufDecoder:
 
     def _frequencies(self) -> Array:
         """Radians per position; a factor without a type is of linear scaling, as in llama.cpp."""
-        self._rotary = self._of_arch("rope.scaling.type", text, "linear")
-        factor = self._of_arch("rope.scale_linear", real(0), 0.0)
-        factor = self._of_arch("rope.scaling.factor", real(0), factor) or 1.0
-        base = np.float32(self._of_arch("rope.freq_base", real(0), 10000.0))
+        self._rotary = self._of_arch("rope.scaling.type", str, "linear")
+        factor = self._of_arch("rope.scale_linear", Amount, 0.0)
+        factor = self._of_arch("rope.scaling.factor", Amount, factor) or 1.0
+        base = np.float32(self._of_arch("rope.freq_base", Amount, 10000.0))
         dim = self._shape.head_dim
         powers = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
         frequencies: Array = (1 / base**powers).astype(np.float32)
@@ -181,27 +181,27 @@ class _GgufDecoder:
 
     def _traits(self) -> Traits:
         """What the file says beyond sizes; zero stands for what is left out, as in llama.cpp."""
-        of_arch, none = self._of_arch, real()
-        of_arch("tensor_data_layout", one_of("Meta AI original pth"), "Meta AI original pth")
-        self._key("general.type", one_of("model"), "model")
+        of_arch, none = self._of_arch, float
+        of_arch("tensor_data_layout", Literal["Meta AI original pth"], "Meta AI original pth")
+        self._key("general.type", Literal["model"], "model")
         known = self._rotary in ("none", "linear")
         factor = of_arch("rope.scaling.attn_factor", none, 1.0)
         return Traits(
             rotary="default" if known else f"{self._rotary} scaling",
-            rotary_width=of_arch("rope.dimension_count", whole(), None),
-            value_width=of_arch("attention.value_length", whole(), None),
-            window=of_arch("attention.sliding_window", whole(), 0) or None,
+            rotary_width=of_arch("rope.dimension_count", Count, None),
+            value_width=of_arch("attention.value_length", Count, None),
+            window=of_arch("attention.sliding_window", Count, 0) or None,
             attention_scale=of_arch("attention.scale", none, 0.0) or None,
             attention_softcap=of_arch("attn_logit_softcapping", none, 0.0),
             attention_clamp=of_arch("attention.clamp_kqv", none, 0.0),
             attention_bias=of_arch("attention.max_alibi_bias", none, 0.0),
-            is_causal=of_arch("attention.causal", flag, True),
+            is_causal=of_arch("attention.causal", bool, True),
             embedding_scale=of_arch("embedding_scale", none, 0.0) or 1.0,
             residual_scale=of_arch("residual_scale", none, 0.0) or 1.0,
             logit_scale=of_arch("logit_scale", none, 0.0) or 1.0,
             logit_softcap=of_arch("final_logit_softcapping", none, 0.0),
-            experts=of_arch("expert_count", whole(), 0) or of_arch("expert_used_count", whole(), 0),
-            is_parallel=of_arch("use_parallel_residual", flag, False),
+            experts=of_arch("expert_count", Count, 0) or of_arch("expert_used_count", Count, 0),
+            is_parallel=of_arch("use_parallel_residual", bool, False),
             unread=(
                 *(() if factor == 1 else (f"{self._arch}.rope.scaling.attn_factor={factor}",)),
                 *(f"key {key!r}" for key in self._keys.left()),
@@ -269,18 +269,18 @@ class _GgufDecoder:
             raise ModelFileError(self._path, f"{name} is quantized as {kind}, not one of {known}")
         return tensor
 
-    def _of_arch(self, key: str, check: Check, default: Any = _REQUIRED) -> Any:
-        return self._key(f"{self._arch}.{key}", check, default)
+    def _of_arch(self, key: str, kind: Any, default: Any = _REQUIRED) -> Any:
+        return self._key(f"{self._arch}.{key}", kind, default)
 
-    def _key(self, key: str, check: Check, default: Any = _REQUIRED) -> Any:
+    def _key(self, key: str, kind: Any, default: Any = _REQUIRED) -> Any:
         if key not in self._keys:
             if default is _REQUIRED:
                 raise ModelFileError(self._path, f"it does not say {key!r}")
             return default
         try:
-            return check(self._keys.take(key))
-        except ValueError as error:
-            raise ModelFileError(self._path, f"{key!r} makes no sense ({error})") from error
+            return read_fields(kind, self._keys.take(key), key)
+        except FieldError as error:
+            raise ModelFileError(self._path, str(error)) from error
 
 
 def _int4_blocks(data: Array, kind: str, width: int) -> tuple[Array, Array, Array | None]:

@@ -6,11 +6,21 @@ are those of the models' own `tokenizer.json`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from graphopt.errors import ModelFileError
-from graphopt.llm.tokenizer import ChatFormat, Tokenizer, import_tokenizers
+from graphopt.fields import FieldError, Range, read_fields
+from graphopt.llm.ledger import Ledger
+from graphopt.llm.tokenizer import (
+    SPECIAL,
+    ChatFormat,
+    Tokenizer,
+    ends_by_name,
+    import_tokenizers,
+    read_template,
+)
 
 _CONTROL, _USER_DEFINED = 3, 4  # kinds of tokens that no merge makes
 _WORDS = (
@@ -21,7 +31,22 @@ _WORDS = (
 _DIGITS = {"llama-bpe": "{1,3}", "qwen2": ""}
 _GPT2 = ("default", "gpt-2")
 _SMOLLM = "smollm"
-_ENDS = ("<|eot_id|>", "<|im_end|>", "<|end_of_text|>", "<|endoftext|>", "<|eom_id|>")
+#: Keys about tokenizers of other kinds, and what the tokens and their kinds say already.
+_HARMLESS = (
+    "tokenizer.ggml.add_space_prefix",
+    "tokenizer.ggml.precompiled_charsmap",
+    "tokenizer.ggml.remove_extra_whitespaces",
+    "tokenizer.ggml.scores",
+    "tokenizer.ggml.token_type_count",
+    "tokenizer.ggml.fim_*_token_id",
+    "tokenizer.ggml.prefix_token_id",
+    "tokenizer.ggml.suffix_token_id",
+    "tokenizer.ggml.middle_token_id",
+    "tokenizer.huggingface.json",
+)
+#: Names of special tokens in GGUF files, where they differ from those of templates.
+_NAMES = {"unk": "unknown", "sep": "seperator", "pad": "padding"}
+_Kind = Annotated[int, Range(1, 6)]
 
 
 def gguf_tokenizer(path: Path, fields: dict[str, Any]) -> Tokenizer:
@@ -36,32 +61,86 @@ def gguf_tokenizer(path: Path, fields: dict[str, Any]) -> Tokenizer:
             that is not known.
         MissingDependencyError: without the `tokenizers` package.
     """
-    tokenizers = import_tokenizers()
-    kind, cut = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre", "default")
+    import_tokenizers()
+    try:
+        return _build(Ledger(fields, _HARMLESS))
+    except (FieldError, ValueError) as error:
+        raise ModelFileError(path, f"its tokenizer is damaged or not known: {error}") from error
+
+
+def _build(keys: Ledger) -> Tokenizer:
+    """The tokenizer; ValueError for what makes no sense or is not known."""
+    import tokenizers
+
+    kind, cut = _take(keys, "model", str), _take(keys, "pre", str, "default")
     if kind != "gpt2":
-        raise ModelFileError(path, f"its tokenizer is {kind!r}, not byte-level BPE ('gpt2')")
+        raise ValueError(f"it is {kind!r}, not byte-level BPE ('gpt2')")
     known = (*_GPT2, _SMOLLM, *_DIGITS)
     if cut not in known:
-        raise ModelFileError(path, f"its text is cut by {cut!r}, not one of {', '.join(known)}")
-    tokens = fields["tokenizer.ggml.tokens"]
-    merges = [tuple(merge.split(" ", 1)) for merge in fields["tokenizer.ggml.merges"]]
+        raise ValueError(f"its text is cut by {cut!r}, not one of {', '.join(known)}")
+    tokens = _take(keys, "tokens", tuple[str, ...])
     vocabulary = {token: number for number, token in enumerate(tokens)}
+    if len(vocabulary) < len(tokens):
+        raise ValueError("a token is there twice")
+    kinds = _take(keys, "token_type", tuple[_Kind, ...], (1,) * len(tokens))
+    if len(kinds) != len(tokens):
+        raise ValueError(f"it has {len(tokens)} tokens and {len(kinds)} kinds of them")
+    merges = _merges(_take(keys, "merges", tuple[str, ...]), vocabulary)
     whole = cut == "llama-bpe"  # a word that is a token is not put together from its parts
     built = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges, ignore_merges=whole))
     built.pre_tokenizer = pre_tokenizer(cut)
     built.decoder = tokenizers.decoders.ByteLevel()
-    kinds = fields.get("tokenizer.ggml.token_type", [])
     for special in (False, True):
         wanted = _CONTROL if special else _USER_DEFINED
-        chosen = [t for t, kind in zip(tokens, kinds, strict=False) if kind == wanted]
+        chosen = [t for t, kind in zip(tokens, kinds, strict=True) if kind == wanted]
         added = [tokenizers.AddedToken(t, special=special, normalized=False) for t in chosen]
         built.add_special_tokens(added) if special else built.add_tokens(added)
-    chat = _chat(fields, tokens)
-    if chat.bos and fields.get("tokenizer.ggml.add_bos_token", cut == "llama-bpe"):
-        built.post_processor = tokenizers.processors.TemplateProcessing(
-            single=f"{chat.bos} $A", special_tokens=[(chat.bos, vocabulary[chat.bos])]
-        )
+    chat = _chat(keys, tokens, built)
+    _surround(built, keys, chat, cut == "llama-bpe")
+    if keys.left():
+        raise ValueError(f"it says {', '.join(keys.left()[:5])}, which no reader knows")
     return Tokenizer(built.to_str(), chat)
+
+
+def _take(keys: Ledger, name: str, kind: Any, default: Any = ...) -> Any:
+    key = f"tokenizer.ggml.{name}"
+    if key not in keys and default is not ...:
+        return default
+    if key not in keys:
+        raise ValueError(f"it does not say {key!r}")
+    return read_fields(kind, keys.take(key), key)
+
+
+def _merges(lines: Sequence[str], vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
+    merges = []
+    for line in lines:
+        one, _, other = line.partition(" ")
+        if not {one, other, one + other} <= vocabulary.keys():
+            raise ValueError(f"merge {line!r:.60} is not of two tokens to a third")
+        merges.append((one, other))
+    return merges
+
+
+def _surround(tokenizer: Any, keys: Ledger, chat: ChatFormat, usual: bool) -> None:
+    """Tokens before and behind a text."""
+    from tokenizers.processors import TemplateProcessing
+
+    if _take(keys, "add_sep_token", bool, False):
+        raise ValueError("it has tokens between two texts")
+    before = _take(keys, "add_bos_token", bool, usual and "bos_token" in chat.special)
+    behind = _take(keys, "add_eos_token", bool, False)
+    names = [name for name, there in (("bos_token", before), ("eos_token", behind)) if there]
+    if not names:
+        return
+    if not chat.special.keys() >= set(names):
+        raise ValueError(f"it puts {' and '.join(names)} around texts and does not name them")
+    first, last = (
+        chat.special[name] if name in names else "" for name in ("bos_token", "eos_token")
+    )
+    numbers = [(chat.special[name], tokenizer.token_to_id(chat.special[name])) for name in names]
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"{first} $A {last}".strip(), special_tokens=numbers
+    )
 
 
 def pre_tokenizer(cut: str) -> Any:
@@ -78,12 +157,30 @@ def pre_tokenizer(cut: str) -> Any:
     return pre_tokenizers.Sequence([words, plain])
 
 
-def _chat(fields: dict[str, Any], tokens: list[str]) -> ChatFormat:
-    def text(which: str) -> str:
-        number = fields.get(f"tokenizer.ggml.{which}_token_id")
-        return "" if number is None else tokens[number]
+def _chat(keys: Ledger, tokens: Sequence[str], tokenizer: Any) -> ChatFormat:
+    """Templates, special tokens, and all tokens that end a turn."""
+    special, ends = {}, ends_by_name(tokenizer)
+    number = Annotated[int, Range(0, len(tokens) - 1)]
+    for name in SPECIAL:
+        found = _take(keys, f"{_NAMES.get(name, name)}_token_id", number, None)
+        if found is not None:
+            special[f"{name}_token"] = tokens[found]
+        if name == "eos" and found is not None:
+            ends.add(found)
+    for name in ("eot", "eom"):
+        found = _take(keys, f"{name}_token_id", number, None)
+        if found is not None:
+            ends.add(found)
+    several = _take(keys, "eos_token_ids", tuple[number, ...], ())
+    return ChatFormat(_templates(keys), special, tuple(sorted(ends | set(several))))
 
-    eos = text("eos")
-    ends = {number for number, token in enumerate(tokens) if token in (*_ENDS, eos) and token}
-    template = fields.get("tokenizer.chat_template")
-    return ChatFormat(template, text("bos"), eos, tuple(sorted(ends)))
+
+def _templates(keys: Ledger) -> str | dict[str, str] | None:
+    """One template, or several by name."""
+    key = "tokenizer.chat_template"
+    plain = read_template(keys.take(key, None))
+    names = read_fields(tuple[str, ...], keys.take(f"{key}s", ()), f"{key}s")
+    named = {name: read_fields(str, keys.take(f"{key}.{name}", None), key) for name in names}
+    if not named:
+        return plain
+    return named if plain is None else {**named, "default": str(plain)}

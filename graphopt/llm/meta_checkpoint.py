@@ -9,16 +9,15 @@ and examples/models/llama of ExecuTorch.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from graphopt.errors import ModelFileError, UnsupportedDecoderError
+from graphopt.fields import Amount, FieldError, Range, Size, parse_json, read_fields
 from graphopt.kernels.reference import bf16_from_f32
 from graphopt.llm.decoder import DecoderShape, DecoderWeights, LayerWeights
-from graphopt.llm.fields import Check, flag, optional, real, text, whole
 from graphopt.llm.ledger import Ledger
 from graphopt.llm.matrices import (
     AdaptedMatrix,
@@ -43,6 +42,7 @@ _ROPE_FACTOR, _LOW, _HIGH, _TRAINED = 32.0, 1.0, 4.0, 8192
 _LARGE_ROPE_FACTOR, _LARGE = 8.0, 4096
 _CONTEXT, _QUANTIZED_CONTEXT = 131072, 8192
 _REQUIRED = object()
+_Vocabulary = Annotated[int, Range(-1, 2**31 - 1)]  # -1 where the tokenizer says it
 _HARMLESS_PARAMETERS = ("max_batch_size", "max_seq_len")
 #: Frequencies that some checkpoints keep beside the number that they follow from.
 _HARMLESS_TENSORS = ("rope.freqs",)
@@ -90,16 +90,16 @@ class _Checkpoint:
         self._quantized = quantization is not None
         self._rotated, self._lora_scale, self._group = False, 1.0, None
         if quantization is not None:
-            scheme = self._say("scheme", text, _SCHEME, quantization)
+            scheme = self._say("scheme", str, _SCHEME, quantization)
             if scheme != _SCHEME:
                 raise ModelFileError(folder, f"it is quantized as {scheme!r}, not {_SCHEME!r}")
-            self._rotated = self._say("spinquant", flag, False, quantization)
-            self._group = self._say("group_size", whole(1), None, quantization)
+            self._rotated = self._say("spinquant", bool, False, quantization)
+            self._group = self._say("group_size", Size, None, quantization)
         lora = self._part("lora_args")
         self._rank = None
         if lora is not None:
-            self._lora_scale = self._say("scale", real(), 1.0, lora)
-            self._rank = self._say("rank", whole(1), None, lora)
+            self._lora_scale = self._say("scale", float, 1.0, lora)
+            self._rank = self._say("rank", Size, None, lora)
         self._parts = [part for part in (quantization, lora) if part is not None]
         try:
             tensors = torch.load(self._path, map_location="cpu", weights_only=True, mmap=True)
@@ -114,15 +114,15 @@ class _Checkpoint:
     def weights(self) -> DecoderWeights:
         """Everything."""
         embedding = self._matrix("tok_embeddings")
-        self._heads = self._say("n_heads", whole(1))
-        self._kv_heads = self._say("n_kv_heads", optional(whole(1)), None) or self._heads
-        hidden = self._say("dim", whole(1))
-        count = self._say("n_layers", whole(1))
+        self._heads = self._say("n_heads", Size)
+        self._kv_heads = self._say("n_kv_heads", Size | None, None) or self._heads
+        hidden = self._say("dim", Size)
+        count = self._say("n_layers", Size)
         layers = [self._layer(f"layers.{i}") for i in range(count)]
-        scaled = self._say("use_scaled_rope", flag, False)
+        scaled = self._say("use_scaled_rope", bool, False)
         intermediate = int(self._tensor("layers.0.feed_forward.w1.weight").shape[0])
         rows = int(self._tensor("tok_embeddings.weight").shape[0])
-        said = self._say("vocab_size", whole(-1), -1)
+        said = self._say("vocab_size", _Vocabulary, -1)
         shape = DecoderShape(
             hidden=hidden,
             heads=self._heads,
@@ -131,7 +131,7 @@ class _Checkpoint:
             intermediate=self._intermediate(hidden, intermediate),
             vocabulary=rows if said == -1 else said,
             context=_CONTEXT if scaled and not self._quantized else _QUANTIZED_CONTEXT,
-            epsilon=self._say("norm_eps", real(0), 1e-5),
+            epsilon=self._say("norm_eps", Amount, 1e-5),
         )
         tied = "output.weight" not in self._tensors
         weights = DecoderWeights(
@@ -159,8 +159,8 @@ class _Checkpoint:
 
     def _intermediate(self, hidden: int, found: int) -> int:
         """Width of the feed-forward layer, by the rule of Meta's code if its numbers are there."""
-        multiple = self._say("multiple_of", whole(1), None)
-        factor = self._say("ffn_dim_multiplier", optional(real(0)), None)
+        multiple = self._say("multiple_of", Size, None)
+        factor = self._say("ffn_dim_multiplier", Amount | None, None)
         if multiple is None:
             return found
         width = int(2 * 4 * hidden / 3)
@@ -169,11 +169,11 @@ class _Checkpoint:
 
     def _part(self, name: str) -> Ledger | None:
         """Settings within settings."""
-        found = self._say(name, optional(_mapping), None)
-        return Ledger(found) if found else None
+        found = self._say(name, dict[str, Any] | None, None)
+        return _said(found) if found else None
 
     def _say(
-        self, name: str, check: Check, default: Any = _REQUIRED, part: Ledger | None = None
+        self, name: str, kind: Any, default: Any = _REQUIRED, part: Ledger | None = None
     ) -> Any:
         settings = self._parameters if part is None else part
         path = self._path.with_name(_PARAMETERS)
@@ -182,9 +182,9 @@ class _Checkpoint:
                 raise ModelFileError(path, f"it does not say {name!r}")
             return default
         try:
-            return check(settings.take(name))
-        except ValueError as error:
-            raise ModelFileError(path, f"its {name!r} makes no sense ({error})") from error
+            return read_fields(kind, settings.take(name), name)
+        except FieldError as error:
+            raise ModelFileError(path, str(error)) from error
 
     def _layer(self, where: str) -> LayerWeights:
         heads = {"wq": self._heads, "wk": self._kv_heads}
@@ -244,10 +244,10 @@ class _Checkpoint:
         return AdaptedMatrix(blocks, down, up)
 
     def _frequencies(self, shape: DecoderShape, scaled: bool) -> Array:
-        base = self._say("rope_theta", real(1), 500000.0)
+        base = self._say("rope_theta", Annotated[float, Range(1, 1e12)], 500000.0)
         frequencies = base ** -(np.arange(0, shape.head_dim, 2) / shape.head_dim)
         usual = _ROPE_FACTOR if shape.hidden < _LARGE else _LARGE_ROPE_FACTOR
-        factor = self._say("rope_scale_factor", real(1), usual)
+        factor = self._say("rope_scale_factor", Annotated[float, Range(1, 1e12)], usual)
         if scaled:
             turns = _TRAINED * frequencies / (2 * np.pi)  # within the context trained first
             kept = np.clip((turns - _LOW) / (_HIGH - _LOW), 0, 1)
@@ -267,13 +267,13 @@ class _Checkpoint:
 
 def _read_parameters(path: Path) -> Ledger:
     try:
-        data = _mapping(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError) as error:
+        data = read_fields(dict[str, Any], parse_json(path.read_bytes()))
+    except (OSError, FieldError) as error:
         raise ModelFileError(path, f"it makes no sense ({error})") from error
-    return Ledger(data, _HARMLESS_PARAMETERS)
+    return _said(data)
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{value!r:.60} has no names")
-    return {name: item for name, item in value.items() if item is not None}
+def _said(settings: dict[str, Any]) -> Ledger:
+    """Settings that are not null."""
+    said = {name: value for name, value in settings.items() if value is not None}
+    return Ledger(said, _HARMLESS_PARAMETERS)

@@ -60,7 +60,8 @@ def read_meta_tokenizer(folder: Path) -> Tokenizer:
         single=f"{_BOS} $A", special_tokens=[(_BOS, len(ranks))]
     )
     ends = [len(ranks) + special.index(token) for token in (_EOS, _MESSAGE, _TURN)]
-    return Tokenizer(built.to_str(), ChatFormat(_TEMPLATE, _BOS, _EOS, tuple(ends)))
+    special_texts = {"bos_token": _BOS, "eos_token": _EOS}
+    return Tokenizer(built.to_str(), ChatFormat(_TEMPLATE, special_texts, tuple(ends)))
 
 
 def _ranks(path: Path) -> dict[bytes, int]:

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graphopt import structure
 from graphopt._version import VERSION
 from graphopt.dtype import DType
 from graphopt.errors import ModelFileError, PackageCorruptError, PackageError
+from graphopt.fields import Name, Size
 from graphopt.llm.cache import CacheShape
 from graphopt.llm.chat import Chat
 from graphopt.llm.engine import Engine
@@ -42,6 +41,25 @@ DECODER = "decoder"
 FORMAT = 1
 #: Rows of an emulated cache, which is written to a file and read again with every token.
 _EMULATED_CONTEXT = 512
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `llm.json` says.
+
+    Attributes:
+        format: version of the format.
+        name: of the decoder.
+        vocabulary: number of tokens.
+        cache: what caches are made of.
+        chat: chat format.
+    """
+
+    format: int
+    name: Name
+    vocabulary: Size
+    cache: CacheShape
+    chat: ChatFormat
 
 
 @dataclass(frozen=True)
@@ -139,15 +157,12 @@ def save_llm(
         graph = program.graph
         write_package(staging / DECODER, _manifest(program), program.package_files())
         (staging / TOKENIZER).write_text(tokenizer.text, encoding="utf-8")
-        cache = engine.cache_shape
-        described = {
-            "format": FORMAT,
-            "name": graph.name,
-            "vocabulary": engine.vocabulary,
-            "cache": {**asdict(cache), "dtype": cache.dtype.value},
-            "chat": tokenizer.chat.as_dict(),
-        }
-        text = json.dumps(described, indent=1)
+        described = Description(
+            FORMAT, graph.name, engine.vocabulary, engine.cache_shape, tokenizer.chat
+        )
+        named = asdict(described)
+        named["cache"]["dtype"] = engine.cache_shape.dtype.value
+        text = json.dumps(named, indent=1)
         (staging / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
         seal(staging)
         if out.exists():
@@ -209,9 +224,12 @@ def load_chat(path: str | Path, threads: int | None = None, emulate: bool = Fals
         MissingDependencyError: without the `tokenizers` package.
     """
     package = _open(path)
-    with _reading(package) as described:
-        tokenizer = Tokenizer(package.text(TOKENIZER), ChatFormat.of(described["chat"]))
-    return Chat(_engine(package, threads, emulate), tokenizer)
+    described = package.read(DESCRIPTION, Description, FORMAT)
+    try:
+        tokenizer = Tokenizer(package.text(TOKENIZER), described.chat)
+    except ValueError as error:
+        raise PackageCorruptError(package.path, f"{TOKENIZER} is {error}") from error
+    return Chat(_engine(package, described, threads, emulate), tokenizer)
 
 
 def load_engine(path: str | Path, threads: int | None = None, emulate: bool = False) -> Engine:
@@ -226,35 +244,37 @@ def load_engine(path: str | Path, threads: int | None = None, emulate: bool = Fa
         PackageError: if it is none, or of another format.
         PackageCorruptError: if a file is missing, truncated or altered.
     """
-    return _engine(_open(path), threads, emulate)
+    package = _open(path)
+    described = package.read(DESCRIPTION, Description, FORMAT)
+    return _engine(package, described, threads, emulate)
 
 
 def _open(path: str | Path) -> SealedFolder:
     return open_sealed(path, DESCRIPTION, "package of a language model")
 
 
-def _engine(package: SealedFolder, threads: int | None, emulate: bool) -> Engine:
-    with _reading(package) as described:
-        cache = {**described["cache"], "dtype": DType(described["cache"]["dtype"])}
-        shape, vocabulary = CacheShape(**cache), int(described["vocabulary"])
+def _engine(
+    package: SealedFolder, described: Description, threads: int | None, emulate: bool
+) -> Engine:
     module = open_module(package.folder(DECODER), threads)
+    _check_ports(package, described, module.manifest)
+    shape, vocabulary = described.cache, described.vocabulary
     if not emulate:
         return Engine(module.run, vocabulary, shape)
     shape = replace(shape, context=min(shape.context, _EMULATED_CONTEXT))
     return Engine(lambda inputs: [module.emulate(*inputs)], vocabulary, shape)
 
 
-@contextmanager
-def _reading(package: SealedFolder) -> Iterator[dict[str, Any]]:
-    """The description of a package; what goes wrong while it is read is typed."""
-    try:
-        described = json.loads(package.data(DESCRIPTION))
-        if described["format"] != FORMAT:
-            raise PackageError(
-                f"package {package.path} has format {described['format']!r}, this graphopt "
-                f"{VERSION} reads {FORMAT}; upgrade graphopt or compile the model again"
-            )
-        yield described
-    except (ValueError, LookupError, TypeError) as error:
-        reason = f"its description makes no sense ({error})"
-        raise PackageCorruptError(package.path, reason) from error
+def _check_ports(package: SealedFolder, described: Description, decoder: Manifest) -> None:
+    """Refuses a description that is not of the decoder beside it."""
+    cache = described.cache
+    rows: tuple[int | str, ...] = (cache.layers, 2, "B", "S", cache.kv_heads, cache.head_dim)
+    states = [(cache.dtype.value, rows)]
+    if cache.dtype is DType.I8:
+        states.append((DType.F32.value, (cache.layers, 2, "B", cache.kv_heads, "S")))
+    wanted = (*states, (DType.F32.value, ("R", described.vocabulary)))
+    ports = (*(port for port in decoder.inputs if port.is_state), *decoder.outputs)
+    found = tuple((DType(port.dtype).value, tuple(port.shape)) for port in ports)
+    if found != wanted:
+        reason = f"{DESCRIPTION} says {wanted} of keys, values and logits, the decoder {found}"
+        raise PackageCorruptError(package.path, reason)

@@ -18,7 +18,7 @@ from graphopt import errors
 from graphopt.cli import app
 from graphopt.llm.lookup import PromptLookup
 from graphopt.llm.options import LlmOptions
-from graphopt.llm.package import compile_llm, load_chat
+from graphopt.llm.package import compile_llm, load_chat, load_engine
 from graphopt.llm.sampling import Sampler
 from graphopt.sealed import seal
 
@@ -189,6 +189,54 @@ def test_packages_that_are_none(directory, package, tmp_path):
         load_chat(tmp_path)
     with pytest.raises(errors.PackageError, match="is no package"):
         compile_llm(directory, directory, FP32)
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (["cache", "layers"], "x"),
+        (["cache", "layers"], 3),  # the decoder has 2
+        (["cache", "context"], -1),
+        (["cache", "kv_heads"], 2**31),
+        (["cache", "head_dim"], True),
+        (["cache", "dtype"], "i8"),
+        (["vocabulary"], 261),
+        (["vocabulary"], 260.0),
+        (["name"], None),
+        (["chat", "ends"], [-1]),
+        (["chat", "ends"], 258),
+        (["chat", "template"], 3),
+        (["chat", "special"], {"eos_token": 3}),
+        (["chat", "more"], 1),
+        (["more"], 1),
+    ],
+)
+def test_descriptions_that_make_no_sense(package, tmp_path, where, value):
+    shutil.copytree(package, tmp_path / "c.gopt")
+    file = tmp_path / "c.gopt" / "llm.json"
+    described = json.loads(file.read_text())
+    inner = described
+    for name in where[:-1]:
+        inner = inner[name]
+    inner[where[-1]] = value
+    file.write_text(json.dumps(described))
+    with pytest.raises(errors.PackageCorruptError, match=r"llm\.json is truncated or altered"):
+        load_chat(tmp_path / "c.gopt")
+    seal(tmp_path / "c.gopt")
+    with pytest.raises(errors.PackageCorruptError, match=r"llm\.json"):
+        load_chat(tmp_path / "c.gopt")
+
+
+def test_a_cache_beyond_all_addresses(package, tmp_path):
+    shutil.copytree(package, tmp_path / "c.gopt")
+    file = tmp_path / "c.gopt" / "llm.json"
+    described = json.loads(file.read_text())
+    described["cache"]["context"] = 2**31 - 1
+    file.write_text(json.dumps(described))
+    seal(tmp_path / "c.gopt")
+    engine = load_engine(tmp_path / "c.gopt", 1)
+    with pytest.raises(errors.RunError, match="bytes of addresses"):
+        engine.new_cache(2**12)
 
 
 def test_sources_that_are_none(directory, tmp_path):

@@ -165,7 +165,7 @@ def bytes_tokenizer() -> Tokenizer:
     built = tokenizers.Tokenizer(tokenizers.models.BPE(numbers, []))
     built.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     built.decoder = tokenizers.decoders.ByteLevel()
-    return Tokenizer(built.to_str(), ChatFormat(None, "", "", ()))
+    return Tokenizer(built.to_str(), ChatFormat(None, {}, ()))
 
 
 def gguf_of(model: str, folder: Path) -> Path:
