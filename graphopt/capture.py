@@ -7,13 +7,16 @@ container of its arguments (a cache dict, say) becomes a further output that `Ca
 
 from __future__ import annotations
 
+import logging
 import os
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import sympy
 import torch
 import torch.utils._pytree as pytree
 from torch.export import Dim as ExportDim
@@ -24,6 +27,7 @@ from graphopt.errors import CaptureError, OptionError, TrainingModeError
 from graphopt.held import Held
 from graphopt.import_torch import WRITES_NOTHING, import_program
 from graphopt.ir import Graph
+from graphopt.size_gate import SizeGate
 
 
 @dataclass(eq=False)
@@ -173,10 +177,57 @@ def capture(
     tensors = tuple(v for v in leaves if isinstance(v, torch.Tensor))
     dims = _dims_of_tensors(model, args, kwargs, tensors, dynamic_shapes)
 
+    names = _tensor_names(model, args, kwargs)
+
+    def import_with(dims: Any) -> tuple[ExportedProgram, Graph, list[tuple[str, Any]]]:
+        program = _program(model, args, kwargs, dims)
+        return program, *import_program(program, type(model).__name__, names)
+
+    try:
+        program, graph, out_leaves = import_with(dims)
+    except CaptureError:
+        # A batch of one that is broadcast, which torch.export does not see in an open size.
+        ones = [spec for spec, t in zip(dims, tensors, strict=True) if t.dim() and t.shape[0] == 1]
+        if dynamic_shapes is not None or not ones:
+            raise
+        for spec in ones:
+            spec[0] = ExportDim.STATIC
+        program, graph, out_leaves = import_with(dims)
+    broken = SizeGate(graph).broken([t.shape for t in tensors])
+    if broken:
+        # torch.export takes a size for one that is not 1, which matters here, and it is 1.
+        if dynamic_shapes is not None:
+            raise _example_is_special(type(model).__name__, graph, broken[0])
+        fixed = {s for c in broken for s in c.free_symbols}
+        for info in graph.dims.values():
+            for number, axis in info.sources if info.symbol in fixed else ():
+                dims[number][axis] = ExportDim.STATIC
+        program, graph, out_leaves = import_with(dims)
+    out_spec = program.call_spec.out_spec
+    if out_spec is None:
+        raise CaptureError(type(model).__name__, None, "it returns nothing; return a tensor")
+    spec = CallSpec(
+        in_spec,
+        constants,
+        out_spec,
+        [Output(leaf[1]) if leaf[0] == "output" else leaf[1] for leaf in out_leaves],
+        out_spec.type is dict and set(out_spec.context) == {structure.RESULT, structure.AFTER},
+    )
+    return Captured(graph, spec)
+
+
+def _program(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dims: Any
+) -> ExportedProgram:
+    """Exports the model, or where that fails its trace, and leaves it as it was."""
+    leaves, in_spec = pytree.tree_flatten((args, kwargs))
+    constants = {i: v for i, v in enumerate(leaves) if not isinstance(v, torch.Tensor)}
+    tensors = tuple(v for v in leaves if isinstance(v, torch.Tensor))
+    changed: list[str] = []
+
     def export(traced: torch.nn.Module) -> ExportedProgram:
         return _export(_TensorsOnly(traced, in_spec, constants, changed.extend), tensors, dims)
 
-    changed: list[str] = []
     held = Held(model)
     try:
         program = export(model)
@@ -192,19 +243,29 @@ def capture(
         held.put_back()
     if changed:
         _refuse_state(model, args, kwargs, changed)
-    names = _tensor_names(model, args, kwargs)
-    graph, out_leaves = import_program(program, type(model).__name__, names)
-    out_spec = program.call_spec.out_spec
-    if out_spec is None:
-        raise CaptureError(type(model).__name__, None, "it returns nothing; return a tensor")
-    spec = CallSpec(
-        in_spec,
-        constants,
-        out_spec,
-        [Output(leaf[1]) if leaf[0] == "output" else leaf[1] for leaf in out_leaves],
-        out_spec.type is dict and set(out_spec.context) == {structure.RESULT, structure.AFTER},
+    return program
+
+
+def _example_is_special(name: str, graph: Graph, condition: sympy.Basic) -> CaptureError:
+    """The error of an example of a size that the model treats otherwise than what is declared."""
+    infos = (i for i in graph.dims.values() if i.symbol in condition.free_symbols)
+    places = [f"axis {axis} of {graph.inputs[n].name}" for i in infos for n, axis in i.sources]
+    return CaptureError(
+        name,
+        None,
+        f"it treats the size of {' and '.join(places)} in the example inputs otherwise than other "
+        "sizes; give an example of another size, or leave that axis out of dynamic_shapes",
     )
-    return Captured(graph, spec)
+
+
+@contextmanager
+def _without_log(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _export(
@@ -216,10 +277,11 @@ def _export(
     with (
         torch.no_grad(),
         warnings.catch_warnings(),
+        _without_log("torch._subclasses.fake_tensor"),  # of what it raises, too
         symbolic_config.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
     ):
         warnings.simplefilter("ignore")
-        program = torch.export.export(wrapper, tensors, dynamic_shapes=dims, strict=False)
+        program = torch.export.export(wrapper, tensors, dynamic_shapes=(tuple(dims),), strict=False)
         return program.run_decompositions({}) if _writes_in_place(program) else program
 
 
@@ -294,8 +356,8 @@ def _dims_of_tensors(
     kwargs: dict[str, Any],
     tensors: tuple[torch.Tensor, ...],
     dynamic_shapes: Any,
-) -> Any:
-    """torch.export's dynamic_shapes for the flat tensors."""
+) -> list[Any]:
+    """torch.export's dynamic_shapes of each flat tensor."""
     if dynamic_shapes is None:
         specs = [
             {
@@ -311,7 +373,7 @@ def _dims_of_tensors(
         else:
             tree = tuple(args) + tuple(kwargs.values())
         _collect_specs(tree, dynamic_shapes, specs, "dynamic_shapes")
-    return (tuple(specs),)
+    return specs
 
 
 def _collect_specs(tree: Any, spec: Any, out: list[Any], where: str) -> None:

@@ -8,6 +8,7 @@ Python programmer expects (``ValueError``, ``ImportError``, ``FileNotFoundError`
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -60,11 +61,26 @@ class InputShapeError(InputError):
 
 
 class InputConditionError(InputError):
-    """Sizes that break a condition under which the model was captured."""
+    """Sizes that break a condition under which the model was captured.
 
-    def __init__(self, text: str) -> None:
+    Args:
+        text: the condition, over named dims.
+        names: of the inputs.
+        shapes: their extents, in which the dims have their names.
+    """
+
+    def __init__(
+        self, text: str, names: Sequence[str] = (), shapes: Sequence[Sequence[object]] = ()
+    ) -> None:
+        places: dict[str, str] = {}
+        for name, shape in zip(names, shapes, strict=False):
+            for axis, extent in enumerate(shape):
+                places.setdefault(str(extent), f"axis {axis} of {name!r}")
+        dims = [dim for dim in dict.fromkeys(re.findall(r"[A-Za-z_]\w*", text)) if dim in places]
+        where = ", ".join(f"{dim} is {places[dim]}" for dim in dims)
         super().__init__(
-            f"{text}, which the model needs at these sizes; pad or cut the inputs to sizes that do"
+            f"{text}{f' ({where})' if where else ''}, as the model was captured; pad or cut the "
+            "inputs to sizes that do, or capture it with an example of these sizes"
         )
 
 

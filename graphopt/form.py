@@ -22,6 +22,7 @@ from graphopt.config import Config
 from graphopt.errors import (
     InputCountError,
     InputDtypeError,
+    InputError,
     InputRankError,
     UnsupportedNodesError,
 )
@@ -37,6 +38,7 @@ from graphopt.program import Program, port_of
 from graphopt.progress import announce
 from graphopt.report import NodeReport, node_reports
 from graphopt.schedule import StepBalance
+from graphopt.size_gate import SizeGate
 from graphopt.target import Target
 
 
@@ -87,12 +89,7 @@ class Form:
         if options.strict:
             self._require_compiled()
         self._inputs, self._outputs = list(self.graph.inputs), list(self.graph.outputs)
-        self._ones = [
-            (i, axis)
-            for i, value in enumerate(self._inputs)
-            for axis, extent in enumerate(value.shape)
-            if axis and extent == 1 and options.dynamic_shapes is None
-        ]
+        self._gate = SizeGate(self.graph)
         self._parts: list[tuple[CompiledPart, Program, int] | TorchPart] = []
         for part in partition(self.graph):
             if isinstance(part, TorchPart):
@@ -134,12 +131,9 @@ class Form:
             if leaf.dim() != value.rank:
                 raise InputRankError(value.name, value.shape, leaf.shape)
 
-    def fits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether every axis that was left at 1, because it was 1 in the example, is 1 here."""
-        if not self._ones:
-            return True
-        tensors = self.call.flatten(args, kwargs)
-        return all(tensors[i].shape[axis] == 1 for i, axis in self._ones)
+    def misfit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> InputError | None:
+        """What is wrong with the sizes of a call of the captured structure; None for nothing."""
+        return self._gate.misfit([t.shape for t in self.call.flatten(args, kwargs)])
 
     def build(self) -> None:
         """Compiles now what the first call would, unless it is meant for other machines."""

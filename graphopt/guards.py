@@ -7,9 +7,12 @@ else becomes a condition that compiled modules check on every call.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import Any
 
 import sympy
+import torch
 from torch.export import ExportedProgram
 
 
@@ -29,15 +32,15 @@ class Guards:
 def read_guards(program: ExportedProgram) -> Guards:
     """The guards of a program, without those that always hold.
 
-    Left out: conditions that exclude sizes 0 and 1 (torch.export compiles such sizes apart because
-    they broadcast; a graph captured for a general size is right for 1 too, and 0 is refused
-    anyway), and conditions on values read from tensors, which `go.check` nodes check.
+    Left out: what torch's own ops asked about sizes 0 and 1 to choose strides (where such a size
+    gives another result, the importer says so), and conditions on values read from tensors, which
+    `go.check` nodes check.
     """
     aliases: dict[sympy.Symbol, sympy.Expr] = {}
     conditions: list[sympy.Basic] = []
-    for guard in _shape_guards(program):
+    for guard, within_torch in _shape_guards(program):
         expr = guard.xreplace(aliases)
-        if expr == sympy.true or _excludes_special_size(expr):
+        if expr == sympy.true or (within_torch and _excludes_special_size(expr)):
             continue
         alias = _alias(expr)
         if alias is not None:
@@ -49,17 +52,30 @@ def read_guards(program: ExportedProgram) -> Guards:
     return Guards(aliases, [condition for condition in replaced if condition != sympy.true])
 
 
-def _shape_guards(program: ExportedProgram) -> list[sympy.Basic]:
+def _shape_guards(program: ExportedProgram) -> list[tuple[sympy.Basic, bool]]:
+    """Each guard, and whether an op of torch asked for it rather than a line of Python."""
     for node in program.graph.nodes:
         for extent in getattr(node.meta.get("val"), "shape", ()):
             if not isinstance(extent, int):
                 env = extent.node.shape_env
-                return [guard.expr.xreplace(env.replacements) for guard in env.guards]
+                return [(g.expr.xreplace(env.replacements), _within_torch(g)) for g in env.guards]
     return []
 
 
+def _within_torch(guard: Any) -> bool:
+    """Whether the frame that asked is of torch's dispatcher or of the meaning of its ops."""
+    place = guard.sloc.framework_loc
+    return os.path.dirname(torch.__file__) + "/_" in str(getattr(place, "filename", place))
+
+
 def _excludes_special_size(expr: sympy.Basic) -> bool:
-    return isinstance(expr, sympy.Ne) and any(arg in (0, 1) for arg in expr.args)
+    """Whether it says that a size, or a product of sizes, is not 0 or that a size is not 1."""
+    if not isinstance(expr, sympy.Ne):
+        return False
+    if any(arg in (0, 1) for arg in expr.args):
+        return True
+    (size, *others), difference = list(expr.free_symbols), expr.lhs - expr.rhs
+    return not others and sympy.degree(difference, size) == 1 and difference.subs(size, 1) == 0
 
 
 def _alias(expr: sympy.Basic) -> tuple[sympy.Symbol, sympy.Expr] | None:

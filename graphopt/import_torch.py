@@ -93,7 +93,22 @@ class _Importer:
                 self._call(node)
             elif node.op != "output":
                 raise CaptureError(self.graph.name, None, f"its graph has a {node.op} node")
+        self.graph.conditions = self._checkable(self.graph.conditions)
         return self.graph, self._outputs()
+
+    def _checkable(self, conditions: list[sympy.Basic]) -> list[sympy.Basic]:
+        """Those that do not always hold; CaptureError for one that a call cannot know."""
+        found = [c for c in dict.fromkeys(conditions) if c != sympy.true]
+        computed = {self.graph.dims[name].symbol for name in self.graph.computed_dims()}
+        for condition in found:
+            if condition.free_symbols & computed:
+                raise CaptureError(
+                    self.graph.name,
+                    None,
+                    f"it depends on whether {condition}, a size that tensor values decide; name "
+                    "the axes that it squeezes",
+                )
+        return found
 
     def _declare_dims(self, specs: dict[str, Any]) -> None:
         """Names every size that some input has as it is; others may be expressions of those."""
@@ -240,6 +255,8 @@ class _Importer:
         attrs["schema"] = schema_text(node.target._schema)
         if opname in _COMPUTES and namespace == "graphopt":
             attrs["computes"] = self._computed_dim(result, _COMPUTES[opname](inputs))
+        if opname == "squeeze":
+            self._expect_no_ones(inputs[0], attrs.get("dim"))
         if isinstance(result, torch.Tensor):
             outputs = [self._value(result, node)]
             self.env[node] = outputs[0]
@@ -254,6 +271,13 @@ class _Importer:
             attrs["size"] = self.env[node]
         op = f"aten.{opname}" if namespace == "aten" else f"{namespace}.{opname}"
         self.graph.nodes.append(Node(op, inputs, outputs, attrs, self._origin(node)))
+
+    def _expect_no_ones(self, value: Value, axes: int | list[int] | None) -> None:
+        """Notes that no axis that is to go if its size is 1 has that size: torch kept it."""
+        chosen = range(value.rank) if axes is None else [axes] if isinstance(axes, int) else axes
+        for axis in chosen:
+            if value.rank and not isinstance(value.shape[axis], int):
+                self.graph.conditions.append(sympy.Ne(value.shape[axis], 1))
 
     def _value(self, tensor: torch.Tensor, node: torch.fx.Node) -> Value:
         shape = tuple(self._size(extent) for extent in tensor.shape)

@@ -17,7 +17,9 @@ from graphopt.capture import call_key, require_eval
 from graphopt.errors import (
     CalibrationError,
     CaptureError,
+    EmptyInputError,
     InputCountError,
+    InputError,
     PackageError,
 )
 from graphopt.form import Form, Options
@@ -37,6 +39,9 @@ from graphopt.report import Report
 from graphopt.runtime import check_threads
 from graphopt.schedule import StepBalance
 from graphopt.target import Target, find_target
+
+MOST_FORMS = 8
+"""How often a module captures its model for calls that differ in sizes alone."""
 
 
 def optimize(
@@ -305,7 +310,8 @@ class OptimizedModule(torch.nn.Module):
     def _find(
         self, key: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Form | None:
-        fitting = (f for f in self._forms.get(key, ()) if f.fits(args, kwargs))
+        forms = self._forms.get(key, ())
+        fitting = (form for form in forms if form.misfit(args, kwargs) is None)
         return next(fitting, None)
 
     def _bind(
@@ -328,14 +334,22 @@ class OptimizedModule(torch.nn.Module):
             forms = self._forms.get(key, [])
             if not forms:
                 self._refuse_near_miss(args, kwargs)
+            misfit = forms[0].misfit(args, kwargs) if forms else None
+            if misfit is not None and not self._may_differ(forms, misfit):
+                raise misfit
             try:
                 form = Form(self._model[0], args, kwargs, self.options)
             except CaptureError:
-                if not forms:
+                if misfit is None:
                     raise
-                return forms[0]  # the size of 1 was fixed after all; its run says so
+                raise misfit from None  # no model takes such sizes
             self._forms[key] = [*forms, form]
             return form
+
+    def _may_differ(self, forms: list[Form], misfit: InputError) -> bool:
+        """Whether sizes that no form was captured for may have a form of their own."""
+        is_open = self.options.dynamic_shapes is None and not isinstance(misfit, EmptyInputError)
+        return is_open and len(forms) < MOST_FORMS
 
     def _refuse_near_miss(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A mistake is no new form: another dtype or rank, or numbers where a tensor was."""

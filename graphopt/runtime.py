@@ -118,7 +118,7 @@ class Failure:
         if self.code == 5:
             return errors.InputValueError(self.text, self.expected, self.got)
         if self.code == 9:
-            return errors.InputConditionError(self.text)
+            return errors.InputConditionError(self.text, names, shapes)
         if self.code == 6:
             return errors.OutOfMemoryError(self.text)
         if self.code == 8:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import graphopt
-from graphopt.errors import InputShapeError, InputValueError
+from graphopt.errors import InputValueError
 from graphopt.interpret import run_graph
 
 torch = pytest.importorskip("torch")
@@ -91,9 +91,8 @@ def test_a_batch_that_torch_fixes_at_one() -> None:
     model = FixedBatch().eval().requires_grad_(False)
     fast = graphopt.optimize(model, precision="fp32", example_inputs=given(1, 24), strict=True)
     with torch.no_grad():
-        assert_same(fast(*given(1, 57)), model(*given(1, 57)))
-    with pytest.raises(InputShapeError, match="compiled for 1"):
-        fast(*given(2, 24))
+        for batch, frames in ((1, 57), (2, 24)):  # another batch has a form of its own
+            assert_same(fast(*given(batch, frames)), model(*given(batch, frames)))
 
 
 def test_no_token_at_all(fast: Any) -> None:

@@ -4,10 +4,20 @@ from typing import Any
 
 import pytest
 import torch
+from captured import Function, arrays
 from torch import nn
 
 import graphopt
-from graphopt.errors import InputConditionError, InputShapeError
+from graphopt.errors import (
+    CaptureError,
+    EmptyInputError,
+    InputConditionError,
+    InputError,
+    InputShapeError,
+)
+from graphopt.form import Form
+from graphopt.interpret import run_graph
+from graphopt.module import MOST_FORMS
 from graphopt.testing import FP32_RELATIVE
 
 
@@ -77,3 +87,94 @@ def test_condition_is_checked_by_a_package(tmp_path: Any) -> None:
     assert loaded(*_inputs((1, 4, 3))).shape == (1, 2, 2, 3)
     with pytest.raises(InputConditionError, match="T"):
         loaded(*_inputs((1, 5, 3)))
+
+
+def _times(x: torch.Tensor) -> torch.Tensor:
+    return x * 2 if x.shape[0] == 1 else x * 3
+
+
+#: Models of which sizes decide, with sizes in the order of the calls.
+BRANCHES: dict[str, tuple[Any, list[Any]]] = {
+    "a batch of one": (_times, [(2, 4), (1, 4), (3, 5)]),
+    "another batch than one": (_times, [(1, 4), (3, 5)]),
+    "a length": (lambda x: x * 2 if x.shape[1] > 4 else x * 3, [(2, 4), (2, 5), (1, 1), (1, 9)]),
+    "squeeze": (
+        lambda x: x.squeeze() * 2,
+        [(2, 3, 1, 4), (1, 3, 1, 4), (2, 1, 1, 4), (1, 1, 1, 1)],
+    ),
+    "squeeze the batch": (lambda x: x.squeeze(0) * 2, [(1, 2, 3), (2, 2, 3), (1, 5, 3)]),
+    "squeeze what is left": (lambda x: x[:, 1:].squeeze(1) * 2, [(2, 4), (2, 2), (3, 3)]),
+    "parts": (lambda x: (x * 2).split(3)[-1] + 1, [(3, 4), (5, 4), (2, 4), (7, 4)]),
+    "an op in torch": (lambda x: x.renorm(2, 0, 1.0).split(3)[-1], [(3, 4), (5, 4), (7, 4)]),
+    "steps": (lambda x: sum(x + i for i in range(x.shape[0])), [(2, 4), (3, 4), (1, 4)]),
+    "a number": (lambda x: x * int(x.shape[1]), [(2, 4), (2, 5)]),
+}
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_sizes_that_take_another_way(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    function, shapes = BRANCHES[name]
+    model = Function(function)
+    if name != "an op in torch":  # whether the graph is right is the question, not its code
+        monkeypatch.setattr(Form, "run", _interpreted)
+    fast = graphopt.optimize(model, precision="fp32")
+    for shape in (*shapes, shapes[0]):
+        (x,) = _inputs(shape)
+        torch.testing.assert_close(fast(x), model(x), rtol=FP32_RELATIVE, atol=FP32_RELATIVE)
+    assert 1 < len(fast._captured()) < len(shapes) + 1
+
+
+def _interpreted(form: Form, args: Any, kwargs: Any) -> Any:
+    outputs = run_graph(form.graph, arrays(form.call.flatten(args, kwargs)))
+    return form.call.unflatten([torch.from_numpy(y.copy()) for y in outputs], args, kwargs)
+
+
+def test_operands_that_begin_to_broadcast(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Function(lambda x, y: x + y)
+    monkeypatch.setattr(Form, "run", _interpreted)
+    fast = graphopt.optimize(model, precision="fp32")
+    for shapes in (((1, 4), (2, 4)), ((3, 4), (3, 4)), ((3, 4), (1, 4)), ((3, 1), (3, 5))):
+        x, y = _inputs(*shapes)
+        assert torch.equal(fast(x, y), x + y)
+    with pytest.raises(InputShapeError):
+        fast(*_inputs((3, 4), (2, 4)))
+
+
+def test_sizes_that_would_divide_by_zero() -> None:
+    fast = graphopt.optimize(Function(lambda x: x.view(x.shape[0], 2, -1) * 2), precision="fp32")
+    fast(*_inputs((2, 4)))
+    with pytest.raises(EmptyInputError, match="axis 0"):
+        fast(*_inputs((0, 4)))
+
+
+def test_sizes_of_ever_another_form_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Function(lambda x: x * int(x.shape[1]))
+    monkeypatch.setattr(Form, "run", _interpreted)
+    fast = graphopt.optimize(model, precision="fp32")
+    for length in range(2, 2 + MOST_FORMS):
+        fast(*_inputs((1, length)))
+    with pytest.raises(InputShapeError, match="size 20 along axis 1"):
+        fast(*_inputs((1, 20)))
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (3, 4)])
+def test_a_package_refuses_sizes_that_take_another_way(tmp_path: Any, shape: Any) -> None:
+    model, (x,) = Function(_times), _inputs(shape)
+    graphopt.optimize(model, precision="fp32", example_inputs=(x,)).save(tmp_path / "times.gopt")
+    loaded = graphopt.load(tmp_path / "times.gopt")
+    torch.testing.assert_close(loaded(x), model(x))
+    with pytest.raises(InputError, match="axis 0"):
+        loaded(*_inputs((3, 4) if shape[0] == 1 else (1, 4)))
+
+
+def test_declared_sizes_have_no_second_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Function(lambda x: torch.cumsum(_times(x), 1))
+    shapes = {"tensors": ({0: torch.export.Dim.AUTO},)}
+    fast = graphopt.optimize(
+        model, precision="fp32", example_inputs=_inputs((2, 4)), dynamic_shapes=shapes
+    )
+    with pytest.raises(InputConditionError, match=r"Ne\(B, 1\) \(B is axis 0 of 'tensors_0'\)"):
+        fast(*_inputs((1, 4)))
+    squeezed = Function(lambda x: x.squeeze(0))
+    with pytest.raises(CaptureError, match=r"axis 0 of tensors_0.*another size"):
+        graphopt.optimize(squeezed, example_inputs=_inputs((1, 4)), dynamic_shapes=shapes)
