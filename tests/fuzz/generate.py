@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from kinds import KINDS, Line
+from lines import KINDS, Line
 from program import Program, Sizes
 from scene import Scene, Unfit
 

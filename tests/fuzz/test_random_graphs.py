@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from generate import generate  # noqa: E402
 from judge import Wrong, judge  # noqa: E402
-from kinds import KINDS  # noqa: E402
+from lines import KINDS  # noqa: E402
 from random_graphs import shrunk  # noqa: E402
 
 from graphopt.passes.lower_aten import RULES  # noqa: E402
