@@ -24,7 +24,7 @@ from graphopt.progress import announce
 
 _KERNELS = registry.ROOT
 _TEAM = _KERNELS / "runtime/team.c"
-_RUNTIME = (_KERNELS / "runtime/gate.c", _KERNELS / "runtime/module.c")
+_RUNTIME = tuple(_KERNELS / f"runtime/{name}.c" for name in ("cpus", "gate", "module"))
 _WARNINGS = ("-Wall", "-Wextra", "-Werror")
 #: What harness/host.c runs.
 _HOSTED = """#include "go_team.h"

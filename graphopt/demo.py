@@ -25,6 +25,7 @@ from graphopt.bench.profile import (
     profile_torch,
     profile_torch_modules,
 )
+from graphopt.cpus import usable_cpus
 from graphopt.errors import MissingEmulatorError
 from graphopt.program import OtherMachineWarning
 from graphopt.progress import show_progress
@@ -75,7 +76,7 @@ def run_demo(console: Console, options: Options) -> bool:
     """Run the whole demo; returns whether the optimized VAD found the same segments."""
     torch = require("torch", "the demo")
     options.out.mkdir(parents=True, exist_ok=True)
-    threads = options.threads or len(os.sched_getaffinity(0))
+    threads = options.threads or usable_cpus()
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     vad, same = _demo_vad(console, options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from graphopt.codegen.build import Builder
 from graphopt.codegen.emit import Module, emit_module
 from graphopt.config import Config
 from graphopt.cost import Call, macs, memory_bytes, moved_bytes
+from graphopt.cpus import usable_cpus
 from graphopt.emulate import Emulation
 from graphopt.ir import Graph, Value, learn_sizes
 from graphopt.kernels import registry
@@ -87,7 +87,7 @@ class Program:
     @cached_property
     def builder(self) -> Builder:
         """The compiler, with this process's share of CPUs."""
-        return Builder(self.config.cache, len(os.sched_getaffinity(0)))
+        return Builder(self.config.cache, usable_cpus())
 
     @cached_property
     def module(self) -> Module:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from graphopt import errors, process
+from graphopt.cpus import usable_cpus
 from graphopt.dtype import DType
 
 Array = np.ndarray[Any, Any]
@@ -67,7 +68,7 @@ class _Gate(ctypes.Structure):
 _gate = _Gate()
 
 
-def limit_threads(threads: int) -> None:
+def limit_threads(threads: int | None) -> None:
     """Sets how many threads may compute at once, over all modules of this process.
 
     A run of more threads than that has as many as the limit; one whose threads are not free waits
@@ -75,13 +76,12 @@ def limit_threads(threads: int) -> None:
     from the next run on that begins or ends.
 
     Args:
-        threads: 1 to 4095.
+        threads: 1 to 4095, or None for the number of CPUs.
 
     Raises:
         ThreadCountError: for another number.
     """
-    check_threads(threads, "the limit of threads")
-    _gate.limit = threads
+    _gate.limit = check_threads(threads, "the limit of threads") or usable_cpus()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 
+from graphopt.cpus import usable_cpus
 from graphopt.errors import UnknownPrecisionError, UnknownTargetError
 from graphopt.kernels import registry
 from graphopt.kernels.registry import Level
@@ -82,14 +83,8 @@ def native() -> Target:
         tuple(level.name for level in levels),
         bool(features & {"avx512_vnni", "i8mm", "avx2"}),
         bool(features & {"bf16"}),
-        _cores(),
+        usable_cpus(),
     )
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0))
 
 
 def known_targets() -> tuple[Target, ...]:

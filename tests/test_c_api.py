@@ -1,7 +1,6 @@
 """The C interface from C: a caller, the file program, and the pool of threads."""
 
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -14,29 +13,13 @@ import pytest
 
 import graphopt
 from graphopt import runtime
-from graphopt.codegen.build import Toolchain
 from graphopt.emulate import pack_arrays, unpack_arrays
 from graphopt.kernels import registry
 
 torch = pytest.importorskip("torch")
 
 import models  # noqa: E402
-
-HERE = Path(__file__).parent / "c"
-KERNELS = registry.ROOT
-FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=undefined"]
-
-
-def compile_c(output: Path, *arguments: object) -> Path:
-    """Compiles with the toolchain of graphopt for this machine."""
-    level = registry.level(platform.machine(), "scalar")
-    tools = Toolchain.find(level.arch)
-    include = [f"-I{KERNELS / 'include'}", f"-I{KERNELS / 'runtime'}"]
-    machine = tools.machine_flags(level, static=False)
-    command = [*tools.command, *machine, *FLAGS, *include, *arguments, "-lpthread", "-o", output]
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return output
+from c_programs import HERE, KERNELS, compile_c  # noqa: E402
 
 
 def run(*command: object, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -162,7 +145,8 @@ def test_file_program_refuses(
 @pytest.fixture(scope="module")
 def team_stress(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("team")
-    return compile_c(folder / "stress", HERE / "team_stress.c", KERNELS / "runtime" / "team.c")
+    runtime = [KERNELS / "runtime" / name for name in ("team.c", "cpus.c")]
+    return compile_c(folder / "stress", HERE / "team_stress.c", *runtime)
 
 
 def test_pool_of_one_to_eight_threads(team_stress: Path) -> None:
@@ -171,14 +155,15 @@ def test_pool_of_one_to_eight_threads(team_stress: Path) -> None:
 
 
 def test_a_gate_lets_no_more_threads_run_than_its_limit(tmp_path: Path) -> None:
-    runtime = [KERNELS / "runtime" / name for name in ("team.c", "gate.c")]
+    runtime = [KERNELS / "runtime" / name for name in ("team.c", "gate.c", "cpus.c")]
     done = run(compile_c(tmp_path / "gate", HERE / "gate_stress.c", *runtime))
     assert done.stdout == "at most 3, 1200 runs, 0 running, 0 waiting\n", done
 
 
 @pytest.mark.parametrize("program", ["team_stress", "gate_stress"])
 def test_threads_share_no_data_without_order(program: str, tmp_path: Path) -> None:
-    sources = [HERE / f"{program}.c", *(KERNELS / "runtime" / f"{n}.c" for n in ("team", "gate"))]
+    names = ("team", "gate", "cpus")
+    sources = [HERE / f"{program}.c", *(KERNELS / "runtime" / f"{name}.c" for name in names)]
     include = [f"-I{KERNELS / name}" for name in ("include", "runtime")]
     watched, built = tmp_path / program, None
     if shutil.which("gcc"):

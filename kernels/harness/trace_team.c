@@ -73,8 +73,6 @@ size_t go_trace_take(const double **values) {
     return trace.count;
 }
 
-int go_default_threads(void) { return 1; }
-
 go_pool *go_pool_new(int size, const uint32_t *running) {
     (void)running;
     go_pool *pool = malloc(sizeof *pool);

@@ -8,7 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "team.h"
+#include "cpus.h"
 
 /* The gate is memory of a caller who may write C++ or Python: no _Atomic in it. All
  * accesses are sequentially consistent. */

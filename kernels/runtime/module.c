@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cpus.h"
 #include "gate.h"
 #include "team.h"
 

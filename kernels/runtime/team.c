@@ -268,22 +268,3 @@ void go_pool_run(go_pool *pool, int threads, go_pool_function function, void *ar
     take_part(pool, 0, (unsigned)threads);
     restore(mode);
 }
-
-/* CPUs that the cgroup's quota is worth, rounded up; 0 without a quota. */
-static int cgroup_threads(void) {
-    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "r");
-    if (!file) return 0;
-    long quota = 0, period = 0;
-    int fields = fscanf(file, "%ld %ld", &quota, &period);
-    fclose(file);
-    return fields == 2 && quota > 0 && period > 0 ? (int)((quota + period - 1) / period) : 0;
-}
-
-int go_default_threads(void) {
-    cpu_set_t set;
-    int count = sched_getaffinity(0, sizeof set, &set) ? (int)sysconf(_SC_NPROCESSORS_ONLN)
-                                                       : CPU_COUNT(&set);
-    int quota = cgroup_threads();
-    if (quota && quota < count) count = quota;
-    return count > 0 ? count : 1;
-}

@@ -9,9 +9,6 @@
 typedef struct go_pool go_pool;
 typedef void (*go_pool_function)(void *argument, go_team *team);
 
-/* How many threads this process may use: affinity mask and cgroup quota. */
-int go_default_threads(void);
-
 enum { GO_MAX_THREADS = 4095 };
 
 /* A pool of 1 to GO_MAX_THREADS threads, of which the caller is the first; null without

@@ -1,12 +1,14 @@
 /* Barriers, tasks and the float mode of pools of 1 to 8 threads.
  *
  *     team_stress default     prints go_default_threads()
+ *     team_stress quota ROOT  prints go_quota_cpus(ROOT)
  *     team_stress             prints a line per failure, then "done"
  */
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "cpus.h"
 #include "team.h"
 
 enum { STEPS = 400, MAX_TASKS = 13 };
@@ -39,7 +41,7 @@ static void walk(void *argument, go_team *team) {
 }
 
 int main(int argc, char **argv) {
-    (void)argv;
+    if (argc == 3) return printf("%d\n", go_quota_cpus(argv[2])) < 0;
     if (argc > 1) return printf("%d\n", go_default_threads()) < 0;
     static work shared;
     for (int size = 1; size <= 8; size++) {

@@ -103,7 +103,7 @@ def test_gcc_takes_every_kernel(source, tmp_path) -> None:
 
 def test_only_what_a_module_calls_is_compiled(tmp_path) -> None:
     Builder(tmp_path, 2).library(emit(tiny().graph).source, LEVEL)
-    files = {"gemm_f32.c", "team.c", "gate.c", "module.c", "the generated module.c"}
+    files = {"gemm_f32.c", "team.c", "cpus.c", "gate.c", "module.c", "the generated module.c"}
     assert len(list((tmp_path / "objects").glob("*.o"))) == len(files)
 
 

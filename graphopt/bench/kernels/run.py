@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
 
@@ -14,6 +13,7 @@ from graphopt.bench.kernels.workloads import Spec
 from graphopt.bench.measure import flush_denormals
 from graphopt.codegen.build import Builder
 from graphopt.config import Config
+from graphopt.cpus import usable_cpus
 from graphopt.errors import BenchmarkError, MissingDependencyError
 from graphopt.target import find_target
 
@@ -43,7 +43,7 @@ def bench(
         MissingEmulatorError: without qemu, for a modelled core.
     """
     wanted = _select(only, specs)
-    builder = Builder(Config.from_environment().cache, len(os.sched_getaffinity(0)))
+    builder = Builder(Config.from_environment().cache, usable_cpus())
     machine = find_target(target)
     if machine.name != "native":
         return list(price_rows(machine, wanted, builder, progress))

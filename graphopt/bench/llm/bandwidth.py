@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from graphopt.bench.kernels.native import Kernels
 from graphopt.codegen.build import Builder
 from graphopt.config import Config
+from graphopt.cpus import usable_cpus
 from graphopt.target import native
 
 _BYTES = 256 << 20  # beyond any cache
@@ -26,7 +26,7 @@ class ReadLoop:
     """
 
     def __init__(self, threads: int) -> None:
-        builder = Builder(Config.from_environment().cache, len(os.sched_getaffinity(0)))
+        builder = Builder(Config.from_environment().cache, usable_cpus())
         self._kernels = Kernels(builder.timed_kernels(native().isa_levels[-1]), threads)
         self._run = self._kernels.read_loop(_BYTES)
 
