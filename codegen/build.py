@@ -10,13 +10,13 @@ import re
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from graphopt.codegen.cache import Cache
 from graphopt.errors import CompilerError, MissingCompilerError
 from graphopt.kernels import registry
 from graphopt.kernels.registry import Level
@@ -200,33 +200,30 @@ class Builder:
         binding = registry.binding_header(level) if '"kernels.h"' in (text or "") else ""
         content = text if text is not None else path.read_text()
         key = _key(tools.version, flags, content, binding, _headers(), tools.command[0])
-        target = self.cache / "objects" / f"{key}.o"
-        if target.exists():
-            return target
-        announce(f"compile {path.name} for {level.arch} {level.name}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            source = path
+
+        def make(folder: Path) -> Path:
+            announce(f"compile {path.name} for {level.arch} {level.name}")
+            source, made = path, folder / "made.o"
             if text is not None:
-                source = Path(folder) / "module.c"
+                source = folder / "module.c"
                 source.write_text(text, encoding="utf-8")
-                (Path(folder) / "kernels.h").write_text(binding)
-            made = Path(folder) / "made.o"
-            _run([*tools.command, *flags, "-c", str(source), "-o", str(made)], path.name)
-            os.replace(made, target)
-        return target
+                (folder / "kernels.h").write_text(binding)
+            command = [*tools.command, *flags, "-c", str(source), "-o", str(made)]
+            _run(command, path.name, folder.parent)
+            return made
+
+        return Cache(self.cache).file(f"objects/{key}", ".o", make)
 
     def _link(self, command: Sequence[str], objects: Sequence[Path], suffix: str) -> Path:
         key = _key(*command, *(o.name for o in objects))
-        target = self.cache / "linked" / f"{key}{suffix}"
-        if target.exists():
-            return target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            made = Path(folder) / f"made{suffix}"
-            _run([*command, *map(str, objects), "-o", str(made), "-lpthread", "-lm"], "link")
-            os.replace(made, target)
-        return target
+
+        def make(folder: Path) -> Path:
+            made = folder / f"made{suffix}"
+            link = [*command, *map(str, objects), "-o", str(made), "-lpthread", "-lm"]
+            _run(link, "link", folder.parent)
+            return made
+
+        return Cache(self.cache).file(f"linked/{key}", suffix, make)
 
 
 def _called(level: Level, source: str) -> list[_Source]:
@@ -248,12 +245,31 @@ def _kernel_table(level: Level) -> str:
     return "\n".join(["", "const go_named_kernel go_kernels[] = {", *rows, "    {0, 0},", "};", ""])
 
 
-def _run(command: Sequence[str], what: str) -> None:
+def _run(command: Sequence[str], what: str, cache: Path) -> None:
     result = subprocess.run(
-        list(command), capture_output=True, text=True, errors="replace", check=False
+        list(command),
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        env=_environment(cache),
     )
     if result.returncode != 0:
         raise CompilerError(list(command), result.stderr, what)
+
+
+def _environment(cache: Path) -> dict[str, str]:
+    """Of a compiler; zig fails or hangs where it cannot write its own cache, so it gets ours."""
+    environment = dict(os.environ)
+    base = environment.get("XDG_CACHE_HOME") or f"{environment.get('HOME', '/proc')}/.cache"
+    try:
+        os.makedirs(f"{base}/zig", exist_ok=True)
+        is_usable = os.access(f"{base}/zig", os.W_OK)
+    except OSError:
+        is_usable = False
+    if not is_usable:
+        environment.setdefault("ZIG_GLOBAL_CACHE_DIR", str(cache / "zig"))
+    return environment
 
 
 def _key(*parts: object) -> str:

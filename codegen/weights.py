@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -111,9 +112,14 @@ class WeightsFile:
         return file
 
     def write(self, path: Path, threads: int) -> None:
-        """Writes the file; of what is packed only the parts in work are in memory of ours."""
+        """Writes the file; of what is packed only the parts in work are in memory of ours.
+
+        Raises:
+            OSError: if there is no room for all of it.
+        """
         with path.open("wb") as empty:
-            empty.truncate(self.bytes)
+            if self.bytes:
+                os.posix_fallocate(empty.fileno(), 0, self.bytes)
         if self.bytes:
             self._fill(np.memmap(path, np.uint8, "r+"), threads)
 

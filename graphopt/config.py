@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -28,14 +30,13 @@ class Config:
     skip: frozenset[str] = frozenset()
     verify: bool = False
     serial_conv: bool = False
-    cache: Path = Path.home() / ".cache" / "graphopt"
+    cache: Path = field(default_factory=lambda: _default_cache(os.environ))
 
     @staticmethod
     def from_environment() -> Config:
         """The settings of this process."""
         env = os.environ
         dump = env.get("GRAPHOPT_DUMP")
-        base = Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return Config(
             debug=int(env.get("GRAPHOPT_DEBUG") or 0),
             dump=Path(dump) if dump else None,
@@ -43,5 +44,15 @@ class Config:
             skip=frozenset(filter(None, env.get("GRAPHOPT_SKIP", "").split(","))),
             verify=env.get("GRAPHOPT_VERIFY", "0") == "1",
             serial_conv=env.get("GRAPHOPT_SERIAL_CONV", "0") == "1",
-            cache=Path(env.get("GRAPHOPT_CACHE") or base / "graphopt"),
+            cache=Path(env.get("GRAPHOPT_CACHE") or _default_cache(env)),
         )
+
+
+def _default_cache(env: Mapping[str, str]) -> Path:
+    """The folder of compiled objects where none is named; that of a user without a home is his."""
+    if base := env.get("XDG_CACHE_HOME"):
+        return Path(base) / "graphopt"
+    try:
+        return Path.home() / ".cache" / "graphopt"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"graphopt-cache-{os.getuid()}"

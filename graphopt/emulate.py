@@ -6,10 +6,8 @@ import os
 import shutil
 import struct
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from graphopt.errors import GraphoptError, MissingEmulatorError, RunError
 from graphopt.kernels import registry
 from graphopt.kernels.registry import Level
 from graphopt.runtime import MAX_RANK, Failure, dtype_code
+from graphopt.scratch import ScratchFolder
 
 Array = np.ndarray[Any, Any]
 _HEADER = struct.Struct(f"<ii{MAX_RANK}q")
@@ -67,8 +66,8 @@ class Emulation:
             raise MissingEmulatorError(f"qemu-{self.arch}")
         row = registry.level(self.arch, level)
         program = self.builder.program(self.source, row)
-        with tempfile.TemporaryDirectory() as folder:
-            given, made = Path(folder) / "inputs.bin", Path(folder) / "outputs.bin"
+        with ScratchFolder() as folder:
+            given, made = folder / "inputs.bin", folder / "outputs.bin"
             given.write_bytes(pack_arrays(inputs))
             files = [os.fspath(path) for path in (weights, given, made)]
             files += map(str, self.states)

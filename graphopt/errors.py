@@ -365,6 +365,16 @@ class CompilerError(GraphoptError):
         self.output = output
 
 
+class StorageError(GraphoptError, OSError):
+    """A file of graphopt's own that the system did not let it write."""
+
+    def __init__(self, folder: object, reason: object, variable: str) -> None:
+        super().__init__(
+            f"cannot write to {folder}: {reason}; make room there, or name another folder in "
+            f"{variable}"
+        )
+
+
 class MissingEmulatorError(GraphoptError, FileNotFoundError):
     """The user-mode emulator of another architecture is not installed."""
 

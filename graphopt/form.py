@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from graphopt.errors import (
 from graphopt.import_torch import TORCH_DTYPES, to_numpy
 from graphopt.interpret import check_sizes, run_graph
 from graphopt.ir import DType, Graph, Node, Ref, Value, learn_sizes
-from graphopt.package import FORMAT, Manifest, write_package
+from graphopt.package import FORMAT, MARKS, Manifest, write_package
 from graphopt.partition import CompiledPart, TorchPart, partition
 from graphopt.passes.rounding import NEAREST, Rounding
 from graphopt.pipeline import PassManager, lowering_passes
@@ -39,6 +40,7 @@ from graphopt.progress import announce
 from graphopt.report import NodeReport, node_reports
 from graphopt.schedule import StepBalance
 from graphopt.size_gate import SizeGate
+from graphopt.staging import replaced_folder
 from graphopt.target import Target
 
 
@@ -233,7 +235,7 @@ class Form:
     def _programs(self) -> list[tuple[CompiledPart, Program, int]]:
         return [part for part in self._parts if not isinstance(part, TorchPart)]
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Writes the package; see `OptimizedModule.save`."""
         self._require_compiled()
         ((_, program, _),) = self._programs()
@@ -241,9 +243,10 @@ class Form:
             "passes/1_captured.txt": self._texts["captured"],
             "passes/2_lowered.txt": self._texts["lowered"],
         }
-        files = program.package_files()
-        announce(f"{self.graph.name}: write {path.name}")
-        write_package(path, self._manifest(program), {**files, **texts})
+        with replaced_folder(path, MARKS) as staging:
+            files = program.package_files()
+            announce(f"{self.graph.name}: write {os.path.basename(path)}")
+            write_package(staging, self._manifest(program), {**files, **texts})
 
     def _manifest(self, program: Program) -> Manifest:
         target = self._options.target

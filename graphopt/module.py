@@ -261,8 +261,12 @@ class OptimizedModule(torch.nn.Module):
     def save(self, path: str | Path) -> None:
         """Writes a package that `graphopt.load` runs without torch and compiler.
 
+        Args:
+            path: the folder to make; an older package there is replaced, in one step.
+
         Raises:
-            PackageError: if nothing, or more than one call form, was captured.
+            PackageError: if nothing, or more than one call form, was captured, if something that is
+                no package is in the way, or if the system does not let the folder be written.
             UnsupportedNodesError: if a node needs torch.
         """
         forms = self._captured()
@@ -272,7 +276,7 @@ class OptimizedModule(torch.nn.Module):
                 "example_inputs= and save before other calls"
             )
         with process.changes:
-            forms[0].save(Path(path))
+            forms[0].save(path)
 
     def dump(self) -> str:
         """The planned graphs as text, with reasons."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Annotated
 
 from graphopt import structure
 from graphopt.dtype import DType
-from graphopt.errors import PackageCorruptError, PackageError
+from graphopt.errors import PackageCorruptError
 from graphopt.fields import Distinct, Length, Name, OneOf, Range
 from graphopt.kernels import registry
 from graphopt.runtime import MAX_RANK
@@ -34,6 +35,8 @@ MANIFEST = "manifest.json"
 WEIGHTS = "weights.bin"
 SOURCE = "module.c"
 _LEVELS = "lib/levels"
+#: Files of a folder that a new package may replace; other programs have a manifest.json too.
+MARKS = (MANIFEST, SUMS, SOURCE)
 
 Extent = Annotated[int, Range(0, 2**47)] | Name
 
@@ -124,54 +127,22 @@ class Manifest:
             raise ValueError("result does not say how arguments change")
 
 
-def write_package(path: Path, manifest: Manifest, files: Mapping[str, Path | str]) -> None:
-    """Writes a package, whole or not at all.
+def write_package(folder: Path, manifest: Manifest, files: Mapping[str, Path | str]) -> None:
+    """Writes the files of a package into a new folder; see `graphopt.staging`.
 
     Args:
-        path: the folder to make; an older package there is replaced.
+        folder: to make, or empty.
         manifest: its description.
         files: relative name -> file to copy, or text.
-
-    Raises:
-        PackageError: if something that is no package is in the way.
     """
-    import tempfile
-
-    path = Path(path).absolute()
-    if path.exists() and not _is_package(path):
-        raise PackageError(f"{path} exists and is no package; remove it or choose another name")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
-            staging = Path(folder) / "new"
-            _write_files(staging, manifest, files)
-            if path.exists():
-                os.replace(path, Path(folder) / "old")
-            os.replace(staging, path)
-    except OSError as error:
-        raise PackageError(
-            f"cannot write {path}: {error.strerror or error}; make room there or choose another"
-        ) from error
-
-
-def _is_package(path: Path) -> bool:
-    """Whether it may be replaced: other programs have a manifest.json too."""
-    return not path.is_symlink() and all((path / n).is_file() for n in (MANIFEST, SUMS, SOURCE))
-
-
-def _write_files(folder: Path, manifest: Manifest, files: Mapping[str, Path | str]) -> None:
-    import shutil
-
-    for name, content in files.items():
+    text = json.dumps(asdict(manifest), indent=1) + "\n"
+    for name, content in {**files, MANIFEST: text, _LEVELS: _levels(manifest)}.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, Path):
             shutil.copyfile(content, target)
         else:
             target.write_text(content, encoding="utf-8")
-    (folder / _LEVELS).write_text(_levels(manifest))
-    text = json.dumps(asdict(manifest), indent=1)
-    (folder / MANIFEST).write_text(text + "\n")
     seal(folder)
 
 

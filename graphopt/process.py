@@ -15,13 +15,13 @@ import atexit
 import concurrent.futures.thread  # noqa: F401  its hooks around forks must come after ours
 import logging  # noqa: F401  the same
 import os
-import shutil
 import sys
-import tempfile
 import threading
 import time
 import weakref
 from pathlib import Path
+
+from graphopt.scratch import ScratchFolder
 
 #: Seconds that the end of the process or a fork waits for other threads: long builds take as long.
 _PATIENCE = 60.0
@@ -156,22 +156,15 @@ class Folder:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        self._made: tuple[int, Path] | None = None
+        self._made: tuple[int, ScratchFolder] | None = None
 
     @property
     def path(self) -> Path:
         """The folder of this process."""
         me = os.getpid()
         if self._made is None or self._made[0] != me:
-            path = Path(tempfile.mkdtemp(prefix=self._prefix))
-            weakref.finalize(self, _remove, me, path)
-            self._made = me, path
-        return self._made[1]
-
-
-def _remove(owner: int, folder: Path) -> None:
-    if os.getpid() == owner:
-        shutil.rmtree(folder, ignore_errors=True)
+            self._made = me, ScratchFolder(prefix=self._prefix)
+        return self._made[1].path
 
 
 #: `with calls:` around whatever runs compiled code.

@@ -20,6 +20,7 @@ from graphopt.config import Config
 from graphopt.cost import Call, macs, memory_bytes, moved_bytes
 from graphopt.cpus import usable_cpus
 from graphopt.emulate import Emulation
+from graphopt.errors import StorageError
 from graphopt.ir import Graph, Value, learn_sizes
 from graphopt.kernels import registry
 from graphopt.package import Port, Step
@@ -29,6 +30,7 @@ from graphopt.printer import print_graph
 from graphopt.progress import announce
 from graphopt.runtime import ContextPool, Library
 from graphopt.schedule import StepBalance, balance_of, trace_tasks
+from graphopt.sealed import copy_of
 from graphopt.symbolic import evaluate
 from graphopt.target import Target, native
 
@@ -101,11 +103,21 @@ class Program:
         return self.module if self.target.arch == host.arch else emit_module(self.graph, host.arch)
 
     def weights_file(self, module: Module) -> Path:
-        """The packed weights of a module, written once while this program lives."""
-        path = self._folder.path / f"{module.arch}.bin"
-        if not path.exists():
-            announce(f"{self.graph.name}: pack weights for {module.arch}")
-            module.write_weights(path, self.builder.jobs)
+        """The packed weights of a module, written once while this program lives.
+
+        Raises:
+            StorageError: if there is no room for them.
+        """
+        try:
+            path = self._folder.path / f"{module.arch}.bin"
+            if not path.exists():
+                announce(f"{self.graph.name}: pack weights for {module.arch}")
+                part = path.with_suffix(".part")
+                module.write_weights(part, self.builder.jobs)
+                part.rename(path)
+        except OSError as error:
+            folder = "the folder of temporary files"
+            raise StorageError(folder, error.strerror or error, "TMPDIR") from error
         return path
 
     def package_files(self) -> dict[str, Path | str]:
@@ -153,7 +165,7 @@ class Program:
         path = self.builder.library(self._host_module.source, level)
         self._show(path)
         return Library(
-            path,
+            copy_of(path),  # the cache may be cleaned or mended while this process runs
             self.weights_file(self._host_module),
             [v.name for v in self.graph.inputs],
             [v.shape for v in self.graph.inputs],

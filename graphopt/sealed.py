@@ -197,6 +197,17 @@ def open_sealed(path: str | os.PathLike[str], description: str, kind: str) -> Se
     return SealedFolder(path, found)
 
 
+def copy_of(path: Path) -> OpenFile:
+    """A file as it is now, in memory that nobody can change.
+
+    Raises:
+        PackageError: if it cannot be read.
+    """
+    with _reading(path.parent, path.name):
+        content = path.read_bytes()
+        return OpenFile(_copy(hashlib.sha256(content).hexdigest(), content), str(path))
+
+
 def seal(folder: Path) -> None:
     """Writes the checksums of all files of a folder, those of the folders in it included."""
     names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
@@ -215,9 +226,12 @@ def as_path(path: object) -> Path:
     Raises:
         PackageError: if it is none.
     """
-    if not isinstance(path, str | os.PathLike) or "\0" in str(path) or not str(path):
-        raise PackageError(f"{path!a:.200} is no path; give the name of a folder")
-    return Path(path)
+    try:
+        if isinstance(path, str | os.PathLike) and b"\0" not in (os.fsencode(path) or b"\0"):
+            return Path(path)
+    except (TypeError, UnicodeEncodeError):
+        pass
+    raise PackageError(f"{path!a:.200} is no path; give the name of a folder")
 
 
 @contextmanager

@@ -20,9 +20,7 @@ punc/             the package of CT-Transformer, from token ids to marks
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +33,7 @@ from graphopt.funasr.recipes import RECIPES
 from graphopt.funasr.recognizer import DESCRIPTION, PIECES, SPLITS, change_detector
 from graphopt.funasr.vad import VadConfig
 from graphopt.sealed import seal
+from graphopt.staging import check_place, replaced_folder
 from graphopt.target import find_target
 
 
@@ -63,7 +62,7 @@ def compile_directories(
         PackageError: if something that is no package is in the way, or nothing recognizes speech.
     """
     find_target(target).precision(precision)
-    out = Path(out).absolute()
+    check_place(out, [DESCRIPTION])
     found: dict[str, ModelDirectory] = {}
     for directory in map(read_directory, paths):
         role = RECIPES[directory.model].role
@@ -74,23 +73,15 @@ def compile_directories(
         raise PackageError(
             f"nothing would recognize speech in {out}; add a Paraformer or SenseVoice directory"
         )
-    if out.exists() and not (out / DESCRIPTION).is_file():
-        raise PackageError(f"{out} exists and is no package; remove it or choose another name")
     parts = {role: describe(directory) for role, directory in found.items()}
     if vad_options:
         parts["vad"] = _with_options(parts.get("vad"), found.get("vad"), vad_options)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
-        staging = Path(folder) / "new"
-        staging.mkdir()
+    with replaced_folder(out, [DESCRIPTION]) as staging:
         for directory in found.values():
             _compile(directory, target, precision, staging)
         text = json.dumps({"format": FORMAT, "parts": parts}, indent=1)
         (staging / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
         seal(staging)
-        if out.exists():
-            os.replace(out, Path(folder) / "old")
-        os.replace(staging, out)
 
 
 def _compile(directory: ModelDirectory, target: str, precision: str, folder: Path) -> None:

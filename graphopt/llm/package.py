@@ -10,7 +10,6 @@ SHA256SUMS        of all files
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 from graphopt import structure
 from graphopt._version import VERSION
 from graphopt.dtype import DType
-from graphopt.errors import ModelFileError, PackageCorruptError, PackageError
+from graphopt.errors import ModelFileError, PackageCorruptError
 from graphopt.fields import Name, Size
 from graphopt.llm.cache import CacheShape
 from graphopt.llm.chat import Chat
@@ -29,6 +28,7 @@ from graphopt.loaded import open_module
 from graphopt.package import FORMAT as DECODER_FORMAT
 from graphopt.package import Manifest, write_package
 from graphopt.sealed import SealedFolder, open_sealed, seal
+from graphopt.staging import check_place, replaced_folder
 
 if TYPE_CHECKING:
     from graphopt.llm.decoder import DecoderWeights
@@ -111,7 +111,7 @@ def compile_llm(source: str | Path, out: str | Path, options: LlmOptions) -> Wei
 
     source = Path(source)
     check_options(options)
-    refuse_other_files(Path(out))
+    check_place(out, [DESCRIPTION])
     weights, tokenizer = read_model(source, options)
     return save_llm(weights, tokenizer, out, options)
 
@@ -140,35 +140,23 @@ def save_llm(
     weights: DecoderWeights, tokenizer: Tokenizer, out: str | Path, options: LlmOptions
 ) -> WeightsSummary:
     """Compiles a decoder and writes it with its tokenizer, whole or not at all."""
-    import tempfile
-
     from graphopt.llm.compiled import compile_decoder
 
-    out = Path(out).absolute()
-    refuse_other_files(out)
     if isinstance(options.calibration, str):
         options = replace(options, calibration=[tokenizer.encode(options.calibration)])
-    program, engine = compile_decoder(weights, options)
-    summary = _summary(program)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
-        staging = Path(folder) / "new"
-        staging.mkdir()
-        graph = program.graph
+    with replaced_folder(out, [DESCRIPTION]) as staging:
+        program, engine = compile_decoder(weights, options)
         write_package(staging / DECODER, _manifest(program), program.package_files())
         (staging / TOKENIZER).write_text(tokenizer.text, encoding="utf-8")
         described = Description(
-            FORMAT, graph.name, engine.vocabulary, engine.cache_shape, tokenizer.chat
+            FORMAT, program.graph.name, engine.vocabulary, engine.cache_shape, tokenizer.chat
         )
         named = asdict(described)
         named["cache"]["dtype"] = engine.cache_shape.dtype.value
         text = json.dumps(named, indent=1)
         (staging / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
         seal(staging)
-        if out.exists():
-            os.replace(out, Path(folder) / "old")
-        os.replace(staging, out)
-    return summary
+    return _summary(program)
 
 
 def _summary(program: Program) -> WeightsSummary:
@@ -179,12 +167,6 @@ def _summary(program: Program) -> WeightsSummary:
     values = {value for node in ends for value in node.inputs}
     losses = [node.attrs["loss"] for node in nodes if "loss" in node.attrs]
     return WeightsSummary(weights.bytes, weights.bytes_of(values), mean_loss(losses))
-
-
-def refuse_other_files(out: Path) -> None:
-    """Raises PackageError if something that is no package of a language model is in the way."""
-    if out.exists() and not (out / DESCRIPTION).is_file():
-        raise PackageError(f"{out} exists and is no package; remove it or choose another name")
 
 
 def _manifest(program: Program) -> Manifest:

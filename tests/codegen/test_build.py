@@ -69,7 +69,7 @@ def test_a_failing_compiler_shows_what_it_said() -> None:
 
 
 def test_a_failed_build_leaves_nothing_behind(tmp_path, monkeypatch) -> None:
-    def fail(command, what):
+    def fail(command, what, cache):
         raise CompilerError(list(command), "no space", what)
 
     monkeypatch.setattr(building, "_run", fail)
@@ -104,7 +104,19 @@ def test_gcc_takes_every_kernel(source, tmp_path) -> None:
 def test_only_what_a_module_calls_is_compiled(tmp_path) -> None:
     Builder(tmp_path, 2).library(emit(tiny().graph).source, LEVEL)
     files = {"gemm_f32.c", "team.c", "cpus.c", "gate.c", "module.c", "the generated module.c"}
-    assert len(list((tmp_path / "objects").glob("*.o"))) == len(files)
+    assert len(list((tmp_path / "objects").glob("*/*.o"))) == len(files)
+
+
+def test_zig_gets_a_cache_where_it_has_none(monkeypatch, tmp_path) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("ZIG_GLOBAL_CACHE_DIR", raising=False)
+    for home in (None, "/proc/nobody"):
+        monkeypatch.setenv("HOME", home) if home else monkeypatch.delenv("HOME")
+        assert building._environment(tmp_path)["ZIG_GLOBAL_CACHE_DIR"] == str(tmp_path / "zig")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert "ZIG_GLOBAL_CACHE_DIR" not in building._environment(tmp_path)
+    monkeypatch.setenv("ZIG_GLOBAL_CACHE_DIR", "mine")
+    assert building._environment(tmp_path)["ZIG_GLOBAL_CACHE_DIR"] == "mine"
 
 
 def test_flags_follow_the_compiler(monkeypatch) -> None:
