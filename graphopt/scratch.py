@@ -52,10 +52,13 @@ class ScratchFolder:
 def _make(parent: Path, prefix: str) -> tuple[Path, int]:
     while True:
         path = Path(tempfile.mkdtemp(_SUFFIX, prefix, parent))
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:  # swept before it was locked
+            continue
         if _is_locked(lock) is not False and os.path.exists(path):
             return path, lock
-        os.close(lock)  # swept before it was locked
+        os.close(lock)
 
 
 def _is_locked(folder: int) -> bool | None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,14 @@ def test_others_are_left_alone(tmp_path: Path) -> None:
     ScratchFolder(tmp_path).close()
     assert len(os.listdir(tmp_path)) == 2
     shutil.rmtree(tmp_path / "graphopt-mine")
+
+
+def test_many_at_once(tmp_path: Path) -> None:
+    def use(number: int) -> bool:
+        with ScratchFolder(tmp_path) as folder:
+            (folder / "file").write_text(str(number))
+            return (folder / "file").read_text() == str(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(use, range(400)))
+    assert os.listdir(tmp_path) == []
