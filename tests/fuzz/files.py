@@ -176,7 +176,7 @@ def _cases(name: str, sample: str, folder: str, seed: str, first: str, end: str)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     for case in range(int(first), int(end)):
         rng = random.Random(f"{seed} {name} {case}")
-        mutation = kind.mutations[rng.randrange(len(kind.mutations))]
+        mutation = kind.mutations[case % len(kind.mutations)]
         print("@case", json.dumps([case, mutation.name]), flush=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             copy = Path(scratch) / "copy"
