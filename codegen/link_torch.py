@@ -52,9 +52,12 @@ def _run_fake(program: int, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor
     for info in graph.dims.values():
         if info.bound is not None:
             sizes[info.symbol] = torch.library.get_ctx().new_dynamic_size()
+    device = inputs[0].device if inputs else "cpu"
     return [
         torch.empty(
-            [evaluate_symbolic(e, sizes) for e in value.shape], dtype=TORCH_DTYPES[value.dtype]
+            [evaluate_symbolic(e, sizes) for e in value.shape],
+            dtype=TORCH_DTYPES[value.dtype],
+            device=device,
         )
         for value in graph.outputs
     ]

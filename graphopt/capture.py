@@ -7,15 +7,18 @@ container of its arguments (a cache dict, say) becomes a further output that `Ca
 
 from __future__ import annotations
 
+import enum
 import logging
 import os
 import traceback
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import sympy
 import torch
 import torch.utils._pytree as pytree
@@ -23,7 +26,14 @@ from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
 
 from graphopt import structure
-from graphopt.errors import CaptureError, OptionError, TrainingModeError
+from graphopt.errors import (
+    CaptureError,
+    InputCountError,
+    InputError,
+    InputLayoutError,
+    OptionError,
+    TrainingModeError,
+)
 from graphopt.held import Held
 from graphopt.import_torch import WRITES_NOTHING, import_program
 from graphopt.ir import Graph
@@ -83,14 +93,53 @@ class Captured:
     call: CallSpec
 
 
+_VALUES = (
+    *(bool, int, float, complex, str, bytes, type(None), type(...), slice, range, enum.Enum),
+    *(np.generic, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size, type),
+    *(types.FunctionType, types.BuiltinFunctionType),
+)
+"""Arguments that are no tensors and that their text tells from others, or that never change."""
+
+
 def call_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """What one capture is good for: structure, dtypes, ranks and values that are no tensors."""
+    """What one capture is good for: structure, dtypes, ranks and values that are no tensors.
+
+    Raises:
+        InputCountError: for an argument that is neither a tensor nor a plain value.
+        InputLayoutError: for a tensor that is not dense, or not on the CPU.
+    """
     leaves, spec = pytree.tree_flatten((args, kwargs))
+    if not all(map(_is_known, leaves)):
+        raise _unknown(args, kwargs)
     described = tuple(
         (leaf.dtype, leaf.dim()) if isinstance(leaf, torch.Tensor) else repr(leaf)
         for leaf in leaves
     )
     return (str(spec), described)
+
+
+def _is_known(leaf: Any) -> bool:
+    if isinstance(leaf, torch.Tensor):
+        return leaf.device.type == "cpu" and leaf.layout is torch.strided and not leaf.is_nested
+    return isinstance(leaf, _VALUES)
+
+
+def _unknown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> InputError:
+    """The error of the first argument that no capture can take."""
+    leaves, _ = pytree.tree_flatten_with_path((args, kwargs))
+    path, leaf = next((path, leaf) for path, leaf in leaves if not _is_known(leaf))
+    where = f"{'keyword argument' if path[0].idx else 'argument'}{pytree.keystr(path[1:])}"
+    if isinstance(leaf, torch.Tensor):
+        kind = "nested" if leaf.is_nested else str(leaf.layout).removeprefix("torch.")
+        return InputLayoutError(where, kind, str(leaf.device))
+    kind = type(leaf).__name__
+    if isinstance(leaf, np.ndarray):
+        return InputCountError("torch tensors", "a numpy array: torch.from_numpy makes one")
+    return InputCountError(
+        "tensors, plain values, and containers of them",
+        f"a {kind} as {where}, which may hide tensors or change; pass what is in it, or make a "
+        "container of it with torch.utils._pytree.register_pytree_node",
+    )
 
 
 class _TensorsOnly(torch.nn.Module):
@@ -222,7 +271,12 @@ def _program(
     """Exports the model, or where that fails its trace, and leaves it as it was."""
     leaves, in_spec = pytree.tree_flatten((args, kwargs))
     constants = {i: v for i, v in enumerate(leaves) if not isinstance(v, torch.Tensor)}
-    tensors = tuple(v for v in leaves if isinstance(v, torch.Tensor))
+    # Dense and apart: what two of them share in memory is no part of the model.
+    tensors = tuple(
+        v.detach().clone(memory_format=torch.contiguous_format)
+        for v in leaves
+        if isinstance(v, torch.Tensor)
+    )
     changed: list[str] = []
 
     def export(traced: torch.nn.Module) -> ExportedProgram:

@@ -40,6 +40,16 @@ class InputDtypeError(InputError):
         )
 
 
+class InputLayoutError(InputError):
+    """A tensor that is not dense memory of the CPU."""
+
+    def __init__(self, where: str, kind: str, device: str) -> None:
+        super().__init__(
+            f"{where} is a {kind} tensor on {device}; graphopt computes with dense tensors on the "
+            "CPU: give .to_dense() or .cpu() of it"
+        )
+
+
 class InputRankError(InputError):
     """An input with another number of dimensions than the compiled one."""
 

@@ -128,7 +128,7 @@ class _Importer:
         if spec.kind is InputKind.USER_INPUT:
             tensor = node.meta["val"]
             name = self.input_names[len(self.graph.inputs)]
-            value = Value(self._dtype(tensor, node), self._input_shape(tensor, name), name)
+            value = Value(self._dtype(tensor, node, name), self._input_shape(tensor, name), name)
             self.graph.inputs.append(value)
         else:
             value = self._constant(spec)
@@ -213,14 +213,14 @@ class _Importer:
         except SizeError as error:
             raise CaptureError(self.graph.name, None, str(error)) from None
 
-    def _dtype(self, tensor: torch.Tensor, node: torch.fx.Node) -> DType:
+    def _dtype(self, tensor: torch.Tensor, node: torch.fx.Node, name: str = "") -> DType:
         dtype = _DTYPES.get(tensor.dtype)
         if dtype is None:
             origin = self._origin(node)
             raise CaptureError(
                 self.graph.name,
                 origin.source or None,
-                f"{node.name} has dtype {tensor.dtype}; use float32, bfloat16 or integers there",
+                f"{name or node.name} has dtype {tensor.dtype}; use float32, bfloat16 or integers there",
             )
         return dtype
 

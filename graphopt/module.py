@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.utils._pytree as pytree
 
@@ -358,9 +357,6 @@ class OptimizedModule(torch.nn.Module):
     def _refuse_near_miss(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A mistake is no new form: another dtype or rank, or numbers where a tensor was."""
         leaves, spec = pytree.tree_flatten((args, kwargs))
-        for leaf in leaves:
-            if isinstance(leaf, np.ndarray):
-                raise InputCountError("torch tensors", "a numpy array: torch.from_numpy makes one")
         if not any(isinstance(leaf, torch.Tensor) for leaf in leaves):
             kinds = ", ".join(type(a).__name__ for a in (*args, *kwargs.values())) or "nothing"
             raise InputCountError("at least one tensor", kinds)

@@ -88,7 +88,8 @@ def _match(template: Template, tree: Any, found: dict[int, Any], where: str) -> 
             raise InputCountError(f"a tensor as {where}", type(tree).__name__)
         found[content] = tree
     elif kind == "value":
-        if not isinstance(tree, _CONSTANTS) or tree != content:
+        # By their text: 1, 1.0 and True are equal but not the same, NaN is the same but not equal.
+        if not isinstance(tree, _CONSTANTS) or repr(tree) != repr(content):
             raise InputCountError(f"{content!r} as {where}, as captured", f"{tree!r}")
     elif kind == "dict":
         if not isinstance(tree, dict) or tree.keys() != content.keys():

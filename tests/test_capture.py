@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 
 import graphopt
@@ -14,7 +15,7 @@ from graphs import assert_close  # noqa: E402
 
 from graphopt.capture import Captured, call_key, capture  # noqa: E402
 from graphopt.config import Config  # noqa: E402
-from graphopt.errors import CaptureError, TrainingModeError  # noqa: E402
+from graphopt.errors import CaptureError, InputError, TrainingModeError  # noqa: E402
 from graphopt.interpret import run_graph  # noqa: E402
 from graphopt.pipeline import PassManager, lowering_passes  # noqa: E402
 from graphopt.testing import FP32_RELATIVE  # noqa: E402
@@ -108,6 +109,39 @@ def test_keywords_and_constants() -> None:
     assert call_key((x, 3), kwargs) == call_key((torch.randn(7, 4), 3), kwargs)
     assert call_key((x, 3), kwargs) != call_key((x.double(), 3), kwargs)
     assert call_key((x, 3), kwargs) != call_key((x[None], 3), kwargs)
+
+
+def test_examples_that_share_memory() -> None:
+    model, base = Function(lambda x, y: x - y * 2), torch.arange(24.0).reshape(4, 6)
+    wide = torch.ones(1, 6).expand(4, 6)
+    for x, y in ((base, base), (base[:, :3], base[:, 3:]), (base[:2], base[1:3]), (wide, base)):
+        found = capture(model, (x, y))
+        for other in ((x, y), (torch.randn(3, 2), torch.randn(3, 2))):
+            same(call(found, *other), model(*other))
+
+
+class Opaque:
+    """Holds a tensor that no capture sees."""
+
+    scale = torch.ones(3)
+
+
+ARGUMENTS: dict[str, tuple[Any, str]] = {
+    "object": (Opaque(), r"a Opaque as argument\[1\], which may hide tensors"),
+    "array": ([np.ones(3)], r"a numpy array: torch\.from_numpy"),
+    "sparse": (
+        {"y": torch.eye(3).to_sparse()},
+        r"argument\[1\]\['y'\] is a sparse_coo tensor on cpu",
+    ),
+    "meta": (torch.ones(3, device="meta"), r"argument\[1\] is a strided tensor on meta"),
+}
+
+
+@pytest.mark.parametrize("kind", ARGUMENTS)
+def test_arguments_that_no_capture_takes(kind: str) -> None:
+    argument, message = ARGUMENTS[kind]
+    with pytest.raises(InputError, match=message):
+        graphopt.optimize(Function(lambda x, y: x * 2))(torch.ones(3), argument)
 
 
 def test_structures_of_outputs() -> None:

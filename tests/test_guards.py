@@ -167,6 +167,17 @@ def test_a_package_refuses_sizes_that_take_another_way(tmp_path: Any, shape: Any
         loaded(*_inputs((3, 4) if shape[0] == 1 else (1, 4)))
 
 
+def test_a_package_tells_constants_apart(tmp_path: Any) -> None:
+    model, (x,) = Function(lambda x, k, n: x * k + n), _inputs((2, 4))
+    example = (x, 1, float("inf"))
+    graphopt.optimize(model, precision="fp32", example_inputs=example).save(tmp_path / "k.gopt")
+    loaded = graphopt.load(tmp_path / "k.gopt")
+    assert torch.equal(loaded(*example), model(*example))
+    for other in (True, 1.0):
+        with pytest.raises(InputError, match=f"called with {other}"):
+            loaded(x, other, float("inf"))
+
+
 def test_declared_sizes_have_no_second_form(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Function(lambda x: torch.cumsum(_times(x), 1))
     shapes = {"tensors": ({0: torch.export.Dim.AUTO},)}
