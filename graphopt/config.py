@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from graphopt.errors import SwitchError
+
+_NAMES = (
+    "GRAPHOPT_DEBUG",
+    "GRAPHOPT_DUMP",
+    "GRAPHOPT_STOP_AFTER",
+    "GRAPHOPT_SKIP",
+    "GRAPHOPT_VERIFY",
+    "GRAPHOPT_SERIAL_CONV",
+    "GRAPHOPT_CACHE",
+)
+_MOST_DEBUG = 5
+
+
+class UnknownSwitchWarning(UserWarning):
+    """A variable in the environment that looks like a switch of graphopt and is none."""
+
 
 @dataclass(frozen=True)
 class Config:
-    """Settings that change what is shown and checked, never what is computed.
+    """Settings of what is shown and checked. `stop_after` and `skip` alone can change results.
 
     Attributes:
         debug: `GRAPHOPT_DEBUG`, 0 to 5; each level adds to the one before.
@@ -34,16 +53,21 @@ class Config:
 
     @staticmethod
     def from_environment() -> Config:
-        """The settings of this process."""
+        """The settings of this process; warns of a variable that is none of them.
+
+        Raises:
+            SwitchError: for a value that a variable cannot have.
+        """
         env = os.environ
+        _warn_of_unknown(env)
         dump = env.get("GRAPHOPT_DUMP")
         return Config(
-            debug=int(env.get("GRAPHOPT_DEBUG") or 0),
+            debug=_number(env, "GRAPHOPT_DEBUG", _MOST_DEBUG),
             dump=Path(dump) if dump else None,
-            stop_after=env.get("GRAPHOPT_STOP_AFTER", ""),
-            skip=frozenset(filter(None, env.get("GRAPHOPT_SKIP", "").split(","))),
-            verify=env.get("GRAPHOPT_VERIFY", "0") == "1",
-            serial_conv=env.get("GRAPHOPT_SERIAL_CONV", "0") == "1",
+            stop_after=env.get("GRAPHOPT_STOP_AFTER", "").strip(),
+            skip=frozenset(filter(None, map(str.strip, env.get("GRAPHOPT_SKIP", "").split(",")))),
+            verify=bool(_number(env, "GRAPHOPT_VERIFY", 1)),
+            serial_conv=bool(_number(env, "GRAPHOPT_SERIAL_CONV", 1)),
             cache=Path(env.get("GRAPHOPT_CACHE") or _default_cache(env)),
         )
 
@@ -56,3 +80,19 @@ def _default_cache(env: Mapping[str, str]) -> Path:
         return Path.home() / ".cache" / "graphopt"
     except RuntimeError:
         return Path(tempfile.gettempdir()) / f"graphopt-cache-{os.getuid()}"
+
+
+def _number(env: Mapping[str, str], name: str, most: int) -> int:
+    text = env.get(name, "").strip() or "0"
+    if text not in map(str, range(most + 1)):
+        raise SwitchError(name, text, f"give a number from 0 to {most}")
+    return int(text)
+
+
+def _warn_of_unknown(env: Mapping[str, str]) -> None:
+    for name in sorted(env):
+        if name.startswith("GRAPHOPT_") and name not in _NAMES:
+            near = difflib.get_close_matches(name, _NAMES, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_NAMES)}"
+            message = f"{name} is no switch of graphopt and has no effect; {hint}"
+            warnings.warn(message, UnknownSwitchWarning, stacklevel=3)

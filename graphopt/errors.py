@@ -321,6 +321,13 @@ class OptionError(GraphoptError, ValueError):
         super().__init__(f"option {name}={shown}: {remedy}")
 
 
+class SwitchError(GraphoptError, ValueError):
+    """An environment variable of graphopt with a value that it cannot have."""
+
+    def __init__(self, name: str, value: str, problem: str) -> None:
+        super().__init__(f"{name}={value!r}: {problem}; change or unset the variable")
+
+
 class ThreadCountError(GraphoptError, ValueError):
     """A number of threads that no run can have."""
 

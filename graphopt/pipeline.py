@@ -6,11 +6,12 @@ import difflib
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from graphopt.config import Config
-from graphopt.errors import UnknownPrecisionError
+from graphopt.errors import MissingToolError, SwitchError, UnknownPrecisionError
 from graphopt.ir import Graph
 from graphopt.passes.assign_layouts import AssignLayouts
 from graphopt.passes.base import Pass
@@ -37,7 +38,7 @@ from graphopt.passes.split_activations import SplitActivations
 from graphopt.passes.unfold_conv import UnfoldConv
 from graphopt.printer import file_name, print_graph, printable
 from graphopt.progress import announce
-from graphopt.target import Target
+from graphopt.target import Target, native
 from graphopt.verify import verify
 
 
@@ -88,7 +89,7 @@ def precision_passes(
     if "int4" not in precision and rounding.method != NEAREST.method:
         raise UnknownPrecisionError(f"rounding={rounding.method} beside {precision}", ("int4",))
     passes: list[Pass] = []
-    if precision != "fp32":
+    if precision != "fp32" and activation_bits == 8:  # windows are gathered as rows of 8 bits
         passes.append(UnfoldConv(windows=True))
     if "int4" in precision:
         passes.append(QuantizeWeightsInt4(group, rounding))
@@ -110,16 +111,55 @@ def placement_passes(target: Target, serial_conv: bool = False) -> list[Pass]:
     return [AssignLayouts(), ParallelizeConv(target, serial_conv), SelectKernels(target)]
 
 
+#: Without these no code can be made: they are never left out.
+REQUIRED = frozenset(
+    {"lower_aten", "fuse_patches", "assign_layouts", "parallelize_conv", "select_kernels"}
+)
+
+
+def pass_names() -> tuple[str, ...]:
+    """Every pass that some pipeline has, in order of first use."""
+    every = [
+        *lowering_passes(),
+        *precision_passes("int4", activation_bits=16),
+        *precision_passes("int8+bf16"),
+        *placement_passes(native()),
+    ]
+    return tuple(dict.fromkeys(step.name for step in every))
+
+
+def _check_passes(variable: str, names: Iterable[str]) -> None:
+    known = pass_names()
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
+            raise SwitchError(variable, name, f"no such pass; near it are {', '.join(near)}")
+
+
+class UnusedSwitchWarning(UserWarning):
+    """A switch that names a pass which this precision does not have."""
+
+
 class PassManager:
     """Runs passes one after the other, checks and shows what they did.
 
     Args:
         config: what to check and show.
         report: receives a line per pass (`GRAPHOPT_DEBUG`); standard error by default.
+
+    Raises:
+        SwitchError: for a pass to skip or to stop after that there is not, or cannot be left out.
     """
 
     def __init__(self, config: Config, report: Callable[[str], None] | None = None) -> None:
+        _check_passes("GRAPHOPT_STOP_AFTER", [config.stop_after] if config.stop_after else [])
+        _check_passes("GRAPHOPT_SKIP", sorted(config.skip))
+        if required := sorted(config.skip & REQUIRED):
+            free = ", ".join(name for name in pass_names() if name not in REQUIRED)
+            why = f"no code can be made without it; passes that may be left out are {free}"
+            raise SwitchError("GRAPHOPT_SKIP", required[0], why)
         self._config = config
+        self._seen: set[str] = set()
         self._report = report or (lambda text: print(text, file=sys.stderr))
         self._count = 0
         self._stopped = False
@@ -129,7 +169,9 @@ class PassManager:
         if self._count == 0:
             self._dump("capture", graph)
         for step in passes:
-            if self._stopped or step.name in self._config.skip:
+            self._seen.add(step.name)
+            left_out = self._stopped or step.name in self._config.skip
+            if left_out and step.name not in REQUIRED:
                 continue
             announce(f"{graph.name}: {step.name}")
             before = print_graph(graph) if self._config.debug >= 3 else ""
@@ -149,31 +191,51 @@ class PassManager:
                 )
                 self._report("\n".join(diff))
             self._dump(step.name, graph)
-            self._stopped = step.name == self._config.stop_after
+            self._stopped = self._stopped or step.name == self._config.stop_after
         return graph
+
+    def warn_of_unused(self) -> None:
+        """Warns of passes to skip or to stop after that were not among those that ran."""
+        for name in sorted({*self._config.skip, self._config.stop_after} - {"", *self._seen}):
+            variable = "GRAPHOPT_SKIP" if name in self._config.skip else "GRAPHOPT_STOP_AFTER"
+            message = f"{variable}={name} has no effect: this precision has no such pass"
+            warnings.warn(message, UnusedSwitchWarning, stacklevel=2)
 
     def show_decisions(self, graph: Graph) -> None:
         """Lists kernels and reasons (`GRAPHOPT_DEBUG=2`)."""
         if self._config.debug >= 2:
             self._report(print_graph(graph, reasons=True))
 
-    def show_source(self, graph: Graph, source: str, library: Path) -> None:
-        """Shows the generated C (`GRAPHOPT_DEBUG=4`), its code (5), and dumps the C."""
+    def show_source(self, graph: Graph, source: str, arch: str) -> None:
+        """Shows generated C (`GRAPHOPT_DEBUG=4`), and dumps it."""
         if self._config.debug >= 4:
-            self._report(f"{source}\n{printable(graph.name)}: built {library}")
+            self._report(source)
+        if self._config.dump is not None:
+            self._write(graph, f"module_{arch}.c", source)
+
+    def show_library(self, graph: Graph, library: Path) -> None:
+        """Says where a library lies (`GRAPHOPT_DEBUG=4`), and shows its code (5)."""
+        if self._config.debug >= 4:
+            self._report(f"{printable(graph.name)}: built {library}")
         if self._config.debug >= 5:
             command = ["objdump", "-d", "--no-show-raw-insn", str(library)]
-            shown = subprocess.run(command, capture_output=True, text=True, check=False)
+            try:
+                shown = subprocess.run(command, capture_output=True, text=True, check=False)
+            except FileNotFoundError:
+                raise MissingToolError("objdump", "binutils") from None
             self._report(shown.stdout or shown.stderr)
-        if self._config.dump is not None:
-            folder = self._config.dump / file_name(graph.name)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "module.c").write_text(source, encoding="utf-8")
 
     def _dump(self, name: str, graph: Graph) -> None:
         if self._config.dump is not None:
-            folder = self._config.dump / file_name(graph.name)
-            folder.mkdir(parents=True, exist_ok=True)
             text = f"# after {name}\n{print_graph(graph, reasons=True)}"
-            (folder / f"{self._count:02d}_{name}.txt").write_text(text, encoding="utf-8")
+            self._write(graph, f"{self._count:02d}_{name}.txt", text)
         self._count += 1
+
+    def _write(self, graph: Graph, name: str, text: str) -> None:
+        assert self._config.dump is not None
+        folder = self._config.dump / file_name(graph.name)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise SwitchError("GRAPHOPT_DUMP", str(self._config.dump), str(error)) from error

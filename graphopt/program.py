@@ -23,6 +23,7 @@ from graphopt.emulate import Emulation
 from graphopt.errors import StorageError
 from graphopt.ir import Graph, Value, learn_sizes
 from graphopt.kernels import registry
+from graphopt.kernels.registry import Level
 from graphopt.package import Port, Step
 from graphopt.passes.rounding import NEAREST, Rounding
 from graphopt.pipeline import PassManager, placement_passes, precision_passes
@@ -84,6 +85,7 @@ class Program:
             *placement_passes(self.target, self.config.serial_conv),
         ]
         self.manager.run(self.graph, passes)
+        self.manager.warn_of_unused()
         self.manager.show_decisions(self.graph)
 
     @cached_property
@@ -94,13 +96,23 @@ class Program:
     @cached_property
     def module(self) -> Module:
         """C and weights for the target."""
-        announce(f"{self.graph.name}: C for {self.target.arch}")
-        return emit_module(self.graph, self.target.arch)
+        return self._emit(self.target.arch)
 
     @cached_property
     def _host_module(self) -> Module:
         host = native()
-        return self.module if self.target.arch == host.arch else emit_module(self.graph, host.arch)
+        return self.module if self.target.arch == host.arch else self._emit(host.arch)
+
+    def _emit(self, arch: str) -> Module:
+        announce(f"{self.graph.name}: C for {arch}")
+        module = emit_module(self.graph, arch)
+        self.manager.show_source(self.graph, module.source, arch)
+        return module
+
+    def _build(self, module: Module, level: Level) -> Path:
+        path = self.builder.library(module.source, level)
+        self.manager.show_library(self.graph, path)
+        return path
 
     def weights_file(self, module: Module) -> Path:
         """The packed weights of a module, written once while this program lives.
@@ -128,7 +140,7 @@ class Program:
             "passes/3_planned.txt": print_graph(self.graph, reasons=True),
         }
         for level in self.target.isa_levels:
-            files[f"lib/{level.name}.so"] = self.builder.library(self.module.source, level)
+            files[f"lib/{level.name}.so"] = self._build(self.module, level)
         return files
 
     def steps(self) -> tuple[Step, ...]:
@@ -162,17 +174,13 @@ class Program:
                     stacklevel=3,
                 )
         level = registry.level(mine.arch, mine.levels[-1])
-        path = self.builder.library(self._host_module.source, level)
-        self._show(path)
+        path = self._build(self._host_module, level)
         return Library(
             copy_of(path),  # the cache may be cleaned or mended while this process runs
             self.weights_file(self._host_module),
             [v.name for v in self.graph.inputs],
             [v.shape for v in self.graph.inputs],
         )
-
-    def _show(self, library: Path) -> None:
-        self.manager.show_source(self.graph, self._host_module.source, library)
 
     def run(self, inputs: Sequence[Array], seconds: Array | None = None) -> list[Array]:
         """Runs on this machine; callers on several threads get a context each."""

@@ -27,6 +27,7 @@ EXAMPLES = [
     (errors.InputFileError("a.npz", "not found"), ["a.npz", "not found", "--save-inputs"]),
     (errors.TrainingModeError("Sequential"), ["Sequential", "model.eval()"]),
     (errors.UnknownPrecisionError("int3", ["fp32", "int8"]), ["int3", "fp32, int8"]),
+    (errors.SwitchError("GRAPHOPT_DEBUG", "x", "give 0"), ["GRAPHOPT_DEBUG='x'", "unset"]),
     (errors.OptionError("kv_cache", "f32", "leave it out"), ["kv_cache='f32'", "leave it out"]),
     (errors.ThreadCountError(-2, "num_threads", 9), ["num_threads is -2", "1 to 9, or None"]),
     (errors.OutOfMemoryError("9 bytes"), ["9 bytes", "smaller inputs"]),
