@@ -23,7 +23,7 @@ VERSIONS = $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--upgrade --upgrade-s
 C_SOURCES = $$(git ls-files '*.c' '*.h')
 ROOT = [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null
 
-.PHONY: help venv qemu llvm espeak demo test test-newest constraints bench fuzz fuzz-files lint format clean
+.PHONY: help venv qemu llvm espeak demo test test-newest constraints bench opinfo fuzz fuzz-files lint format clean
 
 help:
 	@echo "make demo    optimize FSMN-VAD and Paraformer-large here and for neoverse-n2, and compare"
@@ -108,6 +108,10 @@ constraints:
 
 bench: venv
 	$(BIN)/graphopt bench paraformer $(ARGS)
+
+# Torch's own database of operators; ARGS='--part 3/10' is a tenth, ARGS='--only softmax' some.
+opinfo: venv
+	$(BIN)/python tests/fuzz/operators.py $(ARGS)
 
 SEED ?= 0
 # Random models over every lowering rule, against torch in float64.

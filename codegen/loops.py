@@ -15,7 +15,7 @@ from graphopt.codegen.scalar_c import expression
 from graphopt.ir import Dim, DType, Node, Shape, Value
 from graphopt.layout import layout_of
 from graphopt.scalar import Scalar
-from graphopt.symbolic import evaluate, product, simplify
+from graphopt.symbolic import evaluate, is_non_negative, product, simplify
 
 
 @dataclass
@@ -219,6 +219,8 @@ def _cat(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.pointer("dst", out.dtype, memory.address(out), write=True)
     start: Dim = 0
     for i, part in enumerate(node.inputs):
+        if 0 in part.shape:
+            continue
         if i:
             f.line("go_barrier(team);")
         f.line("{")
@@ -254,7 +256,6 @@ def _pad(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     out, (source,) = node.output, node.inputs
     strides, order = layout_of(out).strides, memory_order(out, memory)
     f.pointer("dst", out.dtype, memory.address(out), write=True)
-    name = f.pointer("src", source.dtype, memory.address(source))
     number = DType.F32 if out.dtype is DType.BF16 else out.dtype
     value = scalar.const(node.attrs["value"], number)
     if number is not out.dtype:
@@ -262,7 +263,10 @@ def _pad(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.line("{")
     emit_elements(f, memory, value, [], out.shape, "dst", strides, order)
     f.line("}")
+    if 0 in source.shape:
+        return
     f.line("go_barrier(team);")
+    name = f.pointer("src", source.dtype, memory.address(source))
     terms = [b * s for b, s in zip(node.attrs["before"], strides, strict=True)]
     start = simplify(sum(terms))
     _copy(f, source, name, f"dst + {f.size(start)}", strides, order)
@@ -311,6 +315,9 @@ def _reduce(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.pointer("x", x.dtype, memory.address(x))
     f.pointer("dst", out.dtype, memory.address(out), write=True)
     strides = layout_of(x).strides
+    count = product(x.shape[a] for a in reduced)
+    if kind not in _START and x.dtype is not DType.BOOL:
+        _refuse_none(f, count)
     _open_rows(f, x, reduced)
     if kind == "argmax":
         (axis,) = reduced
@@ -319,7 +326,8 @@ def _reduce(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     floating = x.dtype.is_float
     total = "double" if floating and kind in _START else x.dtype.c_type
     total = "int64_t" if not floating and kind in _START else total
-    f.line(f"    {total} total = {_START.get(kind, 'a[0]')};")
+    start = {"max": "0", "min": "1"}[kind] if x.dtype is DType.BOOL else "a[0]"
+    f.line(f"    {total} total = {_START.get(kind, start)};")
     index = []
     for axis in sorted(reduced):
         extent, step = f.size(x.shape[axis]), f.size(strides[axis])
@@ -331,8 +339,20 @@ def _reduce(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.line("    }")
     result = "total"
     if kind == "mean":
-        result = f"total / (double)({f.size(product(x.shape[a] for a in reduced))})"
+        result = f"total / (double)({f.size(count)})"
     f.line(f"    dst[row] = ({out.dtype.c_type})({result});")
+    f.line("}")
+
+
+def _refuse_none(f: FunctionBuilder, count: Dim) -> None:
+    """Nothing is the largest or smallest of no elements, where there may be none."""
+    if is_non_negative(count - 1):
+        return
+    f.frame()
+    f.line(f"if ({f.size(count)} == 0) {{")
+    f.line("    while (go_next(team, 1) < 1)")
+    f.line('        go_fail(frame, GO_ERROR_VALUE, -1, 1, 0, "the largest of no elements");')
+    f.line("    return;")
     f.line("}")
 
 
@@ -341,7 +361,8 @@ def _argmax(f: FunctionBuilder, x: Value, extent: str, step: str) -> None:
     f.line("    int64_t best = 0;")
     f.line(f"    for (int64_t i = 1; i < {extent}; i++) {{")
     f.line(f"        const {x.dtype.c_type} value = a[i * {step}], top = a[best * {step}];")
-    f.line("        if (value > top || (value != value && top == top)) best = i;")
+    nan = " || (value != value && top == top)" if x.dtype.is_float else ""
+    f.line(f"        if (value > top{nan}) best = i;")
     f.line("    }")
     f.line("    dst[row] = best;")
     f.line("}")

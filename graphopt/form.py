@@ -332,9 +332,9 @@ def run_in_torch(
             return evaluate_symbolic(value, sizes)
         return value
 
-    namespace, name, overload = node.attrs["target"].split(".")
+    namespace, name, overload = node.attrs["overload"].split(".")
     op = getattr(getattr(getattr(torch.ops, namespace), name), overload)
-    placement = {"target", "size", "device", "layout", "pin_memory", "memory_format"}
+    placement = {"size", "device", "layout", "pin_memory", "memory_format"}
     schema = {a.name for a in op._schema.arguments}
     kwargs = {
         key: convert(value)

@@ -251,7 +251,7 @@ class _Importer:
         result = node.meta.get("val")
         inputs: list[Value] = []
         attrs = self._attributes(node, inputs)
-        attrs["target"] = str(node.target)
+        attrs["overload"] = str(node.target)
         attrs["schema"] = schema_text(node.target._schema)
         if opname in _COMPUTES and namespace == "graphopt":
             attrs["computes"] = self._computed_dim(result, _COMPUTES[opname](inputs))

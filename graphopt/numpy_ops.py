@@ -77,10 +77,8 @@ def narrow(array: Array, dtype: DType) -> Array:
         return np.asarray(truncate(array, dtype))
     if dtype is not DType.BF16:
         return array.astype(dtype.numpy)
-    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    quiet = (bits >> 16) | 0x40
-    return np.where(np.isnan(array), quiet, rounded).astype(np.uint16)
+    rounded: Array = reference.bf16_from_f32(array).reshape(array.shape)
+    return rounded
 
 
 def evaluate_scalar(
@@ -298,10 +296,16 @@ def _patches(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
 
 
 def _reduce(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
-    if node.attrs["kind"] == "argmax":
-        return np.asarray(np.argmax(arrays[0], node.attrs["axes"][0], keepdims=True))
-    function = getattr(np, node.attrs["kind"])
-    return function(arrays[0], axis=node.attrs["axes"], keepdims=True)  # type: ignore[no-any-return]
+    x, kind, axes = arrays[0], node.attrs["kind"], node.attrs["axes"]
+    if kind == "argmax":
+        return np.asarray(np.argmax(x, axes[0], keepdims=True))
+    if kind == "mean":
+        count = math.prod(x.shape[a] for a in axes)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.sum(x, axis=axes, keepdims=True) / np.asarray(count, x.dtype))
+    if x.dtype == np.bool_:
+        kind = {"max": "any", "min": "all"}.get(kind, kind)
+    return np.asarray(getattr(np, kind)(x, axis=axes, keepdims=True))
 
 
 def _gather(node: Node, arrays: list[Array], sizes: Sizes) -> Array:

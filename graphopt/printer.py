@@ -10,7 +10,7 @@ from graphopt.ir import DType, Graph, Node, Ref, Shape, Value
 from graphopt.scalar import Scalar
 
 _LONGEST_NAME = 100
-_HIDDEN = {"roles", "target", "schema", "loss"}
+_HIDDEN = {"roles", "overload", "schema", "loss"}
 
 
 def print_graph(graph: Graph, reasons: bool = False) -> str:

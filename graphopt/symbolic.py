@@ -68,6 +68,13 @@ def minimum(*sizes: Dim) -> Dim:
     return simplify(sympy.Min(*sizes))
 
 
+def is_non_negative(size: Dim) -> bool:
+    """Whether a size is never negative, as far as sympy sees for dims of 1 and more."""
+    expr = sympy.sympify(size)
+    beyond = {s: 1 + sympy.Dummy(integer=True, nonnegative=True) for s in expr.free_symbols}
+    return bool(sympy.expand(expr.xreplace(beyond)).is_nonnegative)
+
+
 def evaluate(size: Dim, sizes: Mapping[sympy.Symbol, int]) -> int:
     """The size for given dims.
 

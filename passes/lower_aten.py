@@ -29,6 +29,10 @@ RULES: dict[str, Rule] = {
 }
 
 
+MAX_RANK = 8
+"""GO_MAX_RANK of graphopt.h: axes of a tensor that a compiled part gets or gives."""
+
+
 class LowerAten(Pass):
     """See the module."""
 
@@ -69,6 +73,10 @@ def _lower(builder: Builder) -> list[Value]:
         raise Unsupported(f"no rule for {overload(schema)}")
     if rule.schema != schema:
         raise Unsupported(f"its rule is for {rule.schema}, this torch has {schema}")
+    node = builder.node
+    rank = max((v.rank for v in (*node.inputs, *node.outputs)), default=0)
+    if rank > MAX_RANK:
+        raise Unsupported(f"a tensor of {rank} axes")
     result = rule.lower(builder)
     builder.refuse_unread(rule)
     return result if isinstance(result, list) else [result]

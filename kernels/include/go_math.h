@@ -219,15 +219,51 @@ static inline float go_gelu_tanhf(float x) {
     return x * 0.5f * (1.0f + go_tanhf(inner));
 }
 
-/* sin(x + quadrant * pi / 2). The product of the quotient and the first part of
- * pi / 2 is exact under fused multiply-add, so only the last two steps round. */
+/* One of five words of 2 / pi, 0 <= i <= 4: selected, as not every target loads by index. */
+#define GO_TWO_OVER_PI(i, a, b, c, d, e) \
+    ((i) == 0 ? (a) : (i) == 1 ? (b) : (i) == 2 ? (c) : (i) == 3 ? (d) : (e))
+
+/* x - n pi / 2 for 2^18 <= |x| < 2^128, and n modulo 4: Payne and Hanek, "Radian Reduction for
+ * Trigonometric Functions" (1983). x is m * 2^k with 24 bits in m; of 2 / pi the 96 bits from
+ * 2^(1 - k) on matter: those before make whole turns, those behind less than 2^-62 of a
+ * quadrant. */
+static inline float go_reduce_far(float x, uint32_t *n) {
+    const uint32_t bits = go_bits_of_float(x) & 0x7fffffffu;
+    const uint32_t m = (bits & 0x007fffffu) | 0x00800000u;
+    const uint32_t first = (bits >> 23) - 120, i = first >> 5, shift = 32 - (first & 31);
+    const uint32_t a = 0xa2f9836e, b = 0x4e441529, c = 0xfc2757d1, d = 0xf534ddc0;
+    const uint32_t e = 0xdb629599, f = 0x3c439041, g = 0xfe5163ab;
+    const uint64_t w0 = GO_TWO_OVER_PI(i, 0u, a, b, c, d), w1 = GO_TWO_OVER_PI(i, a, b, c, d, e);
+    const uint64_t w2 = GO_TWO_OVER_PI(i, b, c, d, e, f), w3 = GO_TWO_OVER_PI(i, c, d, e, f, g);
+    const uint32_t high = (uint32_t)((w0 << 32 | w1) >> shift);
+    const uint32_t middle = (uint32_t)((w1 << 32 | w2) >> shift);
+    const uint32_t low = (uint32_t)((w2 << 32 | w3) >> shift);
+    /* m * 2 / pi modulo 4, in units of 2^-62 */
+    const uint64_t turns =
+        ((uint64_t)(m * high) << 32) + (uint64_t)m * middle + ((uint64_t)m * low >> 32);
+    const uint64_t part = turns << 2; /* of a quadrant, from -1/2 to 1/2, times 2^64 */
+    const uint32_t quadrant = (uint32_t)(turns >> 62) + (uint32_t)(part >> 63);
+    const double signed_part =
+        (double)(int32_t)(part >> 32) * 0x1p32 + (double)(int32_t)((uint32_t)part >> 1) * 2.0;
+    const float r = (float)(signed_part * 0x1.921fb54442d18p-64);
+    const int negative = x < 0.0f;
+    *n = negative ? 0 - quadrant : quadrant;
+    return negative ? -r : r;
+}
+
+/* sin(x + quadrant * pi / 2). Up to GO_TRIG_MAX the product of the quotient and the first part
+ * of pi / 2 is exact under fused multiply-add, so only the last two steps round. */
 static inline float go_sin_shifted(float x, uint32_t quadrant) {
+    const int far = go_fabsf(x) > GO_TRIG_MAX;
     float t = go_fmaf(x, 0x1.45f306p-1f, GO_ROUND_MAGIC);
     float n = t - GO_ROUND_MAGIC;
-    uint32_t q = go_bits_of_float(t) - go_bits_of_float(GO_ROUND_MAGIC) + quadrant;
+    uint32_t q = go_bits_of_float(t) - go_bits_of_float(GO_ROUND_MAGIC), far_q;
     float r = go_fmaf(n, -0x1.921fb6p+0f, x);
     r = go_fmaf(n, 0x1.777a5cp-25f, r);
     r = go_fmaf(n, 0x1.ee59dap-50f, r);
+    const float far_r = go_reduce_far(x, &far_q);
+    r = far ? far_r : r;
+    q = (far ? far_q : q) + quadrant;
     float u = r * r;
     float s = 0x1.7b5e46p-19f;
     s = go_fmaf(s, u, -0x1.a056aep-13f);
@@ -242,16 +278,16 @@ static inline float go_sin_shifted(float x, uint32_t quadrant) {
     c = go_fmaf(c, u, 1.0f);
     float y = (q & 1u) ? c : s;
     y = go_float_of_bits(go_bits_of_float(y) ^ ((q & 2u) << 30));
-    return go_fabsf(x) <= GO_TRIG_MAX ? y : __builtin_nanf("");
+    return go_fabsf(x) < __builtin_inff() ? y : __builtin_nanf("");
 }
 
-/* Sine and cosine of x radians, 1.5 ulp for |x| <= GO_TRIG_MAX. Beyond that the
- * reduction runs out of digits, and the result is NaN rather than a wrong number. */
+/* Sine and cosine of x radians, 1.5 ulp for every finite x; NaN for others. */
 static inline float go_sinf(float x) { return go_sin_shifted(x, 0); }
 
 static inline float go_cosf(float x) { return go_sin_shifted(x, 1); }
 
-/* 1 / sqrt(x), two correctly rounded steps: 1.5 ulp. +inf at 0, NaN below. */
+/* 1 / sqrt(x), two correctly rounded steps: 1.5 ulp. +inf at 0, NaN below; a denormal
+ * counts as 0 wherever kernels run. */
 static inline float go_rsqrtf(float x) { return 1.0f / go_sqrtf(x); }
 
 #endif

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import sympy
-
 from graphopt import scalar, symbolic
 from graphopt.ir import Dim, DType, Value
 from graphopt.passes.lowering.builder import Builder, Unsupported, axis_of
@@ -58,16 +56,9 @@ def _start(x: Value, axis: int, start: Dim | None) -> Dim:
         return (
             start if start >= 0 else symbolic.maximum((0, symbolic.simplify(x.shape[axis] + start)))
         )
-    if not _is_non_negative(start):
+    if not symbolic.is_non_negative(start):
         raise Unsupported(f"a slice from {start}, which may be negative")
     return start
-
-
-def _is_non_negative(size: Dim) -> bool:
-    """Whether an expression is never negative, as far as sympy sees for dims of 1 and more."""
-    expr = sympy.sympify(size)
-    beyond = {s: 1 + sympy.Dummy(integer=True, nonnegative=True) for s in expr.free_symbols}
-    return bool(sympy.expand(expr.xreplace(beyond)).is_nonnegative)
 
 
 def _slice(b: Builder) -> Value:
@@ -181,7 +172,7 @@ def _pad(b: Builder) -> Value:
     after: list[Dim] = [0] * x.rank
     for i in range(len(pairs) // 2):
         before[x.rank - 1 - i], after[x.rank - 1 - i] = pairs[2 * i], pairs[2 * i + 1]
-    if not all(_is_non_negative(p) for p in (*before, *after)):
+    if not all(symbolic.is_non_negative(p) for p in (*before, *after)):
         raise Unsupported("negative padding")
     value = b.arg("value") or 0
     if not isinstance(value, int | float):

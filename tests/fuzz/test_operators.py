@@ -1,0 +1,15 @@
+"""A part of torch's database of operators: nothing is wrong, nothing ends with a raw error."""
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("expecttest")
+
+from tests.fuzz.operators import BAD, COMPILED, LEFT, run
+
+
+def test_a_tenth_of_torchs_operators() -> None:
+    counts, bad = run(part=0, parts=10, most=2)
+    assert not bad, "\n".join(bad)
+    assert not set(BAD) & set(counts)
+    assert counts[COMPILED] > 150 and counts[LEFT] > 300 and counts["built"] > 60, counts
