@@ -1,4 +1,4 @@
-"""The command ``graphopt``: demo, optimize, run, balance, targets, price, bench."""
+"""The command ``graphopt``: demo, optimize, run, sign, balance, targets, price, bench."""
 
 from __future__ import annotations
 
@@ -179,6 +179,40 @@ def run(
 
         title = f"{escape(printable(package.name))}: median of a step's times, added up"
         console.print(op_table(title, profile_compiled(module.profile(*arguments)), limit=20))
+
+
+@app.command()
+def keygen(
+    key: Annotated[
+        Path, typer.Argument(help="File of the private key; KEY.pub is the public one.")
+    ],
+) -> None:
+    """Make a pair of keys for graphopt sign and verify."""
+    from graphopt.signing import make_keys
+
+    print(make_keys(key))
+
+
+@app.command()
+def sign(
+    package: Annotated[Path, typer.Argument(help="A package of any kind.")],
+    key: Annotated[Path, typer.Option(help="Private key, of graphopt keygen.")],
+) -> None:
+    """Check every file of PACKAGE and sign it, for load(..., trusted_keys=[KEY.pub])."""
+    from graphopt.sealed import sign_folder
+
+    print(f"signed {package}: {sign_folder(package, key)} files")
+
+
+@app.command()
+def verify(
+    package: Annotated[Path, typer.Argument(help="A package of any kind.")],
+    key: Annotated[list[Path], typer.Option(help="Public key that is trusted; may be repeated.")],
+) -> None:
+    """Check every file of PACKAGE, and that one of the keys signed it."""
+    from graphopt.sealed import SUMS, open_sealed
+
+    print(f"{package} is signed: {len(open_sealed(package, SUMS, 'package', key).names)} files")
 
 
 @app.command()

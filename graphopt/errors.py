@@ -457,6 +457,26 @@ class PackageVersionError(PackageError):
         )
 
 
+class UntrustedPackageError(PackageError):
+    """A package that no trusted key signed as it is."""
+
+    def __init__(self, path: object, reason: str) -> None:
+        super().__init__(
+            f"package {path} is not trusted: {reason}; let the owner of a trusted key sign it "
+            "(graphopt sign), or load it without trusted_keys"
+        )
+
+
+class SigningKeyError(GraphoptError, ValueError):
+    """A key that cannot be used for signatures."""
+
+    def __init__(self, key: object, reason: str) -> None:
+        super().__init__(
+            f"cannot use the key {key}: {reason}; give PEM files of ed25519 without a passphrase, "
+            "as graphopt keygen makes them"
+        )
+
+
 class PackageTargetError(PackageError):
     """A package built for a CPU whose instructions this machine does not have."""
 

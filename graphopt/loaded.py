@@ -23,23 +23,33 @@ from graphopt.kernels import registry
 from graphopt.package import SOURCE, WEIGHTS, Manifest, library_of, open_package, read_manifest
 from graphopt.runtime import ContextPool, Item, Library, Made, PortType
 from graphopt.sealed import SealedFolder
+from graphopt.signing import PublicKey
 
 Array = np.ndarray[Any, Any]
 
 
-def load(path: str | Path, num_threads: int | None = None) -> LoadedModule:
-    """Opens a package after checking all of its files.
+def load(
+    path: str | Path,
+    num_threads: int | None = None,
+    *,
+    trusted_keys: Sequence[PublicKey] | None = None,
+) -> LoadedModule:
+    """Opens a package after checking all of its files. It is machine code: load what you trust.
 
     Args:
         path: a `.gopt` folder.
         num_threads: threads of a run; all CPUs that this process may use if None.
+        trusted_keys: public keys of ed25519, PEM files or their content as bytes, one of which must
+            have signed the package (`graphopt sign`); None: any package is taken.
 
     Raises:
         PackageError: if it is none, of another format, or if the system refuses to read it.
         PackageCorruptError: if a file is missing, truncated, altered, not listed in SHA256SUMS, a
             link or no plain file, or if a field of the manifest makes no sense.
+        UntrustedPackageError, SigningKeyError: if none of the trusted keys signed it as it is, or
+            one is no key.
     """
-    return open_module(open_package(path), num_threads)
+    return open_module(open_package(path, trusted_keys), num_threads)
 
 
 def open_module(package: SealedFolder, num_threads: int | None) -> LoadedModule:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +28,7 @@ from graphopt.fields import Distinct, Length, Name, OneOf, Range
 from graphopt.kernels import registry
 from graphopt.runtime import MAX_RANK
 from graphopt.sealed import SUMS, SealedFolder, open_sealed, seal
+from graphopt.signing import PublicKey
 from graphopt.structure import Template
 
 FORMAT = 1
@@ -151,14 +152,11 @@ def _levels(manifest: Manifest) -> str:
     return "".join(" ".join((row.name, *row.features)) + "\n" for row in rows)
 
 
-def open_package(path: str | os.PathLike[str]) -> SealedFolder:
-    """Opens the package of a module after checking every file in it.
-
-    Raises:
-        PackageError: if there is none, or if the system refuses to read it.
-        PackageCorruptError: naming what is missing, altered, not listed, or no plain file.
-    """
-    return open_sealed(path, MANIFEST, "graphopt package")
+def open_package(
+    path: str | os.PathLike[str], trusted_keys: Sequence[PublicKey] | None = None
+) -> SealedFolder:
+    """Opens the package of a module after checking every file in it; see `open_sealed`."""
+    return open_sealed(path, MANIFEST, "graphopt package", trusted_keys)
 
 
 def read_manifest(package: SealedFolder) -> Manifest:

@@ -12,20 +12,24 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import io
 import os
 import re
+import shutil
 import stat
 import weakref
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from graphopt._version import VERSION
-from graphopt.checked import has_sha256
+from graphopt.checked import has_sha256, read_sha256
 from graphopt.errors import PackageCorruptError, PackageError
 from graphopt.fields import FieldError, parse_json, read_fields
+from graphopt.scratch import ScratchFolder
+from graphopt.signing import SIGNATURE, PublicKey, check_signature, signed
 
 SUMS = "SHA256SUMS"
 #: Larger files are mapped where they are; copying them would double what they take of memory.
@@ -82,13 +86,19 @@ class SealedFolder:
 
     Attributes:
         path: where it is, for errors.
+        sums: content of SHA256SUMS; of a folder within another one nothing.
     """
 
-    def __init__(self, path: Path, files: Mapping[str, _Checked]) -> None:
-        self.path, self._files = path, files
+    def __init__(self, path: Path, files: Mapping[str, _Checked], sums: bytes = b"") -> None:
+        self.path, self._files, self.sums = path, files, sums
 
     def __contains__(self, name: str) -> bool:
         return name in self._files
+
+    @property
+    def names(self) -> list[str]:
+        """Of all files but SHA256SUMS and its signatures."""
+        return list(self._files)
 
     def data(self, name: str) -> bytes:
         """The content of a small file.
@@ -166,17 +176,28 @@ class SealedFolder:
         return self._files[name]
 
 
-def open_sealed(path: str | os.PathLike[str], description: str, kind: str) -> SealedFolder:
+def open_sealed(
+    path: str | os.PathLike[str],
+    description: str,
+    kind: str,
+    trusted_keys: Sequence[PublicKey] | None = None,
+) -> SealedFolder:
     """Opens a folder after checking every file in it.
 
     Args:
         path: the folder; may be a link to one, but nothing in it may be a link.
         description: the file that folders of this kind have.
         kind: what such a folder is, for errors.
+        trusted_keys: public keys of ed25519, PEM files or their content as bytes, one of which must
+            have signed the folder; then large files are copied too, out of reach of whoever may
+            write to it. None: any folder is taken.
 
     Raises:
         PackageError: if there is no such folder, or if the system refuses to read it.
         PackageCorruptError: naming what is missing, altered, not listed, or no plain file.
+        UntrustedPackageError: if none of the keys signed it as it is.
+        SigningKeyError: if a trusted key is none.
+        MissingDependencyError: for trusted keys without the package `cryptography`.
     """
     path = as_path(path)
     with _reading(path, ""):
@@ -186,15 +207,19 @@ def open_sealed(path: str | os.PathLike[str], description: str, kind: str) -> Se
         try:
             if description not in os.listdir(root):
                 raise PackageError(f"{path} is no {kind}: it has no {description}")
-            listed = _read_sums(path, root)
+            sums = _read_small(path, root, SUMS)
+            if trusted_keys is not None:
+                check_signature(path, sums, _read_signatures(path, root), trusted_keys)
+            listed = _parse(path, sums)
             folders = {str(parent) for name in listed for parent in PurePath(name).parents}
-            found = dict(_Walk(path, listed, folders).files(root))
+            copies_all = trusted_keys is not None
+            found = dict(_Walk(path, listed, folders, copies_all).files(root))
         finally:
             os.close(root)
-    for name in (description, *listed):
+    for name in listed:
         if name not in found:
             raise PackageCorruptError(path, f"{name} is missing")
-    return SealedFolder(path, found)
+    return SealedFolder(path, found, sums)
 
 
 def copy_of(path: Path) -> OpenFile:
@@ -213,11 +238,35 @@ def seal(folder: Path) -> None:
     names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     lines = []
     for name in names:
-        if name != SUMS:
+        if name not in (SUMS, SIGNATURE):
             with (folder / name).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             lines.append(f"{digest}  {name}\n")
     (folder / SUMS).write_text("".join(lines))
+
+
+def sign_folder(path: str | os.PathLike[str], key: Path) -> int:
+    """Checks every file of a folder and adds a signature; returns how many files it covers.
+
+    Args:
+        path: the folder.
+        key: file of a private key of ed25519, PEM.
+
+    Raises:
+        PackageError: as `open_sealed`, or if the signature cannot be written.
+        SigningKeyError: if it is no such key.
+        MissingDependencyError: without the package `cryptography`.
+    """
+    folder = open_sealed(path, SUMS, "package")
+    place = folder.path / SIGNATURE
+    try:
+        before = place.read_bytes() if place.exists() else b""
+        with ScratchFolder(folder.path.absolute().parent) as scratch:
+            (scratch / SIGNATURE).write_bytes(signed(folder.sums, before, key))
+            os.replace(scratch / SIGNATURE, place)
+    except OSError as error:
+        raise PackageError(f"cannot write {place}: {error.strerror}") from error
+    return len(folder.names)
 
 
 def as_path(path: object) -> Path:
@@ -244,13 +293,21 @@ def _reading(path: Path, name: str) -> Iterator[None]:
         raise PackageError(f"cannot read package {path / name}: {reason}") from error
 
 
-def _read_sums(path: Path, root: int) -> dict[str, str]:
-    """Name -> digest of each line of SHA256SUMS."""
-    with _opened(path, root, SUMS, SUMS) as file:
+def _read_small(path: Path, root: int, name: str) -> bytes:
+    """SHA256SUMS, or its signatures."""
+    with _opened(path, root, name, name) as file:
         size = os.fstat(file).st_size
         if size > _SUMS_BYTES:
-            raise PackageCorruptError(path, f"{SUMS} is larger than {_SUMS_BYTES} bytes")
-        text = _content(path, file, SUMS, size)
+            raise PackageCorruptError(path, f"{name} is larger than {_SUMS_BYTES} bytes")
+        return _content(path, file, name, size)
+
+
+def _read_signatures(path: Path, root: int) -> bytes:
+    return _read_small(path, root, SIGNATURE) if SIGNATURE in os.listdir(root) else b""
+
+
+def _parse(path: Path, text: bytes) -> dict[str, str]:
+    """Name -> digest of each line of SHA256SUMS."""
     listed: dict[str, str] = {}
     try:
         lines = text.decode().splitlines()
@@ -275,11 +332,13 @@ class _Walk:
         path: where it is, for errors.
         listed: name -> digest.
         folders: names of the folders that listed files are in.
+        copies_all: whether large files are copied too.
     """
 
     path: Path
     listed: Mapping[str, str]
     folders: Collection[str]
+    copies_all: bool
 
     def files(self, folder: int, prefix: str = "") -> Iterator[tuple[str, _Checked]]:
         """Every file of a folder, under its name from the root on."""
@@ -292,7 +351,7 @@ class _Walk:
                 elif name in self.folders:
                     with _opened(self.path, folder, entry, name, os.O_DIRECTORY) as inner:
                         yield from self.files(inner, f"{name}/")
-                elif name != SUMS:
+                elif name not in (SUMS, SIGNATURE):
                     shown = ascii(name)[1:-1]
                     raise PackageCorruptError(self.path, f"{shown} is not listed in {SUMS}")
 
@@ -302,6 +361,12 @@ class _Walk:
         if size <= COPIED_BYTES:
             content = _content(self.path, file, name, size)
             is_whole = hashlib.sha256(content).hexdigest() == digest
+        elif self.copies_all:
+            descriptor = _Descriptor(_memory_file())
+            with open(file, "rb", closefd=False) as source:
+                _fill(descriptor, source)
+            content = OpenFile(descriptor, str(self.path / name))
+            is_whole = read_sha256(descriptor.number) == digest
         else:
             descriptor = _Descriptor(os.dup(file))
             content = OpenFile(descriptor, str(self.path / name))
@@ -366,10 +431,15 @@ def _copy(digest: str, content: bytes) -> _Descriptor:
     if known is not None:
         return known
     made = _Descriptor(_memory_file())
-    with open(made.number, "wb", closefd=False) as stream:
-        stream.write(content)
-    fcntl.fcntl(made.number, fcntl.F_ADD_SEALS, _SEALS)
+    _fill(made, io.BytesIO(content))
     return _copies.setdefault(digest, made)
+
+
+def _fill(file: _Descriptor, source: BinaryIO) -> None:
+    """Copies everything into a new memory file, which nobody can change afterwards."""
+    with open(file.number, "wb", closefd=False) as stream:
+        shutil.copyfileobj(source, stream, 1 << 20)
+    fcntl.fcntl(file.number, fcntl.F_ADD_SEALS, _SEALS)
 
 
 def _memory_file() -> int:

@@ -43,6 +43,8 @@ EXAMPLES = [
     (errors.BenchmarkError("no kernel matches 'x'; there are a, b"), ["'x'", "there are a, b"]),
     (errors.PackageCorruptError("a.gopt", "short file"), ["a.gopt", "short file", ".save()"]),
     (errors.StorageError("/cache", "full", "GRAPHOPT_CACHE"), ["/cache", "full", "GRAPHOPT_CACHE"]),
+    (errors.UntrustedPackageError("a.gopt", "unsigned"), ["a.gopt", "unsigned", "graphopt sign"]),
+    (errors.SigningKeyError("k.pub", "short"), ["k.pub", "short", "graphopt keygen"]),
     (errors.PackageChangedError("a.gopt"), ["a.gopt", "load it again", ".save()"]),
     (errors.PackageTargetError("a.gopt", "sve2", "x86_64"), ["sve2", "x86_64", "--emulate"]),
     (errors.TokenRangeError(9, 8), ["token 9", "0 to 7", "tokenizer"]),

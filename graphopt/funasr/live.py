@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from graphopt.funasr.recognizer import (
 from graphopt.funasr.recordings import read_recording
 from graphopt.funasr.samples import SignalStream
 from graphopt.loaded import open_module
+from graphopt.signing import PublicKey
 
 Array = np.ndarray[Any, Any]
 
@@ -190,6 +191,7 @@ def load_live(
     path: str | Path,
     num_threads: int | None = None,
     vad_options: Mapping[str, Any] | None = None,
+    trusted_keys: Sequence[PublicKey] | None = None,
 ) -> LiveRecognizer:
     """Opens a package of `compile_directories` that holds a streaming model.
 
@@ -197,14 +199,16 @@ def load_live(
         path: the folder.
         num_threads: threads of a run; all CPUs that this process may use if None.
         vad_options: as for `load_recognizer`.
+        trusted_keys: as for `graphopt.load`.
 
     Raises:
         RecognizerOptionError: if an option of FSMN-VAD is none, or there is no FSMN-VAD.
         PackageError: if it is none, or its model hears whole utterances.
         PackageCorruptError: if a file is missing, altered or makes no sense.
         PackageTargetError: when run, if this CPU lacks what the package is built for.
+        UntrustedPackageError, SigningKeyError: as for `graphopt.load`.
     """
-    package = open_recognizer(path)
+    package = open_recognizer(path, trusted_keys)
     with reading(package) as parts:
         part = parts.asr
         if not isinstance(part, StreamingPart):

@@ -45,6 +45,7 @@ from graphopt.funasr.times import Sentence, Time, segment_sentences, sentences
 from graphopt.funasr.vad import OPTIONS, Segment, VadConfig
 from graphopt.loaded import LoadedModule, open_module
 from graphopt.sealed import SealedFolder, open_sealed
+from graphopt.signing import PublicKey
 from graphopt.zoo.dependencies import require
 
 Array = np.ndarray[Any, Any]
@@ -195,6 +196,7 @@ def load_recognizer(
     use_itn: bool = False,
     hotword: str | None = None,
     vad_options: Mapping[str, Any] | None = None,
+    trusted_keys: Sequence[PublicKey] | None = None,
 ) -> Recognizer:
     """Opens a package of :func:`graphopt.funasr.package.compile_directories`.
 
@@ -207,16 +209,18 @@ def load_recognizer(
             :meth:`Recognizer.with_hotwords`.
         vad_options: settings of FSMN-VAD as FunASR's `vad_kwargs` takes them, such as
             `max_end_silence_time`; see `VadConfig.change`.
+        trusted_keys: as for `graphopt.load`.
 
     Raises:
         PackageError: if it is none.
+        UntrustedPackageError, SigningKeyError: as for `graphopt.load`.
         PackageCorruptError: if a file is missing, altered or makes no sense.
         PackageTargetError: when run, if this CPU lacks what the package is built for.
         RecognizerOptionError: if the recognizer cannot be told the language, the form, hotwords, or
             an option of FSMN-VAD.
         MissingDependencyError: if SenseVoice is to run and sentencepiece is not installed.
     """
-    package = open_recognizer(path)
+    package = open_recognizer(path, trusted_keys)
     with reading(package) as parts:
         part = parts.asr
         if isinstance(part, StreamingPart):
@@ -231,14 +235,9 @@ def load_recognizer(
         return Recognizer(speech, detector, punctuator).with_hotwords(hotword)
 
 
-def open_recognizer(path: str | Path) -> SealedFolder:
-    """Opens a package of a recognizer after checking every file in it.
-
-    Raises:
-        PackageError: if there is none, or if the system refuses to read it.
-        PackageCorruptError: naming what is missing, altered, not listed, or no plain file.
-    """
-    return open_sealed(path, DESCRIPTION, "package of graphopt compile funasr")
+def open_recognizer(path: str | Path, trusted_keys: Sequence[PublicKey] | None) -> SealedFolder:
+    """Opens a package of a recognizer after checking every file in it; see `open_sealed`."""
+    return open_sealed(path, DESCRIPTION, "package of graphopt compile funasr", trusted_keys)
 
 
 @contextmanager

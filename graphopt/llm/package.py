@@ -10,6 +10,7 @@ SHA256SUMS        of all files
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ from graphopt.loaded import open_module
 from graphopt.package import FORMAT as DECODER_FORMAT
 from graphopt.package import Manifest, write_package
 from graphopt.sealed import SealedFolder, open_sealed, seal
+from graphopt.signing import PublicKey
 from graphopt.staging import check_place, replaced_folder
 
 if TYPE_CHECKING:
@@ -192,20 +194,27 @@ def _manifest(program: Program) -> Manifest:
     )
 
 
-def load_chat(path: str | Path, threads: int | None = None, emulate: bool = False) -> Chat:
+def load_chat(
+    path: str | Path,
+    threads: int | None = None,
+    emulate: bool = False,
+    trusted_keys: Sequence[PublicKey] | None = None,
+) -> Chat:
     """Opens a package of `graphopt compile llm`; the weights are mapped, not read.
 
     Args:
         path: the package.
         threads: threads of a run; all CPUs that this process may use if None.
         emulate: run the package's own code under qemu, on a context of at most 512 tokens.
+        trusted_keys: as for `graphopt.load`.
 
     Raises:
         PackageError: if it is none, or of another format.
         PackageCorruptError: if a file is missing, truncated or altered.
+        UntrustedPackageError, SigningKeyError: as for `graphopt.load`.
         MissingDependencyError: without the `tokenizers` package.
     """
-    package = _open(path)
+    package = open_sealed(path, DESCRIPTION, "package of a language model", trusted_keys)
     described = package.read(DESCRIPTION, Description, FORMAT)
     try:
         tokenizer = Tokenizer(package.text(TOKENIZER), described.chat)
@@ -214,25 +223,28 @@ def load_chat(path: str | Path, threads: int | None = None, emulate: bool = Fals
     return Chat(_engine(package, described, threads, emulate), tokenizer)
 
 
-def load_engine(path: str | Path, threads: int | None = None, emulate: bool = False) -> Engine:
+def load_engine(
+    path: str | Path,
+    threads: int | None = None,
+    emulate: bool = False,
+    trusted_keys: Sequence[PublicKey] | None = None,
+) -> Engine:
     """Opens the decoder of a package alone, for tokens that come from elsewhere; see `load_chat`.
 
     Args:
         path: the package.
         threads: threads of a run; all CPUs that this process may use if None.
         emulate: run the package's own code under qemu, on a context of at most 512 tokens.
+        trusted_keys: as for `graphopt.load`.
 
     Raises:
         PackageError: if it is none, or of another format.
         PackageCorruptError: if a file is missing, truncated or altered.
+        UntrustedPackageError, SigningKeyError: as for `graphopt.load`.
     """
-    package = _open(path)
+    package = open_sealed(path, DESCRIPTION, "package of a language model", trusted_keys)
     described = package.read(DESCRIPTION, Description, FORMAT)
     return _engine(package, described, threads, emulate)
-
-
-def _open(path: str | Path) -> SealedFolder:
-    return open_sealed(path, DESCRIPTION, "package of a language model")
 
 
 def _engine(
