@@ -139,24 +139,22 @@ def _cryptography() -> tuple[Any, Any, Any]:
 def _private_key(path: Path) -> Ed25519PrivateKey:
     _, serialization, ed25519 = _cryptography()
     try:
-        found = serialization.load_pem_private_key(path.read_bytes(), None)
+        key: Ed25519PrivateKey = serialization.load_pem_private_key(path.read_bytes(), None)
     except (OSError, ValueError, TypeError) as error:  # TypeError: it has a passphrase
         raise SigningKeyError(path, getattr(error, "strerror", None) or str(error)) from error
-    return _of_kind(path, found, ed25519.Ed25519PrivateKey, "private")
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
+        raise SigningKeyError(path, "it is no private key of ed25519")
+    return key
 
 
-def _public_key(key: PublicKey) -> Ed25519PublicKey:
+def _public_key(given: PublicKey) -> Ed25519PublicKey:
     _, serialization, ed25519 = _cryptography()
-    shown = "among trusted_keys" if isinstance(key, bytes) else key
+    shown = "among trusted_keys" if isinstance(given, bytes) else given
     try:
-        content = key if isinstance(key, bytes) else Path(key).read_bytes()
-        found = serialization.load_pem_public_key(content)
+        content = given if isinstance(given, bytes) else Path(given).read_bytes()
+        key: Ed25519PublicKey = serialization.load_pem_public_key(content)
     except (OSError, ValueError, TypeError) as error:
         raise SigningKeyError(shown, getattr(error, "strerror", None) or str(error)) from error
-    return _of_kind(shown, found, ed25519.Ed25519PublicKey, "public")
-
-
-def _of_kind(shown: object, key: Any, kind: Any, called: str) -> Any:
-    if not isinstance(key, kind):
-        raise SigningKeyError(shown, f"it is no {called} key of ed25519")
+    if not isinstance(key, ed25519.Ed25519PublicKey):
+        raise SigningKeyError(shown, "it is no public key of ed25519")
     return key
