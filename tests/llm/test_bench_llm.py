@@ -47,6 +47,26 @@ def test_rows(file, tmp_path, monkeypatch):
     )
     assert json.loads(said.stdout)[0]["engine"] == "graphopt", said.output
 
+    def die(row, process, counts):
+        process._process.kill()
+        return finish(row, process, counts)
+
+    finish = speed._round
+    monkeypatch.setattr(speed, "_round", die)
+    rows = speed.measure("m", {"graphopt": package, "llama.cpp": BenchmarkError("x")}, [1], 1)
+    assert [row.as_dict()["missing"] for row in rows] == [
+        "cannot measure: it was ended by SIGKILL",
+        "cannot measure: x",
+    ]
+
+
+def test_why_an_engine_gave_no_answer():
+    assert speed.how_it_ended(-4, []) == "it was ended by SIGILL"
+    assert speed.how_it_ended(-11, ["a", "b"]) == "it was ended by SIGSEGV after saying 'b'"
+    assert speed.how_it_ended(-99, []) == "it was ended by signal 99"
+    assert speed.how_it_ended(1, ["a", "b"]) == "b"
+    assert speed.how_it_ended(3, []) == "it ended with status 3"
+
 
 def test_the_share_of_what_memory_gives():
     rates = {task: [20.0, 10.0, 30.0] for task in speed._TASKS}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,22 +100,37 @@ class _Process:
     def ask(self, task: str, count: int) -> float:
         """Seconds or MiB of a task."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({task: count}) + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # then there is no answer, which says more
+            self._process.stdin.write(json.dumps({task: count}) + "\n")
+            self._process.stdin.flush()
         return self._answer()
 
     def _answer(self) -> float:
         assert self._process.stdout is not None and self._process.stderr is not None
         line = self._process.stdout.readline()
         if not line:
-            said = self._process.stderr.read().strip().splitlines() or ["it ended"]
-            raise BenchmarkError(said[-1])
+            said = self._process.stderr.read().strip().splitlines()
+            raise BenchmarkError(how_it_ended(self._process.wait(), said))
         return float(json.loads(line))
 
     def end(self) -> None:
         """Waits for the end of the process."""
         with contextlib.suppress(BrokenPipeError):
             self._process.communicate()
+
+
+def how_it_ended(status: int, said: Sequence[str]) -> str:
+    """Why a process gave no answer: its last words, and the signal that ended it, if one did.
+
+    Args:
+        status: of the process; a negative one is the number of a signal.
+        said: lines on its standard error.
+    """
+    words = said[-1] if said else ""
+    if status >= 0:
+        return words or f"it ended with status {status}"
+    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+    return f"it was ended by {name}" + (f" after saying {words!r}" if words else "")
 
 
 def measure(
@@ -156,17 +172,29 @@ def measure(
         loop = _read_loop(count)
         for number in range(-1, rounds):  # the first round warms up
             order.shuffle(running)
-            for row, process in running:
+            for row, process in [pair for pair in running if not pair[0].missing]:
                 progress(f"{count} threads: round {number + 1} of {rounds}, {row.engine}")
-                _round(row, process, number >= 0)
-                if loop and row.weights and number >= 0:
-                    row.reads.append(loop.rate())
+                with _alone(row):
+                    _round(row, process, number >= 0)
+                    if loop and row.weights and number >= 0:
+                        row.reads.append(loop.rate())
         if loop:
             loop.close()
         for row, process in running:
-            row.peak_rss_mib = process.ask("peak", CONTEXT)
+            with _alone(row):
+                if not row.missing:
+                    row.peak_rss_mib = process.ask("peak", CONTEXT)
             process.end()
     return rows
+
+
+@contextlib.contextmanager
+def _alone(row: Row) -> Iterator[None]:
+    """Keeps an engine that fails from ending the others' rows: its own says why."""
+    try:
+        yield
+    except BenchmarkError as error:
+        row.missing = str(error)
 
 
 def _read_loop(threads: int) -> ReadLoop | None:
