@@ -36,15 +36,13 @@ KIND = Kind(
     make,
     [
         *accidents(is_refused=False),
-        *[Mutation("settings", yaml_values(CONFIG))] * 8,
-        *[Mutation("names", json_values(LISTING))] * 4,
+        *[Mutation("settings", yaml_values(CONFIG))] * 6,
+        *[Mutation("names", json_values(LISTING))] * 3,
         *[Mutation("tokens", json_values(TOKENS))] * 2,
-        *[Mutation(f"text of {n}", text(n)) for n in (CONFIG, LISTING, TOKENS, "am.mvn")],
-        *[Mutation(f"bytes of {n}", text_bytes(n)) for n in (CONFIG, LISTING, TOKENS, "am.mvn")],
-        Mutation(
-            "bytes of seg_dict", of("seg_dict", lambda p, rng: p.write_bytes(rng.randbytes(99)))
-        ),
+        *[Mutation("text", text(n)) for n in (CONFIG, LISTING, TOKENS, "am.mvn")],
+        *[Mutation("bytes", text_bytes(n)) for n in (CONFIG, LISTING, TOKENS, "am.mvn")],
+        Mutation("bytes", of("seg_dict", lambda p, rng: p.write_bytes(rng.randbytes(99)))),
     ],
     use,
-    cases=60,
+    cases=70,
 )

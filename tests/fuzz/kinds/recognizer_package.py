@@ -36,5 +36,5 @@ KIND = Kind(
         Mutation("library", resealed(of("vad", of("lib", garbage)))),
     ],
     use,
-    cases=60,
+    cases=50,
 )

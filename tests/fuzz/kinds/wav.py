@@ -55,8 +55,8 @@ KIND = Kind(
     [
         *accidents(is_refused=False),
         *[Mutation("header", header)] * 8,
-        *[Mutation(f"{kind} of {subtype}", rewritten(kind, subtype)) for kind, subtype in _FORMATS],
+        *[Mutation("format", rewritten(kind, subtype)) for kind, subtype in _FORMATS],
     ],
     use,
-    cases=200,
+    cases=100,
 )
