@@ -19,6 +19,7 @@ punc/             the package of CT-Transformer, from token ids to marks
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -94,12 +95,30 @@ def _compile(directory: ModelDirectory, target: str, precision: str, folder: Pat
     except ValueError as error:
         raise ModelDirectoryError(directory.path, f"not understood: {error}") from error
     for name, (module, inputs) in captured.items():
-        made = optimize(module.eval(), target, inputs, precision=precision, strict=True)
+        _run(directory, module.eval(), inputs)
+        made = optimize(module, target, inputs, precision=precision, strict=True)
         made.save(folder / name)
     if directory.pieces is not None:
         shutil.copy(directory.pieces, folder / PIECES)
     if directory.splits is not None and "hotwords" in captured:
         shutil.copy(directory.splits, folder / SPLITS)
+
+
+def _run(directory: ModelDirectory, module: Any, inputs: tuple[Any, ...]) -> None:
+    """Runs a part once in torch, where settings show with which FunASR's layers fail.
+
+    Raises:
+        ModelDirectoryError: if they do.
+    """
+    import torch
+
+    try:
+        with torch.no_grad():
+            module(*copy.deepcopy(inputs))
+    except Exception as error:  # of whatever torch makes of such layers
+        reason = " ".join(str(error).split())[:300]
+        problem = f"FunASR's layers do not run with the settings of config.yaml: {reason}"
+        raise ModelDirectoryError(directory.path, problem) from error
 
 
 def _with_options(

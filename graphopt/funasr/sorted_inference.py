@@ -7,10 +7,13 @@ computes the padding like the rest.
 from __future__ import annotations
 
 import functools
+import math
+import numbers
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from graphopt.errors import RecognizerOptionError
 from graphopt.funasr.batches import plan_batches
 from graphopt.zoo.dependencies import require
 
@@ -64,10 +67,20 @@ class SortedInference:
         return results
 
     def _plan(self, recordings: Sequence[Any], cfg: dict[str, Any]) -> list[list[int]] | None:
-        """Batches of positions; None if FunASR should go its way."""
+        """Batches of positions; None if FunASR should go its way.
+
+        Raises:
+            RecognizerOptionError: if a size of batches is no positive number.
+        """
         settings = {**self._auto_model.kwargs, **cfg}
         seconds = settings.get("batch_size_s")
         most = settings.get("batch_size", 1)
+        for name, value, kind in (
+            ("batch_size_s", seconds, numbers.Real),
+            ("batch_size", most, numbers.Integral),
+        ):
+            if value is not None and (not isinstance(value, kind) or not 0 < value < math.inf):
+                raise RecognizerOptionError(name, value, ["a positive number"])
         if seconds is not None and "batch_size" not in cfg:
             most = len(recordings)
         if most <= 1 or settings.get("output_dir") is not None:

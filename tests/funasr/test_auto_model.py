@@ -56,8 +56,16 @@ def test_same_text_and_times_in_a_batch(pair: tuple[Any, Any]) -> None:
 def test_with_vad_model() -> None:
     model = directories.load(MODEL, vad_model=str(fsmn_vad.model_folder()))
     fast = graphopt.optimize(model, precision="fp32", strict=True)
-    for wav in [*list(recordings())[:2], fsmn_vad.recordings()[0]]:
+    first, second = list(recordings())[:2]
+    for wav in (first, second, fsmn_vad.recordings()[0]):
         assert generate(fast, wav) == generate(model, wav)
+    asked: list[dict[str, Any]] = [
+        {"max_end_silence_time": 200, "batch_size_s": 10, "batch_size_threshold_s": 1},
+        {"merge_vad": True, "merge_length_s": 5},
+        {"output_timestamp": True, "return_raw_text": True, "hotword": "a", "language": "zh"},
+    ]
+    for options in asked:
+        assert generate(fast, first, **options) == generate(model, first, **options)
 
 
 def vad_in_chunks(model: Any, speech: Any, milliseconds: int) -> list[list[int]]:

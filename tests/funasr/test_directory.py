@@ -103,6 +103,7 @@ def test_names_what_it_does_not_understand(
         ("encoder_conf", "output_size", 2**30, "output_size: 1073741824"),
         ("encoder_conf", "linear_units", 32000, "another shape"),
         ("model_conf", "blank_id", "x", "special"),
+        ("encoder_conf", "sanm_shfit", 0.5, "layers do not run"),
         ("predictor_conf", "tail_threshold", "x", "tail_threshold"),
         ("frontend_conf", "fs", 0, "frontend_conf.fs: 0"),
         ("frontend_conf", "n_mels", "80", "frontend_conf.n_mels: '80'"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import graphopt
+from graphopt.errors import RecognizerOptionError
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
@@ -49,6 +50,14 @@ def unequal() -> list[Any]:
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 4}, {"batch_size_s": 8}])
+@pytest.mark.parametrize(
+    "options", [{"batch_size_s": "x"}, {"batch_size_s": -1}, {"batch_size": 0}, {"batch_size": 1.5}]
+)
+def test_sizes_of_batches_that_are_none(pair: tuple[Any, Any], options: dict[str, Any]) -> None:
+    with pytest.raises(RecognizerOptionError, match=next(iter(options))):
+        pair[1].generate(input=[np.zeros(9, np.float32)] * 2, **options)
+
+
 def test_same_results_in_order(
     pair: tuple[Any, Any], batches: list[list[int]], options: dict[str, int]
 ) -> None:
