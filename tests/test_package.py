@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import graphopt
-from graphopt import errors
+from graphopt import errors, sealed
 from graphopt.kernels import registry
 from graphopt.sealed import seal
 
@@ -200,6 +200,28 @@ def test_a_replaced_package_is_another_module(model: Any, tmp_path: Path) -> Non
     assert [p.name for p in tmp_path.iterdir()] == ["a.gopt"]
 
 
+@pytest.mark.parametrize("mapped", [False, True], ids=["copied", "mapped"])
+def test_a_package_overwritten_in_place_is_noticed_or_does_not_matter(
+    mapped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by `cp -r new/. old/`, while the old one is open."""
+    x = torch.randn(1, 512)
+    old, new = (torch.nn.Linear(512, 512).eval() for _ in range(2))
+    path, other = save(old, (x,), tmp_path / "old"), save(new, (x,), tmp_path / "new")
+    if mapped:  # the weights, which take 1 MiB, more than any other file
+        monkeypatch.setattr(sealed, "COPIED_BYTES", (path / "weights.bin").stat().st_size - 1)
+        os.utime(path / "weights.bin", (1, 1))
+    first = graphopt.load(path)
+    assert_same(first(x), old(x).detach())
+    subprocess.run(["cp", "-r", f"{other}/.", path], check=True)
+    assert_same(graphopt.load(path)(x), new(x).detach())
+    if not mapped:
+        assert_same(first(x), old(x).detach())
+        return
+    with pytest.raises(errors.PackageChangedError, match=r"changed in place.*load it again"):
+        first(x)
+
+
 def test_nothing_else_is_overwritten(model: Any, tmp_path: Path) -> None:
     x = (torch.randn(1, 4, 48),)
     folder, file, site = tmp_path / "folder", tmp_path / "file", tmp_path / "site"
@@ -210,8 +232,11 @@ def test_nothing_else_is_overwritten(model: Any, tmp_path: Path) -> None:
     for taken in (folder, file, site):
         with pytest.raises(errors.PackageError, match="is no package; remove it or choose"):
             save(model, x, taken)
-    with pytest.raises(errors.PackageError, match="cannot write"):
-        save(model, x, file / "below")
+    for place in (file / "below", Path("/proc/a.gopt"), tmp_path / ("x" * 300)):
+        with pytest.raises(errors.PackageError, match="cannot write"):
+            save(model, x, place)
+    with pytest.raises(errors.PackageError, match="is no path"):
+        save(model, x, "a\0b")  # type: ignore[arg-type]
     assert file.read_text() == "mine" and (site / "manifest.json").read_text() == "{}"
 
 
