@@ -10,13 +10,10 @@ import numpy as np
 import sympy
 
 from graphopt.ir import Dim, Node, Value
+from graphopt.kernels import layouts
 from graphopt.symbolic import evaluate, product
 
 Array = np.ndarray[Any, Any]
-
-_ROW_TAIL = 16  # bytes behind a quantized row: its zero point and scale, each twice
-_COLUMN_TAIL = 8  # bytes behind an int8 or int4 column: its scale and the sum of its values
-_SHIFT = 4  # bytes of what a column of int4 blocks adds to each product
 
 
 @dataclass(frozen=True)
@@ -25,11 +22,13 @@ class Call:
 
     Attributes:
         sizes: of every dim.
+        arch: whose layouts packed operands have.
         numbers: contents of inputs that say how much of a state is in use: `past` and `start` of
             a cache, i64 [sequences] (graphopt/llm/decoder.py).
     """
 
     sizes: Mapping[sympy.Symbol, int]
+    arch: str
     numbers: Mapping[Value, Array] = field(default_factory=dict)
 
     def keys(self, node: Node) -> Array:
@@ -76,7 +75,7 @@ def memory_bytes(node: Node, call: Call) -> int:
         if not value.is_constant:
             continue
         if node.op == "go.linear" and value is node.inputs[1]:
-            total += _weight_bytes(node, value)
+            total += _weight_bytes(node, value, call)
         elif _is_table(node, value):
             total += _looked_up(node, call)
         elif value is not node.operand("scale"):  # counted with the blocks
@@ -92,14 +91,13 @@ def _cached_row_bytes(node: Node, call: Call) -> int:
     return 2 * kv_heads * per_head
 
 
-def _weight_bytes(node: Node, weight: Value) -> int:
-    """Bytes of a right operand [n, k] without padding; kernels/packing.py."""
+def _weight_bytes(node: Node, weight: Value, call: Call) -> int:
+    """Bytes of a right operand [n, k] as kernels read it, in whole panels."""
     n, k = weight.shape
-    assert isinstance(n, int) and isinstance(k, int)
     scheme, group = node.attrs.get("scheme", "f32"), node.attrs.get("group", 0)
-    if scheme == "int4":
-        return n * (-(-k // 2) + (2 * (k // group) + _SHIFT if group else _COLUMN_TAIL))
-    return n * {"f32": 4 * k, "bf16": 2 * k, "int8": k + _COLUMN_TAIL}[scheme]
+    packed = {"int8": "qa8", "int4": "qs4b" if group else "qs4c"}.get(scheme, scheme)
+    rule = layouts.layout(call.arch, packed)
+    return int(layouts.packed_rhs_bytes(rule, n, k, group=group))
 
 
 def _is_table(node: Node, value: Value) -> bool:
@@ -113,11 +111,12 @@ def _looked_up(node: Node, call: Call) -> int:
 
 
 def _stored(value: Value, call: Call) -> int:
-    """Bytes of a whole value."""
-    if value.packed == "qa8r":
-        return call.size(*value.shape[:-1]) * (call.size(value.shape[-1]) + _ROW_TAIL)
-    width = 2 if value.packed == "bf16" else value.dtype.itemsize
-    return call.size(*value.shape) * width
+    """Bytes of a whole value; of packed rows those that there are, not of a whole panel."""
+    if not value.packed:
+        return call.size(*value.shape) * value.dtype.itemsize
+    rule = layouts.layout(call.arch, {"qa8r": "qa8"}.get(value.packed, value.packed))
+    panel = layouts.packed_lhs_bytes(rule, rule.mr, call.size(value.shape[-1]))
+    return call.size(*value.shape[:-1]) * int(panel) // rule.mr
 
 
 def _operand(node: Node, role: str) -> Value:

@@ -216,7 +216,7 @@ class Program:
         """
         integers = zip(self.graph.inputs, inputs, strict=True)
         numbers = {value: array for value, array in integers if array.dtype == np.int64}
-        call = Call(self._sizes(inputs, outputs), numbers)
+        call = Call(self._sizes(inputs, outputs), self.target.arch, numbers)
         rows = []
         for step in self._host_module.steps:
             node = step.node

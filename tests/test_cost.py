@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from decoders import SHAPE, tiny_decoder
 
+from graphopt.codegen.weights import WeightsFile
 from graphopt.cost import Call, macs, memory_bytes, moved_bytes
 from graphopt.ir import DType, Node, Value, constant
 from graphopt.llm.compiled import compile_decoder
@@ -31,8 +32,8 @@ def work(precision: str, group: int = 32, bits: int = 8) -> dict[tuple[str, str]
     ("precision", "group", "column"),
     [
         ("int4", 32, 32 + 2 * 2 + 4),  # nibbles, two scales, the shift
-        ("int4", 0, 32 + 8),  # nibbles, scale and sum
-        ("int8", 32, 64 + 8),
+        ("int4", 0, 32 + 16),  # nibbles, scale and sums as Arm's panels have them
+        ("int8", 32, 64 + 16),
         ("bf16", 32, 64 * 2),
         ("fp32", 32, 64 * 4),
     ],
@@ -48,7 +49,7 @@ def test_weights_of_a_product(precision: str, group: int, column: int) -> None:
 def test_the_head_multiplies_what_the_embedding_looks_up() -> None:
     steps = work("int4")
     head = steps["head", "go.linear"]
-    assert (head["macs"], head["memory_bytes"]) == (101 * 64, 101 * (64 + 8))
+    assert (head["macs"], head["memory_bytes"]) == (101 * 64, 104 * (64 + 16))  # whole panels
     embedding = steps["embedding", "go.gather"]
     assert embedding["memory_bytes"] == TOKENS * 64
     assert embedding["bytes"] == TOKENS * (64 + 8 + 64 * 4)
@@ -74,7 +75,7 @@ def test_attention_counts_what_the_causal_rule_lets_queries_see() -> None:
     time = symbol("T")
     q, k = (Value(DType.F32, (2, heads, time, 8)) for heads in (4, 2))
     v, y = Value(DType.F32, (2, 2, time, 8)), Value(DType.F32, (2, 4, time, 8))
-    call = Call({time: 5})
+    call = Call({time: 5}, "aarch64")
     node = Node("go.attention", [q, k, v], [y], {"causal": False})
     assert macs(node, call) == 2 * 4 * 25 * 16
     node.attrs["causal"] = True
@@ -89,4 +90,21 @@ def test_scales_that_come_with_weights_count_once() -> None:
     scale = Value(DType.BF16, (32, 2), data=np.zeros((32, 2), np.uint16))
     attrs = {"scheme": "int4", "group": 32, "roles": ("x", "weight", "scale")}
     node = Node("go.linear", [x, weight, scale], [y], attrs)
-    assert memory_bytes(node, Call({})) == 32 * (32 + 2 * 2 + 4)
+    assert memory_bytes(node, Call({}, "aarch64")) == 32 * (32 + 2 * 2 + 4)
+
+
+@pytest.mark.parametrize(
+    "arch, scheme, size",
+    [
+        ("aarch64", "int8", 1_081_344),
+        ("x86_64", "int8", 1_064_960),
+    ],
+)
+def test_packed_weights_are_those_of_the_file(arch: str, scheme: str, size: int) -> None:
+    x, y = Value(DType.F32, (1, 512), packed="qa8r"), Value(DType.F32, (1, 2048))
+    weight = constant(np.zeros((2048, 512), np.float32))
+    node = Node("go.linear", [x, weight], [y], {"scheme": scheme, "roles": ("x", "weight")})
+    assert memory_bytes(node, Call({}, arch)) == size
+    file = WeightsFile(arch)
+    file.gemm(weight, scheme)
+    assert file.bytes == size

@@ -85,3 +85,11 @@ def test_measures() -> None:
     )
     assert sqnr(x[:2], x[:2]) == np.inf
     assert sqnr(np.array([1.1]), np.array([1.0])) == pytest.approx(20, abs=1e-6)
+
+
+def test_nan_becomes_the_bf16_that_kernels_make() -> None:
+    bits = np.array([0x7F800001, 0xFF812345, 0x7FC00000, 0xFFFFFFFF, 0x7F800000], np.uint32)
+    numbers = bits.view(np.float32)
+    narrowed = narrow(numbers, DType.BF16)
+    np.testing.assert_array_equal(narrowed, reference.bf16_from_f32(numbers))
+    assert narrowed.tolist() == [0x7FC0, 0xFFC0, 0x7FC0, 0xFFC0, 0x7F80]
