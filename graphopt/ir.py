@@ -18,6 +18,9 @@ import sympy
 
 from graphopt.dtype import DType as DType
 
+#: Ops that write to the states among their inputs; other ops read them.
+_WRITE_STATES = frozenset({"go.rope"})
+
 Dim: TypeAlias = int | sympy.Expr
 Shape: TypeAlias = tuple[Dim, ...]
 
@@ -138,6 +141,11 @@ class Node:
     def is_lowered(self) -> bool:
         """True if generated code can run the node."""
         return self.op.startswith("go.")
+
+    @property
+    def written(self) -> list[Value]:
+        """States that it writes to: an effect beside its outputs."""
+        return [v for v in self.inputs if v.is_state] if self.op in _WRITE_STATES else []
 
 
 @dataclass(frozen=True)

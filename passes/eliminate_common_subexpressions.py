@@ -5,7 +5,8 @@
     %3 = go.linear(%2, %w)
 
 Two nodes are alike if op, inputs and attributes are equal; constants of at most 64 KiB are equal if
-their contents are. `aten.*` nodes are left alone: some of them draw random numbers.
+their contents are. `aten.*` nodes are left alone: some of them draw random numbers. So are nodes
+that write to a state, and two that read one are alike only if none writes to it between them.
 """
 
 from __future__ import annotations
@@ -35,13 +36,16 @@ class EliminateCommonSubexpressions(Pass):
         graph.replace(mapping)
         mapping.clear()
         seen: dict[Hashable, Node] = {}
+        writers: dict[Value, Node] = {}
         kept: list[Node] = []
         for node in graph.nodes:
             node.inputs = [mapping.get(v, v) for v in node.inputs]
-            if not node.is_lowered or node.op == "go.check":
+            written = node.written
+            if not node.is_lowered or node.op == "go.check" or written:
                 kept.append(node)
+                writers.update(dict.fromkeys(written, node))
                 continue
-            key = self._key(node)
+            key = self._key(node), tuple(id(writers.get(v)) for v in node.inputs)
             first = seen.setdefault(key, node)
             if first is node:
                 kept.append(node)
@@ -54,7 +58,7 @@ class EliminateCommonSubexpressions(Pass):
 
     @staticmethod
     def _key(node: Node) -> Hashable:
-        attrs = tuple(sorted((k, v) for k, v in node.attrs.items() if k != "expr"))
+        # As text, because 0.0 and -0.0 are equal numbers, and True and 1.
+        attrs = tuple(sorted((k, repr(v)) for k, v in node.attrs.items()))
         result = tuple((v.dtype, v.shape) for v in node.outputs)
-        # As text, because 0.0 and -0.0 are equal numbers.
-        return (node.op, tuple(map(id, node.inputs)), attrs, repr(node.attrs.get("expr")), result)
+        return (node.op, tuple(map(id, node.inputs)), attrs, result)

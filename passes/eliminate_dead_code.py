@@ -1,8 +1,8 @@
 """Removes nodes whose results nobody reads.
 
 Kept even without readers: `go.check` (it can refuse an input), `aten.item` (it becomes one), nodes
-that compute a dim (it may be in any shape), and the nodes that feed them. A random draw that nobody
-reads goes: it has no effect on the result.
+that compute a dim (it may be in any shape) or write to a state, and the nodes that feed them. A
+random draw that nobody reads goes: it has no effect on the result.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class EliminateDeadCode(Pass):
         needed = set(graph.outputs)
         kept: list[Node] = []
         for node in reversed(graph.nodes):
-            kept_anyway = node.op in _CHECKS or "computes" in node.attrs
+            kept_anyway = node.op in _CHECKS or "computes" in node.attrs or node.written
             if kept_anyway or any(v in needed for v in node.outputs):
                 kept.append(node)
                 needed.update(node.inputs)

@@ -1,8 +1,9 @@
 """Common subexpressions: equal work is done once, and only equal work."""
 
 import numpy as np
-from graphs import Maker, X, add, check_left_alone, check_pass, mul, ops
+from graphs import Maker, X, Y, add, check_left_alone, check_pass, mul, ops
 
+from graphopt import scalar
 from graphopt.ir import Node
 from graphopt.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 
@@ -62,3 +63,41 @@ def test_aten_nodes_and_checks_are_left_alone() -> None:
     draws = [m.op("aten.rand_like", [x], *x.shape) for _ in range(2)]
     m.graph.nodes += [Node("go.check", [x], [], {"size": 4}) for _ in range(2)]
     check_left_alone(EliminateCommonSubexpressions(), m.output(*draws))
+
+
+def test_numbers_that_compare_equal_are_not_the_same() -> None:
+    """-0.0 and 0.0, True and 1, 1 and 1.0: in constants, in expressions and as attributes."""
+    m = Maker()
+    x = m.input("x", "B", 4)
+    zeros = [m.constant(n, 4, data=np.full(4, v, np.float32)) for n, v in (("a", 0.0), ("b", -0.0))]
+    ones = [m.constant(f"one{kind}", 1, data=np.ones(1, kind)) for kind in ("i1", "?", "u1", "i8")]
+    values = [m.pointwise(scalar.apply("div", X, Y), x, z) for z in zeros]
+    values += [m.pointwise(mul(X, v), x) for v in (0.0, -0.0)]
+    values += [
+        m.op("go.pad", [x], "B", 6, before=(0, 1), after=(0, 1), value=v)
+        for v in (0.0, -0.0, 1, 1.0, True)
+    ]
+    values += [m.pointwise(scalar.operand(0, v.dtype), v) for v in ones]
+    check_left_alone(EliminateCommonSubexpressions(), m.output(*values))
+    assert len(list(m.graph.constants())) == 6
+
+
+def test_reads_of_a_state_across_a_write_stay_two() -> None:
+    m = Maker()
+    q, cache = m.input("q", "B", "T", 2, 4), m.input("cache", 1, 2, "B", 8, 2, 4)
+    other = m.input("other", 1, 2, "B", 8, 2, 4)
+    cache.is_state = other.is_state = True
+
+    def read(state):
+        return m.op("go.cached_attention", [q, state], *q.shape, roles=("q", "cache"), layer=0)
+
+    def write():
+        return m.op("go.rope", [q, cache], *q.shape, roles=("q", "cache"), layer=0)
+
+    values = [read(cache), read(other), write(), read(cache), write(), read(cache)]
+    graph = m.output(*values, read(other), read(cache))
+    assert EliminateCommonSubexpressions().run(graph)
+    names = ["cached_attention", "cached_attention", "rope", "cached_attention"]
+    assert ops(graph) == [*names, "rope", "cached_attention"]
+    assert graph.outputs[6] is values[1] and graph.outputs[7] is values[5]
+    assert len({id(v) for v in graph.outputs[:6]}) == 6

@@ -36,3 +36,25 @@ def test_random_draws_that_nobody_reads_go() -> None:
     graph = m.output(m.pointwise(mul(X, 2.0), x))
     assert EliminateDeadCode().run(graph)
     assert ops(graph) == ["pointwise"]
+
+
+def test_keeps_what_writes_to_a_state() -> None:
+    """A rotation whose result nobody reads still puts its keys into the cache."""
+    m = Maker()
+    graph = m.output(m.pointwise(mul(X, 2.0), m.input("x", "B", 4)))
+    q, cache = m.input("q", "B", "T", 2, 4), m.input("cache", 1, 2, "B", 8, 2, 4)
+    cache.is_state = True
+    m.op("go.rope", [q, cache], *q.shape, roles=("q", "cache"), layer=0)
+    m.op("go.cached_attention", [q, cache], *q.shape, roles=("q", "cache"), layer=0)
+    assert EliminateDeadCode().run(graph)
+    assert ops(graph) == ["pointwise", "rope"]
+
+
+def test_keeps_what_computes_a_dim_and_what_feeds_it() -> None:
+    m = Maker()
+    x = m.input("x", "B", "T", 4)
+    doubled = m.pointwise(mul(X, 2.0), x)
+    m.op("go.cif", [doubled], "B", "N", 4, computes="N")
+    graph = m.output(m.pointwise(mul(X, 3.0), x))
+    assert not EliminateDeadCode().run(graph)
+    assert ops(graph) == ["pointwise", "cif", "pointwise"]

@@ -4,7 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graphs import Maker, check_left_alone, check_native, random_inputs
+from graphs import (
+    Maker,
+    build,
+    check_left_alone,
+    check_native,
+    emit,
+    native_levels,
+    random_inputs,
+)
 
 from graphopt.interpret import run_graph
 from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
@@ -62,10 +70,10 @@ def test_error_of_activations_vanishes(int4: bool) -> None:
 
 
 def test_kernels_give_what_numpy_gives(tmp_path: Path) -> None:
+    """Numpy rounds the remainder twice, so that some of its int8 steps differ."""
     graph = finished_linear().graph
     for step in (QuantizeDynamicInt8(), SplitActivations()):
         step.run(graph)
-    """Numpy rounds the remainder twice, so that some of its int8 steps differ."""
     module = check_native(graph, tmp_path, sizes=({}, {"B": 1, "T": 1}, {"T": 40}), bound=2e-5)
     assert "go_split(team" in module.source
 
@@ -76,8 +84,11 @@ def test_rows_of_zeros_and_nan_stay_what_they_are(tmp_path: Path) -> None:
         step.run(graph)
     inputs = random_inputs(graph)
     inputs[0][0, 0], inputs[0][0, 1, 5] = 0, np.nan
-    _, got = run_graph(graph, inputs)
-    assert np.all(got[0, 0] == 0) and np.isnan(got[0, 1]).all() and np.isfinite(got[0, 2:]).all()
+    interpreted = run_graph(graph, inputs)
+    compiled = build(emit(graph), native_levels()[-1], tmp_path).context(2).run(inputs)
+    for _, got in (interpreted, compiled):
+        assert np.all(got[0, 0] == 0) and np.isnan(got[0, 1]).all()
+        assert np.isfinite(got[0, 2:]).all()
 
 
 def test_float_linears_are_left_alone() -> None:
