@@ -32,11 +32,11 @@ from graphopt.errors import (
     InputError,
     InputLayoutError,
     OptionError,
-    TrainingModeError,
 )
 from graphopt.held import Held
 from graphopt.import_torch import WRITES_NOTHING, import_program
 from graphopt.ir import Graph
+from graphopt.model_check import check_model, check_weights
 from graphopt.size_gate import SizeGate
 
 
@@ -189,13 +189,6 @@ class _TensorsOnly(torch.nn.Module):
         return {structure.RESULT: result, structure.AFTER: after}
 
 
-def require_eval(model: torch.nn.Module) -> None:
-    """Raises TrainingModeError naming the first module that is in training mode."""
-    for name, module in model.named_modules():
-        if module.training:
-            raise TrainingModeError(type(module).__name__, name)
-
-
 def capture(
     model: torch.nn.Module,
     args: tuple[Any, ...],
@@ -216,10 +209,12 @@ def capture(
     nodes then know their module but no line.
 
     Raises:
-        TrainingModeError: if the module is in training mode.
+        ModelError: if it is no module, or one that cannot be captured as it is.
+        TrainingModeError: if it, or a module in it, is in training mode.
         CaptureError: if neither can capture the model, with the user's line and what to do.
     """
-    require_eval(model)
+    check_model(model)
+    check_weights(model)
     kwargs = kwargs or {}
     leaves, in_spec = pytree.tree_flatten((args, kwargs))
     constants = {i: v for i, v in enumerate(leaves) if not isinstance(v, torch.Tensor)}

@@ -287,6 +287,13 @@ class ThreadStartError(RunError):
         )
 
 
+class ModelError(GraphoptError, TypeError):
+    """Something that is not a module that can be compiled."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}; {remedy}")
+
+
 class TrainingModeError(GraphoptError, ValueError):
     """A model in training mode, whose dropout and batch norm would be frozen wrongly."""
 

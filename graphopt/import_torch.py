@@ -220,7 +220,8 @@ class _Importer:
             raise CaptureError(
                 self.graph.name,
                 origin.source or None,
-                f"{name or node.name} has dtype {tensor.dtype}; use float32, bfloat16 or integers there",
+                f"{name or node.name} has dtype {tensor.dtype}; use float32, bfloat16 or integers "
+                "there",
             )
         return dtype
 

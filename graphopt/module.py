@@ -12,7 +12,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from graphopt import process
-from graphopt.capture import call_key, require_eval
+from graphopt.capture import call_key
 from graphopt.errors import (
     CalibrationError,
     CaptureError,
@@ -25,6 +25,7 @@ from graphopt.form import Form, Options
 from graphopt.funasr.auto_model import is_auto_model, optimize_auto_model
 from graphopt.llm.from_transformers import is_causal_model, is_decoder, refuse_other_decoder
 from graphopt.llm.options import LlmOptions
+from graphopt.model_check import check_model
 from graphopt.options import (
     check_values,
     refuse_unused,
@@ -92,6 +93,7 @@ def optimize(
             them, `scale-search` weighs errors by what they excite.
 
     Raises:
+        ModelError: if it is no module that can be captured, such as a file name.
         TrainingModeError, UnknownTargetError, UnknownPrecisionError, ThreadCountError: naming
             what is wrong.
         OptionError: for an option that the model does not use, or a value that it cannot have.
@@ -131,7 +133,7 @@ def optimize(
                 rounding=rounding,
             ),
         )
-    require_eval(model)
+    check_model(model)
     group = group_size or 0
     if example_inputs is None and is_decoder(model):
         from graphopt.llm.generation import OptimizedDecoder

@@ -1,6 +1,7 @@
 """What graphopt refuses: each a typed error that names the thing and the remedy."""
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from graphopt import emulate, errors
 torch = pytest.importorskip("torch")
 
 import models  # noqa: E402
+
+from graphopt.capture import capture  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +103,44 @@ def test_training_mode() -> None:
     model.train()
     with pytest.raises(errors.TrainingModeError):
         fast(torch.ones(1, 2, 48))
+
+
+def _exported() -> Any:
+    return torch.export.export(models.network(), (torch.ones(2, 5, 48),))
+
+
+def _quantized() -> Any:
+    return torch.ao.quantization.quantize_dynamic(models.network(), {torch.nn.Linear})
+
+
+NO_MODELS = {
+    "traced": (lambda: torch.jit.trace(models.network(), torch.ones(1, 2, 48)), "that it was made"),
+    "scripted": (lambda: torch.jit.script(models.network()), "that it was made of"),
+    "file": (lambda: "model.pt", r"'model\.pt' is a name; load"),
+    "path": (lambda: Path("model.onnx"), r"model\.onnx.* is a name"),
+    "program": (_exported, r"ExportedProgram.*\.module\(\)"),
+    "class": (lambda: torch.nn.GELU, r"GELU is a class; give an instance"),
+    "function": (lambda: torch.relu, "function is no module"),
+    "nothing": (lambda: None, "NoneType is no module"),
+    "weights": (lambda: models.network().state_dict(), "OrderedDict is no module.*load_state_dict"),
+    "parallel": (lambda: torch.nn.DataParallel(models.network()).eval(), r"give its \.module"),
+    "list": (lambda: torch.nn.ModuleList().eval(), "ModuleList has no forward"),
+    "quantized": (_quantized, "module '0', is quantized by torch.ao; give the float model"),
+    "meta": (lambda: models.network().to("meta"), "'0.weight'.*meta device; load"),
+    "lazy": (lambda: torch.nn.LazyLinear(3).eval(), "'weight' of LazyLinear has no values yet"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", NO_MODELS)
+def test_what_is_no_model(kind: str) -> None:
+    make, message = NO_MODELS[kind]
+    with pytest.raises(errors.ModelError, match=message):
+        graphopt.optimize(make(), example_inputs=(torch.ones(2, 5, 48),))
+
+
+def test_an_exported_program_as_a_module() -> None:
+    capture(_exported().module(), (torch.ones(2, 5, 48),))  # which cannot be set to evaluation
 
 
 def test_names() -> None:

@@ -12,6 +12,7 @@ EXAMPLES = [
     (errors.InputRankError("x", ["B", "T", 560], [3, 560]), ["[B, T, 560]", "[3, 560]", "reshape"]),
     (errors.InputShapeError("x", 2, 560, 80), ["'x'", "axis 2", "560", "80", "dynamic_shapes"]),
     (errors.SizeError("T/2", "it is 5/2"), ["T/2", "5/2", "whole numbers"]),
+    (errors.ModelError("'model.pt' is a name", "load the model"), ["model.pt", "load"]),
     (errors.InputLayoutError("argument[1]", "sparse_coo", "cpu"), ["argument[1]", ".to_dense()"]),
     (errors.InputConditionError("not Eq(Mod(T, 2), 0)"), ["Eq(Mod(T, 2), 0)", "pad or cut"]),
     (errors.EmptyInputError("x", 1), ["'x'", "axis 1", "skip the call"]),
