@@ -127,6 +127,7 @@ class LoadedModule:
         from graphopt.config import Config
         from graphopt.emulate import Emulation
 
+        self._check_weights()
         given = self._match(args, kwargs)
         builder = Builder(Config.from_environment().cache, 2)
         ports = self.manifest.inputs
@@ -179,8 +180,7 @@ class LoadedModule:
         ]
 
     def _run(self, inputs: Sequence[Array], seconds: Array | None) -> list[Array]:
-        if not self._weights.is_unchanged():
-            raise PackageChangedError(self.path)
+        self._check_weights()
         return self._contexts.run(self._runnable, inputs, seconds)
 
     def _runnable(self) -> Library:
@@ -202,10 +202,13 @@ class LoadedModule:
                     [port.shape for port in manifest.inputs],
                 )
                 _compare(manifest, library, f"{self.path}: lib/{level.name}.so")
-                if not self._weights.is_unchanged():
-                    raise PackageChangedError(self.path)
+                self._check_weights()
                 return library
         return None
+
+    def _check_weights(self) -> None:
+        if not self._weights.is_unchanged():
+            raise PackageChangedError(self.path)
 
     def _result(self, outputs: list[Array], given: list[Any], call: Any) -> Any:
         tensors: list[Any] = list(outputs)

@@ -6,7 +6,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from graphopt.codegen.build import Toolchain
 from graphopt.errors import CompilerError, MissingEmulatorError, PricingError
 from graphopt.n2sim.disassembly import Instruction
+from graphopt.scratch import ScratchFolder
 
 _SOURCE = Path(__file__).parent / "plugin.c"
 _EMULATOR = "qemu-aarch64"
@@ -74,8 +74,7 @@ def execute(
     emulator = shutil.which(_EMULATOR)
     if emulator is None:
         raise MissingEmulatorError(_EMULATOR)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with ScratchFolder() as folder:
         ranges = "".join(f",range={low:x}-{high:x}" for low, high in _spans(code, functions))
         files = f"out={folder / 'counts'},trace={folder / 'trace'},cap={cap}{ranges}"
         plugin = ["-plugin", f"{_plugin().file},{files}"]
@@ -123,18 +122,18 @@ def _spans(code: Mapping[int, Instruction], functions: set[str]) -> list[tuple[i
 class _Plugin:
     """The compiled plugin, in a folder that lives as long as this process."""
 
-    folder: tempfile.TemporaryDirectory[str]
+    folder: ScratchFolder
 
     @property
     def file(self) -> Path:
-        return Path(self.folder.name) / "plugin.so"
+        return self.folder.path / "plugin.so"
 
 
 @lru_cache(maxsize=1)
 def _plugin() -> _Plugin:
     """Compile the plugin for this machine; its calls of qemu are resolved when qemu loads it."""
     tools = Toolchain.find(platform.machine())
-    plugin = _Plugin(tempfile.TemporaryDirectory(prefix="graphopt-n2sim-"))
+    plugin = _Plugin(ScratchFolder(prefix="n2sim-"))
     target = ("-target", f"{tools.arch}-linux-gnu.2.17") if tools.is_zig else ()
     command = [*tools.command, *target, "-O2", "-shared", "-fPIC", "-Wl,--allow-shlib-undefined"]
     command += ["-Wl,-z,lazy", "-o", str(plugin.file), str(_SOURCE)]
