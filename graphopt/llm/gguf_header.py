@@ -27,6 +27,8 @@ def check_header(path: Path) -> None:
     Raises:
         ModelFileError: if it is not that of a GGUF file, or goes on behind the end of the file.
     """
+    if not path.is_file():  # a pipe or a device, which may never end
+        raise ModelFileError(path, "there is no such file")
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             _Walk(data).header()

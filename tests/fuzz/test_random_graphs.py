@@ -32,4 +32,4 @@ def test_compiled_equals_float64(first: int) -> None:
 def test_every_rule_has_a_kind() -> None:
     """A new lowering rule is tried in random models from the day it is there."""
     rules = {".".join(name.split(".")[:2]) for name in RULES}
-    assert rules <= set(KINDS), "enter them in tests/fuzz/kinds.py"
+    assert rules <= set(KINDS), "enter them in tests/fuzz/lines.py"

@@ -48,7 +48,10 @@ def write(model, path, kind, architecture="llama", keys=None, tensors=None):
     config, writer = model.config, gguf.GGUFWriter(path, architecture)
     for key, value in (keys or {}).items():
         key = f"{architecture}{key}" if key.startswith(".") else key
-        writer.add_key_value(key, value, _TYPES[type(value)])
+        if isinstance(value, list):
+            writer.add_array(key, value)
+        else:
+            writer.add_key_value(key, value, _TYPES[type(value)])
     for name, array in (tensors or {}).items():
         writer.add_tensor(name, array)
     writer.add_context_length(config.max_position_embeddings)

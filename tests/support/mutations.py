@@ -224,6 +224,18 @@ def resealed(change: Change) -> Change:
     return both
 
 
+def of_header(size: int) -> Change:
+    """Some other bytes among the first `size` of a file."""
+
+    def change(path: Path, rng: random.Random) -> None:
+        data = bytearray(path.read_bytes())
+        for _ in range(rng.randint(1, 4)):
+            data[rng.randrange(min(len(data), size))] = rng.randrange(256)
+        path.write_bytes(data)
+
+    return change
+
+
 #: What happens to files on disks and ways, not to what they say.
 ACCIDENTS = (flip, cut, grow, empty, delete, folder, pipe, link, garbage, block, number)
 
