@@ -79,11 +79,14 @@ def _writing(place: Path, folder: Path) -> Iterator[None]:
 
 def _move(staging: Path, place: Path) -> None:
     """Puts a folder where another may be, which ends up where the first was."""
-    if not place.exists():
-        os.rename(staging, place)
-        return
     if _exchange(staging, place):
         return
+    try:
+        os.rename(staging, place)
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
     aside = place.with_name(f".{place.name[:40]}-before-{os.getpid()}")
     os.rename(place, aside)
     try:

@@ -52,14 +52,17 @@ def test_after_an_error_everything_is_as_before(
     monkeypatch.setattr(staging, "_exchange", lambda *_: False)
     rename = os.rename
 
+    reasons = [(errno.EIO, "Input/output error"), (errno.ENOTEMPTY, "Directory not empty")]
+
     def refuse(one: Path, two: Path) -> None:
         if Path(one).name == "new":
-            raise OSError(errno.EIO, "Input/output error", str(one))
+            raise OSError(*reasons.pop(), str(one))
         rename(one, two)
 
     monkeypatch.setattr(staging.os, "rename", refuse)
     with pytest.raises(PackageError, match=r"cannot write .*Input/output error"):
         write(tmp_path / "a", "second")
+    assert not reasons
     assert found(tmp_path / "a") == "first" and os.listdir(tmp_path) == ["a"]
 
 
@@ -139,6 +142,22 @@ def test_others_are_left_alone(tmp_path: Path) -> None:
     ScratchFolder(tmp_path).close()
     assert len(os.listdir(tmp_path)) == 2
     shutil.rmtree(tmp_path / "graphopt-mine")
+
+
+def test_a_place_that_is_taken_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another process, between the look at it and the move."""
+    exchange = staging._exchange
+
+    def too_early(one: Path, two: Path) -> bool:
+        done = exchange(one, two)
+        monkeypatch.setattr(staging, "_exchange", exchange)
+        if not done:
+            write(tmp_path / "a", "other")
+        return done
+
+    monkeypatch.setattr(staging, "_exchange", too_early)
+    write(tmp_path / "a", "mine")
+    assert found(tmp_path / "a") == "mine" and os.listdir(tmp_path) == ["a"]
 
 
 def test_many_at_once(tmp_path: Path) -> None:
