@@ -108,6 +108,9 @@ def optimize(
     nodes: Annotated[
         bool, typer.Option("--nodes", help="Print every node instead of adding up equal ones.")
     ] = False,
+    check: Annotated[
+        bool, typer.Option(help="Compare with the model on the example inputs.")
+    ] = True,
 ) -> None:
     """Compile MODEL and write a package; print what became of its nodes."""
     import graphopt
@@ -132,6 +135,7 @@ def optimize(
             example_inputs=inputs,
             num_threads=threads,
             strict=strict,
+            check=check,
         )
         package = out or Path(f"{model.replace(':', '-')}-{target}.gopt")
         fast.save(package)

@@ -600,5 +600,26 @@ class UnsupportedNodesError(GraphoptError):
         self.nodes = list(nodes)
 
 
+class ExampleMismatchError(GraphoptError):
+    """A compiled module whose results on the example inputs are not the model's."""
+
+    def __init__(self, model: str, difference: str, bound: float, culprit: str) -> None:
+        super().__init__(
+            f"the compiled {model} does not agree with the model on the example inputs: "
+            f"{difference} (bound {bound:g}); {culprit}; report this as a defect of graphopt, "
+            "choose a more exact precision=, or pass check=False to get the module as it is"
+        )
+
+
+class NondeterministicModelError(GraphoptError):
+    """A model of which two runs on the same example inputs differ."""
+
+    def __init__(self, model: str, difference: str) -> None:
+        super().__init__(
+            f"{model} does not agree with itself: {difference} in a second run on the same inputs; "
+            "remove what is random from its forward, or pass check=False"
+        )
+
+
 def _shape(dims: Sequence[object]) -> str:
     return "[" + ", ".join(str(d) for d in dims) + "]"

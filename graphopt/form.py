@@ -56,6 +56,7 @@ class Options:
     group: int = 32
     activation_bits: int = 8
     rounding: Rounding = NEAREST
+    check: bool = False
 
 
 #: Runs a program, of which it also gets the number, on its inputs.
@@ -68,6 +69,8 @@ class Form:
     Attributes:
         call: how arguments and results map to tensors.
         graph: the lowered graph.
+        options: what it is planned with.
+        checked: what the check of the example found (`example_check.py`); empty without one.
     """
 
     def __init__(
@@ -87,7 +90,8 @@ class Form:
         self._texts = {"captured": print_graph(self.graph)}
         manager.run(self.graph, lowering_passes())
         self._texts["lowered"] = print_graph(self.graph)
-        self._options = options
+        self.options = options
+        self.checked = ""
         if options.strict:
             self._require_compiled()
         self._inputs, self._outputs = list(self.graph.inputs), list(self.graph.outputs)
@@ -140,7 +144,7 @@ class Form:
     def build(self) -> None:
         """Compiles now what the first call would, unless it is meant for other machines."""
         for _, program, _ in self._programs():
-            _ = program.library if self._options.target.is_host else program.module
+            _ = program.library if self.options.target.is_host else program.module
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Calls the compiled parts, and torch between them; the result is the model's own."""
@@ -162,6 +166,19 @@ class Form:
         tensors = self.call.flatten(args, kwargs)
         check_sizes(self.graph, [tuple(t.shape) for t in tensors])
         return self.call.unflatten(self._run_parts(tensors, _run_in_numpy), args, kwargs)
+
+    def planned(self, tensors: list[torch.Tensor]) -> list[tuple[Graph, list[torch.Tensor]]]:
+        """The planned graph of every compiled part, with its inputs as numpy computes them."""
+        found: list[tuple[Graph, list[torch.Tensor]]] = []
+
+        def run(
+            program: Program, number: int, inputs: list[torch.Tensor]
+        ) -> Sequence[torch.Tensor]:
+            found.append((program.graph, inputs))
+            return _run_in_numpy(program, number, inputs)
+
+        self._run_parts(tensors, run)
+        return found
 
     def _run_parts(self, tensors: list[torch.Tensor], run: RunPart) -> list[torch.Tensor]:
         """Runs compiled parts in some way, and torch between them."""
@@ -249,7 +266,7 @@ class Form:
             write_package(staging, self._manifest(program), {**files, **texts})
 
     def _manifest(self, program: Program) -> Manifest:
-        target = self._options.target
+        target = self.options.target
         count = self.call.in_spec.num_leaves
         leaves: list[Any] = []
         for i in range(count):
@@ -269,7 +286,7 @@ class Form:
             name=self.graph.name,
             target=target.name,
             arch=target.arch,
-            precision=self._options.precision,
+            precision=self.options.precision,
             levels=target.levels,
             inputs=tuple(port_of(v, v.name) for v in self._inputs),
             outputs=tuple(port_of(v, f"output{i}") for i, v in enumerate(self._outputs)),

@@ -21,6 +21,7 @@ from graphopt.errors import (
     InputError,
     PackageError,
 )
+from graphopt.example_check import check_example
 from graphopt.form import Form, Options
 from graphopt.funasr.auto_model import is_auto_model, optimize_auto_model
 from graphopt.llm.from_transformers import is_causal_model, is_decoder, refuse_other_decoder
@@ -58,6 +59,7 @@ def optimize(
     head: str = "auto",
     rounding: str = "nearest",
     calibration: Sequence[Any] | None = None,
+    check: bool = True,
 ) -> Any:
     """Compiles a model for a target and returns a module that is called like it.
 
@@ -91,6 +93,9 @@ def optimize(
             says what it cost.
         calibration: arrays of tokens for a language model, a few thousand in all: `gptq` needs
             them, `scale-search` weighs errors by what they excite.
+        check: run the inputs of every capture through the model once and through what was compiled,
+            and compare (`graphopt/example_check.py`). A plan for another architecture runs in numpy
+            for that. `report()` says what was found.
 
     Raises:
         ModelError: if it is no module that can be captured, such as a file name.
@@ -100,6 +105,8 @@ def optimize(
         CalibrationError: if calibration is missing, or makes no sense.
         CaptureError: if the model cannot be captured; names the line.
         UnsupportedNodesError: with `strict`, listing the nodes and the reasons.
+        ExampleMismatchError: if `check` finds other results; names the first node that departs.
+        NondeterministicModelError: if it finds that the model does not agree with itself.
     """
     options = {
         "example_inputs": example_inputs,
@@ -111,6 +118,7 @@ def optimize(
         "head": head,
         "rounding": rounding,
         "calibration": calibration,
+        "check": check,
     }
     check_values(options)
     found, threads = find_target(target), check_threads(num_threads)
@@ -131,6 +139,7 @@ def optimize(
                 group_size=group_size,
                 activation_bits=activation_bits,
                 rounding=rounding,
+                check=check,
             ),
         )
     check_model(model)
@@ -165,6 +174,7 @@ def optimize(
         group,
         activation_bits,
         Rounding(rounding),
+        check,
     )
     module = OptimizedModule(model, chosen_options)
     if isinstance(example_inputs, dict):
@@ -210,7 +220,12 @@ class OptimizedModule(torch.nn.Module):
         options = self.options
         name = type(self._model[0]).__name__
         return Report(
-            name, options.target.name, options.precision, options.target.levels, tuple(rows)
+            name,
+            options.target.name,
+            options.precision,
+            options.target.levels,
+            tuple(rows),
+            tuple(form.checked or "example: not compared" for form in self._captured()),
         )
 
     def profile(self, *args: Any, repeats: int = 5, **kwargs: Any) -> list[dict[str, Any]]:
@@ -348,6 +363,8 @@ class OptimizedModule(torch.nn.Module):
                 if misfit is None:
                     raise
                 raise misfit from None  # no model takes such sizes
+            if self.options.check:
+                form.checked = check_example(self._model[0], form, args, kwargs)
             self._forms[key] = [*forms, form]
             return form
 

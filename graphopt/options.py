@@ -18,10 +18,11 @@ DEFAULTS: dict[str, Any] = {
     "head": "auto",
     "rounding": "nearest",
     "calibration": None,
+    "check": True,
 }
-_MODULE = {"example_inputs", "dynamic_shapes", "strict"}
-_PARTS = {"strict"}
-_DECODER = {"kv_cache", "head"}
+_MODULE = {"example_inputs", "dynamic_shapes", "strict", "check"}
+_PARTS = {"strict", "check"}
+_DECODER = {"kv_cache", "head", "check"}
 _LARGEST_GROUP = 1024
 
 
@@ -54,8 +55,9 @@ def check_values(options: Mapping[str, Any]) -> None:
     Those that have errors of their own (target, precision, threads, bits, rounding) are checked by
     what reads them.
     """
-    if not isinstance(options["strict"], bool):
-        raise OptionError("strict", options["strict"], "give True or False")
+    for name in ("strict", "check"):
+        if not isinstance(options[name], bool):
+            raise OptionError(name, options[name], "give True or False")
     check_group_size(options["group_size"])
     example = options["example_inputs"]
     if not isinstance(example, tuple | list | dict | None):

@@ -45,13 +45,23 @@ class NodeReport:
 
 @dataclass(frozen=True)
 class Report:
-    """All nodes of a compiled module, in order. Prints as a table; iterates over its rows."""
+    """All nodes of a compiled module, in order. Prints as a table; iterates over its rows.
+
+    Attributes:
+        name: class of the model.
+        target: what it is compiled for.
+        precision: with what numbers.
+        levels: ISA levels.
+        nodes: the rows.
+        checks: of every call form, what comparing it with the model found.
+    """
 
     name: str
     target: str
     precision: str
     levels: tuple[str, ...]
     nodes: tuple[NodeReport, ...]
+    checks: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[NodeReport]:
         return iter(self.nodes)
@@ -69,10 +79,9 @@ class Report:
         """How much is compiled, for what."""
         compiled = sum(row.compiled for row in self.nodes)
         counts = f"{compiled} of {len(self.nodes)} nodes compiled for {self.target}"
-        return (
-            f"{printable(self.name)}: {counts} "
-            f"({', '.join(self.levels)}), precision {self.precision}"
-        )
+        levels = ", ".join(self.levels)
+        title = f"{printable(self.name)}: {counts} ({levels}), precision {self.precision}"
+        return "\n".join([title, *self.checks])
 
     def summary(self) -> Table:
         """A table with one row for all nodes of one op, kernel and history.

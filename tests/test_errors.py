@@ -64,6 +64,8 @@ EXAMPLES = [
     (errors.ModelFileError("m.gguf", "cut off"), ["m.gguf", "cut off", "download"]),
     (errors.WeightError("w_1.weight"), ["w_1.weight", "NaN", "checkpoint"]),
     (errors.CaptureError("data-dependent if", "m.py:3", "use where"), ["m.py:3", "use where"]),
+    (errors.ExampleMismatchError("M", "off", 1e-4, "%3"), ["M", "off", "%3", "check=False"]),
+    (errors.NondeterministicModelError("M", "off"), ["M", "off", "random", "check=False"]),
     (errors.UnsupportedNodesError([("%3", "m.py:7", "no kernel")]), ["%3", "m.py:7", "no kernel"]),
 ]
 

@@ -271,7 +271,14 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[no-unt
         """Every node: kernel and reasons."""
         graph, target = self.program.graph, self.program.target
         rows = tuple(node_reports(graph))
-        return Report(graph.name, target.name, self.program.precision, target.levels, rows)
+        return Report(
+            graph.name,
+            target.name,
+            self.program.precision,
+            target.levels,
+            rows,
+            ("example: not compared",),
+        )
 
 
 def _one_cache(one: Any, other: Any) -> DecoderCache:

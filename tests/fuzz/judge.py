@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from noise import deviation, difference, wide
 from program import Program, Sizes, double
+from reference import deviation, difference, wide
 
 from graphopt.errors import CaptureError, GraphoptError, GroupSizeError, InputError
 from graphopt.form import Options

@@ -9,8 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from noise import ROUNDINGS, difference, wide
 from program import NAMESPACE, Sizes, Step, double, names_in, widened
+from reference import difference, wide
+
+from graphopt.rounding_noise import ROUNDINGS
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)

@@ -1,15 +1,12 @@
-"""How much rounding may change a result: float64 runs in which every op errs a little.
+"""How much rounding may change a result: ops of torch that err as those of a precision do.
 
-A bound on the error of a compiled model has to say how its rounding errors grow on the way. Here
-that is measured: the same model runs in float64 while every result, and every operand of a product,
-is off by about what the precision loses there. What such runs differ by is the deviation; results
-that differ by much more are wrong, and a model in which they differ by too much says nothing.
+A bound on the error of a compiled model has to say how its rounding errors grow on the way. That
+can be measured: the model runs in torch while every result, and every operand of a product, is off
+by about what the precision loses there. What such runs differ by is no fault of a compiler.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,8 +132,13 @@ ROUNDINGS = {
 }
 
 
-class _Noise(TorchDispatchMode):
-    """Runs ops with errors of the given sizes."""
+class RoundingNoise(TorchDispatchMode):
+    """While it is active, torch's ops err by up to the given sizes.
+
+    Args:
+        rounding: the sizes.
+        seed: of the errors.
+    """
 
     def __init__(self, rounding: Rounding, seed: int) -> None:
         super().__init__()
@@ -180,53 +182,3 @@ class _Noise(TorchDispatchMode):
 
     def _unit(self, tensor: torch.Tensor) -> torch.Tensor:
         return (torch.rand(tensor.shape, generator=self.random) * 2 - 1).to(tensor.dtype)
-
-
-@contextmanager
-def wide(rounding: Rounding | None = None, seed: int = 0) -> Iterator[None]:
-    """Torch with float64 by default, and with errors if a rounding is given."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with torch.no_grad():
-            if rounding is None:
-                yield
-            else:
-                with _Noise(rounding, seed):
-                    yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-def deviation(function: Callable[[], list[torch.Tensor]], precision: str) -> list[float]:
-    """By how much the results of a function differ under the roundings of a precision.
-
-    Returns:
-        For each result the largest absolute difference; infinite where integers, bools or the
-        places of NaN and infinity differ, which is where rounding decides.
-    """
-    with wide():
-        exact = function()
-    largest = [0.0] * len(exact)
-    for seed in range(3):
-        with wide(ROUNDINGS[precision], seed):
-            noisy = function()
-        for i, (a, b) in enumerate(zip(exact, noisy, strict=True)):
-            largest[i] = max(largest[i], difference(b, a))
-    return largest
-
-
-def difference(got: torch.Tensor, wanted: torch.Tensor) -> float:
-    """The largest absolute difference; infinite if exact or special values differ."""
-    if got.shape != wanted.shape:
-        return float("inf")
-    if not wanted.is_floating_point():
-        return 0.0 if torch.equal(got, wanted) else float("inf")
-    a, b = got.double(), wanted.double()
-    finite = torch.isfinite(b)
-    if not torch.equal(finite, torch.isfinite(a)):
-        return float("inf")
-    special = ~finite
-    if not torch.equal(torch.nan_to_num(a[special]), torch.nan_to_num(b[special])):
-        return float("inf")
-    return float((a - b)[finite].abs().max()) if bool(finite.any()) else 0.0

@@ -1,0 +1,156 @@
+"""`optimize` compares what it compiled with the model, and says where it departs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from captured import Function  # noqa: E402
+from torch import nn  # noqa: E402
+
+import graphopt  # noqa: E402
+from graphopt.errors import (  # noqa: E402
+    ExampleMismatchError,
+    NondeterministicModelError,
+    OptionError,
+)
+from graphopt.form import Form  # noqa: E402
+from graphopt.passes.fuse_epilogue import FuseEpilogue  # noqa: E402
+from graphopt.passes.lower_aten import RULES  # noqa: E402
+from graphopt.target import native  # noqa: E402
+
+X = torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(0))
+
+
+class Net(nn.Module):
+    """A result of floats in a dict, beside integers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.norm = nn.Linear(64, 64), nn.LayerNorm(64)
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        y = torch.relu(self.linear(x))
+        return {"normal": self.norm(y).transpose(1, 2), "positive": y > 1e-3}
+
+
+def refusal(function: Callable[..., Any], *inputs: torch.Tensor) -> str:
+    """The text of the error of a check."""
+    with pytest.raises(ExampleMismatchError) as caught:
+        graphopt.optimize(Function(function), precision="fp32", example_inputs=inputs or (X,))
+    return str(caught.value)
+
+
+def test_agreement_is_reported() -> None:
+    fast = graphopt.optimize(Net(), precision="fp32", example_inputs=(X[:, :1].clone(),))
+    assert fast.report().checks == (
+        "example, compiled: as the model, within 0.0001 of the largest magnitude",
+    )
+    assert "as the model" in fast.report().title
+    fast(X)  # a call of another form is checked too
+    assert len(fast.report().checks) == 2
+    assert all("as the model" in line for line in fast.report().checks)
+
+
+def test_without_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    break_relu(monkeypatch)
+    fast = graphopt.optimize(Net(), precision="fp32", example_inputs=(X,), check=False)
+    assert fast.report().checks == ("example: not compared",)
+    with pytest.raises(OptionError, match="check"):
+        graphopt.optimize(Net(), check=1)
+
+
+def test_other_machine_is_checked_in_numpy() -> None:
+    target = "neoverse-n2" if native().arch == "x86_64" else "native"
+    fast = graphopt.optimize(Net(), target, (X,), precision="int8")
+    assert ("in numpy" in fast.report().checks[0]) == (target != "native")
+
+
+def break_relu(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = dataclasses.replace(RULES["aten.relu"], lower=RULES["aten.abs"].lower)
+    monkeypatch.setitem(RULES, "aten.relu", broken)
+
+
+def test_wrong_rule_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    break_relu(monkeypatch)
+    with pytest.raises(ExampleMismatchError) as caught:
+        graphopt.optimize(Net(), precision="fp32", example_inputs=(X,))
+    text = str(caught.value)
+    assert "go.pointwise is the first: %relu" in text and "lower_aten" in text
+    assert "test_example_check.py" in text and "torch.relu(self.linear(x))" in text
+
+
+def test_wrong_pass_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = FuseEpilogue.run
+
+    def broken(self: FuseEpilogue, graph: Any) -> bool:
+        changed = run(self, graph)
+        for node in graph.nodes:
+            node.attrs.pop("activation", None)
+        return changed
+
+    monkeypatch.setattr(FuseEpilogue, "run", broken)
+    with pytest.raises(ExampleMismatchError, match=r"go\.linear is the first.*fuse_epilogue"):
+        graphopt.optimize(Net(), precision="fp32", example_inputs=(X,))
+
+
+def test_wrong_code_is_told_from_a_wrong_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Form.run
+    monkeypatch.setattr(Form, "run", lambda self, args, kwargs: run(self, args, kwargs) + 1)
+    assert "generated code or a kernel is wrong" in refusal(torch.sin)
+
+
+def test_wrong_dtype_and_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = dataclasses.replace(RULES["aten.relu"], lower=lambda b: b.permute(b.tensor(), (1, 0, 2)))
+    monkeypatch.setitem(RULES, "aten.relu", wide)
+    text = refusal(lambda x: torch.relu(x).contiguous())
+    assert "float32[5, 2, 64]" in text and "float32[2, 5, 64]" in text
+
+
+def test_nan_in_other_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    finite = dataclasses.replace(RULES["aten.log"], lower=RULES["aten.abs"].lower)
+    monkeypatch.setitem(RULES, "aten.log", finite)
+    text = refusal(torch.log)
+    assert "result 0 is off by inf" in text
+
+
+def test_random_model_is_named() -> None:
+    import random
+
+    class Moody(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * random.random()
+
+    with pytest.raises(NondeterministicModelError, match="Moody"):
+        graphopt.optimize(Moody().eval(), precision="fp32", example_inputs=(X,))
+
+
+def test_amplified_rounding_is_no_fault() -> None:
+    """The difference of two products that are the same but for rounding."""
+    linear = nn.Linear(64, 64)
+
+    def function(x: torch.Tensor, linear: nn.Module) -> torch.Tensor:
+        return (linear(x) - linear(x * 3) / 3 - linear.bias * 2 / 3) * 1e6
+
+    model = Function(function, linear=linear)
+    fast = graphopt.optimize(model, precision="fp32", example_inputs=(X,))
+    assert "amplifies rounding" in fast.report().checks[0]
+
+
+def test_example_and_model_stay_as_they_are() -> None:
+    class Caching(nn.Module):
+        def forward(self, x: torch.Tensor, cache: dict[str, torch.Tensor]) -> torch.Tensor:
+            self.last = x
+            cache["seen"] = cache["seen"] + x
+            return x * 2
+
+    model, cache = Caching().eval(), {"seen": torch.zeros_like(X)}
+    graphopt.optimize(model, precision="fp32", example_inputs=(X, cache))
+    assert not cache["seen"].any() and not hasattr(model, "last")
