@@ -309,7 +309,7 @@ def bench_paraformer(
     threads: Annotated[str, typer.Option(help="Thread counts, one table each.")] = "1,2",
     rounds: Annotated[int, typer.Option(min=1, help="Timed passes of each engine.")] = 15,
     frames: Annotated[int, typer.Option(min=1, help="Frames of 60 ms.")] = 167,
-    blocks: Annotated[int, typer.Option(min=1, help="Encoder blocks.")] = 50,
+    blocks: Annotated[int, typer.Option(min=2, help="Encoder blocks.")] = 50,
     decoder_blocks: Annotated[int, typer.Option(min=1, help="Decoder blocks.")] = 16,
     only: Annotated[
         list[str] | None,

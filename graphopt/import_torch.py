@@ -17,6 +17,7 @@ from graphopt import symbolic
 from graphopt.errors import CaptureError, SizeError
 from graphopt.guards import read_guards
 from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Origin, Ref, Shape, Value
+from graphopt.runtime import dense_tensor
 from graphopt.torch_sizes import translate
 
 _DTYPES = {
@@ -47,8 +48,12 @@ def schema_text(schema: torch.FunctionSchema) -> str:
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
-    """The tensor's elements, without a copy where possible; bf16 as uint16."""
-    tensor = tensor.detach().cpu().contiguous()
+    """The tensor's elements, without a copy where possible; bf16 as uint16.
+
+    Raises:
+        OutOfMemoryError: without memory for a copy.
+    """
+    tensor = dense_tensor(tensor)
     if tensor.dtype is torch.bfloat16:
         return tensor.view(torch.uint16).numpy()
     return tensor.numpy()

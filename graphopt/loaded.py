@@ -21,7 +21,7 @@ from graphopt.errors import (
 )
 from graphopt.kernels import registry
 from graphopt.package import SOURCE, WEIGHTS, Manifest, library_of, open_package, read_manifest
-from graphopt.runtime import ContextPool, Item, Library, Made, PortType
+from graphopt.runtime import ContextPool, Item, Library, Made, PortType, dense_tensor
 from graphopt.sealed import SealedFolder
 from graphopt.signing import PublicKey
 
@@ -243,7 +243,7 @@ def _stored(value: Any, name: str) -> Array:
     """An argument as the runtime takes it: numpy, bf16 as its bits."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
-        value = value.detach().cpu().contiguous()
+        value = dense_tensor(value)
         value = value.view(torch.uint16) if value.dtype is torch.bfloat16 else value
         return value.numpy()  # type: ignore[no-any-return]
     array = np.asarray(value)

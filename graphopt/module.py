@@ -191,6 +191,9 @@ class OptimizedModule(torch.nn.Module):
         options: what it was compiled with.
     """
 
+    # As it is now: while a thread traces, torch.fx replaces that of the base class for all threads.
+    __call__ = torch.nn.Module.__call__
+
     def __init__(self, model: torch.nn.Module, options: Options) -> None:
         super().__init__()
         # In a tuple, so that the model's parameters are not parameters of this module too.

@@ -366,6 +366,21 @@ def _as_made(array: Array, made: Tensor) -> Array:
     return array if array.shape == shape else array.reshape(-1)[: math.prod(shape)].reshape(shape)
 
 
+def dense_tensor(tensor: Any) -> Any:
+    """A torch tensor on the CPU, row-major, without a copy where possible.
+
+    Raises:
+        OutOfMemoryError: without memory for a copy.
+    """
+    try:
+        return tensor.detach().cpu().contiguous()
+    except RuntimeError as error:
+        if str(tensor.layout) != "torch.strided":
+            raise
+        text = f"none for a dense copy of a tensor of shape {list(tensor.shape)}"
+        raise errors.OutOfMemoryError(text) from error
+
+
 def _dense(array: Array, name: str) -> Array:
     try:
         return np.ascontiguousarray(array) if array.ndim else array

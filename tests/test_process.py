@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,31 @@ def test_without_memory_or_threads(package: Path, tmp_path: Path) -> None:
     ).save(wide)
     said = run(SHORT + "limit(16)\nprint(refusal(graphopt.load, sys.argv[1]))\n", wide).splitlines()
     assert said[0].startswith("OutOfMemoryError: ") and "weights.bin cannot be mapped" in said[0]
+
+
+def test_a_view_that_no_memory_holds(package: Path) -> None:
+    fast = graphopt.optimize(models.network(), precision="fp32")
+    fast(torch.from_numpy(X))
+    huge = torch.ones(1, 5, 48).expand(2**40, 5, 48)
+    for module in (fast, graphopt.load(package)):
+        with pytest.raises(errors.OutOfMemoryError, match=r"dense copy of .*shape \[1099511627776"):
+            module(huge)
+
+
+def test_calls_while_another_thread_traces() -> None:
+    fast, x = graphopt.optimize(models.network(), precision="fp32"), torch.from_numpy(X)
+    expected = fast(x)
+    made = []
+
+    class Traced(torch.nn.Module):
+        def forward(self, y: torch.Tensor) -> torch.Tensor:
+            thread = threading.Thread(target=lambda: made.append(fast(x)))
+            thread.start()
+            thread.join()
+            return y + 1
+
+    torch.fx.symbolic_trace(Traced())
+    assert len(made) == 1 and torch.equal(made[0], expected)
 
 
 def change(package: Path, path: Path, edit: Callable[[dict[str, Any]], object]) -> Path:
