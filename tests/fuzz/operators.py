@@ -180,7 +180,7 @@ def build(group: list[Sample]) -> list[str]:
     module = Calls(*group)
     tensors = tuple(t for sample in group for t in sample.tensors)
     wanted = module(*tensors)
-    fixed = (None,) * len(tensors)
+    fixed = tuple(dict.fromkeys(range(t.dim()), torch.export.Dim.STATIC) for t in tensors)
     compiled = graphopt.optimize(
         module, example_inputs=tensors, dynamic_shapes=fixed, precision="fp32", num_threads=2
     )
