@@ -233,9 +233,9 @@ def _cached_attention(node: Node, arrays: list[Array], sizes: Sizes) -> Array:
     seen = []
     for b in range(len(q)):
         rows = slice(start[b], past[b] + q.shape[1])
-        heads = (a[None] for a in (q[b], keys[b, rows], values[b, rows]))
+        new, past_k, past_v = (a[None] for a in (q[b], keys[b, rows], values[b, rows]))
         scale, causal = node.attrs["scale"], reference_ops.CAUSAL_LAST
-        seen.append(reference_ops.attention(*heads, scale, causal=causal)[0])
+        seen.append(reference_ops.attention(new, past_k, past_v, scale, causal=causal)[0])
     return np.stack(seen)
 
 

@@ -55,7 +55,7 @@ class Scalar:
         if self.op == "operand":
             return f"x{self.value}"
         if self.op == "const" and self.dtype is DType.F32:
-            return str(np.float32(self.value))  # type: ignore[arg-type]
+            return str(np.float32(self.value))
         if self.op in ("const", "size"):
             return str(self.value)
         if self.op == "index":
