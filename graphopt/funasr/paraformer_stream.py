@@ -28,7 +28,8 @@ _MOST = 1000  # frames of a chunk, or chunks before it
 LEAST_CACHED = 2  # frames of a cache, filled or not: an axis of one frame would be another graph
 
 
-_Some, _Any = Annotated[int, Range(1, _MOST)], Annotated[int, Range(0, _MOST)]
+_Some = Annotated[int, Range(1, _MOST)]
+_Any = Annotated[int, Range(0, _MOST)]
 _ALLOWED: tuple[tuple[str, Any, str], ...] = (
     ("chunk_size", tuple[_Any, _Some, _Some], "(a, b, c) with b and c at least 1"),
     ("encoder_chunk_look_back", Annotated[int, Range(-1, _MOST)], "chunks, or -1 for all"),

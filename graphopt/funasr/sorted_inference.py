@@ -79,7 +79,9 @@ class SortedInference:
             ("batch_size_s", seconds, numbers.Real),
             ("batch_size", most, numbers.Integral),
         ):
-            if value is not None and (not isinstance(value, kind) or not 0 < value < math.inf):
+            if value is not None and (
+                not isinstance(value, kind) or not 0 < float(value) < math.inf
+            ):
                 raise RecognizerOptionError(name, value, ["a positive number"])
         if seconds is not None and "batch_size" not in cfg:
             most = len(recordings)
