@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import logging
 import os
+import re
 import traceback
 import types
 import warnings
@@ -176,6 +177,7 @@ class _TensorsOnly(torch.nn.Module):
         held = Held(self.model, tracing=True)
         result = self.model(*args, **kwargs)
         self._note(held.put_back())
+        _check_result(type(self.model).__name__, result)
         # By place: an argument that the model put somewhere else is something new there.
         given = dict(pytree.tree_flatten_with_path(before)[0])
         found, after_spec = pytree.tree_flatten_with_path((args, kwargs))
@@ -280,6 +282,8 @@ def _program(
     held = Held(model)
     try:
         program = export(model)
+    except CaptureError:
+        raise
     except Exception as refusal:
         held.put_back()
         try:
@@ -376,17 +380,37 @@ def _refuse_state(
     )
 
 
+def _check_result(name: str, result: Any) -> None:
+    """Raises CaptureError for a part of a result that is no tensor and no plain value."""
+    for path, leaf in pytree.tree_flatten_with_path(result)[0]:
+        if isinstance(leaf, (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, *_VALUES)):
+            continue
+        kind, place = type(leaf).__name__, pytree.keystr(path)
+        remedy = "return the tensors that it holds, in tuples, lists and dicts"
+        if type(leaf).__module__.startswith("transformers"):
+            remedy = "call the model with use_cache=False, or set it in its config"
+        raise CaptureError(name, None, f"its result{place} is a {kind}; {remedy}")
+
+
+_OTHERS = tuple(
+    os.path.dirname(path) + os.sep for path in (torch.__file__, sympy.__file__, __file__)
+)
+"""Folders whose lines are not the user's."""
+
+
 def _refusal(name: str, error: Exception) -> CaptureError:
     """A CaptureError with the user's line, from whatever torch.export raised."""
     frames = traceback.extract_tb(error.__traceback__)
-    inside = os.path.dirname(torch.__file__)
-    users = [f for f in frames if not f.filename.startswith((inside, os.path.dirname(__file__)))]
+    users = [f for f in frames if f.line and not f.filename.startswith(("<", *_OTHERS))]
+    users = [f for f in users if os.path.dirname(f.filename) != os.path.dirname(os.__file__)]
     location = f"{users[-1].filename}:{users[-1].lineno} ({users[-1].line})" if users else None
-    first = str(error).strip().splitlines() or [type(error).__name__]
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    first = re.sub(r"\b(s\d+)\b", "(a size)", first)  # torch's symbols mean nothing to a user
+    first = re.sub(r"\bz?uf?\d+\b", "(a value)", first).partition(" (unhinted")[0]
     return CaptureError(
         name,
         location,
-        f"torch.export says: {first[0]}; torch.fx cannot trace it either; rewrite that line "
+        f"torch.export says: {first}; torch.fx cannot trace it either; rewrite that line "
         "without control flow or sizes that depend on tensor values, or optimize the submodules "
         "around it one by one",
     )

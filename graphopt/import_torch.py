@@ -38,6 +38,13 @@ _COMPUTES: dict[str, Callable[[Sequence[Value]], Dim]] = {"cif": lambda inputs: 
 _FRAMES_PER_TOKEN = 4  # about 0.24 s of speech, for the hint
 #: Ops that are in place by name, but leave the numbers as they are.
 WRITES_NOTHING = {"aten::detach_"}
+#: What to do about constructs that hold graphs of their own.
+_NESTED = {
+    "autocast": "leave torch.autocast out: precision= says what graphopt computes in",
+    "cond": "optimize the branches one by one, and choose between them outside",
+    "loop": "optimize the body, and loop outside",
+    "grad": "leave the change of the gradient mode out: graphopt computes without gradients",
+}
 _GUARDS = {"_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range_for_size"}
 
 
@@ -97,9 +104,23 @@ class _Importer:
             elif node.op == "call_function":
                 self._call(node)
             elif node.op != "output":
-                raise CaptureError(self.graph.name, None, f"its graph has a {node.op} node")
+                raise self._nested(node)
         self.graph.conditions = self._checkable(self.graph.conditions)
         return self.graph, self._outputs()
+
+    def _nested(self, node: torch.fx.Node) -> CaptureError:
+        """The error of a graph within the graph, of which `node` is the body."""
+        user = next(iter(node.users), node)
+        construct = getattr(user.target, "__name__", str(user.target)).removeprefix("wrap_with_")
+        body = getattr(self.program.graph_module, str(node.target), None)
+        nodes = getattr(getattr(body, "graph", None), "nodes", ())
+        places = [self._origin(n).source for n in (user, *nodes)]
+        remedy = next((r for key, r in _NESTED.items() if key in construct), "write it out")
+        return CaptureError(
+            self.graph.name,
+            next((place for place in places if place), None),
+            f"{construct} holds a graph of its own; {remedy}",
+        )
 
     def _checkable(self, conditions: list[sympy.Basic]) -> list[sympy.Basic]:
         """Those that do not always hold; CaptureError for one that a call cannot know."""
@@ -195,7 +216,7 @@ class _Importer:
         count = sum(re.fullmatch(rf"{base}\d*", name) is not None for name in self.graph.dims)
         return base if count == 0 else f"{base}{count}"
 
-    def _size(self, value: Any) -> Dim:
+    def _size(self, value: Any, node: torch.fx.Node | None = None) -> Dim:
         """A torch size as ours; raises CaptureError if it depends on data."""
         if isinstance(value, int):
             return value
@@ -205,8 +226,8 @@ class _Importer:
         if unknown:
             raise CaptureError(
                 self.graph.name,
-                None,
-                f"a size depends on tensor values ({expr}); compute it outside the model and pass "
+                (self._origin(node).source if node else "") or None,
+                "a size depends on tensor values; compute it outside the model and pass "
                 "a tensor of that size, or optimize the parts before and after it",
             )
         return symbolic.simplify(self._translate(expr))
@@ -286,7 +307,7 @@ class _Importer:
                 self.graph.conditions.append(sympy.Ne(value.shape[axis], 1))
 
     def _value(self, tensor: torch.Tensor, node: torch.fx.Node) -> Value:
-        shape = tuple(self._size(extent) for extent in tensor.shape)
+        shape = tuple(self._size(extent, node) for extent in tensor.shape)
         return Value(self._dtype(tensor, node), shape, node.name)
 
     def _symbolic(self, node: torch.fx.Node) -> Any:
@@ -331,7 +352,7 @@ class _Importer:
         paths = [path for path, _ in stack.values() if not path.startswith("_empty")]
         module = re.sub(r"^(L\['self'\]\.)?model\.?", "", paths[-1]) if paths else ""
         frames = re.findall(r'File "([^"]+)", line (\d+)[^\n]*\n\s*([^\n]*)', str(node.stack_trace))
-        inside = re.compile(r"/torch/(nn|_|fx|utils|export)")
+        inside = re.compile(r"/torch/(nn|_|fx|utils|export)|^<")
         users = [f for f in frames if not inside.search(f[0])] or frames
         if not users:
             return Origin(module)
@@ -363,7 +384,8 @@ class _Importer:
             elif isinstance(value, int | float | bool | str) or value is None:
                 leaves.append(("constant", value))
             else:
-                raise CaptureError(
-                    self.graph.name, None, f"it returns the size {value}; return a tensor"
+                kind = (
+                    f"the size {value}" if isinstance(value, sympy.Expr) else type(value).__name__
                 )
+                raise CaptureError(self.graph.name, None, f"it returns {kind}; return a tensor")
         return leaves

@@ -1,6 +1,7 @@
 """What graphopt refuses: each a typed error that names the thing and the remedy."""
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import graphopt
 from graphopt import emulate, errors
 
 torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 
 import models  # noqa: E402
 
@@ -204,6 +206,45 @@ def test_model_that_cannot_be_captured() -> None:
     ) as caught:
         graphopt.optimize(Branch().eval(), example_inputs=(torch.ones(2, 3),))
     assert "rewrite that line" in str(caught.value)
+
+
+class Constructs(torch.nn.Module):
+    """Uses one construct that no graph holds; `how` says which."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: torch.Tensor) -> Any:
+        if self.how == "autocast":
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return x @ x.T
+        if self.how == "cond":
+            return torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,))
+        if self.how == "cache":
+            return x * 2, transformers.DynamicCache()
+        if self.how == "set":
+            return {x * 2}
+        if self.how == "nonzero":
+            return x[x > 0]
+        return x @ x.reshape(x.shape[1], x.shape[0]).T
+
+
+CONSTRUCTS = {
+    "autocast": r"test_bad_input\.py:\d+; autocast holds.*leave torch\.autocast out",
+    "cond": r"cond holds a graph of its own; optimize the branches",
+    "cache": r"its result\[1\] is a DynamicCache; call the model with use_cache=False",
+    "set": r"its result is a set; return the tensors that it holds",
+    "nonzero": r"test_bad_input\.py:\d+; a size depends on tensor values; compute it outside",
+    "sizes": r"test_bad_input\.py:\d+ \(return x @.*got \[\(a size\)",
+}
+
+
+@pytest.mark.parametrize("how", CONSTRUCTS)
+def test_constructs_that_no_graph_holds(how: str) -> None:
+    with pytest.raises(errors.CaptureError, match=CONSTRUCTS[how]) as caught:
+        capture(Constructs(how).eval(), (torch.ones(2, 3),))
+    assert not re.search(r"\b[su]\d+\b|tensors_\d|get_attr|<string>|<eval", str(caught.value))
 
 
 def test_model_that_overwrites_its_input() -> None:
