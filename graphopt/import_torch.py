@@ -237,7 +237,12 @@ class _Importer:
         try:
             return translate(expr, self.symbols)
         except SizeError as error:
-            raise CaptureError(self.graph.name, None, str(error)) from None
+            text = str(error)
+            for theirs, ours in self.symbols.items():
+                sources = self.graph.dims[str(ours)].sources
+                places = [f"axis {axis} of {self.input_names[n]}" for n, axis in sources]
+                text = re.sub(rf"\b{theirs}\b", f"({(places or [ours])[0]})", text)
+            raise CaptureError(self.graph.name, None, text) from None
 
     def _dtype(self, tensor: torch.Tensor, node: torch.fx.Node, name: str = "") -> DType:
         dtype = _DTYPES.get(tensor.dtype)
