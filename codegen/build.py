@@ -115,10 +115,13 @@ class Builder:
     Attributes:
         cache: folder of objects and libraries.
         jobs: compilers at once.
+        sanitizers: what checks programs while they run, such as `address` and `undefined`; they
+            need gcc or clang (`CC`) and make no static programs.
     """
 
     cache: Path
     jobs: int
+    sanitizers: tuple[str, ...] = ()
 
     def library(self, source: str, level: Level) -> Path:
         """The shared library of a generated module for one ISA level."""
@@ -132,9 +135,10 @@ class Builder:
 
     def program(self, source: str, level: Level) -> Path:
         """A static program that runs the module on files, for emulators (runtime/main.c)."""
-        main = _Source(_KERNELS / "runtime/main.c", static=True)
-        module = _module(source, static=True)
-        return self._program([*_called(level, source), *module, main], level, static=True)
+        static = not self.sanitizers
+        main = _Source(_KERNELS / "runtime/main.c", static=static)
+        module = _module(source, static=static)
+        return self._program([*_called(level, source), *module, main], level, static)
 
     def timed_kernels(self, level: Level) -> Path:
         """A shared library that times calls of a level's kernels (harness/timer.c)."""
@@ -162,6 +166,13 @@ class Builder:
         source = _Source(_KERNELS / level.kernel(generic).source)
         return self._object(Toolchain.find(level.arch), source, level)
 
+    @property
+    def _checks(self) -> tuple[str, ...]:
+        """Flags of the sanitizers; without any, those that zig turns on by itself are off."""
+        if not self.sanitizers:
+            return ("-fno-sanitize=undefined",)
+        return (f"-fsanitize={','.join(self.sanitizers)}", "-fno-sanitize-recover=all", "-g")
+
     def _library(self, sources: Sequence[_Source], level: Level) -> Path:
         tools = Toolchain.find(level.arch)
         link = (*tools.command, *tools.link_flags(False), "-shared", "-s")
@@ -172,7 +183,7 @@ class Builder:
     ) -> Path:
         tools = Toolchain.find(level.arch)
         kind = (*(("-static",) if static else ()), *(("-s",) if strip else ()))
-        link = (*tools.command, *tools.link_flags(static), *kind)
+        link = (*tools.command, *tools.link_flags(static), *self._checks, *kind)
         return self._link(link, self._compile(tools, sources, level), "")
 
     def _compile(self, tools: Toolchain, sources: Sequence[_Source], level: Level) -> list[Path]:
@@ -187,7 +198,7 @@ class Builder:
             *_WARNINGS,
             "-fPIC",
             "-fvisibility=hidden",
-            "-fno-sanitize=undefined",
+            *self._checks,
             *(() if tools.is_zig else ("-Wno-unknown-pragmas",)),
             *tools.machine_flags(level, file.static),
             *level.defines,

@@ -32,6 +32,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the expected texts in tests/golden instead of comparing with them",
     )
+    parser.addoption(
+        "--sanitize",
+        action="store_true",
+        help="build the hosts of kernels with gcc's address and undefined sanitizers",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--sanitize"):
+        import harness
+
+        harness.SANITIZERS[:] = ["address", "undefined"]
 
 
 @pytest.fixture(autouse=True)

@@ -143,6 +143,10 @@ def _changed(kernel: registry.Kernel, before: str, mutation: tuple[str, str] | N
     return copy
 
 
+#: Sanitizers of the host programs of this machine's levels (pytest --sanitize); gcc builds them.
+SANITIZERS: list[str] = []
+
+
 @functools.cache
 def build_host(
     level: registry.Level,
@@ -162,9 +166,11 @@ def build_host(
         level = replace(level, kernels=(changed,))
         flags = (f"-I{(registry.ROOT / kernel.source).parent}",)
     with pytest.MonkeyPatch.context() as patch:
-        if compiler == "gcc":
+        watched = tuple(SANITIZERS) if level.arch == platform.machine() else ()
+        if compiler == "gcc" or watched:
             patch.setenv("CC", "gcc")
-        return Builder(Config.from_environment().cache, 2).kernel_host(level, generic, flags)
+        builder = Builder(Config.from_environment().cache, 2, watched)
+        return builder.kernel_host(level, generic, flags)
 
 
 def _read_case(data: memoryview, case: Case, label: str) -> tuple[dict[str, np.ndarray], int]:
