@@ -132,6 +132,7 @@ _FILES = {
     "splits": ("seg_dict", "tokenizer_conf.seg_dict"),
     "splits_file": ("seg_dict", "tokenizer_conf.seg_dict_file"),
 }
+_NAME_BYTES = 255  # of a file, on most file systems
 _LISTING = "configuration.json"
 
 
@@ -175,8 +176,8 @@ def _named_files(path: Path, given: Any, where: str) -> dict[str, str]:
 
 
 def _is_inside(name: str) -> bool:
-    parts = PurePath(name).parts
-    return not PurePath(name).is_absolute() and ".." not in parts and "\0" not in name
+    parts, is_short = PurePath(name).parts, len(name.encode(errors="replace")) <= _NAME_BYTES
+    return is_short and not PurePath(name).is_absolute() and ".." not in parts and "\0" not in name
 
 
 def _front_end(path: Path, config: dict[str, Any]) -> FrontendConfig:
