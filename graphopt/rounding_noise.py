@@ -132,7 +132,7 @@ ROUNDINGS = {
 }
 
 
-class RoundingNoise(TorchDispatchMode):
+class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is active, torch's ops err by up to the given sizes.
 
     Args:
@@ -141,7 +141,7 @@ class RoundingNoise(TorchDispatchMode):
     """
 
     def __init__(self, rounding: Rounding, seed: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.rounding = rounding
         self.random = torch.Generator().manual_seed(seed)
 
