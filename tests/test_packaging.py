@@ -1,5 +1,6 @@
 """What is in the folders is in the package list, and what ships is in the wheel."""
 
+import itertools
 import shutil
 import subprocess
 import sys
@@ -56,7 +57,7 @@ def test_constraints_pin_every_dependency_within_its_range() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {canonicalize_name(name): version for name, version in (x.split("==") for x in lines)}
     project = CONFIG["project"]
-    asked = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    asked = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     for requirement in map(Requirement, asked):
         if requirement.name in ("graphopt", "torch", "setuptools"):
             continue  # itself, and what `make venv` names apart
