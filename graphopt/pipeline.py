@@ -39,7 +39,7 @@ from graphopt.passes.unfold_conv import UnfoldConv
 from graphopt.printer import file_name, print_graph, printable
 from graphopt.progress import announce
 from graphopt.target import Target, native
-from graphopt.verify import verify
+from graphopt.verify import REQUIRED, verify
 
 
 def lowering_passes() -> list[Pass]:
@@ -109,12 +109,6 @@ def precision_passes(
 def placement_passes(target: Target, serial_conv: bool = False) -> list[Pass]:
     """Memory layout, tasks and kernels; convolutions in one task each if `serial_conv`."""
     return [AssignLayouts(), ParallelizeConv(target, serial_conv), SelectKernels(target)]
-
-
-#: Without these no code can be made: they are never left out.
-REQUIRED = frozenset(
-    {"lower_aten", "fuse_patches", "assign_layouts", "parallelize_conv", "select_kernels"}
-)
 
 
 def pass_names() -> tuple[str, ...]:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import sympy
+
 from graphopt.errors import GraphoptError
 from graphopt.ir import Dim, DType, Graph, Node, Value
 from graphopt.layout import layout_of
 from graphopt.scalar import Scalar
 from graphopt.symbolic import evaluate
 
+#: Passes without which no code can be made: they are never left out.
+REQUIRED = frozenset(
+    {"lower_aten", "fuse_patches", "assign_layouts", "parallelize_conv", "select_kernels"}
+)
+
 
 class VerificationError(GraphoptError):
     """A pass left a graph that is not legal; names the pass and the node."""
 
     def __init__(self, graph: Graph, after: str, problem: str) -> None:
+        remedy = f"GRAPHOPT_SKIP={after} works around it"
+        if after in REQUIRED:
+            remedy = "leave the module where it is uncompiled, and please report it"
         super().__init__(
             f"graph {graph.name} is not legal after {after}: {problem}; this is a defect of "
-            f"graphopt: GRAPHOPT_SKIP={after} works around it"
+            f"graphopt: {remedy}"
         )
 
 
@@ -96,12 +108,18 @@ def _equal(a: Dim, b: Dim, graph: Graph) -> bool:
     """Whether two extents are the same; other forms of one size agree wherever they are tried.
 
     torch.export writes the extent of `x[:, -3:]` as `Max(0, T - Max(0, T - 3))` and that of
-    `x[:, :3]` as `Min(3, T)`.
+    `x[:, :3]` as `Min(3, T)`. Sizes that the graph does not take are not tried.
     """
     if a == b:
         return True
     if isinstance(a, int) and isinstance(b, int):
         return False
     hints = graph.hints()
-    tried = (hints, *({s: n * k + 1 for s, n in hints.items()} for k in (0, 1, 2, 5)))
+    others = ({s: n * k + 1 for s, n in hints.items()} for k in (0, 1, 2, 5))
+    tried = (hints, *(sizes for sizes in others if _allowed(graph, sizes)))
     return all(evaluate(a, sizes) == evaluate(b, sizes) for sizes in tried)
+
+
+def _allowed(graph: Graph, sizes: Mapping[sympy.Symbol, int]) -> bool:
+    """Whether sizes satisfy the conditions of the graph, which may make two extents the same."""
+    return all(condition.subs(sizes) != sympy.false for condition in graph.conditions)

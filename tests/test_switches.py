@@ -17,7 +17,6 @@ from graphopt.config import Config, UnknownSwitchWarning
 from graphopt.errors import SwitchError
 from graphopt.interpret import run_graph
 from graphopt.pipeline import (
-    REQUIRED,
     PassManager,
     UnusedSwitchWarning,
     lowering_passes,
@@ -27,6 +26,7 @@ from graphopt.pipeline import (
 )
 from graphopt.target import find_target
 from graphopt.testing import relative_error
+from graphopt.verify import REQUIRED
 
 NAMES = pass_names()
 TARGET = find_target("neoverse-n2")

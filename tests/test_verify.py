@@ -8,7 +8,7 @@ from graphopt import scalar, symbolic
 from graphopt.codegen.emit import emit_module
 from graphopt.ir import DType, Node
 from graphopt.passes.assign_layouts import AssignLayouts
-from graphopt.verify import VerificationError, verify
+from graphopt.verify import REQUIRED, VerificationError, verify
 
 
 def legal() -> Maker:
@@ -22,6 +22,15 @@ def refused(m: Maker, problem: str) -> None:
     with pytest.raises(VerificationError, match=problem) as raised:
         verify(m.graph, "some_pass")
     assert "after some_pass" in str(raised.value) and "GRAPHOPT_SKIP=some_pass" in str(raised.value)
+
+
+def test_no_advice_to_skip_what_cannot_be_skipped() -> None:
+    m = legal()
+    m.graph.nodes.reverse()
+    for name in REQUIRED:
+        with pytest.raises(VerificationError, match="report it") as raised:
+            verify(m.graph, name)
+        assert "GRAPHOPT_SKIP" not in str(raised.value)
 
 
 def test_legal() -> None:
@@ -74,6 +83,17 @@ def test_2_two_forms_of_one_size_are_equal() -> None:
     a = m.slice(x, 1, 0, symbolic.simplify(sympy.Min(3, t)))
     b = m.slice(x, 1, symbolic.maximum((0, t - 3)), last)
     verify(m.output(m.pointwise(add(), a, b)), "some_pass")
+
+
+def test_2_sizes_that_a_condition_makes_equal() -> None:
+    m = Maker()
+    x = m.input("x", "T")
+    (t,) = m.shape("T")
+    even = symbolic.simplify(2 * sympy.floor((t + 1) / 2))
+    m.output(m.pointwise(add(), m.constant("c", 6), m.op("go.pad", [x], even), shape=(even,)))
+    refused(m, "does not broadcast")
+    m.graph.conditions = [sympy.Eq(even, 6)]
+    verify(m.graph, "some_pass")
 
 
 def test_3_operands_and_types() -> None:
