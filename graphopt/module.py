@@ -109,6 +109,8 @@ def optimize(
         NondeterministicModelError: if it finds that the model does not agree with itself.
     """
     options = {
+        "target": target,
+        "precision": precision,
         "example_inputs": example_inputs,
         "dynamic_shapes": dynamic_shapes,
         "strict": strict,
@@ -159,8 +161,8 @@ def optimize(
             calibration=calibration,
         )
         return OptimizedDecoder(model, chosen, threads)
-    of_language = "int4" in precision or (kv_cache, head, calibration) != (None, "auto", None)
-    if example_inputs is None and of_language and is_causal_model(model):
+    asked = ("int4" in precision, kv_cache is not None, head != "auto", calibration is not None)
+    if example_inputs is None and any(asked) and is_causal_model(model):
         refuse_other_decoder(model)
     if calibration is not None:
         raise CalibrationError("only language models of transformers are calibrated, by tokens")

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from graphopt.errors import OptionError
+from graphopt.target import Target
 
 #: What every option is when it is not given.
 DEFAULTS: dict[str, Any] = {
@@ -20,6 +21,8 @@ DEFAULTS: dict[str, Any] = {
     "calibration": None,
     "check": True,
 }
+#: Options whose values are names.
+_NAMES = ("target", "precision", "kv_cache", "head", "rounding")
 _MODULE = {"example_inputs", "dynamic_shapes", "strict", "check"}
 _PARTS = {"strict", "check"}
 _DECODER = {"kv_cache", "head", "check"}
@@ -52,9 +55,17 @@ def used_by_decoder(precision: str) -> set[str]:
 def check_values(options: Mapping[str, Any]) -> None:
     """Raises OptionError for a value that an option cannot have, whatever the model.
 
-    Those that have errors of their own (target, precision, threads, bits, rounding) are checked by
-    what reads them.
+    Which names, threads and bits there are is checked by what reads them.
     """
+    for name in _NAMES:
+        value = options[name]
+        if isinstance(value, str) or (name, value is None) == ("kv_cache", True):
+            continue
+        if name != "target":
+            raise OptionError(name, value, "give a name")
+        if not isinstance(value, Target):
+            how = "give a name or a Target; inputs go by keyword, such as example_inputs=(x,)"
+            raise OptionError(name, value, how)
     for name in ("strict", "check"):
         if not isinstance(options[name], bool):
             raise OptionError(name, options[name], "give True or False")
@@ -62,9 +73,11 @@ def check_values(options: Mapping[str, Any]) -> None:
     example = options["example_inputs"]
     if not isinstance(example, tuple | list | dict | None):
         what = type(example).__name__
-        raise OptionError(
-            "example_inputs", what, "give a tuple of positional arguments or a dict of keywords"
-        )
+        how = "give a tuple of positional arguments, as example_inputs=(x,), or a dict of keywords"
+        raise OptionError("example_inputs", what, how)
+    if isinstance(example, dict) and not all(isinstance(key, str) for key in example):
+        how = "the keys of a dict are names of parameters; a tuple is for positional arguments"
+        raise OptionError("example_inputs", "dict", how)
     shapes = options["dynamic_shapes"]
     if not isinstance(shapes, dict | tuple | list | None):
         raise OptionError(

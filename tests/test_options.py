@@ -4,6 +4,7 @@ import sys
 import types
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -55,7 +56,15 @@ def test_a_module_refuses_calibration() -> None:
     "name, value, match",
     [
         ("target", "neoverse-n3", "neoverse-n2"),
-        ("target", 7, "unknown target '7'"),
+        ("target", 7, "target=7.*a name"),
+        ("target", (X,), r"target=\(tensor.*example_inputs=\(x,\)"),
+        ("target", np.ones(2), "target=array"),
+        ("precision", np.ones(2), "precision=array"),
+        ("kv_cache", np.ones(2), "kv_cache=array"),
+        ("head", None, "head=None.*a name"),
+        ("rounding", ["nearest"], r"rounding=\['nearest'\].*a name"),
+        ("activation_bits", np.ones(2), "activation_bits="),
+        ("num_threads", np.ones(2), "num_threads"),
         ("precision", "int3", "int3"),
         ("precision", ["int8"], "int8"),
         ("precision", None, "None"),
@@ -71,7 +80,8 @@ def test_a_module_refuses_calibration() -> None:
         ("num_threads", -1, "-1"),
         ("num_threads", "x", "x"),
         ("strict", "yes", "strict='yes'.*True or False"),
-        ("example_inputs", X, "example_inputs='Tensor'.*tuple"),
+        ("example_inputs", X, r"example_inputs='Tensor'.*example_inputs=\(x,\)"),
+        ("example_inputs", {0: X}, "example_inputs='dict'.*names of parameters"),
         ("dynamic_shapes", 3, "dynamic_shapes=3"),
     ],
 )
@@ -85,6 +95,12 @@ def test_wrong_values(name: str, value: Any, match: str) -> None:
         ({"y": {0: None}}, r"dynamic_shapes='y'.*no such argument.*there are x"),
         ({"x": {0: None}, "xx": None}, "'xx'"),
         (({0: None}, {0: None}), "2 entries for 1 arguments"),
+        (({2: None},), r"dynamic_shapes\[0\]=2: the tensor has no such axis, but 0 to 1"),
+        (({-1: None},), r"dynamic_shapes\[0\]=-1"),
+        (((None,),), r"dynamic_shapes\[0\]=\(None,\).*each of 2 axes"),
+        (({0: "B"},), r"dynamic_shapes\[0\]\[0\]='B'.*Dim"),
+        (([None, 1.5],), r"dynamic_shapes\[0\]\[1\]=1.5"),
+        ((3,), r"dynamic_shapes\[0\]=3"),
     ],
 )
 def test_dynamic_shapes_of_another_form(shapes: Any, match: str) -> None:
