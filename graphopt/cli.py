@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
 import warnings
@@ -59,7 +60,12 @@ ThreadsOption = Annotated[
 
 
 def main() -> None:
-    """Entry point: a typed error ends as one line on stderr and exit code 1."""
+    """Entry point: a typed error ends as one line on stderr and exit code 1.
+
+    What standard output cannot encode, such as a file name that is not UTF-8, is printed escaped.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except GraphoptError as error:

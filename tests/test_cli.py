@@ -1,5 +1,7 @@
 """The command line: help that explains itself, one-line errors, files in and out."""
 
+import io
+import json
 import shutil
 import subprocess
 import sys
@@ -8,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from graphopt import cli
 from graphopt.arrays import flatten, read_arguments, unflatten, write_arrays
 from graphopt.errors import InputFileError
 
@@ -125,6 +128,14 @@ def test_run_arm_code(folder: Path) -> None:
     np.testing.assert_allclose(y, torch_outputs(folder), rtol=1e-4, atol=1e-5)
     refused = graphopt(*["run", "a.gopt", "-i", "x.npz", "--emulate", "--profile"], cwd=folder)
     assert refused.returncode == 2 and "leave out --emulate" in refused.stderr
+
+
+def test_what_no_output_can_encode_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(made, "utf-8", write_through=True))
+    monkeypatch.setattr(cli, "app", lambda: print(json.dumps("\udcff \u6c34", ensure_ascii=False)))
+    cli.main()
+    assert made.getvalue() == '"\\udcff \u6c34"\n'.encode()
 
 
 def test_strict_refuses_and_lists(folder: Path) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from graphopt.flags import refuse
+
 if TYPE_CHECKING:
     from graphopt.funasr.recognizer import Transcript
 
@@ -73,6 +75,7 @@ def _named_values(given: list[str] | None) -> dict[str, Any]:
 
 
 def transcribe(
+    context: typer.Context,
     package: Annotated[Path, typer.Argument(help="Package of graphopt compile funasr.")],
     recordings: Annotated[
         list[Path], typer.Argument(help="WAV files; FLAC, Ogg, MP3 with soundfile.")
@@ -120,13 +123,12 @@ def transcribe(
     """Print the text of recordings, without torch and FunASR."""
     options = _named_values(vad_option)
     if stream:
-        whole = {"language": language, "use-itn": use_itn, "hotword": hotword}
-        _refuse({**whole, "timestamps": timestamps}, "with --stream")
+        refuse(context, ["language", "use_itn", "hotword", "timestamps"], "with --stream")
         _print_live(package, recordings, chunk_size or "0,10,5", threads, options, as_json)
         return
-    _refuse({"chunk-size": chunk_size}, "without --stream")
+    refuse(context, ["chunk_size"], "without --stream")
     if as_json:
-        _refuse({"timestamps": timestamps}, "with --json, which has the times")
+        refuse(context, ["timestamps"], "with --json, which has the times")
     from graphopt.funasr.recognizer import load_recognizer
 
     recognizer = load_recognizer(package, threads, language or "auto", use_itn, hotword, options)
@@ -142,19 +144,6 @@ def transcribe(
             lines = [recognizer.transcribe(path)]
         for line in lines:
             print(line if as_json or len(recordings) == 1 else f"{path}\t{line}")
-
-
-def _refuse(options: dict[str, Any], where: str) -> None:
-    """Refuses options that would be without effect.
-
-    Raises:
-        RecognizerOptionError: naming the first that is given.
-    """
-    from graphopt.errors import RecognizerOptionError
-
-    for name, value in options.items():
-        if value is not None and value is not False:
-            raise RecognizerOptionError(f"--{name}", value, [f"none {where}"])
 
 
 def _as_json(path: Path, said: Transcript) -> str:

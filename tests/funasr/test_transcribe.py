@@ -138,12 +138,6 @@ def test_command_line_compiles(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--stream", "--language", "zh"], "--language=zh.*none with --stream"),
-        (["--stream", "--use-itn"], "--use-itn"),
-        (["--stream", "--hotword", "a"], "--hotword=a"),
-        (["--stream", "--timestamps"], "--timestamps"),
-        (["--chunk-size", "0,8,4"], "--chunk-size=0,8,4.*none without --stream"),
-        (["--json", "--timestamps"], "--timestamps"),
         (["--vad-option", "a"], "name=value"),
         (["--vad-option", "a=1", "--vad-option", "a=2"], "each name once"),
         (["--vad-option", "a=b"], "in JSON"),
