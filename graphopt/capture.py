@@ -405,6 +405,13 @@ def _refusal(name: str, error: Exception) -> CaptureError:
     users = [f for f in users if os.path.dirname(f.filename) != os.path.dirname(os.__file__)]
     location = f"{users[-1].filename}:{users[-1].lineno} ({users[-1].line})" if users else None
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if "found a fake tensor" in first:
+        return CaptureError(
+            name,
+            location,
+            "it takes .data of a tensor, or keeps one outside of its arguments and results; use "
+            ".detach() to read, and compute a new tensor instead of writing to .data",
+        )
     first = re.sub(r"\b(s\d+)\b", "(a size)", first)  # torch's symbols mean nothing to a user
     first = re.sub(r"\bz?uf?\d+\b", "(a value)", first).partition(" (unhinted")[0]
     return CaptureError(
@@ -451,6 +458,7 @@ def _dims_of_tensors(
 
 def _collect_specs(tree: Any, spec: Any, out: list[Any], where: str) -> None:
     if isinstance(tree, torch.Tensor):
+        _check_spec(tree, spec, where)
         out.append(spec)
     elif isinstance(tree, dict):
         _refuse_unknown_keys(tree, spec, where)
@@ -465,6 +473,26 @@ def _collect_specs(tree: Any, spec: Any, out: list[Any], where: str) -> None:
             )
         for i, item in enumerate(tree):
             _collect_specs(item, None if spec is None else spec[i], out, f"{where}[{i}]")
+
+
+#: What torch.export takes for an axis.
+_WAYS = (ExportDim, type(ExportDim.AUTO), int, type(None))
+
+
+def _check_spec(tensor: torch.Tensor, spec: Any, where: str) -> None:
+    """Raises OptionError for what does not say how axes of a tensor vary."""
+    rank = tensor.dim()
+    if spec is None:
+        return
+    each = isinstance(spec, list | tuple) and len(spec) == rank
+    if not each and not isinstance(spec, dict):
+        raise OptionError(where, spec, f"give a dict by axis, or an entry for each of {rank} axes")
+    for axis, varies in enumerate(spec) if each else spec.items():
+        if axis not in range(rank):
+            raise OptionError(where, axis, f"the tensor has no such axis, but 0 to {rank - 1}")
+        if not isinstance(varies, _WAYS):
+            how = "give a torch.export.Dim, Dim.DYNAMIC, Dim.AUTO, Dim.STATIC, its size, or None"
+            raise OptionError(f"{where}[{axis}]", varies, how)
 
 
 def _refuse_unknown_keys(tree: dict[str, Any], spec: Any, where: str) -> None:

@@ -267,6 +267,13 @@ class _Importer:
         namespace, _, opname = node.target._schema.name.partition("::")
         if opname in _GUARDS:
             return
+        if opname == "_has_compatible_shallow_copy_type":
+            raise CaptureError(
+                self.graph.name,
+                self._origin(node).source or None,
+                "it assigns to .data of a tensor, which torch.export loses; use the new tensor "
+                "instead",
+            )
         if opname == "sym_size":
             self.env[node] = self._symbolic(node)
             return

@@ -200,6 +200,31 @@ def test_control_flow_on_data_names_the_line() -> None:
         capture(Branch(), (torch.randn(2, 4),))
 
 
+def written(x: torch.Tensor) -> torch.Tensor:
+    y = x * 2
+    y.data.add_(1)
+    return y
+
+
+def assigned(x: torch.Tensor) -> torch.Tensor:
+    y = x * 2
+    y.data = x + 1
+    return y
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (written, r"takes \.data of a tensor.*\.detach\(\)"),
+        (lambda x: x.data + 1, r"takes \.data of a tensor"),
+        (assigned, r"assigns to \.data"),
+    ],
+)
+def test_data_of_tensors(function: Any, says: str) -> None:
+    with pytest.raises(CaptureError, match=f"(?s){says}"):
+        capture(Function(function), (torch.randn(2, 4),))
+
+
 def test_sizes_from_data_are_refused() -> None:
     with pytest.raises(CaptureError):
         capture(Function(lambda x: x[x > 0] * 2), (torch.randn(2, 4),))
