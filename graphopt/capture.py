@@ -129,7 +129,8 @@ def _unknown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> InputError:
     """The error of the first argument that no capture can take."""
     leaves, _ = pytree.tree_flatten_with_path((args, kwargs))
     path, leaf = next((path, leaf) for path, leaf in leaves if not _is_known(leaf))
-    where = f"{'keyword argument' if path[0].idx else 'argument'}{pytree.keystr(path[1:])}"
+    kind_of = "argument" if path[0] == pytree.SequenceKey(0) else "keyword argument"
+    where = f"{kind_of}{pytree.keystr(path[1:])}"
     if isinstance(leaf, torch.Tensor):
         kind = "nested" if leaf.is_nested else str(leaf.layout).removeprefix("torch.")
         return InputLayoutError(where, kind, str(leaf.device))

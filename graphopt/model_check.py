@@ -41,7 +41,7 @@ def check_weights(model: torch.nn.Module) -> None:
     """Raises ModelError for the first weight that is not a dense tensor on the CPU."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         where = f"{name!r} of {type(model).__name__}"
-        if isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
+        if torch.nn.parameter.is_lazy(tensor):
             raise ModelError(f"{where} has no values yet", "call the model once, then optimize it")
         if hasattr(type(tensor), "__tensor_flatten__"):
             kind = type(tensor).__name__

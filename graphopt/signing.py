@@ -142,7 +142,8 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
         key: Ed25519PrivateKey = serialization.load_pem_private_key(path.read_bytes(), None)
     except (OSError, ValueError, TypeError) as error:  # TypeError: it has a passphrase
         raise SigningKeyError(path, getattr(error, "strerror", None) or str(error)) from error
-    if not isinstance(key, ed25519.Ed25519PrivateKey):
+    fits = isinstance(key, ed25519.Ed25519PrivateKey)
+    if not fits:
         raise SigningKeyError(path, "it is no private key of ed25519")
     return key
 
@@ -155,6 +156,7 @@ def _public_key(given: PublicKey) -> Ed25519PublicKey:
         key: Ed25519PublicKey = serialization.load_pem_public_key(content)
     except (OSError, ValueError, TypeError) as error:
         raise SigningKeyError(shown, getattr(error, "strerror", None) or str(error)) from error
-    if not isinstance(key, ed25519.Ed25519PublicKey):
+    fits = isinstance(key, ed25519.Ed25519PublicKey)
+    if not fits:
         raise SigningKeyError(shown, "it is no public key of ed25519")
     return key

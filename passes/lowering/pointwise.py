@@ -139,7 +139,7 @@ def _logical(op: str) -> Lowering:
 
 
 def _bitwise(op: str) -> Lowering:
-    def rule(b: Builder) -> Value:
+    def rule(b: Builder) -> Value | list[Value]:
         if b.node.output.dtype is not DType.BOOL:
             raise Unsupported("bitwise operations on integers")
         return _logical(op)(b)
@@ -199,7 +199,7 @@ def _pow(b: Builder) -> Value:
     raise Unsupported(f"a power with exponent {exponent}")
 
 
-def _gelu(b: Builder) -> Value:
+def _gelu(b: Builder) -> Value | list[Value]:
     op = "gelu_tanh" if b.arg("approximate") == "tanh" else "gelu_erf"
     return _unary(op)(b)
 
