@@ -99,7 +99,7 @@ def emit_module(graph: Graph, arch: str) -> Module:
     names = name_values(graph)
     counts: Counter[str] = Counter()
     for node in graph.nodes:
-        if node.op in VIEWS:
+        if node.op in VIEWS or _makes_nothing(node):
             continue
         builder = FunctionBuilder(_stem(node))
         EMITTERS[node.op](node, builder, memory)
@@ -139,6 +139,13 @@ def emit_module(graph: Graph, arch: str) -> Module:
         weights_bytes=memory.weights.bytes,
     )
     return Module(graph, arch, source, steps, memory)
+
+
+def _makes_nothing(node: Node) -> bool:
+    """Whether everything that a node writes has no elements, whatever the sizes of a call."""
+    if "computes" in node.attrs or any(value.is_state for value in node.inputs):
+        return False
+    return bool(node.outputs) and all(0 in value.shape for value in node.outputs)
 
 
 def _largest(sizes: list[Dim]) -> str:
