@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import sympy
 
+from graphopt.errors import CaptureError
 from graphopt.ir import DimInfo, Graph, Node, Value
+from graphopt.runtime import MAX_RANK
 
 
 @dataclass(eq=False)
@@ -39,8 +41,12 @@ def partition(graph: Graph) -> list[Part]:
 
     Compiled nodes are gathered greedily: a part takes every `go.*` node whose operands are there
     before torch gets a turn, so the fewest possible switches between the two remain.
+
+    Raises:
+        CaptureError: if a part would get or give a tensor of more axes than compiled code takes.
     """
     if all(node.is_lowered for node in graph.nodes):
+        _check_ranks(graph, graph.name)
         return [CompiledPart(graph, list(graph.inputs), list(graph.outputs))]
     ready = {v for v in graph.inputs}
     waiting = list(graph.nodes)
@@ -89,7 +95,16 @@ def _compiled(graph: Graph, nodes: list[Node], number: int) -> CompiledPart:
     part.dims = _dims_of(graph, inputs) | _computed_dims(graph, nodes)
     known = {info.symbol for info in part.dims.values()}
     part.conditions = [c for c in graph.conditions if c.free_symbols <= known]
+    _check_ranks(part, graph.name)
     return CompiledPart(part, inputs, outputs)
+
+
+def _check_ranks(part: Graph, name: str) -> None:
+    for value in (*part.inputs, *part.outputs):
+        if value.rank > MAX_RANK:
+            what = "a result" if value in part.outputs else value.name
+            remedy = f"{what} has {value.rank} axes and compiled code takes {MAX_RANK}; merge some"
+            raise CaptureError(name, None, remedy)
 
 
 def _symbols(nodes: list[Node], inputs: list[Value]) -> set[sympy.Symbol]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: E402
 from captured import Function  # noqa: E402
 
 import graphopt  # noqa: E402
-from graphopt.errors import InputValueError  # noqa: E402
+from graphopt.errors import CaptureError, InputValueError  # noqa: E402
 from graphopt.testing import FP32_RELATIVE  # noqa: E402
 
 _random = torch.Generator().manual_seed(0)
@@ -44,6 +44,7 @@ def model(x: Any, n: Any, extremes: Any, narrow: Any, seen: Any) -> Any:
         F.pad(empty, (0, 0, 1, 1), value=2.0),
         *(empty.sum(1), empty.mean(1), (empty > 0).any(1), (empty > 0).all(1)),
         empty.transpose(1, 2) @ empty,
+        *((empty * 2).transpose(1, 2), empty.sum(-1), empty.argmax(-1), torch.zeros(0, 3)),
         *(extremes.to(t) for t in TYPES),
         *(wide.to(t) for t in TYPES),
         *(extremes.nan_to_num(7.0, 5.0, -5.0).to(torch.bfloat16).to(t) for t in TYPES),
@@ -68,6 +69,14 @@ def test_compiled_as_torch() -> None:
         *("aten.reshape", "aten.add", "aten.sum", "aten.repeat_interleave", "aten.nan_to_num"),
     }
     same(compiled(*tensors), model(*tensors))
+
+
+def test_more_axes_than_compiled_code_takes() -> None:
+    nine = torch.randn(1, 2, 1, 2, 1, 2, 1, 2, 3)
+    functions = (lambda x: x, lambda x: x.shape[-1] * torch.ones(x.shape[1]))
+    for function in functions:
+        with pytest.raises(CaptureError, match="has 9 axes and compiled code takes 8"):
+            graphopt.optimize(Function(function), example_inputs=(nine,))
 
 
 def test_the_largest_of_nothing_is_an_error() -> None:
