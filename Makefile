@@ -23,7 +23,7 @@ VERSIONS = $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--upgrade --upgrade-s
 C_SOURCES = $$(git ls-files '*.c' '*.h')
 ROOT = [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null
 
-.PHONY: sanitize help venv qemu llvm espeak demo test test-newest constraints bench opinfo fuzz fuzz-files lint format clean
+.PHONY: help venv qemu llvm espeak demo test test-newest constraints bench opinfo fuzz fuzz-files sanitize lint format clean
 
 help:
 	@echo "make demo    optimize FSMN-VAD and Paraformer-large here and for neoverse-n2, and compare"
@@ -33,7 +33,7 @@ help:
 	@echo "make bench   measure Paraformer-large against other engines (minutes)"
 	@echo "make fuzz    compile random models, SEED= and COUNT=, and compare with torch in float64"
 	@echo "make fuzz-files    damage files of every kind, SEED= and COUNT=, and open them"
-	@echo "make sanitize  kernels and runtime under gcc's sanitizers (minutes)"
+	@echo "make sanitize    kernels, modules and runtime under gcc's sanitizers (many minutes)"
 	@echo "make lint    ruff, clang-format, mypy        make format   apply the formatters"
 
 venv: $(STAMP)
@@ -107,11 +107,11 @@ constraints:
 	$(NEWEST)/bin/python -m pip freeze --exclude-editable \
 		--exclude torch --exclude pip --exclude setuptools > constraints.txt
 
-# Kernels and the runtime under gcc's sanitizers; their own tests give the
-# inputs. The runtime's run in `make test` too.
+# Kernels, generated modules and the runtime under gcc's sanitizers, on every level that this
+# machine has; the kernels' own tests give the inputs. A small form runs in `make test`.
 sanitize: venv
-	$(BIN)/pytest -n 2 --dist loadfile --sanitize -k 'not aarch64' $(ARGS) tests/kernels
-	$(BIN)/pytest -n 0 $(ARGS) tests/test_c_api.py
+	$(BIN)/pytest -n 2 --dist loadfile --sanitize -k 'not aarch64' $(ARGS) \
+		tests/kernels tests/test_sanitizers.py tests/test_c_api.py
 
 bench: venv
 	$(BIN)/graphopt bench paraformer $(ARGS)

@@ -168,10 +168,14 @@ class Builder:
 
     @property
     def _checks(self) -> tuple[str, ...]:
-        """Flags of the sanitizers; without any, those that zig turns on by itself are off."""
+        """Flags of the sanitizers; without any, those that zig turns on by itself are off.
+
+        Checks are branches in every loop: with them, -O3 takes gcc minutes for some kernels.
+        """
         if not self.sanitizers:
             return ("-fno-sanitize=undefined",)
-        return (f"-fsanitize={','.join(self.sanitizers)}", "-fno-sanitize-recover=all", "-g")
+        checks = f"-fsanitize={','.join(self.sanitizers)}"
+        return (checks, "-fno-sanitize-recover=all", "-O1", "-g1")
 
     def _library(self, sources: Sequence[_Source], level: Level) -> Path:
         tools = Toolchain.find(level.arch)
@@ -182,7 +186,10 @@ class Builder:
         self, sources: Sequence[_Source], level: Level, static: bool, strip: bool = True
     ) -> Path:
         tools = Toolchain.find(level.arch)
-        kind = (*(("-static",) if static else ()), *(("-s",) if strip else ()))
+        kind = (
+            *(("-static",) if static else ()),
+            *(("-s",) if strip and not self.sanitizers else ()),
+        )
         link = (*tools.command, *tools.link_flags(static), *self._checks, *kind)
         return self._link(link, self._compile(tools, sources, level), "")
 

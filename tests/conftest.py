@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--sanitize",
         action="store_true",
-        help="build the hosts of kernels with gcc's address and undefined sanitizers",
+        help="run kernels and modules of all levels under gcc's address and undefined sanitizers",
     )
 
 
@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--sanitize"):
         import harness
 
-        harness.SANITIZERS[:] = ["address", "undefined"]
+        harness.SANITIZE_ALL[0] = True
 
 
 @pytest.fixture(autouse=True)

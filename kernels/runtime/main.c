@@ -35,6 +35,11 @@ static int read_tensor(FILE *file, go_tensor *tensor) {
     return !tensor->data || fread(tensor->data, 1, bytes, file) != bytes;
 }
 
+static void free_tensors(go_tensor *tensors, int count) {
+    for (int i = 0; i < count; i++) free(tensors[i].data);
+    free(tensors);
+}
+
 static int write_tensor(FILE *file, const go_tensor *tensor) {
     size_t bytes = tensor_bytes(tensor);
     return fwrite(&tensor->dtype, 4, 1, file) != 1 || fwrite(&tensor->rank, 4, 1, file) != 1 ||
@@ -79,6 +84,8 @@ int main(int argc, char **argv) {
         if (write_tensor(made, &in[state])) return fail("cannot write", argv[3]);
     }
     if (fclose(made)) return fail("cannot write", argv[3]);
+    free_tensors(in, inputs);
+    free_tensors(out, outputs);
     go_context_free(context);
     go_close(module);
     return 0;

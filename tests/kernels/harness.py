@@ -37,6 +37,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sanitizers import SANITIZERS, require_sanitizers
 
 from graphopt.codegen.build import Builder, Toolchain
 from graphopt.config import Config
@@ -50,7 +51,8 @@ class Runner:
 
     ``mutation``: text of the kernel's source file and what to compile in its place, to
     show that a test notices. ``compiler``: "zig", or "gcc" for the host's own levels.
-    ``real_smopa``: run SMOPA even where the emulator computes it wrongly.
+    ``real_smopa``: run SMOPA even where the emulator computes it wrongly. ``sanitizers``: what
+    watches the kernel; they need gcc.
     """
 
     level: registry.Level
@@ -58,6 +60,7 @@ class Runner:
     mutation: tuple[str, str] | None = None
     compiler: str = "zig"
     real_smopa: bool = False
+    sanitizers: tuple[str, ...] = ()
 
     @property
     def native(self) -> bool:
@@ -87,6 +90,10 @@ LEVEL_IDS = _ids()
 NATIVE_IDS = [i for i in LEVEL_IDS if i.startswith(platform.machine())]
 
 
+#: Whether all kernels of this machine's levels run under the sanitizers (pytest --sanitize).
+SANITIZE_ALL = [False]
+
+
 def require(where: str) -> Runner:
     """Return the runner of a level id; skip the test, with the reason, if it cannot run."""
     path, _, vl = where.partition("@")
@@ -99,6 +106,8 @@ def require(where: str) -> Runner:
             pytest.skip(f"{where} needs the CPU feature(s) {', '.join(missing)}")
         if vl and runner.level.arch == "aarch64" and not shutil.which("qemu-aarch64"):
             pytest.skip(f"{where} needs qemu-aarch64 to choose the vector length")
+        if SANITIZE_ALL[0]:
+            return sanitized(runner)
     elif runner.level.arch != "aarch64":
         pytest.skip(f"{where} runs only on {runner.level.arch}")
     elif not shutil.which("qemu-aarch64"):
@@ -112,6 +121,12 @@ def require_gcc(where: str) -> Runner:
     if not runner.native or not shutil.which("gcc"):
         pytest.skip(f"{where} needs a gcc for {runner.level.arch}")
     return replace(runner, compiler="gcc")
+
+
+def sanitized(runner: Runner) -> Runner:
+    """Return a native runner under the sanitizers; skip if gcc has none."""
+    require_sanitizers()
+    return replace(runner, compiler="gcc", sanitizers=SANITIZERS)
 
 
 @functools.cache
@@ -143,10 +158,6 @@ def _changed(kernel: registry.Kernel, before: str, mutation: tuple[str, str] | N
     return copy
 
 
-#: Sanitizers of the host programs of this machine's levels (pytest --sanitize); gcc builds them.
-SANITIZERS: list[str] = []
-
-
 @functools.cache
 def build_host(
     level: registry.Level,
@@ -154,6 +165,7 @@ def build_host(
     mutation: tuple[str, str] | None = None,
     compiler: str = "zig",
     spelled_smopa: bool = False,
+    sanitizers: tuple[str, ...] = (),
 ) -> Path:
     """The test host of one kernel.
 
@@ -166,19 +178,20 @@ def build_host(
         level = replace(level, kernels=(changed,))
         flags = (f"-I{(registry.ROOT / kernel.source).parent}",)
     with pytest.MonkeyPatch.context() as patch:
-        watched = tuple(SANITIZERS) if level.arch == platform.machine() else ()
-        if compiler == "gcc" or watched:
+        if compiler == "gcc":
             patch.setenv("CC", "gcc")
-        builder = Builder(Config.from_environment().cache, 2, watched)
+        builder = Builder(Config.from_environment().cache, 2, sanitizers)
         return builder.kernel_host(level, generic, flags)
 
 
-def _read_case(data: memoryview, case: Case, label: str) -> tuple[dict[str, np.ndarray], int]:
+def _read_case(
+    data: memoryview, case: Case, label: str, said: str
+) -> tuple[dict[str, np.ndarray], int]:
     """Check guards and read-only buffers; return what the buffers hold and the bytes used."""
     distinct = buffers(case)
     names = {id(as_at(p).array): name for name, p in case.pointers.items()}
     total = 8 + sum(buffer.array.nbytes for buffer in distinct)
-    assert len(data) >= total, f"{label}: the kernel crashed"
+    assert len(data) >= total, f"{label}: the kernel crashed: {said}"
     broken = int(np.frombuffer(data[:8], "<u8")[0])
     if broken:
         name = names[id(distinct[broken - 1].array)]
@@ -207,7 +220,9 @@ def run_cases(runner: Runner, generic: str, cases: list[Case]) -> list[dict[str,
     Returns for each case the contents of its buffers afterwards, by pointer name.
     """
     spelled = runner.level.name == "sme" and not runner.real_smopa and bool(sme_probe() & 1)
-    host = build_host(runner.level, generic, runner.mutation, runner.compiler, spelled)
+    host = build_host(
+        runner.level, generic, runner.mutation, runner.compiler, spelled, runner.sanitizers
+    )
     with tempfile.TemporaryDirectory() as folder:
         request, response = Path(folder) / "request", Path(folder) / "response"
         request.write_bytes(encode(cases))
@@ -220,7 +235,7 @@ def run_cases(runner: Runner, generic: str, cases: list[Case]) -> list[dict[str,
     results, position = [], 0
     for i, case in enumerate(cases):
         label = f"{generic} on {runner.level.arch}/{runner.level.name}@{runner.vl}, case {i}"
-        result, used = _read_case(data[position:], case, label)
+        result, used = _read_case(data[position:], case, label, done.stderr)
         results.append(result)
         position += used
     assert done.returncode == 0, f"{generic}: exit status {done.returncode} {done.stderr}"
