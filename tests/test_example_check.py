@@ -22,6 +22,7 @@ from graphopt.errors import (  # noqa: E402
 from graphopt.form import Form  # noqa: E402
 from graphopt.passes.fuse_epilogue import FuseEpilogue  # noqa: E402
 from graphopt.passes.lower_aten import RULES  # noqa: E402
+from graphopt.rounding_noise import ROUNDINGS  # noqa: E402
 from graphopt.target import native  # noqa: E402
 
 X = torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(0))
@@ -142,6 +143,27 @@ def test_amplified_rounding_is_no_fault() -> None:
     model = Function(function, linear=linear)
     fast = graphopt.optimize(model, precision="fp32", example_inputs=(X,))
     assert "amplifies rounding" in fast.report().checks[0]
+
+
+def test_other_decisions_of_narrower_numbers_are_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 3,000 random classes the largest and the next are often nearer than a step of int8."""
+    torch.manual_seed(0)
+    linear, many = nn.Linear(64, 3000), torch.randn(2, 60, 64)
+
+    def function(x: torch.Tensor, linear: nn.Module) -> torch.Tensor:
+        return torch.argmax(linear(torch.relu(x)), -1)
+
+    model = Function(function, linear=linear)
+    fast = graphopt.optimize(model, precision="int8", example_inputs=(many,))
+    assert not torch.equal(fast(many), model(many))
+    assert "amplifies rounding" in fast.report().checks[0]
+    monkeypatch.setitem(ROUNDINGS, "int8", ROUNDINGS["fp32"])  # too little to decide otherwise
+    fast = graphopt.optimize(model, precision="int8", example_inputs=(many,))
+    assert "decides as the model" in fast.report().checks[0]
+    monkeypatch.undo()
+    break_relu(monkeypatch)
+    with pytest.raises(ExampleMismatchError, match=r"%relu"):
+        graphopt.optimize(model, precision="int8", example_inputs=(many,))
 
 
 def test_example_and_model_stay_as_they_are() -> None:
