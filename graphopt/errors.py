@@ -601,11 +601,11 @@ class UnsupportedNodesError(GraphoptError):
 
 
 class ExampleMismatchError(GraphoptError):
-    """A compiled module whose results on the example inputs are not the model's."""
+    """A compiled module whose results on the inputs of a check are not the model's."""
 
     def __init__(self, model: str, difference: str, bound: float, culprit: str) -> None:
         super().__init__(
-            f"the compiled {model} does not agree with the model on the example inputs: "
+            f"the compiled {model} does not agree with the model: "
             f"{difference} (bound {bound:g}); {culprit}; report this as a defect of graphopt, "
             "choose a more exact precision=, or pass check=False to get the module as it is"
         )

@@ -13,6 +13,10 @@ from graphopt.errors import ModelError, TrainingModeError
 _ORIGINAL = "give the nn.Module that it was made of"
 
 
+class Compiled:
+    """What `graphopt.optimize` returns, and does not take."""
+
+
 def check_model(model: Any) -> None:
     """Checks that something is a module that can be captured.
 
@@ -62,6 +66,8 @@ def _kind(model: Any) -> tuple[str, str] | None:
         return f"a {name} is compiled by torch.jit", _ORIGINAL
     if isinstance(model, ExportedProgram):
         return "an ExportedProgram is no module", "give its .module()"
+    if isinstance(model, Compiled):
+        return f"this {name} is compiled already", "give the model that it was made of"
     if isinstance(model, str | bytes | os.PathLike):
         return f"{model!r:.80} is a name", "load the model from its file and give the nn.Module"
     if isinstance(model, type):

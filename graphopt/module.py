@@ -26,7 +26,7 @@ from graphopt.form import Form, Options
 from graphopt.funasr.auto_model import is_auto_model, optimize_auto_model
 from graphopt.llm.from_transformers import is_causal_model, is_decoder, refuse_other_decoder
 from graphopt.llm.options import LlmOptions
-from graphopt.model_check import check_model
+from graphopt.model_check import Compiled, check_model
 from graphopt.options import (
     check_values,
     refuse_unused,
@@ -95,7 +95,8 @@ def optimize(
             them, `scale-search` weighs errors by what they excite.
         check: run the inputs of every capture through the model once and through what was compiled,
             and compare (`graphopt/example_check.py`). A plan for another architecture runs in numpy
-            for that. `report()` says what was found.
+            for that. A language model without example inputs is compared on a dozen tokens
+            (`graphopt/llm/logits_check.py`). `report()` says what was found.
 
     Raises:
         ModelError: if it is no module that can be captured, such as a file name.
@@ -160,7 +161,7 @@ def optimize(
             rounding=rounding,
             calibration=calibration,
         )
-        return OptimizedDecoder(model, chosen, threads)
+        return OptimizedDecoder(model, chosen, threads, check)
     asked = ("int4" in precision, kv_cache is not None, head != "auto", calibration is not None)
     if example_inputs is None and any(asked) and is_causal_model(model):
         refuse_other_decoder(model)
@@ -186,7 +187,7 @@ def optimize(
     return module
 
 
-class OptimizedModule(torch.nn.Module):
+class OptimizedModule(Compiled, torch.nn.Module):
     """A compiled model: the signature, structure and dtypes of the original.
 
     Attributes:

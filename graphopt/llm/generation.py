@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache
 from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from graphopt import process
 from graphopt.errors import (
     InputShapeError,
     PaddingError,
@@ -26,7 +27,9 @@ from graphopt.llm import call_arguments
 from graphopt.llm.cache import KeyValueCache
 from graphopt.llm.compiled import check_options, compile_decoder
 from graphopt.llm.from_transformers import read_decoder
+from graphopt.llm.logits_check import check_logits
 from graphopt.llm.options import LlmOptions
+from graphopt.model_check import Compiled
 from graphopt.report import Report, node_reports
 
 Array = np.ndarray[Any, Any]
@@ -144,31 +147,43 @@ class DecoderCache(Cache):
                 raise PositionError(int(sequence))
 
 
-class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[no-untyped-call]
+class OptimizedDecoder(Compiled, PreTrainedModel, GenerationMixin):  # type: ignore[no-untyped-call]
     """A compiled causal language model: `generate` is that of transformers.
 
     Args:
         model: a causal language model of transformers (graphopt/llm/from_transformers.py).
         options: what to compile for.
         threads: of a run; all CPUs of the process if None.
+        check: whether to compare logits with the model's (graphopt/llm/logits_check.py).
 
     Attributes:
+        checked: what was compared and found.
         engine: the decoder for numpy.
         program: the compiled graph.
 
     Raises:
         UnsupportedDecoderError: naming what the graph cannot express.
+        ExampleMismatchError: if logits are not the model's.
     """
 
+    # As it is now: while a thread traces, torch.fx replaces that of the base class for all threads.
+    __call__ = torch.nn.Module.__call__
     main_input_name = "input_ids"
 
-    def __init__(self, model: Any, options: LlmOptions, threads: int | None = None) -> None:
+    def __init__(
+        self, model: Any, options: LlmOptions, threads: int | None = None, check: bool = True
+    ) -> None:
         check_options(options)
         own = copy.deepcopy(model.config)
         own._attn_implementation = "eager"  # the one that transformers lets every class have
         super().__init__(own)
         self.generation_config = copy.deepcopy(model.generation_config)
-        self.program, self.engine = compile_decoder(read_decoder(model), options, threads)
+        weights = read_decoder(model)
+        self.program, self.engine = compile_decoder(weights, options, threads)
+        self.checked = "example: not compared"
+        if check:
+            with process.calls:
+                self.checked = check_logits(model, weights, self.program, self.engine)
         self.eval()  # type: ignore[no-untyped-call]
 
     @property
@@ -247,6 +262,11 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[no-unt
         as_dict = self.config.return_dict if return_dict is None else return_dict
         return outputs if as_dict else outputs.to_tuple()
 
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """That of transformers."""
+        with process.calls:
+            return super().generate(*args, **kwargs)
+
     def _prepare_cache_for_generation(
         self, generation_config: Any, model_kwargs: dict[str, Any], *_: Any, **__: Any
     ) -> bool:
@@ -277,7 +297,7 @@ class OptimizedDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[no-unt
             self.program.precision,
             target.levels,
             rows,
-            ("example: not compared",),
+            (self.checked,),
         )
 
 
