@@ -75,7 +75,9 @@ def _excludes_special_size(expr: sympy.Basic) -> bool:
     if any(arg in (0, 1) for arg in expr.args):
         return True
     (size, *others), difference = list(expr.free_symbols), expr.lhs - expr.rhs
-    return not others and sympy.degree(difference, size) == 1 and difference.subs(size, 1) == 0
+    if others or not difference.is_polynomial(size):
+        return False
+    return bool(sympy.degree(difference, size) == 1 and difference.subs(size, 1) == 0)
 
 
 def _alias(expr: sympy.Basic) -> tuple[sympy.Symbol, sympy.Expr] | None:

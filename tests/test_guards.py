@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from captured import Function, arrays
 from torch import nn
 
 import graphopt
+from graphopt.capture import capture
+from graphopt.config import Config
 from graphopt.errors import (
     CaptureError,
     EmptyInputError,
@@ -18,6 +21,7 @@ from graphopt.errors import (
 from graphopt.form import Form
 from graphopt.interpret import run_graph
 from graphopt.module import MOST_FORMS
+from graphopt.pipeline import PassManager, lowering_passes
 from graphopt.testing import FP32_RELATIVE
 
 
@@ -189,3 +193,16 @@ def test_declared_sizes_have_no_second_form(monkeypatch: pytest.MonkeyPatch) -> 
     squeezed = Function(lambda x: x.squeeze(0))
     with pytest.raises(CaptureError, match=r"axis 0 of tensors_0.*another size"):
         graphopt.optimize(squeezed, example_inputs=_inputs((1, 4)), dynamic_shapes=shapes)
+
+
+def test_conditions_with_minima_of_sizes() -> None:
+    def halves(x: torch.Tensor) -> torch.Tensor:
+        y = nn.functional.glu(x, 1)
+        y.chunk(2, -1)[0].clamp_(min=0)
+        return y
+
+    x = torch.randn(3, 16)
+    captured = capture(Function(halves), (x,))
+    lowered = PassManager(Config()).run(captured.graph, lowering_passes())
+    (got,) = run_graph(lowered, arrays((x,)))
+    np.testing.assert_allclose(got, halves(x).numpy(), FP32_RELATIVE, FP32_RELATIVE)
