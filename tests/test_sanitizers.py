@@ -7,6 +7,7 @@ What they compute is what the same code computes unwatched. Here on the best lev
 import platform
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,22 @@ def test_kernels(generic: str) -> None:
     for case, got, wanted in zip(cases, watched, expected, strict=True):
         for name in set(case.writes) - {"scratch"}:
             assert got[name].tobytes() == wanted[name].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("fault", "report"),
+    [
+        ("int most = INT32_MAX; *a->tokens = most + (int)a->batch", "signed integer overflow"),
+        ("__builtin_memset(__builtin_malloc(4), 0, 4 + a->batch)", "heap-buffer-overflow"),
+    ],
+)
+def test_faults_are_found(fault: str, report: str) -> None:
+    """In a kernel that is otherwise right."""
+    line = "    go_barrier(team);\n    const size_t blocks"
+    faulty = line.replace("(team);", f"(team);\n    {{ {fault}; }}")
+    runner = replace(sanitized(unwatched("scalar")), mutation=(line, faulty))
+    with pytest.raises(AssertionError, match=report):
+        run_cases(runner, "go_cif", CASES["go_cif"]()[:1])
 
 
 def recognize(x, conv, norm, linear, weigh):
