@@ -49,7 +49,6 @@ def unequal() -> list[Any]:
     return [part for one in spoken for part in (one, one[: len(one) // 2])]
 
 
-@pytest.mark.parametrize("options", [{"batch_size": 4}, {"batch_size_s": 8}])
 @pytest.mark.parametrize(
     "options", [{"batch_size_s": "x"}, {"batch_size_s": -1}, {"batch_size": 0}, {"batch_size": 1.5}]
 )
@@ -58,6 +57,7 @@ def test_sizes_of_batches_that_are_none(pair: tuple[Any, Any], options: dict[str
         pair[1].generate(input=[np.zeros(9, np.float32)] * 2, **options)
 
 
+@pytest.mark.parametrize("options", [{"batch_size": 4}, {"batch_size_s": 8}])
 def test_same_results_in_order(
     pair: tuple[Any, Any], batches: list[list[int]], options: dict[str, int]
 ) -> None:
