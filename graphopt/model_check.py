@@ -33,6 +33,11 @@ def check_model(model: Any) -> None:
                 f"{type(module).__name__}, the module {name!r}, is quantized by torch.ao",
                 "give the float model, which precision='int8' quantizes",
             )
+    check_mode(model)
+
+
+def check_mode(model: torch.nn.Module) -> None:
+    """Raises TrainingModeError for the first module in training mode, the model itself included."""
     # A program of torch.export has its modes in its nodes; its flags say nothing.
     if isinstance(model, torch.fx.GraphModule) and "train" in vars(model):
         return

@@ -29,7 +29,7 @@ from graphopt.funasr.paraformer import share_parameters
 from graphopt.funasr.sense_voice import Frames
 from graphopt.funasr.sorted_inference import SortedInference
 from graphopt.funasr.stream_parts import compile_streaming
-from graphopt.model_check import check_model
+from graphopt.model_check import check_mode
 from graphopt.zoo.fsmn_vad import empty_cache
 
 
@@ -58,7 +58,7 @@ def optimize_auto_model(auto_model: Any, compile_part: Compile) -> Any:
         name = type(model).__name__
         if name not in _MODELS:
             raise UnsupportedFunasrModelError(name, _MODELS)
-        check_model(model)
+        check_mode(model)
         own = share_parameters(model)
         _MODELS[name](own, lambda part, inputs: compile_part(part.eval(), inputs))
         setattr(optimized, role, own)

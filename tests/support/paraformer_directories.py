@@ -97,7 +97,9 @@ def _make_hotwords_matter(state: dict[str, torch.Tensor], attention: str) -> Non
 def _config(model: str, settings: dict[str, Any]) -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load((MODEL / "config.yaml").read_text(encoding="utf-8"))
     config["model"] = model
-    config["model_conf"] |= {"inner_dim": WIDTH, "bias_encoder_type": "lstm", **settings}
+    if model in ("ContextualParaformer", "SeacoParaformer"):
+        config["model_conf"] |= {"inner_dim": WIDTH, "bias_encoder_type": "lstm"}
+    config["model_conf"] |= settings
     return config
 
 
