@@ -168,8 +168,12 @@ def _is_number(value: Value) -> bool:
 
 def _constant_behind(value: Value, axes: tuple[int | None, ...], rank: int) -> Value:
     """The constant as it broadcasts against the base instead of the view."""
-    if _is_number(value) or value.data is None:
+    if value.data is None:
         return value
+    if _is_number(value):
+        if value.rank <= rank:
+            return value
+        return Value(value.dtype, (1,) * rank, value.name, data=value.data.reshape((1,) * rank))
     order = [a for a in axes if a is not None]
     squeezed = value.data.reshape(
         [e for e, a in zip(value.shape, axes, strict=True) if a is not None]

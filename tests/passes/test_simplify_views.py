@@ -32,6 +32,14 @@ def test_a_constant_is_turned_the_other_way() -> None:
     assert graph.nodes[0].inputs[1].shape == (1, 1, 4)
 
 
+def test_a_number_gets_no_more_axes_than_what_it_meets() -> None:
+    m = Maker()
+    x = m.input("x", 1)
+    graph = m.output(m.pointwise(mul(), m.reshape(x, 1, 1), m.constant("gain", 1, 1)))
+    check_pass(SimplifyViews(), graph)
+    assert ops(graph) == ["pointwise", "reshape"]
+
+
 def test_unit_reshapes_and_permutes_join() -> None:
     m = Maker()
     x = m.input("x", "B", "T", 4)
