@@ -63,9 +63,14 @@ def _shape_guards(program: ExportedProgram) -> list[tuple[sympy.Basic, bool]]:
 
 
 def _within_torch(guard: Any) -> bool:
-    """Whether the frame that asked is of torch's dispatcher or of the meaning of its ops."""
+    """Whether the frame that asked is of torch's dispatcher or of the meaning of its ops.
+
+    It is that of `Module.__call__` where only frames that torch leaves out of traces are deeper.
+    """
     place = guard.sloc.framework_loc
-    return os.path.dirname(torch.__file__) + "/_" in str(getattr(place, "filename", place))
+    file = str(getattr(place, "filename", place))
+    folder = os.path.dirname(torch.__file__)
+    return folder + "/_" in file or file == torch.nn.modules.module.__file__
 
 
 def _excludes_special_size(expr: sympy.Basic) -> bool:
