@@ -11,8 +11,8 @@ from graphopt.codegen.kernel_calls import Emit
 from graphopt.codegen.memory import Memory
 from graphopt.codegen.scalar_c import literal
 from graphopt.ir import DType, Node, Shape, Value
-from graphopt.layout import layout_of
-from graphopt.symbolic import simplify
+from graphopt.ir.layout import layout_of
+from graphopt.ir.symbolic import simplify
 
 
 def _operand(node: Node, role: str) -> Value:

@@ -6,7 +6,7 @@ from graphopt.codegen.function import Fields, FunctionBuilder
 from graphopt.codegen.memory import Memory
 from graphopt.codegen.scalar_c import literal
 from graphopt.ir import DType, Node
-from graphopt.layout import layout_of
+from graphopt.ir.layout import layout_of
 
 
 def emit_cif(node: Node, f: FunctionBuilder, memory: Memory) -> None:

@@ -20,9 +20,9 @@ from graphopt.codegen.render import render
 from graphopt.codegen.size_c import c_size
 from graphopt.codegen.size_checks import size_checks
 from graphopt.ir import Dim, Graph, Node, Value
+from graphopt.ir.printer import name_values, print_node
+from graphopt.ir.verify import VerificationError, unwritten
 from graphopt.passes.assign_layouts import VIEWS
-from graphopt.printer import name_values, print_node
-from graphopt.verify import VerificationError, unwritten
 
 EMITTERS = {**CALLS, **CACHE_CALLS, **LOOPS}
 

@@ -9,9 +9,9 @@ from graphopt.codegen.function import Fields, FunctionBuilder
 from graphopt.codegen.memory import Memory
 from graphopt.codegen.scalar_c import literal
 from graphopt.ir import DType, Node, Shape, Value
+from graphopt.ir.layout import layout_of, row_stride
+from graphopt.ir.symbolic import contiguous_strides, product
 from graphopt.kernels.scratch import quantized_result_stride
-from graphopt.layout import layout_of, row_stride
-from graphopt.symbolic import contiguous_strides, product
 
 Emit = Callable[[Node, FunctionBuilder, Memory], None]
 

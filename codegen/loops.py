@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphopt import scalar
 from graphopt.codegen.function import SELF, Fields, FunctionBuilder
 from graphopt.codegen.kernel_calls import broadcast_strides
 from graphopt.codegen.memory import Memory
 from graphopt.codegen.packed_table import emit_index, emit_packed_gather
 from graphopt.codegen.render import c_text
 from graphopt.codegen.scalar_c import expression
-from graphopt.ir import Dim, DType, Node, Shape, Value
-from graphopt.layout import layout_of
-from graphopt.scalar import Scalar
-from graphopt.symbolic import evaluate, is_non_negative, product, simplify
+from graphopt.ir import Dim, DType, Node, Shape, Value, scalar
+from graphopt.ir.layout import layout_of
+from graphopt.ir.scalar import Scalar
+from graphopt.ir.symbolic import evaluate, is_non_negative, product, simplify
 
 
 @dataclass

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from graphopt.codegen.plan_memory import MemoryPlan, plan_memory
 from graphopt.codegen.size_c import c_size
 from graphopt.codegen.weights import WeightsFile
 from graphopt.ir import Dim, Graph, Node, Value
+from graphopt.ir.layout import elements, layout_of
+from graphopt.ir.symbolic import THREADS, ceil_div, minimum, product, simplify
 from graphopt.kernels import layouts
 from graphopt.kernels.scratch import (
     attention_scratch_bytes,
@@ -16,9 +19,6 @@ from graphopt.kernels.scratch import (
     quantized_result_bytes,
     row_values_scratch_bytes,
 )
-from graphopt.layout import elements, layout_of
-from graphopt.passes.plan_memory import MemoryPlan, plan_memory
-from graphopt.symbolic import THREADS, ceil_div, minimum, product, simplify
 
 
 def bytes_of(value: Value, arch: str) -> Dim:

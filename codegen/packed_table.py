@@ -5,8 +5,8 @@ from __future__ import annotations
 from graphopt.codegen.function import FunctionBuilder
 from graphopt.codegen.memory import Memory
 from graphopt.ir import DType, Node
+from graphopt.ir.symbolic import product
 from graphopt.kernels import layouts
-from graphopt.symbolic import product
 
 
 def emit_packed_gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from graphopt.ir import DType
-from graphopt.scalar import Scalar
+from graphopt.ir.scalar import Scalar
 
 #: Functions of f32 whose definition is in go_math.h or go_loop.h.
 _F32_CALLS = {

@@ -9,7 +9,7 @@ import sympy
 
 from graphopt.errors import SizeError
 from graphopt.ir import Dim
-from graphopt.symbolic import not_computable, ratio, simplify
+from graphopt.ir.symbolic import not_computable, ratio, simplify
 
 #: How tightly C binds: what is looser than its place asks for gets parentheses.
 _SUM, _PRODUCT, _FACTOR = range(3)

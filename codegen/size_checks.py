@@ -17,7 +17,7 @@ import sympy
 from graphopt.codegen.size_c import c_condition, sides
 from graphopt.errors import SizeError
 from graphopt.ir import Dim, DimInfo
-from graphopt.symbolic import THREADS, ratio
+from graphopt.ir.symbolic import THREADS, ratio
 
 Monomial: TypeAlias = tuple[str, ...]
 """Dims, sorted, each as often as its power says."""

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from graphopt.ir import DType, Value
+from graphopt.ir.numpy_ops import narrow
 from graphopt.kernels import layouts, packing, reference
-from graphopt.numpy_ops import narrow
 
 _ALIGNMENT = 64
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]

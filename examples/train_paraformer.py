@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import yaml
 
-from graphopt.zoo.dependencies import keep_process_settings
+from graphopt.dependencies import keep_process_settings
 from graphopt.zoo.recognizer import phrases, speech
 
 with keep_process_settings():

@@ -8,21 +8,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from graphopt._version import VERSION as __version__
-from graphopt.loaded import load
-from graphopt.runtime import limit_threads
+from graphopt.runtime.library import limit_threads
+from graphopt.runtime.loaded import load
 
 if TYPE_CHECKING:
-    from graphopt.capture import capture
+    from graphopt.compiler.optimize import optimize
     from graphopt.config import Config
-    from graphopt.module import optimize
+    from graphopt.frontend.capture import capture
     from graphopt.target import Target
 
 __all__ = ["Config", "Target", "__version__", "capture", "limit_threads", "load", "optimize"]
 
 _HOMES = {
-    "capture": "graphopt.capture",
+    "capture": "graphopt.frontend.capture",
     "Config": "graphopt.config",
-    "optimize": "graphopt.module",
+    "optimize": "graphopt.compiler.optimize",
     "Target": "graphopt.target",
 }
 

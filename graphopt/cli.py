@@ -21,8 +21,8 @@ from graphopt.bench.serve_command import bench_serve
 from graphopt.errors import GraphoptError
 from graphopt.flags import numbers, refuse
 from graphopt.funasr.commands import compile_app, transcribe
+from graphopt.ir.printer import printable
 from graphopt.llm.commands import chat, compile_llm
-from graphopt.printer import printable
 
 _FILE_WIDTH = 180  # of wide tables in files and pipes
 
@@ -83,7 +83,7 @@ def demo(
     ] = False,
 ) -> None:
     """Optimize FSMN-VAD and Paraformer-large for this machine and for neoverse-n2, and compare."""
-    from graphopt.demo import Options, run_demo
+    from graphopt.bench.demo import Options, run_demo
 
     options = Options(out, precision.value, threads, (4, 2) if small else (50, 16))
     if not run_demo(Console(), options):
@@ -120,9 +120,9 @@ def optimize(
 ) -> None:
     """Compile MODEL and write a package; print what became of its nodes."""
     import graphopt
-    from graphopt.arrays import write_arrays
-    from graphopt.program import OtherMachineWarning
+    from graphopt.compiler.program import OtherMachineWarning
     from graphopt.progress import show_progress
+    from graphopt.runtime.arrays import write_arrays
     from graphopt.target import find_target
     from graphopt.zoo.catalog import build_model
 
@@ -172,7 +172,7 @@ def run(
 ) -> None:
     """Run a package; needs neither torch nor a compiler."""
     import graphopt
-    from graphopt.arrays import read_arguments, write_arrays
+    from graphopt.runtime.arrays import read_arguments, write_arrays
 
     if emulate and profile:
         raise typer.BadParameter("times of emulated code say nothing; leave out --emulate")
@@ -198,7 +198,7 @@ def keygen(
     ],
 ) -> None:
     """Make a pair of keys for graphopt sign and verify."""
-    from graphopt.signing import make_keys
+    from graphopt.runtime.signing import make_keys
 
     print(make_keys(key))
 
@@ -209,7 +209,7 @@ def sign(
     key: Annotated[Path, typer.Option(help="Private key, of graphopt keygen.")],
 ) -> None:
     """Check every file of PACKAGE and sign it, for load(..., trusted_keys=[KEY.pub])."""
-    from graphopt.sealed import sign_folder
+    from graphopt.runtime.sealed import sign_folder
 
     print(f"signed {package}: {sign_folder(package, key)} files")
 
@@ -220,7 +220,7 @@ def verify(
     key: Annotated[list[Path], typer.Option(help="Public key that is trusted; may be repeated.")],
 ) -> None:
     """Check every file of PACKAGE, and that one of the keys signed it."""
-    from graphopt.sealed import SUMS, open_sealed
+    from graphopt.runtime.sealed import SUMS, open_sealed
 
     print(f"{package} is signed: {len(open_sealed(package, SUMS, 'package', key).names)} files")
 
@@ -408,7 +408,7 @@ def bench_kernels(
 
 
 def _outputs_table(outputs: tuple[Any, ...]) -> Table:
-    from graphopt.arrays import flatten
+    from graphopt.runtime.arrays import flatten
 
     table = Table()
     for column in ("output", "dtype", "shape", "mean", "min", "max"):

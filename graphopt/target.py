@@ -5,10 +5,10 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 
-from graphopt.cpus import usable_cpus
 from graphopt.errors import UnknownPrecisionError, UnknownTargetError
 from graphopt.kernels import registry
 from graphopt.kernels.registry import Level
+from graphopt.runtime.cpus import usable_cpus
 
 PRECISIONS = ("fp32", "bf16", "int8", "int8+bf16", "int4")
 

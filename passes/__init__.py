@@ -1,1 +1,1 @@
-"""Rewrites of the graph, one file each; their order is in graphopt/pipeline.py."""
+"""Rewrites of the graph, one file each; their order is in graphopt/compiler/pipeline.py."""

@@ -12,11 +12,10 @@
 
 from __future__ import annotations
 
-from graphopt import scalar
-from graphopt.ir import Graph, Layout, Node, Value
-from graphopt.layout import dense, is_contiguous, layout_of, reshaped_strides, row_stride
+from graphopt.ir import Graph, Layout, Node, Value, scalar
+from graphopt.ir.layout import dense, is_contiguous, layout_of, reshaped_strides, row_stride
+from graphopt.ir.symbolic import evaluate, simplify
 from graphopt.passes.base import Pass
-from graphopt.symbolic import evaluate, simplify
 
 VIEWS = ("go.permute", "go.reshape", "go.slice", "go.expand")
 _ROWS = {

@@ -12,12 +12,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from graphopt.interpret import run_node
 from graphopt.ir import Graph, Node, Value
-from graphopt.numpy_ops import narrow, widen
+from graphopt.ir.interpret import run_node
+from graphopt.ir.numpy_ops import narrow, widen
+from graphopt.ir.scalar import Scalar
+from graphopt.ir.symbolic import is_static, product
 from graphopt.passes.base import Pass
-from graphopt.scalar import Scalar
-from graphopt.symbolic import is_static, product
 
 _LARGEST = 64 << 20
 _KEPT = {"go.expand", "go.check"}

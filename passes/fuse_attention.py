@@ -19,10 +19,9 @@ from __future__ import annotations
 import math
 from typing import TypeGuard
 
-from graphopt import scalar
-from graphopt.ir import DType, Graph, Node, Value
+from graphopt.ir import DType, Graph, Node, Value, scalar
 from graphopt.passes.base import Pass
-from graphopt.passes.pattern import Neighbours, binary, other_side
+from graphopt.passes.support.pattern import Neighbours, binary, other_side
 
 _SWAP_LAST = (0, 1, 3, 2)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from graphopt.ir import DType, Graph, Node, Value
 from graphopt.passes.base import Pass
-from graphopt.passes.pattern import Neighbours, binary, other_side, unary
+from graphopt.passes.support.pattern import Neighbours, binary, other_side, unary
 
 ACTIVATIONS = ("relu", "gelu_erf", "gelu_tanh", "silu", "sigmoid", "tanh")
 _RESIDUALS = {

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from graphopt.ir import Graph, Node, Value
 from graphopt.passes.base import Pass
-from graphopt.passes.pattern import Neighbours, binary, other_side
+from graphopt.passes.support.pattern import Neighbours, binary, other_side
 
 
 class FuseFsmn(Pass):

@@ -12,9 +12,9 @@ Left alone: results with more than eight operands or more than 80 operations an 
 from __future__ import annotations
 
 from graphopt.ir import Graph, Node, Value
+from graphopt.ir.scalar import Scalar, operand, substitute
 from graphopt.passes.base import Pass
-from graphopt.passes.pattern import Neighbours
-from graphopt.scalar import Scalar, operand, substitute
+from graphopt.passes.support.pattern import Neighbours
 
 _MOST_OPERANDS = 8
 _MOST_COST = 80

@@ -13,11 +13,10 @@ would add up), graph inputs and outputs, and what only f32 kernels read.
 
 from __future__ import annotations
 
-from graphopt import scalar
-from graphopt.ir import DType, Graph, Node, Value
+from graphopt.ir import DType, Graph, Node, Value, scalar
+from graphopt.ir.scalar import Scalar
 from graphopt.passes.base import Pass
-from graphopt.passes.product import PackedRows, require_finite
-from graphopt.scalar import Scalar
+from graphopt.passes.support.product import PackedRows, require_finite
 
 _RESIDUAL = ("residual", "residual0", "residual1")
 _PRODUCERS = ("go.linear", "go.norm", "go.attention", "go.depthwise", "go.conv")

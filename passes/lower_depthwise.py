@@ -17,10 +17,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphopt import symbolic
-from graphopt.ir import Graph, Node, Value
+from graphopt.ir import Graph, Node, Value, symbolic
 from graphopt.passes.base import Pass
-from graphopt.passes.pattern import Neighbours
+from graphopt.passes.support.pattern import Neighbours
 
 
 class LowerDepthwise(Pass):

@@ -18,8 +18,8 @@ Depthwise convolution along time tiles time and channels inside its kernel
 from __future__ import annotations
 
 from graphopt.ir import Graph, Node
+from graphopt.ir.symbolic import evaluate, product
 from graphopt.passes.base import Pass
-from graphopt.symbolic import evaluate, product
 from graphopt.target import Target
 
 _LARGEST_TILE = 256

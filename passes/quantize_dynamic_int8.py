@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from graphopt.ir import Graph, Node
 from graphopt.passes.base import Pass
-from graphopt.passes.product import SMALLEST, quantized_rows, require_finite
+from graphopt.passes.support.product import SMALLEST, quantized_rows, require_finite
 
 
 class QuantizeDynamicInt8(Pass):

@@ -5,7 +5,7 @@
                                                              group=32)
 
 Weights: symmetric int4, a bf16 scale per block of `group` values along the depth, or one f32 scale
-per output channel (`group=0`); passes/rounding.py says how they are chosen, and the attribute
+per output channel (`group=0`); passes/support/rounding.py says how they are chosen, and attribute
 `loss` what that lost. Activations: int8 per row at run time. kernels/reference.py defines all of
 it. One quantized tensor serves all linears that read the same input. A linear with an operand
 `scale` in bf16 has its weights in blocks: i8 [n, k] and bf16 [n, k / group] are taken as they are.
@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 
 from graphopt.errors import GroupSizeError
-from graphopt.interpret import execute
 from graphopt.ir import DType, Graph, Node, Value, constant
+from graphopt.ir.interpret import execute
 from graphopt.passes.base import Pass
-from graphopt.passes.product import SMALLEST, quantized_rows, require_finite
-from graphopt.passes.rounding import NEAREST, Rounding, loss_of, round_weights
+from graphopt.passes.support.product import SMALLEST, quantized_rows, require_finite
+from graphopt.passes.support.rounding import NEAREST, Rounding, loss_of, round_weights
 
 Array = np.ndarray[Any, Any]
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphopt.ir import Graph, Node, Value
+from graphopt.ir.printer import print_graph
 from graphopt.passes.base import Pass
-from graphopt.printer import print_graph
 
 
 @dataclass(frozen=True)

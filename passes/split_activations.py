@@ -15,10 +15,9 @@ language models need more.
 
 from __future__ import annotations
 
-from graphopt import scalar
-from graphopt.ir import DType, Graph, Node, Shape, Value
+from graphopt.ir import DType, Graph, Node, Shape, Value, scalar
+from graphopt.ir.scalar import Scalar
 from graphopt.passes.base import Pass
-from graphopt.scalar import Scalar
 
 
 class SplitActivations(Pass):

@@ -22,7 +22,7 @@ import numpy as np
 
 from graphopt.ir import Graph, Node, Shape, Value
 from graphopt.passes.base import Pass
-from graphopt.passes.product import SMALLEST
+from graphopt.passes.support.product import SMALLEST
 
 _EXTRAS = ("factor", "residual0", "residual1")
 

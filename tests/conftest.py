@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from graphopt.runtime import limit_threads
+from graphopt.runtime.library import limit_threads
 
 HERE = Path(__file__).parent
 # Test support modules (harness.py, graphs.py) are imported by bare name.

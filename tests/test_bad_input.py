@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 import graphopt
-from graphopt import emulate, errors
+from graphopt import errors
+from graphopt.compiler import emulate
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import models  # noqa: E402
 
-from graphopt.capture import capture  # noqa: E402
+from graphopt.frontend.capture import capture  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ torch = pytest.importorskip("torch")
 from captured import Function, arrays  # noqa: E402
 from graphs import assert_close  # noqa: E402
 
-from graphopt.capture import Captured, call_key, capture  # noqa: E402
+from graphopt.compiler.pipeline import PassManager, lowering_passes  # noqa: E402
 from graphopt.config import Config  # noqa: E402
 from graphopt.errors import CaptureError, InputError, TrainingModeError  # noqa: E402
-from graphopt.interpret import run_graph  # noqa: E402
-from graphopt.pipeline import PassManager, lowering_passes  # noqa: E402
+from graphopt.frontend.capture import Captured, call_key, capture  # noqa: E402
+from graphopt.ir.interpret import run_graph  # noqa: E402
 from graphopt.testing import FP32_RELATIVE  # noqa: E402
 
 

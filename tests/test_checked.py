@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from graphopt import checked
+from graphopt.runtime import checked
 
 FIRST, OTHER = (hashlib.sha256(data).hexdigest() for data in (b"first", b"other"))
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from graphopt import cli
-from graphopt.arrays import flatten, read_arguments, unflatten, write_arrays
 from graphopt.errors import InputFileError
+from graphopt.runtime.arrays import flatten, read_arguments, unflatten, write_arrays
 
 
 def graphopt(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,7 @@ import pytest
 
 import graphopt
 from graphopt.errors import InputValueError
-from graphopt.interpret import run_graph
+from graphopt.ir.interpret import run_graph
 
 torch = pytest.importorskip("torch")
 
@@ -144,7 +144,7 @@ def test_package_and_profile(fast: Any, tmp_path: Any) -> None:
     assert loaded.profile(*(t.numpy() for t in given), repeats=1)
 
 
-@pytest.mark.filterwarnings("ignore::graphopt.program.OtherMachineWarning")
+@pytest.mark.filterwarnings("ignore::graphopt.compiler.program.OtherMachineWarning")
 @pytest.mark.skipif(not shutil.which("qemu-aarch64"), reason="qemu-aarch64 is not installed")
 def test_emulated_code_makes_the_same_tokens(fast: Any) -> None:
     model = graphopt.optimize(

@@ -7,11 +7,11 @@ import pytest
 from decoders import SHAPE, tiny_decoder
 
 from graphopt.codegen.weights import WeightsFile
-from graphopt.cost import Call, macs, memory_bytes, moved_bytes
 from graphopt.ir import DType, Node, Value, constant
+from graphopt.ir.cost import Call, macs, memory_bytes, moved_bytes
+from graphopt.ir.symbolic import symbol
 from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.options import LlmOptions
-from graphopt.symbolic import symbol
 
 PAST, START, TOKENS, ROWS = 5, 2, 3, 16
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from c_programs import HERE, KERNELS, compile_c
 
-from graphopt.cpus import quota_cpus, usable_cpus
+from graphopt.runtime.cpus import quota_cpus, usable_cpus
 
 V2 = "30 1 0:26 {top} {point} rw,nosuid shared:9 - cgroup2 cgroup rw,nsdelegate"
 V1 = "31 1 0:27 {top} {point} rw - cgroup cgroup rw,cpu,cpuacct"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from graphopt.zoo.dependencies import require
+from graphopt.dependencies import require
 
 TALKATIVE = "import logging, time\nprint('hello')\nlogging.root.setLevel(7)\ntime.sleep(0.05)\n"
 

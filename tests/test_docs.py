@@ -11,7 +11,8 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text()
 
 def test_passes_are_listed_in_order() -> None:
     pytest.importorskip("sympy")
-    from graphopt import pipeline, target
+    from graphopt import target
+    from graphopt.compiler import pipeline
 
     passes = [
         *pipeline.lowering_passes(),

@@ -14,15 +14,15 @@ from captured import Function  # noqa: E402
 from torch import nn  # noqa: E402
 
 import graphopt  # noqa: E402
+from graphopt.compiler.form import Form  # noqa: E402
+from graphopt.compiler.rounding_noise import ROUNDINGS  # noqa: E402
 from graphopt.errors import (  # noqa: E402
     ExampleMismatchError,
     NondeterministicModelError,
     OptionError,
 )
-from graphopt.form import Form  # noqa: E402
 from graphopt.passes.fuse_epilogue import FuseEpilogue  # noqa: E402
 from graphopt.passes.lower_aten import RULES  # noqa: E402
-from graphopt.rounding_noise import ROUNDINGS  # noqa: E402
 from graphopt.target import native  # noqa: E402
 
 X = torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(0))

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from graphopt.fields import (
+from graphopt.runtime.fields import (
     Distinct,
     FieldError,
     Length,

@@ -9,7 +9,9 @@ from captured import Function, arrays
 from torch import nn
 
 import graphopt
-from graphopt.capture import capture
+from graphopt.compiler.form import Form
+from graphopt.compiler.optimize import MOST_FORMS
+from graphopt.compiler.pipeline import PassManager, lowering_passes
 from graphopt.config import Config
 from graphopt.errors import (
     CaptureError,
@@ -18,10 +20,8 @@ from graphopt.errors import (
     InputError,
     InputShapeError,
 )
-from graphopt.form import Form
-from graphopt.interpret import run_graph
-from graphopt.module import MOST_FORMS
-from graphopt.pipeline import PassManager, lowering_passes
+from graphopt.frontend.capture import capture
+from graphopt.ir.interpret import run_graph
 from graphopt.testing import FP32_RELATIVE
 
 

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from graphs import BF16, Maker, random_inputs
 
-from graphopt import numpy_ops, scalar
-from graphopt.interpret import run_graph
-from graphopt.ir import DType
+from graphopt.ir import DType, numpy_ops, scalar
+from graphopt.ir.interpret import run_graph
+from graphopt.ir.numpy_ops import narrow, widen
 from graphopt.kernels import reference
-from graphopt.numpy_ops import narrow, widen
 from graphopt.testing import FP32_SAME, relative_error, sqnr
 
 torch = pytest.importorskip("torch")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphopt.ir import DType, Layout, Value
-from graphopt.layout import (
+from graphopt.ir.layout import (
     dense,
     is_contiguous,
     merge_axes,
@@ -14,7 +14,7 @@ from graphopt.layout import (
     row_stride,
     same_strides,
 )
-from graphopt.symbolic import contiguous_strides, symbol
+from graphopt.ir.symbolic import contiguous_strides, symbol
 
 B, T = symbol("B"), symbol("T")
 

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 import graphopt
+from graphopt.compiler.options import DEFAULTS
 from graphopt.errors import CalibrationError, GraphoptError, OptionError
 from graphopt.llm.compiled import check_options
 from graphopt.llm.options import LlmOptions
 from graphopt.llm.package import compile_llm
-from graphopt.options import DEFAULTS
 
 X = torch.randn(2, 3)
 
@@ -125,7 +125,7 @@ def test_an_auto_model_refuses_what_it_does_not_use(name: str, value: Any) -> No
 
 
 def test_a_language_model_refuses_what_it_does_not_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphopt.module.is_decoder", lambda model: True)
+    monkeypatch.setattr("graphopt.compiler.optimize.is_decoder", lambda model: True)
     for name, value, precision in (
         ("strict", True, "int4"),
         ("dynamic_shapes", {}, "int4"),

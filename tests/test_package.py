@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import graphopt
-from graphopt import errors, sealed
+from graphopt import errors
 from graphopt.kernels import registry
-from graphopt.sealed import seal
+from graphopt.runtime import sealed
+from graphopt.runtime.sealed import seal
 
 torch = pytest.importorskip("torch")
 

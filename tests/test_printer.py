@@ -3,7 +3,7 @@
 from graphs import Maker, X, add
 
 from graphopt.ir import DType, Node, Origin, Ref, Value
-from graphopt.printer import print_graph, shape_text
+from graphopt.ir.printer import print_graph, shape_text
 
 
 def test_everything_that_a_line_holds(golden) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import graphopt
 from graphopt import errors
-from graphopt.sealed import seal
+from graphopt.runtime.sealed import seal
 
 torch = pytest.importorskip("torch")
 
@@ -113,8 +113,8 @@ def test_forks_while_other_threads_run(package: Path) -> None:
 
 CLAIMS = """
 import os, threading, time
-from graphopt import process
-from graphopt.zoo.dependencies import keep_process_settings
+from graphopt.runtime import process
+from graphopt.dependencies import keep_process_settings
 mine, others = process.Claim(), process.Claim()
 entered, leave = threading.Event(), threading.Event()
 def hold():
@@ -173,7 +173,7 @@ def test_a_module_is_closed_with_its_last_user(package: Path, tmp_path: Path) ->
 
 
 def test_an_optimized_module_is_closed_with_its_last_user() -> None:
-    from graphopt.codegen import link_torch
+    from graphopt.hosts import torch_ops as link_torch
 
     before = len(link_torch._programs)
     fast = graphopt.optimize(models.network(), precision="fp32")
@@ -281,7 +281,7 @@ def test_a_manifest_says_what_the_library_says(
 
 INTERRUPTS = """
 import signal
-from graphopt import runtime
+from graphopt.runtime import library as runtime
 def interrupt(*_):
     raise KeyboardInterrupt
 expected, interrupts = fast(x), 0

@@ -27,7 +27,7 @@ from sanitizers import SANITIZERS, require_sanitizers  # noqa: E402
 from torch import nn  # noqa: E402
 
 from graphopt.codegen.build import Builder  # noqa: E402
-from graphopt.emulate import pack_arrays, unpack_arrays  # noqa: E402
+from graphopt.compiler.emulate import pack_arrays, unpack_arrays  # noqa: E402
 from graphopt.funasr import cif as cif  # noqa: E402
 from graphopt.kernels import registry  # noqa: E402
 

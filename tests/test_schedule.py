@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from graphopt.schedule import Phase, StepBalance, makespan
+from graphopt.compiler.schedule import Phase, StepBalance, makespan
 
 
 def test_a_core_works_through_its_own_share_and_then_through_the_others() -> None:

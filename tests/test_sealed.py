@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from graphopt import sealed
 from graphopt.errors import PackageCorruptError, PackageError
-from graphopt.sealed import SealedFolder, open_sealed, seal
+from graphopt.runtime import sealed
+from graphopt.runtime.sealed import SealedFolder, open_sealed, seal
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from graphopt import sealed
 from graphopt.cli import app
 from graphopt.errors import (
     MissingDependencyError,
@@ -19,8 +18,9 @@ from graphopt.errors import (
     SigningKeyError,
     UntrustedPackageError,
 )
-from graphopt.sealed import open_sealed, seal, sign_folder
-from graphopt.signing import SIGNATURE, make_keys
+from graphopt.runtime import sealed
+from graphopt.runtime.sealed import open_sealed, seal, sign_folder
+from graphopt.runtime.signing import SIGNATURE, make_keys
 
 pytest.importorskip("cryptography")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from graphopt import staging
 from graphopt.errors import PackageError, StorageError
-from graphopt.scratch import ScratchFolder
-from graphopt.staging import replaced_folder
+from graphopt.runtime import staging
+from graphopt.runtime.scratch_folder import ScratchFolder
+from graphopt.runtime.staging import replaced_folder
 
 MARKS = ["mark"]
 
@@ -111,7 +111,7 @@ def test_places_that_are_none(
 LEAVE = """
 import os, sys
 from pathlib import Path
-from graphopt.scratch import ScratchFolder
+from graphopt.runtime.scratch_folder import ScratchFolder
 folder = ScratchFolder(Path(sys.argv[1]), "left-")
 (folder.path / "file").write_text("x")
 if len(sys.argv) > 2 and os.fork() == 0:

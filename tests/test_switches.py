@@ -11,12 +11,8 @@ from graphs import Array, Maker, X, mul
 from torch import nn
 
 import graphopt
-from graphopt.capture import capture
 from graphopt.codegen.emit import emit_module
-from graphopt.config import Config, UnknownSwitchWarning
-from graphopt.errors import SwitchError
-from graphopt.interpret import run_graph
-from graphopt.pipeline import (
+from graphopt.compiler.pipeline import (
     PassManager,
     UnusedSwitchWarning,
     lowering_passes,
@@ -24,9 +20,13 @@ from graphopt.pipeline import (
     placement_passes,
     precision_passes,
 )
+from graphopt.config import Config, UnknownSwitchWarning
+from graphopt.errors import SwitchError
+from graphopt.frontend.capture import capture
+from graphopt.ir.interpret import run_graph
+from graphopt.ir.verify import REQUIRED
 from graphopt.target import find_target
 from graphopt.testing import relative_error
-from graphopt.verify import REQUIRED
 
 NAMES = pass_names()
 TARGET = find_target("neoverse-n2")

@@ -3,8 +3,8 @@
 import pytest
 import sympy
 
-from graphopt import symbolic as s
 from graphopt.errors import SizeError
+from graphopt.ir import symbolic as s
 
 B, T = s.symbol("B"), s.symbol("T")
 

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from graphopt.bench import profile
+from graphopt.compiler.report import NodeReport, Report, module_group
 from graphopt.progress import announce, progress_to
-from graphopt.report import NodeReport, Report, module_group
 
 
 def shown(table: Table) -> str:

@@ -11,11 +11,11 @@ from torch import nn
 from torch.utils._sympy.functions import FloatTrueDiv, FloorToInt, IntTrueDiv, ToFloat, TruncToInt
 
 import graphopt
-from graphopt import symbolic
-from graphopt.capture import capture
 from graphopt.errors import CaptureError, SizeError
+from graphopt.frontend.capture import capture
+from graphopt.frontend.torch_sizes import translate
+from graphopt.ir import symbolic
 from graphopt.testing import FP32_RELATIVE
-from graphopt.torch_sizes import translate
 
 T = symbolic.symbol("T")
 S = sympy.Symbol("s0", integer=True, positive=True)

@@ -4,11 +4,10 @@ import pytest
 import sympy
 from graphs import I64, Maker, X, add, mul
 
-from graphopt import scalar, symbolic
 from graphopt.codegen.emit import emit_module
-from graphopt.ir import DType, Node
+from graphopt.ir import DType, Node, scalar, symbolic
+from graphopt.ir.verify import REQUIRED, VerificationError, verify
 from graphopt.passes.assign_layouts import AssignLayouts
-from graphopt.verify import REQUIRED, VerificationError, verify
 
 
 def legal() -> Maker:

@@ -18,8 +18,8 @@ from graphopt.bench.arm_specs import PRICED_MACS, PRICED_ROWS, PRICED_ROWS_INT4,
 from graphopt.bench.kernels.arm import price_step
 from graphopt.bench.kernels.workloads import Spec
 from graphopt.codegen.build import Builder
+from graphopt.compiler.schedule import StepBalance
 from graphopt.kernels.registry import Level
-from graphopt.schedule import StepBalance
 from graphopt.target import Target
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-from graphopt.schedule import StepBalance
+from graphopt.compiler.schedule import StepBalance
 
 
 def balance_table(title: str, rows: Sequence[StepBalance]) -> Table:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphopt.zoo.dependencies import require
+from graphopt.dependencies import require
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -14,9 +14,9 @@ from graphopt.bench.engines import TorchFp32
 from graphopt.bench.measure import Result, measure
 from graphopt.codegen.build import Builder
 from graphopt.config import Config
+from graphopt.dependencies import require
 from graphopt.target import find_target
 from graphopt.zoo import paraformer
-from graphopt.zoo.dependencies import require
 
 PARTS = ("whole", "error", "recipe", "arm", "vad")
 ARM_CORES = (1, 16, 64)

@@ -21,7 +21,7 @@ from graphopt.bench.engines import (
     Workload,
 )
 from graphopt.bench.onnx_engines import OnnxRuntime
-from graphopt.zoo.dependencies import require
+from graphopt.dependencies import require
 
 Errors = Mapping[str, Mapping[str, float]]  # by engine, by output
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from graphopt.bench.engines import Engine, Workload
+from graphopt.dependencies import require
 from graphopt.errors import GraphoptError
-from graphopt.zoo.dependencies import require
 
 # Thread pools of an engine that ran may spin for a moment; nobody is timed next to that.
 IDLE_SECONDS = 0.05

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.bench.engines import Arrays, Call, Engine, Stage, Workload
-from graphopt.zoo.dependencies import require
+from graphopt.dependencies import require
 
 OPSET = 14
 KEPT_FLOAT = ("output", "bias_encoder", "bias_decoder")

@@ -18,8 +18,8 @@ from graphopt.bench.engines import (
     Workload,
 )
 from graphopt.bench.onnx_engines import OnnxRuntime, OpenVino
+from graphopt.dependencies import require
 from graphopt.zoo import paraformer
-from graphopt.zoo.dependencies import require
 
 DECODER_TOKENS = 40
 PRECISIONS = ("fp32", "bf16", "int8", "int8+bf16")

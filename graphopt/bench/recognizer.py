@@ -16,7 +16,7 @@ from rich.table import Table
 
 from graphopt.bench.engines import Call, Engine, Stage, Workload
 from graphopt.bench.measure import reason
-from graphopt.zoo.dependencies import require
+from graphopt.dependencies import require
 from graphopt.zoo.recognizer import loading, speech
 
 NOISE_DB = 10.0

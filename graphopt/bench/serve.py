@@ -18,8 +18,8 @@ import numpy as np
 from rich.table import Table
 
 from graphopt.errors import BenchmarkError
-from graphopt.loaded import LoadedModule, load
-from graphopt.runtime import limit_threads
+from graphopt.runtime.library import limit_threads
+from graphopt.runtime.loaded import LoadedModule, load
 
 CALLS = 10  # of a start: the tenth is what the first is compared with
 _SEED = 0

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from graphopt.bench.engines import Call, Engine, NamedArrays, Stage, Workload
+from graphopt.dependencies import keep_process_settings, require
 from graphopt.zoo import fsmn_vad
-from graphopt.zoo.dependencies import keep_process_settings, require
 
 _RATE = 16000
 _PAUSE = 2.5  # seconds; FunASR's whole-file schedule waits for 2, funasr-onnx for 0.8

@@ -21,8 +21,8 @@ from graphopt.bench.engines import (
 )
 from graphopt.bench.onnx_engines import OnnxRuntime, OpenVino
 from graphopt.bench.recognizer import edit_distance
+from graphopt.dependencies import keep_process_settings, require
 from graphopt.zoo import paraformer
-from graphopt.zoo.dependencies import keep_process_settings, require
 
 PRECISIONS = ("fp32", "bf16", "int8", "int8+bf16")
 Arrays = dict[str, np.ndarray[Any, Any]]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from graphopt.errors import UnsupportedFunasrModelError
+from graphopt.frontend.model_check import check_mode
 from graphopt.funasr.auto_hotwords import compile_contextual, compile_seaco
 from graphopt.funasr.auto_parts import (
     FRAMES,
@@ -29,7 +30,6 @@ from graphopt.funasr.paraformer import share_parameters
 from graphopt.funasr.sense_voice import Frames
 from graphopt.funasr.sorted_inference import SortedInference
 from graphopt.funasr.stream_parts import compile_streaming
-from graphopt.model_check import check_mode
 from graphopt.zoo.fsmn_vad import empty_cache
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from graphopt.funasr.description import FineTimes, PeakTimes
 from graphopt.funasr.times import SLACK, Time, running_peaks, token_times
-from graphopt.loaded import LoadedModule
+from graphopt.runtime.loaded import LoadedModule
 
 Array = np.ndarray[Any, Any]
 

@@ -60,7 +60,7 @@ def _named_values(given: list[str] | None) -> dict[str, Any]:
         RecognizerOptionError: naming what has another form, or is there twice.
     """
     from graphopt.errors import RecognizerOptionError
-    from graphopt.fields import FieldError, parse_json
+    from graphopt.runtime.fields import FieldError, parse_json
 
     options: dict[str, Any] = {}
     for one in given or []:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from graphopt.dependencies import keep_process_settings, require
 from graphopt.errors import UnsupportedFunasrModelError
 from graphopt.funasr.paraformer import (
     Decoder,
@@ -22,7 +23,6 @@ from graphopt.funasr.paraformer import (
     prefix_mask,
     share_parameters,
 )
-from graphopt.zoo.dependencies import keep_process_settings, require
 
 SCORED = 6  # layers of SeACo's decoder whose last gives the scores of hotwords
 

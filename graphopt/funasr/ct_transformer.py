@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graphopt.dependencies import keep_process_settings, require
 from graphopt.funasr.paraformer import Encoder, PrefixMask, share_parameters
-from graphopt.zoo.dependencies import keep_process_settings, require
 
 
 class Punctuation(nn.Module):

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from graphopt.fields import Count, Length, Name, Range, Size, read_fields
 from graphopt.funasr.frontend import FrontendConfig
 from graphopt.funasr.punctuation import PunctuationConfig
 from graphopt.funasr.vad import VadConfig
+from graphopt.runtime.fields import Count, Length, Name, Range, Size, read_fields
 
 Array = np.ndarray[Any, Any]
 

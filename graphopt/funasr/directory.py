@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from graphopt.dependencies import keep_process_settings, require
 from graphopt.errors import ModelDirectoryError
-from graphopt.fields import read_fields
 from graphopt.funasr.features import check_front_end
 from graphopt.funasr.frontend import FrontendConfig
 from graphopt.funasr.model_files import (
@@ -29,7 +29,7 @@ from graphopt.funasr.model_files import (
     read_yaml,
 )
 from graphopt.funasr.model_kinds import KINDS, TOKENIZER, TRAINING, Kind
-from graphopt.zoo.dependencies import keep_process_settings, require
+from graphopt.runtime.fields import read_fields
 
 Array = np.ndarray[Any, Any]
 Read = TypeVar("Read")

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from graphopt.dependencies import require
 from graphopt.funasr.frontend import FrontendConfig
 from graphopt.funasr.samples import FULL_SCALE, check_samples
-from graphopt.zoo.dependencies import require
 
 Array = np.ndarray[Any, Any]
 

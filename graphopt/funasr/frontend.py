@@ -7,7 +7,7 @@ from typing import Annotated
 
 import numpy as np
 
-from graphopt.fields import OneOf, Range
+from graphopt.runtime.fields import OneOf, Range
 
 #: Of frames, by Kaldi's names.
 WINDOWS = ("hamming", "hanning", "povey", "blackman", "rectangular")

@@ -9,7 +9,7 @@ import numpy as np
 
 from graphopt.funasr.hotwords import HotwordEncoder
 from graphopt.funasr.parts import ParaformerModel
-from graphopt.loaded import LoadedModule
+from graphopt.runtime.loaded import LoadedModule
 
 Array = np.ndarray[Any, Any]
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.errors import RecognizerOptionError
-from graphopt.loaded import LoadedModule
+from graphopt.runtime.loaded import LoadedModule
 
 Array = np.ndarray[Any, Any]
 

@@ -23,8 +23,8 @@ from graphopt.funasr.recognizer import (
 )
 from graphopt.funasr.recordings import read_recording
 from graphopt.funasr.samples import SignalStream
-from graphopt.loaded import open_module
-from graphopt.signing import PublicKey
+from graphopt.runtime.loaded import open_module
+from graphopt.runtime.signing import PublicKey
 
 Array = np.ndarray[Any, Any]
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from graphopt.fields import Distinct, FieldError, Length, parse_json, read_fields
-from graphopt.zoo.dependencies import require
+from graphopt.dependencies import require
+from graphopt.runtime.fields import Distinct, FieldError, Length, parse_json, read_fields
 
 Array = np.ndarray[Any, Any]
 

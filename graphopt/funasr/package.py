@@ -33,8 +33,8 @@ from graphopt.funasr.directory import ModelDirectory, build_model, read_director
 from graphopt.funasr.recipes import RECIPES
 from graphopt.funasr.recognizer import DESCRIPTION, PIECES, SPLITS, change_detector
 from graphopt.funasr.vad import VadConfig
-from graphopt.sealed import seal
-from graphopt.staging import check_place, replaced_folder
+from graphopt.runtime.sealed import seal
+from graphopt.runtime.staging import check_place, replaced_folder
 from graphopt.target import find_target
 
 
@@ -87,7 +87,7 @@ def compile_directories(
 
 def _compile(directory: ModelDirectory, target: str, precision: str, folder: Path) -> None:
     """Writes the packages of a model and the files that its text needs."""
-    from graphopt.module import optimize
+    from graphopt.compiler.optimize import optimize
 
     model = build_model(directory)
     try:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graphopt.dependencies import keep_process_settings, require
 from graphopt.funasr import cif as cif  # registers the op
-from graphopt.zoo.dependencies import keep_process_settings, require
 
 
 class PrefixMask(nn.Module):

@@ -12,13 +12,13 @@ from typing import Annotated, Any
 import numpy as np
 
 from graphopt.errors import RecognizerOptionError
-from graphopt.fields import FieldError, Range, read_fields
 from graphopt.funasr.feature_stream import FeatureStream
 from graphopt.funasr.frontend import FrontendConfig
 from graphopt.funasr.samples import SignalStream
 from graphopt.funasr.text import spell, tokens_to_text
-from graphopt.loaded import LoadedModule
-from graphopt.package import Port
+from graphopt.runtime.fields import FieldError, Range, read_fields
+from graphopt.runtime.loaded import LoadedModule
+from graphopt.runtime.package import Port
 
 Array = np.ndarray[Any, Any]
 Heads = tuple[Array, Array]  # keys and values, f32[1, heads, frames, width]

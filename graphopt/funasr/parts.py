@@ -19,7 +19,7 @@ from graphopt.funasr.samples import check_recordings, check_samples
 from graphopt.funasr.text import spell, tokens_to_text, word_times
 from graphopt.funasr.times import Time
 from graphopt.funasr.vad import Segment, VadConfig, blocks_of, segments
-from graphopt.loaded import LoadedModule
+from graphopt.runtime.loaded import LoadedModule
 
 Array = np.ndarray[Any, Any]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from graphopt.fields import Count, Length, Name, read_fields
+from graphopt.runtime.fields import Count, Length, Name, read_fields
 
 RUN = 20  # words
 _PATIENCE = 200  # words that may wait for the end of their sentence; then a comma ends it

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from graphopt.dependencies import require
 from graphopt.errors import GraphoptError, PackageCorruptError, PackageError, RecognizerOptionError
 from graphopt.funasr.clocks import open_clock
 from graphopt.funasr.description import (
@@ -43,10 +44,9 @@ from graphopt.funasr.recordings import read_recording
 from graphopt.funasr.samples import check_recordings, check_samples
 from graphopt.funasr.times import Sentence, Time, segment_sentences, sentences
 from graphopt.funasr.vad import OPTIONS, Segment, VadConfig
-from graphopt.loaded import LoadedModule, open_module
-from graphopt.sealed import SealedFolder, open_sealed
-from graphopt.signing import PublicKey
-from graphopt.zoo.dependencies import require
+from graphopt.runtime.loaded import LoadedModule, open_module
+from graphopt.runtime.sealed import SealedFolder, open_sealed
+from graphopt.runtime.signing import PublicKey
 
 Array = np.ndarray[Any, Any]
 

@@ -10,10 +10,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from graphopt.dependencies import require
 from graphopt.errors import AudioFileError
 from graphopt.funasr.samples import implausible
 from graphopt.funasr.wav import find_samples
-from graphopt.zoo.dependencies import require
 
 Array = np.ndarray[Any, Any]
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from graphopt.dependencies import require
 from graphopt.errors import RecognizerOptionError
 from graphopt.funasr.batches import plan_batches
-from graphopt.zoo.dependencies import require
 
 _LISTS = (".scp", ".txt", ".json", ".jsonl", ".text")  # files that name recordings
 

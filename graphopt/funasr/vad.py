@@ -15,8 +15,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from graphopt.fields import Length, Range, read_fields
 from graphopt.funasr.frontend import FrontendConfig
+from graphopt.runtime.fields import Length, Range, read_fields
 
 Array = np.ndarray[Any, Any]
 Segment = tuple[int, int]  # start and end, milliseconds

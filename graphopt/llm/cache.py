@@ -13,8 +13,8 @@ import numpy as np
 
 from graphopt.dtype import DType
 from graphopt.errors import CacheBusyError, RunError
-from graphopt.fields import Size
-from graphopt.process import Claim
+from graphopt.runtime.fields import Size
+from graphopt.runtime.process import Claim
 
 Array = np.ndarray[Any, Any]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from graphopt.errors import CalibrationError, TokenRangeError
 from graphopt.ir import Graph
-from graphopt.symbolic import evaluate
+from graphopt.ir.symbolic import evaluate
 
 Array = np.ndarray[Any, Any]
 

@@ -13,7 +13,7 @@ from graphopt.llm.engine import Array, Engine
 from graphopt.llm.lookup import PromptLookup
 from graphopt.llm.sampling import Sampler
 from graphopt.llm.tokenizer import Tokenizer
-from graphopt.process import Claim
+from graphopt.runtime.process import Claim
 
 #: Tokens of a prompt that go through the decoder at a time. Working memory grows with them (by 0.1
 #: MiB each at the sizes of Llama 3.2 1B), and from here on speed hardly does: the weights are read

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from graphopt.compiler.options import DEFAULTS, check_group_size, refuse_unused, used_by_decoder
+from graphopt.compiler.pipeline import PassManager, check_activation_bits, lowering_passes
+from graphopt.compiler.program import Program
 from graphopt.config import Config
 from graphopt.dtype import DType
 from graphopt.errors import CalibrationError, OptionError, UnknownPrecisionError
@@ -10,10 +13,7 @@ from graphopt.llm.calibration import calibration_inputs
 from graphopt.llm.decoder import DecoderWeights, decoder_graph
 from graphopt.llm.engine import Engine
 from graphopt.llm.options import LlmOptions
-from graphopt.options import DEFAULTS, check_group_size, refuse_unused, used_by_decoder
-from graphopt.passes.rounding import Rounding, check_rounding
-from graphopt.pipeline import PassManager, check_activation_bits, lowering_passes
-from graphopt.program import Program
+from graphopt.passes.support.rounding import Rounding, check_rounding
 from graphopt.target import find_target
 
 #: Names of what keys and values are kept as; int8 has a scale per token and head.

@@ -23,13 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from graphopt import scalar
-from graphopt.ir import DimInfo, DType, Graph, Node, Origin, Shape, Value, constant
+from graphopt.ir import DimInfo, DType, Graph, Node, Origin, Shape, Value, constant, scalar
+from graphopt.ir.scalar import Scalar
+from graphopt.ir.symbolic import simplify, symbol
 from graphopt.kernels import reference
 from graphopt.llm.matrices import Matrix, dense
 from graphopt.llm.products import Products
-from graphopt.scalar import Scalar
-from graphopt.symbolic import simplify, symbol
 
 Array = np.ndarray[Any, Any]
 _HINTS = {"B": 1, "T": 16, "R": 1, "S": 512}

@@ -16,21 +16,21 @@ from transformers.cache_utils import Cache
 from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from graphopt import process
+from graphopt.compiler.report import Report, node_reports
 from graphopt.errors import (
     InputShapeError,
     PaddingError,
     PositionError,
     UnsupportedArgumentError,
 )
+from graphopt.frontend.model_check import Compiled
 from graphopt.llm import call_arguments
 from graphopt.llm.cache import KeyValueCache
 from graphopt.llm.compiled import check_options, compile_decoder
 from graphopt.llm.from_transformers import read_decoder
 from graphopt.llm.logits_check import check_logits
 from graphopt.llm.options import LlmOptions
-from graphopt.model_check import Compiled
-from graphopt.report import Report, node_reports
+from graphopt.runtime import process
 
 Array = np.ndarray[Any, Any]
 

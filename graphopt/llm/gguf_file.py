@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 
 from graphopt.errors import MissingDependencyError, ModelFileError
-from graphopt.fields import Amount, Count, FieldError, Size, read_fields
 from graphopt.kernels.reference import bf16_from_f32
 from graphopt.llm.decoder import DecoderShape, DecoderWeights, LayerWeights
 from graphopt.llm.gguf_header import check_header
@@ -22,6 +21,7 @@ from graphopt.llm.matrices import BlockMatrix, ByteMatrix, Matrix, dense, split_
 from graphopt.llm.sizes import misfit
 from graphopt.llm.tokenizer import Tokenizer
 from graphopt.llm.traits import Traits, check_traits
+from graphopt.runtime.fields import Amount, Count, FieldError, Size, read_fields
 
 Array = np.ndarray[Any, Any]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from graphopt.errors import ModelFileError
-from graphopt.fields import FieldError, Range, read_fields
 from graphopt.llm.ledger import Ledger
 from graphopt.llm.tokenizer import (
     SPECIAL,
@@ -21,6 +20,7 @@ from graphopt.llm.tokenizer import (
     import_tokenizers,
     read_template,
 )
+from graphopt.runtime.fields import FieldError, Range, read_fields
 
 _CONTROL, _USER_DEFINED = 3, 4  # kinds of tokens that no merge makes
 _WORDS = (

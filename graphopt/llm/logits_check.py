@@ -20,16 +20,16 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
+from graphopt.compiler.program import Program
 from graphopt.dtype import DType
 from graphopt.errors import ExampleMismatchError
-from graphopt.held import Held
-from graphopt.interpret import run_graph
+from graphopt.frontend.held import Held
 from graphopt.ir import Graph
+from graphopt.ir.interpret import run_graph
 from graphopt.llm.cache import CacheShape, KeyValueCache
 from graphopt.llm.decoder import DecoderWeights, decoder_graph
 from graphopt.llm.engine import Engine
 from graphopt.llm.torchao_tensors import is_quantized
-from graphopt.program import Program
 from graphopt.testing import relative_error
 
 Array = np.ndarray[Any, Any]

@@ -15,7 +15,6 @@ from typing import Annotated, Any
 import numpy as np
 
 from graphopt.errors import ModelFileError, UnsupportedDecoderError
-from graphopt.fields import Amount, FieldError, Range, Size, parse_json, read_fields
 from graphopt.kernels.reference import bf16_from_f32
 from graphopt.llm.decoder import DecoderShape, DecoderWeights, LayerWeights
 from graphopt.llm.ledger import Ledger
@@ -31,6 +30,7 @@ from graphopt.llm.matrices import (
 )
 from graphopt.llm.sizes import misfit
 from graphopt.llm.traits import Traits, check_traits
+from graphopt.runtime.fields import Amount, FieldError, Range, Size, parse_json, read_fields
 
 Array = np.ndarray[Any, Any]
 

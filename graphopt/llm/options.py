@@ -27,7 +27,7 @@ class LlmOptions:
             weights (an embedding that is not tied to the head stays int8). `exact` keeps what int8
             leaves of the head in another matrix of int4, and the embedding in bf16. `auto` is
             `exact` for `int4` with 16-bit activations, else int8.
-        rounding: how weights become int4, one of `graphopt.passes.rounding.METHODS`.
+        rounding: how weights become int4, one of `graphopt.passes.support.rounding.METHODS`.
         calibration: arrays of tokens that rounding looks at, or for `compile_llm`, which has the
             tokenizer, text; `gptq` needs them.
     """

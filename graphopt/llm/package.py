@@ -15,27 +15,27 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphopt import structure
 from graphopt._version import VERSION
 from graphopt.dtype import DType
 from graphopt.errors import ModelFileError, PackageCorruptError
-from graphopt.fields import Name, Size
 from graphopt.llm.cache import CacheShape
 from graphopt.llm.chat import Chat
 from graphopt.llm.engine import Engine
 from graphopt.llm.options import LlmOptions
 from graphopt.llm.tokenizer import ChatFormat, Tokenizer, read_tokenizer
-from graphopt.loaded import open_module
-from graphopt.package import FORMAT as DECODER_FORMAT
-from graphopt.package import Manifest, write_package
-from graphopt.sealed import SealedFolder, open_sealed, seal
-from graphopt.signing import PublicKey
-from graphopt.staging import check_place, replaced_folder
+from graphopt.runtime import structure
+from graphopt.runtime.fields import Name, Size
+from graphopt.runtime.loaded import open_module
+from graphopt.runtime.package import FORMAT as DECODER_FORMAT
+from graphopt.runtime.package import Manifest, write_package
+from graphopt.runtime.sealed import SealedFolder, open_sealed, seal
+from graphopt.runtime.signing import PublicKey
+from graphopt.runtime.staging import check_place, replaced_folder
 
 if TYPE_CHECKING:
+    from graphopt.compiler.program import Program
     from graphopt.llm.decoder import DecoderWeights
-    from graphopt.passes.rounding import Loss
-    from graphopt.program import Program
+    from graphopt.passes.support.rounding import Loss
 
 DESCRIPTION = "llm.json"
 TOKENIZER = "tokenizer.json"
@@ -162,7 +162,7 @@ def save_llm(
 
 
 def _summary(program: Program) -> WeightsSummary:
-    from graphopt.passes.rounding import mean_loss
+    from graphopt.passes.support.rounding import mean_loss
 
     nodes, weights = program.graph.nodes, program.module.memory.weights
     ends = [n for n in nodes if n.origin.module.partition(".")[0] in ("head", "embedding")]
@@ -172,7 +172,7 @@ def _summary(program: Program) -> WeightsSummary:
 
 
 def _manifest(program: Program) -> Manifest:
-    from graphopt.program import port_of
+    from graphopt.compiler.program import port_of
 
     graph, target = program.graph, program.target
     leaves = tuple(structure.Leaf(i) for i in range(len(graph.inputs)))

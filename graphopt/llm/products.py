@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt import scalar
-from graphopt.ir import DType, Graph, Node, Origin, Shape, Value, constant
+from graphopt.ir import DType, Graph, Node, Origin, Shape, Value, constant, scalar
 from graphopt.kernels import reference
 from graphopt.llm.matrices import (
     AdaptedMatrix,
@@ -19,7 +18,7 @@ from graphopt.llm.matrices import (
     dense,
     hadamard_factors,
 )
-from graphopt.passes.rounding import Loss, loss_of
+from graphopt.passes.support.rounding import Loss, loss_of
 
 Array = np.ndarray[Any, Any]
 

@@ -13,8 +13,8 @@ from graphopt.errors import (
     ModelFileError,
     TextError,
 )
-from graphopt.fields import Count, FieldError, Name, parse_json, read_fields
 from graphopt.llm.chat_template import RenderError, render_bounded
+from graphopt.runtime.fields import Count, FieldError, Name, parse_json, read_fields
 
 _NUMBERS: Any = Count | tuple[Count, ...] | None
 _TEMPLATES: Any = str | dict[str, str] | None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from graphopt.codegen.build import Toolchain
 from graphopt.errors import CompilerError, MissingEmulatorError, PricingError
 from graphopt.n2sim.disassembly import Instruction
-from graphopt.scratch import ScratchFolder
+from graphopt.runtime.scratch_folder import ScratchFolder
 
 _SOURCE = Path(__file__).parent / "plugin.c"
 _EMULATOR = "qemu-aarch64"

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from graphopt.dependencies import require
 from graphopt.errors import UnknownModelError
 from graphopt.zoo import fsmn_vad, paraformer
-from graphopt.zoo.dependencies import require
 
 Model = tuple[Any, tuple[Any, ...]]  # module in eval mode, example inputs
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphopt.zoo.dependencies import (
+from graphopt.dependencies import (
     keep_process_settings,
     package_folder,
     quiet_auto_model,

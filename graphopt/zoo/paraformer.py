@@ -10,7 +10,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from graphopt.zoo.dependencies import keep_process_settings, require
+from graphopt.dependencies import keep_process_settings, require
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

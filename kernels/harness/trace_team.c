@@ -2,7 +2,7 @@
  * -DGO_TRACE. Kernels see the size and cut their work as they would for that many cores;
  * thread 0 claims every task, and the time between two claims is what the task costs. Each
  * run begins its phases with another task, because the first one pays for a cold start.
- * graphopt/schedule.py deals the tasks out to cores again. */
+ * graphopt/compiler/schedule.py deals the tasks out to cores again. */
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <time.h>

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from graphopt import scalar
-from graphopt.ir import Dim, DType, Node, Ref, Shape, Value, constant
+from graphopt.ir import Dim, DType, Node, Ref, Shape, Value, constant, scalar
+from graphopt.ir.scalar import Scalar
 from graphopt.passes.lowering.schema import Rule
-from graphopt.scalar import Scalar
 
 
 class Unsupported(Exception):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphopt import scalar, symbolic
-from graphopt.ir import DType, Node, Shape, Value
+from graphopt.ir import DType, Node, Shape, Value, scalar, symbolic
 from graphopt.passes.lowering.builder import Builder, Unsupported, axis_of
 from graphopt.passes.lowering.schema import Lowering, Rule, rules
 

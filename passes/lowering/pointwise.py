@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 import sympy
 
-from graphopt import scalar
-from graphopt.ir import DType, Value
+from graphopt.ir import DType, Value, scalar
+from graphopt.ir.scalar import Scalar
 from graphopt.passes.lowering.builder import Builder, Unsupported, filled
 from graphopt.passes.lowering.promotion import promoted
 from graphopt.passes.lowering.schema import Lowering, Rule, rules
-from graphopt.scalar import Scalar
 
 
 class _Operands:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from graphopt import symbolic
-from graphopt.ir import DType, Node, Value
+from graphopt.ir import DType, Node, Value, symbolic
 from graphopt.passes.lowering.builder import Builder, Unsupported, axis_of
 from graphopt.passes.lowering.schema import Rule, rules
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from graphopt import scalar, symbolic
-from graphopt.ir import Dim, DType, Value
+from graphopt.ir import Dim, DType, Value, scalar, symbolic
 from graphopt.passes.lowering.builder import Builder, Unsupported, axis_of
 from graphopt.passes.lowering.schema import Rule, rules
 

@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from graphopt.bench.balance import balance_table, overview_table
-from graphopt.schedule import StepBalance
+from graphopt.compiler.schedule import StepBalance
 
 
 def steps(cores, linear, norm):

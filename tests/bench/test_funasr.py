@@ -10,7 +10,7 @@ import pytest
 from graphopt.bench import arm_model, recipe
 from graphopt.bench.arm_model import Machine, arithmetic_cycles, step_costs
 from graphopt.bench.arm_specs import spec_of, specs_of
-from graphopt.schedule import StepBalance
+from graphopt.compiler.schedule import StepBalance
 
 LINEAR = {
     "op": "go.linear",

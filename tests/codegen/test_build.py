@@ -10,7 +10,7 @@ from graphs import CACHE, Maker, X, build, emit, mul, native_levels, random_inpu
 from graphopt.codegen import build as building
 from graphopt.codegen.build import Builder, Toolchain
 from graphopt.errors import CompilerError, MissingCompilerError
-from graphopt.interpret import run_graph
+from graphopt.ir.interpret import run_graph
 from graphopt.kernels import registry
 from graphopt.target import find_target
 

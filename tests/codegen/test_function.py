@@ -4,8 +4,8 @@ import re
 
 from graphs import F32, Maker, X, emit, mul
 
-from graphopt import symbolic
 from graphopt.codegen.function import FunctionBuilder
+from graphopt.ir import symbolic
 
 
 def functions(source: str) -> list[str]:

@@ -21,11 +21,10 @@ from graphs import (
     random_inputs,
 )
 
-from graphopt import scalar
 from graphopt.errors import InputValueError
-from graphopt.ir import DType, Node
-from graphopt.numpy_ops import FUNCTIONS
-from graphopt.scalar import COMPARISONS
+from graphopt.ir import DType, Node, scalar
+from graphopt.ir.numpy_ops import FUNCTIONS
+from graphopt.ir.scalar import COMPARISONS
 from graphopt.testing import BF16_RELATIVE, FP32_RELATIVE
 
 BTC = ("B", "T", 6)

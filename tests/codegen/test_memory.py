@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphopt.codegen.memory import bytes_of, scratch_of
-from graphopt.interpret import run_graph
 from graphopt.ir import DType, Value
-from graphopt.symbolic import THREADS, evaluate, symbol
+from graphopt.ir.interpret import run_graph
+from graphopt.ir.symbolic import THREADS, evaluate, symbol
 from graphopt.testing import FP32_RELATIVE, relative_error
 
 

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from graphs import BF16, CACHE, F32, Maker, X, add, build, mul, native_levels, place, random_inputs
 
-from graphopt import scalar
 from graphopt.codegen.build import Builder
 from graphopt.codegen.emit import Module, emit_module
-from graphopt.emulate import Emulation
-from graphopt.ir import Value
+from graphopt.compiler.emulate import Emulation
+from graphopt.ir import Value, scalar
 from graphopt.passes.fuse_quantize import FuseQuantize
 from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
 from graphopt.target import find_target

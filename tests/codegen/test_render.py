@@ -14,12 +14,12 @@ from torch import nn
 import graphopt
 from graphopt.codegen.build import Toolchain
 from graphopt.codegen.render import c_text
+from graphopt.compiler.pipeline import PassManager
+from graphopt.compiler.report import Report, node_reports
 from graphopt.config import Config
 from graphopt.errors import InputValueError
 from graphopt.ir import Node, Origin
-from graphopt.pipeline import PassManager
-from graphopt.printer import file_name, print_graph, printable
-from graphopt.report import Report, node_reports
+from graphopt.ir.printer import file_name, print_graph, printable
 from graphopt.target import find_target
 
 HOSTILE = [

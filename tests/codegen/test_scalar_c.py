@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from graphs import BF16, BOOL, F32, I64, X, add, mul
 
-from graphopt import scalar
 from graphopt.codegen.scalar_c import expression, literal
-from graphopt.ir import DType
+from graphopt.ir import DType, scalar
 
 
 def c(expr) -> str:

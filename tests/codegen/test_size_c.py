@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 import sympy
 
-from graphopt import symbolic
 from graphopt.codegen.build import Toolchain
 from graphopt.codegen.size_c import c_condition, c_size
 from graphopt.codegen.size_checks import size_checks
 from graphopt.errors import SizeError
-from graphopt.ir import Dim, DimInfo
+from graphopt.ir import Dim, DimInfo, symbolic
 from graphopt.kernels import registry
 from graphopt.target import find_target
 

@@ -14,7 +14,7 @@ from torch import nn  # noqa: E402
 
 from graphopt.testing import BF16_RELATIVE, EMULATED_BF16, INT8_SQNR, relative_error, sqnr  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore::graphopt.program.OtherMachineWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::graphopt.compiler.program.OtherMachineWarning")
 
 # name -> module, shape of its input
 MODELS = {

@@ -18,7 +18,7 @@ from graphopt.target import find_target
 
 pytestmark = [
     pytest.mark.skipif(not shutil.which("qemu-aarch64"), reason="qemu-aarch64 is not installed"),
-    pytest.mark.filterwarnings("ignore::graphopt.program.OtherMachineWarning"),
+    pytest.mark.filterwarnings("ignore::graphopt.compiler.program.OtherMachineWarning"),
 ]
 
 PROMPT = [3, 14, 15, 92, 65, 35, 89]

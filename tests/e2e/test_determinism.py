@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
 
 from graphopt.errors import InputError, InputValueError  # noqa: E402
-from graphopt.import_torch import to_numpy  # noqa: E402
+from graphopt.frontend.import_torch import to_numpy  # noqa: E402
 from graphopt.zoo import paraformer  # noqa: E402
 
 PRECISIONS = ["fp32", "bf16", "int8", "int8+bf16"]

@@ -19,7 +19,7 @@ from graphopt.zoo import fsmn_vad, paraformer  # noqa: E402
 
 pytestmark = [
     pytest.mark.skipif(not shutil.which("qemu-aarch64"), reason="qemu-aarch64 is not installed"),
-    pytest.mark.filterwarnings("ignore::graphopt.program.OtherMachineWarning"),
+    pytest.mark.filterwarnings("ignore::graphopt.compiler.program.OtherMachineWarning"),
 ]
 
 MODELS = ["vad", "encoder", "decoder"]

@@ -11,8 +11,8 @@ import graphopt
 torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
 
+from graphopt.bench.demo import join_recordings  # noqa: E402
 from graphopt.bench.engines import TorchDynamicInt8, relative_error  # noqa: E402
-from graphopt.demo import join_recordings  # noqa: E402
 from graphopt.zoo import fsmn_vad  # noqa: E402
 
 

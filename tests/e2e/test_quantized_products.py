@@ -10,7 +10,7 @@ import graphopt
 torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
 
-from graphopt.import_torch import to_numpy  # noqa: E402
+from graphopt.frontend.import_torch import to_numpy  # noqa: E402
 from graphopt.passes import fuse_quantize, lower_bf16  # noqa: E402
 from graphopt.zoo import fsmn_vad, paraformer  # noqa: E402
 

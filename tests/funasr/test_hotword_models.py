@@ -23,6 +23,7 @@ pytest.importorskip("kaldi_native_fbank")
 from funasr.models.contextual_paraformer.decoder import ContextualParaformerDecoder  # noqa: E402
 from funasr.models.paraformer.decoder import ParaformerSANMDecoder  # noqa: E402
 
+from graphopt.dependencies import keep_process_settings  # noqa: E402
 from graphopt.funasr.auto_hotwords import compile_contextual, compile_seaco  # noqa: E402
 from graphopt.funasr.contextual import (  # noqa: E402
     ContextualDecoder,
@@ -31,7 +32,6 @@ from graphopt.funasr.contextual import (  # noqa: E402
     check_decoder_of_hotwords,
 )
 from graphopt.funasr.paraformer import share_parameters  # noqa: E402
-from graphopt.zoo.dependencies import keep_process_settings  # noqa: E402
 from graphopt.zoo.recognizer.loading import recordings  # noqa: E402
 from tests.support import paraformer_directories as directories  # noqa: E402
 from tests.support.funasr_directories import generate, load  # noqa: E402

@@ -25,8 +25,8 @@ pytest.importorskip("sentencepiece")
 
 import yaml  # noqa: E402
 
+from graphopt.dependencies import keep_process_settings  # noqa: E402
 from graphopt.zoo import fsmn_vad  # noqa: E402
-from graphopt.zoo.dependencies import keep_process_settings  # noqa: E402
 from graphopt.zoo.recognizer import loading  # noqa: E402
 from tests.support import funasr_directories as directories  # noqa: E402
 

@@ -88,7 +88,7 @@ def test_narrow_precisions_compile_whole(model: Any, precision: str) -> None:
     assert ids.shape == (3, counts.max()) and ids.max() < len(read_directory(MODEL).tokens)
 
 
-@pytest.mark.filterwarnings("ignore::graphopt.program.OtherMachineWarning")
+@pytest.mark.filterwarnings("ignore::graphopt.compiler.program.OtherMachineWarning")
 @pytest.mark.skipif(not shutil.which("qemu-aarch64"), reason="qemu-aarch64 is not installed")
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_code_for_neoverse_n2(model: Any, precision: str) -> None:

@@ -72,7 +72,7 @@ def test_big_endian(path: Path, subtype: str) -> None:
 
 def test_mixes_channels_as_funasr(path: Path) -> None:
     pytest.importorskip("funasr")
-    from graphopt.zoo.dependencies import require
+    from graphopt.dependencies import require
 
     load = require("funasr.utils.load_utils", "this test").load_audio_text_image_video
     for channels in (1, 2, 4, 6):

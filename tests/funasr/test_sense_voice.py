@@ -12,7 +12,7 @@ from graphopt.funasr.directory import read_directory
 from graphopt.funasr.package import compile_directories
 from graphopt.funasr.parts import LANGUAGES, SPOKEN_FORM, WRITTEN_FORM, collapse
 from graphopt.funasr.recognizer import load_recognizer
-from graphopt.sealed import seal
+from graphopt.runtime.sealed import seal
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
 soundfile = pytest.importorskip("soundfile")
 
-from graphopt.zoo.dependencies import keep_process_settings  # noqa: E402
+from graphopt.dependencies import keep_process_settings  # noqa: E402
 from graphopt.zoo.recognizer.loading import load_recognizer, recordings  # noqa: E402
 
 

@@ -27,8 +27,8 @@ from funasr import AutoModel  # noqa: E402
 from funasr.utils import timestamp_tools as theirs  # noqa: E402
 from funasr.utils.postprocess_utils import sentence_postprocess  # noqa: E402
 
+from graphopt.dependencies import keep_process_settings  # noqa: E402
 from graphopt.zoo import fsmn_vad  # noqa: E402
-from graphopt.zoo.dependencies import keep_process_settings  # noqa: E402
 from graphopt.zoo.recognizer.loading import recordings  # noqa: E402
 from tests.support import funasr_directories, paraformer_directories  # noqa: E402
 from tests.support.funasr_directories import load  # noqa: E402

@@ -28,7 +28,7 @@ from graphopt.funasr.package import compile_directories
 from graphopt.funasr.recognizer import load_recognizer
 from graphopt.funasr.recordings import read_recording
 from graphopt.funasr.text import tokens_to_text
-from graphopt.sealed import seal
+from graphopt.runtime.sealed import seal
 from graphopt.zoo.recognizer import MODEL
 
 torch = pytest.importorskip("torch")

@@ -30,8 +30,8 @@ soundfile = pytest.importorskip("soundfile")
 import yaml  # noqa: E402
 from funasr.models.fsmn_vad_streaming.model import VADXOptions  # noqa: E402
 
+from graphopt.dependencies import keep_process_settings  # noqa: E402
 from graphopt.zoo import fsmn_vad  # noqa: E402
-from graphopt.zoo.dependencies import keep_process_settings  # noqa: E402
 from graphopt.zoo.recognizer import loading  # noqa: E402
 from tests.support import funasr_directories as directories  # noqa: E402
 

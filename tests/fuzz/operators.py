@@ -28,16 +28,16 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils import _pytree as pytree
 
 import graphopt
-from graphopt.capture import Captured, capture
-from graphopt.codegen.link_torch import to_torch
+from graphopt.compiler.form import run_in_torch
+from graphopt.compiler.pipeline import PassManager, lowering_passes
 from graphopt.config import Config
 from graphopt.errors import CaptureError, GraphoptError
-from graphopt.form import run_in_torch
-from graphopt.import_torch import TORCH_DTYPES, to_numpy
-from graphopt.interpret import run_node
+from graphopt.frontend.capture import Captured, capture
+from graphopt.frontend.import_torch import TORCH_DTYPES, to_numpy
+from graphopt.hosts.torch_ops import to_torch
 from graphopt.ir import Node, learn_sizes
-from graphopt.numpy_ops import narrow, widen
-from graphopt.pipeline import PassManager, lowering_passes
+from graphopt.ir.interpret import run_node
+from graphopt.ir.numpy_ops import narrow, widen
 from graphopt.testing import BF16_RELATIVE, FP32_RELATIVE, relative_error
 
 #: Largest error over largest magnitude; whole numbers are compared exactly. A product of f64 may

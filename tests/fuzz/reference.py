@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from graphopt.rounding_noise import ROUNDINGS, Rounding, RoundingNoise
+from graphopt.compiler.rounding_noise import ROUNDINGS, Rounding, RoundingNoise
 
 
 @contextmanager

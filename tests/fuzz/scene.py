@@ -12,7 +12,7 @@ import torch
 from program import NAMESPACE, Sizes, Step, double, names_in, widened
 from reference import difference, wide
 
-from graphopt.rounding_noise import ROUNDINGS
+from graphopt.compiler.rounding_noise import ROUNDINGS
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)

@@ -20,7 +20,7 @@ from graphopt.llm.lookup import PromptLookup
 from graphopt.llm.options import LlmOptions
 from graphopt.llm.package import compile_llm, load_chat, load_engine
 from graphopt.llm.sampling import Sampler
-from graphopt.sealed import seal
+from graphopt.runtime.sealed import seal
 
 tokenizers = pytest.importorskip("tokenizers")
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from decoders import tiny_decoder
 
+from graphopt.compiler.program import Program
 from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.engine import Engine
 from graphopt.llm.options import LlmOptions
-from graphopt.program import Program
 
 PROMPT = [3, 14, 15, 92, 65, 35, 89]
 

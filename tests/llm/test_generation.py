@@ -9,8 +9,8 @@ from tiny import prompts, torch, transformers
 
 import graphopt
 from graphopt import errors
-from graphopt.interpret import run_graph
 from graphopt.ir import DType
+from graphopt.ir.interpret import run_graph
 from graphopt.llm.decoder import decoder_graph
 from graphopt.llm.from_transformers import read_decoder
 

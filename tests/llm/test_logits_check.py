@@ -9,11 +9,11 @@ import tiny
 from tiny import torch
 
 import graphopt
-from graphopt import process
 from graphopt.errors import ExampleMismatchError, ModelError
 from graphopt.llm import generation
 from graphopt.llm.engine import Engine
-from graphopt.passes import rounding
+from graphopt.passes.support import rounding
+from graphopt.runtime import process
 from graphopt.target import native
 
 OTHER = "neoverse-n2" if native().arch == "x86_64" else "x86-64-v3"

@@ -3,9 +3,9 @@
 import pytest
 from graphs import I64, Maker, X, add, check_left_alone, check_pass, mul, ops
 
-from graphopt.layout import dense, is_contiguous, layout_of
+from graphopt.ir.layout import dense, is_contiguous, layout_of
+from graphopt.ir.verify import unwritten
 from graphopt.passes.assign_layouts import AssignLayouts
-from graphopt.verify import unwritten
 
 BTC = ("B", "T", 8)
 

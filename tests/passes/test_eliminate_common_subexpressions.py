@@ -3,8 +3,7 @@
 import numpy as np
 from graphs import Maker, X, Y, add, check_left_alone, check_pass, mul, ops
 
-from graphopt import scalar
-from graphopt.ir import Node
+from graphopt.ir import Node, scalar
 from graphopt.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 
 

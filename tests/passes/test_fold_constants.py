@@ -3,9 +3,8 @@
 import numpy as np
 from graphs import F32, Maker, X, add, check_left_alone, check_pass, mul, ops
 
-from graphopt import scalar
-from graphopt.interpret import run_graph
-from graphopt.ir import DType, Value
+from graphopt.ir import DType, Value, scalar
+from graphopt.ir.interpret import run_graph
 from graphopt.passes.fold_constants import FoldConstants
 
 RAMP = scalar.apply("exp", mul(scalar.cast(scalar.index(0), F32), -0.03))

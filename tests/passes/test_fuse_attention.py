@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from graphs import BOOL, F32, Maker, X, add, check_left_alone, check_pass, mul, random_inputs
 
-from graphopt import scalar
-from graphopt.interpret import run_graph
+from graphopt.ir import scalar
+from graphopt.ir.interpret import run_graph
+from graphopt.ir.printer import print_graph
 from graphopt.passes.fuse_attention import FuseAttention
 from graphopt.passes.simplify_views import SimplifyViews
-from graphopt.printer import print_graph
 from graphopt.testing import FP32_RELATIVE, relative_error
 
 HEADS = ("B", 2, "T", 4)

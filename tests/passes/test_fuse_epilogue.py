@@ -3,7 +3,7 @@
 import pytest
 from graphs import Maker, X, add, check_left_alone, check_pass, mul, ops
 
-from graphopt import scalar
+from graphopt.ir import scalar
 from graphopt.passes.fuse_epilogue import ACTIVATIONS, FuseEpilogue
 from graphopt.testing import FP32_RELATIVE
 

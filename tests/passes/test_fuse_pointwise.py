@@ -5,8 +5,8 @@ from functools import reduce
 import numpy as np
 from graphs import F32, Maker, X, add, check_left_alone, check_pass, mul, ops, random_inputs
 
-from graphopt import scalar
-from graphopt.interpret import run_graph
+from graphopt.ir import scalar
+from graphopt.ir.interpret import run_graph
 from graphopt.passes.fuse_pointwise import FusePointwise
 
 SHAPE = ("B", "T", 4)

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from graphs import BF16, F32, Maker, X, Y, check_left_alone, check_pass, mul, ops
 
-from graphopt import scalar
-from graphopt.interpret import run_graph
-from graphopt.ir import DType
+from graphopt.ir import DType, scalar
+from graphopt.ir.interpret import run_graph
 from graphopt.passes.assign_layouts import AssignLayouts
 from graphopt.passes.fuse_quantize import LARGEST_WEIGHT, FuseQuantize
 from graphopt.passes.lower_bf16 import LowerBf16

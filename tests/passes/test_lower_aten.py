@@ -17,15 +17,15 @@ from graphs import Maker, assert_close, check_left_alone, check_pass  # noqa: E4
 
 import graphopt.funasr.cif  # noqa: E402, F401  (registers graphopt.cif)
 from graphopt.errors import LoweringError  # noqa: E402
-from graphopt.import_torch import TORCH_DTYPES, schema_text  # noqa: E402
-from graphopt.interpret import run_graph  # noqa: E402
+from graphopt.frontend.import_torch import TORCH_DTYPES, schema_text  # noqa: E402
 from graphopt.ir import DType, Graph, Node, Ref, Value  # noqa: E402
+from graphopt.ir.interpret import run_graph  # noqa: E402
+from graphopt.ir.verify import verify  # noqa: E402
 from graphopt.passes.eliminate_dead_code import EliminateDeadCode  # noqa: E402
 from graphopt.passes.lower_aten import RULES, LowerAten  # noqa: E402
 from graphopt.passes.lowering import contractions, pointwise, sequences, views  # noqa: E402
 from graphopt.passes.lowering.promotion import promoted  # noqa: E402
 from graphopt.testing import BF16_RELATIVE, FP32_RELATIVE  # noqa: E402
-from graphopt.verify import verify  # noqa: E402
 
 aten = torch.ops.aten
 _random = torch.Generator().manual_seed(0)

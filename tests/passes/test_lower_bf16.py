@@ -5,11 +5,11 @@ import pytest
 from graphs import BF16, F32, Maker, X, add, check_left_alone, mul, ops, random_inputs
 
 from graphopt.errors import WeightError
-from graphopt.interpret import run_graph
+from graphopt.ir.interpret import run_graph
+from graphopt.ir.printer import print_graph
+from graphopt.ir.verify import verify
 from graphopt.passes.lower_bf16 import LowerBf16
-from graphopt.printer import print_graph
 from graphopt.testing import BF16_RELATIVE, relative_error
-from graphopt.verify import verify
 
 BTC = ("B", "T", 16)
 

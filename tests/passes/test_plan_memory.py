@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphopt.codegen.memory import bytes_of
-from graphopt.layout import layout_of
+from graphopt.codegen.plan_memory import MemoryPlan, plan_memory
+from graphopt.ir.layout import layout_of
+from graphopt.ir.symbolic import THREADS, evaluate
 from graphopt.passes.assign_layouts import AssignLayouts
-from graphopt.passes.plan_memory import MemoryPlan, plan_memory
-from graphopt.symbolic import THREADS, evaluate
 
 
 def plan(m: Maker, scratch=lambda node: 0) -> MemoryPlan:

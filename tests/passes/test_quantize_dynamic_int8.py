@@ -5,11 +5,11 @@ import pytest
 from graphs import Maker, X, check_left_alone, mul, ops, random_inputs
 
 from graphopt.errors import WeightError
-from graphopt.interpret import run_graph
+from graphopt.ir.interpret import run_graph
+from graphopt.ir.printer import print_graph
+from graphopt.ir.verify import verify
 from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
-from graphopt.printer import print_graph
 from graphopt.testing import INT8_SQNR, sqnr
-from graphopt.verify import verify
 
 
 def two_linears() -> Maker:

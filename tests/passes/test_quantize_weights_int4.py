@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from graphs import Maker, check_left_alone, check_native, ops, random_inputs, tied
 
+from graphopt.compiler.pipeline import PassManager
+from graphopt.compiler.program import Program
 from graphopt.config import Config
 from graphopt.errors import GroupSizeError, WeightError
-from graphopt.interpret import execute, run_graph
+from graphopt.ir.interpret import execute, run_graph
+from graphopt.ir.printer import print_graph
+from graphopt.ir.verify import verify
 from graphopt.passes.quantize_weights_int4 import QuantizeWeightsInt4
-from graphopt.passes.rounding import Rounding, loss_of, round_weights
-from graphopt.pipeline import PassManager
-from graphopt.printer import print_graph
-from graphopt.program import Program
+from graphopt.passes.support.rounding import Rounding, loss_of, round_weights
 from graphopt.target import find_target
 from graphopt.testing import sqnr
-from graphopt.verify import verify
 
 
 def feed_forward() -> Maker:

@@ -5,7 +5,7 @@ import pytest
 
 from graphopt.errors import CalibrationError, UnknownPrecisionError
 from graphopt.kernels import reference
-from graphopt.passes.rounding import (
+from graphopt.passes.support.rounding import (
     Loss,
     Rounding,
     _inverse_factor,

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from graphs import check_left_alone, check_native, tied
 
-from graphopt.interpret import run_graph
+from graphopt.ir.interpret import run_graph
+from graphopt.ir.printer import print_graph
 from graphopt.kernels import reference
 from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
 from graphopt.passes.share_table import ShareTable
-from graphopt.printer import print_graph
 
 
 def test_the_table_is_that_of_the_linear(golden) -> None:

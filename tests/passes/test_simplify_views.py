@@ -2,7 +2,7 @@
 
 from graphs import Maker, X, Y, add, check_left_alone, check_pass, mul, ops
 
-from graphopt import scalar
+from graphopt.ir import scalar
 from graphopt.passes.simplify_views import SimplifyViews
 
 

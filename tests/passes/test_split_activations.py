@@ -14,13 +14,13 @@ from graphs import (
     random_inputs,
 )
 
-from graphopt.interpret import run_graph
+from graphopt.ir.interpret import run_graph
+from graphopt.ir.printer import print_graph
+from graphopt.ir.verify import verify
 from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
 from graphopt.passes.quantize_weights_int4 import QuantizeWeightsInt4
 from graphopt.passes.split_activations import SplitActivations
-from graphopt.printer import print_graph
 from graphopt.testing import sqnr
-from graphopt.verify import verify
 
 
 def finished_linear() -> Maker:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from graphopt.capture import Captured, capture
+from graphopt.compiler.pipeline import PassManager, lowering_passes
 from graphopt.config import Config
-from graphopt.import_torch import to_numpy
+from graphopt.frontend.capture import Captured, capture
+from graphopt.frontend.import_torch import to_numpy
 from graphopt.ir import Graph
 from graphopt.passes.base import Pass
-from graphopt.pipeline import PassManager, lowering_passes
 
 
 class Function(torch.nn.Module):

@@ -10,7 +10,7 @@ import soundfile
 import torch
 import yaml
 
-from graphopt.zoo.dependencies import keep_process_settings, quiet_auto_model
+from graphopt.dependencies import keep_process_settings, quiet_auto_model
 
 CHARACTERS = [*"打开关灯你好今天气怎么样吗我们去吃饭吧"]
 WORDS = ["turn", "on", "the", "light", "It's", "a", "7", "ok"]

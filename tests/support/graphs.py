@@ -8,24 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from graphopt import scalar, symbolic
 from graphopt.codegen.build import Builder
 from graphopt.codegen.emit import Module, emit_module
 from graphopt.config import Config
-from graphopt.interpret import run_graph
-from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Shape, Value
+from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Shape, Value, scalar, symbolic
+from graphopt.ir.interpret import run_graph
+from graphopt.ir.numpy_ops import narrow, widen
+from graphopt.ir.printer import print_graph
+from graphopt.ir.scalar import Scalar
+from graphopt.ir.verify import verify
 from graphopt.kernels import registry
-from graphopt.numpy_ops import narrow, widen
 from graphopt.passes.assign_layouts import AssignLayouts
 from graphopt.passes.base import Pass
 from graphopt.passes.parallelize_conv import ParallelizeConv
 from graphopt.passes.select_kernels import SelectKernels
-from graphopt.printer import print_graph
-from graphopt.runtime import Library
-from graphopt.scalar import Scalar
+from graphopt.runtime.library import Library
 from graphopt.target import find_target
 from graphopt.testing import FP32_SAME, relative_error
-from graphopt.verify import verify
 
 F32, BF16, I64, BOOL = DType.F32, DType.BF16, DType.I64, DType.BOOL
 CACHE = Config.from_environment().cache

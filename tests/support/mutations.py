@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from graphopt.sealed import SUMS, seal
+from graphopt.runtime.sealed import SUMS, seal
 
 Change = Callable[[Path, random.Random], None]
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from graphopt.bench.kernels.workloads import Array, Workload
+from graphopt.dependencies import require
 from graphopt.kernels.reference import f32_from_bf16, quantize_blocks_int4, quantize_channels
-from graphopt.zoo.dependencies import require
 
 Call = Callable[[], Array]
 _OPSET = 17

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from graphopt.bench.kernels.workloads import Array, Workload
+from graphopt.dependencies import require
 from graphopt.kernels.reference import quantize_channels
-from graphopt.zoo.dependencies import require
 
 if TYPE_CHECKING:
     from torch import Tensor

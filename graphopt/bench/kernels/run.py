@@ -13,8 +13,8 @@ from graphopt.bench.kernels.workloads import Spec
 from graphopt.bench.measure import flush_denormals
 from graphopt.codegen.build import Builder
 from graphopt.config import Config
-from graphopt.cpus import usable_cpus
 from graphopt.errors import BenchmarkError, MissingDependencyError
+from graphopt.runtime.cpus import usable_cpus
 from graphopt.target import find_target
 
 

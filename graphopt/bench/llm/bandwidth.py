@@ -7,7 +7,7 @@ from pathlib import Path
 from graphopt.bench.kernels.native import Kernels
 from graphopt.codegen.build import Builder
 from graphopt.config import Config
-from graphopt.cpus import usable_cpus
+from graphopt.runtime.cpus import usable_cpus
 from graphopt.target import native
 
 _BYTES = 256 << 20  # beyond any cache

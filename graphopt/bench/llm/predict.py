@@ -15,13 +15,13 @@ from graphopt.bench.arm_model import Machine, Prices, step_costs
 from graphopt.bench.llm.prepare import weights_of
 from graphopt.bench.llm.published import PUBLISHED
 from graphopt.codegen.build import Builder
+from graphopt.compiler.program import Program
 from graphopt.config import Config
 from graphopt.llm.cache import KeyValueCache
 from graphopt.llm.chat import CHUNK
 from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.engine import Engine
 from graphopt.llm.options import LlmOptions
-from graphopt.program import Program
 from graphopt.target import find_target
 
 CORES = (1, 16, 64)

@@ -75,7 +75,7 @@ class LlamaCpp(Decoder):
     chunk = _LLAMA_CHUNK
 
     def __init__(self, path: str, threads: int, context: int) -> None:
-        from graphopt.zoo.dependencies import require
+        from graphopt.dependencies import require
 
         llama_cpp = require("llama_cpp", "comparing with llama.cpp")
         self._c = llama_cpp
@@ -117,7 +117,7 @@ class OnnxRuntime(Decoder):
     chunk = _ONNX_CHUNK
 
     def __init__(self, path: str, threads: int, context: int) -> None:
-        from graphopt.zoo.dependencies import require
+        from graphopt.dependencies import require
 
         ort = require("onnxruntime", "comparing with onnxruntime")
         options = ort.SessionOptions()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphopt.zoo.dependencies import keep_process_settings, quiet_auto_model, require
+from graphopt.dependencies import keep_process_settings, quiet_auto_model, require
 from graphopt.zoo.recognizer import MODEL, RECORDINGS
 from graphopt.zoo.recognizer.speech import (
     SAMPLE_RATE,

@@ -1,0 +1,362 @@
+"""One call form of a model: captured, cut into parts, planned, built and run."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sympy
+import torch
+import torch.utils._pytree as pytree
+
+from graphopt._version import VERSION
+from graphopt.compiler.partition import CompiledPart, TorchPart, partition
+from graphopt.compiler.pipeline import PassManager, lowering_passes
+from graphopt.compiler.program import Program, port_of
+from graphopt.compiler.report import NodeReport, node_reports
+from graphopt.compiler.schedule import StepBalance
+from graphopt.config import Config
+from graphopt.errors import (
+    InputCountError,
+    InputDtypeError,
+    InputError,
+    InputRankError,
+    UnsupportedNodesError,
+)
+from graphopt.frontend.capture import CallSpec, Output, capture
+from graphopt.frontend.import_torch import TORCH_DTYPES, to_numpy
+from graphopt.frontend.size_gate import SizeGate
+from graphopt.hosts.torch_ops import evaluate_symbolic, register, sizes_of, to_torch
+from graphopt.ir import DType, Graph, Node, Ref, Value, learn_sizes
+from graphopt.ir.interpret import check_sizes, run_graph
+from graphopt.ir.printer import print_graph
+from graphopt.passes.support.rounding import NEAREST, Rounding
+from graphopt.progress import announce
+from graphopt.runtime import process, structure
+from graphopt.runtime.package import FORMAT, MARKS, Manifest, write_package
+from graphopt.runtime.staging import replaced_folder
+from graphopt.target import Target
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `optimize` was asked for, resolved."""
+
+    target: Target
+    precision: str
+    num_threads: int | None
+    strict: bool
+    dynamic_shapes: Any
+    group: int = 32
+    activation_bits: int = 8
+    rounding: Rounding = NEAREST
+    check: bool = False
+
+
+#: Runs a program, of which it also gets the number, on its inputs.
+RunPart = Callable[[Program, int, list[torch.Tensor]], Sequence[torch.Tensor]]
+
+
+class Form:
+    """One structure of arguments: captured, cut into parts, planned, built.
+
+    Attributes:
+        call: how arguments and results map to tensors.
+        graph: the lowered graph.
+        options: what it is planned with.
+        checked: what the check of the example found (`example_check.py`); empty without one.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+    ) -> None:
+        config = Config.from_environment()
+        manager = PassManager(config)
+        announce(f"{type(model).__name__}: capture")
+        captured = capture(model, args, kwargs, options.dynamic_shapes)
+        self.call: CallSpec = captured.call
+        self._parameters = _positional_names(model, len(args))
+        self.graph: Graph = captured.graph
+        self._texts = {"captured": print_graph(self.graph)}
+        manager.run(self.graph, lowering_passes())
+        self._texts["lowered"] = print_graph(self.graph)
+        self.options = options
+        self.checked = ""
+        if options.strict:
+            self._require_compiled()
+        self._inputs, self._outputs = list(self.graph.inputs), list(self.graph.outputs)
+        self._gate = SizeGate(self.graph)
+        self._parts: list[tuple[CompiledPart, Program, int] | TorchPart] = []
+        for part in partition(self.graph):
+            if isinstance(part, TorchPart):
+                self._parts.append(part)
+                continue
+            program = Program(
+                part.graph,
+                options.target,
+                options.precision,
+                options.num_threads,
+                config,
+                manager,
+                options.group,
+                options.activation_bits,
+                options.rounding,
+            )
+            program.plan()
+            self._parts.append((part, program, register(program)))
+
+    def _require_compiled(self) -> None:
+        left = [row for row in node_reports(self.graph) if not row.compiled]
+        if left:
+            raise UnsupportedNodesError(
+                [(r.op, r.source or r.module, r.reasons[-1] if r.reasons else "") for r in left]
+            )
+
+    def check(self, leaves: Sequence[Any]) -> None:
+        """Raises the error of the first leaf that does not fit; other sizes are the runtime's."""
+        inputs = iter(self._inputs)
+        for i, leaf in enumerate(leaves):
+            if i in self.call.constants:
+                continue
+            value = next(inputs)
+            if not isinstance(leaf, torch.Tensor):
+                raise InputCountError(f"a tensor as {value.name}", type(leaf).__name__)
+            if leaf.dtype is not TORCH_DTYPES[value.dtype]:
+                expected = str(TORCH_DTYPES[value.dtype]).removeprefix("torch.")
+                raise InputDtypeError(value.name, expected, str(leaf.dtype).removeprefix("torch."))
+            if leaf.dim() != value.rank:
+                raise InputRankError(value.name, value.shape, leaf.shape)
+
+    def misfit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> InputError | None:
+        """What is wrong with the sizes of a call of the captured structure; None for nothing."""
+        return self._gate.misfit([t.shape for t in self.call.flatten(args, kwargs)])
+
+    def build(self) -> None:
+        """Compiles now what the first call would, unless it is meant for other machines."""
+        for _, program, _ in self._programs():
+            _ = program.library if self.options.target.is_host else program.module
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Calls the compiled parts, and torch between them; the result is the model's own."""
+        if torch.compiler.is_compiling():  # a traced call has no process
+            return self._run(args, kwargs)
+        with process.calls:
+            return self._run(args, kwargs)
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        tensors = self.call.flatten(args, kwargs)
+        if len(self._parts) == 1 and not isinstance(self._parts[0], TorchPart):
+            outputs = torch.ops.graphopt.run(self._parts[0][2], tensors)
+        else:
+            outputs = self._run_parts(tensors, _run_compiled)
+        return self.call.unflatten(list(outputs), args, kwargs)
+
+    def interpret(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of the planned graphs in numpy; see `OptimizedModule.interpret`."""
+        tensors = self.call.flatten(args, kwargs)
+        check_sizes(self.graph, [tuple(t.shape) for t in tensors])
+        return self.call.unflatten(self._run_parts(tensors, _run_in_numpy), args, kwargs)
+
+    def planned(self, tensors: list[torch.Tensor]) -> list[tuple[Graph, list[torch.Tensor]]]:
+        """The planned graph of every compiled part, with its inputs as numpy computes them."""
+        found: list[tuple[Graph, list[torch.Tensor]]] = []
+
+        def run(
+            program: Program, number: int, inputs: list[torch.Tensor]
+        ) -> Sequence[torch.Tensor]:
+            found.append((program.graph, inputs))
+            return _run_in_numpy(program, number, inputs)
+
+        self._run_parts(tensors, run)
+        return found
+
+    def _run_parts(self, tensors: list[torch.Tensor], run: RunPart) -> list[torch.Tensor]:
+        """Runs compiled parts in some way, and torch between them."""
+        env: dict[Value, torch.Tensor] = dict(zip(self._inputs, tensors, strict=True))
+        sizes = sizes_of(self.graph, tensors)
+        for part in self._parts:
+            if isinstance(part, TorchPart):
+                results = run_in_torch(part.node, env, sizes)
+                env.update(zip(part.node.outputs, results, strict=True))
+                continue
+            compiled, program, number = part
+            results = run(program, number, [_of(env, v) for v in compiled.inputs])
+            env.update(zip(compiled.outputs, results, strict=True))
+            for value, tensor in zip(compiled.outputs, results, strict=True):
+                learn_sizes(sizes, value, tensor.shape)
+        # The caller may write to a result: constants stay what they are.
+        return [_of(env, v).clone() if v.is_constant else env[v] for v in self._outputs]
+
+    def profile(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int
+    ) -> list[dict[str, Any]]:
+        """Rows of `OptimizedModule.profile`."""
+        rows: list[dict[str, Any]] = []
+
+        def run(
+            program: Program, number: int, inputs: list[torch.Tensor]
+        ) -> Sequence[torch.Tensor]:
+            rows.extend(program.profile([to_numpy(t) for t in inputs], repeats))
+            return _run_compiled(program, number, inputs)
+
+        self._run_parts(self.call.flatten(args, kwargs), run)
+        return rows
+
+    def balance(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], cores: int, repeats: int
+    ) -> list[StepBalance]:
+        """Rows of `OptimizedModule.balance`."""
+        self._require_compiled()
+        ((_, program, _),) = self._programs()
+        arrays = [to_numpy(t) for t in self.call.flatten(args, kwargs)]
+        return program.balance(arrays, cores, repeats)
+
+    def emulate(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], level: str, sve_bits: int
+    ) -> Any:
+        """The result of the target's own code under an emulator."""
+        self._require_compiled()
+        ((_, program, _),) = self._programs()
+        arrays = [to_numpy(t) for t in self.call.flatten(args, kwargs)]
+        made = program.emulate(arrays, level, sve_bits)
+        outputs = [
+            to_torch(array.copy(), value.dtype)
+            for array, value in zip(made, self._outputs, strict=True)
+        ]
+        return self.call.unflatten(outputs, args, kwargs)
+
+    def reports(self) -> list[NodeReport]:
+        """Rows of the report, part by part."""
+        rows: list[NodeReport] = []
+        for part in self._parts:
+            if isinstance(part, TorchPart):
+                rows += node_reports(Graph("", nodes=[part.node]))
+            else:
+                rows += node_reports(part[1].graph)
+        return rows
+
+    def dumps(self) -> list[str]:
+        """The planned graph of every compiled part."""
+        return [print_graph(program.graph, reasons=True) for _, program, _ in self._programs()]
+
+    def _programs(self) -> list[tuple[CompiledPart, Program, int]]:
+        return [part for part in self._parts if not isinstance(part, TorchPart)]
+
+    def save(self, path: str | Path) -> None:
+        """Writes the package; see `OptimizedModule.save`."""
+        self._require_compiled()
+        ((_, program, _),) = self._programs()
+        texts = {
+            "passes/1_captured.txt": self._texts["captured"],
+            "passes/2_lowered.txt": self._texts["lowered"],
+        }
+        with replaced_folder(path, MARKS) as staging:
+            files = program.package_files()
+            announce(f"{self.graph.name}: write {os.path.basename(path)}")
+            write_package(staging, self._manifest(program), {**files, **texts})
+
+    def _manifest(self, program: Program) -> Manifest:
+        target = self.options.target
+        count = self.call.in_spec.num_leaves
+        leaves: list[Any] = []
+        for i in range(count):
+            constant = i in self.call.constants
+            tensors_before = sum(not isinstance(x, _Constant) for x in leaves)
+            leaves.append(
+                _Constant(self.call.constants[i]) if constant else structure.Leaf(tensors_before)
+            )
+        leaves = [x.value if isinstance(x, _Constant) else x for x in leaves]
+        results = [
+            structure.Leaf(leaf.index) if isinstance(leaf, Output) else leaf
+            for leaf in self.call.out_leaves
+        ]
+        return Manifest(
+            format=FORMAT,
+            version=VERSION,
+            name=self.graph.name,
+            target=target.name,
+            arch=target.arch,
+            precision=self.options.precision,
+            levels=target.levels,
+            inputs=tuple(port_of(v, v.name) for v in self._inputs),
+            outputs=tuple(port_of(v, f"output{i}") for i, v in enumerate(self._outputs)),
+            call=structure.describe(pytree.tree_unflatten(leaves, self.call.in_spec)),
+            result=structure.describe(pytree.tree_unflatten(results, self.call.out_spec)),
+            parameters=self._parameters,
+            changes_arguments=self.call.changes_arguments,
+            steps=program.steps(),
+        )
+
+
+@dataclass(frozen=True)
+class _Constant:
+    value: Any
+
+
+def _positional_names(model: torch.nn.Module, count: int) -> tuple[str, ...]:
+    """Names of the first `count` positional parameters, which a caller may use as keywords."""
+    kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = list(inspect.signature(model.forward).parameters.values())[:count]
+    return tuple(p.name for p in itertools.takewhile(lambda p: p.kind is kinds, parameters))
+
+
+def _run_compiled(
+    program: Program, number: int, inputs: list[torch.Tensor]
+) -> Sequence[torch.Tensor]:
+    outputs: Sequence[torch.Tensor] = torch.ops.graphopt.run(number, inputs)
+    return outputs
+
+
+def _run_in_numpy(
+    program: Program, number: int, inputs: list[torch.Tensor]
+) -> Sequence[torch.Tensor]:
+    made = run_graph(program.graph, [to_numpy(t) for t in inputs])
+    return [
+        to_torch(np.array(array), value.dtype)
+        for array, value in zip(made, program.graph.outputs, strict=True)
+    ]
+
+
+def _of(env: dict[Value, torch.Tensor], value: Value) -> torch.Tensor:
+    if value.data is not None:
+        return to_torch(value.data, value.dtype)
+    return env[value]
+
+
+def run_in_torch(
+    node: Node, env: dict[Value, torch.Tensor], sizes: dict[sympy.Symbol, Any]
+) -> Sequence[torch.Tensor]:
+    """Runs an `aten.*` node that was not lowered."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, Ref):
+            return _of(env, node.inputs[value.index])
+        if isinstance(value, list):
+            return [convert(item) for item in value]
+        if isinstance(value, DType):
+            return TORCH_DTYPES[value]
+        if isinstance(value, sympy.Expr):
+            return evaluate_symbolic(value, sizes)
+        return value
+
+    namespace, name, overload = node.attrs["overload"].split(".")
+    op = getattr(getattr(getattr(torch.ops, namespace), name), overload)
+    placement = {"size", "device", "layout", "pin_memory", "memory_format"}
+    schema = {a.name for a in op._schema.arguments}
+    kwargs = {
+        key: convert(value)
+        for key, value in node.attrs.items()
+        if key in schema and (key not in placement or (key == "size" and "size" in schema))
+    }
+    result = op(**kwargs)
+    return list(result) if isinstance(result, tuple | list) else [result]

@@ -1,0 +1,144 @@
+"""Cuts a graph into parts that generated code runs and nodes that stay in torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sympy
+
+from graphopt.errors import CaptureError
+from graphopt.ir import DimInfo, Graph, Node, Value
+from graphopt.runtime.library import MAX_RANK
+
+
+@dataclass(eq=False)
+class CompiledPart:
+    """A graph of `go.*` nodes.
+
+    Attributes:
+        graph: the part; its inputs and outputs are values of the whole graph.
+        inputs: values of the whole graph that feed it, in order.
+        outputs: values of the whole graph that it makes, in order.
+    """
+
+    graph: Graph
+    inputs: list[Value]
+    outputs: list[Value]
+
+
+@dataclass(eq=False)
+class TorchPart:
+    """One node that torch runs."""
+
+    node: Node
+
+
+Part = CompiledPart | TorchPart
+
+
+def partition(graph: Graph) -> list[Part]:
+    """Parts in the order in which they run; one compiled part if every node is lowered.
+
+    Compiled nodes are gathered greedily: a part takes every `go.*` node whose operands are there
+    before torch gets a turn, so the fewest possible switches between the two remain.
+
+    Raises:
+        CaptureError: if a part would get or give a tensor of more axes than compiled code takes.
+    """
+    if all(node.is_lowered for node in graph.nodes):
+        _check_ranks(graph, graph.name)
+        return [CompiledPart(graph, list(graph.inputs), list(graph.outputs))]
+    ready = {v for v in graph.inputs}
+    waiting = list(graph.nodes)
+    parts: list[Part] = []
+    while waiting:
+        taken = _take(waiting, ready)
+        if taken:
+            parts.append(_compiled(graph, taken, len(parts)))
+            waiting = [n for n in waiting if n not in set(taken)]
+        torch_nodes = [n for n in waiting if not n.is_lowered and _runnable(n, ready)]
+        for node in torch_nodes:
+            parts.append(TorchPart(node))
+            ready.update(node.outputs)
+        waiting = [n for n in waiting if n not in set(torch_nodes)]
+    return parts
+
+
+def _runnable(node: Node, ready: set[Value]) -> bool:
+    return all(v in ready or v.is_constant for v in node.inputs)
+
+
+def _take(waiting: list[Node], ready: set[Value]) -> list[Node]:
+    taken: list[Node] = []
+    for node in waiting:
+        if node.is_lowered and _runnable(node, ready):
+            taken.append(node)
+            ready.update(node.outputs)
+    return taken
+
+
+def _compiled(graph: Graph, nodes: list[Node], number: int) -> CompiledPart:
+    inside = {v for n in nodes for v in n.outputs}
+    chosen = set(nodes)
+    read_outside = {v for n in graph.nodes if n not in chosen for v in n.inputs}
+    read_outside |= set(graph.outputs)
+    inputs = list(
+        dict.fromkeys(v for n in nodes for v in n.inputs if v not in inside and not v.is_constant)
+    )
+    outputs = [v for n in nodes for v in n.outputs if v in read_outside]
+    inputs += _inputs_that_give_dims(graph, nodes, inputs)
+    # Own values for what comes in: the part that makes them gives them another layout.
+    own = {v: Value(v.dtype, v.shape, v.name) for v in inputs}
+    for node in nodes:
+        node.inputs = [own.get(v, v) for v in node.inputs]
+    part = Graph(f"{graph.name}_{number}", list(own.values()), list(outputs), nodes)
+    part.dims = _dims_of(graph, inputs) | _computed_dims(graph, nodes)
+    known = {info.symbol for info in part.dims.values()}
+    part.conditions = [c for c in graph.conditions if c.free_symbols <= known]
+    _check_ranks(part, graph.name)
+    return CompiledPart(part, inputs, outputs)
+
+
+def _check_ranks(part: Graph, name: str) -> None:
+    for value in (*part.inputs, *part.outputs):
+        if value.rank > MAX_RANK:
+            what = "a result" if value in part.outputs else value.name
+            remedy = f"{what} has {value.rank} axes and compiled code takes {MAX_RANK}; merge some"
+            raise CaptureError(name, None, remedy)
+
+
+def _symbols(nodes: list[Node], inputs: list[Value]) -> set[sympy.Symbol]:
+    values = [*inputs, *(v for n in nodes for v in n.outputs)]
+    return {s for v in values for e in v.shape if not isinstance(e, int) for s in e.free_symbols}
+
+
+def _inputs_that_give_dims(graph: Graph, nodes: list[Node], inputs: list[Value]) -> list[Value]:
+    """Inputs of the whole graph that a part takes only to learn the size of a dim."""
+    computed = {info.symbol for info in _computed_dims(graph, nodes).values()}
+    missing = _symbols(nodes, inputs) - {e for v in inputs for e in v.shape} - computed
+    extra: list[Value] = []
+    for info in graph.dims.values():
+        if info.symbol in missing and info.sources:
+            source = graph.inputs[info.sources[0][0]]
+            if source not in inputs and source not in extra:
+                extra.append(source)
+    return extra
+
+
+def _computed_dims(graph: Graph, nodes: list[Node]) -> dict[str, DimInfo]:
+    names = [n.attrs["computes"] for n in nodes if "computes" in n.attrs]
+    return {name: graph.dims[name] for name in names}
+
+
+def _dims_of(graph: Graph, inputs: list[Value]) -> dict[str, DimInfo]:
+    dims: dict[str, DimInfo] = {}
+    for name, info in graph.dims.items():
+        sources = tuple(
+            (i, axis)
+            for i, value in enumerate(inputs)
+            for axis, extent in enumerate(value.shape)
+            if extent == info.symbol
+        )
+        if sources:
+            dims[name] = DimInfo(info.symbol, info.hint, sources)
+    return dims

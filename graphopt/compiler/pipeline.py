@@ -1,0 +1,235 @@
+"""The way of a graph through the passes, as one list."""
+
+from __future__ import annotations
+
+import difflib
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from graphopt.config import Config
+from graphopt.errors import MissingToolError, SwitchError, UnknownPrecisionError
+from graphopt.ir import Graph
+from graphopt.ir.printer import file_name, print_graph, printable
+from graphopt.ir.verify import REQUIRED, verify
+from graphopt.passes.assign_layouts import AssignLayouts
+from graphopt.passes.base import Pass
+from graphopt.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
+from graphopt.passes.eliminate_dead_code import EliminateDeadCode
+from graphopt.passes.fold_constants import FoldConstants
+from graphopt.passes.fuse_attention import FuseAttention
+from graphopt.passes.fuse_epilogue import FuseEpilogue
+from graphopt.passes.fuse_fsmn import FuseFsmn
+from graphopt.passes.fuse_patches import FusePatches
+from graphopt.passes.fuse_pointwise import FusePointwise
+from graphopt.passes.fuse_quantize import FuseQuantize
+from graphopt.passes.lower_aten import LowerAten
+from graphopt.passes.lower_bf16 import LowerBf16
+from graphopt.passes.lower_depthwise import LowerDepthwise
+from graphopt.passes.parallelize_conv import ParallelizeConv
+from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
+from graphopt.passes.quantize_weights_int4 import QuantizeWeightsInt4
+from graphopt.passes.select_kernels import SelectKernels
+from graphopt.passes.share_table import ShareTable
+from graphopt.passes.simplify_views import SimplifyViews
+from graphopt.passes.split_activations import SplitActivations
+from graphopt.passes.support.rounding import NEAREST, Rounding
+from graphopt.passes.unfold_conv import UnfoldConv
+from graphopt.progress import announce
+from graphopt.target import Target, native
+
+
+def lowering_passes() -> list[Pass]:
+    """From aten nodes to fused `go.*` nodes: the same for every target and precision."""
+    return [
+        EliminateDeadCode(),
+        LowerAten(),
+        FoldConstants(),
+        EliminateCommonSubexpressions(),
+        EliminateDeadCode(),
+        SimplifyViews(),
+        LowerDepthwise(),
+        UnfoldConv(windows=False),
+        SimplifyViews(),
+        EliminateDeadCode(),
+        FuseAttention(),
+        SimplifyViews(),
+        FuseFsmn(),
+        FuseEpilogue(),
+        FusePointwise(),
+        EliminateCommonSubexpressions(),
+        EliminateDeadCode(),
+    ]
+
+
+def check_activation_bits(bits: int) -> None:
+    """Raises UnknownPrecisionError for bits that quantized activations cannot have."""
+    if type(bits) is not int or bits not in (8, 16):
+        raise UnknownPrecisionError(f"activation_bits={bits}", ("8", "16"))
+
+
+def precision_passes(
+    precision: str, group: int = 32, activation_bits: int = 8, rounding: Rounding = NEAREST
+) -> list[Pass]:
+    """Where numbers become narrower.
+
+    Args:
+        precision: one of `graphopt.target.PRECISIONS`.
+        group: int4 weights that share a scale; 0 for a scale per channel.
+        activation_bits: of quantized activations, 8, or 16 for two int8 rows.
+        rounding: how weights become int4.
+
+    Raises:
+        UnknownPrecisionError: for rounding where nothing becomes int4, or other bits.
+    """
+    check_activation_bits(activation_bits)
+    if "int4" not in precision and rounding.method != NEAREST.method:
+        raise UnknownPrecisionError(f"rounding={rounding.method} beside {precision}", ("int4",))
+    passes: list[Pass] = []
+    if precision != "fp32" and activation_bits == 8:  # windows are gathered as rows of 8 bits
+        passes.append(UnfoldConv(windows=True))
+    if "int4" in precision:
+        passes.append(QuantizeWeightsInt4(group, rounding))
+    if "int8" in precision or "int4" in precision:
+        passes += [QuantizeDynamicInt8(), ShareTable()]
+    if activation_bits == 16:
+        passes.append(SplitActivations())
+    if "bf16" in precision:
+        passes.append(LowerBf16(gemm=True))
+    if "int8" in precision or "int4" in precision:
+        passes.append(FuseQuantize())
+    if precision != "fp32":
+        passes.append(FusePatches())
+    return passes
+
+
+def placement_passes(target: Target, serial_conv: bool = False) -> list[Pass]:
+    """Memory layout, tasks and kernels; convolutions in one task each if `serial_conv`."""
+    return [AssignLayouts(), ParallelizeConv(target, serial_conv), SelectKernels(target)]
+
+
+def pass_names() -> tuple[str, ...]:
+    """Every pass that some pipeline has, in order of first use."""
+    every = [
+        *lowering_passes(),
+        *precision_passes("int4", activation_bits=16),
+        *precision_passes("int8+bf16"),
+        *placement_passes(native()),
+    ]
+    return tuple(dict.fromkeys(step.name for step in every))
+
+
+def _check_passes(variable: str, names: Iterable[str]) -> None:
+    known = pass_names()
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
+            raise SwitchError(variable, name, f"no such pass; near it are {', '.join(near)}")
+
+
+class UnusedSwitchWarning(UserWarning):
+    """A switch that names a pass which this precision does not have."""
+
+
+class PassManager:
+    """Runs passes one after the other, checks and shows what they did.
+
+    Args:
+        config: what to check and show.
+        report: receives a line per pass (`GRAPHOPT_DEBUG`); standard error by default.
+
+    Raises:
+        SwitchError: for a pass to skip or to stop after that there is not, or cannot be left out.
+    """
+
+    def __init__(self, config: Config, report: Callable[[str], None] | None = None) -> None:
+        _check_passes("GRAPHOPT_STOP_AFTER", [config.stop_after] if config.stop_after else [])
+        _check_passes("GRAPHOPT_SKIP", sorted(config.skip))
+        if required := sorted(config.skip & REQUIRED):
+            free = ", ".join(name for name in pass_names() if name not in REQUIRED)
+            why = f"no code can be made without it; passes that may be left out are {free}"
+            raise SwitchError("GRAPHOPT_SKIP", required[0], why)
+        self._config = config
+        self._seen: set[str] = set()
+        self._report = report or (lambda text: print(text, file=sys.stderr))
+        self._count = 0
+        self._stopped = False
+
+    def run(self, graph: Graph, passes: list[Pass]) -> Graph:
+        """Runs the passes on the graph in place and returns it."""
+        if self._count == 0:
+            self._dump("capture", graph)
+        for step in passes:
+            self._seen.add(step.name)
+            left_out = self._stopped or step.name in self._config.skip
+            if left_out and step.name not in REQUIRED:
+                continue
+            announce(f"{graph.name}: {step.name}")
+            before = print_graph(graph) if self._config.debug >= 3 else ""
+            nodes, start = len(graph.nodes), time.perf_counter()
+            modified = step.run(graph)
+            seconds = time.perf_counter() - start
+            if self._config.verify:
+                verify(graph, step.name)
+            if self._config.debug >= 1:
+                what = "changed" if modified else "no change"
+                size = f"{nodes} -> {len(graph.nodes)} nodes, {seconds * 1e3:.1f} ms"
+                self._report(f"{printable(graph.name)}: {step.name}: {what}, {size}")
+            if self._config.debug >= 3 and modified:
+                after = print_graph(graph)
+                diff = difflib.unified_diff(
+                    before.splitlines(), after.splitlines(), lineterm="", n=1
+                )
+                self._report("\n".join(diff))
+            self._dump(step.name, graph)
+            self._stopped = self._stopped or step.name == self._config.stop_after
+        return graph
+
+    def warn_of_unused(self) -> None:
+        """Warns of passes to skip or to stop after that were not among those that ran."""
+        for name in sorted({*self._config.skip, self._config.stop_after} - {"", *self._seen}):
+            variable = "GRAPHOPT_SKIP" if name in self._config.skip else "GRAPHOPT_STOP_AFTER"
+            message = f"{variable}={name} has no effect: this precision has no such pass"
+            warnings.warn(message, UnusedSwitchWarning, stacklevel=2)
+
+    def show_decisions(self, graph: Graph) -> None:
+        """Lists kernels and reasons (`GRAPHOPT_DEBUG=2`)."""
+        if self._config.debug >= 2:
+            self._report(print_graph(graph, reasons=True))
+
+    def show_source(self, graph: Graph, source: str, arch: str) -> None:
+        """Shows generated C (`GRAPHOPT_DEBUG=4`), and dumps it."""
+        if self._config.debug >= 4:
+            self._report(source)
+        if self._config.dump is not None:
+            self._write(graph, f"module_{arch}.c", source)
+
+    def show_library(self, graph: Graph, library: Path) -> None:
+        """Says where a library lies (`GRAPHOPT_DEBUG=4`), and shows its code (5)."""
+        if self._config.debug >= 4:
+            self._report(f"{printable(graph.name)}: built {library}")
+        if self._config.debug >= 5:
+            command = ["objdump", "-d", "--no-show-raw-insn", str(library)]
+            try:
+                shown = subprocess.run(command, capture_output=True, text=True, check=False)
+            except FileNotFoundError:
+                raise MissingToolError("objdump", "binutils") from None
+            self._report(shown.stdout or shown.stderr)
+
+    def _dump(self, name: str, graph: Graph) -> None:
+        if self._config.dump is not None:
+            text = f"# after {name}\n{print_graph(graph, reasons=True)}"
+            self._write(graph, f"{self._count:02d}_{name}.txt", text)
+        self._count += 1
+
+    def _write(self, graph: Graph, name: str, text: str) -> None:
+        assert self._config.dump is not None
+        folder = self._config.dump / file_name(graph.name)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise SwitchError("GRAPHOPT_DUMP", str(self._config.dump), str(error)) from error

@@ -1,0 +1,278 @@
+"""One captured call form, planned for a target and built for the machines that run it."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sympy import Symbol
+
+from graphopt.codegen.build import Builder
+from graphopt.codegen.emit import Module, emit_module
+from graphopt.compiler.emulate import Emulation
+from graphopt.compiler.pipeline import PassManager, placement_passes, precision_passes
+from graphopt.compiler.schedule import StepBalance, balance_of, trace_tasks
+from graphopt.config import Config
+from graphopt.errors import StorageError
+from graphopt.ir import Graph, Value, learn_sizes
+from graphopt.ir.cost import Call, macs, memory_bytes, moved_bytes
+from graphopt.ir.printer import print_graph
+from graphopt.ir.symbolic import evaluate
+from graphopt.kernels import registry
+from graphopt.kernels.registry import Level
+from graphopt.passes.support.rounding import NEAREST, Rounding
+from graphopt.progress import announce
+from graphopt.runtime import process
+from graphopt.runtime.cpus import usable_cpus
+from graphopt.runtime.library import ContextPool, Library
+from graphopt.runtime.package import Port, Step
+from graphopt.runtime.sealed import copy_of
+from graphopt.target import Target, native
+
+Array = np.ndarray[Any, Any]
+
+
+class OtherMachineWarning(UserWarning):
+    """A module built for another machine runs its plan through this machine's kernels."""
+
+
+def port_of(value: Value, name: str) -> Port:
+    """An input or output as a manifest describes it."""
+    shape = tuple(e if isinstance(e, int) else str(e) for e in value.shape)
+    return Port(name, value.dtype.value, shape, value.is_state)
+
+
+@dataclass(eq=False)
+class Program:
+    """A graph of `go.*` nodes and everything that can be made of it.
+
+    Attributes:
+        graph: lowered, not yet planned; planned in place by `plan`.
+        target: what it is planned for.
+        precision: one of `graphopt.target.PRECISIONS`.
+        threads: threads of a run; all allowed CPUs if None.
+        config: switches.
+        group: int4 weights that share a scale; 0 for a scale per channel.
+        activation_bits: of quantized activations, 8, or 16 for two int8 rows.
+        rounding: how weights become int4.
+    """
+
+    graph: Graph
+    target: Target
+    precision: str
+    threads: int | None
+    config: Config
+    manager: PassManager
+    group: int = 32
+    activation_bits: int = 8
+    rounding: Rounding = NEAREST
+
+    def __post_init__(self) -> None:
+        self._contexts = ContextPool(self.threads)
+        self._opening = threading.RLock()
+        self._folder = process.Folder("graphopt-")
+
+    def plan(self) -> None:
+        """Runs the passes that depend on precision and target."""
+        passes = [
+            *precision_passes(self.precision, self.group, self.activation_bits, self.rounding),
+            *placement_passes(self.target, self.config.serial_conv),
+        ]
+        self.manager.run(self.graph, passes)
+        self.manager.warn_of_unused()
+        self.manager.show_decisions(self.graph)
+
+    @cached_property
+    def builder(self) -> Builder:
+        """The compiler, with this process's share of CPUs."""
+        return Builder(self.config.cache, usable_cpus())
+
+    @cached_property
+    def module(self) -> Module:
+        """C and weights for the target."""
+        return self._emit(self.target.arch)
+
+    @cached_property
+    def _host_module(self) -> Module:
+        host = native()
+        return self.module if self.target.arch == host.arch else self._emit(host.arch)
+
+    def _emit(self, arch: str) -> Module:
+        announce(f"{self.graph.name}: C for {arch}")
+        module = emit_module(self.graph, arch)
+        self.manager.show_source(self.graph, module.source, arch)
+        return module
+
+    def _build(self, module: Module, level: Level) -> Path:
+        path = self.builder.library(module.source, level)
+        self.manager.show_library(self.graph, path)
+        return path
+
+    def weights_file(self, module: Module) -> Path:
+        """The packed weights of a module, written once while this program lives.
+
+        Raises:
+            StorageError: if there is no room for them.
+        """
+        try:
+            path = self._folder.path / f"{module.arch}.bin"
+            if not path.exists():
+                announce(f"{self.graph.name}: pack weights for {module.arch}")
+                part = path.with_suffix(".part")
+                module.write_weights(part, self.builder.jobs)
+                part.rename(path)
+        except OSError as error:
+            folder = "the folder of temporary files"
+            raise StorageError(folder, error.strerror or error, "TMPDIR") from error
+        return path
+
+    def package_files(self) -> dict[str, Path | str]:
+        """What a package holds of this program: relative name -> file or text."""
+        files: dict[str, Path | str] = {
+            "module.c": self.module.source,
+            "weights.bin": self.weights_file(self.module),
+            "passes/3_planned.txt": print_graph(self.graph, reasons=True),
+        }
+        for level in self.target.isa_levels:
+            files[f"lib/{level.name}.so"] = self._build(self.module, level)
+        return files
+
+    def steps(self) -> tuple[Step, ...]:
+        """The steps of a run as a manifest describes them."""
+        return tuple(
+            Step(
+                step.comment.partition(" = ")[0],
+                step.node.op,
+                step.node.attrs.get("kernel", ""),
+                step.node.origin.module,
+            )
+            for step in self.module.steps
+        )
+
+    @property
+    def library(self) -> Library:
+        """The module on this machine, on the best level that target and machine share."""
+        with process.changes, self._opening:
+            return self._library
+
+    @cached_property
+    def _library(self) -> Library:
+        mine = native()
+        if self.target.name != mine.name:
+            shared = [name for name in self.target.levels if name in mine.levels]
+            if self.target.arch != mine.arch or shared != list(self.target.levels):
+                warnings.warn(
+                    f"{self.graph.name} is built for {self.target.name}; this machine runs the "
+                    f"same plan through its own {mine.levels[-1]} kernels",
+                    OtherMachineWarning,
+                    stacklevel=3,
+                )
+        level = registry.level(mine.arch, mine.levels[-1])
+        path = self._build(self._host_module, level)
+        return Library(
+            copy_of(path),  # the cache may be cleaned or mended while this process runs
+            self.weights_file(self._host_module),
+            [v.name for v in self.graph.inputs],
+            [v.shape for v in self.graph.inputs],
+        )
+
+    def run(self, inputs: Sequence[Array], seconds: Array | None = None) -> list[Array]:
+        """Runs on this machine; callers on several threads get a context each."""
+        return self._contexts.run(lambda: self.library, inputs, seconds)
+
+    def profile(self, inputs: Sequence[Array], repeats: int) -> list[dict[str, Any]]:
+        """The median time of each step, with its work.
+
+        Returns:
+            The rows of `work`, with `ms`.
+        """
+        seconds = self.library.times(repeats)
+        outputs = self.run(inputs)
+        for row in seconds:
+            self.run(inputs, row)
+        times = np.median(seconds, 0) * 1e3
+        rows = self.work(inputs, outputs)
+        return [{**row, "ms": float(ms)} for row, ms in zip(rows, times, strict=True)]
+
+    def work(self, inputs: Sequence[Array], outputs: Sequence[Array] = ()) -> list[dict[str, Any]]:
+        """What each step has to do, without a run.
+
+        Args:
+            inputs: of a call; of a state only the shape counts.
+            outputs: of the same call, where they show dims that a node computes; else those are at
+                their bounds.
+
+        Returns:
+            One dict a step: `node`, `op`, `kernel`, `module`, `macs`, `bytes` (all that it moves),
+            `memory_bytes` (of those, constants and cached rows), the attributes `scheme`, `group`,
+            `causal` and `rms`, shapes with dtypes of its `inputs` and `outputs`, and for attention
+            over a cache its `keys`.
+        """
+        integers = zip(self.graph.inputs, inputs, strict=True)
+        numbers = {value: array for value, array in integers if array.dtype == np.int64}
+        call = Call(self._sizes(inputs, outputs), self.target.arch, numbers)
+        rows = []
+        for step in self._host_module.steps:
+            node = step.node
+            row = {
+                "node": step.comment.partition(" = ")[0],
+                "op": node.op,
+                "kernel": node.attrs.get("kernel", ""),
+                "module": node.origin.module,
+                "macs": macs(node, call),
+                "bytes": moved_bytes(node, call),
+                "memory_bytes": memory_bytes(node, call),
+                "scheme": node.attrs.get("scheme", "f32"),
+                "group": node.attrs.get("group", 0),
+                "causal": bool(node.attrs.get("causal")),
+                "rms": bool(node.attrs.get("rms")),
+                "inputs": [_shape_and_dtype(value, call.sizes) for value in node.inputs],
+                "outputs": [_shape_and_dtype(value, call.sizes) for value in node.outputs],
+            }
+            if node.op == "go.cached_attention":
+                row["keys"] = int(call.keys(node).max())
+            rows.append(row)
+        return rows
+
+    def _sizes(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> dict[Symbol, int]:
+        """All dims of a run; a computed one that no output shows at its bound."""
+        sizes = self.graph.sizes([array.shape for array in inputs])
+        for value, array in zip(self.graph.outputs, outputs, strict=False):
+            learn_sizes(sizes, value, array.shape)
+        for info in self.graph.dims.values():
+            if info.bound is not None:
+                sizes.setdefault(info.symbol, evaluate(info.bound, sizes))
+        return sizes
+
+    def balance(self, inputs: Sequence[Array], cores: int, repeats: int) -> list[StepBalance]:
+        """How evenly each step's tasks fall on the cores, by this machine's kernels."""
+        module, mine = self._host_module, native()
+        level = registry.level(mine.arch, mine.levels[-1])
+        weights = self.weights_file(module)
+        traced = trace_tasks(self.builder, module, level, weights, inputs, cores, repeats)
+        return balance_of(module, traced, cores)
+
+    def emulate(self, inputs: Sequence[Array], level: str, sve_bits: int) -> list[Array]:
+        """Runs the target's own code under an emulator; like `run`, it writes to states."""
+        emulation = Emulation(
+            self.builder,
+            self.module.source,
+            self.target.arch,
+            [v.name for v in self.graph.inputs],
+            [v.shape for v in self.graph.inputs],
+            [number for number, v in enumerate(self.graph.inputs) if v.is_state],
+        )
+        return emulation.run(
+            self.weights_file(self.module), inputs, level or self.target.levels[-1], sve_bits
+        )
+
+
+def _shape_and_dtype(value: Value, sizes: Mapping[Symbol, int]) -> tuple[tuple[int, ...], str]:
+    shape = tuple(evaluate(extent, sizes) for extent in value.shape)
+    return shape, value.packed or value.dtype.value

@@ -1,0 +1,402 @@
+"""An `ExportedProgram` of torch.export as a `Graph` of `aten.*` nodes."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import sympy
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+
+from graphopt.errors import CaptureError, SizeError
+from graphopt.frontend.guards import read_guards
+from graphopt.frontend.torch_sizes import translate
+from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Origin, Ref, Shape, Value, symbolic
+from graphopt.runtime.library import dense_tensor
+
+_DTYPES = {
+    torch.float32: DType.F32,
+    torch.bfloat16: DType.BF16,
+    torch.float64: DType.F64,
+    torch.bool: DType.BOOL,
+    torch.uint8: DType.U8,
+    torch.int8: DType.I8,
+    torch.int16: DType.I16,
+    torch.int32: DType.I32,
+    torch.int64: DType.I64,
+}
+TORCH_DTYPES = {ours: theirs for theirs, ours in _DTYPES.items()}
+
+#: Ops of graphopt's own that compute a size from data, and the largest that it can be.
+_COMPUTES: dict[str, Callable[[Sequence[Value]], Dim]] = {"cif": lambda inputs: inputs[0].shape[1]}
+_FRAMES_PER_TOKEN = 4  # about 0.24 s of speech, for the hint
+#: Ops that are in place by name, but leave the numbers as they are.
+WRITES_NOTHING = {"aten::detach_"}
+#: What to do about constructs that hold graphs of their own.
+_NESTED = {
+    "autocast": "leave torch.autocast out: precision= says what graphopt computes in",
+    "cond": "optimize the branches one by one, and choose between them outside",
+    "loop": "optimize the body, and loop outside",
+    "grad": "leave the change of the gradient mode out: graphopt computes without gradients",
+}
+_GUARDS = {"_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range_for_size"}
+
+
+def schema_text(schema: torch.FunctionSchema) -> str:
+    """A schema without marks of aliasing; of `relu_`, say, that of `relu`."""
+    text = re.sub(r"(?<=Tensor)\([a-z](?:[!| ][^)]*)?\)", "", str(schema))
+    return re.sub(r"_(?=[.(])", "", text, count=1) if schema.is_mutable else text
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    """The tensor's elements, without a copy where possible; bf16 as uint16.
+
+    Raises:
+        OutOfMemoryError: without memory for a copy.
+    """
+    tensor = dense_tensor(tensor)
+    if tensor.dtype is torch.bfloat16:
+        return tensor.view(torch.uint16).numpy()
+    return tensor.numpy()
+
+
+def import_program(
+    program: ExportedProgram, name: str, input_names: Sequence[str]
+) -> tuple[Graph, list[tuple[str, Any]]]:
+    """Builds the graph of an exported program.
+
+    Args:
+        program: what torch.export returned for a function of tensors.
+        name: name of the graph.
+        input_names: a name for each tensor input.
+
+    Returns:
+        The graph, and for each leaf of the result ("output", index) or ("constant", value).
+
+    Raises:
+        CaptureError: for dtypes and constructs that the graph cannot hold.
+    """
+    return _Importer(program, name, input_names).run()
+
+
+class _Importer:
+    def __init__(self, program: ExportedProgram, name: str, input_names: Sequence[str]) -> None:
+        self.program = program
+        self.graph = Graph(name)
+        self.input_names = list(input_names)
+        self.env: dict[torch.fx.Node, Any] = {}
+        self.symbols: dict[sympy.Symbol, sympy.Symbol] = {}
+        self.guards = read_guards(program)
+
+    def run(self) -> tuple[Graph, list[tuple[str, Any]]]:
+        specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
+        self._declare_dims(specs)
+        self.graph.conditions = [self._translate(c) for c in self.guards.conditions]
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder":
+                self._placeholder(node, specs[node.name])
+            elif node.op == "call_function":
+                self._call(node)
+            elif node.op != "output":
+                raise self._nested(node)
+        self.graph.conditions = self._checkable(self.graph.conditions)
+        return self.graph, self._outputs()
+
+    def _nested(self, node: torch.fx.Node) -> CaptureError:
+        """The error of a graph within the graph, of which `node` is the body."""
+        user = next(iter(node.users), node)
+        construct = getattr(user.target, "__name__", str(user.target)).removeprefix("wrap_with_")
+        body = getattr(self.program.graph_module, str(node.target), None)
+        nodes = getattr(getattr(body, "graph", None), "nodes", ())
+        places = [self._origin(n).source for n in (user, *nodes)]
+        remedy = next((r for key, r in _NESTED.items() if key in construct), "write it out")
+        return CaptureError(
+            self.graph.name,
+            next((place for place in places if place), None),
+            f"{construct} holds a graph of its own; {remedy}",
+        )
+
+    def _checkable(self, conditions: list[sympy.Basic]) -> list[sympy.Basic]:
+        """Those that do not always hold; CaptureError for one that a call cannot know."""
+        found = [c for c in dict.fromkeys(conditions) if c != sympy.true]
+        computed = {self.graph.dims[name].symbol for name in self.graph.computed_dims()}
+        for condition in found:
+            if condition.free_symbols & computed:
+                raise CaptureError(
+                    self.graph.name,
+                    None,
+                    f"it depends on whether {condition}, a size that tensor values decide; name "
+                    "the axes that it squeezes",
+                )
+        return found
+
+    def _declare_dims(self, specs: dict[str, Any]) -> None:
+        """Names every size that some input has as it is; others may be expressions of those."""
+        for node in self.program.graph.nodes:
+            if node.op != "placeholder" or specs[node.name].kind is not InputKind.USER_INPUT:
+                continue
+            for axis, extent in enumerate(node.meta["val"].shape):
+                expr = None if isinstance(extent, int) else extent.node.expr
+                if expr in self.guards.aliases or expr in self.symbols:
+                    continue
+                if isinstance(expr, sympy.Symbol):
+                    ours = symbolic.symbol(self._dim_name("B" if axis == 0 else "T"))
+                    self.symbols[expr] = ours
+                    self.graph.dims[str(ours)] = DimInfo(ours, int(extent.node.hint), ())
+
+    def _placeholder(self, node: torch.fx.Node, spec: Any) -> None:
+        if spec.kind is InputKind.USER_INPUT:
+            tensor = node.meta["val"]
+            name = self.input_names[len(self.graph.inputs)]
+            value = Value(self._dtype(tensor, node, name), self._input_shape(tensor, name), name)
+            self.graph.inputs.append(value)
+        else:
+            value = self._constant(spec)
+        self.env[node] = value
+
+    def _constant(self, spec: Any) -> Value:
+        if spec.kind is InputKind.PARAMETER or (
+            spec.kind is InputKind.BUFFER and spec.persistent is not False
+        ):
+            tensor = self.program.state_dict[spec.target]
+        else:
+            tensor = self.program.constants[spec.target]
+        data = to_numpy(tensor)
+        dtype = _DTYPES.get(tensor.dtype)
+        if dtype is None:
+            raise CaptureError(
+                self.graph.name,
+                None,
+                f"{spec.target} has dtype {tensor.dtype}; convert the model with .float()",
+            )
+        name = str(spec.target).removeprefix("model.")
+        return Value(dtype, tuple(data.shape), name, data=data)
+
+    def _input_shape(self, tensor: torch.Tensor, name: str) -> Shape:
+        position = len(self.graph.inputs)
+        shape: list[Dim] = []
+        for axis, extent in enumerate(tensor.shape):
+            if isinstance(extent, int):
+                shape.append(extent)
+                continue
+            expr = extent.node.expr.xreplace(self.guards.aliases)
+            if expr.free_symbols - set(self.symbols):
+                raise CaptureError(
+                    self.graph.name,
+                    None,
+                    f"axis {axis} of {name} must be of the form {expr}; say so in "
+                    "dynamic_shapes, or make it static there",
+                )
+            size = self._size(extent)
+            if isinstance(size, sympy.Symbol):
+                info = self.graph.dims[str(size)]
+                sources = (*info.sources, (position, axis))
+                self.graph.dims[str(size)] = DimInfo(info.symbol, info.hint, sources)
+            shape.append(size)
+        return tuple(shape)
+
+    def _computed_dim(self, results: Any, bound: Dim) -> str:
+        """Names the one size of the results that depends on data; returns the name."""
+        sizes: list[Any] = [e for t in results for e in t.shape if not isinstance(e, int)]
+        extents = [e.node.expr.xreplace(self.guards.aliases) for e in sizes]
+        (size,) = {e for e in extents if isinstance(e, sympy.Symbol)} - set(self.symbols)
+        name = self._dim_name("N")
+        self.symbols[size] = symbolic.symbol(name)
+        hint = max(1, symbolic.evaluate(bound, self.graph.hints()) // _FRAMES_PER_TOKEN)
+        self.graph.dims[name] = DimInfo(self.symbols[size], hint, (), bound)
+        return name
+
+    def _dim_name(self, base: str) -> str:
+        count = sum(re.fullmatch(rf"{base}\d*", name) is not None for name in self.graph.dims)
+        return base if count == 0 else f"{base}{count}"
+
+    def _size(self, value: Any, node: torch.fx.Node | None = None) -> Dim:
+        """A torch size as ours; raises CaptureError if it depends on data."""
+        if isinstance(value, int):
+            return value
+        expr = value.node.expr if hasattr(value, "node") else value
+        expr = expr.xreplace(self.guards.aliases)
+        unknown = expr.free_symbols - set(self.symbols)
+        if unknown:
+            raise CaptureError(
+                self.graph.name,
+                (self._origin(node).source if node else "") or None,
+                "a size depends on tensor values; compute it outside the model and pass "
+                "a tensor of that size, or optimize the parts before and after it",
+            )
+        return symbolic.simplify(self._translate(expr))
+
+    def _translate(self, expr: sympy.Basic) -> sympy.Basic:
+        """A size, or a condition on sizes, of torch in ours."""
+        try:
+            return translate(expr, self.symbols)
+        except SizeError as error:
+            text = str(error)
+            for theirs, ours in self.symbols.items():
+                sources = self.graph.dims[str(ours)].sources
+                places = [f"axis {axis} of {self.input_names[n]}" for n, axis in sources]
+                text = re.sub(rf"\b{theirs}\b", f"({(places or [ours])[0]})", text)
+            raise CaptureError(self.graph.name, None, text) from None
+
+    def _dtype(self, tensor: torch.Tensor, node: torch.fx.Node, name: str = "") -> DType:
+        dtype = _DTYPES.get(tensor.dtype)
+        if dtype is None:
+            origin = self._origin(node)
+            raise CaptureError(
+                self.graph.name,
+                origin.source or None,
+                f"{name or node.name} has dtype {tensor.dtype}; use float32, bfloat16 or integers "
+                "there",
+            )
+        return dtype
+
+    def _call(self, node: torch.fx.Node) -> None:
+        if node.target is operator.getitem:
+            source, position = node.args
+            self.env[node] = self.env[source][position]  # type: ignore[index]
+            return
+        if not isinstance(node.target, torch._ops.OpOverload):
+            self.env[node] = self._symbolic(node)
+            return
+        namespace, _, opname = node.target._schema.name.partition("::")
+        if opname in _GUARDS:
+            return
+        if opname == "_has_compatible_shallow_copy_type":
+            raise CaptureError(
+                self.graph.name,
+                self._origin(node).source or None,
+                "it assigns to .data of a tensor, which torch.export loses; use the new tensor "
+                "instead",
+            )
+        if opname == "sym_size":
+            self.env[node] = self._symbolic(node)
+            return
+        if node.target._schema.name in WRITES_NOTHING:
+            self.env[node] = self.env[node.args[0]]  # type: ignore[index]
+            return
+        if node.target._schema.is_mutable:
+            raise CaptureError(
+                self.graph.name,
+                self._origin(node).source or None,
+                f"{opname} writes in place there, which torch cannot make functional; compute a "
+                "new tensor instead",
+            )
+        result = node.meta.get("val")
+        inputs: list[Value] = []
+        attrs = self._attributes(node, inputs)
+        attrs["overload"] = str(node.target)
+        attrs["schema"] = schema_text(node.target._schema)
+        if opname in _COMPUTES and namespace == "graphopt":
+            attrs["computes"] = self._computed_dim(result, _COMPUTES[opname](inputs))
+        if opname == "squeeze":
+            self._expect_no_ones(inputs[0], attrs.get("dim"))
+        if isinstance(result, torch.Tensor):
+            outputs = [self._value(result, node)]
+            self.env[node] = outputs[0]
+        elif isinstance(result, list | tuple):
+            outputs = [self._value(t, node) for t in result]
+            self.env[node] = outputs
+        else:
+            outputs = []
+            self.env[node] = self._symbolic(node)
+            if not inputs:
+                return
+            attrs["size"] = self.env[node]
+        op = f"aten.{opname}" if namespace == "aten" else f"{namespace}.{opname}"
+        self.graph.nodes.append(Node(op, inputs, outputs, attrs, self._origin(node)))
+
+    def _expect_no_ones(self, value: Value, axes: int | list[int] | None) -> None:
+        """Notes that no axis that is to go if its size is 1 has that size: torch kept it."""
+        chosen = range(value.rank) if axes is None else [axes] if isinstance(axes, int) else axes
+        for axis in chosen:
+            if value.rank and not isinstance(value.shape[axis], int):
+                self.graph.conditions.append(sympy.Ne(value.shape[axis], 1))
+
+    def _value(self, tensor: torch.Tensor, node: torch.fx.Node) -> Value:
+        shape = tuple(self._size(extent, node) for extent in tensor.shape)
+        return Value(self._dtype(tensor, node), shape, node.name)
+
+    def _symbolic(self, node: torch.fx.Node) -> Any:
+        value = node.meta.get("val")
+        if isinstance(value, torch.SymInt):
+            return self._size(value)
+        if isinstance(value, torch.SymFloat):
+            expr = value.node.expr.replace(
+                lambda e: type(e).__name__ in ("FloatTrueDiv", "IntTrueDiv"),
+                lambda e: e.args[0] / e.args[1],
+            )
+            expr = expr.replace(lambda e: type(e).__name__ == "ToFloat", lambda e: e.args[0])
+            return float(expr) if expr.is_number else self._size(expr)
+        return value
+
+    def _attributes(self, node: torch.fx.Node, inputs: list[Value]) -> dict[str, Any]:
+        """Arguments by schema name, tensors replaced by `Ref`s into `inputs`."""
+
+        def convert(arg: Any) -> Any:
+            if isinstance(arg, torch.fx.Node):
+                value = self.env.get(arg)
+                if isinstance(value, Value):
+                    inputs.append(value)
+                    return Ref(len(inputs) - 1)
+                return value
+            if isinstance(arg, list | tuple):
+                return [convert(item) for item in arg]
+            if isinstance(arg, torch.dtype):
+                return _DTYPES.get(arg, str(arg))
+            if isinstance(arg, int | float | bool | str) or arg is None:
+                return arg
+            return str(arg)
+
+        schema = node.target._schema.arguments  # type: ignore[union-attr]
+        attrs = {a.name: a.default_value for a in schema if a.has_default_value()}
+        attrs.update({a.name: convert(v) for a, v in zip(schema, node.args, strict=False)})
+        attrs.update({name: convert(v) for name, v in node.kwargs.items()})
+        return attrs
+
+    def _origin(self, node: torch.fx.Node) -> Origin:
+        stack = node.meta.get("nn_module_stack") or {}
+        paths = [path for path, _ in stack.values() if not path.startswith("_empty")]
+        module = re.sub(r"^(L\['self'\]\.)?model\.?", "", paths[-1]) if paths else ""
+        frames = re.findall(r'File "([^"]+)", line (\d+)[^\n]*\n\s*([^\n]*)', str(node.stack_trace))
+        inside = re.compile(r"/torch/(nn|_|fx|utils|export)|^<")
+        users = [f for f in frames if not inside.search(f[0])] or frames
+        if not users:
+            return Origin(module)
+        file, line, code = users[-1]
+        return Origin(module, f"{file}:{line}", code.strip())
+
+    def _written(self, target: str | None) -> str:
+        """What an output of torch.export writes to, in the user's words."""
+        given = {n.name: self.env[n] for n in self.program.graph.nodes if n.op == "placeholder"}
+        if target in given:
+            return f"its input {given[target].name!r}"
+        return repr(str(target).removeprefix("model."))
+
+    def _outputs(self) -> list[tuple[str, Any]]:
+        (returned,) = next(n for n in self.program.graph.nodes if n.op == "output").args
+        leaves: list[tuple[str, Any]] = []
+        for spec, node in zip(self.program.graph_signature.output_specs, returned, strict=True):
+            if spec.kind is not OutputKind.USER_OUTPUT:
+                raise CaptureError(
+                    self.graph.name,
+                    None,
+                    f"it overwrites {self._written(spec.target)} in place; return the new value "
+                    "instead",
+                )
+            value = self.env[node] if isinstance(node, torch.fx.Node) else node
+            if isinstance(value, Value):
+                leaves.append(("output", len(self.graph.outputs)))
+                self.graph.outputs.append(value)
+            elif isinstance(value, int | float | bool | str) or value is None:
+                leaves.append(("constant", value))
+            else:
+                kind = (
+                    f"the size {value}" if isinstance(value, sympy.Expr) else type(value).__name__
+                )
+                raise CaptureError(self.graph.name, None, f"it returns {kind}; return a tensor")
+        return leaves

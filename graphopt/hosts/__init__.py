@@ -1,0 +1,1 @@
+"""Compiled graphs as ops of a framework."""

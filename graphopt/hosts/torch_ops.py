@@ -1,0 +1,84 @@
+"""Compiled programs as one torch custom op: torch.compile and torch.export see through them.
+
+`graphopt::run(int program, Tensor[] inputs) -> Tensor[]`: `program` is a number that `register`
+gave. The fake implementation computes the shapes of the results from those of the inputs.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import sympy
+import torch
+
+from graphopt.frontend.import_torch import TORCH_DTYPES, to_numpy
+from graphopt.ir import Dim, DType, Graph
+from graphopt.ir.symbolic import compute, ratio
+
+if TYPE_CHECKING:
+    from graphopt.compiler.program import Program
+
+_programs: weakref.WeakValueDictionary[int, Program] = weakref.WeakValueDictionary()
+_numbers = count(1)
+
+
+def register(program: Program) -> int:
+    """Makes a program callable as `torch.ops.graphopt.run(number, inputs)` while it lives."""
+    number = next(_numbers)
+    _programs[number] = program
+    return number
+
+
+# Without a device: a part that depends on sizes and constants alone has no tensor to tell it from.
+@torch.library.custom_op("graphopt::run", mutates_args=())
+def run(program: int, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Runs a registered program on dense CPU tensors."""
+    compiled = _programs[program]
+    arrays = compiled.run([to_numpy(t) for t in inputs])
+    return [
+        to_torch(array, value.dtype)
+        for array, value in zip(arrays, compiled.graph.outputs, strict=True)
+    ]
+
+
+@run.register_fake
+def _run_fake(program: int, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    graph = _programs[program].graph
+    sizes = sizes_of(graph, inputs)
+    for info in graph.dims.values():
+        if info.bound is not None:
+            sizes[info.symbol] = torch.library.get_ctx().new_dynamic_size()
+    device = inputs[0].device if inputs else "cpu"
+    return [
+        torch.empty(
+            [evaluate_symbolic(e, sizes) for e in value.shape],
+            dtype=TORCH_DTYPES[value.dtype],
+            device=device,
+        )
+        for value in graph.outputs
+    ]
+
+
+def to_torch(array: np.ndarray[Any, Any], dtype: DType) -> torch.Tensor:
+    """An array of the runtime as a tensor, without a copy."""
+    tensor = torch.from_numpy(array)
+    return tensor.view(torch.bfloat16) if dtype is DType.BF16 else tensor
+
+
+def sizes_of(graph: Graph, inputs: Sequence[torch.Tensor]) -> dict[sympy.Symbol, Any]:
+    """The dims of a graph that its inputs have; symbolic while torch traces."""
+    return graph.sizes([tensor.shape for tensor in inputs])
+
+
+def evaluate_symbolic(size: Dim, sizes: dict[sympy.Symbol, Any]) -> Any:
+    """A size of the graph with torch's sizes, which may be symbolic, in place of its dims."""
+    if isinstance(size, int):
+        return size
+    numerator, denominator = (
+        compute(part, sizes, torch.sym_max, torch.sym_min) for part in ratio(size)
+    )
+    return numerator if denominator == 1 else numerator // denominator

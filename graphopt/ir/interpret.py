@@ -1,0 +1,105 @@
+"""Runs graphs of `go.*` nodes in numpy: to fold constants, and as the oracle of pass tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from graphopt.errors import EmptyInputError, InputConditionError, InputShapeError
+from graphopt.ir import Graph, Node, Value, learn_sizes
+from graphopt.ir.numpy_ops import (
+    OPERATIONS,
+    QUANTIZED,
+    Array,
+    Sizes,
+    narrow,
+    quantize_rows,
+    widen,
+)
+from graphopt.ir.symbolic import evaluate
+
+
+def run_graph(graph: Graph, inputs: list[Array]) -> list[Array]:
+    """Runs a graph whose nodes are all `go.*`, in numpy.
+
+    Args:
+        graph: the graph, before kernels are selected.
+        inputs: stored arrays (bf16 as uint16), one per graph input; states are changed in place.
+    """
+    env: dict[Value, Array] = {}
+    for _ in execute(graph, inputs, env):
+        pass
+    return [value.data if value.data is not None else env[value] for value in graph.outputs]
+
+
+def check_sizes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raises the error that a compiled module raises for inputs of these shapes.
+
+    Raises:
+        InputShapeError, EmptyInputError, InputConditionError: naming the input, or the condition.
+    """
+    sizes = graph.sizes(shapes)
+    for value, shape in zip(graph.inputs, shapes, strict=True):
+        for axis, (extent, got) in enumerate(zip(value.shape, shape, strict=True)):
+            expected = evaluate(extent, sizes)
+            if expected != got:
+                raise InputShapeError(value.name, axis, expected, got)
+            if got == 0 and not isinstance(extent, int):
+                raise EmptyInputError(value.name, axis)
+    for condition in graph.conditions:
+        if not condition.subs(sizes):
+            raise InputConditionError(str(condition))
+
+
+def execute(
+    graph: Graph, inputs: list[Array], env: dict[Value, Array] | None = None
+) -> Iterator[tuple[Node, list[Array]]]:
+    """Runs a graph and stops before every node.
+
+    Args:
+        graph: as for `run_graph`; a node that is stopped at may get other constants.
+        inputs: as for `run_graph`.
+        env: receives what is computed, as stored, while something reads it; outputs stay.
+
+    Yields:
+        The next node and its operands, bf16 widened.
+    """
+    sizes = graph.sizes([array.shape for array in inputs])
+    env = {} if env is None else env
+    env.update(zip(graph.inputs, inputs, strict=True))
+    states = {v: widen(array, v.dtype) for v, array in env.items() if v.is_state}
+    last = {value: node for node in graph.nodes for value in (*node.outputs, *node.inputs)}
+
+    def get(value: Value) -> Array:
+        if value in states:
+            return states[value]
+        return widen(value.data if value.data is not None else env[value], value.dtype)
+
+    for node in graph.nodes:
+        given, operands = list(node.inputs), [get(v) for v in node.inputs]
+        yield node, operands
+        if node.inputs != given:
+            operands = [get(v) for v in node.inputs]
+        for value, array in zip(node.outputs, run_node(node, operands, sizes), strict=True):
+            env[value] = array if value.packed == QUANTIZED else narrow(array, value.dtype)
+            if "computes" in node.attrs:
+                learn_sizes(sizes, value, array.shape)
+        for value in {*node.inputs, *node.outputs} - {*graph.inputs, *graph.outputs}:
+            if last.get(value) is node:
+                env.pop(value, None)
+    for state, array in states.items():
+        env[state][...] = narrow(array, state.dtype)
+
+
+def run_node(node: Node, arrays: list[Array], sizes: Sizes) -> list[Array]:
+    """The outputs of one node for widened inputs."""
+    operation = OPERATIONS.get(node.op)
+    if operation is None:
+        raise NotImplementedError(f"numpy does not run {node.op}")
+    result = operation(node, arrays, sizes)
+    if result is None:
+        return []
+    if isinstance(result, tuple):
+        return list(result)
+    if node.op in ("go.norm", "go.linear", "go.pointwise"):  # may quantize rows, a norm write both
+        return [quantize_rows(result) if v.packed else result for v in node.outputs]
+    return [result]

@@ -1,0 +1,108 @@
+"""Graphs as text: short, Python-like, one line a node, the same text for the same graph."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any
+
+from graphopt.ir import DType, Graph, Node, Ref, Shape, Value
+from graphopt.ir.scalar import Scalar
+
+_LONGEST_NAME = 100
+_HIDDEN = {"roles", "overload", "schema", "loss"}
+
+
+def print_graph(graph: Graph, reasons: bool = False) -> str:
+    """The graph as text.
+
+    Args:
+        graph: what to print.
+        reasons: whether to add the decisions of passes below each node.
+    """
+    names = name_values(graph)
+    lines = [
+        f"graph {printable(graph.name)}({', '.join(_declare(v, names) for v in graph.inputs)}):"
+    ]
+    for node in graph.nodes:
+        lines.append(f"    {print_node(node, names)}")
+        if reasons:
+            lines.extend(f"        # {printable(reason)}" for reason in node.reasons)
+    lines.append(f"    return {', '.join(names[v] for v in graph.outputs)}")
+    return "\n".join(lines) + "\n"
+
+
+def name_values(graph: Graph) -> dict[Value, str]:
+    """Names of all values: inputs and constants by their names, others numbered in order."""
+    names: dict[Value, str] = {v: printable(v.name) for v in graph.inputs}
+    for i, value in enumerate(graph.constants()):
+        names[value] = printable(value.name) or f"const{i}"
+    counter = 0
+    for node in graph.nodes:
+        for value in node.outputs:
+            names[value] = f"%{counter}"
+            counter += 1
+    return names
+
+
+def print_node(node: Node, names: dict[Value, str]) -> str:
+    """One node without its place in the user's model."""
+    outputs = ", ".join(names[v] for v in node.outputs) or "_"
+    attrs = [
+        f"{key}={_attribute(value, node, names)}"
+        for key, value in node.attrs.items()
+        if key not in _HIDDEN and value is not None and not isinstance(value, Ref)
+    ]
+    roles = node.attrs.get("roles")
+    args = [
+        names[v] if roles is None or i == 0 else f"{roles[i]}={names[v]}"
+        for i, v in enumerate(node.inputs)
+    ]
+    types = ", ".join(_type(v) for v in node.outputs)
+    where = f"  {node.origin.module}" if node.origin.module else ""
+    return printable(f"{outputs} = {node.op}({', '.join(args + attrs)})  # {types}{where}")
+
+
+def shape_text(shape: Shape) -> str:
+    """`[B, T, 512]`."""
+    return "[" + ", ".join(str(s).replace(" ", "") for s in shape) + "]"
+
+
+def printable(text: str) -> str:
+    """The text in one line of what every terminal and file takes; the rest as escapes of Python."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+def file_name(text: str) -> str:
+    """A name of one file or folder for a text, another for another text; short, ASCII, visible."""
+    kept = re.sub(r"[^\w.-]", "_", text, flags=re.ASCII)[:_LONGEST_NAME]
+    if kept == text and not text.startswith(".") and text:
+        return text
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+    return f"{kept.lstrip('.')}-{digest[:8]}"
+
+
+def _declare(value: Value, names: dict[Value, str]) -> str:
+    return f"{names[value]}: {_type(value)}"
+
+
+def _type(value: Value) -> str:
+    kind = value.packed or value.dtype.value
+    text = f"{kind}{shape_text(value.shape)}"
+    return text
+
+
+def _attribute(value: Any, node: Node, names: dict[Value, str]) -> str:
+    if isinstance(value, DType):
+        return value.value
+    if isinstance(value, Ref):
+        return names[node.inputs[value.index]]
+    if isinstance(value, Scalar):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return "(" + ", ".join(_attribute(v, node, names) for v in value) + ")"
+    return str(value) if not isinstance(value, float) else repr(value)

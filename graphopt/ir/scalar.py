@@ -1,0 +1,147 @@
+"""Expressions of one element: what a `go.pointwise` node computes at every index.
+
+An expression is a small tree of `Scalar`s. Leaves read an operand at the current (broadcast) index,
+are constants, or are an index or size of the output. The same tree prints as C (`codegen`),
+runs in numpy (`graphopt.ir.interpret`) and prints in dumps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphopt.dtype import truncate
+from graphopt.ir import Dim, DType
+
+TRANSCENDENTAL = frozenset(
+    [
+        "exp",
+        "log",
+        "sin",
+        "cos",
+        "tanh",
+        "erf",
+        "sigmoid",
+        "silu",
+        "gelu_erf",
+        "gelu_tanh",
+        "pow",
+        "sqrt",
+        "rsqrt",
+    ]
+)
+COMPARISONS = frozenset(["lt", "le", "gt", "ge", "eq", "ne"])
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """One node of an element expression.
+
+    Attributes:
+        op: `operand`, `const`, `index`, `size`, `cast`, or the name of a function.
+        args: sub-expressions.
+        dtype: type of the result.
+        value: operand number, constant, axis, or size, for leaves.
+    """
+
+    op: str
+    dtype: DType
+    args: tuple[Scalar, ...] = ()
+    value: int | float | bool | Dim | None = None
+
+    def __str__(self) -> str:
+        if self.op == "operand":
+            return f"x{self.value}"
+        if self.op == "const" and self.dtype is DType.F32:
+            return str(np.float32(self.value))
+        if self.op in ("const", "size"):
+            return str(self.value)
+        if self.op == "index":
+            return f"i{self.value}"
+        name = self.dtype.value if self.op == "cast" else self.op
+        return f"{name}({', '.join(map(str, self.args))})"
+
+    def walk(self) -> Iterator[Scalar]:
+        """This expression and all below it."""
+        yield self
+        for arg in self.args:
+            yield from arg.walk()
+
+    @property
+    def cost(self) -> int:
+        """Rough number of operations an element takes; 20 for each transcendental."""
+        return sum(
+            20 if s.op in TRANSCENDENTAL else 1 for s in self.walk() if s.args and s.op != "cast"
+        )
+
+
+def operand(number: int, dtype: DType) -> Scalar:
+    """Operand `number` at the current index."""
+    return Scalar("operand", dtype, value=number)
+
+
+def const(value: int | float | bool, dtype: DType) -> Scalar:
+    """A constant of the given type, to which the value is converted as torch does."""
+    typed: int | float | bool
+    if dtype is DType.BOOL:
+        typed = bool(value)
+    elif dtype is DType.F64:
+        typed = float(value)
+    elif dtype.is_float:
+        with np.errstate(over="ignore"):
+            typed = float(np.float32(value))
+    elif isinstance(value, float):
+        typed = int(truncate(np.float64(value), dtype))
+    else:
+        bits = 8 * dtype.itemsize
+        low = 0 if dtype is DType.U8 else -(1 << bits - 1)
+        typed = (int(value) - low) % (1 << bits) + low
+    return Scalar("const", dtype, value=typed)
+
+
+def index(axis: int) -> Scalar:
+    """The output index along an axis, as i64."""
+    return Scalar("index", DType.I64, value=axis)
+
+
+def size(value: Dim) -> Scalar:
+    """A symbolic size, as i64."""
+    return Scalar("size", DType.I64, value=value)
+
+
+def cast(arg: Scalar, dtype: DType) -> Scalar:
+    """Converts as torch does; bool is `!= 0`. No-op if the type is already right."""
+    if arg.dtype is dtype:
+        return arg
+    if arg.op == "const" and dtype is not DType.BF16:
+        return const(arg.value, dtype)  # type: ignore[arg-type]
+    return Scalar("cast", dtype, (arg,))
+
+
+def apply(op: str, *args: Scalar, dtype: DType | None = None) -> Scalar:
+    """A function of sub-expressions; comparisons are bool, others have the type of the last."""
+    if dtype is None:
+        dtype = DType.BOOL if op in COMPARISONS else args[-1].dtype
+    return Scalar(op, dtype, tuple(args))
+
+
+def not_computable(expr: Scalar) -> str | None:
+    """The first function that generated code does not have for its type, as text."""
+    for s in expr.walk():
+        if not s.args or s.op in ("cast", "where", "not", "and", "or") or s.op in COMPARISONS:
+            continue
+        dtype = s.args[0].dtype
+        simple = dtype is not DType.BOOL and s.op in ("add", "sub", "mul", "div", "neg")
+        whole = not dtype.is_float and dtype is not DType.BOOL and s.op in ("max", "min")
+        if dtype is not DType.F32 and not simple and not whole:
+            return f"{s.op} of {dtype.value}"
+    return None
+
+
+def substitute(expr: Scalar, leaf: Callable[[Scalar], Scalar]) -> Scalar:
+    """Rebuilds the expression with every leaf replaced by `leaf(it)`."""
+    if not expr.args:
+        return leaf(expr)
+    return Scalar(expr.op, expr.dtype, tuple(substitute(a, leaf) for a in expr.args), expr.value)

@@ -1,0 +1,1 @@
+"""Loading and running what was compiled, with numpy alone."""

@@ -1,0 +1,1 @@
+"""What passes share: patterns, products of matrices, and how numbers are rounded."""
