@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from graphopt.funasr import cif as cif  # noqa: E402
+from graphopt.funasr.layers import cif as cif  # noqa: E402
 from tests.support.captured import Function, captured, lowered  # noqa: E402
 
 

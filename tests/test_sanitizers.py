@@ -28,7 +28,7 @@ from torch import nn  # noqa: E402
 
 from graphopt.codegen.build import Builder  # noqa: E402
 from graphopt.compiler.emulate import pack_arrays, unpack_arrays  # noqa: E402
-from graphopt.funasr import cif as cif  # noqa: E402
+from graphopt.funasr.layers import cif as cif  # noqa: E402
 from graphopt.kernels import registry  # noqa: E402
 
 ARCH = platform.machine()

@@ -113,7 +113,7 @@ class OwnDetector(SegmentEngine):
                 [model, fsmn_vad.model_folder()], "native", self.precision, path
             )
         detector = recognizer.load_recognizer(path, self.threads).detector
-        read = require("graphopt.funasr.recordings", self.name).read_recording
+        read = require("graphopt.funasr.audio.recordings", self.name).read_recording
         return lambda wav: detector.find(read(wav, _RATE))
 
 

@@ -59,7 +59,7 @@ def parts(blocks: int = 50, decoder_blocks: int = 16) -> tuple[Any, Any]:
     Both take features f32[B, T, 560] and lengths i32[B] and return token ids i64[B, N], counts
     i32[B] and the encoder's output f32[B, T, 512].
     """
-    own = require("graphopt.funasr.paraformer", "Paraformer")
+    own = require("graphopt.funasr.layers.paraformer", "Paraformer")
     model = paraformer.whole_paraformer(blocks, decoder_blocks)
     return _export_form(model, own.share_parameters), _with_hidden(own.Paraformer(model))
 

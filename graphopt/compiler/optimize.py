@@ -33,7 +33,7 @@ from graphopt.errors import (
 )
 from graphopt.frontend.capture import call_key
 from graphopt.frontend.model_check import Compiled, check_model
-from graphopt.funasr.auto_model import is_auto_model, optimize_auto_model
+from graphopt.funasr.auto_model.optimize import is_auto_model, optimize_auto_model
 from graphopt.llm.from_transformers import is_causal_model, is_decoder, refuse_other_decoder
 from graphopt.llm.options import LlmOptions
 from graphopt.passes.support.rounding import Rounding, check_rounding

@@ -172,8 +172,8 @@ def _print_live(
 ) -> None:
     """Prints utterances as they are heard: what may change behind a tilde, then what stays."""
     from graphopt.errors import RecognizerOptionError
-    from graphopt.funasr.live import load_live
-    from graphopt.funasr.paraformer_stream import Chunking
+    from graphopt.funasr.stream.live import load_live
+    from graphopt.funasr.stream.paraformer_stream import Chunking
 
     numbers = [number.strip() for number in chunk_size.split(",")]
     if len(numbers) != 3 or not all(n.isascii() and n.isdecimal() and len(n) < 9 for n in numbers):

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from graphopt.funasr.frontend import FrontendConfig
-from graphopt.funasr.punctuation import PunctuationConfig
-from graphopt.funasr.vad import VadConfig
+from graphopt.funasr.audio.frontend import FrontendConfig
+from graphopt.funasr.audio.vad import VadConfig
+from graphopt.funasr.text.punctuation import PunctuationConfig
 from graphopt.runtime.fields import Count, Length, Name, Range, Size, read_fields
 
 Array = np.ndarray[Any, Any]

@@ -18,8 +18,8 @@ import numpy as np
 
 from graphopt.dependencies import keep_process_settings, require
 from graphopt.errors import ModelDirectoryError
-from graphopt.funasr.features import check_front_end
-from graphopt.funasr.frontend import FrontendConfig
+from graphopt.funasr.audio.features import check_front_end
+from graphopt.funasr.audio.frontend import FrontendConfig
 from graphopt.funasr.model_files import (
     read_cmvn,
     read_listing,

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.funasr.hotwords import HotwordEncoder
 from graphopt.funasr.parts import ParaformerModel
+from graphopt.funasr.text.hotwords import HotwordEncoder
 from graphopt.runtime.loaded import LoadedModule
 
 Array = np.ndarray[Any, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from graphopt.funasr.vad import OPTIONS
+from graphopt.funasr.audio.vad import OPTIONS
 
 
 @dataclass(frozen=True)

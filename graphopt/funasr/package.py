@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 from graphopt.errors import ModelDirectoryError, PackageError, RecognizerOptionError
+from graphopt.funasr.audio.vad import VadConfig
 from graphopt.funasr.description import FORMAT, check_part
 from graphopt.funasr.directory import ModelDirectory, build_model, read_directory
 from graphopt.funasr.recipes import RECIPES
 from graphopt.funasr.recognizer import DESCRIPTION, PIECES, SPLITS, change_detector
-from graphopt.funasr.vad import VadConfig
 from graphopt.runtime.sealed import seal
 from graphopt.runtime.staging import check_place, replaced_folder
 from graphopt.target import find_target

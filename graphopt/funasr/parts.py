@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from graphopt.errors import PackageCorruptError, RecognizerOptionError
-from graphopt.funasr.batches import recognize_in_batches
-from graphopt.funasr.clocks import Clock
-from graphopt.funasr.features import count_features, feature_rows, features
-from graphopt.funasr.frontend import FrontendConfig
-from graphopt.funasr.punctuation import PunctuationConfig, PunctuationStream, mark_words
-from graphopt.funasr.samples import check_recordings, check_samples
-from graphopt.funasr.text import spell, tokens_to_text, word_times
-from graphopt.funasr.times import Time
-from graphopt.funasr.vad import Segment, VadConfig, blocks_of, segments
+from graphopt.funasr.audio.batches import recognize_in_batches
+from graphopt.funasr.audio.features import count_features, feature_rows, features
+from graphopt.funasr.audio.frontend import FrontendConfig
+from graphopt.funasr.audio.samples import check_recordings, check_samples
+from graphopt.funasr.audio.vad import Segment, VadConfig, blocks_of, segments
+from graphopt.funasr.text.clocks import Clock
+from graphopt.funasr.text.punctuation import PunctuationConfig, PunctuationStream, mark_words
+from graphopt.funasr.text.spelling import spell, tokens_to_text, word_times
+from graphopt.funasr.text.times import Time
 from graphopt.runtime.loaded import LoadedModule
 
 Array = np.ndarray[Any, Any]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from graphopt.funasr.audio.vad import VadConfig
 from graphopt.funasr.directory import ModelDirectory
-from graphopt.funasr.punctuation import PunctuationConfig
-from graphopt.funasr.vad import VadConfig
+from graphopt.funasr.text.punctuation import PunctuationConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,8 +61,8 @@ def _audio(directory: ModelDirectory) -> dict[str, Any]:
 def _capture_paraformer(model: Any, directory: ModelDirectory) -> Captured:
     import torch
 
-    from graphopt.funasr.paraformer import TimedParaformer
-    from graphopt.funasr.predictor_times import capture_times
+    from graphopt.funasr.layers.paraformer import TimedParaformer
+    from graphopt.funasr.layers.predictor_times import capture_times
 
     lengths = torch.tensor([_FRAMES, _FRAMES // 2], dtype=torch.int32)
     asr = TimedParaformer(model), (_speech(directory, 2), lengths)
@@ -114,7 +114,7 @@ def _unknown(directory: ModelDirectory) -> str:
 def _capture_contextual(model: Any, directory: ModelDirectory) -> Captured:
     import torch
 
-    from graphopt.funasr.contextual import ContextualParaformer
+    from graphopt.funasr.layers.contextual import ContextualParaformer
 
     embedding = model.decoder.embed if model.use_decoder_embedding else model.bias_embed
     step = _hotword_step(model, embedding)
@@ -127,8 +127,8 @@ def _capture_contextual(model: Any, directory: ModelDirectory) -> Captured:
 def _capture_seaco(model: Any, directory: ModelDirectory) -> Captured:
     import torch
 
-    from graphopt.funasr.contextual import HotwordBias, HotwordScores, SeacoParaformer
-    from graphopt.funasr.predictor_times import capture_times
+    from graphopt.funasr.layers.contextual import HotwordBias, HotwordScores, SeacoParaformer
+    from graphopt.funasr.layers.predictor_times import capture_times
 
     lengths = torch.tensor([_FRAMES, _FRAMES // 2], dtype=torch.int32)
     tokens = torch.randn(2, _WORDS, model.bias_encoder.hidden_size)
@@ -148,7 +148,7 @@ def _capture_seaco(model: Any, directory: ModelDirectory) -> Captured:
 def _hotword_step(model: Any, embedding: nn.Module) -> tuple[nn.Module, tuple[Any, ...]]:
     import torch
 
-    from graphopt.funasr.bias_encoder import HotwordStep, bias_encoder, empty_state
+    from graphopt.funasr.layers.bias_encoder import HotwordStep, bias_encoder, empty_state
 
     encoder = bias_encoder(model)
     ids = torch.zeros(_HOTWORDS, dtype=torch.int64)
@@ -162,7 +162,7 @@ def _describe_hotwords(directory: ModelDirectory, settings: dict[str, Any]) -> d
 
 
 def _capture_streaming(model: Any, directory: ModelDirectory) -> Captured:
-    from graphopt.funasr.streaming import DecidingChunk, WeighingChunk, unsupported
+    from graphopt.funasr.layers.streaming import DecidingChunk, WeighingChunk, unsupported
 
     problem = unsupported(model.encoder, model.decoder)
     if problem is not None:
@@ -184,7 +184,7 @@ def _describe_streaming(directory: ModelDirectory, settings: dict[str, Any]) -> 
 def _capture_sense_voice(model: Any, directory: ModelDirectory) -> Captured:
     import torch
 
-    from graphopt.funasr.sense_voice import SenseVoice
+    from graphopt.funasr.layers.sense_voice import SenseVoice
 
     lengths = torch.tensor([_FRAMES, _FRAMES // 2], dtype=torch.int32)
     asked = torch.zeros(2, dtype=torch.int64)
@@ -196,7 +196,7 @@ def _describe_sense_voice(directory: ModelDirectory, settings: dict[str, Any]) -
 
 
 def _capture_vad(model: Any, directory: ModelDirectory) -> Captured:
-    from graphopt.zoo.fsmn_vad import empty_cache
+    from graphopt.funasr.layers.fsmn_vad import empty_cache
 
     return {"vad": (model.encoder, (_speech(directory, 1), empty_cache(model.encoder, 1)))}
 
@@ -208,7 +208,7 @@ def _describe_vad(directory: ModelDirectory, settings: dict[str, Any]) -> dict[s
 def _capture_punctuation(model: Any, directory: ModelDirectory) -> Captured:
     import torch
 
-    from graphopt.funasr.ct_transformer import Marks
+    from graphopt.funasr.layers.ct_transformer import Marks
 
     text = torch.zeros(1, _WORDS, dtype=torch.int64)
     return {"punc": (Marks(model), (text, torch.tensor([_WORDS], dtype=torch.int32)))}
@@ -217,7 +217,7 @@ def _capture_punctuation(model: Any, directory: ModelDirectory) -> Captured:
 def _capture_streaming_punctuation(model: Any, directory: ModelDirectory) -> Captured:
     import torch
 
-    from graphopt.funasr.ct_transformer import StreamingMarks
+    from graphopt.funasr.layers.ct_transformer import StreamingMarks
 
     text = torch.zeros(1, _WORDS, dtype=torch.int64)
     lengths, before = torch.tensor([_WORDS], dtype=torch.int32), torch.tensor([_WORDS // 2])

@@ -12,7 +12,11 @@ import numpy as np
 
 from graphopt.dependencies import require
 from graphopt.errors import GraphoptError, PackageCorruptError, PackageError, RecognizerOptionError
-from graphopt.funasr.clocks import open_clock
+from graphopt.funasr.audio.features import check_front_end
+from graphopt.funasr.audio.frontend import FrontendConfig
+from graphopt.funasr.audio.recordings import read_recording
+from graphopt.funasr.audio.samples import check_recordings, check_samples
+from graphopt.funasr.audio.vad import OPTIONS, Segment, VadConfig
 from graphopt.funasr.description import (
     FORMAT,
     Description,
@@ -25,10 +29,7 @@ from graphopt.funasr.description import (
     Sound,
     StreamingPart,
 )
-from graphopt.funasr.features import check_front_end
-from graphopt.funasr.frontend import FrontendConfig
 from graphopt.funasr.hotword_models import ContextualModel, SeacoModel
-from graphopt.funasr.hotwords import HotwordEncoder, read_pieces
 from graphopt.funasr.parts import (
     LANGUAGES,
     ParaformerModel,
@@ -39,11 +40,10 @@ from graphopt.funasr.parts import (
     Utterance,
     VoiceDetector,
 )
-from graphopt.funasr.punctuation import join_segments
-from graphopt.funasr.recordings import read_recording
-from graphopt.funasr.samples import check_recordings, check_samples
-from graphopt.funasr.times import Sentence, Time, segment_sentences, sentences
-from graphopt.funasr.vad import OPTIONS, Segment, VadConfig
+from graphopt.funasr.text.clocks import open_clock
+from graphopt.funasr.text.hotwords import HotwordEncoder, read_pieces
+from graphopt.funasr.text.punctuation import join_segments
+from graphopt.funasr.text.times import Sentence, Time, segment_sentences, sentences
 from graphopt.runtime.loaded import LoadedModule, open_module
 from graphopt.runtime.sealed import SealedFolder, open_sealed
 from graphopt.runtime.signing import PublicKey

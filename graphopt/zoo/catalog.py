@@ -24,7 +24,7 @@ def _fsmn_vad() -> Model:
 
 
 def _paraformer() -> Model:
-    own = require("graphopt.funasr.paraformer", "Paraformer")
+    own = require("graphopt.funasr.layers.paraformer", "Paraformer")
     return own.Paraformer(paraformer.whole_paraformer()), paraformer.example_inputs()
 
 

@@ -67,25 +67,11 @@ def encoder_inputs(auto_model: Any, feats: Tensor) -> tuple[Tensor, dict[str, Te
         feats: f32[B, T, 400].
 
     Returns:
-        ``(feats, cache)`` with the cache of :func:`empty_cache`. FunASR starts from an empty dict,
-        which means the same, but a module is captured for arguments of one structure.
+        ``(feats, cache)`` with empty caches. FunASR starts from an empty dict, which means the
+        same, but a module is captured for arguments of one structure.
     """
-    return feats, empty_cache(auto_model.model.encoder, feats.shape[0])
-
-
-def empty_cache(encoder: Any, batch: int) -> dict[str, Tensor]:
-    """Caches of zeros for the memory blocks of an FSMN encoder: the frames before the first.
-
-    Returns:
-        f32[batch, proj_dim, (lorder - 1) * lstride, 1] for each memory block, by FunASR's names.
-    """
-    torch = require("torch", "FSMN-VAD's caches")
-    cache = {}
-    for layer in encoder.fsmn:
-        block = layer.fsmn_block
-        past = (block.lorder - 1) * block.lstride
-        cache[f"cache_layer_{layer.stack_layer}"] = torch.zeros(batch, block.dim, past, 1)
-    return cache
+    layers = require("graphopt.funasr.layers.fsmn_vad", "FSMN-VAD's caches")
+    return feats, layers.empty_cache(auto_model.model.encoder, feats.shape[0])
 
 
 def recorded_features(auto_model: Any, wav: Path | str) -> Tensor:
@@ -110,13 +96,14 @@ def replace_encoder(auto_model: Any, encoder: Encoder) -> Iterator[Any]:
     Args:
         auto_model: What :func:`load_vad` returns.
         encoder: Called as ``encoder(feats f32[B, T, 400], cache)`` with a dict that has all caches
-            (see :func:`empty_cache`); returns scores f32[B, T, 248] and updates the dict in
-            place, as FSMN-VAD's own encoder and its optimized form do.
+            (`graphopt.funasr.layers.fsmn_vad`); returns scores f32[B, T, 248] and updates the dict
+            in place, as FSMN-VAD's own encoder and its optimized form do.
 
     Yields:
         ``auto_model``, whose own encoder comes back afterwards.
     """
     nn = require("torch.nn", "running FSMN-VAD")
+    layers = require("graphopt.funasr.layers.fsmn_vad", "FSMN-VAD's caches")
     original = auto_model.model.encoder
 
     class Replacement(nn.Module):  # type: ignore[misc, name-defined]
@@ -127,7 +114,7 @@ def replace_encoder(auto_model: Any, encoder: Encoder) -> Iterator[Any]:
         def forward(self, feats: Tensor, cache: dict[str, Tensor] | None = None) -> Tensor:
             state = {} if cache is None else cache
             if not state:
-                state.update(empty_cache(original, feats.shape[0]))
+                state.update(layers.empty_cache(original, feats.shape[0]))
             return encoder(feats, state)
 
     auto_model.model.encoder = Replacement()

@@ -176,7 +176,7 @@ def test_recipe_and_whole_graph_of_a_tiny_model(tmp_path: Path) -> None:
 def test_speech_has_about_four_tokens_a_second() -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("funasr")
-    from graphopt.funasr.paraformer import Paraformer
+    from graphopt.funasr.layers.paraformer import Paraformer
     from graphopt.zoo import paraformer
 
     model = Paraformer(paraformer.whole_paraformer(2, 1))

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import graphopt
-from graphopt.funasr.batches import FRAMES, WASTE, plan_batches, recognize_in_batches, wasted_frames
+from graphopt.funasr.audio.batches import (
+    FRAMES,
+    WASTE,
+    plan_batches,
+    recognize_in_batches,
+    wasted_frames,
+)
 from graphopt.zoo.recognizer import MODEL, RECORDINGS
 
 
@@ -40,11 +46,11 @@ def test_same_tokens_as_alone(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("funasr")
     pytest.importorskip("kaldi_native_fbank")
+    from graphopt.funasr.audio.features import features
+    from graphopt.funasr.audio.recordings import read_recording
     from graphopt.funasr.directory import read_directory
-    from graphopt.funasr.features import features
     from graphopt.funasr.package import compile_directories
     from graphopt.funasr.recognizer import load_recognizer
-    from graphopt.funasr.recordings import read_recording
 
     compile_directories([MODEL], "native", "int8", tmp_path / "asr.gopt")
     module = graphopt.load(tmp_path / "asr.gopt" / "asr")

@@ -17,10 +17,10 @@ pytest.importorskip("torch")
 pytest.importorskip("funasr")
 pytest.importorskip("kaldi_native_fbank")
 
+from graphopt.funasr.audio.features import features
+from graphopt.funasr.audio.recordings import read_recording
 from graphopt.funasr.directory import read_directory
-from graphopt.funasr.features import features
 from graphopt.funasr.package import compile_directories
-from graphopt.funasr.recordings import read_recording
 from graphopt.zoo.recognizer import RECORDINGS
 
 SOURCE = Path(__file__).parents[2] / "examples" / "c"

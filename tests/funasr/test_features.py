@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphopt.funasr.features import FilterBank, fbank, features
-from graphopt.funasr.frontend import FrontendConfig
+from graphopt.funasr.audio.features import FilterBank, fbank, features
+from graphopt.funasr.audio.frontend import FrontendConfig
 
 knf = pytest.importorskip("kaldi_native_fbank")
 

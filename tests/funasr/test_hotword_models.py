@@ -11,9 +11,9 @@ import pytest
 
 import graphopt
 from graphopt.errors import ModelDirectoryError, RecognizerOptionError, UnsupportedFunasrModelError
+from graphopt.funasr.audio.recordings import read_recording
 from graphopt.funasr.package import compile_directories
 from graphopt.funasr.recognizer import load_recognizer
-from graphopt.funasr.recordings import read_recording
 from graphopt.zoo.recognizer import MODEL
 
 torch = pytest.importorskip("torch")
@@ -24,14 +24,14 @@ from funasr.models.contextual_paraformer.decoder import ContextualParaformerDeco
 from funasr.models.paraformer.decoder import ParaformerSANMDecoder  # noqa: E402
 
 from graphopt.dependencies import keep_process_settings  # noqa: E402
-from graphopt.funasr.auto_hotwords import compile_contextual, compile_seaco  # noqa: E402
-from graphopt.funasr.contextual import (  # noqa: E402
+from graphopt.funasr.auto_model.hotwords import compile_contextual, compile_seaco  # noqa: E402
+from graphopt.funasr.layers.contextual import (  # noqa: E402
     ContextualDecoder,
     HotwordBias,
     HotwordScores,
     check_decoder_of_hotwords,
 )
-from graphopt.funasr.paraformer import share_parameters  # noqa: E402
+from graphopt.funasr.layers.paraformer import share_parameters  # noqa: E402
 from graphopt.zoo.recognizer.loading import recordings  # noqa: E402
 from tests.support import paraformer_directories as directories  # noqa: E402
 from tests.support.funasr_directories import generate, load  # noqa: E402

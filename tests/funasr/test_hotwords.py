@@ -10,7 +10,7 @@ import pytest
 
 import graphopt
 from graphopt.errors import RecognizerOptionError, UnsupportedFunasrModelError
-from graphopt.funasr.hotwords import HotwordEncoder, read_hotwords, read_pieces, split_words
+from graphopt.funasr.text.hotwords import HotwordEncoder, read_hotwords, read_pieces, split_words
 from graphopt.zoo.recognizer import MODEL
 
 torch = pytest.importorskip("torch")
@@ -19,7 +19,7 @@ pytest.importorskip("funasr")
 from funasr.models.seaco_paraformer.model import SeacoParaformer  # noqa: E402
 from funasr.tokenizer.char_tokenizer import CharTokenizer  # noqa: E402
 
-from graphopt.funasr.bias_encoder import (  # noqa: E402
+from graphopt.funasr.layers.bias_encoder import (  # noqa: E402
     HotwordStep,
     LstmStep,
     bias_encoder,

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from graphopt.errors import ModelDirectoryError, PackageError, RecognizerOptionError
-from graphopt.funasr.live import Heard, LiveRecognizer, load_live
 from graphopt.funasr.package import compile_directories
-from graphopt.funasr.paraformer_stream import Chunking
 from graphopt.funasr.recognizer import load_recognizer
+from graphopt.funasr.stream.live import Heard, LiveRecognizer, load_live
+from graphopt.funasr.stream.paraformer_stream import Chunking
 from graphopt.zoo.recognizer import MODEL
 
 torch = pytest.importorskip("torch")

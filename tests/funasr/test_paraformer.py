@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
 
 from graphopt.funasr.directory import build_model, read_directory  # noqa: E402
-from graphopt.funasr.paraformer import Paraformer  # noqa: E402
+from graphopt.funasr.layers.paraformer import Paraformer  # noqa: E402
 from graphopt.zoo import paraformer as zoo  # noqa: E402
 from graphopt.zoo.recognizer import MODEL  # noqa: E402
 

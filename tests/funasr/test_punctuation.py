@@ -11,14 +11,14 @@ import pytest
 
 from graphopt.errors import ModelDirectoryError
 from graphopt.funasr.package import compile_directories
-from graphopt.funasr.punctuation import (
+from graphopt.funasr.recognizer import Recognizer, load_recognizer
+from graphopt.funasr.text.punctuation import (
     PunctuationConfig,
     PunctuationStream,
     join_segments,
     punctuate,
     split_words,
 )
-from graphopt.funasr.recognizer import Recognizer, load_recognizer
 from graphopt.zoo.recognizer import MODEL
 
 torch = pytest.importorskip("torch")

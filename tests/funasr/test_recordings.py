@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from graphopt.errors import AudioFileError, MissingDependencyError
-from graphopt.funasr.recordings import read_recording
-from graphopt.funasr.wav import find_samples
+from graphopt.funasr.audio.recordings import read_recording
+from graphopt.funasr.audio.wav import find_samples
 
 soundfile = pytest.importorskip("soundfile")
 

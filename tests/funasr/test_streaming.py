@@ -12,7 +12,7 @@ pytest.importorskip("funasr")
 pytest.importorskip("sentencepiece")
 
 from graphopt.errors import UnsupportedFunasrModelError  # noqa: E402
-from graphopt.funasr.stream_parts import compile_streaming  # noqa: E402
+from graphopt.funasr.auto_model.stream import compile_streaming  # noqa: E402
 from graphopt.zoo.recognizer import loading  # noqa: E402
 from tests.support import funasr_directories as directories  # noqa: E402
 

@@ -12,10 +12,10 @@ import pytest
 
 import graphopt
 from graphopt.funasr.package import compile_directories
-from graphopt.funasr.punctuation import PunctuationConfig
 from graphopt.funasr.recognizer import Recognizer, load_recognizer
-from graphopt.funasr.text import tokens_to_text, word_times
-from graphopt.funasr.times import FULL, running_peaks, sentences, token_times
+from graphopt.funasr.text.punctuation import PunctuationConfig
+from graphopt.funasr.text.spelling import tokens_to_text, word_times
+from graphopt.funasr.text.times import FULL, running_peaks, sentences, token_times
 from graphopt.zoo.recognizer import MODEL
 
 torch = pytest.importorskip("torch")
@@ -133,7 +133,7 @@ def test_package_tells_the_times_of_funasr(kind: str, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def long_recording(tmp_path_factory: Any) -> Path:
     """Recordings one after the other, with silence between them."""
-    from graphopt.funasr.recordings import read_recording
+    from graphopt.funasr.audio.recordings import read_recording
 
     silence = np.zeros(24000, np.float32)
     samples = [part for wav in recordings() for part in (read_recording(wav, 16000), silence)]

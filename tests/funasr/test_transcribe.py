@@ -20,14 +20,14 @@ from graphopt.errors import (
     PackageError,
     RecognizerOptionError,
 )
+from graphopt.funasr.audio.features import features, stack_frames
+from graphopt.funasr.audio.frontend import FrontendConfig
+from graphopt.funasr.audio.recordings import read_recording
 from graphopt.funasr.description import FORMAT
 from graphopt.funasr.directory import read_directory
-from graphopt.funasr.features import features, stack_frames
-from graphopt.funasr.frontend import FrontendConfig
 from graphopt.funasr.package import compile_directories
 from graphopt.funasr.recognizer import load_recognizer
-from graphopt.funasr.recordings import read_recording
-from graphopt.funasr.text import tokens_to_text
+from graphopt.funasr.text.spelling import tokens_to_text
 from graphopt.runtime.sealed import seal
 from graphopt.zoo.recognizer import MODEL
 

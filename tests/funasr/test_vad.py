@@ -15,11 +15,11 @@ from graphopt.errors import (
     PackageError,
     RecognizerOptionError,
 )
-from graphopt.funasr.detector_stream import DetectorStream
-from graphopt.funasr.features import features
+from graphopt.funasr.audio.features import features
+from graphopt.funasr.audio.vad import VadConfig, segments
 from graphopt.funasr.package import compile_directories
 from graphopt.funasr.recognizer import Recognizer, load_recognizer
-from graphopt.funasr.vad import VadConfig, segments
+from graphopt.funasr.stream.detector_stream import DetectorStream
 from graphopt.zoo.recognizer import MODEL
 
 torch = pytest.importorskip("torch")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from scene import FLOATS, INTEGERS, Scene, Unfit
 
-from graphopt.funasr import cif  # noqa: F401  registers the op
+from graphopt.funasr.layers import cif  # noqa: F401  registers the op
 
 
 @dataclass(frozen=True)

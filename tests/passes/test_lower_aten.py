@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: E402
 from captured import arrays, captured  # noqa: E402
 from graphs import Maker, assert_close, check_left_alone, check_pass  # noqa: E402
 
-import graphopt.funasr.cif  # noqa: E402, F401  (registers graphopt.cif)
+import graphopt.funasr.layers.cif  # noqa: E402, F401  (registers graphopt.cif)
 from graphopt.errors import LoweringError  # noqa: E402
 from graphopt.frontend.import_torch import TORCH_DTYPES, schema_text  # noqa: E402
 from graphopt.ir import DType, Graph, Node, Ref, Value  # noqa: E402

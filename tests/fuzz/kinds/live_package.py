@@ -6,9 +6,9 @@ from pathlib import Path
 from fuzz.files import Kind
 from mutations import Mutation, json_values, of, package_accidents, resealed, text
 
-from graphopt.funasr.live import load_live
 from graphopt.funasr.package import compile_directories
 from graphopt.funasr.recognizer import DESCRIPTION
+from graphopt.funasr.stream.live import load_live
 from graphopt.zoo import fsmn_vad
 from graphopt.zoo.recognizer import RECORDINGS
 

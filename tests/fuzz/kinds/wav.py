@@ -9,7 +9,7 @@ import soundfile
 from fuzz.files import Kind
 from mutations import Mutation, accidents, number
 
-from graphopt.funasr.recordings import read_recording
+from graphopt.funasr.audio.recordings import read_recording
 
 RATE, HEADER = 16000, 44  # bytes before the samples
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphopt.funasr.paraformer import Decoder, Encoder, Predictor, share_parameters
+from graphopt.funasr.layers.paraformer import Decoder, Encoder, Predictor, share_parameters
 
 FRAMES, TOKENS = 60, 12  # of the example inputs
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graphopt.dependencies import keep_process_settings, require
-from graphopt.funasr.paraformer import Encoder, PrefixMask, share_parameters
+from graphopt.funasr.layers.paraformer import Encoder, PrefixMask, share_parameters
 
 
 class Punctuation(nn.Module):

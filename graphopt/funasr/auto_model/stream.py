@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from graphopt.errors import UnsupportedFunasrModelError
-from graphopt.funasr.auto_parts import Compile
-from graphopt.funasr.paraformer_stream import LEAST_CACHED
-from graphopt.funasr.streaming import DecoderChunk, EncoderChunk, Heads, unsupported
+from graphopt.funasr.auto_model.parts import Compile
+from graphopt.funasr.layers.streaming import DecoderChunk, EncoderChunk, Heads, unsupported
+from graphopt.funasr.stream.paraformer_stream import LEAST_CACHED
 
 Cache = dict[str, Any]
 

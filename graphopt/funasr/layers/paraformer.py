@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from graphopt.dependencies import keep_process_settings, require
-from graphopt.funasr import cif as cif  # registers the op
+from graphopt.funasr.layers import cif as cif  # registers the op
 
 
 class PrefixMask(nn.Module):

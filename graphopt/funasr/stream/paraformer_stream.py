@@ -12,10 +12,10 @@ from typing import Annotated, Any
 import numpy as np
 
 from graphopt.errors import RecognizerOptionError
-from graphopt.funasr.feature_stream import FeatureStream
-from graphopt.funasr.frontend import FrontendConfig
-from graphopt.funasr.samples import SignalStream
-from graphopt.funasr.text import spell, tokens_to_text
+from graphopt.funasr.audio.frontend import FrontendConfig
+from graphopt.funasr.audio.samples import SignalStream
+from graphopt.funasr.stream.feature_stream import FeatureStream
+from graphopt.funasr.text.spelling import spell, tokens_to_text
 from graphopt.runtime.fields import FieldError, Range, read_fields
 from graphopt.runtime.loaded import LoadedModule
 from graphopt.runtime.package import Port

@@ -1,7 +1,7 @@
 """What CifPredictorV3 says of times, as modules for capture.
 
 It spreads every frame over several finer ones, reads them by an LSTM in both directions, and gives
-each a weight. A graph is one step in both directions; the loop is the caller's (`clocks.py`).
+each a weight. A graph is one step in both directions; the loop is the caller's (`text/clocks.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphopt.funasr.paraformer import prefix_mask
+from graphopt.funasr.layers.paraformer import prefix_mask
 
 Both = tuple[Tensor, Tensor]
 

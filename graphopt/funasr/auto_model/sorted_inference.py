@@ -15,7 +15,7 @@ from typing import Any
 
 from graphopt.dependencies import require
 from graphopt.errors import RecognizerOptionError
-from graphopt.funasr.batches import plan_batches
+from graphopt.funasr.audio.batches import plan_batches
 
 _LISTS = (".scp", ".txt", ".json", ".jsonl", ".text")  # files that name recordings
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from graphopt.funasr.frontend import FrontendConfig
+from graphopt.funasr.audio.frontend import FrontendConfig
 from graphopt.runtime.fields import Length, Range, read_fields
 
 Array = np.ndarray[Any, Any]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import rnn
 
-from graphopt.funasr.auto_parts import (
+from graphopt.funasr.auto_model.parts import (
     TOKENS,
     Compile,
     Part,
@@ -20,13 +20,13 @@ from graphopt.funasr.auto_parts import (
     decoder_inputs,
     example_lengths,
 )
-from graphopt.funasr.bias_encoder import LstmStep, bias_encoder, empty_state
-from graphopt.funasr.contextual import (
+from graphopt.funasr.layers.bias_encoder import LstmStep, bias_encoder, empty_state
+from graphopt.funasr.layers.contextual import (
     ContextualDecoder,
     HotwordScores,
     check_decoder_of_hotwords,
 )
-from graphopt.funasr.paraformer import Decoder, HiddenDecoder, share_parameters
+from graphopt.funasr.layers.paraformer import Decoder, HiddenDecoder, share_parameters
 
 _HOTWORDS = 5  # of the example inputs
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from graphopt.dependencies import keep_process_settings, require
 from graphopt.errors import UnsupportedFunasrModelError
-from graphopt.funasr.paraformer import (
+from graphopt.funasr.layers.paraformer import (
     Decoder,
     Encoder,
     HiddenDecoder,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.funasr.description import FineTimes, PeakTimes
-from graphopt.funasr.times import SLACK, Time, running_peaks, token_times
+from graphopt.funasr.text.times import SLACK, Time, running_peaks, token_times
 from graphopt.runtime.loaded import LoadedModule
 
 Array = np.ndarray[Any, Any]

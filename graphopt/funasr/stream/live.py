@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from graphopt.errors import PackageError
+from graphopt.funasr.audio.recordings import read_recording
+from graphopt.funasr.audio.samples import SignalStream
 from graphopt.funasr.description import StreamingPart
-from graphopt.funasr.detector_stream import DetectorStream
-from graphopt.funasr.paraformer_stream import Chunking, StreamingParaformer
 from graphopt.funasr.parts import Punctuator, StreamingPunctuator, VoiceDetector
 from graphopt.funasr.recognizer import (
     open_detector,
@@ -21,8 +21,8 @@ from graphopt.funasr.recognizer import (
     open_recognizer,
     reading,
 )
-from graphopt.funasr.recordings import read_recording
-from graphopt.funasr.samples import SignalStream
+from graphopt.funasr.stream.detector_stream import DetectorStream
+from graphopt.funasr.stream.paraformer_stream import Chunking, StreamingParaformer
 from graphopt.runtime.loaded import open_module
 from graphopt.runtime.signing import PublicKey
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphopt.funasr.paraformer import share_parameters
+from graphopt.funasr.layers.paraformer import share_parameters
 
 _EVENT, _EMOTION = 1, 2  # rows of the embedding that ask for them
 

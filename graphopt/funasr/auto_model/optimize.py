@@ -15,8 +15,8 @@ from torch import Tensor
 
 from graphopt.errors import UnsupportedFunasrModelError
 from graphopt.frontend.model_check import check_mode
-from graphopt.funasr.auto_hotwords import compile_contextual, compile_seaco
-from graphopt.funasr.auto_parts import (
+from graphopt.funasr.auto_model.hotwords import compile_contextual, compile_seaco
+from graphopt.funasr.auto_model.parts import (
     FRAMES,
     TOKENS,
     Compile,
@@ -25,12 +25,12 @@ from graphopt.funasr.auto_parts import (
     example_lengths,
     input_size,
 )
-from graphopt.funasr.ct_transformer import Punctuation, StreamingPunctuation
-from graphopt.funasr.paraformer import share_parameters
-from graphopt.funasr.sense_voice import Frames
-from graphopt.funasr.sorted_inference import SortedInference
-from graphopt.funasr.stream_parts import compile_streaming
-from graphopt.zoo.fsmn_vad import empty_cache
+from graphopt.funasr.auto_model.sorted_inference import SortedInference
+from graphopt.funasr.auto_model.stream import compile_streaming
+from graphopt.funasr.layers.ct_transformer import Punctuation, StreamingPunctuation
+from graphopt.funasr.layers.fsmn_vad import empty_cache
+from graphopt.funasr.layers.paraformer import share_parameters
+from graphopt.funasr.layers.sense_voice import Frames
 
 
 def is_auto_model(model: object) -> bool:

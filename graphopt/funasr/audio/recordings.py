@@ -12,8 +12,8 @@ import numpy as np
 
 from graphopt.dependencies import require
 from graphopt.errors import AudioFileError
-from graphopt.funasr.samples import implausible
-from graphopt.funasr.wav import find_samples
+from graphopt.funasr.audio.samples import implausible
+from graphopt.funasr.audio.wav import find_samples
 
 Array = np.ndarray[Any, Any]
 

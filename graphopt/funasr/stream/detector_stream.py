@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.funasr.feature_stream import FeatureStream
+from graphopt.funasr.audio.samples import SignalStream
+from graphopt.funasr.audio.vad import Segment, SegmentStream
 from graphopt.funasr.parts import VoiceDetector
-from graphopt.funasr.samples import SignalStream
-from graphopt.funasr.vad import Segment, SegmentStream
+from graphopt.funasr.stream.feature_stream import FeatureStream
 
 Array = np.ndarray[Any, Any]
 

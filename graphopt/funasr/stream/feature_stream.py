@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.funasr.features import FilterBank, normalize
-from graphopt.funasr.frontend import FrontendConfig
+from graphopt.funasr.audio.features import FilterBank, normalize
+from graphopt.funasr.audio.frontend import FrontendConfig
 
 Array = np.ndarray[Any, Any]
 

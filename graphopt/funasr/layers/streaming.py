@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphopt.funasr.paraformer import Predictor
+from graphopt.funasr.layers.paraformer import Predictor
 
 _HIDDEN = -10000.0  # added to the scores of what is not there
 _CHUNK, _CACHED, _TOKENS = 15, 40, 6  # frames and tokens of the example inputs

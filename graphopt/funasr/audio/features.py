@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from graphopt.dependencies import require
-from graphopt.funasr.frontend import FrontendConfig
-from graphopt.funasr.samples import FULL_SCALE, check_samples
+from graphopt.funasr.audio.frontend import FrontendConfig
+from graphopt.funasr.audio.samples import FULL_SCALE, check_samples
 
 Array = np.ndarray[Any, Any]
 

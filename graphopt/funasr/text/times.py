@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.funasr.punctuation import PunctuationConfig, join_segments
+from graphopt.funasr.text.punctuation import PunctuationConfig, join_segments
 
 Array = np.ndarray[Any, Any]
 Time = tuple[int, int]  # begin and end, milliseconds

@@ -1,0 +1,1 @@
+"""FunASR's layers as modules that can be captured; these need torch."""

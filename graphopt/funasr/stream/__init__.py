@@ -1,0 +1,1 @@
+"""Signals that go on: what is heard while somebody speaks."""

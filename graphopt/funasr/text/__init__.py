@@ -1,0 +1,1 @@
+"""From token ids to words, marks and times; hotwords; all of it by FunASR's rules."""
