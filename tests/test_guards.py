@@ -108,6 +108,10 @@ BRANCHES: dict[str, tuple[Any, list[Any]]] = {
     ),
     "squeeze the batch": (lambda x: x.squeeze(0) * 2, [(1, 2, 3), (2, 2, 3), (1, 5, 3)]),
     "squeeze what is left": (lambda x: x[:, 1:].squeeze(1) * 2, [(2, 4), (2, 2), (3, 3)]),
+    "squeeze for the shape": (
+        lambda x: torch.ones(x.squeeze(0).shape).mul_(2),
+        [(1, 2, 3), (2, 2, 3), (1, 5, 3)],
+    ),
     "parts": (lambda x: (x * 2).split(3)[-1] + 1, [(3, 4), (5, 4), (2, 4), (7, 4)]),
     "an op in torch": (lambda x: x.renorm(2, 0, 1.0).split(3)[-1], [(3, 4), (5, 4), (7, 4)]),
     "steps": (lambda x: sum(x + i for i in range(x.shape[0])), [(2, 4), (3, 4), (1, 4)]),

@@ -33,6 +33,7 @@ from graphopt.errors import (
     InputLayoutError,
     OptionError,
 )
+from graphopt.frontend.guards import Guards, read_guards
 from graphopt.frontend.held import Held
 from graphopt.frontend.import_torch import WRITES_NOTHING, import_program
 from graphopt.frontend.model_check import check_model, check_weights
@@ -227,8 +228,8 @@ def capture(
     names = _tensor_names(model, args, kwargs)
 
     def import_with(dims: Any) -> tuple[ExportedProgram, Graph, list[tuple[str, Any]]]:
-        program = _program(model, args, kwargs, dims)
-        return program, *import_program(program, type(model).__name__, names)
+        program, guards = _program(model, args, kwargs, dims)
+        return program, *import_program(program, guards, type(model).__name__, names)
 
     try:
         program, graph, out_leaves = import_with(dims)
@@ -265,7 +266,7 @@ def capture(
 
 def _program(
     model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dims: Any
-) -> ExportedProgram:
+) -> tuple[ExportedProgram, Guards]:
     """Exports the model, or where that fails its trace, and leaves it as it was."""
     leaves, in_spec = pytree.tree_flatten((args, kwargs))
     constants = {i: v for i, v in enumerate(leaves) if not isinstance(v, torch.Tensor)}
@@ -277,12 +278,12 @@ def _program(
     )
     changed: list[str] = []
 
-    def export(traced: torch.nn.Module) -> ExportedProgram:
+    def export(traced: torch.nn.Module) -> tuple[ExportedProgram, Guards]:
         return _export(_TensorsOnly(traced, in_spec, constants, changed.extend), tensors, dims)
 
     held = Held(model)
     try:
-        program = export(model)
+        exported = export(model)
     except CaptureError:
         raise
     except Exception as refusal:
@@ -290,14 +291,14 @@ def _program(
         try:
             traced = trace(model, args, kwargs)
             changed += held.put_back()
-            program = export(traced)
+            exported = export(traced)
         except Exception:
             raise _refusal(type(model).__name__, refusal) from refusal
     finally:
         held.put_back()
     if changed:
         _refuse_state(model, args, kwargs, changed)
-    return program
+    return exported
 
 
 def _example_is_special(name: str, graph: Graph, condition: sympy.Basic) -> CaptureError:
@@ -324,7 +325,7 @@ def _without_log(name: str) -> Iterator[None]:
 
 def _export(
     wrapper: torch.nn.Module, tensors: tuple[torch.Tensor, ...], dims: Any
-) -> ExportedProgram:
+) -> tuple[ExportedProgram, Guards]:
     """Exports without specializing sizes 0 and 1, so that a batch of one stays a batch."""
     from torch.fx.experimental import _config as symbolic_config
 
@@ -336,7 +337,10 @@ def _export(
     ):
         warnings.simplefilter("ignore")
         program = torch.export.export(wrapper, tensors, dynamic_shapes=(tuple(dims),), strict=False)
-        return program.run_decompositions({}) if _writes_in_place(program) else program
+        if not _writes_in_place(program):
+            return program, read_guards(program)
+        functional = program.run_decompositions({})
+        return functional, read_guards(program, functional)
 
 
 def trace(

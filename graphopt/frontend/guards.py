@@ -8,6 +8,7 @@ else becomes a condition that compiled modules check on every call.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,16 +30,20 @@ class Guards:
     conditions: list[sympy.Basic]
 
 
-def read_guards(program: ExportedProgram) -> Guards:
+def read_guards(*stages: ExportedProgram) -> Guards:
     """The guards of a program, without those that always hold.
 
-    Left out: what torch's own ops asked about sizes 0 and 1 to choose strides (where such a size
-    gives another result, the importer says so), and conditions on values read from tensors, which
+    Left out: what torch's own ops asked about sizes 0 and 1 to choose strides (`squeeze`, which
+    gives another result then, is a condition), and conditions on values read from tensors, which
     `go.check` nodes check.
+
+    Args:
+        stages: the program as it was exported, and what was made of it, where ops that nobody reads
+            may be missing.
     """
     aliases: dict[sympy.Symbol, sympy.Expr] = {}
     conditions: list[sympy.Basic] = []
-    for guard, within_torch in _shape_guards(program):
+    for guard, within_torch in _shape_guards(stages[-1]):
         expr = guard.xreplace(aliases)
         if expr == sympy.true or (within_torch and _excludes_special_size(expr)):
             continue
@@ -48,6 +53,7 @@ def read_guards(program: ExportedProgram) -> Guards:
             aliases[alias[0]] = alias[1]
         else:
             conditions.append(expr)
+    conditions += [condition for stage in stages for condition in _kept_axes(stage)]
     replaced = (condition.xreplace(aliases) for condition in conditions)
     return Guards(aliases, [condition for condition in replaced if condition != sympy.true])
 
@@ -60,6 +66,19 @@ def _shape_guards(program: ExportedProgram) -> list[tuple[sympy.Basic, bool]]:
                 env = extent.node.shape_env
                 return [(g.expr.xreplace(env.replacements), _within_torch(g)) for g in env.guards]
     return []
+
+
+def _kept_axes(program: ExportedProgram) -> Iterator[sympy.Basic]:
+    """That no axis has size 1 which would go then, and which torch kept."""
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if schema is None or schema.name not in ("aten::squeeze", "aten::squeeze_"):
+            continue
+        shape = node.args[0].meta["val"].shape
+        given = [*node.args[1:], *node.kwargs.values()] or [list(range(len(shape)))]
+        for axis in given[0] if isinstance(given[0], list | tuple) else given:
+            if shape and not isinstance(shape[axis], int):
+                yield sympy.Ne(shape[axis].node.expr, 1)
 
 
 def _within_torch(guard: Any) -> bool:

@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from graphopt.errors import CaptureError, SizeError
-from graphopt.frontend.guards import read_guards
+from graphopt.frontend.guards import Guards
 from graphopt.frontend.torch_sizes import translate
 from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Origin, Ref, Shape, Value, symbolic
 from graphopt.runtime.library import dense_tensor
@@ -66,12 +66,13 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
 
 
 def import_program(
-    program: ExportedProgram, name: str, input_names: Sequence[str]
+    program: ExportedProgram, guards: Guards, name: str, input_names: Sequence[str]
 ) -> tuple[Graph, list[tuple[str, Any]]]:
     """Builds the graph of an exported program.
 
     Args:
         program: what torch.export returned for a function of tensors.
+        guards: of the program.
         name: name of the graph.
         input_names: a name for each tensor input.
 
@@ -81,17 +82,19 @@ def import_program(
     Raises:
         CaptureError: for dtypes and constructs that the graph cannot hold.
     """
-    return _Importer(program, name, input_names).run()
+    return _Importer(program, guards, name, input_names).run()
 
 
 class _Importer:
-    def __init__(self, program: ExportedProgram, name: str, input_names: Sequence[str]) -> None:
+    def __init__(
+        self, program: ExportedProgram, guards: Guards, name: str, input_names: Sequence[str]
+    ) -> None:
         self.program = program
         self.graph = Graph(name)
         self.input_names = list(input_names)
         self.env: dict[torch.fx.Node, Any] = {}
         self.symbols: dict[sympy.Symbol, sympy.Symbol] = {}
-        self.guards = read_guards(program)
+        self.guards = guards
 
     def run(self) -> tuple[Graph, list[tuple[str, Any]]]:
         specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
@@ -293,8 +296,6 @@ class _Importer:
         attrs["schema"] = schema_text(node.target._schema)
         if opname in _COMPUTES and namespace == "graphopt":
             attrs["computes"] = self._computed_dim(result, _COMPUTES[opname](inputs))
-        if opname == "squeeze":
-            self._expect_no_ones(inputs[0], attrs.get("dim"))
         if isinstance(result, torch.Tensor):
             outputs = [self._value(result, node)]
             self.env[node] = outputs[0]
@@ -309,13 +310,6 @@ class _Importer:
             attrs["size"] = self.env[node]
         op = f"aten.{opname}" if namespace == "aten" else f"{namespace}.{opname}"
         self.graph.nodes.append(Node(op, inputs, outputs, attrs, self._origin(node)))
-
-    def _expect_no_ones(self, value: Value, axes: int | list[int] | None) -> None:
-        """Notes that no axis that is to go if its size is 1 has that size: torch kept it."""
-        chosen = range(value.rank) if axes is None else [axes] if isinstance(axes, int) else axes
-        for axis in chosen:
-            if value.rank and not isinstance(value.shape[axis], int):
-                self.graph.conditions.append(sympy.Ne(value.shape[axis], 1))
 
     def _value(self, tensor: torch.Tensor, node: torch.fx.Node) -> Value:
         shape = tuple(self._size(extent, node) for extent in tensor.shape)

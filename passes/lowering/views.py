@@ -65,6 +65,8 @@ def _slice(b: Builder) -> Value:
     axis = axis_of(x, b.arg("dim", 0))
     start, step, end = _start(x, axis, b.arg("start")), b.arg("step", 1), b.arg("end")
     extent = b.node.output.shape[axis]
+    if extent == 0:
+        return b.slice(x, axis, 0, 0)
     if start != 0 and x.shape[axis] == extent and step == 1:
         raise Unsupported("a slice whose start depends on the size")
     known = end is None or end == sys.maxsize or isinstance(end, int)
@@ -131,6 +133,8 @@ def _select_scatter(b: Builder) -> Value:
 
 def _between(b: Builder, x: Value, part: Value, axis: int, start: Dim) -> Value:
     """X with `part` in place of its elements from `start` along an axis."""
+    if x.shape[axis] == 0:
+        return x
     part = b.cast(part, x.dtype)
     end = symbolic.simplify(start + part.shape[axis])
     around = [(0, start), (end, symbolic.simplify(x.shape[axis] - end))]

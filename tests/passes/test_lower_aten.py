@@ -79,6 +79,7 @@ VIEWS: dict[str, Case] = {
             written(x, lambda y: y[..., -3:-1].mul_(3)),
             written(torch.ones(3, 4), lambda y: y[:, 1::2].add_(x[0, 0, 0])),
             written(torch.ones(2, 12), lambda y: y.view(2, 2, 6)[:, 1, ::3].sub_(x[0, 0, 0])),
+            written(x[:, :0], lambda y: y[:, 1:].mul_(3)),
         ),
         (X,),
     ),
