@@ -32,7 +32,7 @@ from graphopt.compiler.form import run_in_torch
 from graphopt.compiler.pipeline import PassManager, lowering_passes
 from graphopt.config import Config
 from graphopt.errors import CaptureError, GraphoptError
-from graphopt.frontend.capture import Captured, capture
+from graphopt.frontend.capture import Captured, call_key, capture
 from graphopt.frontend.import_torch import TORCH_DTYPES, to_numpy
 from graphopt.hosts.torch_ops import to_torch
 from graphopt.ir import Node, learn_sizes
@@ -157,6 +157,7 @@ def judge(sample: Sample) -> tuple[str, str]:
     if any(x.dtype not in TORCH_DTYPES.values() for x in [*tensors, *results]):
         return "other dtypes", ""
     try:
+        call_key(tuple(tensors), {})  # refuses arguments that no capture can take
         captured = capture(module, tuple(tensors))
         nodes = PassManager(Config(verify=True)).run(captured.graph, lowering_passes()).nodes
         if any(map(is_undefined, nodes)):
@@ -189,7 +190,7 @@ def build(group: list[Sample]) -> list[str]:
     return [f"{WRONG} when built: {s.name}: {w}" for s, w in zip(group, wrong, strict=True) if w]
 
 
-def try_operator(op: Any, most: int) -> tuple[Counter[str], list[str], list[Sample]]:
+def try_operator(op: Any, most: int, brief: bool) -> tuple[Counter[str], list[str], list[Sample]]:
     """Counts of how samples ended, a line for each that is bad, and what to build."""
     counts: Counter[str] = Counter()
     bad: list[str] = []
@@ -208,10 +209,14 @@ def try_operator(op: Any, most: int) -> tuple[Counter[str], list[str], list[Samp
             if kind in BAD:
                 bad.append(f"{kind}: {sample.name}: {what}")
         counts += own
+        if brief and not counts[COMPILED] + counts[IN_PART]:
+            break
     return counts, bad, chosen
 
 
-def run(part: int, parts: int, only: str = "", most: int = 40) -> tuple[Counter[str], list[str]]:
+def run(
+    part: int, parts: int, only: str = "", most: int = 40, brief: bool = False
+) -> tuple[Counter[str], list[str]]:
     """Tries every `parts`-th operator from number `part` on.
 
     Args:
@@ -219,6 +224,7 @@ def run(part: int, parts: int, only: str = "", most: int = 40) -> tuple[Counter[
         parts: of how many.
         only: what the operator's name must contain.
         most: samples of each dtype of an operator.
+        brief: whether an operator that stays in torch with one dtype is not tried with others.
 
     Returns:
         How many samples ended how, and a line for each that is wrong or ended with a raw error.
@@ -229,7 +235,7 @@ def run(part: int, parts: int, only: str = "", most: int = 40) -> tuple[Counter[
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for op in [op for op in op_db if only in op.name][part::parts]:
-            counts, lines, chosen = try_operator(op, most)
+            counts, lines, chosen = try_operator(op, most, brief)
             total += counts
             bad += lines
             waiting += [s for s in chosen if s.tensors]

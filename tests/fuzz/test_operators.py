@@ -9,7 +9,7 @@ from tests.fuzz.operators import BAD, COMPILED, LEFT, run
 
 
 def test_a_tenth_of_torchs_operators() -> None:
-    counts, bad = run(part=0, parts=10, most=2)
+    counts, bad = run(part=0, parts=10, most=2, brief=True)
     assert not bad, "\n".join(bad)
     assert not set(BAD) & set(counts)
-    assert counts[COMPILED] > 150 and counts[LEFT] > 300 and counts["built"] > 60, counts
+    assert counts[COMPILED] > 150 and counts[LEFT] > 90 and counts["built"] > 60, counts
