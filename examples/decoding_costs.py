@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from graphopt.bench.llm.models import smollm2_file
-from graphopt.llm.cache import KeyValueCache
-from graphopt.llm.chat import Chat
 from graphopt.llm.compiled import KV_CACHES
-from graphopt.llm.engine import Engine
+from graphopt.llm.generate.cache import KeyValueCache
+from graphopt.llm.generate.chat import Chat
+from graphopt.llm.generate.engine import Engine
+from graphopt.llm.generate.sampling import Sampler
 from graphopt.llm.options import LlmOptions
 from graphopt.llm.package import compile_llm, load_chat
-from graphopt.llm.sampling import Sampler
 
 TEXT = """The Amazon rainforest covers most of the Amazon basin of South America. This basin
 encompasses 7,000,000 square kilometres, of which 6,000,000 square kilometres are covered by the

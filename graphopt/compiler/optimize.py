@@ -34,8 +34,12 @@ from graphopt.errors import (
 from graphopt.frontend.capture import call_key
 from graphopt.frontend.model_check import Compiled, check_model
 from graphopt.funasr.auto_model.optimize import is_auto_model, optimize_auto_model
-from graphopt.llm.from_transformers import is_causal_model, is_decoder, refuse_other_decoder
 from graphopt.llm.options import LlmOptions
+from graphopt.llm.readers.transformers_model import (
+    is_causal_model,
+    is_decoder,
+    refuse_other_decoder,
+)
 from graphopt.passes.support.rounding import Rounding, check_rounding
 from graphopt.runtime import process
 from graphopt.runtime.library import check_threads
@@ -64,8 +68,9 @@ def optimize(
     """Compiles a model for a target and returns a module that is called like it.
 
     A causal language model of transformers without example inputs gives an `OptimizedDecoder`
-    (graphopt/llm/generation.py), whose `generate` is that of transformers; a `funasr.AutoModel`
-    gives an AutoModel with compiled parts inside; any other module an `OptimizedModule`.
+    (graphopt/llm/interface/generation.py), whose `generate` is that of transformers; a
+    `funasr.AutoModel` gives an AutoModel with compiled parts inside; any other module an
+    `OptimizedModule`.
 
     Args:
         model: any module in eval mode. It keeps its weights; the result does not follow changes.
@@ -96,7 +101,7 @@ def optimize(
         check: run the inputs of every capture through the model once and through what was compiled,
             and compare (`graphopt/compiler/example_check.py`). A plan for another architecture runs
             in numpy for that. A language model without example inputs is compared on a dozen tokens
-            (`graphopt/llm/logits_check.py`). `report()` says what was found.
+            (`graphopt/llm/interface/logits_check.py`). `report()` says what was found.
 
     Raises:
         ModelError: if it is no module that can be captured, such as a file name.
@@ -148,7 +153,7 @@ def optimize(
     check_model(model)
     group = group_size or 0
     if example_inputs is None and is_decoder(model):
-        from graphopt.llm.generation import OptimizedDecoder
+        from graphopt.llm.interface.generation import OptimizedDecoder
 
         refuse_unused(options, used_by_decoder(planned), f"a language model in {planned}")
         chosen = LlmOptions(

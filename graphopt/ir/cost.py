@@ -24,7 +24,7 @@ class Call:
         sizes: of every dim.
         arch: whose layouts packed operands have.
         numbers: contents of inputs that say how much of a state is in use: `past` and `start` of
-            a cache, i64 [sequences] (graphopt/llm/decoder.py).
+            a cache, i64 [sequences] (graphopt/llm/decoder/graph.py).
     """
 
     sizes: Mapping[sympy.Symbol, int]

@@ -1,1 +1,1 @@
-"""Decoders of language models: graphs, cache and generation."""
+"""Language models: from a file or a model to something that generates."""

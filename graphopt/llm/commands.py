@@ -102,8 +102,8 @@ def chat(
     ] = False,
 ) -> None:
     """Talk to a language model, without torch; an empty line or end of input ends it."""
+    from graphopt.llm.generate.sampling import Sampler
     from graphopt.llm.package import load_chat
-    from graphopt.llm.sampling import Sampler
 
     if temperature == 0:
         refuse(

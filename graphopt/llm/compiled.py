@@ -8,10 +8,10 @@ from graphopt.compiler.program import Program
 from graphopt.config import Config
 from graphopt.dtype import DType
 from graphopt.errors import CalibrationError, OptionError, UnknownPrecisionError
-from graphopt.llm.cache import CacheShape
-from graphopt.llm.calibration import calibration_inputs
-from graphopt.llm.decoder import DecoderWeights, decoder_graph
-from graphopt.llm.engine import Engine
+from graphopt.llm.decoder.calibration import calibration_inputs
+from graphopt.llm.decoder.graph import DecoderWeights, decoder_graph
+from graphopt.llm.generate.cache import CacheShape
+from graphopt.llm.generate.engine import Engine
 from graphopt.llm.options import LlmOptions
 from graphopt.passes.support.rounding import Rounding, check_rounding
 from graphopt.target import find_target

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 from graphopt._version import VERSION
 from graphopt.dtype import DType
 from graphopt.errors import ModelFileError, PackageCorruptError
-from graphopt.llm.cache import CacheShape
-from graphopt.llm.chat import Chat
-from graphopt.llm.engine import Engine
+from graphopt.llm.generate.cache import CacheShape
+from graphopt.llm.generate.chat import Chat
+from graphopt.llm.generate.engine import Engine
+from graphopt.llm.generate.tokenizer import ChatFormat, Tokenizer, read_tokenizer
 from graphopt.llm.options import LlmOptions
-from graphopt.llm.tokenizer import ChatFormat, Tokenizer, read_tokenizer
 from graphopt.runtime import structure
 from graphopt.runtime.fields import Name, Size
 from graphopt.runtime.loaded import open_module
@@ -34,7 +34,7 @@ from graphopt.runtime.staging import check_place, replaced_folder
 
 if TYPE_CHECKING:
     from graphopt.compiler.program import Program
-    from graphopt.llm.decoder import DecoderWeights
+    from graphopt.llm.decoder.graph import DecoderWeights
     from graphopt.passes.support.rounding import Loss
 
 DESCRIPTION = "llm.json"
@@ -121,18 +121,18 @@ def compile_llm(source: str | Path, out: str | Path, options: LlmOptions) -> Wei
 def read_model(source: Path, options: LlmOptions) -> tuple[DecoderWeights, Tokenizer]:
     """Weights and tokenizer of a GGUF file or a model directory."""
     if source.is_dir():
-        from graphopt.llm.meta_checkpoint import is_meta_checkpoint, read_meta_checkpoint
-        from graphopt.llm.meta_tokenizer import read_meta_tokenizer
+        from graphopt.llm.readers.meta_checkpoint import is_meta_checkpoint, read_meta_checkpoint
+        from graphopt.llm.readers.meta_tokenizer import read_meta_tokenizer
 
         if is_meta_checkpoint(source):
             return read_meta_checkpoint(source, options.as_blocks), read_meta_tokenizer(source)
-        from graphopt.llm.from_transformers import read_directory
+        from graphopt.llm.readers.transformers_model import read_directory
 
         tokenizer = read_tokenizer(source)
         return read_directory(source), tokenizer
     if not source.is_file():
         raise ModelFileError(source, "there is no such file or directory")
-    from graphopt.llm.gguf_file import GgufFile
+    from graphopt.llm.readers.gguf_file import GgufFile
 
     file = GgufFile(source)
     return file.weights(options.as_blocks), file.tokenizer()

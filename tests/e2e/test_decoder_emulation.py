@@ -10,10 +10,10 @@ from decoders import tiny_decoder
 
 from graphopt.bench.llm.models import bytes_tokenizer, smollm2_file
 from graphopt.llm.compiled import compile_decoder
-from graphopt.llm.engine import Engine
+from graphopt.llm.generate.engine import Engine
+from graphopt.llm.generate.sampling import Sampler
 from graphopt.llm.options import LlmOptions
 from graphopt.llm.package import load_chat, save_llm
-from graphopt.llm.sampling import Sampler
 from graphopt.target import find_target
 
 pytestmark = [
@@ -69,7 +69,7 @@ def test_a_package_talks_under_emulation(tmp_path):
 def test_smollm2_decodes_the_same_tokens():
     """All of it, in int4 as it comes; attention in bf16 rounds in its own way on Arm."""
     pytest.importorskip("gguf")
-    from graphopt.llm.gguf_file import GgufFile
+    from graphopt.llm.readers.gguf_file import GgufFile
 
     prompt = [504, 3575, 282, 4649, 314]  # The capital of France is
     weights = GgufFile(smollm2_file()).weights()

@@ -12,8 +12,8 @@ from graphopt.bench.llm import models, quality, speed, worker
 from graphopt.bench.llm.prepare import compile_file, prepare
 from graphopt.cli import app
 from graphopt.errors import BenchmarkError
-from graphopt.llm.gguf_file import read_gguf
 from graphopt.llm.options import LlmOptions
+from graphopt.llm.readers.gguf_file import read_gguf
 
 gguf = pytest.importorskip("gguf")
 pytest.importorskip("tokenizers")

@@ -10,7 +10,7 @@ from tiny import prompts, torch
 import graphopt
 from graphopt import errors
 from graphopt.dtype import DType
-from graphopt.llm.cache import CacheShape, KeyValueCache
+from graphopt.llm.generate.cache import CacheShape, KeyValueCache
 
 KINDS = ("f32", "bf16", "int8")
 

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from graphopt import errors
 from graphopt.cli import app
-from graphopt.llm.lookup import PromptLookup
+from graphopt.llm.generate.lookup import PromptLookup
+from graphopt.llm.generate.sampling import Sampler
 from graphopt.llm.options import LlmOptions
 from graphopt.llm.package import compile_llm, load_chat, load_engine
-from graphopt.llm.sampling import Sampler
 from graphopt.runtime.sealed import seal
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -112,7 +112,9 @@ def test_drafts_change_the_calls_and_not_the_answer(directory, tmp_path, monkeyp
     wanted = answer(0)
     assert chat.speed.calls == len(wanted) - 1 and "calls" not in str(chat.speed)
     assert answer(4) == wanted  # with drafts of its own making
-    monkeypatch.setattr("graphopt.llm.chat.PromptLookup", lambda _: Foresight(prompt, wanted))
+    monkeypatch.setattr(
+        "graphopt.llm.generate.chat.PromptLookup", lambda _: Foresight(prompt, wanted)
+    )
     for drafts in (1, 3, 7):
         assert answer(drafts) == wanted
         assert chat.speed.calls < 0.7 * len(wanted) and "calls" in str(chat.speed)
@@ -269,7 +271,7 @@ def loaded_by(code, names):
 def test_chatting_needs_no_torch(package):
     code = (
         "from graphopt.llm.package import load_chat; "
-        "from graphopt.llm.sampling import Sampler; "
+        "from graphopt.llm.generate.sampling import Sampler; "
         f"list(load_chat({str(package)!r}, 1).generate([5, 6], Sampler(), 3))"
     )
     unwanted = {"torch", "sympy", "transformers", "gguf", "onnxruntime", "jinja2", "numpy.random"}

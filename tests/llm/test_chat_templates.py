@@ -7,8 +7,8 @@ import pytest
 import tiny
 
 from graphopt import errors
-from graphopt.llm.chat_template import RenderError, render, render_bounded
-from graphopt.llm.tokenizer import ChatFormat, Tokenizer
+from graphopt.llm.generate.chat_template import RenderError, render, render_bounded
+from graphopt.llm.generate.tokenizer import ChatFormat, Tokenizer
 
 tokenizers = pytest.importorskip("tokenizers")
 
@@ -166,7 +166,7 @@ def directory(folder, config=None, settings=None, generation=None, added=None):
 
 
 def test_every_end_of_a_turn_is_read(tmp_path):
-    from graphopt.llm.tokenizer import read_tokenizer
+    from graphopt.llm.generate.tokenizer import read_tokenizer
 
     decoder = {"259": {"content": "<call>", "special": True}, "256": {"content": "<s>"}}
     folder = directory(
@@ -202,7 +202,7 @@ def test_every_end_of_a_turn_is_read(tmp_path):
     ],
 )
 def test_directories_that_make_no_sense(tmp_path, wrong):
-    from graphopt.llm.tokenizer import read_tokenizer
+    from graphopt.llm.generate.tokenizer import read_tokenizer
 
     with pytest.raises(errors.ModelFileError):
         read_tokenizer(directory(tmp_path, **wrong))

@@ -6,7 +6,7 @@ from decoders import tiny_decoder
 
 from graphopt.compiler.program import Program
 from graphopt.llm.compiled import compile_decoder
-from graphopt.llm.engine import Engine
+from graphopt.llm.generate.engine import Engine
 from graphopt.llm.options import LlmOptions
 
 PROMPT = [3, 14, 15, 92, 65, 35, 89]

@@ -11,8 +11,8 @@ import graphopt
 from graphopt import errors
 from graphopt.ir import DType
 from graphopt.ir.interpret import run_graph
-from graphopt.llm.decoder import decoder_graph
-from graphopt.llm.from_transformers import read_decoder
+from graphopt.llm.decoder.graph import decoder_graph
+from graphopt.llm.readers.transformers_model import read_decoder
 
 
 @pytest.fixture(scope="module")

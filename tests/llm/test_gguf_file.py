@@ -9,9 +9,9 @@ import tiny
 
 from graphopt.errors import ModelFileError, UnsupportedDecoderError
 from graphopt.llm.compiled import compile_decoder
-from graphopt.llm.from_transformers import read_decoder
-from graphopt.llm.gguf_file import read_gguf
 from graphopt.llm.options import LlmOptions
+from graphopt.llm.readers.gguf_file import read_gguf
+from graphopt.llm.readers.transformers_model import read_decoder
 
 gguf = pytest.importorskip("gguf")
 KINDS = gguf.GGMLQuantizationType

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from graphopt.errors import ModelFileError
-from graphopt.llm.gguf_tokenizer import gguf_tokenizer
+from graphopt.llm.readers.gguf_tokenizer import gguf_tokenizer
 
 tokenizers = pytest.importorskip("tokenizers")
 

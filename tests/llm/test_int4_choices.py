@@ -9,10 +9,10 @@ from test_meta_checkpoint import kl
 import graphopt
 from graphopt.errors import CalibrationError, OptionError, TokenRangeError, UnknownPrecisionError
 from graphopt.llm.compiled import compile_decoder
-from graphopt.llm.from_transformers import read_decoder
-from graphopt.llm.gguf_file import read_gguf
-from graphopt.llm.matrices import ByteMatrix
+from graphopt.llm.decoder.matrices import ByteMatrix
 from graphopt.llm.options import LlmOptions
+from graphopt.llm.readers.gguf_file import read_gguf
+from graphopt.llm.readers.transformers_model import read_decoder
 
 IDS = tiny.prompts(2, 20)
 

@@ -9,7 +9,7 @@ from tiny import prompts, torch, transformers
 
 import graphopt
 from graphopt import errors
-from graphopt.llm.generation import CACHE, DecoderCache
+from graphopt.llm.interface.generation import CACHE, DecoderCache
 
 HOW = {"max_new_tokens": 8, "pad_token_id": 0}
 

@@ -10,8 +10,8 @@ from tiny import torch
 
 import graphopt
 from graphopt.errors import ExampleMismatchError, ModelError
-from graphopt.llm import generation
-from graphopt.llm.engine import Engine
+from graphopt.llm.generate.engine import Engine
+from graphopt.llm.interface import generation
 from graphopt.passes.support import rounding
 from graphopt.runtime import process
 from graphopt.target import native

@@ -9,13 +9,13 @@ import tiny
 
 from graphopt.errors import ModelFileError, UnsupportedDecoderError
 from graphopt.llm.compiled import compile_decoder
-from graphopt.llm.from_transformers import read_decoder
-from graphopt.llm.matrices import AdaptedMatrix, BlockMatrix, ByteMatrix, RotatedMatrix
-from graphopt.llm.meta_checkpoint import is_meta_checkpoint, read_meta_checkpoint
-from graphopt.llm.meta_tokenizer import read_meta_tokenizer
+from graphopt.llm.decoder.matrices import AdaptedMatrix, BlockMatrix, ByteMatrix, RotatedMatrix
+from graphopt.llm.generate.sampling import Sampler
 from graphopt.llm.options import LlmOptions
 from graphopt.llm.package import compile_llm, load_chat
-from graphopt.llm.sampling import Sampler
+from graphopt.llm.readers.meta_checkpoint import is_meta_checkpoint, read_meta_checkpoint
+from graphopt.llm.readers.meta_tokenizer import read_meta_tokenizer
+from graphopt.llm.readers.transformers_model import read_decoder
 
 torch = pytest.importorskip("torch")
 
@@ -257,7 +257,7 @@ def test_what_nothing_reads_is_refused(model, tmp_path):
 
 def test_the_scaling_of_llama_3_1_is_that_of_wide_models(tmp_path, monkeypatch):
     """Meta's files say that a rotary embedding is scaled, not by how much."""
-    monkeypatch.setattr("graphopt.llm.meta_checkpoint._LARGE", 128)
+    monkeypatch.setattr("graphopt.llm.readers.meta_checkpoint._LARGE", 128)
     rope = {**tiny.LLAMA3_ROPE, "original_max_position_embeddings": 8192}
     for hidden, factor in ((64, 32.0), (128, 8.0)):
         sizes = {"hidden_size": hidden, "intermediate_size": 32, "num_hidden_layers": 1}

@@ -10,7 +10,7 @@ from graphopt.bench.llm.worker import OnnxRuntime
 from graphopt.errors import BenchmarkError
 from graphopt.kernels.reference import quantize_blocks_int4
 from graphopt.llm.compiled import compile_decoder
-from graphopt.llm.matrices import BlockMatrix
+from graphopt.llm.decoder.matrices import BlockMatrix
 from graphopt.llm.options import LlmOptions
 
 pytest.importorskip("onnx")

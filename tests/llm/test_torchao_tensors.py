@@ -8,9 +8,9 @@ from torchao import quantization
 
 import graphopt
 from graphopt.errors import UnsupportedDecoderError
-from graphopt.llm.from_transformers import read_decoder
-from graphopt.llm.matrices import BlockMatrix, ByteMatrix
-from graphopt.llm.torchao_tensors import quantized_matrix
+from graphopt.llm.decoder.matrices import BlockMatrix, ByteMatrix
+from graphopt.llm.readers.torchao_tensors import quantized_matrix
+from graphopt.llm.readers.transformers_model import read_decoder
 
 torch = tiny.torch
 IDS = tiny.prompts(2, 20)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from graphopt.llm.decoder import DecoderShape, DecoderWeights, LayerWeights
+from graphopt.llm.decoder.graph import DecoderShape, DecoderWeights, LayerWeights
 
 SHAPE = DecoderShape(
     hidden=64,

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from graphopt.errors import BenchmarkError, MissingDependencyError
-from graphopt.llm.decoder import DecoderShape, DecoderWeights, LayerWeights
-from graphopt.llm.matrices import BlockMatrix, ByteMatrix, Matrix
-from graphopt.llm.tokenizer import ChatFormat, Tokenizer
+from graphopt.llm.decoder.graph import DecoderShape, DecoderWeights, LayerWeights
+from graphopt.llm.decoder.matrices import BlockMatrix, ByteMatrix, Matrix
+from graphopt.llm.generate.tokenizer import ChatFormat, Tokenizer
 
 SMOLLM2, LLAMA = "smollm2", "llama-3.2-1b"
 NAMES = (SMOLLM2, LLAMA)

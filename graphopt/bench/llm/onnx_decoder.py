@@ -21,8 +21,8 @@ import numpy as np
 from graphopt.dependencies import require
 from graphopt.errors import BenchmarkError
 from graphopt.kernels.reference import f32_from_bf16, quantize_blocks_int4
-from graphopt.llm.decoder import DecoderWeights, LayerWeights
-from graphopt.llm.matrices import BlockMatrix, Matrix, dense
+from graphopt.llm.decoder.graph import DecoderWeights, LayerWeights
+from graphopt.llm.decoder.matrices import BlockMatrix, Matrix, dense
 
 Array = np.ndarray[Any, Any]
 

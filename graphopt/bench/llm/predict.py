@@ -17,10 +17,10 @@ from graphopt.bench.llm.published import PUBLISHED
 from graphopt.codegen.build import Builder
 from graphopt.compiler.program import Program
 from graphopt.config import Config
-from graphopt.llm.cache import KeyValueCache
-from graphopt.llm.chat import CHUNK
 from graphopt.llm.compiled import compile_decoder
-from graphopt.llm.engine import Engine
+from graphopt.llm.generate.cache import KeyValueCache
+from graphopt.llm.generate.chat import CHUNK
+from graphopt.llm.generate.engine import Engine
 from graphopt.llm.options import LlmOptions
 from graphopt.target import find_target
 

@@ -8,7 +8,7 @@ from graphopt.bench.llm.models import LLAMA, bytes_tokenizer, empty_llama, gguf_
 from graphopt.bench.llm.onnx_decoder import write_onnx
 from graphopt.bench.llm.worker import ENGINES
 from graphopt.errors import BenchmarkError, GraphoptError, MissingDependencyError
-from graphopt.llm.decoder import DecoderWeights
+from graphopt.llm.decoder.graph import DecoderWeights
 from graphopt.llm.options import LlmOptions
 from graphopt.llm.package import compile_llm, save_llm
 
@@ -45,7 +45,7 @@ def prepare(
 
 
 def _as_onnx(file: Path, out: Path) -> Path | GraphoptError:
-    from graphopt.llm.gguf_file import GgufFile
+    from graphopt.llm.readers.gguf_file import GgufFile
 
     try:
         write_onnx(GgufFile(file).weights(), out)
@@ -59,7 +59,7 @@ def compile_file(file: Path, out: Path, options: LlmOptions, no_vocabulary: bool
     if not no_vocabulary:
         compile_llm(file, out, options)
         return
-    from graphopt.llm.gguf_file import GgufFile
+    from graphopt.llm.readers.gguf_file import GgufFile
 
     save_llm(GgufFile(file).weights(options.as_blocks), bytes_tokenizer(), out, options)
 
@@ -74,6 +74,6 @@ def weights_of(model: str, folder: Path, options: LlmOptions) -> DecoderWeights:
         raise BenchmarkError("a package cannot be planned for another machine; give its GGUF file")
     if model == LLAMA:
         return empty_llama(options.as_blocks)
-    from graphopt.llm.gguf_file import GgufFile
+    from graphopt.llm.readers.gguf_file import GgufFile
 
     return GgufFile(gguf_of(model, folder)).weights(options.as_blocks)

@@ -16,8 +16,8 @@ from graphopt.bench.llm.models import LLAMA, SMOLLM2, smollm2_file, write_q4_0
 from graphopt.dependencies import require
 from graphopt.errors import BenchmarkError, GroupSizeError
 from graphopt.llm.compiled import compile_decoder
-from graphopt.llm.gguf_file import GgufFile
 from graphopt.llm.options import LlmOptions
+from graphopt.llm.readers.gguf_file import GgufFile
 
 Array = np.ndarray[Any, Any]
 Logits = Callable[[Array], Array]

@@ -50,7 +50,7 @@ class Graphopt(Decoder):
     """This one, on a package."""
 
     def __init__(self, path: str, threads: int, context: int) -> None:
-        from graphopt.llm.chat import CHUNK
+        from graphopt.llm.generate.chat import CHUNK
         from graphopt.llm.package import load_engine
 
         self.chunk = CHUNK

@@ -6,7 +6,7 @@ from pathlib import Path
 from fuzz.files import Kind
 from mutations import Mutation, accidents, number, of_header
 
-from graphopt.llm.gguf_file import GgufFile
+from graphopt.llm.readers.gguf_file import GgufFile
 
 
 def make(path: Path) -> None:

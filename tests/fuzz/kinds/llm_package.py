@@ -14,8 +14,8 @@ from mutations import (
     text_bytes,
 )
 
+from graphopt.llm.generate.sampling import Sampler
 from graphopt.llm.package import load_chat
-from graphopt.llm.sampling import Sampler
 
 DESCRIPTION, TOKENIZER = "llm.json", "tokenizer.json"
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from graphopt.errors import ModelFileError
-from graphopt.llm.ledger import Ledger
-from graphopt.llm.tokenizer import (
+from graphopt.llm.generate.tokenizer import (
     SPECIAL,
     ChatFormat,
     Tokenizer,
@@ -20,6 +19,7 @@ from graphopt.llm.tokenizer import (
     import_tokenizers,
     read_template,
 )
+from graphopt.llm.readers.ledger import Ledger
 from graphopt.runtime.fields import FieldError, Range, read_fields
 
 _CONTROL, _USER_DEFINED = 3, 4  # kinds of tokens that no merge makes

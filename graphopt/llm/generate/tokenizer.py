@@ -13,7 +13,7 @@ from graphopt.errors import (
     ModelFileError,
     TextError,
 )
-from graphopt.llm.chat_template import RenderError, render_bounded
+from graphopt.llm.generate.chat_template import RenderError, render_bounded
 from graphopt.runtime.fields import Count, FieldError, Name, parse_json, read_fields
 
 _NUMBERS: Any = Count | tuple[Count, ...] | None

@@ -12,7 +12,7 @@ import torch
 
 from graphopt.errors import UnsupportedDecoderError
 from graphopt.kernels.reference import bf16_from_f32
-from graphopt.llm.matrices import BlockMatrix, ByteMatrix, Matrix
+from graphopt.llm.decoder.matrices import BlockMatrix, ByteMatrix, Matrix
 
 Array = np.ndarray[Any, Any]
 

@@ -16,9 +16,8 @@ import numpy as np
 
 from graphopt.errors import ModelFileError, UnsupportedDecoderError
 from graphopt.kernels.reference import bf16_from_f32
-from graphopt.llm.decoder import DecoderShape, DecoderWeights, LayerWeights
-from graphopt.llm.ledger import Ledger
-from graphopt.llm.matrices import (
+from graphopt.llm.decoder.graph import DecoderShape, DecoderWeights, LayerWeights
+from graphopt.llm.decoder.matrices import (
     AdaptedMatrix,
     BlockMatrix,
     ByteMatrix,
@@ -28,8 +27,9 @@ from graphopt.llm.matrices import (
     split_pairs,
     stack_rows,
 )
-from graphopt.llm.sizes import misfit
-from graphopt.llm.traits import Traits, check_traits
+from graphopt.llm.decoder.sizes import misfit
+from graphopt.llm.decoder.traits import Traits, check_traits
+from graphopt.llm.readers.ledger import Ledger
 from graphopt.runtime.fields import Amount, FieldError, Range, Size, parse_json, read_fields
 
 Array = np.ndarray[Any, Any]

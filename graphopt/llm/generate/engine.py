@@ -14,13 +14,13 @@ from graphopt.errors import (
     InputShapeError,
     TokenRangeError,
 )
-from graphopt.llm.cache import CacheShape, KeyValueCache
+from graphopt.llm.generate.cache import CacheShape, KeyValueCache
 
 Array = np.ndarray[Any, Any]
 
 
 class Engine:
-    """Feeds tokens to a compiled decoder graph (graphopt/llm/decoder.py).
+    """Feeds tokens to a compiled decoder graph (graphopt/llm/decoder/graph.py).
 
     Args:
         run: runs the module on its inputs, in their order.

@@ -1,7 +1,7 @@
 """Arguments of a causal language model of transformers: read, or refused by name.
 
-The decoder graph (graphopt/llm/decoder.py) knows causal attention behind padding on the left, and
-positions that count from the first token that is no padding. Rotary embeddings are relative, so
+The decoder graph (graphopt/llm/decoder/graph.py) knows causal attention behind padding on the left,
+and positions that count from the first token that is no padding. Rotary embeddings are relative, so
 that positions may begin anywhere, as long as all calls with a cache agree.
 """
 

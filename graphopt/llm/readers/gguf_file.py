@@ -13,14 +13,21 @@ import numpy as np
 
 from graphopt.errors import MissingDependencyError, ModelFileError
 from graphopt.kernels.reference import bf16_from_f32
-from graphopt.llm.decoder import DecoderShape, DecoderWeights, LayerWeights
-from graphopt.llm.gguf_header import check_header
-from graphopt.llm.gguf_tokenizer import gguf_tokenizer
-from graphopt.llm.ledger import Ledger
-from graphopt.llm.matrices import BlockMatrix, ByteMatrix, Matrix, dense, split_pairs, stack_rows
-from graphopt.llm.sizes import misfit
-from graphopt.llm.tokenizer import Tokenizer
-from graphopt.llm.traits import Traits, check_traits
+from graphopt.llm.decoder.graph import DecoderShape, DecoderWeights, LayerWeights
+from graphopt.llm.decoder.matrices import (
+    BlockMatrix,
+    ByteMatrix,
+    Matrix,
+    dense,
+    split_pairs,
+    stack_rows,
+)
+from graphopt.llm.decoder.sizes import misfit
+from graphopt.llm.decoder.traits import Traits, check_traits
+from graphopt.llm.generate.tokenizer import Tokenizer
+from graphopt.llm.readers.gguf_header import check_header
+from graphopt.llm.readers.gguf_tokenizer import gguf_tokenizer
+from graphopt.llm.readers.ledger import Ledger
 from graphopt.runtime.fields import Amount, Count, FieldError, Size, read_fields
 
 Array = np.ndarray[Any, Any]

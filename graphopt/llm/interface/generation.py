@@ -1,6 +1,6 @@
 """A compiled decoder behind the interface of transformers: `forward` and `generate`.
 
-Whatever a call gives is honoured, or refused by name (graphopt/llm/call_arguments.py).
+Whatever a call gives is honoured, or refused by name (graphopt/llm/interface/call_arguments.py).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from graphopt.errors import (
     UnsupportedArgumentError,
 )
 from graphopt.frontend.model_check import Compiled
-from graphopt.llm import call_arguments
-from graphopt.llm.cache import KeyValueCache
 from graphopt.llm.compiled import check_options, compile_decoder
-from graphopt.llm.from_transformers import read_decoder
-from graphopt.llm.logits_check import check_logits
+from graphopt.llm.generate.cache import KeyValueCache
+from graphopt.llm.interface import call_arguments
+from graphopt.llm.interface.logits_check import check_logits
 from graphopt.llm.options import LlmOptions
+from graphopt.llm.readers.transformers_model import read_decoder
 from graphopt.runtime import process
 
 Array = np.ndarray[Any, Any]
@@ -151,10 +151,10 @@ class OptimizedDecoder(Compiled, PreTrainedModel, GenerationMixin):  # type: ign
     """A compiled causal language model: `generate` is that of transformers.
 
     Args:
-        model: a causal language model of transformers (graphopt/llm/from_transformers.py).
+        model: a causal language model of transformers (graphopt/llm/readers/transformers_model.py).
         options: what to compile for.
         threads: of a run; all CPUs of the process if None.
-        check: whether to compare logits with the model's (graphopt/llm/logits_check.py).
+        check: whether to compare logits with the model's (graphopt/llm/interface/logits_check.py).
 
     Attributes:
         checked: what was compared and found.

@@ -26,10 +26,10 @@ from graphopt.errors import ExampleMismatchError
 from graphopt.frontend.held import Held
 from graphopt.ir import Graph
 from graphopt.ir.interpret import run_graph
-from graphopt.llm.cache import CacheShape, KeyValueCache
-from graphopt.llm.decoder import DecoderWeights, decoder_graph
-from graphopt.llm.engine import Engine
-from graphopt.llm.torchao_tensors import is_quantized
+from graphopt.llm.decoder.graph import DecoderWeights, decoder_graph
+from graphopt.llm.generate.cache import CacheShape, KeyValueCache
+from graphopt.llm.generate.engine import Engine
+from graphopt.llm.readers.torchao_tensors import is_quantized
 from graphopt.testing import relative_error
 
 Array = np.ndarray[Any, Any]

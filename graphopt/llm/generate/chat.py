@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphopt.errors import CacheBusyError, EmptyPromptError
-from graphopt.llm.engine import Array, Engine
-from graphopt.llm.lookup import PromptLookup
-from graphopt.llm.sampling import Sampler
-from graphopt.llm.tokenizer import Tokenizer
+from graphopt.llm.generate.engine import Array, Engine
+from graphopt.llm.generate.lookup import PromptLookup
+from graphopt.llm.generate.sampling import Sampler
+from graphopt.llm.generate.tokenizer import Tokenizer
 from graphopt.runtime.process import Claim
 
 #: Tokens of a prompt that go through the decoder at a time. Working memory grows with them (by 0.1

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from graphopt.llm.decoder import DecoderShape, DecoderWeights
-from graphopt.llm.matrices import AdaptedMatrix, Matrix, RotatedMatrix
+from graphopt.llm.decoder.graph import DecoderShape, DecoderWeights
+from graphopt.llm.decoder.matrices import AdaptedMatrix, Matrix, RotatedMatrix
 
 Extents = tuple[int, ...]
 

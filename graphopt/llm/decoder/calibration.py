@@ -17,7 +17,7 @@ _WINDOW = 512  # tokens that see each other
 
 
 def calibration_inputs(graph: Graph, sequences: Sequence[Any], vocabulary: int) -> list[Array]:
-    """Inputs for one run of a decoder (graphopt/llm/decoder.py) on all windows at once.
+    """Inputs for one run of a decoder (graphopt/llm/decoder/graph.py) on all windows at once.
 
     Args:
         graph: of the decoder.

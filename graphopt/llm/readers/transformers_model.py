@@ -10,16 +10,16 @@ import numpy as np
 import torch
 
 from graphopt.errors import ModelFileError, UnsupportedDecoderError
-from graphopt.llm.decoder import DecoderShape, DecoderWeights, LayerWeights
-from graphopt.llm.ledger import Ledger
-from graphopt.llm.matrices import Matrix, stack_rows
-from graphopt.llm.sizes import misfit
-from graphopt.llm.torchao_tensors import is_quantized, quantized_matrix
-from graphopt.llm.traits import Traits, check_traits
+from graphopt.llm.decoder.graph import DecoderShape, DecoderWeights, LayerWeights
+from graphopt.llm.decoder.matrices import Matrix, stack_rows
+from graphopt.llm.decoder.sizes import misfit
+from graphopt.llm.decoder.traits import Traits, check_traits
+from graphopt.llm.readers.ledger import Ledger
+from graphopt.llm.readers.torchao_tensors import is_quantized, quantized_matrix
 
 Array = np.ndarray[Any, Any]
 
-#: `model_type` of configurations whose layers are those of graphopt/llm/decoder.py.
+#: `model_type` of configurations whose layers are those of graphopt/llm/decoder/graph.py.
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 
 #: Settings of a configuration that are read, here, by `generate` or in a call.

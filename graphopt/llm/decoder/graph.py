@@ -27,8 +27,8 @@ from graphopt.ir import DimInfo, DType, Graph, Node, Origin, Shape, Value, const
 from graphopt.ir.scalar import Scalar
 from graphopt.ir.symbolic import simplify, symbol
 from graphopt.kernels import reference
-from graphopt.llm.matrices import Matrix, dense
-from graphopt.llm.products import Products
+from graphopt.llm.decoder.matrices import Matrix, dense
+from graphopt.llm.decoder.products import Products
 
 Array = np.ndarray[Any, Any]
 _HINTS = {"B": 1, "T": 16, "R": 1, "S": 512}

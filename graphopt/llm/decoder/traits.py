@@ -1,7 +1,6 @@
 """What a model can be besides its sizes, and which of that the decoder graph computes.
 
-Every reader (graphopt/llm/from_transformers.py, gguf_file.py, meta_checkpoint.py) says what its
-source says in these terms; one list here refuses.
+Every reader (graphopt/llm/readers) says what its source says in these terms; one list here refuses.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from graphopt.errors import UnsupportedDecoderError
-from graphopt.llm.decoder import DecoderShape
+from graphopt.llm.decoder.graph import DecoderShape
 
 #: Rotary embeddings whose frequencies do not depend on the length of a prompt.
 ROTARY = ("default", "linear", "llama3", "yarn")
@@ -18,7 +17,7 @@ ROTARY = ("default", "linear", "llama3", "yarn")
 
 @dataclass(frozen=True)
 class Traits:
-    """Of a decoder; the defaults are what graphopt/llm/decoder.py computes.
+    """Of a decoder; the defaults are what graphopt/llm/decoder/graph.py computes.
 
     Attributes:
         activation: of the gate.

@@ -9,7 +9,7 @@ import numpy as np
 
 from graphopt.ir import DType, Graph, Node, Origin, Shape, Value, constant, scalar
 from graphopt.kernels import reference
-from graphopt.llm.matrices import (
+from graphopt.llm.decoder.matrices import (
     AdaptedMatrix,
     BlockMatrix,
     ByteMatrix,

@@ -10,8 +10,8 @@ import base64
 from pathlib import Path
 
 from graphopt.errors import ModelFileError
-from graphopt.llm.gguf_tokenizer import pre_tokenizer
-from graphopt.llm.tokenizer import ChatFormat, Tokenizer, import_tokenizers
+from graphopt.llm.generate.tokenizer import ChatFormat, Tokenizer, import_tokenizers
+from graphopt.llm.readers.gguf_tokenizer import pre_tokenizer
 
 _FILE = "tokenizer.model"
 _BOS, _EOS, _TURN, _MESSAGE = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"

@@ -1,0 +1,1 @@
+"""From prompts to text with a compiled decoder; numpy alone."""

@@ -1,0 +1,1 @@
+"""A compiled decoder in the place of a model of transformers."""

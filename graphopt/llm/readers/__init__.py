@@ -1,0 +1,1 @@
+"""Decoders and tokenizers in models of transformers, GGUF files and Meta's checkpoints."""
