@@ -104,6 +104,8 @@ def _function(expr: Scalar) -> str:
     dtype = expr.args[0].dtype
     if dtype is DType.F32:
         return _F32_CALLS[expr.op]
+    if dtype is DType.F64 and expr.op == "sqrt":
+        return "go_sqrt"
     if not dtype.is_float and expr.op in _INTEGER_CALLS:
         return _INTEGER_CALLS[expr.op]
     raise ValueError(f"no C for {expr.op} of {dtype.value}")

@@ -550,7 +550,7 @@ class SizeError(GraphoptError, ValueError):
     def __init__(self, size: object, reason: str) -> None:
         super().__init__(
             f"the size {size} cannot be computed: {reason}; compute sizes with whole numbers and "
-            "+, -, *, //, %, max and min"
+            "+, -, *, //, %, max and min, or fix that axis with dynamic_shapes"
         )
 
 

@@ -82,6 +82,62 @@ def test_quotients_are_those_of_doubles() -> None:
             translate(size, {S: T})
 
 
+FLOATS: list[Callable[[Any], Any]] = [
+    lambda t: 1 / t,
+    lambda t: t / 2.5 - 1,
+    lambda t: t**0.5,
+    lambda t: 1 / (t // 2 + t % 3) ** 0.5,
+    lambda t: (2 * t + 1) ** -1.5,
+    lambda t: t**0.25 * t**-2.0,
+    lambda t: max(t / 3, 2.5) + min(t / 3, 2.5) * 100,
+    lambda t: torch.sym_sqrt(t),
+]
+
+
+class Floats(nn.Module):
+    """Multiplies by what Python computes in doubles."""
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        t = x.shape[1]
+        products = [y * size(t) for y in (x, x.double()) for size in FLOATS]
+        made = [torch.full((2,), 1 / t), torch.tensor(t / 3), x.int() * (t / 2)]
+        in_torch = x.abs() ** (1 / t)
+        return [*products, *made, in_torch, x > 1 / t, torch.arange(4) < t / 4, x + x * (t / 4)]
+
+
+def test_floats_made_of_sizes() -> None:
+    model = Floats().eval()
+    fast = graphopt.optimize(model, precision="fp32", example_inputs=(torch.randn(2, 9),))
+    assert [row.op for row in fast.report() if not row.compiled] == ["aten.pow"]
+    for x in (torch.randn(2, 9), torch.randn(3, 7)):
+        for got, wanted in zip(fast(x), model(x), strict=True):
+            bound = 1e-15 if wanted.dtype is torch.float64 else FP32_RELATIVE
+            torch.testing.assert_close(got, wanted, rtol=bound, atol=0)
+
+
+def test_a_float_that_torch_fixes_fixes_its_sizes() -> None:
+    class Model(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.layer_norm(x, (4,), eps=1 / x.shape[1])
+
+    graph = capture(Model().eval(), (torch.zeros(2, 9, 4),), {}, None).graph
+    assert graph.conditions == [sympy.Eq(T, 9)]
+
+
+@pytest.mark.parametrize(
+    "size, why",
+    [(lambda t: t ** (1 / 3), "whole number of eighths"), (lambda t: 2.0**t, "FloatPow")],
+)
+def test_other_floats_are_refused(size: Callable[[Any], Any], why: str) -> None:
+    class Model(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * size(x.shape[1])
+
+    with pytest.raises(CaptureError, match="fix that axis with dynamic_shapes") as caught:
+        capture(Model().eval(), (torch.zeros(2, 9),), {}, None)
+    assert why in str(caught.value)
+
+
 class Masked(nn.Module):
     """The attention mask of wav2vec 2.0, whose strides have a power, and negative numbers."""
 

@@ -35,7 +35,9 @@ from graphopt.frontend.size_gate import SizeGate
 from graphopt.hosts.torch_ops import evaluate_symbolic, register, sizes_of, to_torch
 from graphopt.ir import DType, Graph, Node, Ref, Value, learn_sizes
 from graphopt.ir.interpret import check_sizes, run_graph
+from graphopt.ir.numpy_ops import evaluate_scalar
 from graphopt.ir.printer import print_graph
+from graphopt.ir.scalar import Scalar
 from graphopt.passes.support.rounding import NEAREST, Rounding
 from graphopt.progress import announce
 from graphopt.runtime import process, structure
@@ -347,6 +349,8 @@ def run_in_torch(
             return TORCH_DTYPES[value]
         if isinstance(value, sympy.Expr):
             return evaluate_symbolic(value, sizes)
+        if isinstance(value, Scalar):
+            return float(evaluate_scalar(value, [], (), sizes))
         return value
 
     namespace, name, overload = node.attrs["overload"].split(".")

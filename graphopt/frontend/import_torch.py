@@ -15,8 +15,9 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from graphopt.errors import CaptureError, SizeError
 from graphopt.frontend.guards import Guards
-from graphopt.frontend.torch_sizes import translate
+from graphopt.frontend.torch_sizes import translate, translate_float
 from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Origin, Ref, Shape, Value, symbolic
+from graphopt.ir.scalar import Scalar
 from graphopt.runtime.library import dense_tensor
 
 _DTYPES = {
@@ -99,7 +100,7 @@ class _Importer:
     def run(self) -> tuple[Graph, list[tuple[str, Any]]]:
         specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
         self._declare_dims(specs)
-        self.graph.conditions = [self._translate(c) for c in self.guards.conditions]
+        self.graph.conditions = [self._condition(c) for c in self.guards.conditions]
         for node in self.program.graph.nodes:
             if node.op == "placeholder":
                 self._placeholder(node, specs[node.name])
@@ -222,8 +223,16 @@ class _Importer:
         """A torch size as ours; raises CaptureError if it depends on data."""
         if isinstance(value, int):
             return value
-        expr = value.node.expr if hasattr(value, "node") else value
-        expr = expr.xreplace(self.guards.aliases)
+        return symbolic.simplify(self._translate(self._known(value, node)))
+
+    def _float(self, value: torch.SymFloat, node: torch.fx.Node) -> Scalar | float:
+        """A float that torch computes from sizes; raises CaptureError if it depends on data."""
+        number = self._translate(self._known(value, node), translate_float)
+        return float(number.value) if number.op == "const" else number
+
+    def _known(self, value: Any, node: torch.fx.Node | None) -> sympy.Expr:
+        """The expression of a number of torch's; raises CaptureError if it depends on data."""
+        expr = value.node.expr.xreplace(self.guards.aliases)
         unknown = expr.free_symbols - set(self.symbols)
         if unknown:
             raise CaptureError(
@@ -232,12 +241,24 @@ class _Importer:
                 "a size depends on tensor values; compute it outside the model and pass "
                 "a tensor of that size, or optimize the parts before and after it",
             )
-        return symbolic.simplify(self._translate(expr))
+        return expr
 
-    def _translate(self, expr: sympy.Basic) -> sympy.Basic:
+    def _condition(self, expr: sympy.Basic) -> sympy.Basic:
+        """A condition on sizes.
+
+        A float that torch took as it was in the example fixes the sizes that it is made of.
+        """
+        fixed = isinstance(expr, sympy.Eq) and any(arg.is_Float for arg in expr.args)
+        if fixed and expr.free_symbols <= set(self.symbols):
+            sizes = [self.symbols[s] for s in sorted(expr.free_symbols, key=str)]
+            hints = self.graph.hints()
+            return sympy.And(*(sympy.Eq(size, hints[size]) for size in sizes))
+        return self._translate(expr)
+
+    def _translate(self, expr: sympy.Basic, to: Callable[..., Any] = translate) -> Any:
         """A size, or a condition on sizes, of torch in ours."""
         try:
-            return translate(expr, self.symbols)
+            return to(expr, self.symbols)
         except SizeError as error:
             text = str(error)
             for theirs, ours in self.symbols.items():
@@ -318,14 +339,9 @@ class _Importer:
     def _symbolic(self, node: torch.fx.Node) -> Any:
         value = node.meta.get("val")
         if isinstance(value, torch.SymInt):
-            return self._size(value)
+            return self._size(value, node)
         if isinstance(value, torch.SymFloat):
-            expr = value.node.expr.replace(
-                lambda e: type(e).__name__ in ("FloatTrueDiv", "IntTrueDiv"),
-                lambda e: e.args[0] / e.args[1],
-            )
-            expr = expr.replace(lambda e: type(e).__name__ == "ToFloat", lambda e: e.args[0])
-            return float(expr) if expr.is_number else self._size(expr)
+            return self._float(value, node)
         return value
 
     def _attributes(self, node: torch.fx.Node, inputs: list[Value]) -> dict[str, Any]:
@@ -389,8 +405,7 @@ class _Importer:
             elif isinstance(value, int | float | bool | str) or value is None:
                 leaves.append(("constant", value))
             else:
-                kind = (
-                    f"the size {value}" if isinstance(value, sympy.Expr) else type(value).__name__
-                )
+                is_size = isinstance(value, sympy.Expr | Scalar)
+                kind = f"the size {value}" if is_size else type(value).__name__
                 raise CaptureError(self.graph.name, None, f"it returns {kind}; return a tensor")
         return leaves

@@ -135,7 +135,8 @@ def not_computable(expr: Scalar) -> str | None:
         dtype = s.args[0].dtype
         simple = dtype is not DType.BOOL and s.op in ("add", "sub", "mul", "div", "neg")
         whole = not dtype.is_float and dtype is not DType.BOOL and s.op in ("max", "min")
-        if dtype is not DType.F32 and not simple and not whole:
+        root = dtype is DType.F64 and s.op == "sqrt"
+        if dtype is not DType.F32 and not simple and not whole and not root:
             return f"{s.op} of {dtype.value}"
     return None
 

@@ -44,6 +44,14 @@ static inline float go_sqrtf(float x) {
 #endif
 }
 
+static inline double go_sqrt(double x) {
+#if defined(__clang__)
+    return __builtin_elementwise_sqrt(x);
+#else
+    return __builtin_sqrt(x);
+#endif
+}
+
 static inline uint32_t go_bits_of_float(float x) {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);

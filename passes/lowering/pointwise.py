@@ -58,8 +58,10 @@ class _Operands:
             return scalar.const(argument, DType.I64)
         if isinstance(argument, float):
             return scalar.const(argument, DType.F64)
-        if isinstance(argument, sympy.Expr) and argument.is_integer:
+        if isinstance(argument, sympy.Expr):
             return scalar.size(argument)
+        if isinstance(argument, Scalar):  # a float made of sizes
+            return argument
         raise Unsupported(f"the operand {argument}")
 
     def emit(self, expr: Scalar) -> Value:
@@ -269,7 +271,7 @@ def _arange(b: Builder) -> Value:
     out = b.node.output
     start, step = b.arg("start", 0), b.arg("step", 1)
     wide = DType.F64 if out.dtype.is_float else DType.I64
-    if wide is DType.I64 and (isinstance(start, float) or isinstance(step, float)):
+    if wide is DType.I64 and any(isinstance(number, float | Scalar) for number in (start, step)):
         raise Unsupported("whole numbers in steps that are none")
     operands = _Operands(b)
     value = scalar.cast(scalar.index(0), wide)

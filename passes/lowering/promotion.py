@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphopt.ir import DType, Value
+from graphopt.ir.scalar import Scalar
 
 _WHOLE = {DType.U8: 8, DType.I8: 8, DType.I16: 16, DType.I32: 32, DType.I64: 64}
 _FLOAT = [DType.BF16, DType.F32, DType.F64]
@@ -33,7 +34,7 @@ def promoted(arguments: Sequence[object]) -> DType:
 def _of_number(number: object) -> DType:
     if isinstance(number, bool):
         return DType.BOOL
-    return DType.F32 if isinstance(number, float) else DType.I64
+    return DType.F32 if isinstance(number, float | Scalar) else DType.I64
 
 
 def _kind(dtype: DType) -> int:
