@@ -9,6 +9,7 @@ import pytest
 import graphopt
 from graphopt.errors import InputValueError
 from graphopt.ir.interpret import run_graph
+from graphopt.testing import FP32_RELATIVE
 
 torch = pytest.importorskip("torch")
 
@@ -200,3 +201,22 @@ def test_a_view_that_crosses_parts_is_read_where_it_lies() -> None:
     x = torch.rand(2, 5)
     ours = graphopt.optimize(model, precision="fp32", example_inputs=(x,))
     assert torch.allclose(ours(x), model(x))
+
+
+def _behind_torch(x: torch.Tensor) -> torch.Tensor:
+    """The second part has no tensor with the size that it multiplies by."""
+    return torch.cumsum(x.sum(1), 0) * x.shape[1]
+
+
+def _one_more_token(x: torch.Tensor) -> torch.Tensor:
+    """The second part has a computed size in a sum alone; torch pads by a negative number."""
+    tokens = torch.ops.graphopt.cif(x, torch.sigmoid(x[..., 0]), 1.0, "prefix", "floor")[0]
+    return nn.functional.pad(tokens, (-1, 1, 1, 0)).relu()
+
+
+@pytest.mark.parametrize("function", [_behind_torch, _one_more_token])
+def test_a_part_learns_the_sizes_that_it_computes_with(function: Any) -> None:
+    ours = graphopt.optimize(Function(function), precision="fp32")
+    for shape in ((2, 9, 3), (1, 14, 3)):
+        x = torch.rand(shape)
+        assert torch.allclose(ours.interpret(x), function(x), rtol=FP32_RELATIVE)

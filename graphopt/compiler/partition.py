@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import sympy
 
 from graphopt.errors import CaptureError
 from graphopt.ir import DimInfo, Graph, Node, Value
+from graphopt.ir.scalar import Scalar
 from graphopt.runtime.library import MAX_RANK
 
 
@@ -80,8 +83,9 @@ def _take(waiting: list[Node], ready: set[Value]) -> list[Node]:
 def _compiled(graph: Graph, nodes: list[Node], number: int) -> CompiledPart:
     inside = {v for n in nodes for v in n.outputs}
     chosen = set(nodes)
-    read_outside = {v for n in graph.nodes if n not in chosen for v in n.inputs}
-    read_outside |= set(graph.outputs)
+    others = [n for n in graph.nodes if n not in chosen]
+    read_outside = {v for n in others for v in n.inputs} | set(graph.outputs)
+    read_outside.update(_given(graph, _symbols(others, ())))
     inputs = list(
         dict.fromkeys(v for n in nodes for v in n.inputs if v not in inside and not v.is_constant)
     )
@@ -107,22 +111,37 @@ def _check_ranks(part: Graph, name: str) -> None:
             raise CaptureError(name, None, remedy)
 
 
-def _symbols(nodes: list[Node], inputs: list[Value]) -> set[sympy.Symbol]:
-    values = [*inputs, *(v for n in nodes for v in n.outputs)]
-    return {s for v in values for e in v.shape if not isinstance(e, int) for s in e.free_symbols}
+def _symbols(nodes: Iterable[Node], inputs: Iterable[Value]) -> set[sympy.Symbol]:
+    """The dims in the shapes of values, and in whatever else nodes compute with."""
+    shapes = [v.shape for v in (*inputs, *(v for n in nodes for v in n.outputs))]
+    return _within([*shapes, *(list(n.attrs.values()) for n in nodes)])
+
+
+def _within(thing: Any) -> set[sympy.Symbol]:
+    if isinstance(thing, sympy.Basic):
+        return {s for s in thing.free_symbols if isinstance(s, sympy.Symbol)}
+    if isinstance(thing, Scalar):
+        thing = [thing.value, *thing.args]
+    return (
+        {s for part in thing for s in _within(part)} if isinstance(thing, list | tuple) else set()
+    )
 
 
 def _inputs_that_give_dims(graph: Graph, nodes: list[Node], inputs: list[Value]) -> list[Value]:
-    """Inputs of the whole graph that a part takes only to learn the size of a dim."""
+    """Values that a part takes only to learn the size of a dim: of the whole graph, or computed."""
     computed = {info.symbol for info in _computed_dims(graph, nodes).values()}
     missing = _symbols(nodes, inputs) - {e for v in inputs for e in v.shape} - computed
-    extra: list[Value] = []
-    for info in graph.dims.values():
-        if info.symbol in missing and info.sources:
-            source = graph.inputs[info.sources[0][0]]
-            if source not in inputs and source not in extra:
-                extra.append(source)
-    return extra
+    sources = [i.sources[0][0] for i in graph.dims.values() if i.symbol in missing and i.sources]
+    extra = dict.fromkeys(graph.inputs[number] for number in sources)
+    extra |= dict.fromkeys(_given(graph, missing))
+    return [value for value in extra if value not in inputs]
+
+
+def _given(graph: Graph, symbols: set[sympy.Symbol]) -> list[Value]:
+    """Of each computed dim among some, the first value that has it as an extent."""
+    made = [v for n in graph.nodes if "computes" in n.attrs for v in n.outputs]
+    dims = [info.symbol for info in graph.dims.values() if info.bound is not None]
+    return [next(v for v in made if dim in v.shape) for dim in dims if dim in symbols]
 
 
 def _computed_dims(graph: Graph, nodes: list[Node]) -> dict[str, DimInfo]:

@@ -180,7 +180,10 @@ _TYPES = ("float32", "float64", "bfloat16", "int64", "int32", "int16", "int8", "
 def _to(s: Scene) -> str:
     name = s.anything()
     types = _TYPES[:5] if s[name].is_floating_point() else _TYPES
-    return f"{name}.to(torch.{s.random.choice(types)})"
+    dtype = s.random.choice(types)
+    # In float64 both are one type, of which `to` makes no copy unless it is told to.
+    own = {str(s[name].dtype), f"torch.{dtype}"} == {"torch.float32", "torch.float64"}
+    return f"{name}.to(torch.{dtype}{', copy=True' * own})"
 
 
 @kind("aten._to_copy")
