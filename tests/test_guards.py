@@ -107,6 +107,7 @@ BRANCHES: dict[str, tuple[Any, list[Any]]] = {
         [(2, 3, 1, 4), (1, 3, 1, 4), (2, 1, 1, 4), (1, 1, 1, 1)],
     ),
     "squeeze the batch": (lambda x: x.squeeze(0) * 2, [(1, 2, 3), (2, 2, 3), (1, 5, 3)]),
+    "squeeze a copy": (lambda x: torch.squeeze_copy(x, 0), [(1, 2, 3), (2, 2, 3), (1, 5, 3)]),
     "squeeze what is left": (lambda x: x[:, 1:].squeeze(1) * 2, [(2, 4), (2, 2), (3, 3)]),
     "squeeze for the shape": (
         lambda x: torch.ones(x.squeeze(0).shape).mul_(2),
@@ -117,13 +118,14 @@ BRANCHES: dict[str, tuple[Any, list[Any]]] = {
     "steps": (lambda x: sum(x + i for i in range(x.shape[0])), [(2, 4), (3, 4), (1, 4)]),
     "a number": (lambda x: x * int(x.shape[1]), [(2, 4), (2, 5)]),
 }
+IN_TORCH = {"an op in torch", "squeeze a copy"}
 
 
 @pytest.mark.parametrize("name", BRANCHES)
 def test_sizes_that_take_another_way(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     function, shapes = BRANCHES[name]
     model = Function(function)
-    if name != "an op in torch":  # whether the graph is right is the question, not its code
+    if name not in IN_TORCH:  # whether the graph is right is the question, not its code
         monkeypatch.setattr(Form, "run", _interpreted)
     fast = graphopt.optimize(model, precision="fp32")
     for shape in (*shapes, shapes[0]):
@@ -151,6 +153,16 @@ def test_operands_that_begin_to_broadcast(monkeypatch: pytest.MonkeyPatch) -> No
 def test_sizes_that_would_divide_by_zero() -> None:
     fast = graphopt.optimize(Function(lambda x: x.view(x.shape[0], 2, -1) * 2), precision="fp32")
     fast(*_inputs((2, 4)))
+    with pytest.raises(EmptyInputError, match="axis 0"):
+        fast(*_inputs((0, 4)))
+
+
+@pytest.mark.parametrize("first", [(), ((2, 4),)])
+def test_no_elements_where_all_is_torchs(first: Any) -> None:
+    model = Function(lambda x: x.erfinv() if x.shape[0] else torch.zeros(3))
+    fast = graphopt.optimize(model, check=False)
+    for shape in first:
+        fast(*_inputs(shape))
     with pytest.raises(EmptyInputError, match="axis 0"):
         fast(*_inputs((0, 4)))
 

@@ -374,6 +374,8 @@ class OptimizedModule(Compiled, torch.nn.Module):
                 if misfit is None:
                     raise
                 raise misfit from None  # no model takes such sizes
+            if (misfit := form.misfit(args, kwargs)) is not None:
+                raise misfit
             if self.options.check:
                 form.checked = check_example(self._model[0], form, args, kwargs)
             self._forms[key] = [*forms, form]

@@ -16,6 +16,8 @@ import sympy
 import torch
 from torch.export import ExportedProgram
 
+_SQUEEZES = {"aten::squeeze", "aten::squeeze_", "aten::squeeze_copy"}
+
 
 @dataclass(frozen=True)
 class Guards:
@@ -72,7 +74,7 @@ def _kept_axes(program: ExportedProgram) -> Iterator[sympy.Basic]:
     """That no axis has size 1 which would go then, and which torch kept."""
     for node in program.graph.nodes:
         schema = getattr(node.target, "_schema", None)
-        if schema is None or schema.name not in ("aten::squeeze", "aten::squeeze_"):
+        if schema is None or schema.name not in _SQUEEZES:
             continue
         shape = node.args[0].meta["val"].shape
         given = [*node.args[1:], *node.kwargs.values()] or [list(range(len(shape)))]

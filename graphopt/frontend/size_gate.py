@@ -46,13 +46,14 @@ class SizeGate:
     def misfit(self, shapes: Sequence[Sequence[Any]]) -> InputError | None:
         """The first thing that is wrong with the shapes of the inputs, which have the right ranks.
 
-        Sizes of zero are left to who computes, unless something else is wrong too.
+        A size that varies is not 0: torch.export does not note what a model asked about that.
         """
+        if empty := self._empty(shapes):
+            return empty
         try:
-            misfit = self._misfit(shapes)
+            return self._misfit(shapes)
         except ZeroDivisionError:
-            misfit = InputConditionError("the model divides by zero at these sizes")
-        return misfit and (self._empty(shapes) or misfit)
+            return InputConditionError("the model divides by zero at these sizes")
 
     def _misfit(self, shapes: Sequence[Sequence[Any]]) -> InputError | None:
         sizes = [shapes[number][axis] for number, axis in self._sources]

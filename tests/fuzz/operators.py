@@ -6,7 +6,8 @@
 Every sample is a module of its tensor arguments. It is captured and lowered as `optimize` does at
 fp32, and then run node by node: lowered nodes in numpy, the others in torch as between compiled
 parts. The result must have the structure, dtypes, shapes and values of torch's own. Of what is
-compiled whole, a sample of each operator and dtype is also built, many in a library.
+compiled whole, a sample of each operator and dtype is also built, many in a library. Sizes vary but
+where there are no elements: a size that varies may not be 0.
 
 An operator of which the first samples of a dtype are torch's own throughout is not tried further.
 """
@@ -18,7 +19,7 @@ import sys
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,6 +147,15 @@ def is_undefined(node: Node) -> bool:
     return torch.Tag.nondeterministic_seeded in op.tags or "empty" in name
 
 
+def _varying(tensors: Sequence[torch.Tensor]) -> Any:
+    """How sizes vary: as `optimize` takes them, or not at all where there are no elements."""
+    return None if all(map(torch.numel, tensors)) else _fixed(tensors)
+
+
+def _fixed(tensors: Sequence[torch.Tensor]) -> Any:
+    return tuple(dict.fromkeys(range(t.dim()), torch.export.Dim.STATIC) for t in tensors)
+
+
 def judge(sample: Sample) -> tuple[str, str]:
     """How a sample ends, and for what is not right what is wrong."""
     tensors, module = sample.tensors, Calls(sample)
@@ -158,7 +168,7 @@ def judge(sample: Sample) -> tuple[str, str]:
         return "other dtypes", ""
     try:
         call_key(tuple(tensors), {})  # refuses arguments that no capture can take
-        captured = capture(module, tuple(tensors))
+        captured = capture(module, tuple(tensors), dynamic_shapes=_varying(tensors))
         nodes = PassManager(Config(verify=True)).run(captured.graph, lowering_passes()).nodes
         if any(map(is_undefined, nodes)):
             return "other numbers each time", ""
@@ -181,9 +191,12 @@ def build(group: list[Sample]) -> list[str]:
     module = Calls(*group)
     tensors = tuple(t for sample in group for t in sample.tensors)
     wanted = module(*tensors)
-    fixed = tuple(dict.fromkeys(range(t.dim()), torch.export.Dim.STATIC) for t in tensors)
     compiled = graphopt.optimize(
-        module, example_inputs=tensors, dynamic_shapes=fixed, precision="fp32", num_threads=2
+        module,
+        example_inputs=tensors,
+        dynamic_shapes=_fixed(tensors),
+        precision="fp32",
+        num_threads=2,
     )
     got = compiled(*tensors)
     wrong = [difference(x, y) for x, y in zip(got, wanted, strict=True)]
