@@ -287,6 +287,16 @@ class ThreadStartError(RunError):
         )
 
 
+class TorchNodeError(GraphoptError, RuntimeError):
+    """An op that runs in torch, and that torch refuses to run."""
+
+    def __init__(self, op: str, place: str, error: Exception) -> None:
+        super().__init__(
+            f"{op}{f' at {place}' if place else ''} runs in torch, which says: {error}; check the "
+            "values, sizes and indices passed in"
+        )
+
+
 class ModelError(GraphoptError, TypeError):
     """Something that is not a module that can be compiled."""
 

@@ -393,3 +393,34 @@ def test_float16_is_refused(where: str) -> None:
 def test_a_model_that_returns_a_size_is_refused() -> None:
     with pytest.raises(CaptureError, match="size"):
         capture(Function(lambda x: x.shape[0]), (torch.randn(2, 4),))
+
+
+def test_regions_that_change_nothing_are_taken_in() -> None:
+    class Regions(Model):
+        def forward(self, x):
+            with torch.autocast("cpu", enabled=False):
+                y = self.linear(x.float())
+                y[:, 0] = 3
+            with torch.enable_grad():
+                with torch.autocast("cuda"):
+                    z = y * 2
+                return z + 1, self.linear(x), x
+
+    model, x = Regions(), torch.randn(2, 4)
+    with torch.no_grad():
+        same(call(capture(model, (x,)), x), model(x))
+
+
+@pytest.mark.parametrize("transform", ["vmap", "grad"])
+def test_transforms_that_export_does_not_see_are_refused(transform: str) -> None:
+    changed = getattr(torch.func, transform)(lambda x: (x**2).sum())
+    with pytest.raises(CaptureError, match=r"torch\.vmap or torch\.func; write that out"):
+        capture(Function(changed), (torch.randn(2, 4),))
+
+
+def test_memory_behind_a_view_is_refused() -> None:
+    x = torch.randn(2, 4)
+    frames = Function(lambda x: (x * 2).as_strided((2, 3), (4, 1)))
+    assert capture(frames, (x,)).graph.outputs[0].shape == (2, 3)
+    with pytest.raises(CaptureError, match=r"test_capture.*as_strided reads.*index the tensor"):
+        capture(Function(lambda x: x.t().as_strided((2, 3), (4, 1))), (x,))

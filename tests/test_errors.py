@@ -24,6 +24,10 @@ EXAMPLES = [
     (errors.SamplesError("samples", "is a list", "make one"), ["samples", "a list", "make one"]),
     (errors.StreamEndedError("LiveStream"), ["LiveStream", "finished", "another"]),
     (errors.LoweringError("aten.exp", "m.py:3", "KeyError()"), ["aten.exp", "m.py:3", "report"]),
+    (
+        errors.TorchNodeError("aten.x", "m.py:3", ValueError("no")),
+        ["aten.x at m.py:3", "no", "check"],
+    ),
     (errors.RunError("no memory"), ["no memory", "fewer threads"]),
     (errors.InputFileError("a.npz", "not found"), ["a.npz", "not found", "--save-inputs"]),
     (errors.TrainingModeError("Sequential"), ["Sequential", "model.eval()"]),

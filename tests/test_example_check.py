@@ -17,6 +17,7 @@ import graphopt  # noqa: E402
 from graphopt.compiler.form import Form  # noqa: E402
 from graphopt.compiler.rounding_noise import ROUNDINGS  # noqa: E402
 from graphopt.errors import (  # noqa: E402
+    CaptureError,
     ExampleMismatchError,
     NondeterministicModelError,
     OptionError,
@@ -177,3 +178,21 @@ def test_example_and_model_stay_as_they_are() -> None:
     model, cache = Caching().eval(), {"seen": torch.zeros_like(X)}
     graphopt.optimize(model, precision="fp32", example_inputs=(X, cache))
     assert not cache["seen"].any() and not hasattr(model, "last")
+
+
+def test_torch_s_fast_path_is_not_what_the_modules_say() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)
+    hidden = torch.tensor([[False] * 5, [False] * 2 + [True] * 3, [True] * 5])
+    model = Function(
+        lambda x, m, e: e(x, src_key_padding_mask=m), e=nn.TransformerEncoder(layer, 1)
+    )
+    given, fast_path = (torch.randn(3, 5, 8), hidden), torch.backends.mha.get_fastpath_enabled()
+    fast = graphopt.optimize(model, precision="fp32", example_inputs=given)
+    assert torch.isfinite(fast(*given)).all()
+    assert torch.backends.mha.get_fastpath_enabled() == fast_path
+
+
+def test_a_model_that_refuses_its_example_is_named() -> None:
+    linear = nn.Linear(4, 4).eval()
+    with pytest.raises(CaptureError, match=r"Linear; the model itself fails .* same dtype"):
+        graphopt.optimize(linear, precision="fp32", example_inputs=(torch.ones(2, 4).long(),))

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._sympy.functions import FloatTrueDiv, FloorToInt, IntTrueDiv, ToFloat, TruncToInt
 
 import graphopt
-from graphopt.errors import CaptureError, SizeError
+from graphopt.errors import CaptureError, SizeError, TorchNodeError
 from graphopt.frontend.capture import capture
 from graphopt.frontend.torch_sizes import translate
 from graphopt.ir import symbolic
@@ -157,3 +157,26 @@ def test_a_model_with_powers_and_negative_numbers() -> None:
         given = torch.randn(batch, t, 3), torch.rand(batch, t) > 0.3
         for got, wanted in zip(fast(*given), model(*given), strict=True):
             torch.testing.assert_close(got, wanted, rtol=FP32_RELATIVE, atol=0)
+
+
+class Parts(nn.Module):
+    """Parts of an axis that begin or end where a size says, some of them in torch."""
+
+    def forward(self, x: torch.Tensor, rows: torch.Tensor) -> list[torch.Tensor]:
+        t = x.shape[1]
+        filled = x * 1
+        filled[:, t - 2 :] = 7
+        parts = [x[:, : t - 3] * 2, x[:, t - 3 :], x[:, 4 - t :], x[:, t - 5 :: 2], x[:, t - 3]]
+        return [*parts, filled, torch.full((1,), t).cumsum(0), x[rows]]
+
+
+def test_parts_from_and_to_a_size() -> None:
+    model = Parts().eval()
+    given = torch.randn(2, 7), torch.tensor([1, 0])
+    fast = graphopt.optimize(model, precision="fp32", example_inputs=given)
+    for t in (7, 4, 2, 9):  # with other signs of t - 3, 4 - t and t - 5
+        given = torch.randn(3, t), torch.tensor([2, 0])
+        for got, wanted in zip(fast(*given), model(*given), strict=True):
+            torch.testing.assert_close(got, wanted, rtol=0, atol=0)
+    with pytest.raises(TorchNodeError, match=r"aten\.index at .*test_torch_sizes.*out of bounds"):
+        fast(torch.randn(3, 4), torch.tensor([5, 0]))

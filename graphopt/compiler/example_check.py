@@ -23,7 +23,7 @@ import torch.utils._pytree as pytree
 from graphopt.compiler.pipeline import PassManager, lowering_passes
 from graphopt.compiler.rounding_noise import ROUNDINGS, RoundingNoise
 from graphopt.config import Config
-from graphopt.errors import ExampleMismatchError, NondeterministicModelError
+from graphopt.errors import CaptureError, ExampleMismatchError, NondeterministicModelError
 from graphopt.frontend.capture import capture
 from graphopt.frontend.held import Held
 from graphopt.frontend.import_torch import to_numpy
@@ -91,12 +91,17 @@ def check_example(
         What was compared and found, for the report.
 
     Raises:
+        CaptureError: if the model does not take its example.
         ExampleMismatchError: if the results differ, naming the first node that departs.
         NondeterministicModelError: if the model does not agree with itself.
     """
     options, call = form.options, (args, kwargs)
     bound, host = BOUNDS[options.precision], options.target.is_host
-    wanted = _run_model(model, call)
+    try:
+        wanted = _run_model(model, call)
+    except Exception as error:
+        why = f"the model itself fails with the example inputs: {error}; give such as it takes"
+        raise CaptureError(type(model).__name__, None, why) from error
     got = _results(form.run if host else form.interpret, call)
     departures = _compare(got, wanted)
     how = "compiled" if host else "in numpy, by the plan for another machine"
@@ -168,10 +173,16 @@ def _results(run: Any, call: Call) -> tuple[list[Any], Any]:
 
 
 def _run_model(model: torch.nn.Module, call: Call) -> tuple[list[Any], Any]:
-    held = Held(model)
+    """The model's own result, by the code of its modules.
+
+    Torch's fast path of `nn.TransformerEncoder` gives other numbers where a mask hides a token.
+    """
+    held, fast = Held(model), torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         return _results(lambda args, kwargs: model(*args, **kwargs), call)
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
         held.put_back()
 
 

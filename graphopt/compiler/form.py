@@ -27,6 +27,7 @@ from graphopt.errors import (
     InputDtypeError,
     InputError,
     InputRankError,
+    TorchNodeError,
     UnsupportedNodesError,
 )
 from graphopt.frontend.capture import CallSpec, Output, capture
@@ -338,11 +339,17 @@ def _of(env: dict[Value, torch.Tensor], value: Value) -> torch.Tensor:
 def run_in_torch(
     node: Node, env: dict[Value, torch.Tensor], sizes: dict[sympy.Symbol, Any]
 ) -> Sequence[torch.Tensor]:
-    """Runs an `aten.*` node that was not lowered."""
+    """Runs an `aten.*` node that was not lowered.
+
+    Its tensors are dense, as they were in the capture: a graph knows no strides.
+
+    Raises:
+        TorchNodeError: if torch raises an error.
+    """
 
     def convert(value: Any) -> Any:
         if isinstance(value, Ref):
-            return _of(env, node.inputs[value.index])
+            return _of(env, node.inputs[value.index]).contiguous()
         if isinstance(value, list):
             return [convert(item) for item in value]
         if isinstance(value, DType):
@@ -362,5 +369,10 @@ def run_in_torch(
         for key, value in node.attrs.items()
         if key in schema and (key not in placement or (key == "size" and "size" in schema))
     }
-    result = op(**kwargs)
+    try:
+        result = op(**kwargs)
+    except Exception as error:
+        if torch.compiler.is_compiling():  # which asks for other sizes by errors
+            raise
+        raise TorchNodeError(node.op, node.origin.source or node.origin.module, error) from error
     return list(result) if isinstance(result, tuple | list) else [result]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import operator
+import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import sympy
 import torch
+from torch._subclasses import FakeTensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
@@ -45,6 +48,8 @@ _NESTED = {
     "loop": "optimize the body, and loop outside",
     "grad": "leave the change of the gradient mode out: graphopt computes without gradients",
 }
+#: The file that calls the model, of which no line is the user's.
+_CALLER = os.path.join(os.path.dirname(__file__), "capture.py")
 _GUARDS = {"_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range_for_size"}
 
 
@@ -170,6 +175,8 @@ class _Importer:
             tensor = self.program.state_dict[spec.target]
         else:
             tensor = self.program.constants[spec.target]
+        if _is_untraced(tensor):
+            raise self._untraced()
         data = to_numpy(tensor)
         dtype = _DTYPES.get(tensor.dtype)
         if dtype is None:
@@ -180,6 +187,11 @@ class _Importer:
             )
         name = str(spec.target).removeprefix("model.")
         return Value(dtype, tuple(data.shape), name, data=data)
+
+    def _untraced(self) -> CaptureError:
+        """The error of a tensor that no op of the capture has made."""
+        why = "it computes a tensor where torch.export does not see it, such as in torch.vmap or "
+        return CaptureError(self.graph.name, None, f"{why}torch.func; write that out")
 
     def _input_shape(self, tensor: torch.Tensor, name: str) -> Shape:
         position = len(self.graph.inputs)
@@ -284,8 +296,9 @@ class _Importer:
             source, position = node.args
             self.env[node] = self.env[source][position]  # type: ignore[index]
             return
-        if not isinstance(node.target, torch._ops.OpOverload):
-            self.env[node] = self._symbolic(node)
+        if _is_symbolic(node):
+            if _is_read(node):
+                self.env[node] = self._symbolic(node)
             return
         namespace, _, opname = node.target._schema.name.partition("::")
         if opname in _GUARDS:
@@ -297,9 +310,6 @@ class _Importer:
                 "it assigns to .data of a tensor, which torch.export loses; use the new tensor "
                 "instead",
             )
-        if opname == "sym_size":
-            self.env[node] = self._symbolic(node)
-            return
         if node.target._schema.name in WRITES_NOTHING:
             self.env[node] = self.env[node.args[0]]  # type: ignore[index]
             return
@@ -310,7 +320,15 @@ class _Importer:
                 f"{opname} writes in place there, which torch cannot make functional; compute a "
                 "new tensor instead",
             )
+        if opname.startswith("as_strided") and not _owns_its_memory(node.args[0]):
+            raise CaptureError(
+                self.graph.name,
+                self._origin(node).source or None,
+                f"{opname} reads the memory behind a view there; index the tensor instead",
+            )
         result = node.meta.get("val")
+        if opname == "slice":
+            self._learn_extent(node, *node.args)
         inputs: list[Value] = []
         attrs = self._attributes(node, inputs)
         attrs["overload"] = str(node.target)
@@ -331,6 +349,37 @@ class _Importer:
             attrs["size"] = self.env[node]
         op = f"aten.{opname}" if namespace == "aten" else f"{namespace}.{opname}"
         self.graph.nodes.append(Node(op, inputs, outputs, attrs, self._origin(node)))
+
+    def _learn_extent(
+        self,
+        node: torch.fx.Node,
+        source: torch.fx.Node,
+        axis: int = 0,
+        start: Any = None,
+        end: Any = None,
+        step: int = 1,
+    ) -> None:
+        """How long a part is that torch gave a size of its own, not knowing the sign of an end."""
+        size = node.meta["val"].shape[axis]
+        if isinstance(size, int) or not (size.node.expr.free_symbols - set(self.symbols)):
+            return
+        whole = source.meta["val"].shape[axis]
+        whole = whole if isinstance(whole, int) else whole.node.expr
+
+        def bound(given: Any, default: Any) -> Any:
+            number = given.meta["val"] if isinstance(given, torch.fx.Node) else given
+            if number is None or number == sys.maxsize:
+                return default
+            if isinstance(number, int):
+                return sympy.Min(whole, number) if number >= 0 else sympy.Max(0, whole + number)
+            expr, is_negative = number.node.expr, number.node.hint < 0
+            sign = sympy.Lt(expr, 0) if is_negative else sympy.Ge(expr, 0)
+            self.graph.conditions.append(self._translate(sign))
+            return sympy.Max(0, whole + expr) if is_negative else sympy.Min(whole, expr)
+
+        first, last = bound(start, 0), bound(end, whole)
+        extent = last if first == 0 else sympy.Max(0, last - first)
+        self.guards.aliases[size.node.expr] = sympy.ceiling(extent / step)
 
     def _value(self, tensor: torch.Tensor, node: torch.fx.Node) -> Value:
         shape = tuple(self._size(extent, node) for extent in tensor.shape)
@@ -374,6 +423,7 @@ class _Importer:
         module = re.sub(r"^(L\['self'\]\.)?model\.?", "", paths[-1]) if paths else ""
         frames = re.findall(r'File "([^"]+)", line (\d+)[^\n]*\n\s*([^\n]*)', str(node.stack_trace))
         inside = re.compile(r"/torch/(nn|_|fx|utils|export)|^<")
+        frames = [f for f in frames if f[0] != _CALLER]
         users = [f for f in frames if not inside.search(f[0])] or frames
         if not users:
             return Origin(module)
@@ -404,8 +454,47 @@ class _Importer:
                 self.graph.outputs.append(value)
             elif isinstance(value, int | float | bool | str) or value is None:
                 leaves.append(("constant", value))
+            elif _is_untraced(value):
+                raise self._untraced()
             else:
                 is_size = isinstance(value, sympy.Expr | Scalar)
                 kind = f"the size {value}" if is_size else type(value).__name__
                 raise CaptureError(self.graph.name, None, f"it returns {kind}; return a tensor")
         return leaves
+
+
+def _owns_its_memory(node: Any) -> bool:
+    """Whether a tensor is the whole of its memory, in the order of its elements."""
+    tensor = node.meta["val"]
+    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return bool(tensor.is_contiguous() and whole)
+
+
+def _is_untraced(value: Any) -> bool:
+    """Whether it is a tensor that stands for another, which only a tracer may hold."""
+    return isinstance(value, FakeTensor) or (
+        isinstance(value, torch.Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value)
+    )
+
+
+def _name(node: torch.fx.Node) -> str:
+    """The name of an op of torch without namespace and overload; empty for a function of Python."""
+    schema = getattr(node.target, "_schema", None)
+    return schema.name.partition("::")[2] if schema else ""
+
+
+def _is_symbolic(node: torch.fx.Node) -> bool:
+    """Whether it computes with sizes alone."""
+    name = _name(node)
+    return (
+        node.op == "call_function"
+        and (not name or name.startswith("sym_"))
+        and (name not in _GUARDS)
+    )
+
+
+def _is_read(node: torch.fx.Node) -> bool:
+    """Whether more than torch's own assertions depend on a number."""
+    return any(
+        _is_read(user) if _is_symbolic(user) else _name(user) not in _GUARDS for user in node.users
+    )
