@@ -247,10 +247,12 @@ def capture(
         # torch.export takes a size for one that is not 1, which matters here, and it is 1.
         if dynamic_shapes is not None:
             raise _example_is_special(type(model).__name__, graph, broken[0])
+        # That it is 1 may be what torch.export has found out later on the way.
         fixed = {s for c in broken for s in c.free_symbols}
-        for info in graph.dims.values():
-            for number, axis in info.sources if info.symbol in fixed else ():
-                dims[number][axis] = ExportDim.STATIC
+        for spec, value in zip(dims, graph.inputs, strict=True):
+            for axis, extent in enumerate(value.shape):
+                if isinstance(extent, int) or extent in fixed:
+                    spec[axis] = ExportDim.STATIC
         program, graph, out_leaves = import_with(dims)
     out_spec = program.call_spec.out_spec
     if out_spec is None:

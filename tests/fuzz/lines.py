@@ -38,27 +38,27 @@ def kind(*names: str) -> Callable[[Kind], Kind]:
     return enter
 
 
-def _enter(name: str, text: Callable[[Scene], str | Line]) -> None:
+def enter(name: str, text: Callable[[Scene], str | Line]) -> None:
     KINDS[name] = text
 
 
-def _chosen(s: Scene, *texts: str) -> str:
+def chosen(s: Scene, *texts: str) -> str:
     return s.random.choice(texts)
 
 
 # Element-wise.
 
 for _op in ("neg", "abs", "sin", "cos", "tanh", "erf", "sigmoid", "exp", "floor", "ceil", "square"):
-    _enter(f"aten.{_op}", lambda s, op=_op: f"torch.{op}({s.any_float()})")
+    enter(f"aten.{_op}", lambda s, op=_op: f"torch.{op}({s.any_float()})")
 for _op in ("relu", "silu", "hardsigmoid", "hardswish", "relu6"):
-    _enter(f"aten.{_op}", lambda s, op=_op: f"F.{op}({s.floats()})")
+    enter(f"aten.{_op}", lambda s, op=_op: f"F.{op}({s.floats()})")
 for _op in ("log", "sqrt", "rsqrt"):
-    _enter(f"aten.{_op}", lambda s, op=_op: f"torch.{op}({s.any_float()}.abs() + 0.1)")
+    enter(f"aten.{_op}", lambda s, op=_op: f"torch.{op}({s.any_float()}.abs() + 0.1)")
 _TANH = ', approximate="tanh"'
-_enter("aten.gelu", lambda s: f"F.gelu({s.floats()}{_chosen(s, '', _TANH)})")
-_enter("aten.leaky_relu", lambda s: f"F.leaky_relu({s.floats()}, {s.number(0.01, 0.5)})")
-_enter("aten.hardtanh", lambda s: f"F.hardtanh({s.floats()}, {s.number(-2, 0)}, {s.number(0, 2)})")
-_enter("aten.isinf", lambda s: f"torch.isinf({s.any_float()} / {s.anything()})")
+enter("aten.gelu", lambda s: f"F.gelu({s.floats()}{chosen(s, '', _TANH)})")
+enter("aten.leaky_relu", lambda s: f"F.leaky_relu({s.floats()}, {s.number(0.01, 0.5)})")
+enter("aten.hardtanh", lambda s: f"F.hardtanh({s.floats()}, {s.number(-2, 0)}, {s.number(0, 2)})")
+enter("aten.isinf", lambda s: f"torch.isinf({s.any_float()} / {s.anything()})")
 
 
 @kind("operators")
@@ -77,7 +77,7 @@ def _called_arithmetic(op: str) -> Kind:
 
 
 for _op in ("add", "sub", "mul", "rsub"):
-    _enter(f"aten.{_op}", _called_arithmetic(_op))
+    enter(f"aten.{_op}", _called_arithmetic(_op))
 
 
 @kind("aten.div")
@@ -87,41 +87,41 @@ def _div(s: Scene) -> str:
     return f"torch.div({name}, {_nonzero(s, name)}{mode})"
 
 
-_enter("aten.true_divide", lambda s: f"torch.true_divide({(n := s.floats())}, {_nonzero(s, n)})")
+enter("aten.true_divide", lambda s: f"torch.true_divide({(n := s.floats())}, {_nonzero(s, n)})")
 
 
 def _nonzero(s: Scene, name: str) -> str:
-    return _chosen(s, f"({s.beside(name)}.abs() + 1)", s.number(0.5, 3), f"{name}.shape[-1]")
+    return chosen(s, f"({s.beside(name)}.abs() + 1)", s.number(0.5, 3), f"{name}.shape[-1]")
 
 
 for _op in ("maximum", "minimum"):
-    _enter(
+    enter(
         f"aten.{_op}",
-        lambda s, op=_op: f"torch.{op}({(n := s.pick(_is_number))}, {s.beside(n)})",
+        lambda s, op=_op: f"torch.{op}({(n := s.pick(is_number))}, {s.beside(n)})",
     )
 
 
-def _is_number(tensor: torch.Tensor) -> bool:
+def is_number(tensor: torch.Tensor) -> bool:
     return tensor.dtype in (torch.float32, torch.int64, torch.int32)
 
 
 for _op in ("eq", "ne", "lt", "le", "gt", "ge", "greater", "less"):
-    _enter(f"aten.{_op}", lambda s, op=_op: f"torch.{op}({(n := s.anything())}, {s.operand(n)})")
+    enter(f"aten.{_op}", lambda s, op=_op: f"torch.{op}({(n := s.anything())}, {s.operand(n)})")
 for _op in ("and", "or"):
-    _enter(
+    enter(
         f"aten.logical_{_op}",
         lambda s, op=_op: f"torch.logical_{op}({(n := s.anything())}, {s.beside(n)})",
     )
-    _enter(
+    enter(
         f"aten.bitwise_{_op}",
         lambda s, op=_op: f"torch.bitwise_{op}({(n := _mask(s))}, {s.beside(n)})",
     )
-    _enter(
+    enter(
         f"aten.__{_op}__",
         lambda s, op=_op: f"{(n := _mask(s))} {'&' if op == 'and' else '|'} {s.beside(n)}",
     )
-_enter("aten.logical_not", lambda s: f"torch.logical_not({s.anything()})")
-_enter("aten.bitwise_not", lambda s: f"~{_mask(s)}")
+enter("aten.logical_not", lambda s: f"torch.logical_not({s.anything()})")
+enter("aten.bitwise_not", lambda s: f"~{_mask(s)}")
 
 
 def _mask(s: Scene) -> str:
@@ -142,14 +142,14 @@ def _masked_fill(s: Scene) -> str:
     name = s.floats()
     other = s.pick(lambda t: t.dtype is torch.bool) if s.random.random() < 0.5 else ""
     mask = other or f"{name} > {s.number(-1, 1)}"
-    return f"{name}.masked_fill({mask}, {_chosen(s, '0.0', '-1.5', '-1e9', _INFINITE)})"
+    return f"{name}.masked_fill({mask}, {chosen(s, '0.0', '-1.5', '-1e9', _INFINITE)})"
 
 
-_enter(
-    "aten.clamp", lambda s: f"{s.pick(_is_number)}.clamp({_chosen(s, '-1, 1', 'min=0', 'max=1')})"
+enter(
+    "aten.clamp", lambda s: f"{s.pick(is_number)}.clamp({chosen(s, '-1, 1', 'min=0', 'max=1')})"
 )
-_enter("aten.clamp_min", lambda s: f"torch.clamp_min({s.floats()}, {s.number(-1, 1)})")
-_enter("aten.clamp_max", lambda s: f"torch.clamp_max({s.floats()}, {s.number(-1, 1)})")
+enter("aten.clamp_min", lambda s: f"torch.clamp_min({s.floats()}, {s.number(-1, 1)})")
+enter("aten.clamp_max", lambda s: f"torch.clamp_max({s.floats()}, {s.number(-1, 1)})")
 
 
 @kind("aten.pow")
@@ -159,7 +159,7 @@ def _pow(s: Scene) -> str:
     return f"{name}.abs().add(0.2) ** {exponent}" if "." in exponent else f"{name} ** {exponent}"
 
 
-_enter("aten.glu", lambda s: f"F.glu({(n := s.floats())}, {s.axis(n)})")
+enter("aten.glu", lambda s: f"F.glu({(n := s.floats())}, {s.axis(n)})")
 
 
 @kind("aten.batch_norm")
@@ -191,7 +191,7 @@ def _to_copy(s: Scene) -> str:
     return f"torch.ops.aten._to_copy({s.floats()}, dtype=torch.{s.random.choice(_TYPES[:3])})"
 
 
-_enter("aten.type_as", lambda s: f"{s.integers()}.type_as({s.floats()})")
+enter("aten.type_as", lambda s: f"{s.integers()}.type_as({s.floats()})")
 
 
 @kind("aten.arange")
@@ -199,7 +199,7 @@ def _arange(s: Scene) -> str:
     name = s.anything(1, 2, 3, 4)
     end = s.dim(name, s.axis(name))
     dtype = s.random.choice(["", ", dtype=torch.float32", ", dtype=torch.int32"])
-    return _chosen(s, f"torch.arange({end}{dtype})", f"torch.arange(2, 2 + 3 * {end}, 3{dtype})")
+    return chosen(s, f"torch.arange({end}{dtype})", f"torch.arange(2, 2 + 3 * {end}, 3{dtype})")
 
 
 @kind("positions")
@@ -215,32 +215,32 @@ def _shape_text(s: Scene, name: str) -> str:
 
 
 for _op, _first in (("zeros", ""), ("ones", ""), ("full", ", 1.5")):
-    _enter(
+    enter(
         f"aten.{_op}",
         lambda s, op=_op, first=_first: (
             f"torch.{op}(({_shape_text(s, s.anything(1, 2, 3))},){first})"
         ),
     )
-    _enter(
+    enter(
         f"aten.{_op}_like",
         lambda s, op=_op, first=_first: (
             f"torch.{op}_like({s.anything()}{first and first.replace('1.5', '2')})"
         ),
     )
-_enter("aten.new_zeros", lambda s: f"{(n := s.floats())}.new_zeros({_shape_text(s, n)})")
-_enter("aten.new_ones", lambda s: f"{(n := s.floats())}.new_ones({_shape_text(s, n)})")
-_enter("aten.fill", lambda s: f"torch.fill({s.floats()}, {s.number(-2, 2)})")
-_enter("aten.scalar_tensor", lambda s: f"{s.floats()} * torch.scalar_tensor({s.number(1, 2)})")
+enter("aten.new_zeros", lambda s: f"{(n := s.floats())}.new_zeros({_shape_text(s, n)})")
+enter("aten.new_ones", lambda s: f"{(n := s.floats())}.new_ones({_shape_text(s, n)})")
+enter("aten.fill", lambda s: f"torch.fill({s.floats()}, {s.number(-2, 2)})")
+enter("aten.scalar_tensor", lambda s: f"{s.floats()} * torch.scalar_tensor({s.number(1, 2)})")
 
 
 # Views.
 
 for _op in ("alias", "detach", "lift_fresh_copy"):
-    _enter(f"aten.{_op}", lambda s, op=_op: f"torch.ops.aten.{op}({s.anything()})")
-_enter("aten.clone", lambda s: f"{s.anything()}.clone()")
-_enter("aten.contiguous", lambda s: f"{s.anything()}.contiguous()")
-_enter("aten.dropout", lambda s: f"F.dropout({s.floats()}, 0.3, training=False)")
-_enter("aten.feature_dropout", lambda s: f"torch.feature_dropout({s.floats(3, 4)}, 0.3, False)")
+    enter(f"aten.{_op}", lambda s, op=_op: f"torch.ops.aten.{op}({s.anything()})")
+enter("aten.clone", lambda s: f"{s.anything()}.clone()")
+enter("aten.contiguous", lambda s: f"{s.anything()}.contiguous()")
+enter("aten.dropout", lambda s: f"F.dropout({s.floats()}, 0.3, training=False)")
+enter("aten.feature_dropout", lambda s: f"torch.feature_dropout({s.floats(3, 4)}, 0.3, False)")
 
 
 def _other_shape(s: Scene, name: str) -> str:
@@ -262,9 +262,9 @@ def _other_shape(s: Scene, name: str) -> str:
     return ", ".join([*dims[:axis], *parts, *dims[axis + 1 :]])
 
 
-_enter("aten.reshape", lambda s: f"{(n := s.anything(1, 2, 3, 4))}.reshape({_other_shape(s, n)})")
-_enter("aten.view", lambda s: f"{(n := s.anything(1, 2, 3, 4))}.view({_other_shape(s, n)})")
-_enter(
+enter("aten.reshape", lambda s: f"{(n := s.anything(1, 2, 3, 4))}.reshape({_other_shape(s, n)})")
+enter("aten.view", lambda s: f"{(n := s.anything(1, 2, 3, 4))}.view({_other_shape(s, n)})")
+enter(
     "aten._unsafe_view",
     lambda s: f"torch.ops.aten._unsafe_view({(n := s.anything(2, 3))}, [{_other_shape(s, n)}])",
 )
@@ -283,17 +283,17 @@ def _unflatten(s: Scene) -> str:
     axis = s.axis(name)
     if s.static(name, axis) % 2:
         raise Unfit
-    return f"{name}.unflatten({axis}, {_chosen(s, '(2, -1)', '(-1, 2)')})"
+    return f"{name}.unflatten({axis}, {chosen(s, '(2, -1)', '(-1, 2)')})"
 
 
-_enter("aten.unsqueeze", lambda s: f"{(n := s.anything(1, 2, 3))}.unsqueeze({s.axis(n)})")
+enter("aten.unsqueeze", lambda s: f"{(n := s.anything(1, 2, 3))}.unsqueeze({s.axis(n)})")
 
 
 @kind("aten.squeeze")
 def _squeeze(s: Scene) -> str:
     name = s.anything(1, 2, 3, 4)
     axis = s.axis(name)
-    return _chosen(s, f"{name}.squeeze({axis})", f"{name}.narrow({axis}, 0, 1).squeeze({axis})")
+    return chosen(s, f"{name}.squeeze({axis})", f"{name}.narrow({axis}, 0, 1).squeeze({axis})")
 
 
 @kind("aten.permute")
@@ -305,12 +305,12 @@ def _permute(s: Scene) -> str:
     return f"{name}.permute({', '.join(map(str, signed))})"
 
 
-_enter(
+enter(
     "aten.transpose",
     lambda s: f"{(n := s.anything(1, 2, 3, 4))}.transpose({s.axis(n)}, {s.axis(n)})",
 )
-_enter("aten.t", lambda s: f"{s.anything(1, 2)}.t()")
-_enter("aten.numpy_T", lambda s: f"{s.anything(2, 3)}.T")
+enter("aten.t", lambda s: f"{s.anything(1, 2)}.t()")
+enter("aten.numpy_T", lambda s: f"{s.anything(2, 3)}.T")
 
 
 @kind("aten.expand")
@@ -323,7 +323,7 @@ def _expand(s: Scene) -> str:
     return f"{name}.narrow({axis}, 0, 1).expand({front}{', '.join(extents)})"
 
 
-_enter("aten.expand_as", lambda s: f"{(n := s.anything(2, 3))}[:, :1].expand_as({n})")
+enter("aten.expand_as", lambda s: f"{(n := s.anything(2, 3))}[:, :1].expand_as({n})")
 
 
 def _range(s: Scene, name: str, axis: int) -> str:
@@ -347,9 +347,9 @@ def _slice(s: Scene) -> str:
 @kind("empty part")
 def _empty(s: Scene) -> str:
     name = s.floats(2, 3)
-    part = _chosen(s, f"{name}[:, :0]", f"{name}[:0]", f"{name}[..., 3:3]")
+    part = chosen(s, f"{name}[:, :0]", f"{name}[:0]", f"{name}[..., 3:3]")
     axis = s.random.choice((0, 1))
-    return _chosen(s, part, f"torch.cat([{name}, {name}[:, :0]], 1)", f"{part}.sum({axis})")
+    return chosen(s, part, f"torch.cat([{name}, {name}[:, :0]], 1)", f"{part}.sum({axis})")
 
 
 @kind("aten.narrow")
@@ -400,7 +400,7 @@ def _chunk(s: Scene) -> str | Line:
     axis = s.axis(name)
     if s.least(name, axis) < 2:
         raise Unfit
-    return _chosen(s, f"{name}.chunk(2, {axis})[0]", f"{name}.chunk(3, {axis})[-1]")
+    return chosen(s, f"{name}.chunk(2, {axis})[0]", f"{name}.chunk(3, {axis})[-1]")
 
 
 @kind("aten.unbind")
@@ -416,11 +416,11 @@ def _cat(s: Scene) -> str:
     name = s.anything(1, 2, 3)
     axis = s.axis(name)
     front = ":, " * (axis % s[name].dim())
-    other = _chosen(s, name, s.beside(name, same=True), f"{name}[{front}1:]", f"{name}[{front}:1]")
-    return f"torch.cat([{name}, {other}{_chosen(s, '', f', {name}')}], {axis})"
+    other = chosen(s, name, s.beside(name, same=True), f"{name}[{front}1:]", f"{name}[{front}:1]")
+    return f"torch.cat([{name}, {other}{chosen(s, '', f', {name}')}], {axis})"
 
 
-_enter(
+enter(
     "aten.stack",
     lambda s: f"torch.stack([{(n := s.anything(1, 2, 3))}, {s.beside(n, same=True)}], {s.axis(n)})",
 )
@@ -436,9 +436,9 @@ def _pad(s: Scene) -> str:
     return f"F.pad({name}, ({', '.join(pads)}){value})"
 
 
-_enter(
+enter(
     "aten.constant_pad_nd",
-    lambda s: f"torch.constant_pad_nd({s.floats(2, 3)}, (1, {_chosen(s, '0', '2')}), 0.0)",
+    lambda s: f"torch.constant_pad_nd({s.floats(2, 3)}, (1, {chosen(s, '0', '2')}), 0.0)",
 )
 
 
@@ -498,8 +498,8 @@ def _matmul(s: Scene) -> str:
     return f"{name} @ {other}.transpose(-1, -2)"
 
 
-_enter("aten.mm", lambda s: f"torch.mm({(n := s.floats(2))}, {n}.t())")
-_enter(
+enter("aten.mm", lambda s: f"torch.mm({(n := s.floats(2))}, {n}.t())")
+enter(
     "aten.bmm",
     lambda s: f"torch.bmm({(n := s.floats(3))}, {s.beside(n, same=True)}.transpose(1, 2))",
 )
@@ -518,10 +518,10 @@ def _convolved(s: Scene) -> str:
     )
     front = s.random.randint(0, (taps - 1) * dilation)
     padded = f"F.pad({name}.transpose(1, 2), ({front}, {(taps - 1) * dilation - front}))"
-    return f"{made}({_chosen(s, padded, f'{name}.transpose(1, 2)')})"
+    return f"{made}({chosen(s, padded, f'{name}.transpose(1, 2)')})"
 
 
-_enter("aten.conv1d", lambda s: f"{_convolved(s)}.transpose(1, 2)")
+enter("aten.conv1d", lambda s: f"{_convolved(s)}.transpose(1, 2)")
 
 
 @kind("aten.conv2d")
@@ -566,8 +566,8 @@ def _rms_norm(s: Scene) -> str:
 
 
 for _op in ("softmax", "log_softmax"):
-    _enter(f"aten.{_op}", lambda s, op=_op: f"torch.{op}({(n := s.floats())}, {s.axis(n)})")
-    _enter(
+    enter(f"aten.{_op}", lambda s, op=_op: f"torch.{op}({(n := s.floats())}, {s.axis(n)})")
+    enter(
         f"aten._{_op}",
         lambda s, op=_op: f"torch.ops.aten._{op}({(n := s.floats())}, {s.axis(n)}, False)",
     )
@@ -596,16 +596,16 @@ for _op in ("sum", "mean", "any", "all", "amax", "amin", "max", "min"):
         name = s.pick(lambda t: t.dtype in dtypes)
         if op in ("max", "min"):
             axis = s.axis(name)
-            return _chosen(s, f"torch.{op}({name})", f"torch.{op}({name}, {axis}).values")
+            return chosen(s, f"torch.{op}({name})", f"torch.{op}({name}, {axis}).values")
         return _reduced(s, op, name)
 
-    _enter(f"aten.{_op}", _reduction)
+    enter(f"aten.{_op}", _reduction)
 
 
 @kind("aten.argmax")
 def _argmax(s: Scene) -> str:
     name = s.pick(lambda t: t.dtype in (torch.float32, torch.int64) and t.dim() > 0)
-    return f"{name}.argmax({s.axis(name)}{_chosen(s, '', ', keepdim=True')})"
+    return f"{name}.argmax({s.axis(name)}{chosen(s, '', ', keepdim=True')})"
 
 
 @kind("aten.scaled_dot_product_attention")
@@ -656,7 +656,7 @@ def _feed_forward(s: Scene) -> str:
     activation = s.random.choice(["ReLU", "GELU", "SiLU"])
     first, second = f"nn.Linear({width}, {hidden})", f"nn.Linear({hidden}, {width})"
     block = s.member(f"nn.Sequential({first}, nn.{activation}(), {second})")
-    return f"{block}({name}){_chosen(s, '', f' + {name}')}"
+    return f"{block}({name}){chosen(s, '', f' + {name}')}"
 
 
 @kind("gated")
@@ -715,7 +715,7 @@ def _mask_by_length(s: Scene) -> str:
     name = s.floats(3)
     lengths = f"({name}[:, 0, 0] > 0).to(torch.int64) + 1"
     mask = f"(torch.arange({name}.shape[1])[None] < ({lengths})[:, None])"
-    return _chosen(s, f"{name} * {mask}[..., None]", mask)
+    return chosen(s, f"{name} * {mask}[..., None]", mask)
 
 
 @kind("rotate")
@@ -736,7 +736,7 @@ def _center(s: Scene) -> str:
 @kind("size in a factor")
 def _size(s: Scene) -> str:
     name = s.floats(2, 3)
-    return f"{name} * ({name}.shape[{s.axis(name)}] {_chosen(s, '+ 1', '* 2', '// 2', '** 2')})"
+    return f"{name} * ({name}.shape[{s.axis(name)}] {chosen(s, '+ 1', '* 2', '// 2', '** 2')})"
 
 
 @kind("left in torch")
@@ -744,7 +744,7 @@ def _in_torch(s: Scene) -> str:
     name = s.floats(2, 3)
     axis = s.axis(name)
     texts = (f"torch.cumsum({name}, {axis})", f"torch.flip({name}, ({axis},))")
-    return _chosen(
+    return chosen(
         s, *texts, f"torch.sort({name}, {axis}).values", f"torch.roll({name}, 1, {axis})"
     )
 
@@ -752,7 +752,7 @@ def _in_torch(s: Scene) -> str:
 @kind("mixed types")
 def _mixed(s: Scene) -> str:
     name = s.pick(lambda t: t.dtype in (*INTEGERS, torch.bool))
-    return f"{name} {s.random.choice('+*')} {_chosen(s, '1.5', '2', s.floats())}"
+    return f"{name} {s.random.choice('+*')} {chosen(s, '1.5', '2', s.floats())}"
 
 
 # Writes in place: to a value that is no argument, through views of it.
@@ -761,7 +761,7 @@ def _mixed(s: Scene) -> str:
 def _own(s: Scene, *ranks: int) -> str:
     """A copy of a value, which may be written to."""
     name = s.floats(*ranks)
-    return _chosen(s, f"{name}.clone()", f"({name} * 1.5)", f"torch.zeros_like({name})")
+    return chosen(s, f"{name}.clone()", f"({name} * 1.5)", f"torch.zeros_like({name})")
 
 
 @kind("own")
@@ -809,13 +809,13 @@ def _write_view(s: Scene) -> Line:
     return Line(f"{view}.{write}")
 
 
-_enter("aten.copy", lambda s: f"torch.ops.aten.copy({(n := s.floats())}, {s.beside(n)})")
-_enter("aten.zero", lambda s: f"torch.ops.aten.zero({s.floats()})")
-_enter(
+enter("aten.copy", lambda s: f"torch.ops.aten.copy({(n := s.floats())}, {s.beside(n)})")
+enter("aten.zero", lambda s: f"torch.ops.aten.zero({s.floats()})")
+enter(
     "aten.select_scatter",
     lambda s: f"{(n := s.floats(2, 3))}.select_scatter({n}.select(1, 0) * 2, 1, -1)",
 )
-_enter(
+enter(
     "aten.slice_scatter",
     lambda s: f"{(n := s.floats(2, 3))}.slice_scatter({n}[:, 1:] * 2, 1, 1)",
 )
