@@ -21,7 +21,7 @@ import numpy as np
 from graphopt.dependencies import require
 from graphopt.errors import BenchmarkError
 from graphopt.kernels.reference import f32_from_bf16, quantize_blocks_int4
-from graphopt.llm.decoder.graph import DecoderWeights, LayerWeights
+from graphopt.llm.decoder.graph import DecoderGraph, DecoderWeights, LayerWeights
 from graphopt.llm.decoder.matrices import BlockMatrix, Matrix, dense
 
 Array = np.ndarray[Any, Any]
@@ -41,10 +41,12 @@ def write_onnx(weights: DecoderWeights, out: Path) -> None:
         out: the file to make.
 
     Raises:
-        BenchmarkError: for a decoder with norms of queries and keys.
+        BenchmarkError: for a decoder whose layers are not those of Llama.
         MissingDependencyError: without onnx.
     """
     onnx = require("onnx", "onnxruntime's graph")
+    if weights.graph_class is not DecoderGraph:
+        raise BenchmarkError(f"{weights.name} has other layers than GroupQueryAttention's")
     built = _OnnxDecoder(weights)
     model = onnx.helper.make_model(
         built.graph(),
@@ -115,8 +117,6 @@ class _OnnxDecoder:
 
     def _layer(self, number: int, layer: LayerWeights, stream: str, change: str) -> tuple[str, str]:
         """The residual stream without the layer's last product, and that product."""
-        if layer.query_norm is not None or layer.key_norm is not None:
-            raise BenchmarkError("GroupQueryAttention of onnxruntime has no norms of queries")
         where = f"layers.{number}"
         normed, stream = self._norm(f"{where}.attention_norm", stream, change, layer.attention_norm)
         qkv = self._matrix(f"{where}.qkv", normed, layer.qkv)
@@ -149,7 +149,7 @@ class _OnnxDecoder:
                 domain=_MICROSOFT,
                 num_heads=shape.heads,
                 kv_num_heads=shape.kv_heads,
-                scale=float(shape.head_dim) ** -0.5,
+                scale=self._weights.attention_scale,
                 do_rotary=1,
                 rotary_interleaved=0,
             )

@@ -1,4 +1,4 @@
-"""The graph of a Llama-class decoder, from its weights.
+"""The graph of a decoder, from its weights.
 
 One graph serves prefill and decode: the number of new tokens `T` is a dim, and so are the number
 of sequences `B`, of rows of the cache `S`, and of tokens whose logits are wanted, `R`. Keys and
@@ -12,12 +12,13 @@ Token t of sequence b goes to row `past[b] + t` of the cache and sees the rows f
 its own; its position is `past[b] + t - start[b]`. `rows` counts tokens as b * T + t.
 
 Sources: Touvron et al., "LLaMA" (2023), and Grattafiori et al., "The Llama 3 Herd of Models"
-(2024), for RMS norm, rotary embedding, grouped queries and SwiGLU; Qwen2 adds biases to the
-projections of query, key and value, Qwen3 norms of each head of query and key.
+(2024), for RMS norm, rotary embedding, grouped queries and SwiGLU. Classes of models whose layers
+compute something else override methods of `DecoderGraph` (graphopt/llm/architectures).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,8 +30,10 @@ from graphopt.ir.symbolic import simplify, symbol
 from graphopt.kernels import reference
 from graphopt.llm.decoder.matrices import Matrix, dense
 from graphopt.llm.decoder.products import Products
+from graphopt.llm.decoder.traits import Traits
 
 Array = np.ndarray[Any, Any]
+Extents = tuple[int, ...]
 _HINTS = {"B": 1, "T": 16, "R": 1, "S": 512}
 
 
@@ -70,9 +73,11 @@ class LayerWeights:
         feed_forward_norm: [hidden].
         gate_up: gate and up rows one after the other, [2 * intermediate, hidden].
         down: [hidden, intermediate].
-        qkv_bias: or None.
-        query_norm: [head_dim], or None.
-        key_norm: [head_dim], or None.
+        qkv_bias: of the rows of `qkv`, or None.
+        more: what layers of this class have besides, by the names in `DecoderGraph.extents`.
+
+    In each head of query and key the values that are rotated together, pair i, are i and
+    head_dim / 2 + i.
     """
 
     attention_norm: Array
@@ -82,8 +87,7 @@ class LayerWeights:
     gate_up: Matrix
     down: Matrix
     qkv_bias: Array | None = None
-    query_norm: Array | None = None
-    key_norm: Array | None = None
+    more: Mapping[str, Array] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -93,12 +97,15 @@ class DecoderWeights:
     Attributes:
         name: of the graph.
         shape: sizes.
-        frequencies: radians per position of each pair of a head, f32 [head_dim / 2].
+        frequencies: radians per position of each pair of a head, f32 [head_dim / 2]; 0 for one
+            that is not rotated.
         attention_factor: factor on cosine and sine (1 but for scaled rotary embeddings).
         embedding: [vocabulary, hidden], in f32 or 8 bits.
         layers: from the first to the last.
         norm: [hidden].
         head: [vocabulary, hidden], likewise; the embedding itself where they are tied.
+        traits: what it is besides its sizes.
+        graph_class: writes its graph.
     """
 
     name: str
@@ -109,6 +116,13 @@ class DecoderWeights:
     layers: list[LayerWeights]
     norm: Array
     head: Matrix
+    traits: Traits = field(default_factory=Traits)
+    graph_class: type[DecoderGraph] = field(default_factory=lambda: DecoderGraph)
+
+    @property
+    def attention_scale(self) -> float:
+        """Factor on scores."""
+        return self.traits.attention_scale or float(self.shape.head_dim) ** -0.5
 
 
 def decoder_graph(
@@ -131,11 +145,22 @@ def decoder_graph(
             leaves over. With all but the first a `ByteMatrix` is multiplied in int8.
         narrow_embedding: keep an embedding that is not quantized in bf16.
     """
-    return _Decoder(weights, cache, keep_blocks, head, narrow_embedding).graph
+    return weights.graph_class(weights, cache, keep_blocks, head, narrow_embedding).graph
 
 
 @dataclass(eq=False)
-class _Decoder:
+class DecoderGraph:
+    """Writes a graph; a class of models overrides what its layers compute otherwise.
+
+    Attributes:
+        graph: what is written.
+        products: writes products with matrices into it.
+        bt: extents of the new tokens, [B, T].
+
+    For the rest see `decoder_graph`. `where` is the place in the model that a node is said to come
+    from; `x` is the residual stream, f32 [B, T, hidden].
+    """
+
     weights: DecoderWeights
     cache_type: DType
     keep_blocks: bool
@@ -152,15 +177,29 @@ class _Decoder:
         self.whole = constant(dense(w.head), "head.weight") if self.head == "int4" else None
         self._inputs()
         self._angles()
-        x = self._embedding()
+        x = self.embedding()
         for number, layer in enumerate(w.layers):
-            x = self._layer(f"layers.{number}", number, layer, x)
+            x = self.layer(f"layers.{number}", number, layer, x)
         flat = self.emit("head", "go.reshape", [x], (simplify(self.b * self.t), shape.hidden))
         picked = self.emit("head", "go.gather", [flat, self.rows], (self.r, shape.hidden))
-        normed = self._norm("norm", picked, w.norm)
-        self.graph.outputs = [self._head(normed)]
+        normed = self.norm("norm", picked, w.norm)
+        self.graph.outputs = [self.logits(normed)]
 
-    def _embedding(self) -> Value:
+    @classmethod
+    def extents(cls, s: DecoderShape) -> dict[str, Extents]:
+        """Sizes of all that a layer may have; what is not in `LayerWeights` is in its `more`."""
+        rows = (s.heads + 2 * s.kv_heads) * s.head_dim
+        return {
+            "attention_norm": (s.hidden,),
+            "qkv": (rows, s.hidden),
+            "output": (s.hidden, s.heads * s.head_dim),
+            "feed_forward_norm": (s.hidden,),
+            "gate_up": (2 * s.intermediate, s.hidden),
+            "down": (s.hidden, s.intermediate),
+            "qkv_bias": (rows,),
+        }
+
+    def embedding(self) -> Value:
         """Rows of the table: the head's own, or ones in int8, f32 or bf16."""
         w, where = self.weights, "embedding"
         shape: Shape = (*self.bt, w.shape.hidden)
@@ -177,9 +216,10 @@ class _Decoder:
         table = Value(DType.BF16, array.shape, where, data=reference.bf16_from_f32(array))
         found = self.emit(where, "go.gather", [table, self.tokens], shape, DType.BF16)
         wide = scalar.cast(scalar.operand(0, DType.BF16), DType.F32)
-        return self._pointwise(where, wide, [found], shape)
+        return self.pointwise(where, wide, [found], shape)
 
-    def _head(self, x: Value) -> Value:
+    def logits(self, x: Value) -> Value:
+        """Of normalized rows [R, hidden]: [R, vocabulary]."""
         if self.bytes is not None:
             return self.products.by_rows("head", x, self.bytes)
         if self.whole is not None:
@@ -223,7 +263,8 @@ class _Decoder:
         self.graph.nodes.append(Node(op, inputs, [out], attrs, Origin(where)))
         return out
 
-    def _pointwise(self, where: str, expr: Scalar, inputs: list[Value], shape: Shape) -> Value:
+    def pointwise(self, where: str, expr: Scalar, inputs: list[Value], shape: Shape) -> Value:
+        """An expression over elements of values of one shape."""
         return self.emit(where, "go.pointwise", inputs, shape, expr.dtype, expr=expr)
 
     def _angles(self) -> None:
@@ -246,11 +287,12 @@ class _Decoder:
             expr = scalar.apply(function, radians)
             if self.weights.attention_factor != 1.0:
                 expr = scalar.apply("mul", expr, factor)
-            return self._pointwise("rope", expr, operands, shape)
+            return self.pointwise("rope", expr, operands, shape)
 
         self.cos, self.sin = turned("cos"), turned("sin")
 
-    def _norm(self, where: str, x: Value, weight: Array) -> Value:
+    def norm(self, where: str, x: Value, weight: Array) -> Value:
+        """Along the last axis, by the root of the mean square."""
         return self.emit(
             where,
             "go.norm",
@@ -261,31 +303,31 @@ class _Decoder:
             rms=True,
         )
 
-    def _columns(self, where: str, x: Value, first: int, count: int) -> Value:
+    def columns(self, where: str, x: Value, first: int, count: int) -> Value:
+        """Some of the last axis."""
         shape: Shape = (*x.shape[:-1], count)
         return self.emit(where, "go.slice", [x], shape, axis=len(shape) - 1, start=first, step=1)
 
-    def _layer(self, where: str, number: int, layer: LayerWeights, x: Value) -> Value:
-        x = self.products.add(where, x, self._attention(f"{where}.attention", number, layer, x))
-        return self.products.add(where, x, self._feed_forward(f"{where}.feed_forward", layer, x))
+    def layer(self, where: str, number: int, layer: LayerWeights, x: Value) -> Value:
+        """The residual stream behind a layer."""
+        x = self.products.add(where, x, self.attention(f"{where}.attention", number, layer, x))
+        return self.products.add(where, x, self.feed_forward(f"{where}.feed_forward", layer, x))
 
-    def _attention(self, where: str, number: int, layer: LayerWeights, x: Value) -> Value:
+    def attention(self, where: str, number: int, layer: LayerWeights, x: Value) -> Value:
+        """What attention adds to the stream."""
         shape = self.weights.shape
-        normed = self._norm(f"{where}.norm", x, layer.attention_norm)
+        normed = self.norm(f"{where}.norm", x, layer.attention_norm)
         qkv = self.products.product(f"{where}.qkv", normed, layer.qkv, layer.qkv_bias)
         first = 0
         parts: list[Value] = []
         for heads in (shape.heads, shape.kv_heads, shape.kv_heads):
             width = heads * shape.head_dim
-            part = self._columns(where, qkv, first, width)
+            part = self.columns(where, qkv, first, width)
             split: Shape = (*self.bt, heads, shape.head_dim)
             parts.append(self.emit(where, "go.reshape", [part], split))
             first += width
         q, k, v = parts
-        if layer.query_norm is not None:
-            q = self._norm(f"{where}.query_norm", q, layer.query_norm)
-        if layer.key_norm is not None:
-            k = self._norm(f"{where}.key_norm", k, layer.key_norm)
+        q, k = self.heads(where, layer, q, k)
         rotated = self.emit(
             where,
             "go.rope",
@@ -302,18 +344,27 @@ class _Decoder:
             q.shape,
             roles=("q", "past", "start", *self.states),
             layer=number,
-            scale=float(shape.head_dim) ** -0.5,
+            scale=self.weights.attention_scale,
         )
         joined: Shape = (*self.bt, shape.heads * shape.head_dim)
         merged = self.emit(where, "go.reshape", [seen], joined)
         return self.products.product(f"{where}.output", merged, layer.output)
 
-    def _feed_forward(self, where: str, layer: LayerWeights, x: Value) -> Value:
+    def heads(self, where: str, layer: LayerWeights, q: Value, k: Value) -> tuple[Value, Value]:
+        """Query and key [B, T, heads, head_dim] before they are rotated."""
+        return q, k
+
+    def feed_forward(self, where: str, layer: LayerWeights, x: Value) -> Value:
+        """What the feed-forward network adds to the stream."""
         width = self.weights.shape.intermediate
-        normed = self._norm(f"{where}.norm", x, layer.feed_forward_norm)
+        normed = self.norm(f"{where}.norm", x, layer.feed_forward_norm)
         both = self.products.product(f"{where}.gate_up", normed, layer.gate_up)
-        gate, up = self._columns(where, both, 0, width), self._columns(where, both, width, width)
-        silu = scalar.apply("silu", scalar.operand(0, DType.F32))
-        expr = scalar.apply("mul", silu, scalar.operand(1, DType.F32))
-        gated = self._pointwise(where, expr, [gate, up], gate.shape)
+        gate, up = self.columns(where, both, 0, width), self.columns(where, both, width, width)
+        active = self.activation(scalar.operand(0, DType.F32))
+        expr = scalar.apply("mul", active, scalar.operand(1, DType.F32))
+        gated = self.pointwise(where, expr, [gate, up], gate.shape)
         return self.products.product(f"{where}.down", gated, layer.down)
+
+    def activation(self, gate: Scalar) -> Scalar:
+        """Of the gate."""
+        return scalar.apply("silu", gate)

@@ -104,8 +104,17 @@ def dense(matrix: Matrix) -> Array:
     return matrix if isinstance(matrix, np.ndarray) else matrix.dense()
 
 
+def extents_of(matrix: Matrix) -> tuple[int, ...]:
+    """Rows and columns, or what an array has for axes."""
+    stored = matrix.base if isinstance(matrix, AdaptedMatrix | RotatedMatrix) else matrix
+    array = stored if isinstance(stored, np.ndarray) else stored.q
+    return tuple(array.shape)
+
+
 def stack_rows(parts: Sequence[Matrix]) -> Matrix:
     """Rows of several matrices one after the other; f32 if they are not of one kind."""
+    if len(parts) == 1:
+        return parts[0]
     kinds = {type(part) for part in parts}
     if kinds == {BlockMatrix}:
         return _stack_blocks([part for part in parts if isinstance(part, BlockMatrix)])
@@ -123,24 +132,21 @@ def stack_rows(parts: Sequence[Matrix]) -> Matrix:
     return np.concatenate([dense(part) for part in parts])
 
 
-def split_pairs(matrix: Matrix, heads: int) -> Matrix:
-    """Rows (head, pair, 2), Meta's order of query and key, as (head, 2, pair), transformers'."""
-
-    def moved(rows: Array) -> Array:
-        split = rows.reshape(heads, -1, 2, rows.shape[1]).swapaxes(1, 2)
-        return np.ascontiguousarray(split).reshape(rows.shape)
+def take_rows(matrix: Matrix, rows: Array) -> Matrix:
+    """Rows of a matrix by number, in the order of the numbers."""
 
     def blocks(given: BlockMatrix) -> BlockMatrix:
-        least = None if given.least is None else moved(given.least)
-        return BlockMatrix(moved(given.q), moved(given.scale), least)
+        least = None if given.least is None else given.least[rows]
+        return BlockMatrix(given.q[rows], given.scale[rows], least)
 
     if isinstance(matrix, BlockMatrix):
         return blocks(matrix)
     if isinstance(matrix, ByteMatrix):
-        return ByteMatrix(moved(matrix.q), moved(matrix.scale))
+        return ByteMatrix(matrix.q[rows], matrix.scale[rows])
     if isinstance(matrix, AdaptedMatrix):
-        return AdaptedMatrix(blocks(matrix.base), matrix.down, moved(matrix.up))
-    return moved(dense(matrix))
+        return AdaptedMatrix(blocks(matrix.base), matrix.down, matrix.up[rows])
+    taken: Array = dense(matrix)[rows]
+    return taken
 
 
 def _stack_blocks(parts: list[BlockMatrix]) -> BlockMatrix | Array:

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from graphopt.llm.decoder.graph import DecoderShape, DecoderWeights
-from graphopt.llm.decoder.matrices import AdaptedMatrix, Matrix, RotatedMatrix
-
-Extents = tuple[int, ...]
+from graphopt.llm.decoder.graph import DecoderShape, DecoderWeights, Extents
+from graphopt.llm.decoder.matrices import extents_of
 
 
 def misfit(weights: DecoderWeights) -> str | None:
@@ -40,31 +38,14 @@ def misfit(weights: DecoderWeights) -> str | None:
 
 def _extents(weights: DecoderWeights, s: DecoderShape) -> Iterator[tuple[str, Extents, Extents]]:
     """Name, extents and expected extents of everything."""
-    inner, rows = s.heads * s.head_dim, (s.heads + 2 * s.kv_heads) * s.head_dim
     table = (s.vocabulary, s.hidden)
-    yield "the embedding", _sizes(weights.embedding), table
-    yield "the head", _sizes(weights.head), table
+    yield "the embedding", extents_of(weights.embedding), table
+    yield "the head", extents_of(weights.head), table
     yield "the last norm", weights.norm.shape, (s.hidden,)
     yield "the rotary embedding", weights.frequencies.shape, (s.head_dim // 2,)
+    expected = weights.graph_class.extents(s)
     for number, layer in enumerate(weights.layers):
-        expected: dict[str, Extents] = {
-            "attention_norm": (s.hidden,),
-            "qkv": (rows, s.hidden),
-            "output": (s.hidden, inner),
-            "feed_forward_norm": (s.hidden,),
-            "gate_up": (2 * s.intermediate, s.hidden),
-            "down": (s.hidden, s.intermediate),
-            "qkv_bias": (rows,),
-            "query_norm": (s.head_dim,),
-            "key_norm": (s.head_dim,),
-        }
+        parts = {**vars(layer), **layer.more}
         for name, wanted in expected.items():
-            value = getattr(layer, name)
-            if value is not None:
-                yield f"{name} of layer {number}", _sizes(value), wanted
-
-
-def _sizes(matrix: Matrix) -> Extents:
-    stored = matrix.base if isinstance(matrix, AdaptedMatrix | RotatedMatrix) else matrix
-    array = stored if isinstance(stored, np.ndarray) else stored.q
-    return tuple(array.shape)
+            if parts[name] is not None:
+                yield f"{name} of layer {number}", extents_of(parts[name]), wanted

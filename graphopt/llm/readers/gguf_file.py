@@ -6,6 +6,7 @@ d * (q - 8), Q4_1 d * q + m, Q8_0 d * q, with d and m in f16.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,26 +14,20 @@ import numpy as np
 
 from graphopt.errors import MissingDependencyError, ModelFileError
 from graphopt.kernels.reference import bf16_from_f32
-from graphopt.llm.decoder.graph import DecoderShape, DecoderWeights, LayerWeights
-from graphopt.llm.decoder.matrices import (
-    BlockMatrix,
-    ByteMatrix,
-    Matrix,
-    dense,
-    split_pairs,
-    stack_rows,
-)
+from graphopt.llm.architectures.table import IN_GGUF
+from graphopt.llm.decoder.graph import DecoderShape, DecoderWeights
+from graphopt.llm.decoder.matrices import BlockMatrix, ByteMatrix, Matrix
 from graphopt.llm.decoder.sizes import misfit
-from graphopt.llm.decoder.traits import Traits, check_traits
+from graphopt.llm.decoder.traits import Traits
 from graphopt.llm.generate.tokenizer import Tokenizer
 from graphopt.llm.readers.gguf_header import check_header
 from graphopt.llm.readers.gguf_tokenizer import gguf_tokenizer
+from graphopt.llm.readers.layers import HeadOrder, pair_frequencies, read_layers
 from graphopt.llm.readers.ledger import Ledger
 from graphopt.runtime.fields import Amount, Count, FieldError, Size, read_fields
 
 Array = np.ndarray[Any, Any]
 
-_ARCHITECTURES = ("llama", "qwen2", "qwen3")
 _KINDS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0")
 _BLOCK = 32
 _REQUIRED = object()
@@ -123,9 +118,10 @@ class _GgufDecoder:
         self._keys = Ledger(keys, _HARMLESS_KEYS)
         self._tensors = Ledger(tensors)
         self._arch = self._key("general.architecture", str)
-        if self._arch not in _ARCHITECTURES:
-            known = ", ".join(_ARCHITECTURES)
+        if self._arch not in IN_GGUF:
+            known = ", ".join(IN_GGUF)
             raise ModelFileError(path, f"its architecture is {self._arch!r}, not one of {known}")
+        self._architecture = IN_GGUF[self._arch]
 
     def read(self) -> DecoderWeights:
         """The decoder, all of it."""
@@ -137,7 +133,13 @@ class _GgufDecoder:
             raise
         except (ValueError, TypeError, ArithmeticError, MemoryError) as error:
             raise ModelFileError(self._path, f"its sizes do not fit ({error})") from error
-        check_traits(str(self._path), self._traits(), weights.shape)
+        unread = (
+            *weights.traits.unread,
+            *(f"key {key!r}" for key in self._keys.left()),
+            *(f"tensor {name!r}" for name in self._tensors.left()),
+        )
+        traits = replace(weights.traits, unread=unread)
+        self._architecture.check(str(self._path), traits, weights.shape)
         wrong = misfit(weights)
         if wrong:
             raise ModelFileError(self._path, wrong)
@@ -146,9 +148,9 @@ class _GgufDecoder:
     def _weights(self) -> DecoderWeights:
         heads = self._of_arch("attention.head_count", Size)
         hidden = self._of_arch("embedding_length", Size)
-        embedding = self._matrix("token_embd.weight")
+        embedding = self.matrix("token_embd")
         rows = int(self._tensor("token_embd.weight").shape[1])
-        self._shape = DecoderShape(
+        shape = DecoderShape(
             hidden=hidden,
             heads=heads,
             kv_heads=self._of_arch("attention.head_count_kv", Size, heads),
@@ -158,44 +160,49 @@ class _GgufDecoder:
             context=self._of_arch("context_length", Size),
             epsilon=self._of_arch("attention.layer_norm_rms_epsilon", Amount),
         )
-        layers = [self._layer(f"blk.{i}") for i in range(self._of_arch("block_count", Size))]
-        tied = "output.weight" not in self._tensors
+        architecture, names = self._architecture, self._architecture.gguf
+        assert names is not None
+        places = [f"blk.{i}" for i in range(self._of_arch("block_count", Size))]
+        rotated = self._of_arch("rope.dimension_count", Count, shape.head_dim)
+        order = HeadOrder(rotated, names.interleaved)
+        layers = read_layers(self, architecture, names.layer, places, shape, order)
+        scaling = self._of_arch("rope.scaling.type", str, "linear")
         return DecoderWeights(
             name=self._arch,
-            shape=self._shape,
-            frequencies=self._frequencies(),
+            shape=shape,
+            frequencies=pair_frequencies(self._frequencies(scaling, rotated), shape),
             attention_factor=1.0,
             embedding=embedding,
             layers=layers,
-            norm=self._array("output_norm.weight"),
-            head=embedding if tied else self._matrix("output.weight"),
+            norm=self.array("output_norm.weight"),
+            head=embedding if "output.weight" not in self else self.matrix("output"),
+            traits=self._traits(scaling, rotated),
+            graph_class=architecture.graph_class,
         )
 
-    def _frequencies(self) -> Array:
+    def _frequencies(self, scaling: str, rotated: int) -> Array:
         """Radians per position; a factor without a type is of linear scaling, as in llama.cpp."""
-        self._rotary = self._of_arch("rope.scaling.type", str, "linear")
         factor = self._of_arch("rope.scale_linear", Amount, 0.0)
         factor = self._of_arch("rope.scaling.factor", Amount, factor) or 1.0
         base = np.float32(self._of_arch("rope.freq_base", Amount, 10000.0))
-        dim = self._shape.head_dim
-        powers = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
+        powers = np.arange(0, rotated, 2, dtype=np.float32) / np.float32(rotated)
         frequencies: Array = (1 / base**powers).astype(np.float32)
-        if self._rotary == "linear":
+        if scaling == "linear":
             frequencies = frequencies / np.float32(factor)
-        if "rope_freqs.weight" in self._tensors:  # the factors of Llama 3
-            frequencies = frequencies / self._array("rope_freqs.weight")
+        if "rope_freqs.weight" in self:  # the factors of Llama 3
+            frequencies = frequencies / self.array("rope_freqs.weight")
         return frequencies
 
-    def _traits(self) -> Traits:
+    def _traits(self, scaling: str, rotated: int) -> Traits:
         """What the file says beyond sizes; zero stands for what is left out, as in llama.cpp."""
         of_arch, none = self._of_arch, float
         of_arch("tensor_data_layout", Literal["Meta AI original pth"], "Meta AI original pth")
         self._key("general.type", Literal["model"], "model")
-        known = self._rotary in ("none", "linear")
+        known = scaling in ("none", "linear")
         factor = of_arch("rope.scaling.attn_factor", none, 1.0)
         return Traits(
-            rotary="default" if known else f"{self._rotary} scaling",
-            rotary_width=of_arch("rope.dimension_count", Count, None),
+            rotary="default" if known else f"{scaling} scaling",
+            rotary_width=rotated,
             value_width=of_arch("attention.value_length", Count, None),
             window=of_arch("attention.sliding_window", Count, 0) or None,
             attention_scale=of_arch("attention.scale", none, 0.0) or None,
@@ -209,44 +216,15 @@ class _GgufDecoder:
             logit_softcap=of_arch("final_logit_softcapping", none, 0.0),
             experts=of_arch("expert_count", Count, 0) or of_arch("expert_used_count", Count, 0),
             is_parallel=of_arch("use_parallel_residual", bool, False),
-            unread=(
-                *(() if factor == 1 else (f"{self._arch}.rope.scaling.attn_factor={factor}",)),
-                *(f"key {key!r}" for key in self._keys.left()),
-                *(f"tensor {name!r}" for name in self._tensors.left()),
-            ),
+            unread=() if factor == 1 else (f"{self._arch}.rope.scaling.attn_factor={factor}",),
         )
 
-    def _layer(self, where: str) -> LayerWeights:
-        heads = {"q": self._shape.heads, "k": self._shape.kv_heads, "v": 0}
-        parts = [self._matrix(f"{where}.attn_{n}.weight", h) for n, h in heads.items()]
-        biased = f"{where}.attn_q.bias" in self._tensors
-        biases = [self._bias(f"{where}.attn_{n}.bias", h) for n, h in heads.items() if biased]
-        normed = self._arch == "qwen3"
-        return LayerWeights(
-            attention_norm=self._array(f"{where}.attn_norm.weight"),
-            qkv=stack_rows(parts),
-            output=self._matrix(f"{where}.attn_output.weight"),
-            feed_forward_norm=self._array(f"{where}.ffn_norm.weight"),
-            gate_up=stack_rows([self._matrix(f"{where}.ffn_{n}.weight") for n in ("gate", "up")]),
-            down=self._matrix(f"{where}.ffn_down.weight"),
-            qkv_bias=np.concatenate(biases) if biased else None,
-            query_norm=self._array(f"{where}.attn_q_norm.weight") if normed else None,
-            key_norm=self._array(f"{where}.attn_k_norm.weight") if normed else None,
-        )
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
 
-    def _matrix(self, name: str, heads: int = 0) -> Matrix:
-        """A matrix; rows of query and key of llama, which have `heads`, in transformers' order."""
-        matrix = self._stored(name)
-        return split_pairs(matrix, heads) if heads and self._arch == "llama" else matrix
-
-    def _bias(self, name: str, heads: int) -> Array:
-        """A bias, in the order of the rows of its matrix."""
-        bias = self._array(name)
-        if heads and self._arch == "llama":
-            return dense(split_pairs(bias[:, None], heads)).reshape(-1)
-        return bias
-
-    def _stored(self, name: str) -> Matrix:
+    def matrix(self, name: str) -> Matrix:
+        """The weight of a linear or an embedding."""
+        name = f"{name}.weight"
         tensor = self._tensor(name)
         kind = tensor.tensor_type.name
         if len(tensor.shape) != 2:
@@ -256,9 +234,9 @@ class _GgufDecoder:
             return ByteMatrix(*_int8_blocks(data, width))
         if self._as_blocks and kind in ("Q4_0", "Q4_1"):
             return BlockMatrix(*_int4_blocks(data, kind, width))
-        return self._array(name)
+        return self.array(name)
 
-    def _array(self, name: str) -> Array:
+    def array(self, name: str) -> Array:
         """A tensor as f32."""
         from gguf import quants
 

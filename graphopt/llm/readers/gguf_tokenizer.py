@@ -1,7 +1,7 @@
 """The tokenizer in a GGUF file: byte-level BPE from its vocabulary and merges.
 
-How text is cut before merging is not in the file but has a name, `tokenizer.ggml.pre`. The patterns
-are those of the models' own `tokenizer.json`.
+How text is cut before merging is not in the file but has a name, `tokenizer.ggml.pre`
+(graphopt/llm/architectures/cuts.py).
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from graphopt.errors import ModelFileError
+from graphopt.llm.architectures.cuts import Cut
+from graphopt.llm.architectures.table import CUTS
 from graphopt.llm.generate.tokenizer import (
     SPECIAL,
     ChatFormat,
@@ -23,14 +25,6 @@ from graphopt.llm.readers.ledger import Ledger
 from graphopt.runtime.fields import FieldError, Range, read_fields
 
 _CONTROL, _USER_DEFINED = 3, 4  # kinds of tokens that no merge makes
-_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{digits}"
-    r"| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-#: Longest run of digits in a token, for the files whose text is cut by `_WORDS`.
-_DIGITS = {"llama-bpe": "{1,3}", "qwen2": ""}
-_GPT2 = ("default", "gpt-2")
-_SMOLLM = "smollm"
 #: Keys about tokenizers of other kinds, and what the tokens and their kinds say already.
 _HARMLESS = (
     "tokenizer.ggml.add_space_prefix",
@@ -75,9 +69,8 @@ def _build(keys: Ledger) -> Tokenizer:
     kind, cut = _take(keys, "model", str), _take(keys, "pre", str, "default")
     if kind != "gpt2":
         raise ValueError(f"it is {kind!r}, not byte-level BPE ('gpt2')")
-    known = (*_GPT2, _SMOLLM, *_DIGITS)
-    if cut not in known:
-        raise ValueError(f"its text is cut by {cut!r}, not one of {', '.join(known)}")
+    if cut not in CUTS:
+        raise ValueError(f"its text is cut by {cut!r}, not one of {', '.join(CUTS)}")
     tokens = _take(keys, "tokens", tuple[str, ...])
     vocabulary = {token: number for number, token in enumerate(tokens)}
     if len(vocabulary) < len(tokens):
@@ -86,9 +79,9 @@ def _build(keys: Ledger) -> Tokenizer:
     if len(kinds) != len(tokens):
         raise ValueError(f"it has {len(tokens)} tokens and {len(kinds)} kinds of them")
     merges = _merges(_take(keys, "merges", tuple[str, ...]), vocabulary)
-    whole = cut == "llama-bpe"  # a word that is a token is not put together from its parts
+    whole = CUTS[cut].whole_words
     built = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges, ignore_merges=whole))
-    built.pre_tokenizer = pre_tokenizer(cut)
+    built.pre_tokenizer = pre_tokenizer(CUTS[cut])
     built.decoder = tokenizers.decoders.ByteLevel()
     for special in (False, True):
         wanted = _CONTROL if special else _USER_DEFINED
@@ -96,7 +89,7 @@ def _build(keys: Ledger) -> Tokenizer:
         added = [tokenizers.AddedToken(t, special=special, normalized=False) for t in chosen]
         built.add_special_tokens(added) if special else built.add_tokens(added)
     chat = _chat(keys, tokens, built)
-    _surround(built, keys, chat, cut == "llama-bpe")
+    _surround(built, keys, chat, CUTS[cut].begins)
     if keys.left():
         raise ValueError(f"it says {', '.join(keys.left()[:5])}, which no reader knows")
     return Tokenizer(built.to_str(), chat)
@@ -143,18 +136,16 @@ def _surround(tokenizer: Any, keys: Ledger, chat: ChatFormat, usual: bool) -> No
     )
 
 
-def pre_tokenizer(cut: str) -> Any:
-    """How text is cut before merging, by the name that GGUF files have for it."""
+def pre_tokenizer(cut: Cut) -> Any:
+    """What cuts text before merging."""
     from tokenizers import Regex, pre_tokenizers
 
-    if cut in _GPT2:
-        return pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if cut == _SMOLLM:
-        digits = pre_tokenizers.Digits(individual_digits=True)
-        return pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    words = pre_tokenizers.Split(Regex(_WORDS.format(digits=_DIGITS[cut])), "isolated")
-    plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    return pre_tokenizers.Sequence([words, plain])
+    steps = [pre_tokenizers.Digits(individual_digits=True)] if cut.single_digits else []
+    if cut.words is not None:
+        steps.append(pre_tokenizers.Split(Regex(cut.words), "isolated"))
+    gpt2 = cut.words is None
+    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=gpt2))
+    return steps[0] if len(steps) == 1 else pre_tokenizers.Sequence(steps)
 
 
 def _chat(keys: Ledger, tokens: Sequence[str], tokenizer: Any) -> ChatFormat:

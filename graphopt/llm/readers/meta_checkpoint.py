@@ -16,7 +16,8 @@ import numpy as np
 
 from graphopt.errors import ModelFileError, UnsupportedDecoderError
 from graphopt.kernels.reference import bf16_from_f32
-from graphopt.llm.decoder.graph import DecoderShape, DecoderWeights, LayerWeights
+from graphopt.llm.architectures.llama import LLAMA
+from graphopt.llm.decoder.graph import DecoderShape, DecoderWeights
 from graphopt.llm.decoder.matrices import (
     AdaptedMatrix,
     BlockMatrix,
@@ -24,11 +25,10 @@ from graphopt.llm.decoder.matrices import (
     Matrix,
     RotatedMatrix,
     dense,
-    split_pairs,
-    stack_rows,
 )
 from graphopt.llm.decoder.sizes import misfit
-from graphopt.llm.decoder.traits import Traits, check_traits
+from graphopt.llm.decoder.traits import Traits
+from graphopt.llm.readers.layers import HeadOrder, read_layers
 from graphopt.llm.readers.ledger import Ledger
 from graphopt.runtime.fields import Amount, FieldError, Range, Size, parse_json, read_fields
 
@@ -113,38 +113,37 @@ class _Checkpoint:
 
     def weights(self) -> DecoderWeights:
         """Everything."""
-        embedding = self._matrix("tok_embeddings")
-        self._heads = self._say("n_heads", Size)
-        self._kv_heads = self._say("n_kv_heads", Size | None, None) or self._heads
-        hidden = self._say("dim", Size)
+        embedding = self.matrix("tok_embeddings")
+        heads, hidden = self._say("n_heads", Size), self._say("dim", Size)
         count = self._say("n_layers", Size)
-        layers = [self._layer(f"layers.{i}") for i in range(count)]
         scaled = self._say("use_scaled_rope", bool, False)
         intermediate = int(self._tensor("layers.0.feed_forward.w1.weight").shape[0])
         rows = int(self._tensor("tok_embeddings.weight").shape[0])
         said = self._say("vocab_size", _Vocabulary, -1)
         shape = DecoderShape(
             hidden=hidden,
-            heads=self._heads,
-            kv_heads=self._kv_heads,
-            head_dim=hidden // self._heads,
+            heads=heads,
+            kv_heads=self._say("n_kv_heads", Size | None, None) or heads,
+            head_dim=hidden // heads,
             intermediate=self._intermediate(hidden, intermediate),
             vocabulary=rows if said == -1 else said,
             context=_CONTEXT if scaled and not self._quantized else _QUANTIZED_CONTEXT,
             epsilon=self._say("norm_eps", Amount, 1e-5),
         )
-        tied = "output.weight" not in self._tensors
+        assert LLAMA.meta is not None
+        places, order = [f"layers.{i}" for i in range(count)], HeadOrder(interleaved=True)
         weights = DecoderWeights(
             name="llama",
             shape=shape,
             frequencies=self._frequencies(shape, scaled),
             attention_factor=1.0,
             embedding=embedding,
-            layers=layers,
-            norm=self._array("norm.weight"),
-            head=embedding if tied else self._matrix("output"),
+            layers=read_layers(self, LLAMA, LLAMA.meta, places, shape, order),
+            norm=self.array("norm.weight"),
+            head=embedding if "output.weight" not in self else self.matrix("output"),
+            graph_class=LLAMA.graph_class,
         )
-        check_traits(str(self._path.parent), self._traits(), shape)
+        LLAMA.check(str(self._path.parent), self._traits(), shape)
         return weights
 
     def _traits(self) -> Traits:
@@ -186,23 +185,6 @@ class _Checkpoint:
         except FieldError as error:
             raise ModelFileError(path, str(error)) from error
 
-    def _layer(self, where: str) -> LayerWeights:
-        heads = {"wq": self._heads, "wk": self._kv_heads}
-        parts = [
-            split_pairs(self._matrix(f"{where}.attention.{name}"), count)
-            for name, count in heads.items()
-        ]
-        ffn = f"{where}.feed_forward"
-        down = self._matrix(f"{ffn}.w2")
-        return LayerWeights(
-            attention_norm=self._array(f"{where}.attention_norm.weight"),
-            qkv=stack_rows([*parts, self._matrix(f"{where}.attention.wv")]),
-            output=self._matrix(f"{where}.attention.wo"),
-            feed_forward_norm=self._array(f"{where}.ffn_norm.weight"),
-            gate_up=stack_rows([self._matrix(f"{ffn}.{name}") for name in ("w1", "w3")]),
-            down=self._rotate(down) if self._rotated else down,
-        )
-
     def _rotate(self, down: Matrix) -> Matrix:
         if not isinstance(down, BlockMatrix) or down.q.shape[1] & (down.q.shape[1] - 1):
             raise ModelFileError(
@@ -211,19 +193,23 @@ class _Checkpoint:
         rotated = RotatedMatrix(down)
         return rotated if self._as_blocks else rotated.dense()
 
-    def _matrix(self, name: str) -> Matrix:
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def matrix(self, name: str) -> Matrix:
+        """The weight of a linear or an embedding."""
         weight = self._tensor(f"{name}.weight")
-        if f"{name}.scales" not in self._tensors:
-            return self._array(f"{name}.weight")
-        quantized = self._quantized_matrix(name, weight.numpy())
-        rotated = self._rotated and name.endswith(".w2")
-        return quantized if self._as_blocks or rotated else dense(quantized)
+        quantized = f"{name}.scales" in self
+        stored = self._quantized_matrix(name, weight.numpy()) if quantized else _array(weight)
+        if self._rotated and name.endswith(".w2"):
+            return self._rotate(stored)
+        return stored if self._as_blocks else dense(stored)
 
     def _quantized_matrix(self, name: str, q: Array) -> Matrix:
-        scale = self._array(f"{name}.scales").reshape(len(q), -1)
+        scale = self.array(f"{name}.scales").reshape(len(q), -1)
         if q.dtype != np.int8 or q.shape[1] % scale.shape[1]:
             raise ModelFileError(self._path, f"{name} has scales that do not fit its values")
-        zeros = self._array(f"{name}.zeros") if f"{name}.zeros" in self._tensors else None
+        zeros = self.array(f"{name}.zeros") if f"{name}.zeros" in self else None
         if scale.shape[1] == 1 and not name.startswith("layers."):
             return ByteMatrix(q, scale)
         group = q.shape[1] // scale.shape[1]
@@ -234,10 +220,10 @@ class _Checkpoint:
             raise ModelFileError(self._path, reason)
         least = None if zeros is None or not zeros.any() else -scale * zeros.reshape(scale.shape)
         blocks = BlockMatrix(q, bf16_from_f32(scale), least)
-        if f"{name}.adaptor.A.weight" not in self._tensors:
+        if f"{name}.adaptor.A.weight" not in self:
             return blocks
-        up = self._lora_scale * self._array(f"{name}.adaptor.B.weight")
-        down = self._array(f"{name}.adaptor.A.weight")
+        up = self._lora_scale * self.array(f"{name}.adaptor.B.weight")
+        down = self.array(f"{name}.adaptor.A.weight")
         if len(down) != (self._rank or len(down)):
             reason = f"{name} has a correction of rank {len(down)}, not {self._rank}"
             raise ModelFileError(self._path, reason)
@@ -254,15 +240,20 @@ class _Checkpoint:
             frequencies = frequencies * (kept + (1 - kept) / factor)
         return np.asarray(frequencies, np.float32)
 
-    def _array(self, name: str) -> Array:
-        array: Array = self._tensor(name).float().contiguous().numpy()
-        return array
+    def array(self, name: str) -> Array:
+        """A tensor in f32."""
+        return _array(self._tensor(name))
 
     def _tensor(self, name: str) -> Any:
         tensor = self._tensors.take(name, None)
         if tensor is None:
             raise ModelFileError(self._path, f"it has no tensor {name!r}")
         return tensor
+
+
+def _array(tensor: Any) -> Array:
+    array: Array = tensor.float().contiguous().numpy()
+    return array
 
 
 def _read_parameters(path: Path) -> Ledger:

@@ -10,6 +10,7 @@ import base64
 from pathlib import Path
 
 from graphopt.errors import ModelFileError
+from graphopt.llm.architectures.llama import LLAMA
 from graphopt.llm.generate.tokenizer import ChatFormat, Tokenizer, import_tokenizers
 from graphopt.llm.readers.gguf_tokenizer import pre_tokenizer
 
@@ -51,7 +52,7 @@ def read_meta_tokenizer(folder: Path) -> Tokenizer:
     built = tokenizers.Tokenizer(
         tokenizers.models.BPE(vocabulary, _merges(ranks, letters), ignore_merges=True)
     )
-    built.pre_tokenizer = pre_tokenizer("llama-bpe")
+    built.pre_tokenizer = pre_tokenizer(LLAMA.cuts["llama-bpe"])
     built.decoder = tokenizers.decoders.ByteLevel()
     reserved = (f"<|reserved_special_token_{2 + i}|>" for i in range(_SPECIAL - len(_NAMED)))
     special = [*_NAMED, *reserved]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -10,23 +11,23 @@ import numpy as np
 import torch
 
 from graphopt.errors import ModelFileError, UnsupportedDecoderError
-from graphopt.llm.decoder.graph import DecoderShape, DecoderWeights, LayerWeights
-from graphopt.llm.decoder.matrices import Matrix, stack_rows
+from graphopt.llm.architectures.architecture import Architecture, InTransformers
+from graphopt.llm.architectures.table import IN_TRANSFORMERS
+from graphopt.llm.decoder.graph import DecoderShape, DecoderWeights
+from graphopt.llm.decoder.matrices import Matrix
 from graphopt.llm.decoder.sizes import misfit
-from graphopt.llm.decoder.traits import Traits, check_traits
+from graphopt.llm.decoder.traits import Traits
+from graphopt.llm.readers.layers import HeadOrder, pair_frequencies, read_layers
 from graphopt.llm.readers.ledger import Ledger
 from graphopt.llm.readers.torchao_tensors import is_quantized, quantized_matrix
 
 Array = np.ndarray[Any, Any]
 
-#: `model_type` of configurations whose layers are those of graphopt/llm/decoder/graph.py.
-MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
-
-#: Settings of a configuration that are read, here, by `generate` or in a call.
+#: Settings of a configuration that are read, here, by `generate` or in a call; `InTransformers`
+#: names those of a class.
 _SETTINGS = (
     "attention_bias",
     "head_dim",
-    "hidden_act",
     "hidden_size",
     "intermediate_size",
     "layer_types",
@@ -53,6 +54,7 @@ _SETTINGS = (
 #: Settings that change nothing of what a model in eval mode computes.
 _HARMLESS_SETTINGS = (
     "*_dropout",
+    "*_pdrop",
     "*_token_id",
     "_attn_implementation*",
     "_name_or_path",
@@ -86,14 +88,14 @@ def is_causal_model(model: torch.nn.Module) -> bool:
 
 def is_decoder(model: torch.nn.Module) -> bool:
     """Whether a module is a causal language model of transformers that can be read."""
-    known = getattr(getattr(model, "config", None), "model_type", None) in MODEL_TYPES
+    known = getattr(getattr(model, "config", None), "model_type", None) in IN_TRANSFORMERS
     return known and is_causal_model(model) and hasattr(model, "lm_head")
 
 
 def refuse_other_decoder(model: torch.nn.Module) -> NoReturn:
     """Raises UnsupportedDecoderError, naming the class of a causal model that cannot be read."""
     kind = getattr(model.config, "model_type", None)
-    raise UnsupportedDecoderError(type(model).__name__, f"model type {kind!r}", MODEL_TYPES)
+    raise UnsupportedDecoderError(type(model).__name__, f"model type {kind!r}", IN_TRANSFORMERS)
 
 
 def read_directory(folder: Path) -> DecoderWeights:
@@ -111,9 +113,9 @@ def read_directory(folder: Path) -> DecoderWeights:
         if method not in _METHODS:
             reason = f"its weights come quantized by {method}; give the original, torchao's or GGUF"
             raise ModelFileError(folder, reason)
-        if config.model_type not in MODEL_TYPES:
+        if config.model_type not in IN_TRANSFORMERS:
             raise UnsupportedDecoderError(
-                str(folder), f"model type {config.model_type!r}", MODEL_TYPES
+                str(folder), f"model type {config.model_type!r}", IN_TRANSFORMERS
             )
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, dtype="auto", output_loading_info=True
@@ -145,32 +147,54 @@ def read_decoder(model: Any) -> DecoderWeights:
     """Reads a causal language model; f32 weights are shared, not copied, where they are whole.
 
     Args:
-        model: LlamaForCausalLM or a like one (`MODEL_TYPES`).
+        model: LlamaForCausalLM, or of another class of graphopt/llm/architectures.
 
     Raises:
         UnsupportedDecoderError: naming what of the model the graph cannot express.
     """
     config, name = model.config, type(model).__name__
-    if config.model_type not in MODEL_TYPES:
-        raise UnsupportedDecoderError(name, f"model type {config.model_type!r}", MODEL_TYPES)
+    if config.model_type not in IN_TRANSFORMERS:
+        raise UnsupportedDecoderError(name, f"model type {config.model_type!r}", IN_TRANSFORMERS)
     for module in _foreign_modules(model):
         raise UnsupportedDecoderError(name, module, ("the modules of transformers",))
-    tensors = Ledger(model.state_dict(keep_vars=True))
+    architecture = IN_TRANSFORMERS[config.model_type]
+    tensors = _Tensors(model)
     try:
-        weights = _weights(model, tensors)
+        weights = _weights(model, tensors, architecture)
     except KeyError as error:
-        raise UnsupportedDecoderError(name, f"no tensor {error}", MODEL_TYPES) from error
-    check_traits(name, _traits(model, tensors), weights.shape)
+        part = f"no tensor {error}"
+        raise UnsupportedDecoderError(name, part, IN_TRANSFORMERS) from error
+    unread = (*weights.traits.unread, *(f"tensor {name!r}" for name in tensors.ledger.left()))
+    architecture.check(name, replace(weights.traits, unread=unread), weights.shape)
     wrong = misfit(weights)
     if wrong:
         raise UnsupportedDecoderError(name, wrong, ("the sizes of its configuration",))
     return weights
 
 
-def _weights(model: Any, tensors: Ledger) -> DecoderWeights:
-    config, rotary = model.config, model.model.rotary_emb
+class _Tensors:
+    """The parameters of a model."""
+
+    def __init__(self, model: Any) -> None:
+        self.ledger = Ledger(model.state_dict(keep_vars=True))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.ledger
+
+    def matrix(self, name: str) -> Matrix:
+        """The weight of a linear or an embedding."""
+        weight = self.ledger.take(f"{name}.weight")
+        return quantized_matrix(weight, name) if is_quantized(weight) else _array(weight)
+
+    def array(self, name: str) -> Array:
+        """A parameter in f32."""
+        return _array(self.ledger.take(name))
+
+
+def _weights(model: Any, tensors: _Tensors, architecture: Architecture) -> DecoderWeights:
+    config, rotary, names = model.config, model.model.rotary_emb, architecture.transformers
+    assert names is not None
     heads = config.num_attention_heads
-    embedding = _matrix(tensors, "model.embed_tokens")
     shape = DecoderShape(
         hidden=config.hidden_size,
         heads=heads,
@@ -181,43 +205,44 @@ def _weights(model: Any, tensors: Ledger) -> DecoderWeights:
         context=config.max_position_embeddings,
         epsilon=float(config.rms_norm_eps),
     )
-    tied = model.lm_head.weight is model.model.embed_tokens.weight
-    head = _matrix(tensors, "lm_head")
+    embedding, head = tensors.matrix("model.embed_tokens"), tensors.matrix("lm_head")
+    frequencies = _array(rotary.inv_freq)
+    places = [f"model.layers.{i}" for i in range(config.num_hidden_layers)]
+    order = HeadOrder(2 * len(frequencies))
     return DecoderWeights(
         name=type(model).__name__,
         shape=shape,
-        frequencies=_array(rotary.inv_freq),
+        frequencies=pair_frequencies(frequencies, shape),
         attention_factor=float(rotary.attention_scaling),
         embedding=embedding,
-        layers=[_layer(tensors, f"model.layers.{i}") for i in range(config.num_hidden_layers)],
-        norm=_array(tensors.take("model.norm.weight")),
-        head=embedding if tied else head,
+        layers=read_layers(tensors, architecture, names.layer, places, shape, order),
+        norm=tensors.array("model.norm.weight"),
+        head=embedding if model.lm_head.weight is model.model.embed_tokens.weight else head,
+        traits=_traits(model, names),
+        graph_class=architecture.graph_class,
     )
 
 
-def _traits(model: Any, tensors: Ledger) -> Traits:
+def _traits(model: Any, names: InTransformers) -> Traits:
     """What the configuration of a model says beyond sizes, and what nothing reads of it."""
-    config = model.config
+    config, rotary = model.config, model.model.rotary_emb
     kinds = getattr(config, "layer_types", None) or ("sliding_attention",)
     slides = "sliding_attention" in kinds
     others = tuple(sorted({kind for kind in kinds if kind not in _ATTENTION}))
     return Traits(
-        activation=config.hidden_act,
-        rotary=model.model.rotary_emb.rope_type,
+        rotary=rotary.rope_type,
+        rotary_width=2 * len(rotary.inv_freq),
         window=getattr(config, "sliding_window", None) if slides else None,
-        unread=(
-            *others,
-            *(f"configuration {name}" for name in _unread_settings(config)),
-            *(f"tensor {name!r}" for name in tensors.left()),
-        ),
+        unread=(*others, *(f"configuration {name}" for name in _unread_settings(config, names))),
+        **{trait: getattr(config, setting) for trait, setting in names.traits.items()},
     )
 
 
-def _unread_settings(config: Any) -> Iterator[str]:
+def _unread_settings(config: Any, names: InTransformers) -> Iterator[str]:
     """Settings that are not read and neither harmless nor at their default."""
     given, usual = config.to_dict(), type(config)().to_dict()
     settings = Ledger(given, _HARMLESS_SETTINGS)
-    for name in _SETTINGS:
+    for name in (*_SETTINGS, *names.settings, *names.traits.values()):
         settings.take(name, None)
     for name in settings.left():
         value = given[name]
@@ -239,34 +264,6 @@ def _foreign_modules(model: Any) -> Iterator[str]:
         for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
             if not getattr(hook, "__module__", "").startswith("transformers."):
                 yield f"a hook on {name or 'the model'}"
-
-
-def _layer(tensors: Ledger, where: str) -> LayerWeights:
-    projections = [f"{where}.self_attn.{name}_proj" for name in "qkv"]
-    biased = f"{projections[0]}.bias" in tensors
-    biases = [tensors.take(f"{name}.bias") for name in projections] if biased else []
-    return LayerWeights(
-        attention_norm=_array(tensors.take(f"{where}.input_layernorm.weight")),
-        qkv=stack_rows([_matrix(tensors, projection) for projection in projections]),
-        qkv_bias=_array(torch.cat(biases)) if biased else None,
-        query_norm=_optional(tensors, f"{where}.self_attn.q_norm.weight"),
-        key_norm=_optional(tensors, f"{where}.self_attn.k_norm.weight"),
-        output=_matrix(tensors, f"{where}.self_attn.o_proj"),
-        feed_forward_norm=_array(tensors.take(f"{where}.post_attention_layernorm.weight")),
-        gate_up=stack_rows([_matrix(tensors, f"{where}.mlp.{n}_proj") for n in ("gate", "up")]),
-        down=_matrix(tensors, f"{where}.mlp.down_proj"),
-    )
-
-
-def _optional(tensors: Ledger, name: str) -> Array | None:
-    found = tensors.take(name, None)
-    return None if found is None else _array(found)
-
-
-def _matrix(tensors: Ledger, name: str) -> Matrix:
-    """The weight of a linear or an embedding."""
-    weight = tensors.take(f"{name}.weight")
-    return quantized_matrix(weight, name) if is_quantized(weight) else _array(weight)
 
 
 def _array(tensor: torch.Tensor) -> Array:
