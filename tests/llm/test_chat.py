@@ -31,10 +31,10 @@ GREEDY = Sampler()
 FP32 = LlmOptions(precision="fp32")
 
 
-def write_directory(folder: Path) -> Path:
-    """A model directory with a tokenizer of single bytes."""
-    model = tiny.model(vocab_size=260, eos_token_id=258, max_position_embeddings=64)
-    model.save_pretrained(folder)
+def write_directory(folder: Path, name: str = "Llama", **changes) -> Path:
+    """A model directory with a tokenizer of single bytes; class and changes as for `tiny.model`."""
+    sizes = {"vocab_size": 260, "eos_token_id": 258, "max_position_embeddings": 64}
+    tiny.model(name, **sizes, **changes).save_pretrained(folder)
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     built = tokenizers.Tokenizer(tokenizers.models.BPE({c: i for i, c in enumerate(alphabet)}, []))
     built.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)

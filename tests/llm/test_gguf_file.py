@@ -28,9 +28,11 @@ _NAMES = {
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
+    "self_attn.qkv_proj": "attn_qkv",
     "self_attn.o_proj": "attn_output",
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
+    "mlp.gate_up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
 _OUTER = {
@@ -72,7 +74,7 @@ def write(model, path, kind, architecture="llama", keys=None, tensors=None):
         else:
             _, _, layer, rest = name.split(".", 3)
             target, stored = f"blk.{layer}.{_NAMES[rest.removesuffix('.weight')]}.weight", kind
-            if rest.startswith(("self_attn.q", "self_attn.k")):
+            if architecture == "llama" and rest.startswith(("self_attn.q", "self_attn.k")):
                 heads = array.shape[0] // config.head_dim
                 pairs = array.reshape(heads, 2, -1, array.shape[1]).swapaxes(1, 2)
                 array = np.ascontiguousarray(pairs).reshape(array.shape)
