@@ -140,7 +140,9 @@ def pre_tokenizer(cut: Cut) -> Any:
     """What cuts text before merging."""
     from tokenizers import Regex, pre_tokenizers
 
-    steps = [pre_tokenizers.Digits(individual_digits=True)] if cut.single_digits else []
+    steps: list[Any] = []
+    if cut.single_digits:
+        steps.append(pre_tokenizers.Digits(individual_digits=True))
     if cut.words is not None:
         steps.append(pre_tokenizers.Split(Regex(cut.words), "isolated"))
     gpt2 = cut.words is None
