@@ -422,5 +422,5 @@ def test_memory_behind_a_view_is_refused() -> None:
     x = torch.randn(2, 4)
     frames = Function(lambda x: (x * 2).as_strided((2, 3), (4, 1)))
     assert capture(frames, (x,)).graph.outputs[0].shape == (2, 3)
-    with pytest.raises(CaptureError, match=r"test_capture.*as_strided reads.*index the tensor"):
+    with pytest.raises(CaptureError, match=r"as_strided reads .* index the tensor"):
         capture(Function(lambda x: x.t().as_strided((2, 3), (4, 1))), (x,))
