@@ -403,11 +403,7 @@ RULES: dict[str, Rule] = {
         "aten::hardtanh(Tensor self, Scalar min_val=-1, Scalar max_val=1) -> Tensor",
     ),
     **rules(_relu6, "aten::relu6(Tensor self) -> Tensor"),
-    **rules(
-        _pow,
-        "aten::pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor",
-        "aten::pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor",
-    ),
+    **rules(_pow, "aten::pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor"),
     **rules(_square, "aten::square(Tensor self) -> Tensor"),
     **rules(_gelu, 'aten::gelu(Tensor self, *, str approximate="none") -> Tensor'),
     **rules(_glu, "aten::glu(Tensor self, int dim=-1) -> Tensor"),

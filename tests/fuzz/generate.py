@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from lines import KINDS, Line
+from lines import Line
+from overloads import KINDS
 from program import Program, Sizes
 from scene import Scene, Unfit
 

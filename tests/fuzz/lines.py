@@ -145,9 +145,7 @@ def _masked_fill(s: Scene) -> str:
     return f"{name}.masked_fill({mask}, {chosen(s, '0.0', '-1.5', '-1e9', _INFINITE)})"
 
 
-enter(
-    "aten.clamp", lambda s: f"{s.pick(is_number)}.clamp({chosen(s, '-1, 1', 'min=0', 'max=1')})"
-)
+enter("aten.clamp", lambda s: f"{s.pick(is_number)}.clamp({chosen(s, '-1, 1', 'min=0', 'max=1')})")
 enter("aten.clamp_min", lambda s: f"torch.clamp_min({s.floats()}, {s.number(-1, 1)})")
 enter("aten.clamp_max", lambda s: f"torch.clamp_max({s.floats()}, {s.number(-1, 1)})")
 
@@ -293,7 +291,8 @@ enter("aten.unsqueeze", lambda s: f"{(n := s.anything(1, 2, 3))}.unsqueeze({s.ax
 def _squeeze(s: Scene) -> str:
     name = s.anything(1, 2, 3, 4)
     axis = s.axis(name)
-    return chosen(s, f"{name}.squeeze({axis})", f"{name}.narrow({axis}, 0, 1).squeeze({axis})")
+    first = f"{name}.narrow({axis}, 0, 1)"
+    return f"{chosen(s, name, first)}.squeeze({chosen(s, str(axis), str(axis), '')})"
 
 
 @kind("aten.permute")
@@ -744,9 +743,7 @@ def _in_torch(s: Scene) -> str:
     name = s.floats(2, 3)
     axis = s.axis(name)
     texts = (f"torch.cumsum({name}, {axis})", f"torch.flip({name}, ({axis},))")
-    return chosen(
-        s, *texts, f"torch.sort({name}, {axis}).values", f"torch.roll({name}, 1, {axis})"
-    )
+    return chosen(s, *texts, f"torch.sort({name}, {axis}).values", f"torch.roll({name}, 1, {axis})")
 
 
 @kind("mixed types")
