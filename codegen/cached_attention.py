@@ -12,13 +12,9 @@ from graphopt.codegen.memory import Memory
 from graphopt.codegen.scalar_c import literal
 from graphopt.ir import DType, Node, Shape, Value
 from graphopt.ir.layout import layout_of
+from graphopt.ir.op import Op
+from graphopt.ir.ops import CachedAttention, Rope
 from graphopt.ir.symbolic import simplify
-
-
-def _operand(node: Node, role: str) -> Value:
-    value = node.operand(role)
-    assert value is not None, f"{node.op} has an operand {role}"
-    return value
 
 
 def _token_strides(f: FunctionBuilder, value: Value) -> str:
@@ -35,11 +31,12 @@ def _parts(
     node: Node, role: str, names: tuple[str, str], f: FunctionBuilder, memory: Memory, write: bool
 ) -> tuple[str, str]:
     """Pointers to what a state holds of the layer's keys and of its values."""
-    state = _operand(node, role)
+    assert isinstance(node.op, Rope | CachedAttention)
+    state = node.operands[role]
     layer, part = layout_of(state).strides[:2]
     pointers = []
     for number, name in enumerate(names):
-        first = simplify(node.attrs["layer"] * layer + number * part)
+        first = simplify(node.op.layer * layer + number * part)
         kind = None if write and role == "cache" else state.dtype
         pointers.append(f.pointer(name, kind, memory.element(state, first), write))
     return pointers[0], pointers[1]
@@ -53,18 +50,18 @@ def _scale_strides(scales: Value, f: FunctionBuilder) -> str:
 
 def _refuse_overflow(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     """Leaves the function if a sequence does not fit the cache; all threads see the same."""
-    cache, x = _operand(node, "cache"), node.inputs[0]
+    cache, x = node.operands["cache"], node.operands["q"]
     f.frame()
     for role in ("past", "start"):
-        f.pointer(role, DType.I64, memory.address(_operand(node, role)))
+        f.pointer(role, DType.I64, memory.address(node.operands[role]))
     batch, tokens = f.size(x.shape[0]), f.size(x.shape[1])
     rows = f.size(cache.shape[3])
     f.line(f"if (!go_fits_cache(frame, past, start, {batch}, {tokens}, {rows})) return;")
 
 
 def _rope(node: Node, f: FunctionBuilder, memory: Memory) -> None:
-    q, k, v = (_operand(node, role) for role in ("q", "k", "v"))
-    cache, out = _operand(node, "cache"), node.output
+    q, k, v = (node.operands[role] for role in ("q", "k", "v"))
+    cache, out = node.operands["cache"], node.output
     _refuse_overflow(node, f, memory)
     fields: Fields = {
         "batch": f.size(q.shape[0]),
@@ -78,7 +75,7 @@ def _rope(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         fields[name] = f.pointer(name, DType.F32, memory.address(value))
         fields[f"{name}_stride"] = _token_strides(f, value)
     for role in ("cos", "sin"):
-        fields[role] = f.pointer(role, DType.F32, memory.address(_operand(node, role)))
+        fields[role] = f.pointer(role, DType.F32, memory.address(node.operands[role]))
     fields["dst"] = f.pointer("dst", None, memory.address(out), write=True)
     fields["dst_stride"] = _token_strides(f, out)
     fields["dst_dtype"] = f"GO_{out.dtype.name}"
@@ -86,17 +83,17 @@ def _rope(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     fields["keys"], fields["values"] = _parts(node, "cache", names, f, memory, write=True)
     strides = ", ".join(f.size(s) for s in _cache_strides(cache))
     fields["cache_stride"] = f"{{{strides}}}"
-    scales = node.operand("scales")
+    scales = node.operands.get("scales")
     if scales is not None:
         names = ("key_scales", "value_scales")
         fields |= zip(names, _parts(node, "scales", names, f, memory, write=True), strict=True)
         fields["scale_stride"] = _scale_strides(scales, f)
-    f.call(node.attrs["kernel"], "go_rope_args", fields)
+    f.call(node.kernel, "go_rope_args", fields)
 
 
 def _cached_attention(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     """As many sequences in a call as share the scratch memory of one that fills the cache."""
-    q, out, cache = node.inputs[0], node.output, _operand(node, "cache")
+    q, out, cache = node.operands["q"], node.output, node.operands["cache"]
     _refuse_overflow(node, f, memory)
     sequence, row, head = (f.size(s) for s in _cache_strides(cache))
     q_pointer = f.pointer("q", q.dtype, memory.address(q))
@@ -113,7 +110,7 @@ def _cached_attention(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         "tk": "(size_t)longest",
         "dim": dim,
         "dim_v": dim,
-        "scale": literal(node.attrs["scale"], DType.F32),
+        "scale": literal(node.as_op(CachedAttention).scale, DType.F32),
         "causal": "GO_CAUSAL_LAST",
         "dtype": f"GO_{q.dtype.name}",
         "q": f"{q_pointer} + b * {q_sequence}",
@@ -129,7 +126,7 @@ def _cached_attention(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         "dst_dtype": f"GO_{out.dtype.name}",
         "scratch": f.pointer("scratch", None, memory.scratch(node), write=True),
     }
-    scales = node.operand("scales")
+    scales = node.operands.get("scales")
     if scales is not None:
         names = ("k_scale", "v_scale")
         step = f.size(layout_of(scales).strides[2])
@@ -139,9 +136,9 @@ def _cached_attention(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.line(f"const int64_t longest = go_most_keys(past, start, {batch}, {tokens});")
     f.line(f"const int64_t together = go_sequences_together({rows}, longest);")
     f.line(f"for (int64_t b = 0; b < {batch}; b += together) {{")
-    f.call(node.attrs["kernel"], "go_attention_args", fields)
+    f.call(node.kernel, "go_attention_args", fields)
     f.line("go_barrier(team);")
     f.line("}")
 
 
-CACHE_CALLS: dict[str, Emit] = {"go.rope": _rope, "go.cached_attention": _cached_attention}
+CACHE_CALLS: dict[type[Op], Emit] = {Rope: _rope, CachedAttention: _cached_attention}

@@ -13,18 +13,19 @@ import numpy as np
 from graphopt._version import VERSION
 from graphopt.codegen.cached_attention import CACHE_CALLS
 from graphopt.codegen.function import FunctionBuilder
-from graphopt.codegen.kernel_calls import CALLS
+from graphopt.codegen.kernel_calls import CALLS, Emit
 from graphopt.codegen.loops import LOOPS
 from graphopt.codegen.memory import Memory
 from graphopt.codegen.render import render
 from graphopt.codegen.size_c import c_size
 from graphopt.codegen.size_checks import size_checks
 from graphopt.ir import Dim, Graph, Node, Value
+from graphopt.ir.op import Op
+from graphopt.ir.ops import Linear, Norm, Pointwise
 from graphopt.ir.printer import name_values, print_node
 from graphopt.ir.verify import VerificationError, unwritten
-from graphopt.passes.assign_layouts import VIEWS
 
-EMITTERS = {**CALLS, **CACHE_CALLS, **LOOPS}
+EMITTERS: dict[type[Op], Emit] = {**CALLS, **CACHE_CALLS, **LOOPS}
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,10 @@ def emit_module(graph: Graph, arch: str) -> Module:
     names = name_values(graph)
     counts: Counter[str] = Counter()
     for node in graph.nodes:
-        if node.op in VIEWS or _makes_nothing(node):
+        if node.op.is_view or _makes_nothing(node):
             continue
         builder = FunctionBuilder(_stem(node))
-        EMITTERS[node.op](node, builder, memory)
+        EMITTERS[type(node.op)](node, builder, memory)
         key = builder.definition(builder.stem)
         if key not in functions:
             counts[builder.stem] += 1
@@ -110,7 +111,7 @@ def emit_module(graph: Graph, arch: str) -> Module:
             name = builder.stem if number == 1 else f"{builder.stem}_{number}"
             functions[key] = Function(name, builder.definition(name))
         step = Step(node, functions[key].name, builder.arguments, print_node(node, names))
-        if name := node.attrs.get("computes", ""):
+        if name := node.op.computes:
             step = replace(step, computes=name, computed=graph.computed_dims().index(name))
         steps.append(step)
         sizes += builder.sizes
@@ -143,7 +144,7 @@ def emit_module(graph: Graph, arch: str) -> Module:
 
 def _makes_nothing(node: Node) -> bool:
     """Whether everything that a node writes has no elements, whatever the sizes of a call."""
-    if "computes" in node.attrs or any(value.is_state for value in node.inputs):
+    if node.op.computes or any(value.is_state for value in node.inputs):
         return False
     return bool(node.outputs) and all(0 in value.shape for value in node.outputs)
 
@@ -160,16 +161,17 @@ def _largest(sizes: list[Dim]) -> str:
 
 
 def _stem(node: Node) -> str:
-    parts = [node.op.removeprefix("go.")]
-    if node.op == "go.linear":
-        n, k = node.inputs[1].shape
-        parts += [node.attrs.get("scheme", "f32"), f"{k}x{n}"]
-        parts += [node.attrs["activation"]] if node.attrs.get("activation") else []
+    op = node.op
+    parts = [op.name.removeprefix("go.")]
+    if isinstance(op, Linear):
+        n, k = node.operands["weight"].shape
+        parts += [op.format, f"{k}x{n}"]
+        parts += [op.activation] if op.activation else []
         parts += ["quantize"] if node.output.packed else []
-    elif node.op == "go.norm" and "packed" in node.attrs.get("writes", ()):
+    elif isinstance(op, Norm) and "packed" in op.writes:
         parts.append("quantize")
-    elif node.op == "go.pointwise":
-        parts.append(node.attrs["expr"].op)
+    elif isinstance(op, Pointwise):
+        parts.append(op.expr.op)
         parts += ["quantize"] if node.output.packed else []
     return re.sub(r"\W", "_", "_".join(parts), flags=re.ASCII)
 

@@ -10,6 +10,21 @@ from graphopt.codegen.memory import Memory
 from graphopt.codegen.scalar_c import literal
 from graphopt.ir import DType, Node, Shape, Value
 from graphopt.ir.layout import layout_of, row_stride
+from graphopt.ir.op import Op
+from graphopt.ir.ops import (
+    Attention,
+    Cif,
+    Conv,
+    Depthwise,
+    Linear,
+    Matmul,
+    Norm,
+    PackRows,
+    Patches,
+    QuantizeRows,
+    Softmax,
+    SplitRows,
+)
 from graphopt.ir.symbolic import contiguous_strides, product
 from graphopt.kernels.scratch import quantized_result_stride
 
@@ -29,7 +44,7 @@ def _read(f: FunctionBuilder, memory: Memory, name: str, value: Value) -> str:
 
 
 def _optional(f: FunctionBuilder, memory: Memory, node: Node, role: str) -> str | None:
-    value = node.operand(role)
+    value = node.operands.get(role)
     return None if value is None else f.pointer(role, DType.F32, memory.address(value))
 
 
@@ -52,18 +67,22 @@ def _row_fields(f: FunctionBuilder, memory: Memory, name: str, value: Value, wri
 
 
 def _epilogue(
-    node: Node, f: FunctionBuilder, memory: Memory, row: Callable[[Value], object]
+    node: Node,
+    activation: str | None,
+    f: FunctionBuilder,
+    memory: Memory,
+    row: Callable[[Value], object],
 ) -> Fields:
     fields: Fields = {}
     if (bias := _optional(f, memory, node, "bias")) is not None:
         fields["bias"] = bias
-    if activation := node.attrs.get("activation"):
+    if activation:
         fields["activation"] = f"GO_ACT_{activation.upper()}"
-    if (factor := node.operand("factor")) is not None:
+    if (factor := node.operands.get("factor")) is not None:
         fields["factor"] = _read(f, memory, "factor", factor)
         fields["factor_stride"] = f.size(row(factor))
         fields["factor_dtype"] = _dtype(factor)
-    residuals = [v for r in ("residual0", "residual1") if (v := node.operand(r)) is not None]
+    residuals = [node.operands[r] for r in ("residual0", "residual1") if r in node.operands]
     if residuals:
         names = [_read(f, memory, f"residual{i}", v) for i, v in enumerate(residuals)]
         steps = [f.size(row(v)) for v in residuals]
@@ -74,8 +93,7 @@ def _epilogue(
 
 
 def _linear(node: Node, f: FunctionBuilder, memory: Memory) -> None:
-    x, weight = node.inputs[:2]
-    scheme = node.attrs.get("scheme", "f32")
+    op, x, weight = node.as_op(Linear), node.operands["x"], node.operands["weight"]
     n, k = weight.shape
     fields: Fields = {"m": f.size(product(x.shape[:-1])), "n": str(n), "k": str(k)}
     if x.packed:
@@ -83,15 +101,16 @@ def _linear(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     else:
         row = _row_fields(f, memory, "lhs", x, write=False)
         fields["lhs"], fields["lhs_stride"] = row["lhs"], row["lhs_stride"]
-    if group := node.attrs.get("group", 0):
-        fields["group"] = str(group)
-    packed = memory.weight(memory.weights.gemm(weight, scheme, group, node.operand("scale")))
+    if op.group:
+        fields["group"] = str(op.group)
+    scale = node.operands.get("scale")
+    packed = memory.weight(memory.weights.gemm(weight, op.format, op.group, scale))
     fields["rhs"] = f.pointer("rhs", None, packed)
     fields |= _linear_result(node, f, memory, n)
-    fields["epilogue"] = _epilogue(node, f, memory, lambda v: _rows(v)[1])
+    fields["epilogue"] = _epilogue(node, op.activation, f, memory, lambda v: _rows(v)[1])
     if not fields["epilogue"]:
         fields["epilogue"] = {"bias": "NULL"}
-    f.call(node.attrs["kernel"], "go_gemm_args", fields)
+    f.call(node.kernel, "go_gemm_args", fields)
 
 
 def _linear_result(node: Node, f: FunctionBuilder, memory: Memory, n: int) -> Fields:
@@ -107,41 +126,41 @@ def _linear_result(node: Node, f: FunctionBuilder, memory: Memory, n: int) -> Fi
 
 
 def _pack(node: Node, f: FunctionBuilder, memory: Memory) -> None:
-    (x,) = node.inputs
+    x = node.operands["x"]
     fields: Fields = {"m": f.size(product(x.shape[:-1])), "k": f.size(x.shape[-1])}
     fields |= _row_fields(f, memory, "src", x, write=False)
     fields["dst"] = f.pointer("dst", None, memory.address(node.output), write=True)
-    f.call(node.attrs["kernel"], "go_pack_lhs_args", fields)
+    f.call(node.kernel, "go_pack_lhs_args", fields)
 
 
 def _norm(node: Node, f: FunctionBuilder, memory: Memory) -> None:
-    x = node.inputs[0]
+    op, x = node.as_op(Norm), node.operands["x"]
     fields: Fields = {"rows": f.size(product(x.shape[:-1])), "cols": f.size(x.shape[-1])}
     fields |= _row_fields(f, memory, "src", x, write=False)
     for role in ("weight", "bias"):
         if (name := _optional(f, memory, node, role)) is not None:
             fields[role] = name
-    fields["eps"] = literal(node.attrs["eps"], DType.F32)
-    fields["rms"] = str(int(node.attrs["rms"]))
-    for written, value in zip(node.attrs.get("writes", ("dst",)), node.outputs, strict=True):
+    fields["eps"] = literal(op.eps, DType.F32)
+    fields["rms"] = str(int(op.rms))
+    for written, value in zip(op.writes, node.outputs, strict=True):
         if written == "packed":
             fields["packed"] = f.pointer("packed", None, memory.address(value), write=True)
         else:
             fields |= _row_fields(f, memory, "dst", value, write=True)
-    f.call(node.attrs["kernel"], "go_norm_args", fields)
+    f.call(node.kernel, "go_norm_args", fields)
 
 
 def _softmax(node: Node, f: FunctionBuilder, memory: Memory) -> None:
-    (x,) = node.inputs
+    x = node.operands["x"]
     fields: Fields = {"rows": f.size(product(x.shape[:-1])), "cols": f.size(x.shape[-1])}
     fields |= _row_fields(f, memory, "src", x, write=False)
-    fields["log"] = str(int(node.attrs["log"]))
+    fields["log"] = str(int(node.as_op(Softmax).log))
     fields |= _row_fields(f, memory, "dst", node.output, write=True)
-    f.call(node.attrs["kernel"], "go_softmax_args", fields)
+    f.call(node.kernel, "go_softmax_args", fields)
 
 
 def _attention(node: Node, f: FunctionBuilder, memory: Memory) -> None:
-    q, k, v = node.inputs[:3]
+    op, (q, k, v) = node.as_op(Attention), (node.operands[r] for r in ("q", "k", "v"))
     fields: Fields = {
         "batch": f.size(q.shape[0]),
         "heads": f.size(q.shape[1]),
@@ -150,16 +169,16 @@ def _attention(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         "tk": f.size(k.shape[2]),
         "dim": f.size(q.shape[3]),
         "dim_v": f.size(v.shape[3]),
-        "scale": literal(node.attrs["scale"], DType.F32),
-        "causal": "GO_CAUSAL_FIRST" if node.attrs["causal"] else "GO_SEES_ALL",
-        "replaces": str(int(node.attrs.get("replaces", False))),
-        "unseen_zero": str(int(node.attrs.get("unseen_zero", False))),
+        "scale": literal(op.scale, DType.F32),
+        "causal": "GO_CAUSAL_FIRST" if op.causal else "GO_SEES_ALL",
+        "replaces": str(int(op.replaces)),
+        "unseen_zero": str(int(op.unseen_zero)),
         "dtype": _dtype(q),
     }
     for name, value in (("q", q), ("k", k), ("v", v)):
         fields[name] = _read(f, memory, name, value)
         fields[f"{name}_stride"] = _strides(f, _batch_time_head(value))
-    mask = node.operand("mask")
+    mask = node.operands.get("mask")
     if mask is not None:
         fields["mask"] = f.pointer("mask", DType.F32, memory.address(mask))
         fields["mask_stride"] = _strides(f, broadcast_strides(mask, 4))
@@ -167,7 +186,7 @@ def _attention(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     fields["dst_stride"] = _strides(f, _batch_time_head(node.output))
     fields["dst_dtype"] = _dtype(node.output)
     fields["scratch"] = f.pointer("scratch", None, memory.scratch(node), write=True)
-    f.call(node.attrs["kernel"], "go_attention_args", fields)
+    f.call(node.kernel, "go_attention_args", fields)
 
 
 def _batch_time_head(value: Value) -> Shape:
@@ -184,7 +203,7 @@ def broadcast_strides(value: Value, rank: int) -> Shape:
 
 
 def _depthwise(node: Node, f: FunctionBuilder, memory: Memory) -> None:
-    x, weight = node.inputs[:2]
+    op, x, weight = node.as_op(Depthwise), node.operands["x"], node.operands["weight"]
     out = node.output
     fields: Fields = {
         "batch": f.size(x.shape[0]),
@@ -192,25 +211,25 @@ def _depthwise(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         "t_out": f.size(out.shape[1]),
         "channels": f.size(x.shape[2]),
         "kernel": f.size(weight.shape[0]),
-        "stride": str(node.attrs["stride"]),
-        "dilation": str(node.attrs["dilation"]),
-        "pad_left": f.size(node.attrs["pad_left"]),
+        "stride": str(op.stride),
+        "dilation": str(op.dilation),
+        "pad_left": f.size(op.pad_left),
         "src": _read(f, memory, "src", x),
         "src_stride": _strides(f, layout_of(x).strides[:2]),
         "src_dtype": _dtype(x),
         "weight": f.pointer("weight", DType.F32, memory.address(weight)),
-        "identity": str(node.attrs["identity"]),
+        "identity": str(op.identity),
     }
     if (bias := _optional(f, memory, node, "bias")) is not None:
         fields["bias"] = bias
-    if activation := node.attrs.get("activation"):
-        fields["activation"] = f"GO_ACT_{activation.upper()}"
+    if op.activation:
+        fields["activation"] = f"GO_ACT_{op.activation.upper()}"
     for role in ("mask_in", "mask_out"):
-        mask = node.operand(role)
+        mask = node.operands.get(role)
         if mask is not None:
             fields[role] = f.pointer(role, DType.F32, memory.address(mask))
             fields[f"{role}_stride"] = _strides(f, broadcast_strides(mask, 3)[:2])
-    residual = node.operand("residual")
+    residual = node.operands.get("residual")
     if residual is not None:
         fields["residual"] = _read(f, memory, "residual", residual)
         fields["residual_stride"] = _strides(f, layout_of(residual).strides[:2])
@@ -218,35 +237,37 @@ def _depthwise(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     fields["dst"] = f.pointer("dst", None, memory.address(out), write=True)
     fields["dst_stride"] = _strides(f, layout_of(out).strides[:2])
     fields["dst_dtype"] = _dtype(out)
-    f.call(node.attrs["kernel"], "go_depthwise_args", fields, node.attrs.get("serial", False))
+    f.call(node.kernel, "go_depthwise_args", fields, op.serial)
 
 
-def _window(node: Node, x: Shape, out: Shape, taps: tuple[object, object]) -> dict[str, object]:
+def _window(
+    op: Conv | Patches, x: Shape, out: Shape, taps: tuple[object, object]
+) -> dict[str, object]:
     """Sizes of a convolution's window, from shapes with the channels first."""
     pairs = {
         ("in_h", "in_w"): _height_width(x),
         ("out_h", "out_w"): _height_width(out),
         ("kh", "kw"): taps,
-        ("stride_h", "stride_w"): node.attrs["stride"],
-        ("dilation_h", "dilation_w"): node.attrs["dilation"],
-        ("pad_top", "pad_left"): node.attrs["padding"],
+        ("stride_h", "stride_w"): op.stride,
+        ("dilation_h", "dilation_w"): op.dilation,
+        ("pad_top", "pad_left"): op.padding,
     }
     return {n: s for names, sizes in pairs.items() for n, s in zip(names, sizes, strict=True)}
 
 
 def _conv(node: Node, f: FunctionBuilder, memory: Memory) -> None:
-    x, weight = node.inputs[:2]
-    out, groups = node.output, node.attrs["groups"]
+    op, x, weight = node.as_op(Conv), node.operands["x"], node.operands["weight"]
+    out = node.output
     sizes = {
         "batch": x.shape[0],
-        "groups": groups,
+        "groups": op.groups,
         "in_c": x.shape[1],
         "out_c": out.shape[1],
-        **_window(node, x.shape, out.shape, _height_width(weight.shape)),
-        "tile_rows": node.attrs["tile_rows"],
+        **_window(op, x.shape, out.shape, _height_width(weight.shape)),
+        "tile_rows": op.tile_rows,
     }
     fields: Fields = {name: f.size(size) for name, size in sizes.items()}
-    packed = memory.weight(memory.weights.conv(weight, groups))
+    packed = memory.weight(memory.weights.conv(weight, op.groups))
     fields |= {
         "src": _read(f, memory, "src", x),
         "src_stride": _strides(f, _batch_height_width(x)),
@@ -257,20 +278,20 @@ def _conv(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         "dst_dtype": _dtype(out),
         "scratch": f.pointer("scratch", None, memory.scratch(node), write=True),
     }
-    epilogue = _epilogue(node, f, memory, lambda v: v.shape[1])
+    epilogue = _epilogue(node, op.activation, f, memory, lambda v: v.shape[1])
     if epilogue:
         fields["epilogue"] = epilogue
-    f.call(node.attrs["kernel"], "go_conv_args", fields, node.attrs.get("serial", False))
+    f.call(node.kernel, "go_conv_args", fields, op.serial)
 
 
 def _patches(node: Node, f: FunctionBuilder, memory: Memory) -> None:
-    (x,), out = node.inputs, node.output
+    op, x, out = node.as_op(Patches), node.operands["x"], node.output
     channels_first = (0, x.rank - 1, *range(1, x.rank - 1))
     x_shape, out_shape = (tuple(v.shape[a] for a in channels_first) for v in (x, out))
     sizes = {
         "batch": x.shape[0],
         "channels": x.shape[-1],
-        **_window(node, x_shape, out_shape, node.attrs["taps"]),
+        **_window(op, x_shape, out_shape, op.taps),
     }
     fields: Fields = {name: f.size(size) for name, size in sizes.items()}
     strides = layout_of(x).strides
@@ -281,7 +302,7 @@ def _patches(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         "dst": f.pointer("dst", None, memory.address(out), write=True),
         "scratch": f.pointer("scratch", None, memory.scratch(node), write=True),
     }
-    f.call(node.attrs["kernel"], "go_patches_args", fields)
+    f.call(node.kernel, "go_patches_args", fields)
 
 
 def _height_width(shape: Shape) -> tuple[object, object]:
@@ -297,7 +318,7 @@ def _batch_height_width(value: Value) -> Shape:
 
 def _matmul(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     """One GEMM per matrix of the batch; the right operand is packed first."""
-    left, right = node.inputs
+    left, right = node.operands["left"], node.operands["right"]
     out = node.output
     m, k = left.shape[-2:]
     n = right.shape[-1]
@@ -311,7 +332,7 @@ def _matmul(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.line(f"    go_pack_right(team, right + b * {k_} * {n_}, {k_}, {n_}, scratch);")
     f.line("    go_barrier(team);")
     f.call(
-        node.attrs["kernel"],
+        node.kernel,
         "go_gemm_args",
         {
             "m": m_,
@@ -329,17 +350,17 @@ def _matmul(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.line("}")
 
 
-CALLS: dict[str, Emit] = {
-    "go.linear": _linear,
-    "go.quantize_rows": _pack,
-    "go.pack_rows": _pack,
-    "go.split_rows": _pack,
-    "go.norm": _norm,
-    "go.softmax": _softmax,
-    "go.attention": _attention,
-    "go.depthwise": _depthwise,
-    "go.conv": _conv,
-    "go.patches": _patches,
-    "go.matmul": _matmul,
-    "go.cif": emit_cif,
+CALLS: dict[type[Op], Emit] = {
+    Linear: _linear,
+    QuantizeRows: _pack,
+    PackRows: _pack,
+    SplitRows: _pack,
+    Norm: _norm,
+    Softmax: _softmax,
+    Attention: _attention,
+    Depthwise: _depthwise,
+    Conv: _conv,
+    Patches: _patches,
+    Matmul: _matmul,
+    Cif: emit_cif,
 }

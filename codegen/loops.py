@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphopt.codegen.function import SELF, Fields, FunctionBuilder
-from graphopt.codegen.kernel_calls import broadcast_strides
+from graphopt.codegen.kernel_calls import Emit, broadcast_strides
 from graphopt.codegen.memory import Memory
 from graphopt.codegen.packed_table import emit_index, emit_packed_gather
 from graphopt.codegen.render import c_text
 from graphopt.codegen.scalar_c import expression
 from graphopt.ir import Dim, DType, Node, Shape, Value, scalar
 from graphopt.ir.layout import layout_of
+from graphopt.ir.op import Op
+from graphopt.ir.ops import Cat, Check, Gather, Pad, Pointwise, Reduce
 from graphopt.ir.scalar import Scalar
 from graphopt.ir.symbolic import evaluate, is_non_negative, product, simplify
 
@@ -180,13 +182,20 @@ def _pointwise(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.pointer("dst", out.dtype, memory.address(out), write=True)
     order = memory_order(out, memory)
     emit_elements(
-        f, memory, node.attrs["expr"], node.inputs, out.shape, "dst", layout_of(out).strides, order
+        f,
+        memory,
+        node.as_op(Pointwise).expr,
+        node.inputs,
+        out.shape,
+        "dst",
+        layout_of(out).strides,
+        order,
     )
 
 
 def _quantized(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     """A function that computes a part of a row, for the kernel that quantizes the rows."""
-    out, expr = node.output, node.attrs["expr"]
+    out, expr = node.output, node.as_op(Pointwise).expr
     last = out.rank - 1
     tensors = [broadcast_strides(v, out.rank) for v in node.inputs]
     nest = _nest(out.shape, tensors, list(range(out.rank)), {*_indexed(expr), last})
@@ -208,12 +217,12 @@ def _quantized(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         "operands": "&operands",
         "scratch": f.pointer("scratch", None, memory.scratch(node), write=True),
     }
-    f.call(node.attrs["kernel"], "go_pack_lhs_args", fields)
+    f.call(node.kernel, "go_pack_lhs_args", fields)
 
 
 def _cat(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     """Copies every part to its place; parts are phases of one step."""
-    out, axis = node.output, node.attrs["axis"]
+    out, axis = node.output, node.as_op(Cat).axis
     strides, order = layout_of(out).strides, memory_order(out, memory)
     f.pointer("dst", out.dtype, memory.address(out), write=True)
     start: Dim = 0
@@ -252,11 +261,11 @@ def _copy(
 
 def _pad(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     """Fills the result, then copies the source into it."""
-    out, (source,) = node.output, node.inputs
+    op, out, source = node.as_op(Pad), node.output, node.operands["x"]
     strides, order = layout_of(out).strides, memory_order(out, memory)
     f.pointer("dst", out.dtype, memory.address(out), write=True)
     number = DType.F32 if out.dtype is DType.BF16 else out.dtype
-    value = scalar.const(node.attrs["value"], number)
+    value = scalar.const(op.value, number)
     if number is not out.dtype:
         value = Scalar("cast", out.dtype, (value,))
     f.line("{")
@@ -266,17 +275,17 @@ def _pad(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         return
     f.line("go_barrier(team);")
     name = f.pointer("src", source.dtype, memory.address(source))
-    terms = [b * s for b, s in zip(node.attrs["before"], strides, strict=True)]
+    terms = [b * s for b, s in zip(op.before, strides, strict=True)]
     start = simplify(sum(terms))
     _copy(f, source, name, f"dst + {f.size(start)}", strides, order)
 
 
 def _gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     """Rows of a table by index; an index outside the table is an error of the caller's data."""
-    if "scheme" in node.attrs:
+    if node.as_op(Gather).scheme:
         emit_packed_gather(node, f, memory)
         return
-    table, indices = node.inputs
+    table, indices = node.operands["table"], node.operands["indices"]
     out = node.output
     width = product(table.shape[1:])
     f.frame()
@@ -293,10 +302,10 @@ def _gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
 
 def _check(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     """A value read from a tensor must equal a size of the inputs."""
-    (value,) = node.inputs
+    value = node.operands["value"]
     f.frame()
     f.pointer("value", value.dtype, memory.address(value))
-    expected = f.size(node.attrs["size"])
+    expected = f.size(node.as_op(Check).size)
     where = c_text(node.origin.code)
     f.line("while (go_next(team, 1) < 1)")
     f.line(f"    if ((int64_t)value[0] != {expected})")
@@ -309,8 +318,8 @@ _START = {"sum": "0", "mean": "0"}
 
 def _reduce(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     """Each result in order of its elements; sums of floats run in double."""
-    (x,), out, kind = node.inputs, node.output, node.attrs["kind"]
-    reduced = set(node.attrs["axes"])
+    op, x, out = node.as_op(Reduce), node.operands["x"], node.output
+    kind, reduced = op.kind, set(op.axes)
     f.pointer("x", x.dtype, memory.address(x))
     f.pointer("dst", out.dtype, memory.address(out), write=True)
     strides = layout_of(x).strides
@@ -389,11 +398,11 @@ def _step(kind: str, floating: bool) -> str:
     return f"if (value {compare} total{nan}) total = value;"
 
 
-LOOPS = {
-    "go.pointwise": _pointwise,
-    "go.cat": _cat,
-    "go.pad": _pad,
-    "go.gather": _gather,
-    "go.check": _check,
-    "go.reduce": _reduce,
+LOOPS: dict[type[Op], Emit] = {
+    Pointwise: _pointwise,
+    Cat: _cat,
+    Pad: _pad,
+    Gather: _gather,
+    Check: _check,
+    Reduce: _reduce,
 }

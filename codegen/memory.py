@@ -9,6 +9,16 @@ from graphopt.codegen.size_c import c_size
 from graphopt.codegen.weights import WeightsFile
 from graphopt.ir import Dim, Graph, Node, Value
 from graphopt.ir.layout import elements, layout_of
+from graphopt.ir.ops import (
+    Attention,
+    CachedAttention,
+    Cif,
+    Conv,
+    Linear,
+    Matmul,
+    Patches,
+    Pointwise,
+)
 from graphopt.ir.symbolic import THREADS, ceil_div, minimum, product, simplify
 from graphopt.kernels import layouts
 from graphopt.kernels.scratch import (
@@ -33,44 +43,44 @@ def bytes_of(value: Value, arch: str) -> Dim:
 
 def scratch_of(node: Node, arch: str) -> Dim:
     """Scratch memory of a node's kernel; 0 for none."""
-    if node.op == "go.attention":
-        q, k, v = node.inputs[:3]
+    op, given = node.op, node.operands
+    if isinstance(op, Attention):
+        q, k, v = (given[role] for role in ("q", "k", "v"))
         return simplify(
             attention_scratch_bytes(
                 q.shape[0], k.shape[1], k.shape[2], q.shape[3], v.shape[3], THREADS, ceil_div
             )
         )
-    if node.op == "go.cached_attention":
-        q, cache = node.inputs[0], node.operand("cache")
-        assert cache is not None
+    if isinstance(op, CachedAttention):
+        q, cache = given["q"], given["cache"]
         rows, kv_heads, dim = cache.shape[3], cache.shape[4], q.shape[3]
         return simplify(attention_scratch_bytes(1, kv_heads, rows, dim, dim, THREADS, ceil_div))
-    if node.op == "go.conv":
-        x, weight = node.inputs[:2]
+    if isinstance(op, Conv):
+        x, weight = given["x"], given["weight"]
         return simplify(
             conv_scratch_bytes(
                 x.shape[1],
                 weight.shape[0],
-                node.attrs["groups"],
+                op.groups,
                 1,
                 product(weight.shape[2:]),
-                node.attrs["tile_rows"],
+                op.tile_rows,
                 THREADS,
                 ceil_div,
             )
         )
-    if node.op == "go.cif":
-        return simplify(cif_scratch_bytes(*node.inputs[1].shape))
-    if node.op == "go.pointwise" and node.output.packed:
+    if isinstance(op, Cif):
+        return simplify(cif_scratch_bytes(*given["alphas"].shape))
+    if isinstance(op, Pointwise) and node.output.packed:
         return simplify(row_values_scratch_bytes(node.output.shape[-1], THREADS))
-    if node.op == "go.patches":
+    if isinstance(op, Patches):
         return simplify(patches_scratch_bytes(node.output.shape[-1], THREADS, ceil_div))
-    if node.op == "go.linear" and node.output.packed:
-        rows, n = product(node.output.shape[:-1]), node.inputs[1].shape[0]
+    if isinstance(op, Linear) and node.output.packed:
+        rows, n = product(node.output.shape[:-1]), given["weight"].shape[0]
         assert isinstance(n, int), "weights have a known size"
         return simplify(quantized_result_bytes(rows, n, THREADS, minimum))
-    if node.op == "go.matmul":
-        right = node.inputs[1]
+    if isinstance(op, Matmul):
+        right = given["right"]
         rule = layouts.layout(arch, "f32")
         return simplify(layouts.packed_rhs_bytes(rule, right.shape[-1], right.shape[-2], ceil_div))
     return 0

@@ -5,20 +5,22 @@ from __future__ import annotations
 from graphopt.codegen.function import FunctionBuilder
 from graphopt.codegen.memory import Memory
 from graphopt.ir import DType, Node
+from graphopt.ir.ops import Gather
 from graphopt.ir.symbolic import product
 from graphopt.kernels import layouts
 
 
 def emit_packed_gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     """Rows of an int8 or int4 table [n, k] as f32: scale * q (kernels/packing.py)."""
-    table, indices = node.inputs[:2]
-    scheme, group = node.attrs["scheme"], node.attrs.get("group", 0)
+    op, table, indices = node.as_op(Gather), node.operands["table"], node.operands["indices"]
+    scheme, group = op.scheme, op.group
+    assert scheme is not None
     rows, columns = table.shape
     assert isinstance(rows, int) and isinstance(columns, int)
     kind = {"int8": "qa8", "int4": "qs4b" if group else "qs4c"}[scheme]
     layout = layouts.layout(memory.weights.arch, kind)
     panel = int(layouts.packed_rhs_bytes(layout, layout.nr, columns, group=group))
-    packed = memory.weights.gemm(table, scheme, group, node.operand("scale"))
+    packed = memory.weights.gemm(table, scheme, group, node.operands.get("scale"))
     f.frame()
     f.pointer("table", None, memory.weight(packed))
     f.pointer("indices", indices.dtype, memory.address(indices))

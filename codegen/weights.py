@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.ir import DType, Value
-from graphopt.ir.numpy_ops import narrow
+from graphopt.ir.numbers import narrow
 from graphopt.kernels import layouts, packing, reference
 
 _ALIGNMENT = 64

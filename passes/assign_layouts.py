@@ -14,26 +14,10 @@ from __future__ import annotations
 
 from graphopt.ir import Graph, Layout, Node, Value, scalar
 from graphopt.ir.layout import dense, is_contiguous, layout_of, reshaped_strides, row_stride
+from graphopt.ir.op import Strides
+from graphopt.ir.ops import Attention, Cat, Conv, Expand, Pad, Permute, Pointwise, Slice
 from graphopt.ir.symbolic import evaluate, simplify
 from graphopt.passes.base import Pass
-
-VIEWS = ("go.permute", "go.reshape", "go.slice", "go.expand")
-_ROWS = {
-    "go.linear": ("x", "factor", "residual0", "residual1"),
-    "go.quantize_rows": ("",),
-    "go.pack_rows": ("",),
-    "go.split_rows": ("",),
-    "go.norm": ("x",),
-    "go.softmax": ("",),
-}
-_DENSE = ("go.matmul", "go.gather")
-_DENSE_LAST = {
-    "go.attention": ("q", "k", "v"),
-    "go.rope": ("q", "k", "v"),
-    "go.depthwise": ("x", "residual"),
-    "go.patches": ("",),
-    "go.cif": ("hidden",),
-}
 
 
 class AssignLayouts(Pass):
@@ -50,7 +34,7 @@ class AssignLayouts(Pass):
         self._hints = graph.hints()
         nodes: list[Node] = []
         for node in graph.nodes:
-            if node.op in VIEWS:
+            if node.op.is_view:
                 self._view(node, nodes)
             else:
                 self._prepare(node, nodes)
@@ -59,21 +43,21 @@ class AssignLayouts(Pass):
         graph.nodes = nodes
 
     def _view(self, node: Node, nodes: list[Node]) -> None:
-        source, out = node.inputs[0], node.output
+        op, source, out = node.op, node.operands["x"], node.output
         at = layout_of(source)
-        if node.op == "go.permute":
-            strides = tuple(at.strides[a] for a in node.attrs["axes"])
+        if isinstance(op, Permute):
+            strides = tuple(at.strides[a] for a in op.axes)
             out.layout = Layout(at.storage, strides, at.offset)
-        elif node.op == "go.slice":
-            axis, step = node.attrs["axis"], node.attrs["step"]
-            offset = simplify(at.offset + node.attrs["start"] * at.strides[axis])
+        elif isinstance(op, Slice):
+            axis = op.axis
+            offset = simplify(at.offset + op.start * at.strides[axis])
             strides = (
                 *at.strides[:axis],
-                simplify(at.strides[axis] * step),
+                simplify(at.strides[axis] * op.step),
                 *at.strides[axis + 1 :],
             )
             out.layout = Layout(at.storage, strides, offset)
-        elif node.op == "go.expand":
+        elif isinstance(op, Expand):
             missing = out.rank - source.rank
             padded = zip(source.shape, at.strides, strict=True)
             kept = [
@@ -85,7 +69,7 @@ class AssignLayouts(Pass):
             new = reshaped_strides(source.shape, at.strides, out.shape)
             if new is None:
                 source = self._copy(source, nodes, "reshape", "its strides cannot be merged")
-                node.inputs = [source]
+                node.operands["x"] = source
                 at = layout_of(source)
                 new = reshaped_strides(source.shape, at.strides, out.shape)
             assert new is not None, "a dense value can be reshaped"
@@ -93,41 +77,29 @@ class AssignLayouts(Pass):
 
     def _prepare(self, node: Node, nodes: list[Node]) -> None:
         """Copies inputs that the node's kernel cannot read in place."""
-        roles = node.attrs.get("roles", ("",) * len(node.inputs))
-        for i, (role, value) in enumerate(zip(roles, node.inputs, strict=True)):
-            if value.packed or value.is_constant:
+        for role, value in node.operands.items():
+            operand = node.op.operand(role)
+            if operand is None or value.packed or value.is_constant:
                 continue
-            at = layout_of(value)
-            if role in _ROWS.get(node.op, ()) and row_stride(value.shape, at.strides) is None:
-                node.inputs[i] = self._copy(value, nodes, node.op, "rows are not at equal distance")
-            elif role in _DENSE_LAST.get(node.op, ()) and not _dense_axis(value, -1):
-                node.inputs[i] = self._copy(value, nodes, node.op, "the last axis has gaps")
-            elif node.op == "go.pointwise" and node.output.packed and not _runs_along_rows(value):
-                node.inputs[i] = self._copy(value, nodes, node.op, "it computes row after row")
-            elif node.op in _DENSE and not is_contiguous(value):
-                node.inputs[i] = self._copy(value, nodes, node.op, "it reads dense tensors")
-            elif node.op == "go.conv" and role in ("x", "factor", "residual0", "residual1"):
-                innermost = _channels_innermost(value.rank)
-                fits = (
-                    _dense_axis(value, 1)
-                    if role == "x"
-                    else layout_of(value).strides == dense(value, innermost).strides
-                )
-                if not fits:
-                    node.inputs[i] = self._copy(
-                        value, nodes, node.op, "channels are not innermost", innermost
-                    )
+            why, order = operand.strides.value, None
+            if operand.strides is Strides.CHANNELS or operand.strides is Strides.CHANNELS_INNERMOST:
+                order = _channels_innermost(value.rank)
+            fits = _fits(value, operand.strides)
+            if isinstance(node.op, Pointwise) and node.output.packed:
+                fits, why = _runs_along_rows(value), "it computes row after row"
+            if not fits:
+                node.operands[role] = self._copy(value, nodes, node.op.name, why.strip(), order)
 
     def _place(self, node: Node) -> None:
         """Chooses the order of axes in memory of the node's outputs."""
         for value in node.outputs:
             order: tuple[int, ...] | None = None
             if not value.packed:
-                if node.op == "go.attention":
+                if isinstance(node.op, Attention):
                     order = (0, 2, 1, 3)
-                elif node.op == "go.conv":
+                elif isinstance(node.op, Conv):
                     order = _channels_innermost(value.rank)
-                elif node.op in ("go.pointwise", "go.cat", "go.pad"):
+                elif isinstance(node.op, Pointwise | Cat | Pad):
                     order = self._order_of_operands(node, value)
             value.layout = dense(value, order)
 
@@ -162,9 +134,9 @@ class AssignLayouts(Pass):
         why: str,
         order: tuple[int, ...] | None = None,
     ) -> Value:
-        copied = Value(value.dtype, value.shape)
+        node = Node.of(Pointwise(scalar.operand(0, value.dtype), value.shape), value)
+        copied = node.output
         copied.layout = dense(copied, order)
-        node = Node("go.pointwise", [value], [copied], {"expr": scalar.operand(0, value.dtype)})
         node.decide(self.name, f"copied for {reader}: {why}")
         nodes.append(node)
         return copied
@@ -192,6 +164,24 @@ class AssignLayouts(Pass):
                 graph.nodes[at:at] = copies
             taken.add(graph.outputs[i])
         return len(graph.nodes) != nodes
+
+
+def _fits(value: Value, strides: Strides) -> bool:
+    """Whether a value can be read in place by a kernel that asks for strides of some kind."""
+    match strides:
+        case Strides.ANY:
+            return True
+        case Strides.ROWS:
+            return row_stride(value.shape, layout_of(value).strides) is not None
+        case Strides.DENSE_LAST:
+            return _dense_axis(value, -1)
+        case Strides.DENSE:
+            return is_contiguous(value)
+        case Strides.CHANNELS:
+            return _dense_axis(value, 1)
+        case Strides.CHANNELS_INNERMOST:
+            innermost = dense(value, _channels_innermost(value.rank))
+            return layout_of(value).strides == innermost.strides
 
 
 def _dense_axis(value: Value, axis: int) -> bool:

@@ -39,9 +39,9 @@ class EliminateCommonSubexpressions(Pass):
         writers: dict[Value, Node] = {}
         kept: list[Node] = []
         for node in graph.nodes:
-            node.inputs = [mapping.get(v, v) for v in node.inputs]
+            node.replace_operands(mapping)
             written = node.written
-            if not node.is_lowered or node.op == "go.check" or written:
+            if not node.is_lowered or node.op.is_check or written:
                 kept.append(node)
                 writers.update(dict.fromkeys(written, node))
                 continue
@@ -59,6 +59,6 @@ class EliminateCommonSubexpressions(Pass):
     @staticmethod
     def _key(node: Node) -> Hashable:
         # As text, because 0.0 and -0.0 are equal numbers, and True and 1.
-        attrs = tuple(sorted((k, repr(v)) for k, v in node.attrs.items()))
+        operands = tuple((role, id(value)) for role, value in node.operands.items())
         result = tuple((v.dtype, v.shape) for v in node.outputs)
-        return (node.op, tuple(map(id, node.inputs)), attrs, result)
+        return (repr(node.op), operands, result)

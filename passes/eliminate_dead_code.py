@@ -10,8 +10,6 @@ from __future__ import annotations
 from graphopt.ir import Graph, Node
 from graphopt.passes.base import Pass
 
-_CHECKS = ("go.check", "aten.item")
-
 
 class EliminateDeadCode(Pass):
     """See the module."""
@@ -21,8 +19,7 @@ class EliminateDeadCode(Pass):
         needed = set(graph.outputs)
         kept: list[Node] = []
         for node in reversed(graph.nodes):
-            kept_anyway = node.op in _CHECKS or "computes" in node.attrs or node.written
-            if kept_anyway or any(v in needed for v in node.outputs):
+            if node.must_run or any(v in needed for v in node.outputs):
                 kept.append(node)
                 needed.update(node.inputs)
         modified = len(kept) != len(graph.nodes)

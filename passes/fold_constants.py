@@ -8,19 +8,16 @@ nothing at run time and would cost memory as a constant).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
 from graphopt.ir import Graph, Node, Value
 from graphopt.ir.interpret import run_node
-from graphopt.ir.numpy_ops import narrow, widen
-from graphopt.ir.scalar import Scalar
+from graphopt.ir.numbers import narrow, widen
+from graphopt.ir.ops import Expand, Pointwise
 from graphopt.ir.symbolic import is_static, product
 from graphopt.passes.base import Pass
 
 _LARGEST = 64 << 20
-_KEPT = {"go.expand", "go.check"}
 
 
 class FoldConstants(Pass):
@@ -31,7 +28,7 @@ class FoldConstants(Pass):
         mapping: dict[Value, Value] = {}
         kept: list[Node] = []
         for node in graph.nodes:
-            node.inputs = [mapping.get(v, v) for v in node.inputs]
+            node.replace_operands(mapping)
             if self._foldable(node):
                 mapping[node.output] = self._fold(node)
             else:
@@ -44,12 +41,12 @@ class FoldConstants(Pass):
     def _foldable(node: Node) -> bool:
         return (
             node.is_lowered
-            and node.op not in _KEPT
+            and not isinstance(node.op, Expand)
             and len(node.outputs) == 1
             and all(v.is_constant for v in node.inputs)
             and is_static(node.output.shape)
             and int(product(node.output.shape)) * node.output.dtype.itemsize <= _LARGEST
-            and not any(s.op == "size" for s in _expressions(node))
+            and not _reads_size(node)
         )
 
     @staticmethod
@@ -58,8 +55,8 @@ class FoldConstants(Pass):
         (result,) = run_node(node, arrays, {})
         out = node.output
         data = np.array(narrow(result, out.dtype), order="C")
-        return Value(out.dtype, out.shape, out.name or node.op.removeprefix("go."), data=data)
+        return Value(out.dtype, out.shape, out.name or node.op.name.removeprefix("go."), data=data)
 
 
-def _expressions(node: Node) -> Iterable[Scalar]:
-    return node.attrs["expr"].walk() if "expr" in node.attrs else ()
+def _reads_size(node: Node) -> bool:
+    return isinstance(node.op, Pointwise) and any(s.op == "size" for s in node.op.expr.walk())

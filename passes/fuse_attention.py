@@ -20,6 +20,7 @@ import math
 from typing import TypeGuard
 
 from graphopt.ir import DType, Graph, Node, Value, scalar
+from graphopt.ir.ops import Attention, Matmul, Permute, Pointwise, Softmax
 from graphopt.passes.base import Pass
 from graphopt.passes.support.pattern import Neighbours, binary, other_side
 
@@ -34,17 +35,20 @@ class FuseAttention(Pass):
         around = Neighbours(graph)
         modified = False
         for node in list(graph.nodes):
-            if node.op == "go.softmax" and not node.attrs["log"]:
+            if isinstance(node.op, Softmax) and not node.op.log:
                 modified |= self._fuse(graph, around, node)
         return modified
 
     def _fuse(self, graph: Graph, around: Neighbours, softmax: Node) -> bool:
-        weighted = around.only_user(softmax.output, "go.matmul")
-        if weighted is None or weighted.inputs[0] is not softmax.output or softmax.output.rank != 4:
+        weighted = around.only_user(softmax.output, Matmul)
+        probabilities = softmax.output
+        if weighted is None or probabilities.rank != 4:
             return False
-        value: Value = softmax.inputs[0]
+        if weighted.operands["left"] is not probabilities:
+            return False
+        value = softmax.operands["x"]
         scale, mask, extra, replaces = 1.0, None, list[Node](), False
-        while (step := around.made_by(value, "go.pointwise")) is not None:
+        while (step := around.made_by(value, Pointwise)) is not None:
             if not around.is_private(value):
                 return False
             found = self._step(step, around)
@@ -56,25 +60,24 @@ class FuseAttention(Pass):
                     return False
                 mask, extra, replaces = added, made, bool(made)
             scale *= factor
-        scores = around.made_by(value, "go.matmul")
+        scores = around.made_by(value, Matmul)
         if scores is None or not around.is_private(value):
             return False
         if value.shape != softmax.output.shape:
             return False
-        q, transposed = scores.inputs
-        q, factor = self._unscaled(q, around)
-        keys = Value(transposed.dtype, tuple(transposed.shape[a] for a in _SWAP_LAST))
-        extra.append(Node("go.permute", [transposed], [keys], {"axes": _SWAP_LAST}, scores.origin))
-        operands = {"q": q, "k": keys, "v": weighted.inputs[1], "mask": mask}
-        given = {role: v for role, v in operands.items() if v is not None}
-        attention = Node(
-            "go.attention",
-            list(given.values()),
-            weighted.outputs,
-            {"roles": tuple(given), "scale": scale * factor, "causal": False, "replaces": replaces},
-            weighted.origin,
-            [scores.origin, softmax.origin],
+        q, factor = self._unscaled(scores.operands["left"], around)
+        transposed = scores.operands["right"]
+        extra.append(Node.of(Permute(_SWAP_LAST), transposed, origin=scores.origin))
+        attention = Node.of(
+            Attention(scale * factor, replaces=replaces),
+            q,
+            extra[-1].output,
+            weighted.operands["right"],
+            mask=mask,
+            origin=weighted.origin,
         )
+        attention.outputs = weighted.outputs
+        attention.fused = [scores.origin, softmax.origin]
         attention.decide(self.name, "scores stay in cache: matmul, scale, mask, softmax and matmul")
         position = graph.nodes.index(weighted)
         graph.nodes[position : position + 1] = [*extra, attention]
@@ -103,16 +106,16 @@ class FuseAttention(Pass):
 
         A permute between the two moves behind the attention's own reading of the query.
         """
-        node = around.made_by(q, "go.pointwise")
+        node = around.made_by(q, Pointwise)
         if node is not None and around.is_private(q):
             pair = binary(node, "mul")
             if pair and isinstance(pair.left, Value) and _scales(pair.right):
                 return pair.left, pair.right
-        permute = around.made_by(q, "go.permute")
+        permute = around.made_by(q, Permute)
         if permute is not None and around.is_private(q):
-            inner, factor = FuseAttention._unscaled(permute.inputs[0], around)
+            inner, factor = FuseAttention._unscaled(permute.operands["x"], around)
             if factor != 1.0:
-                permute.inputs = [inner]
+                permute.operands["x"] = inner
                 return q, factor
         return q, 1.0
 
@@ -122,25 +125,26 @@ def _scales(factor: Value | float) -> TypeGuard[float]:
 
 
 def _leads_to_matmul(value: Value, around: Neighbours) -> bool:
-    while (node := around.made_by(value, "go.pointwise")) is not None:
-        value = node.inputs[0]
-    return around.made_by(value, "go.matmul") is not None
+    while (node := around.made_by(value, Pointwise)) is not None:
+        value = node.operands["x0"]
+    return around.made_by(value, Matmul) is not None
 
 
 def _masked_fill(step: Node) -> tuple[Value, Value | None, float, list[Node]] | None:
-    expr = step.attrs["expr"]
+    expr = step.as_op(Pointwise).expr
     if expr.op != "where" or [a.op for a in expr.args] != ["operand", "const", "operand"]:
         return None
     hide, fill, scores = (a.value for a in expr.args)
+    assert isinstance(hide, int) and isinstance(scores, int)
+    assert isinstance(fill, int | float)
     if fill == 0:
         return None
     hidden = step.inputs[hide]
-    mask = Value(DType.F32, hidden.shape)
     added = scalar.apply(
         "where",
         scalar.operand(0, DType.BOOL),
         scalar.const(fill, DType.F32),
         scalar.const(0.0, DType.F32),
     )
-    node = Node("go.pointwise", [hidden], [mask], {"expr": added}, step.origin)
-    return step.inputs[scores], mask, 1.0, [node]
+    node = Node.of(Pointwise(added, hidden.shape), hidden, origin=step.origin)
+    return step.inputs[scores], node.output, 1.0, [node]

@@ -13,16 +13,10 @@ Left alone: results that several nodes read, operands that broadcast, other orde
 from __future__ import annotations
 
 from graphopt.ir import DType, Graph, Node, Value
+from graphopt.ir.ops import Conv, Depthwise, Linear, Pointwise
+from graphopt.ir.ops.products import ACTIVATIONS, RESIDUALS
 from graphopt.passes.base import Pass
 from graphopt.passes.support.pattern import Neighbours, binary, other_side, unary
-
-ACTIVATIONS = ("relu", "gelu_erf", "gelu_tanh", "silu", "sigmoid", "tanh")
-_RESIDUALS = {
-    "go.linear": ("residual0", "residual1"),
-    "go.conv": ("residual0", "residual1"),
-    "go.depthwise": ("residual",),
-}
-_WITH_ACTIVATION = ("go.linear", "go.conv")
 
 
 class FuseEpilogue(Pass):
@@ -33,8 +27,8 @@ class FuseEpilogue(Pass):
         modified = False
         around = Neighbours(graph)
         position = {node: i for i, node in enumerate(graph.nodes)}
-        hosts = [n for n in graph.nodes if n.op in _WITH_ACTIVATION]
-        hosts += [n for n in graph.nodes if n.op in _RESIDUALS and n.op not in _WITH_ACTIVATION]
+        hosts = [n for n in graph.nodes if isinstance(n.op, Linear | Conv)]
+        hosts += [n for n in graph.nodes if isinstance(n.op, Depthwise)]
         for node in hosts:
             while (follower := self._fusable(node, around)) is not None:
                 self._absorb(node, follower, around)
@@ -46,12 +40,13 @@ class FuseEpilogue(Pass):
 
     @staticmethod
     def _fusable(node: Node, around: Neighbours) -> Node | None:
-        follower = around.only_user(node.output, "go.pointwise")
+        follower = around.only_user(node.output, Pointwise)
         if follower is None or follower.output.dtype is not DType.F32:
             return None
         if unary(follower) in ACTIVATIONS:
-            free = not node.attrs.get("activation") and not _is_multiplied_or_added(node)
-            return follower if free and node.op in _WITH_ACTIVATION else None
+            op = node.op
+            free = isinstance(op, Linear | Conv) and not op.activation
+            return follower if free and not _is_multiplied_or_added(node) else None
         found = _operand(node, follower)
         if found is None or found[1].dtype is not DType.F32:
             return None
@@ -61,11 +56,12 @@ class FuseEpilogue(Pass):
     def _absorb(self, node: Node, follower: Node, around: Neighbours) -> None:
         found = _operand(node, follower)
         if found is None:
-            node.attrs["activation"] = unary(follower)
+            assert isinstance(node.op, Linear | Conv), "only these take an activation"
+            node.op.activation = unary(follower)
             node.decide(self.name, f"the kernel applies {unary(follower)}")
         else:
             role, value = found
-            node.add_operand(role, value)
+            node.operands[role] = value
             verb = "multiplies by" if role == "factor" else "adds"
             node.decide(self.name, f"the kernel {verb} {role}")
         around.absorb(node, follower)
@@ -74,10 +70,11 @@ class FuseEpilogue(Pass):
 def _operand(node: Node, follower: Node) -> tuple[str, Value] | None:
     """The role and value of what the follower multiplies by or adds, if the kernel can too."""
     value = _other(follower, "mul", node.output)
-    if value is not None and node.op in _WITH_ACTIVATION and not _is_multiplied_or_added(node):
+    if value is not None and node.op.operand("factor") and not _is_multiplied_or_added(node):
         return "factor", value
     value = _other(follower, "add", node.output)
-    role = next((r for r in _RESIDUALS[node.op] if node.operand(r) is None), None)
+    free = (r for r in RESIDUALS if node.op.operand(r) and r not in node.operands)
+    role = next(free, None)
     return (role, value) if role and value is not None else None
 
 
@@ -88,4 +85,4 @@ def _other(follower: Node, function: str, value: Value) -> Value | None:
 
 
 def _is_multiplied_or_added(node: Node) -> bool:
-    return any(node.operand(role) is not None for role in ("factor", "residual0"))
+    return any(role in node.operands for role in ("factor", "residual0"))

@@ -15,6 +15,7 @@ Left alone: masks over channels, results that several nodes read.
 from __future__ import annotations
 
 from graphopt.ir import Graph, Node, Value
+from graphopt.ir.ops import Depthwise, Pointwise
 from graphopt.passes.base import Pass
 from graphopt.passes.support.pattern import Neighbours, binary, other_side
 
@@ -27,7 +28,7 @@ class FuseFsmn(Pass):
         modified = False
         around = Neighbours(graph)
         for node in list(graph.nodes):
-            if node.op == "go.depthwise":
+            if isinstance(node.op, Depthwise):
                 while self._grow(graph, node, around):
                     modified = True
         return modified
@@ -41,20 +42,18 @@ class FuseFsmn(Pass):
         )
 
     def _take_identity(self, graph: Graph, node: Node, around: Neighbours) -> bool:
-        if node.attrs["identity"] or node.attrs["stride"] != 1:
-            return False
-        if any(node.operand(r) is not None for r in ("mask_out", "residual")):
+        op = node.as_op(Depthwise)
+        if op.identity or op.stride != 1 or node.operands.keys() & {"mask_out", "residual"}:
             return False
         follower, addend = self._addition(node, around)
-        x = node.inputs[0]
+        x = node.operands["x"]
         if follower is None or addend is None or x.shape != node.output.shape:
             return False
         if addend is x:
-            node.attrs["identity"] = 1
-        elif (masked := self._mask(around.made_by(x, "go.pointwise"), addend)) is not None:
-            node.inputs[0] = addend
-            node.add_operand("mask_in", masked)
-            node.attrs["identity"] = 2
+            op.identity = 1
+        elif (masked := self._mask(around.made_by(x, Pointwise), addend)) is not None:
+            node.operands |= {"x": addend, "mask_in": masked}
+            op.identity = 2
         else:
             return False
         node.decide(self.name, "adds its input to the result")
@@ -62,36 +61,35 @@ class FuseFsmn(Pass):
         return True
 
     def _take_mask_in(self, node: Node, around: Neighbours) -> bool:
-        if node.operand("mask_in") is not None or node.attrs["identity"] == 2:
+        if "mask_in" in node.operands or node.as_op(Depthwise).identity == 2:
             return False
-        x = node.inputs[0]
-        product = around.made_by(x, "go.pointwise")
+        x = node.operands["x"]
+        product = around.made_by(x, Pointwise)
         if product is None:
             return False
         for candidate in product.inputs:
             mask = self._mask(product, candidate)
             if mask is not None:
-                node.inputs[0] = candidate
-                node.add_operand("mask_in", mask)
+                node.operands |= {"x": candidate, "mask_in": mask}
                 node.decide(self.name, "applies the mask of its input")
                 return True
         return False
 
     def _take_mask_out(self, graph: Graph, node: Node, around: Neighbours) -> bool:
-        if any(node.operand(r) is not None for r in ("mask_out", "residual")):
+        if node.operands.keys() & {"mask_out", "residual"}:
             return False
-        follower = around.only_user(node.output, "go.pointwise")
+        follower = around.only_user(node.output, Pointwise)
         mask = self._mask(follower, node.output)
         if follower is None or mask is None:
             return False
-        node.add_operand("mask_out", mask)
+        node.operands["mask_out"] = mask
         node.decide(self.name, "applies the mask of its result")
         _absorb(graph, node, follower, around)
         return True
 
     @staticmethod
     def _addition(node: Node, around: Neighbours) -> tuple[Node | None, Value | None]:
-        follower = around.only_user(node.output, "go.pointwise")
+        follower = around.only_user(node.output, Pointwise)
         pair = binary(follower, "add") if follower is not None else None
         addend = other_side(pair, node.output) if pair else None
         if not isinstance(addend, Value) or addend.shape != node.output.shape:
@@ -101,7 +99,7 @@ class FuseFsmn(Pass):
     @staticmethod
     def _mask(product: Node | None, value: Value) -> Value | None:
         """The other factor of `value * mask` if it is a mask over batch and time."""
-        if product is None or product.op != "go.pointwise":
+        if product is None or not isinstance(product.op, Pointwise):
             return None
         pair = binary(product, "mul")
         mask = other_side(pair, value) if pair else None

@@ -10,6 +10,7 @@ stored as floats.
 from __future__ import annotations
 
 from graphopt.ir import Graph
+from graphopt.ir.ops import PackRows, Patches, QuantizeRows
 from graphopt.passes.base import Pass
 
 
@@ -21,10 +22,10 @@ class FusePatches(Pass):
         producers = graph.producers()
         modified = False
         for node in list(graph.nodes):
-            if node.op not in ("go.quantize_rows", "go.pack_rows"):
+            if not isinstance(node.op, QuantizeRows | PackRows):
                 continue
-            patches = producers.get(node.inputs[0])
-            if patches is None or patches.op != "go.patches":
+            patches = producers.get(node.operands["x"])
+            if patches is None or not isinstance(patches.op, Patches):
                 continue
             patches.outputs = [node.output]
             patches.decide(self.name, "packs its windows for the multiplication")

@@ -12,6 +12,7 @@ Left alone: results with more than eight operands or more than 80 operations an 
 from __future__ import annotations
 
 from graphopt.ir import Graph, Node, Value
+from graphopt.ir.ops import Pointwise
 from graphopt.ir.scalar import Scalar, operand, substitute
 from graphopt.passes.base import Pass
 from graphopt.passes.support.pattern import Neighbours
@@ -29,7 +30,7 @@ class FusePointwise(Pass):
         around = Neighbours(graph)
         modified = False
         for node in graph.nodes:
-            if node.op == "go.pointwise":
+            if isinstance(node.op, Pointwise):
                 while (producer := self._fusable(node, around)) is not None:
                     _inline(node, producer)
                     for value in producer.inputs:
@@ -39,25 +40,27 @@ class FusePointwise(Pass):
                     modified = True
         if modified:
             read = {v for n in graph.nodes for v in n.inputs} | set(graph.outputs)
-            graph.nodes = [n for n in graph.nodes if n.op != "go.pointwise" or n.output in read]
+            graph.nodes = [
+                n for n in graph.nodes if not isinstance(n.op, Pointwise) or n.output in read
+            ]
         return modified
 
     @staticmethod
     def _fusable(node: Node, around: Neighbours) -> Node | None:
-        for value in node.inputs:
-            producer = around.made_by(value, "go.pointwise")
+        own, inputs = node.as_op(Pointwise).expr, node.inputs
+        for value in inputs:
+            producer = around.made_by(value, Pointwise)
             if producer is None:
                 continue
-            expr: Scalar = producer.attrs["expr"]
-            if producer.inputs and not around.is_private(value):
+            expr = producer.as_op(Pointwise).expr
+            if producer.operands and not around.is_private(value):
                 continue
             broadcast = value.shape != node.output.shape
             if broadcast and (expr.cost > _CHEAP or _reads_broadcast_index(expr, value, node)):
                 continue
-            operands = {*producer.inputs, *node.inputs} - {value}
-            own: Scalar = node.attrs["expr"]
+            operands = {*producer.inputs, *inputs} - {value}
             uses = sum(
-                s.op == "operand" and node.inputs[s.value] is value  # type: ignore[index]
+                s.op == "operand" and inputs[s.value] is value  # type: ignore[index]
                 for s in own.walk()
             )
             if len(operands) > _MOST_OPERANDS or uses * expr.cost + own.cost > _MOST_COST:
@@ -76,14 +79,15 @@ def _reads_broadcast_index(expr: Scalar, value: Value, node: Node) -> bool:
 
 def _inline(node: Node, producer: Node) -> None:
     """Replaces the operand that `producer` makes by its expression."""
-    value = producer.output
-    inputs = [v for v in dict.fromkeys([*node.inputs, *producer.inputs]) if v is not value]
+    value, op, inner = producer.output, node.as_op(Pointwise), producer.as_op(Pointwise)
+    outer_inputs, inner_inputs = node.inputs, producer.inputs
+    inputs = [v for v in dict.fromkeys([*outer_inputs, *inner_inputs]) if v is not value]
     number = {v: i for i, v in enumerate(inputs)}
     shift = node.output.rank - value.rank
 
     def of_producer(leaf: Scalar) -> Scalar:
         if leaf.op == "operand":
-            return operand(number[producer.inputs[leaf.value]], leaf.dtype)  # type: ignore[index]
+            return operand(number[inner_inputs[leaf.value]], leaf.dtype)  # type: ignore[index]
         if leaf.op == "index":
             return Scalar("index", leaf.dtype, value=leaf.value + shift)  # type: ignore[operator]
         return leaf
@@ -91,11 +95,11 @@ def _inline(node: Node, producer: Node) -> None:
     def of_node(leaf: Scalar) -> Scalar:
         if leaf.op != "operand":
             return leaf
-        source = node.inputs[leaf.value]  # type: ignore[index]
+        source = outer_inputs[leaf.value]  # type: ignore[index]
         if source is value:
-            return substitute(producer.attrs["expr"], of_producer)
+            return substitute(inner.expr, of_producer)
         return operand(number[source], leaf.dtype)
 
-    node.attrs["expr"] = substitute(node.attrs["expr"], of_node)
-    node.inputs = inputs
+    op.expr = substitute(op.expr, of_node)
+    node.operands = {f"x{i}": v for i, v in enumerate(inputs)}
     node.fused.append(producer.origin)

@@ -23,6 +23,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphopt.ir import DType, Graph, Node, Value
+from graphopt.ir.op import Op
+from graphopt.ir.ops import Linear, Norm, Pointwise, QuantizeRows
 from graphopt.passes.base import Pass
 
 #: Weights of a product. For each buffer of rows (common/gemm_quantize.h) they are read again, so
@@ -41,14 +43,14 @@ class FuseQuantize(Pass):
         outputs = set(graph.outputs)
         modified = False
         for node in list(graph.nodes):
-            if node.op != "go.quantize_rows":
+            if not isinstance(node.op, QuantizeRows):
                 continue
-            (x,) = node.inputs
+            x = node.operands["x"]
             maker = producers.get(x)
-            if maker is None or maker.op not in _RULES or maker.outputs != [x]:
+            if maker is None or type(maker.op) not in _RULES or maker.outputs != [x]:
                 continue
             alone = len(users[x]) == 1 and x not in outputs
-            if not _RULES[maker.op](maker, node.output, alone):
+            if not _RULES[type(maker.op)](maker, node.output, alone):
                 continue
             maker.decide(self.name, "quantizes its rows for the next multiplication")
             maker.fused.append(node.origin)
@@ -58,7 +60,7 @@ class FuseQuantize(Pass):
 
 
 def _norm(norm: Node, rows: Value, alone: bool) -> bool:
-    norm.attrs["writes"] = ("packed",) if alone else ("dst", "packed")
+    norm.as_op(Norm).writes = ("packed",) if alone else ("dst", "packed")
     norm.outputs = [rows] if alone else [norm.output, rows]
     if alone:
         _forget_type(norm)
@@ -66,7 +68,7 @@ def _norm(norm: Node, rows: Value, alone: bool) -> bool:
 
 
 def _linear(linear: Node, rows: Value, alone: bool) -> bool:
-    n, k = linear.inputs[1].shape
+    n, k = linear.operands["weight"].shape
     assert isinstance(n, int) and isinstance(k, int), "weights have known sizes"
     if not alone:
         return False
@@ -79,7 +81,7 @@ def _linear(linear: Node, rows: Value, alone: bool) -> bool:
 
 
 def _pointwise(loop: Node, rows: Value, alone: bool) -> bool:
-    if not alone or loop.output.dtype is not DType.F32 or not loop.inputs:
+    if not alone or loop.output.dtype is not DType.F32 or not loop.operands:
         return False
     loop.outputs = [rows]
     return True
@@ -93,8 +95,8 @@ def _forget_type(node: Node) -> None:
 
 #: By the op that makes the rows: lets its node write `rows`, the quantized ones, in their place
 #: or, unless they are read by the quantization alone, beside them. False if it cannot.
-_RULES: dict[str, Callable[[Node, Value, bool], bool]] = {
-    "go.norm": _norm,
-    "go.linear": _linear,
-    "go.pointwise": _pointwise,
+_RULES: dict[type[Op], Callable[[Node, Value, bool], bool]] = {
+    Norm: _norm,
+    Linear: _linear,
+    Pointwise: _pointwise,
 }

@@ -41,7 +41,7 @@ class LowerAten(Pass):
         mapping: dict[Value, Value] = {}
         nodes: list[Node] = []
         for node in graph.nodes:
-            node.inputs = [mapping.get(v, v) for v in node.inputs]
+            node.replace_operands(mapping)
             if node.is_lowered:
                 nodes.append(node)
                 continue
@@ -53,7 +53,7 @@ class LowerAten(Pass):
                 nodes.append(node)
                 continue
             except Exception as error:
-                raise LoweringError(node.op, node.origin.source, repr(error)) from error
+                raise LoweringError(node.op.name, node.origin.source, repr(error)) from error
             for old, new in zip(node.outputs, results, strict=True):
                 mapping[old] = new
                 if not new.is_constant and not new.name:
@@ -67,7 +67,7 @@ class LowerAten(Pass):
 
 def _lower(builder: Builder) -> list[Value]:
     """What replaces the outputs of the builder's node; raises Unsupported with the reason."""
-    schema: str = builder.node.attrs["schema"]
+    schema = builder.op.schema
     rule = RULES.get(overload(schema))
     if rule is None:
         raise Unsupported(f"no rule for {overload(schema)}")

@@ -14,25 +14,11 @@ would add up), graph inputs and outputs, and what only f32 kernels read.
 from __future__ import annotations
 
 from graphopt.ir import DType, Graph, Node, Value, scalar
+from graphopt.ir.ops import Attention, Linear, PackRows, Pointwise
+from graphopt.ir.ops.products import RESIDUALS
 from graphopt.ir.scalar import Scalar
 from graphopt.passes.base import Pass
 from graphopt.passes.support.product import PackedRows, require_finite
-
-_RESIDUAL = ("residual", "residual0", "residual1")
-_PRODUCERS = ("go.linear", "go.norm", "go.attention", "go.depthwise", "go.conv")
-_VIEWS = ("go.permute", "go.reshape", "go.slice")
-_READERS = {
-    "go.quantize_rows": ("",),
-    "go.pack_rows": ("",),
-    "go.patches": ("",),
-    "go.norm": ("x",),
-    "go.softmax": ("",),
-    "go.linear": ("factor", *_RESIDUAL),
-    "go.attention": ("q", "k", "v"),
-    "go.depthwise": ("x", "residual"),
-    "go.conv": ("x", "factor", *_RESIDUAL),
-    "go.pointwise": ("",),
-}
 
 
 class LowerBf16(Pass):
@@ -50,7 +36,8 @@ class LowerBf16(Pass):
         modified = self._gemm and self._lower_linears(graph)
         self._readers = graph.users()
         self._outputs = set(graph.outputs)
-        candidates = [n for n in graph.nodes if n.op in _PRODUCERS and n.output.dtype is DType.F32]
+        makers = [n for n in graph.nodes if n.op.STORES_BF16]
+        candidates = [n for n in makers if n.output.dtype is DType.F32]
         refusals = {node: self._refusal(node) for node in candidates}
         self._refuse_mixed_attention(graph, refusals)
         for node, refusal in refusals.items():
@@ -66,12 +53,12 @@ class LowerBf16(Pass):
     def _refuse_mixed_attention(graph: Graph, refusals: dict[Node, str | None]) -> None:
         """Query, key and value have one type: if one of them stays f32, all do."""
         producers = graph.producers()
-        attentions = [n for n in graph.nodes if n.op == "go.attention"]
+        attentions = [n for n in graph.nodes if isinstance(n.op, Attention)]
         settled = False
         while not settled:
             settled = True
             for attention in attentions:
-                makers = [_maker(v, producers) for v in attention.inputs[:3]]
+                makers = [_maker(attention.operands[r], producers) for r in ("q", "k", "v")]
                 narrow = [m for m in makers if m is not None and m in refusals and not refusals[m]]
                 if narrow and len(narrow) < len(makers):
                     for maker in narrow:
@@ -79,14 +66,15 @@ class LowerBf16(Pass):
                     settled = False
 
     def _lower_linears(self, graph: Graph) -> bool:
-        packed = PackedRows("go.pack_rows", DType.BF16, "bf16")
+        packed = PackedRows(PackRows())
         nodes: list[Node] = []
         modified = False
         for node in graph.nodes:
-            if node.op == "go.linear" and "scheme" not in node.attrs:
-                require_finite(node.inputs[1])
+            op = node.op
+            if isinstance(op, Linear) and op.scheme is None:
+                require_finite(node.operands["weight"])
                 packed.give(node, nodes)
-                node.attrs["scheme"] = "bf16"
+                op.scheme = "bf16"
                 node.decide(self.name, "bf16: products in bf16, sums in f32")
                 modified = True
             nodes.append(node)
@@ -96,27 +84,26 @@ class LowerBf16(Pass):
     def _refusal(self, node: Node) -> str | None:
         """Why the output must stay f32, or None."""
         value = node.output
-        sums = any(node.operand(role) is not None for role in _RESIDUAL)
+        sums = any(role in node.operands for role in RESIDUALS)
         if sums and any(self._adds(user, value) for user in self._readers[value]):
             return "residual stream"
         return self._unreadable(value)
 
     @staticmethod
     def _adds(user: Node, value: Value) -> bool:
-        return any(user.operand(role) is value for role in _RESIDUAL)
+        return any(user.operands.get(role) is value for role in RESIDUALS)
 
     def _unreadable(self, value: Value) -> str | None:
         if value in self._outputs:
             return "output of the graph"
         for user in self._readers[value]:
-            if user.op in _VIEWS:
+            if user.op.is_view:
                 refusal = self._unreadable(user.output)
                 if refusal is not None:
                     return refusal
                 continue
-            roles = user.attrs.get("roles", ("",) * len(user.inputs))
-            used = {r for r, v in zip(roles, user.inputs, strict=True) if v is value}
-            if not used <= set(_READERS.get(user.op, ())):
+            read_as = [user.op.operand(r) for r, v in user.operands.items() if v is value]
+            if not all(operand is not None and operand.bf16 for operand in read_as):
                 return f"read by {user.op} in f32"
         return None
 
@@ -124,22 +111,24 @@ class LowerBf16(Pass):
         """Changes the type of a value, of views of it, and of expressions that read it."""
         value.dtype = DType.BF16
         for user in self._readers[value]:
-            if user.op in _VIEWS:
+            if user.op.is_view:
                 self._narrow(user.output)
-            elif user.op == "go.pointwise":
-                user.attrs["expr"] = _reading_bf16(user.attrs["expr"], user, value)
+            elif isinstance(user.op, Pointwise):
+                user.op.expr = _reading_bf16(user.op.expr, user, value)
 
 
 def _maker(value: Value, producers: dict[Value, Node]) -> Node | None:
     """The node that makes the value behind views."""
-    while (node := producers.get(value)) is not None and node.op in _VIEWS:
-        value = node.inputs[0]
+    while (node := producers.get(value)) is not None and node.op.is_view:
+        value = node.operands["x"]
     return node
 
 
 def _reading_bf16(expr: Scalar, user: Node, value: Value) -> Scalar:
+    inputs = user.inputs
+
     def leaf(s: Scalar) -> Scalar:
-        if s.op == "operand" and user.inputs[s.value] is value:  # type: ignore[index]
+        if s.op == "operand" and inputs[s.value] is value:  # type: ignore[index]
             return scalar.cast(scalar.operand(s.value, DType.BF16), DType.F32)  # type: ignore[arg-type]
         return s
 

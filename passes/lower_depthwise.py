@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphopt.ir import Graph, Node, Value, symbolic
+from graphopt.ir.ops import Conv, Depthwise, Pad, Permute, Reshape
 from graphopt.passes.base import Pass
 from graphopt.passes.support.pattern import Neighbours
 
@@ -31,62 +32,50 @@ class LowerDepthwise(Pass):
         padded = [
             self._take_padding(graph, node)
             for node in list(graph.nodes)
-            if node.op == "go.depthwise"
+            if isinstance(node.op, Depthwise)
         ]
         return any(converted) or any(padded)
 
     def _convert(self, graph: Graph, node: Node) -> bool:
         """Rule 1."""
-        if node.op != "go.conv" or node.operand("residual0") is not None:
+        op = node.op
+        if not isinstance(op, Conv) or "residual0" in node.operands:
             return False
-        x, weight = node.inputs[0], node.operand("weight")
-        if weight is None or weight.data is None or weight.shape[1] != 1:
+        x, weight = node.operands["x"], node.operands["weight"]
+        if weight.data is None or weight.shape[1] != 1:
             return False
         channels = weight.shape[0]
-        if node.attrs["groups"] != channels or x.shape[1] != channels:
+        if op.groups != channels or x.shape[1] != channels:
             return False
         along_time = x.rank == 3 or (x.shape[3] == 1 and weight.shape[3] == 1)
         time = 1 if x.rank == 3 else 0
-        if not along_time or (x.rank == 4 and node.attrs["padding"][1] != 0):
+        if not along_time or (x.rank == 4 and op.padding[1] != 0):
             return False
-        pad = node.attrs["padding"][time]
         out = node.output
-        rank4 = x.rank == 4
-        order = (0, 2, 1, 3) if rank4 else (0, 2, 1)
-        moved = Value(x.dtype, tuple(x.shape[a] for a in order))
-        source = Value(x.dtype, moved.shape[:3])
-        result = Value(out.dtype, (out.shape[0], out.shape[2], channels))
+        order = (0, 2, 1, 3) if x.rank == 4 else (0, 2, 1)
+        moved = Node.of(Permute(order), x, origin=node.origin)
+        source = Node.of(Reshape(moved.output.shape[:3]), moved.output, origin=node.origin)
         taps = np.ascontiguousarray(weight.data.reshape(int(channels), -1).T)
         filters = Value(weight.dtype, taps.shape, weight.name, data=taps)
-        roles, inputs = ["x", "weight"], [source, filters]
-        if (bias := node.operand("bias")) is not None:
-            roles.append("bias")
-            inputs.append(bias)
-        depthwise = Node(
-            "go.depthwise",
-            inputs,
-            [result],
-            {
-                "roles": tuple(roles),
-                "stride": node.attrs["stride"][time],
-                "dilation": node.attrs["dilation"][time],
-                "pad_left": pad,
-                "identity": 0,
-                "activation": node.attrs.get("activation"),
-            },
-            node.origin,
-            node.fused,
-            node.reasons,
+        depthwise = Node.of(
+            Depthwise(
+                op.stride[time],
+                op.dilation[time],
+                op.padding[time],
+                out.shape[2],
+                activation=op.activation,
+            ),
+            source.output,
+            filters,
+            bias=node.operands.get("bias"),
+            origin=node.origin,
         )
+        depthwise.fused, depthwise.reasons = node.fused, node.reasons
         depthwise.decide(self.name, f"one filter of {taps.shape[0]} taps a channel, along time")
-        back = Value(out.dtype, tuple(out.shape[a] for a in order))
-        nodes = [
-            Node("go.permute", [x], [moved], {"axes": order}, node.origin),
-            Node("go.reshape", [moved], [source], {}, node.origin),
-            depthwise,
-            Node("go.reshape", [result], [back], {}, node.origin),
-            Node("go.permute", [back], [out], {"axes": order}, node.origin),
-        ]
+        shape = tuple(out.shape[a] for a in order)
+        back = Node.of(Reshape(shape), depthwise.output, origin=node.origin)
+        last = Node(Permute(order), {"x": back.output}, [out], node.origin)
+        nodes = [moved, source, depthwise, back, last]
         position = graph.nodes.index(node)
         graph.nodes[position : position + 1] = nodes
         return True
@@ -94,39 +83,29 @@ class LowerDepthwise(Pass):
     def _take_padding(self, graph: Graph, node: Node) -> bool:
         """Rule 2: looks through the views that rule 1 put between the padding and the node."""
         around = Neighbours(graph)
-        value, chain = node.inputs[0], []
-        while view := around.made_by(value, "go.reshape") or around.made_by(value, "go.permute"):
+        value, chain = node.operands["x"], []
+        while view := around.made_by(value, Reshape) or around.made_by(value, Permute):
             chain.append(view)
-            value = view.inputs[0]
-        pad = around.made_by(value, "go.pad")
-        if pad is None or pad.attrs["value"] != 0 or not around.is_private(value):
+            value = view.operands["x"]
+        pad = around.made_by(value, Pad)
+        if pad is None or pad.as_op(Pad).value != 0 or not around.is_private(value):
             return False
         axes = _axes_through(chain, value.rank)
         if axes is None:
             return False
-        before, inner = pad.attrs["before"], pad.inputs[0]
+        before, inner = pad.as_op(Pad).before, pad.operands["x"]
         time = axes[1]
         widths = [b for a, b in enumerate(before) if a != time]
         other = [a for a in range(value.rank) if a != time]
         if any(widths) or any(inner.shape[a] != value.shape[a] for a in other):
             return False
         shape = tuple(inner.shape[a] for a in axes)
-        moved = Value(inner.dtype, tuple(inner.shape[a] for a in (*axes, *_rest(axes, inner.rank))))
-        source = Value(inner.dtype, shape)
-        nodes = [
-            Node(
-                "go.permute",
-                [inner],
-                [moved],
-                {"axes": (*axes, *_rest(axes, inner.rank))},
-                pad.origin,
-            ),
-            Node("go.reshape", [moved], [source], {}, pad.origin),
-        ]
+        moved = Node.of(Permute((*axes, *_rest(axes, inner.rank))), inner, origin=pad.origin)
+        source = Node.of(Reshape(shape), moved.output, origin=pad.origin)
         position = graph.nodes.index(node)
-        graph.nodes[position:position] = nodes
-        node.inputs[0] = source
-        node.attrs["pad_left"] = symbolic.simplify(node.attrs["pad_left"] + before[time])
+        graph.nodes[position:position] = [moved, source]
+        node.operands["x"], op = source.output, node.as_op(Depthwise)
+        op.pad_left = symbolic.simplify(op.pad_left + before[time])
         node.fused.append(pad.origin)
         node.decide(self.name, "padding along time is read as zeros")
         return True
@@ -139,10 +118,10 @@ def _axes_through(chain: list[Node], rank: int) -> tuple[int, ...] | None:
     """
     axes: list[int | None] = list(range(rank))
     for view in reversed(chain):
-        if view.op == "go.permute":
-            axes = [axes[a] for a in view.attrs["axes"]]
+        if isinstance(view.op, Permute):
+            axes = [axes[a] for a in view.op.axes]
             continue
-        before, after = view.inputs[0].shape, view.output.shape
+        before, after = view.operands["x"].shape, view.output.shape
         kept = [i for i, e in enumerate(before) if e != 1]
         if [before[i] for i in kept] != [e for e in after if e != 1]:
             return None

@@ -18,6 +18,7 @@ Depthwise convolution along time tiles time and channels inside its kernel
 from __future__ import annotations
 
 from graphopt.ir import Graph, Node
+from graphopt.ir.ops import Conv, Depthwise
 from graphopt.ir.symbolic import evaluate, product
 from graphopt.passes.base import Pass
 from graphopt.target import Target
@@ -47,9 +48,8 @@ class ParallelizeConv(Pass):
         sizes = graph.hints()
         modified = False
         for node in graph.nodes:
-            if node.op == "go.conv" and "tile_rows" not in node.attrs:
-                weight, out = node.inputs[1], node.output
-                groups = node.attrs["groups"]
+            if isinstance(node.op, Conv) and not node.op.tile_rows:
+                weight, out, groups = node.operands["weight"], node.output, node.op.groups
                 positions = evaluate(product((out.shape[0], *out.shape[2:])), sizes)
                 macs = evaluate(product(weight.shape), {}) // groups
                 self._decide(node, positions, groups, macs)
@@ -57,13 +57,14 @@ class ParallelizeConv(Pass):
         return modified
 
     def _leave_whole(self, graph: Graph) -> bool:
-        found = [n for n in graph.nodes if n.op in ("go.conv", "go.depthwise")]
-        for node in found:
-            node.attrs["serial"] = True
-            if node.op == "go.conv":
-                node.attrs["tile_rows"] = _LARGEST_TILE
-            node.decide(self.name, "one task, as GRAPHOPT_SERIAL_CONV asks")
-        return bool(found)
+        modified = False
+        for node in graph.nodes:
+            if isinstance(node.op, Conv | Depthwise):
+                node.op.serial = modified = True
+                if isinstance(node.op, Conv):
+                    node.op.tile_rows = _LARGEST_TILE
+                node.decide(self.name, "one task, as GRAPHOPT_SERIAL_CONV asks")
+        return modified
 
     def _decide(self, node: Node, positions: int, groups: int, macs: int) -> None:
         best: tuple[float, int, int] | None = None
@@ -78,7 +79,7 @@ class ParallelizeConv(Pass):
             tile //= 2
         assert best is not None
         balance, tile, tasks = best
-        node.attrs["tile_rows"] = tile
+        node.as_op(Conv).tile_rows = tile
         node.decide(
             self.name,
             f"{tasks} tasks of {tile} positions x {macs} MACs for {self._cores} cores, "

@@ -13,8 +13,9 @@ Left in floating point: a depth or width below 16, where quantizing costs more t
 from __future__ import annotations
 
 from graphopt.ir import Graph, Node
+from graphopt.ir.ops import Linear, QuantizeRows
 from graphopt.passes.base import Pass
-from graphopt.passes.support.product import SMALLEST, quantized_rows, require_finite
+from graphopt.passes.support.product import SMALLEST, PackedRows, require_finite
 
 
 class QuantizeDynamicInt8(Pass):
@@ -22,21 +23,22 @@ class QuantizeDynamicInt8(Pass):
 
     def run(self, graph: Graph) -> bool:
         """Rewrites every linear that is worth it."""
-        quantized = quantized_rows()
+        quantized = PackedRows(QuantizeRows())
         nodes: list[Node] = []
         modified = False
         for node in graph.nodes:
-            if node.op == "go.linear" and "scheme" not in node.attrs and self._accepts(node):
+            op = node.op
+            if isinstance(op, Linear) and op.scheme is None and self._accepts(node):
                 quantized.give(node, nodes)
-                node.attrs["scheme"] = "int8"
+                op.scheme = "int8"
                 modified = True
             nodes.append(node)
         graph.nodes = nodes
         return modified
 
     def _accepts(self, node: Node) -> bool:
-        weight = node.inputs[1]
-        if node.operand("scale") is not None:
+        weight = node.operands["weight"]
+        if "scale" in node.operands:
             node.decide(self.name, "int8 with the scales that came, activations per row")
             return True
         out_features, in_features = weight.shape

@@ -27,8 +27,9 @@ import numpy as np
 from graphopt.errors import GroupSizeError
 from graphopt.ir import DType, Graph, Node, Value, constant
 from graphopt.ir.interpret import execute
+from graphopt.ir.ops import Gather, Linear, QuantizeRows
 from graphopt.passes.base import Pass
-from graphopt.passes.support.product import SMALLEST, quantized_rows, require_finite
+from graphopt.passes.support.product import SMALLEST, PackedRows, require_finite
 from graphopt.passes.support.rounding import NEAREST, Rounding, loss_of, round_weights
 
 Array = np.ndarray[Any, Any]
@@ -53,24 +54,25 @@ class QuantizeWeightsInt4(Pass):
         readers: dict[Value, list[Node]] = defaultdict(list)
         for node in graph.nodes:
             if _is_whole(node) and self._accepts(node, returned):
-                readers[node.inputs[1]].append(node)
+                readers[node.operands["weight"]].append(node)
         self._round(graph, readers)
         rounded = {node for linears in readers.values() for node in linears}
         came = {node for node in graph.nodes if _came_in_blocks(node)} - rounded
         for node in came:
             node.decide(self.name, "int4 as it came, activations int8 per row")
-        quantized = quantized_rows()
+        quantized = PackedRows(QuantizeRows())
         nodes: list[Node] = []
         for node in graph.nodes:
             if node in rounded or node in came:
                 quantized.give(node, nodes)
-                node.attrs |= {"scheme": "int4", "group": _block_length(node)}
+                op = node.as_op(Linear)
+                op.scheme, op.group = "int4", _block_length(node)
             nodes.append(node)
         graph.nodes = nodes
         return bool(rounded or came)
 
     def _accepts(self, node: Node, returned: set[Value]) -> bool:
-        weight = node.inputs[1]
+        weight = node.operands["weight"]
         width, depth = weight.shape
         assert isinstance(width, int) and isinstance(depth, int)
         if node.output in returned:
@@ -89,8 +91,8 @@ class QuantizeWeightsInt4(Pass):
         """Gives linears, by their weight, and lookups in it the rounded weight."""
         tables: dict[Value, list[Node]] = defaultdict(list)
         for node in graph.nodes:
-            if node.op == "go.gather":
-                tables[node.inputs[0]].append(node)
+            if isinstance(node.op, Gather):
+                tables[node.operands["table"]].append(node)
 
         def give(weight: Value, hessian: Array | None = None) -> None:
             self._replace(weight, hessian, readers[weight], tables[weight])
@@ -101,10 +103,10 @@ class QuantizeWeightsInt4(Pass):
             return
         left = set(readers)
         for node, operands in execute(graph, list(self._rounding.calibration)):
-            if node.op == "go.linear" and node.inputs[1] in left:
-                left.remove(node.inputs[1])
+            if isinstance(node.op, Linear) and (weight := node.operands["weight"]) in left:
+                left.remove(weight)
                 x = operands[0].reshape(-1, operands[0].shape[-1])
-                give(node.inputs[1], x.T @ x)
+                give(weight, x.T @ x)
             if not left:
                 return
 
@@ -121,31 +123,32 @@ class QuantizeWeightsInt4(Pass):
         per = f"block of {group}" if group else "channel"
         how = "" if method == "nearest" else f" by {method}"
         for node in linears:
-            node.inputs[1] = q
-            node.add_operand("scale", scale)
-            node.attrs["loss"] = loss
+            node.operands |= {"weight": q, "scale": scale}
+            node.as_op(Linear).loss = loss
             node.decide(self.name, f"int4: weights per {per}{how}, activations int8 per row")
         for node in lookups:
-            node.inputs = [q, node.inputs[1], scale]
-            node.attrs |= {"roles": ("table", "indices", "scale"), "scheme": "int4", "group": group}
+            node.operands |= {"table": q, "scale": scale}
+            op = node.as_op(Gather)
+            op.scheme, op.group = "int4", group
             node.decide(self.name, "int4: rows of the weights that a linear multiplies by")
 
 
 def _is_whole(node: Node) -> bool:
     """Whether a linear has weights that nobody quantized yet."""
-    return node.op == "go.linear" and "scheme" not in node.attrs and node.operand("scale") is None
+    undecided = isinstance(node.op, Linear) and node.op.scheme is None
+    return undecided and "scale" not in node.operands
 
 
 def _came_in_blocks(node: Node) -> bool:
     """Whether the weights of a linear came quantized, with a bf16 scale per block."""
-    scale = node.operand("scale")
-    given = scale is not None and scale.dtype is DType.BF16
-    return node.op == "go.linear" and "scheme" not in node.attrs and given
+    scale = node.operands.get("scale")
+    undecided = isinstance(node.op, Linear) and node.op.scheme is None
+    return undecided and scale is not None and scale.dtype is DType.BF16
 
 
 def _block_length(node: Node) -> int:
-    depth, scale = node.inputs[1].shape[1], node.operand("scale")
-    assert scale is not None and isinstance(depth, int)
+    depth, scale = node.operands["weight"].shape[1], node.operands["scale"]
+    assert isinstance(depth, int)
     if scale.rank == 1:
         return 0
     blocks = scale.shape[1]

@@ -10,6 +10,7 @@ row that is the one the head multiplies by. Left alone: a table that no linear r
 from __future__ import annotations
 
 from graphopt.ir import Graph
+from graphopt.ir.ops import Gather, Linear
 from graphopt.passes.base import Pass
 
 
@@ -19,15 +20,16 @@ class ShareTable(Pass):
     def run(self, graph: Graph) -> bool:
         """One sweep, behind the passes that decide schemes."""
         packed = {
-            node.inputs[1]
+            node.operands["weight"]
             for node in graph.nodes
-            if node.op == "go.linear" and node.attrs.get("scheme") == "int8"
+            if isinstance(node.op, Linear) and node.op.scheme == "int8"
         }
         modified = False
         for node in graph.nodes:
-            if node.op != "go.gather" or "scheme" in node.attrs or node.inputs[0] not in packed:
+            op = node.op
+            if not isinstance(op, Gather) or op.scheme or node.operands["table"] not in packed:
                 continue
-            node.attrs["scheme"] = "int8"
+            op.scheme = "int8"
             node.decide(self.name, "int8: rows of the weights that a linear multiplies by")
             modified = True
         return modified

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphopt.ir import Graph, Node, Value
+from graphopt.ir.ops import Permute, Pointwise, Reshape
 from graphopt.ir.printer import print_graph
 from graphopt.passes.base import Pass
 
@@ -42,13 +43,13 @@ class SimplifyViews(Pass):
         before = print_graph(graph)
         nodes: list[Node] = []
         for node in graph.nodes:
-            node.inputs = [mapping.get(v, v) for v in node.inputs]
-            if node.op in ("go.permute", "go.reshape"):
+            node.replace_operands(mapping)
+            if isinstance(node.op, Permute | Reshape):
                 view = self._view_of(node)
                 if view is not None:
                     mapping[node.output] = self._emit(view, node, nodes)
                     continue
-            elif node.op == "go.pointwise":
+            elif isinstance(node.op, Pointwise):
                 sunk = self._sink(node, nodes)
                 if sunk is not None:
                     mapping[node.output] = sunk
@@ -62,17 +63,16 @@ class SimplifyViews(Pass):
     @staticmethod
     def _drop_unread(graph: Graph) -> None:
         read = {v for n in graph.nodes for v in n.inputs} | set(graph.outputs)
-        views = ("go.permute", "go.reshape")
         for node in reversed(graph.nodes):
-            if node.op in views and node.output not in read:
+            if isinstance(node.op, Permute | Reshape) and node.output not in read:
                 graph.nodes.remove(node)
                 read = {v for n in graph.nodes for v in n.inputs} | set(graph.outputs)
 
     def _view_of(self, node: Node) -> _View | None:
-        (x,) = node.inputs
+        x = node.operands["x"]
         inner = self._views.get(x, _View(x, tuple(range(x.rank))))
-        if node.op == "go.permute":
-            return _View(inner.base, tuple(inner.axes[a] for a in node.attrs["axes"]))
+        if isinstance(node.op, Permute):
+            return _View(inner.base, tuple(inner.axes[a] for a in node.op.axes))
         axes = _unit_reshape(x.shape, node.output.shape)
         if axes is None:
             return None
@@ -95,15 +95,12 @@ class SimplifyViews(Pass):
         value = view.base
         order = tuple(kept + units)
         if order != tuple(range(value.rank)) and kept != sorted(kept):
-            shape = tuple(value.shape[a] for a in order)
-            permuted = Value(value.dtype, shape)
-            nodes.append(Node("go.permute", [value], [permuted], {"axes": order}, node.origin))
-            self._views[permuted] = _View(view.base, order)
-            value = permuted
+            nodes.append(Node.of(Permute(order), value, origin=node.origin))
+            value = nodes[-1].output
+            self._views[value] = _View(view.base, order)
         if value.shape != node.output.shape:
-            reshaped = Value(value.dtype, node.output.shape)
-            nodes.append(Node("go.reshape", [value], [reshaped], {}, node.origin))
-            value = reshaped
+            nodes.append(Node.of(Reshape(node.output.shape), value, origin=node.origin))
+            value = nodes[-1].output
         self._views[value] = view
         self._made[key] = value
         return value
@@ -117,9 +114,9 @@ class SimplifyViews(Pass):
 
     def _sink(self, node: Node, nodes: list[Node]) -> Value | None:
         """Moves the common view of all operands behind the node."""
-        views = [self._views.get(v) for v in node.inputs]
+        expr, views = node.as_op(Pointwise).expr, [self._views.get(v) for v in node.inputs]
         axes = {v.axes for v in views if v is not None}
-        if len(axes) != 1 or any(s.op == "index" for s in node.attrs["expr"].walk()):
+        if len(axes) != 1 or any(s.op == "index" for s in expr.walk()):
             return None
         (common,) = axes
         out = node.output
@@ -144,10 +141,11 @@ class SimplifyViews(Pass):
         for i, a in enumerate(common):
             if a is not None:
                 shape[a] = out.shape[i]
-        inner = Value(out.dtype, tuple(shape), out.name)
-        nodes.append(
-            Node(node.op, bases, [inner], node.attrs, node.origin, node.fused, node.reasons)
-        )
+        sunk = Node.of(Pointwise(expr, tuple(shape)), *bases, origin=node.origin)
+        sunk.fused, sunk.reasons = node.fused, node.reasons
+        inner = sunk.output
+        inner.name = out.name
+        nodes.append(sunk)
         return self._emit(_View(inner, common), node, nodes)
 
 

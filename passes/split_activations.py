@@ -15,7 +15,11 @@ language models need more.
 
 from __future__ import annotations
 
-from graphopt.ir import DType, Graph, Node, Shape, Value, scalar
+from dataclasses import replace
+
+from graphopt.ir import DType, Graph, Node, Value, scalar
+from graphopt.ir.ops import Linear, Pointwise, QuantizeRows, Reshape, Slice, SplitRows
+from graphopt.ir.ops.products import doubled
 from graphopt.ir.scalar import Scalar
 from graphopt.passes.base import Pass
 
@@ -25,20 +29,20 @@ class SplitActivations(Pass):
 
     def run(self, graph: Graph) -> bool:
         """One sweep; rows that come from `go.split_rows` are done."""
-        done = {n.output for n in graph.nodes if n.op == "go.split_rows"}
+        done = {n.output for n in graph.nodes if isinstance(n.op, SplitRows)}
         users = graph.users()
         packed: set[Value] = set()
         nodes: list[Node] = []
         for node in graph.nodes:
             if (
-                node.op == "go.quantize_rows"
-                and node.inputs[0] not in done
-                and all(user.op == "go.linear" for user in users[node.output])
+                isinstance(node.op, QuantizeRows)
+                and node.operands["x"] not in done
+                and all(isinstance(user.op, Linear) for user in users[node.output])
             ):
                 nodes += self._split(node)
                 packed.add(node.output)
                 nodes.append(node)
-            elif node.op == "go.linear" and node.inputs[0] in packed:
+            elif isinstance(node.op, Linear) and node.operands["x"] in packed:
                 nodes += self._sum(node)
             else:
                 nodes.append(node)
@@ -47,36 +51,35 @@ class SplitActivations(Pass):
 
     @staticmethod
     def _split(node: Node) -> list[Node]:
-        (x,) = node.inputs
-        twice = Value(DType.F32, _doubled(x.shape))
-        node.inputs = [twice]
-        node.output.shape = twice.shape
-        return [Node("go.split_rows", [x], [twice], {}, node.origin)]
+        split = Node.of(SplitRows(), node.operands["x"], origin=node.origin)
+        node.operands["x"] = split.output
+        node.output.shape = split.output.shape
+        return [split]
 
     def _sum(self, node: Node) -> list[Node]:
         """The linear of both rows, and the sum that finishes the original one."""
-        out = node.output
-        both = Value(DType.F32, _doubled(out.shape))
-        kept = [role for role in ("x", "weight", "scale") if node.operand(role) is not None]
-        product = [v for role in kept if (v := node.operand(role)) is not None]
-        linear = Node("go.linear", product, [both], dict(node.attrs), node.origin)
-        linear.attrs["roles"] = tuple(kept)
-        linear.attrs.pop("activation", None)
+        out, given = node.output, node.operands
+        whole = replace(node.as_op(Linear), activation=None)
+        linear = Node.of(
+            whole, given["x"], given["weight"], scale=given.get("scale"), origin=node.origin
+        )
+        both = linear.output
+        both.shape = doubled(out.shape)
         linear.reasons = list(node.reasons)
         linear.decide(self.name, "two int8 rows per activation")
         nodes, terms = [linear], list[Value]()
         for number in range(2):
-            part = Value(DType.F32, (*out.shape[:-1], 1, out.shape[-1]))
-            where = {"axis": out.rank - 1, "start": number, "step": 1}
-            row = Value(DType.F32, out.shape)
-            nodes.append(Node("go.slice", [both], [part], where, node.origin))
-            nodes.append(Node("go.reshape", [part], [row], {}, node.origin))
-            terms.append(row)
-        rest = [node.operand(role) for role in ("bias", "factor", "residual0", "residual1")]
-        operands = [*terms, *(v for v in rest if v is not None)]
-        expr = self._finished(node, operands)
-        nodes.append(Node("go.pointwise", operands, [out], {"expr": expr}, node.origin))
-        return nodes
+            part = Node.of(Slice(out.rank - 1, number, 1), both, origin=node.origin)
+            row = Node.of(Reshape(out.shape), part.output, origin=node.origin)
+            nodes += [part, row]
+            terms.append(row.output)
+        rest = [given[r] for r in ("bias", "factor", "residual0", "residual1") if r in given]
+        operands = [*terms, *rest]
+        last = Node.of(
+            Pointwise(self._finished(node, operands), out.shape), *operands, origin=node.origin
+        )
+        last.outputs = [out]
+        return [*nodes, last]
 
     @staticmethod
     def _finished(node: Node, operands: list[Value]) -> Scalar:
@@ -85,16 +88,12 @@ class SplitActivations(Pass):
             scalar.cast(scalar.operand(i, v.dtype), DType.F32) for i, v in enumerate(operands)
         )
         total = scalar.apply("add", next(leaves), next(leaves))
-        if node.operand("bias") is not None:
+        if "bias" in node.operands:
             total = scalar.apply("add", total, next(leaves))
-        if activation := node.attrs.get("activation"):
+        if activation := node.as_op(Linear).activation:
             total = scalar.apply(activation, total)
-        if node.operand("factor") is not None:
+        if "factor" in node.operands:
             total = scalar.apply("mul", total, next(leaves))
         for leaf in leaves:
             total = scalar.apply("add", total, leaf)
         return total
-
-
-def _doubled(shape: Shape) -> Shape:
-    return (*shape[:-1], 2, shape[-1])

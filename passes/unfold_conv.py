@@ -20,7 +20,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphopt.ir import Graph, Node, Shape, Value
+from graphopt.ir import Graph, Node, Value
+from graphopt.ir.op import Op
+from graphopt.ir.ops import Cat, Conv, Linear, Patches, Permute, Slice
 from graphopt.passes.base import Pass
 from graphopt.passes.support.product import SMALLEST
 
@@ -42,7 +44,7 @@ class UnfoldConv(Pass):
         nodes: list[Node] = []
         modified = False
         for node in graph.nodes:
-            if node.op == "go.conv" and self._accepts(node):
+            if isinstance(node.op, Conv) and self._accepts(node):
                 nodes += _Unfolded(node).nodes()
                 modified = True
             else:
@@ -51,17 +53,17 @@ class UnfoldConv(Pass):
         return modified
 
     def _accepts(self, node: Node) -> bool:
-        weight, groups = node.inputs[1], node.attrs["groups"]
+        weight, groups = node.operands["weight"], node.as_op(Conv).groups
         if weight.data is None:
             return False
         if groups == 1 and _is_pointwise(node):
             return True
         if not self._windows:
             return False
-        if groups == node.inputs[0].shape[1]:
+        if groups == node.operands["x"].shape[1]:
             node.decide(self.name, "kept f32: one channel per group")
             return False
-        bias = node.operand("bias")
+        bias = node.operands.get("bias")
         depth, width = weight.data[0].size, weight.data.shape[0] // groups
         if min(depth, width) < SMALLEST or (groups > 1 and bias is not None and bias.data is None):
             node.decide(self.name, f"kept f32: {groups} x ({depth} x {width}) is too small")
@@ -70,8 +72,8 @@ class UnfoldConv(Pass):
 
 
 def _is_pointwise(node: Node) -> bool:
-    taps = node.inputs[1].shape[2:]
-    still = node.attrs["stride"] == (1, 1) and node.attrs["padding"] == (0, 0)
+    taps, op = node.operands["weight"].shape[2:], node.as_op(Conv)
+    still = op.stride == (1, 1) and op.padding == (0, 0)
     return still and all(extent == 1 for extent in taps)
 
 
@@ -85,70 +87,60 @@ class _Unfolded:
     def nodes(self) -> list[Node]:
         """All of them; the last one makes the value that the convolution made."""
         conv = self.conv
-        x, out, groups = conv.inputs[0], conv.output, conv.attrs["groups"]
-        moved = self._channels_last(x)
-        extras = {r: self._channels_last(v) for r in _EXTRAS if (v := conv.operand(r)) is not None}
+        out, groups = conv.output, conv.as_op(Conv).groups
+        moved = self._channels_last(conv.operands["x"])
+        given = conv.operands
+        extras = {role: self._channels_last(given[role]) for role in _EXTRAS if role in given}
         parts = [self._group(moved, extras, g) for g in range(groups)]
         result = parts[0]
         if groups > 1:
-            shape = (*result.shape[:-1], out.shape[1])
-            result = self._add("go.cat", parts, shape, axis=len(shape) - 1)
+            result = self._add(Cat(result.rank - 1), *parts)
         last = out.rank - 1
-        self._nodes.append(
-            Node("go.permute", [result], [out], {"axes": (0, last, *range(1, last))}, conv.origin)
-        )
+        back = Permute((0, last, *range(1, last)))
+        self._nodes.append(Node(back, {"x": result}, [out], conv.origin))
         return self._nodes
 
     def _group(self, moved: Value, extras: dict[str, Value], g: int) -> Value:
         conv = self.conv
-        weight, bias, groups = conv.inputs[1], conv.operand("bias"), conv.attrs["groups"]
+        weight, bias, op = conv.operands["weight"], conv.operands.get("bias"), conv.as_op(Conv)
+        groups = op.groups
         assert weight.data is not None
         filters = np.split(np.moveaxis(weight.data, 1, -1), groups)[g]
         rows = filters.reshape(len(filters), -1)
-        inputs = [
-            self._windows(self._channels(moved, g, groups), rows.shape[1]),
+        windows = self._windows(self._channels(moved, g, groups))
+        if bias is not None and groups > 1:
+            bias = _constant(bias, _part(bias, g, groups), g, groups)
+        return self._add(
+            Linear(activation=op.activation),
+            windows,
             _constant(weight, rows, g, groups),
-        ]
-        roles = ["x", "weight"]
-        if bias is not None:
-            whole = groups == 1
-            inputs.append(bias if whole else _constant(bias, _part(bias, g, groups), g, groups))
-            roles.append("bias")
-        for role, value in extras.items():
-            inputs.append(self._channels(value, g, groups))
-            roles.append(role)
-        kept = {k: conv.attrs[k] for k in ("activation",) if k in conv.attrs}
-        shape = (*inputs[0].shape[:-1], len(filters))
-        return self._add("go.linear", inputs, shape, roles=tuple(roles), **kept)
+            bias=bias,
+            **{role: self._channels(value, g, groups) for role, value in extras.items()},
+        )
 
-    def _windows(self, x: Value, depth: int) -> Value:
+    def _windows(self, x: Value) -> Value:
         conv = self.conv
         if _is_pointwise(conv):
             return x
-        taps = conv.inputs[1].shape[2:]
-        return self._add(
-            "go.patches",
-            [x],
-            (x.shape[0], *conv.output.shape[2:], depth),
-            taps=(1, *taps) if len(taps) == 1 else tuple(taps),
-            **{k: conv.attrs[k] for k in ("stride", "padding", "dilation")},
-        )
+        op, taps = conv.as_op(Conv), conv.operands["weight"].shape[2:]
+        height, width = (1, *taps) if len(taps) == 1 else taps
+        assert isinstance(height, int) and isinstance(width, int), "filters have known sizes"
+        windows = self._add(Patches((height, width), op.stride, op.padding, op.dilation), x)
+        windows.shape = (x.shape[0], *conv.output.shape[2:], windows.shape[-1])
+        return windows
 
     def _channels_last(self, x: Value) -> Value:
-        axes = (0, *range(2, x.rank), 1)
-        return self._add("go.permute", [x], tuple(x.shape[a] for a in axes), axes=axes)
+        return self._add(Permute((0, *range(2, x.rank), 1)), x)
 
     def _channels(self, x: Value, g: int, groups: int) -> Value:
         if groups == 1:
             return x
         extent = x.shape[-1] // groups
-        attrs = {"axis": x.rank - 1, "start": g * extent, "step": 1}
-        return self._add("go.slice", [x], (*x.shape[:-1], extent), **attrs)
+        return self._add(Slice(x.rank - 1, g * extent, extent), x)
 
-    def _add(self, op: str, inputs: list[Value], shape: Shape, **attrs: object) -> Value:
-        result = Value(inputs[0].dtype, shape)
-        self._nodes.append(Node(op, inputs, [result], attrs, self.conv.origin))
-        return result
+    def _add(self, op: Op, *operands: Value, **named: Value | None) -> Value:
+        self._nodes.append(Node.of(op, *operands, origin=self.conv.origin, shape=None, **named))
+        return self._nodes[-1].output
 
 
 def _part(value: Value, g: int, groups: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

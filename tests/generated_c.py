@@ -4,8 +4,9 @@
     python tests/generated_c.py --base main --only llama
 
 Every model is planned for neoverse-n2 in each precision, by the working tree and by the other
-commit, in processes of their own. Their `module.c` are compared as text, and the packed weights by
-digest. No library is built, so that this is for an x86 machine, which needs none of that target.
+commit, in processes of their own. Their `module.c` are compared as text, without the comments that
+quote dumps, and the packed weights by digest. No library is built, so that this is for an x86
+machine, which needs none of that target.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import contextlib
 import difflib
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,59 +34,57 @@ BLOCKS = [{"precision": "int4", "group_size": 32}, {"precision": "int4", "activa
 
 
 def _zoo(name: str) -> Callable[..., None]:
-    def save(package: Path, **options: Any) -> None:
+    def plan(**options: Any) -> None:
         from graphopt.zoo.catalog import build_model
 
-        _optimized(*build_model(name), package, options)
+        _optimize(*build_model(name), options)
 
-    return save
+    return plan
 
 
-def _recognizer(package: Path, precision: str) -> None:
+def _recognizer(precision: str) -> None:
     from graphopt import cli
     from graphopt.zoo import recognizer
 
-    command = ["compile", "funasr", str(recognizer.MODEL), "--out", str(package)]
-    sys.argv = ["graphopt", *command, "--target", TARGET, "--precision", precision]
-    with contextlib.suppress(SystemExit):
+    with tempfile.TemporaryDirectory() as temporary, contextlib.suppress(SystemExit):
+        command = ["compile", "funasr", str(recognizer.MODEL), "--out", f"{temporary}/package"]
+        sys.argv = ["graphopt", *command, "--target", TARGET, "--precision", precision]
         cli.main()
 
 
 def _language_model(name: str) -> Callable[..., None]:
-    def save(package: Path, **options: Any) -> None:
+    def plan(**options: Any) -> None:
         sys.path.insert(0, str(ROOT / "tests/llm"))
         import tiny
 
-        _optimized(tiny.model(name), None, package, options)
+        _optimize(tiny.model(name), None, options)
 
-    return save
+    return plan
 
 
 def _random(seed: int) -> Callable[..., None]:
-    """A random model, unless a part of it stays in torch."""
-
-    def save(package: Path, **options: Any) -> None:
+    def plan(**options: Any) -> None:
         sys.path.insert(0, str(ROOT / "tests/fuzz"))
         import generate
 
-        from graphopt.errors import UnsupportedNodesError
+        from graphopt.errors import CaptureError
 
         program = generate.generate(seed, precision="fp32")
         loaded = program.load()
-        with contextlib.suppress(UnsupportedNodesError):
-            _optimized(loaded.model, loaded.inputs(*program.sizes[0]), package, options)
+        with contextlib.suppress(CaptureError):
+            _optimize(loaded.model, loaded.inputs(*program.sizes[0]), options)
 
-    return save
+    return plan
 
 
-def _optimized(model: Any, inputs: Any, package: Path, options: dict[str, Any]) -> None:
+def _optimize(model: Any, inputs: Any, options: dict[str, Any]) -> None:
     import graphopt
 
-    graphopt.optimize(model, TARGET, inputs, check=False, **options).save(package)
+    graphopt.optimize(model, TARGET, inputs, check=False, **options)
 
 
 MODELS: dict[str, tuple[Callable[..., None], list[dict[str, Any]]]] = {
-    "fsmn-vad": (_zoo("fsmn-vad"), PLAIN + BLOCKS),
+    "fsmn-vad": (_zoo("fsmn-vad"), [*PLAIN, {"precision": "int4", "group_size": None}]),
     "recognizer": (_recognizer, PLAIN),
     "llama": (_language_model("Llama"), PLAIN + BLOCKS + [{"precision": "int4", "head": "int4"}]),
     "qwen3": (_language_model("Qwen3"), PLAIN[:1] + BLOCKS),
@@ -98,26 +98,31 @@ def write(folder: Path, only: str) -> None:
     import torch
 
     from graphopt.codegen.build import Builder
+    from graphopt.compiler.program import Program
+
+    planned: list[Any] = []
+    plan = Program.plan
+
+    def recorded(self: Program) -> None:
+        plan(self)
+        planned.append(self)
 
     def library(self: Any, source: str, level: Any) -> Path:
         empty = folder / "empty.so"
         empty.touch()
         return empty
 
-    Builder.library = library  # type: ignore[method-assign]
-    for name, (save, ways) in MODELS.items():
+    Program.plan, Builder.library = recorded, library  # type: ignore[method-assign]
+    for name, (make, ways) in MODELS.items():
         for options in ways if name.startswith(only) else ():
             torch.manual_seed(0)
+            make(**options)
             stem = "-".join([name, *(str(v) for v in options.values())])
-            with tempfile.TemporaryDirectory() as temporary:
-                package = Path(temporary) / "package"
-                save(package, **options)
-                for file in [*package.rglob("module.c"), *package.rglob("weights.bin")]:
-                    text = file.read_bytes()
-                    if file.suffix == ".bin":
-                        text = hashlib.sha256(text).hexdigest().encode()
-                    part = "-".join(file.relative_to(package).parts)
-                    (folder / f"{stem}-{part}").write_bytes(text)
+            for number, program in enumerate(planned):
+                source = re.sub(r"/\*.*?\*/", "", program.module.source, flags=re.DOTALL)
+                weights = hashlib.sha256(program.module.weights(1).tobytes()).hexdigest()
+                (folder / f"{stem}-{number}").write_text(f"{source}\n// weights {weights}\n")
+            planned.clear()
             print(stem, flush=True)
 
 

@@ -9,6 +9,7 @@ from decoders import SHAPE, tiny_decoder
 from graphopt.codegen.weights import WeightsFile
 from graphopt.ir import DType, Node, Value, constant
 from graphopt.ir.cost import Call, macs, memory_bytes, moved_bytes
+from graphopt.ir.ops import Attention, Linear
 from graphopt.ir.symbolic import symbol
 from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.options import LlmOptions
@@ -74,22 +75,21 @@ def test_attention_over_a_cache(precision: str, width: int) -> None:
 def test_attention_counts_what_the_causal_rule_lets_queries_see() -> None:
     time = symbol("T")
     q, k = (Value(DType.F32, (2, heads, time, 8)) for heads in (4, 2))
-    v, y = Value(DType.F32, (2, 2, time, 8)), Value(DType.F32, (2, 4, time, 8))
+    v = Value(DType.F32, (2, 2, time, 8))
     call = Call({time: 5}, "aarch64")
-    node = Node("go.attention", [q, k, v], [y], {"causal": False})
+    node = Node.of(Attention(1.0), q, k, v)
     assert macs(node, call) == 2 * 4 * 25 * 16
-    node.attrs["causal"] = True
+    node.op.causal = True
     assert macs(node, call) == 2 * 4 * 15 * 16
     assert memory_bytes(node, call) == 0
     assert moved_bytes(node, call) == 2 * 5 * 8 * 4 * (4 + 2 + 2 + 4)
 
 
 def test_scales_that_come_with_weights_count_once() -> None:
-    x, y = Value(DType.F32, (1, 64), packed="qa8r"), Value(DType.F32, (1, 32))
+    x = Value(DType.F32, (1, 64), packed="qa8r")
     weight = constant(np.zeros((32, 64), np.int8))
     scale = Value(DType.BF16, (32, 2), data=np.zeros((32, 2), np.uint16))
-    attrs = {"scheme": "int4", "group": 32, "roles": ("x", "weight", "scale")}
-    node = Node("go.linear", [x, weight, scale], [y], attrs)
+    node = Node.of(Linear(scheme="int4", group=32), x, weight, scale)
     assert memory_bytes(node, Call({}, "aarch64")) == 32 * (32 + 2 * 2 + 4)
 
 
@@ -101,9 +101,9 @@ def test_scales_that_come_with_weights_count_once() -> None:
     ],
 )
 def test_packed_weights_are_those_of_the_file(arch: str, scheme: str, size: int) -> None:
-    x, y = Value(DType.F32, (1, 512), packed="qa8r"), Value(DType.F32, (1, 2048))
+    x = Value(DType.F32, (1, 512), packed="qa8r")
     weight = constant(np.zeros((2048, 512), np.float32))
-    node = Node("go.linear", [x, weight], [y], {"scheme": scheme, "roles": ("x", "weight")})
+    node = Node.of(Linear(scheme=scheme), x, weight)
     assert memory_bytes(node, Call({}, arch)) == size
     file = WeightsFile(arch)
     file.gemm(weight, scheme)

@@ -22,6 +22,7 @@ from graphopt.errors import (  # noqa: E402
     NondeterministicModelError,
     OptionError,
 )
+from graphopt.ir.ops import Linear  # noqa: E402
 from graphopt.passes.fuse_epilogue import FuseEpilogue  # noqa: E402
 from graphopt.passes.lower_aten import RULES  # noqa: E402
 from graphopt.target import native  # noqa: E402
@@ -95,7 +96,8 @@ def test_wrong_pass_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: FuseEpilogue, graph: Any) -> bool:
         changed = run(self, graph)
         for node in graph.nodes:
-            node.attrs.pop("activation", None)
+            if isinstance(node.op, Linear):
+                node.op.activation = None
         return changed
 
     monkeypatch.setattr(FuseEpilogue, "run", broken)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from graphs import BF16, Maker, random_inputs
 
-from graphopt.ir import DType, numpy_ops, scalar
+from graphopt.ir import DType, scalar
 from graphopt.ir.interpret import run_graph
-from graphopt.ir.numpy_ops import narrow, widen
+from graphopt.ir.numbers import narrow, widen
+from graphopt.ir.ops.elements import FUNCTIONS
 from graphopt.kernels import reference
 from graphopt.testing import FP32_SAME, relative_error, sqnr
 
@@ -23,7 +24,7 @@ def test_bf16_rounds_as_torch() -> None:
     assert np.isnan(widen(got, BF16)[~finite]).all()
 
 
-@pytest.mark.parametrize("name", sorted(set(numpy_ops.FUNCTIONS) - {"where", "and", "or", "not"}))
+@pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - {"where", "and", "or", "not"}))
 def test_functions(name: str) -> None:
     x = torch.randn(50, generator=torch.Generator().manual_seed(0)).abs() + 0.1
     y = x.flip(0)
@@ -37,7 +38,7 @@ def test_functions(name: str) -> None:
     function = special.get(name) or getattr(torch, name)
     operands = 2 if name in ("add", "sub", "mul", "div", "max", "min", *scalar.COMPARISONS) else 1
     wanted = function(*(x, y)[:operands]).numpy()
-    got = numpy_ops.FUNCTIONS[name](*(x.numpy(), y.numpy())[:operands])
+    got = FUNCTIONS[name](*(x.numpy(), y.numpy())[:operands])
     assert got.dtype == wanted.dtype and relative_error(got, wanted) < FP32_SAME
 
 
@@ -52,12 +53,8 @@ def test_dims_come_from_the_inputs() -> None:
 def test_quantized_rows_are_numbers() -> None:
     m = Maker()
     x = m.input("x", "B", "T", 32)
-    rows = m.op("go.quantize_rows", [x], *x.shape, dtype=DType.I8)
-    rows.packed = "qa8r"
-    y = m.linear(rows, 16)
-    node = m.graph.nodes[-1]
-    node.attrs["scheme"] = "int8"
-    graph = m.output(y)
+    graph = m.output(m.quantized(x, 16))
+    node = graph.nodes[-1]
     (data,) = random_inputs(graph)
     (got,) = run_graph(graph, [data])
     w, bias = node.inputs[1].data, node.inputs[2].data
@@ -69,7 +66,7 @@ def test_quantized_rows_are_numbers() -> None:
 
 def test_unknown_ops_are_refused() -> None:
     m = Maker()
-    graph = m.output(m.op("aten.cumsum", [m.input("x", 4)], 4))
+    graph = m.output(m.torch("cumsum", m.input("x", 4)))
     with pytest.raises(NotImplementedError, match=r"aten\.cumsum"):
         run_graph(graph, [np.zeros(4, np.float32)])
 

@@ -5,6 +5,7 @@ import pytest
 from graphs import Maker, X, add, mul
 
 from graphopt.ir import DType, Node, Value, constant
+from graphopt.ir.ops import Check
 
 
 def test_dtypes_agree_with_numpy_and_c() -> None:
@@ -49,9 +50,10 @@ def test_operands_by_role_and_reasons_once() -> None:
     m = Maker()
     y = m.linear(m.input("x", 4), 3)
     (node,) = m.output(y).nodes
-    assert node.operand("bias") is node.inputs[2] and node.operand("residual0") is None
-    node.add_operand("residual0", y)
-    assert node.operand("residual0") is y
+    assert (
+        list(node.operands) == ["x", "weight", "bias"] and node.inputs[2] is node.operands["bias"]
+    )
+    assert node.output is y
     node.decide("pass", "why")
     node.decide("pass", "why")
     assert node.reasons == ["pass: why"]
@@ -65,6 +67,6 @@ def test_constant_copies_strided_arrays_and_keeps_scalars() -> None:
 
 
 def test_output_of_a_node_with_two_is_refused() -> None:
-    node = Node("go.x", [], [Value(DType.F32, (1,)), Value(DType.F32, (1,))])
+    node = Node(Check(1), {}, [Value(DType.F32, (1,)), Value(DType.F32, (1,))])
     with pytest.raises(ValueError):
         _ = node.output

@@ -2,7 +2,8 @@
 
 from graphs import Maker, X, add
 
-from graphopt.ir import DType, Node, Origin, Ref, Value
+from graphopt.ir import Node, Origin, Ref
+from graphopt.ir.ops import Aten, Check, QuantizeRows
 from graphopt.ir.printer import print_graph, shape_text
 
 
@@ -13,12 +14,10 @@ def test_everything_that_a_line_holds(golden) -> None:
     node = m.graph.nodes[0]
     node.origin = Origin("encoder.0.linear", "model.py:3", "y = self.linear(x)")
     node.decide("some_pass", "because")
-    rows = Value(DType.I8, y.shape, packed="qa8r")
-    m.graph.nodes.append(Node("go.quantize_rows", [y], [rows]))
-    m.graph.nodes.append(
-        Node("aten.thing", [x], [], {"self": Ref(0), "also": [Ref(0), 2], "eps": 1e-5})
-    )
-    m.graph.nodes.append(Node("go.check", [x], [], {"size": m.shape("T")[0] + 1}))
+    thing = Aten("aten.thing", {"self": Ref(0), "also": [Ref(0), 2], "eps": 1e-5})
+    checks = Check(m.shape("T")[0] + 1)
+    m.op(QuantizeRows(), y)
+    m.graph.nodes += [Node(thing, {"x0": x}, []), Node.of(checks, x)]
     graph = m.output(m.pointwise(add(X, X), y), m.constant("c", 2))
     golden("printer", print_graph(graph, reasons=True))
     assert "because" not in print_graph(graph)

@@ -30,7 +30,7 @@ from graphopt.frontend.import_torch import to_numpy
 from graphopt.hosts.torch_ops import sizes_of, to_torch
 from graphopt.ir import Graph, Node, Value, learn_sizes
 from graphopt.ir.interpret import run_node
-from graphopt.ir.numpy_ops import QUANTIZED, narrow, widen
+from graphopt.ir.numbers import QUANTIZED, narrow, widen
 from graphopt.testing import relative_error
 
 if TYPE_CHECKING:
@@ -321,6 +321,6 @@ def _execute(
                     made[value] = to_torch(np.array(narrow(array, value.dtype)), value.dtype)
         env.update(made)
         for value, tensor in made.items():
-            if "computes" in node.attrs:
+            if node.op.computes:
                 learn_sizes(sizes, value, tensor.shape)
         yield node, made

@@ -36,7 +36,8 @@ from graphopt.frontend.size_gate import SizeGate
 from graphopt.hosts.torch_ops import evaluate_symbolic, register, sizes_of, to_torch
 from graphopt.ir import DType, Graph, Node, Ref, Value, learn_sizes
 from graphopt.ir.interpret import check_sizes, run_graph
-from graphopt.ir.numpy_ops import evaluate_scalar
+from graphopt.ir.ops import Aten
+from graphopt.ir.ops.elements import evaluate_scalar
 from graphopt.ir.printer import print_graph
 from graphopt.ir.scalar import Scalar
 from graphopt.passes.support.rounding import NEAREST, Rounding
@@ -346,10 +347,11 @@ def run_in_torch(
     Raises:
         TorchNodeError: if torch raises an error.
     """
+    operands, aten = node.inputs, node.as_op(Aten)
 
     def convert(value: Any) -> Any:
         if isinstance(value, Ref):
-            return _of(env, node.inputs[value.index]).contiguous()
+            return _of(env, operands[value.index]).contiguous()
         if isinstance(value, list):
             return [convert(item) for item in value]
         if isinstance(value, DType):
@@ -360,19 +362,15 @@ def run_in_torch(
             return float(evaluate_scalar(value, [], (), sizes))
         return value
 
-    namespace, name, overload = node.attrs["overload"].split(".")
+    namespace, name, overload = aten.overload.split(".")
     op = getattr(getattr(getattr(torch.ops, namespace), name), overload)
-    placement = {"size", "device", "layout", "pin_memory", "memory_format"}
-    schema = {a.name for a in op._schema.arguments}
-    kwargs = {
-        key: convert(value)
-        for key, value in node.attrs.items()
-        if key in schema and (key not in placement or (key == "size" and "size" in schema))
-    }
+    placement = {"device", "layout", "pin_memory", "memory_format"}
+    kwargs = {k: convert(v) for k, v in aten.arguments.items() if k not in placement}
     try:
         result = op(**kwargs)
     except Exception as error:
         if torch.compiler.is_compiling():  # which asks for other sizes by errors
             raise
-        raise TorchNodeError(node.op, node.origin.source or node.origin.module, error) from error
+        where = node.origin.source or node.origin.module
+        raise TorchNodeError(node.op.name, where, error) from error
     return list(result) if isinstance(result, tuple | list) else [result]

@@ -94,7 +94,7 @@ def _compiled(graph: Graph, nodes: list[Node], number: int) -> CompiledPart:
     # Own values for what comes in: the part that makes them gives them another layout.
     own = {v: Value(v.dtype, v.shape, v.name) for v in inputs}
     for node in nodes:
-        node.inputs = [own.get(v, v) for v in node.inputs]
+        node.replace_operands(own)
     part = Graph(f"{graph.name}_{number}", list(own.values()), list(outputs), nodes)
     part.dims = _dims_of(graph, inputs) | _computed_dims(graph, nodes)
     known = {info.symbol for info in part.dims.values()}
@@ -114,7 +114,7 @@ def _check_ranks(part: Graph, name: str) -> None:
 def _symbols(nodes: Iterable[Node], inputs: Iterable[Value]) -> set[sympy.Symbol]:
     """The dims in the shapes of values, and in whatever else nodes compute with."""
     shapes = [v.shape for v in (*inputs, *(v for n in nodes for v in n.outputs))]
-    return _within([*shapes, *(list(n.attrs.values()) for n in nodes)])
+    return _within([*shapes, *(list(vars(n.op).values()) for n in nodes)])
 
 
 def _within(thing: Any) -> set[sympy.Symbol]:
@@ -139,14 +139,13 @@ def _inputs_that_give_dims(graph: Graph, nodes: list[Node], inputs: list[Value])
 
 def _given(graph: Graph, symbols: set[sympy.Symbol]) -> list[Value]:
     """Of each computed dim among some, the first value that has it as an extent."""
-    made = [v for n in graph.nodes if "computes" in n.attrs for v in n.outputs]
+    made = [v for n in graph.nodes if n.op.computes for v in n.outputs]
     dims = [info.symbol for info in graph.dims.values() if info.bound is not None]
     return [next(v for v in made if dim in v.shape) for dim in dims if dim in symbols]
 
 
 def _computed_dims(graph: Graph, nodes: list[Node]) -> dict[str, DimInfo]:
-    names = [n.attrs["computes"] for n in nodes if "computes" in n.attrs]
-    return {name: graph.dims[name] for name in names}
+    return {n.op.computes: graph.dims[n.op.computes] for n in nodes if n.op.computes}
 
 
 def _dims_of(graph: Graph, inputs: list[Value]) -> dict[str, DimInfo]:

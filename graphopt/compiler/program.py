@@ -22,6 +22,7 @@ from graphopt.config import Config
 from graphopt.errors import StorageError
 from graphopt.ir import Graph, Value, learn_sizes
 from graphopt.ir.cost import Call, macs, memory_bytes, moved_bytes
+from graphopt.ir.ops import CachedAttention
 from graphopt.ir.printer import print_graph
 from graphopt.ir.symbolic import evaluate
 from graphopt.kernels import registry
@@ -148,8 +149,8 @@ class Program:
         return tuple(
             Step(
                 step.comment.partition(" = ")[0],
-                step.node.op,
-                step.node.attrs.get("kernel", ""),
+                step.node.op.name,
+                step.node.kernel,
                 step.node.origin.module,
             )
             for step in self.module.steps
@@ -222,20 +223,20 @@ class Program:
             node = step.node
             row = {
                 "node": step.comment.partition(" = ")[0],
-                "op": node.op,
-                "kernel": node.attrs.get("kernel", ""),
+                "op": node.op.name,
+                "kernel": node.kernel,
                 "module": node.origin.module,
                 "macs": macs(node, call),
                 "bytes": moved_bytes(node, call),
                 "memory_bytes": memory_bytes(node, call),
-                "scheme": node.attrs.get("scheme", "f32"),
-                "group": node.attrs.get("group", 0),
-                "causal": bool(node.attrs.get("causal")),
-                "rms": bool(node.attrs.get("rms")),
+                "scheme": getattr(node.op, "scheme", None) or "f32",
+                "group": getattr(node.op, "group", 0),
+                "causal": getattr(node.op, "causal", False),
+                "rms": getattr(node.op, "rms", False),
                 "inputs": [_shape_and_dtype(value, call.sizes) for value in node.inputs],
                 "outputs": [_shape_and_dtype(value, call.sizes) for value in node.outputs],
             }
-            if node.op == "go.cached_attention":
+            if isinstance(node.op, CachedAttention):
                 row["keys"] = int(call.keys(node).max())
             rows.append(row)
         return rows

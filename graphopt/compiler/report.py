@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from graphopt.ir import Graph, Node
+from graphopt.ir.loss import Loss, mean_loss
+from graphopt.ir.ops import Linear
 from graphopt.ir.printer import name_values, printable, shape_text
-from graphopt.passes.support.rounding import Loss, mean_loss
 
 
 @dataclass(frozen=True)
@@ -157,15 +158,15 @@ def node_reports(graph: Graph) -> list[NodeReport]:
 
 def _row(node: Node, name: str) -> NodeReport:
     result = ", ".join(f"{v.packed or v.dtype.value}{shape_text(v.shape)}" for v in node.outputs)
-    kernel = node.attrs.get("kernel", "") if node.is_lowered else "torch"
+    kernel = node.kernel if node.is_lowered else "torch"
     return NodeReport(
         name,
-        node.op,
+        node.op.name,
         node.is_lowered,
         kernel,
         result,
         printable(node.origin.module),
         printable(node.origin.source),
         tuple(map(printable, node.reasons)),
-        node.attrs.get("loss"),
+        node.op.loss if isinstance(node.op, Linear) else None,
     )

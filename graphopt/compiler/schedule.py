@@ -154,8 +154,8 @@ def balance_of(module: Module, traced: Sequence[Sequence[Phase]], cores: int) ->
         value = step.node.outputs[0] if step.node.outputs else None
         rows.append(
             StepBalance(
-                step.node.op.removeprefix("go."),
-                step.node.attrs.get("kernel", ""),
+                step.node.op.name.removeprefix("go."),
+                step.node.kernel,
                 str(list(value.shape)) if value else "",
                 tuple(len(phase.tasks) for phase in phases),
                 sum(phase.work(1) for phase in phases),

@@ -20,6 +20,7 @@ from graphopt.errors import CaptureError, SizeError
 from graphopt.frontend.guards import Guards
 from graphopt.frontend.torch_sizes import translate, translate_float
 from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Origin, Ref, Shape, Value, symbolic
+from graphopt.ir.ops import Aten
 from graphopt.ir.scalar import Scalar
 from graphopt.runtime.library import dense_tensor
 
@@ -300,6 +301,7 @@ class _Importer:
             if _is_read(node):
                 self.env[node] = self._symbolic(node)
             return
+        assert isinstance(node.target, torch._ops.OpOverload)
         namespace, _, opname = node.target._schema.name.partition("::")
         if opname in _GUARDS:
             return
@@ -328,13 +330,13 @@ class _Importer:
             )
         result = node.meta.get("val")
         if opname == "slice":
-            self._learn_extent(node, *node.args)
+            self._learn_extent(node, *node.args)  # type: ignore[arg-type]
         inputs: list[Value] = []
-        attrs = self._attributes(node, inputs)
-        attrs["overload"] = str(node.target)
-        attrs["schema"] = schema_text(node.target._schema)
+        name = f"aten.{opname}" if namespace == "aten" else f"{namespace}.{opname}"
+        op = Aten(name, self._arguments(node, inputs))
+        op.overload, op.schema = str(node.target), schema_text(node.target._schema)
         if opname in _COMPUTES and namespace == "graphopt":
-            attrs["computes"] = self._computed_dim(result, _COMPUTES[opname](inputs))
+            op.dim = self._computed_dim(result, _COMPUTES[opname](inputs))
         if isinstance(result, torch.Tensor):
             outputs = [self._value(result, node)]
             self.env[node] = outputs[0]
@@ -346,9 +348,9 @@ class _Importer:
             self.env[node] = self._symbolic(node)
             if not inputs:
                 return
-            attrs["size"] = self.env[node]
-        op = f"aten.{opname}" if namespace == "aten" else f"{namespace}.{opname}"
-        self.graph.nodes.append(Node(op, inputs, outputs, attrs, self._origin(node)))
+            op.size = self.env[node]
+        operands = {f"x{i}": value for i, value in enumerate(inputs)}
+        self.graph.nodes.append(Node(op, operands, outputs, self._origin(node)))
 
     def _learn_extent(
         self,
@@ -393,7 +395,7 @@ class _Importer:
             return self._float(value, node)
         return value
 
-    def _attributes(self, node: torch.fx.Node, inputs: list[Value]) -> dict[str, Any]:
+    def _arguments(self, node: torch.fx.Node, inputs: list[Value]) -> dict[str, Any]:
         """Arguments by schema name, tensors replaced by `Ref`s into `inputs`."""
 
         def convert(arg: Any) -> Any:
@@ -412,10 +414,10 @@ class _Importer:
             return str(arg)
 
         schema = node.target._schema.arguments  # type: ignore[union-attr]
-        attrs = {a.name: a.default_value for a in schema if a.has_default_value()}
-        attrs.update({a.name: convert(v) for a, v in zip(schema, node.args, strict=False)})
-        attrs.update({name: convert(v) for name, v in node.kwargs.items()})
-        return attrs
+        arguments = {a.name: a.default_value for a in schema if a.has_default_value()}
+        arguments.update({a.name: convert(v) for a, v in zip(schema, node.args, strict=False)})
+        arguments.update({name: convert(v) for name, v in node.kwargs.items()})
+        return arguments
 
     def _origin(self, node: torch.fx.Node) -> Origin:
         stack = node.meta.get("nn_module_stack") or {}

@@ -2,24 +2,24 @@
 
 A `Graph` is a list of `Node`s in topological order over `Value`s. It knows nothing of torch: dtypes
 are `DType`, shapes are tuples of `int` or sympy expressions over the graph's named dimensions, and
-constants are numpy arrays. Ops carry aten names (`aten.linear`) until `lower_aten` turns them into
-the small set of `go.*` ops that kernels and generated loops implement.
+constants are numpy arrays. A node's op is one of torch's (`Aten`) until `lower_aten` turns it into
+one of the small set of `go.*` ops that kernels and generated loops implement (`graphopt/ir/ops`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import sympy
 
 from graphopt.dtype import DType as DType
+from graphopt.ir.op import Op
 
-#: Ops that write to the states among their inputs; other ops read them.
-_WRITE_STATES = frozenset({"go.rope"})
+_OP = TypeVar("_OP", bound=Op)
 
 Dim: TypeAlias = int | sympy.Expr
 Shape: TypeAlias = tuple[Dim, ...]
@@ -42,7 +42,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Ref:
-    """Stands for input `index` of an `aten.*` node inside its attributes."""
+    """Stands for operand number `index` of an `aten.*` node among its arguments."""
 
     index: int
 
@@ -95,25 +95,60 @@ class Value:
 
 @dataclass(eq=False)
 class Node:
-    """One operation.
+    """One operation on some values.
 
     Attributes:
-        op: `aten.<name>` or `go.<name>`.
-        inputs: operand values, in the order that the op defines.
+        op: which, with its attributes.
+        operands: the values that it reads, by role, in the order in which dumps show them.
         outputs: the values that it makes.
-        attrs: everything else that the op needs (no tensors).
         origin: the place in the user's model.
         fused: further places whose work this node does, after fusion.
         reasons: what passes decided about this node and why, `pass: text`.
+        kernel: generic name of the kernel that runs it, once it is selected.
     """
 
-    op: str
-    inputs: list[Value]
+    op: Op
+    operands: dict[str, Value]
     outputs: list[Value]
-    attrs: dict[str, Any] = field(default_factory=dict)
     origin: Origin = Origin()
     fused: list[Origin] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+    kernel: str = ""
+
+    @staticmethod
+    def of(
+        op: Op,
+        *operands: Value,
+        origin: Origin = Origin(),
+        shape: Shape | None = None,
+        **named: Value | None,
+    ) -> Node:
+        """A node with outputs of the types and shapes that the op gives.
+
+        Args:
+            op: what it does.
+            operands: the first ones of the op, or all of one that takes any number.
+            origin: the place in the user's model.
+            shape: of the only output, where the sizes are known in another form.
+            named: further operands by role; those that are None are left out.
+
+        Returns:
+            The node, which is in no graph yet.
+        """
+        roles = (
+            [f"x{i}" for i in range(len(operands))] if op.REST else [o.name for o in op.OPERANDS]
+        )
+        given = dict(zip(roles, operands, strict=False))
+        given |= {role: value for role, value in named.items() if value is not None}
+        node = Node(op, given, op.results(given), origin)
+        if shape is not None:
+            node.output.shape = shape
+        return node
+
+    @property
+    def inputs(self) -> list[Value]:
+        """The operands in order."""
+        return list(self.operands.values())
 
     @property
     def output(self) -> Value:
@@ -121,15 +156,14 @@ class Node:
         (value,) = self.outputs
         return value
 
-    def operand(self, role: str) -> Value | None:
-        """The input with a role (`bias`, `mask`, ...) of a `go.*` op, or None if it has none."""
-        roles = self.attrs.get("roles", ())
-        return self.inputs[roles.index(role)] if role in roles else None
+    def as_op(self, kind: type[_OP]) -> _OP:
+        """The op, which is of this kind."""
+        assert isinstance(self.op, kind), f"{self.op} is a {kind.__name__}"
+        return self.op
 
-    def add_operand(self, role: str, value: Value) -> None:
-        """Appends an input with a role."""
-        self.inputs.append(value)
-        self.attrs["roles"] = (*self.attrs.get("roles", ()), role)
+    def replace_operands(self, mapping: Mapping[Value, Value]) -> None:
+        """Reads the values of the mapping in place of its keys."""
+        self.operands = {role: mapping.get(v, v) for role, v in self.operands.items()}
 
     def decide(self, who: str, why: str) -> None:
         """Records what a pass decided about this node, once."""
@@ -140,12 +174,17 @@ class Node:
     @property
     def is_lowered(self) -> bool:
         """True if generated code can run the node."""
-        return self.op.startswith("go.")
+        return bool(self.op.NAME)
 
     @property
     def written(self) -> list[Value]:
         """States that it writes to: an effect beside its outputs."""
-        return [v for v in self.inputs if v.is_state] if self.op in _WRITE_STATES else []
+        return [v for role, v in self.operands.items() if role in self.op.WRITES]
+
+    @property
+    def must_run(self) -> bool:
+        """Whether it does something although nobody reads its outputs."""
+        return self.op.is_check or bool(self.op.computes) or bool(self.written)
 
 
 @dataclass(frozen=True)
@@ -156,8 +195,8 @@ class DimInfo:
         symbol: the sympy symbol in shapes.
         hint: the size it had in the example inputs; for a computed dim a guess.
         sources: (input index, axis) pairs that all have this size; none for a computed dim.
-        bound: the largest size of a dim that a node computes while the graph runs (the node whose
-            attribute `computes` has its name), over dims of the inputs; None for dims of inputs.
+        bound: the largest size of a dim that a node computes while the graph runs (the one whose
+            op `computes` it), over dims of the inputs; None for dims of inputs.
     """
 
     symbol: sympy.Symbol
@@ -208,7 +247,7 @@ class Graph:
             return value
 
         for node in self.nodes:
-            node.inputs = [final(v) for v in node.inputs]
+            node.operands = {role: final(v) for role, v in node.operands.items()}
         self.outputs = [final(v) for v in self.outputs]
 
     def sizes(self, shapes: Sequence[Sequence[Any]]) -> dict[sympy.Symbol, Any]:

@@ -6,15 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from graphopt.errors import EmptyInputError, InputConditionError, InputShapeError
 from graphopt.ir import Graph, Node, Value, learn_sizes
-from graphopt.ir.numpy_ops import (
-    OPERATIONS,
-    QUANTIZED,
-    Array,
-    Sizes,
-    narrow,
-    quantize_rows,
-    widen,
-)
+from graphopt.ir.numbers import QUANTIZED, Array, narrow, widen
+from graphopt.ir.op import Sizes
 from graphopt.ir.symbolic import evaluate
 
 
@@ -75,13 +68,13 @@ def execute(
         return widen(value.data if value.data is not None else env[value], value.dtype)
 
     for node in graph.nodes:
-        given, operands = list(node.inputs), [get(v) for v in node.inputs]
+        given, operands = node.inputs, [get(v) for v in node.inputs]
         yield node, operands
         if node.inputs != given:
             operands = [get(v) for v in node.inputs]
         for value, array in zip(node.outputs, run_node(node, operands, sizes), strict=True):
             env[value] = array if value.packed == QUANTIZED else narrow(array, value.dtype)
-            if "computes" in node.attrs:
+            if node.op.computes:
                 learn_sizes(sizes, value, array.shape)
         for value in {*node.inputs, *node.outputs} - {*graph.inputs, *graph.outputs}:
             if last.get(value) is node:
@@ -90,16 +83,6 @@ def execute(
         env[state][...] = narrow(array, state.dtype)
 
 
-def run_node(node: Node, arrays: list[Array], sizes: Sizes) -> list[Array]:
-    """The outputs of one node for widened inputs."""
-    operation = OPERATIONS.get(node.op)
-    if operation is None:
-        raise NotImplementedError(f"numpy does not run {node.op}")
-    result = operation(node, arrays, sizes)
-    if result is None:
-        return []
-    if isinstance(result, tuple):
-        return list(result)
-    if node.op in ("go.norm", "go.linear", "go.pointwise"):  # may quantize rows, a norm write both
-        return [quantize_rows(result) if v.packed else result for v in node.outputs]
-    return [result]
+def run_node(node: Node, arrays: Sequence[Array], sizes: Sizes) -> list[Array]:
+    """The outputs of one node for widened operands, in order."""
+    return node.op.evaluate(node, dict(zip(node.operands, arrays, strict=True)), sizes)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from graphopt.ir import DType, Graph, Node, Ref, Shape, Value
+from graphopt.ir.ops import Aten
 from graphopt.ir.scalar import Scalar
 
 _LONGEST_NAME = 100
-_HIDDEN = {"roles", "overload", "schema", "loss"}
 
 
 def print_graph(graph: Graph, reasons: bool = False) -> str:
@@ -48,19 +50,15 @@ def name_values(graph: Graph) -> dict[Value, str]:
 def print_node(node: Node, names: dict[Value, str]) -> str:
     """One node without its place in the user's model."""
     outputs = ", ".join(names[v] for v in node.outputs) or "_"
-    attrs = [
-        f"{key}={_attribute(value, node, names)}"
-        for key, value in node.attrs.items()
-        if key not in _HIDDEN and value is not None and not isinstance(value, Ref)
-    ]
-    roles = node.attrs.get("roles")
+    attributes = [f"{k}={_attribute(v, node, names)}" for k, v in _attributes(node)]
+    numbered = node.op.REST is not None
     args = [
-        names[v] if roles is None or i == 0 else f"{roles[i]}={names[v]}"
-        for i, v in enumerate(node.inputs)
+        names[v] if numbered or i == 0 else f"{role}={names[v]}"
+        for i, (role, v) in enumerate(node.operands.items())
     ]
     types = ", ".join(_type(v) for v in node.outputs)
     where = f"  {node.origin.module}" if node.origin.module else ""
-    return printable(f"{outputs} = {node.op}({', '.join(args + attrs)})  # {types}{where}")
+    return printable(f"{outputs} = {node.op}({', '.join(args + attributes)})  # {types}{where}")
 
 
 def shape_text(shape: Shape) -> str:
@@ -84,6 +82,23 @@ def file_name(text: str) -> str:
         return text
     digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
     return f"{kept.lstrip('.')}-{digest[:8]}"
+
+
+def _attributes(node: Node) -> Iterator[tuple[str, Any]]:
+    """What a dump shows: attributes that are not as they are unless said, and the kernel."""
+    for field in dataclasses.fields(node.op):
+        value = getattr(node.op, field.name)
+        if field.metadata.get("hidden") or value == field.default:
+            continue
+        if not isinstance(node.op, Aten):
+            yield field.name, value
+        elif field.name == "arguments":
+            given = value.items()
+            yield from ((k, v) for k, v in given if v is not None and not isinstance(v, Ref))
+        elif field.name != "target":
+            yield field.name, value
+    if node.kernel:
+        yield "kernel", node.kernel
 
 
 def _declare(value: Value, names: dict[Value, str]) -> str:

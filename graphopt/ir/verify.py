@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import types
+import typing
 from collections.abc import Mapping
+from functools import cache
+from typing import Any
 
 import sympy
 
 from graphopt.errors import GraphoptError
 from graphopt.ir import Dim, DType, Graph, Node, Value
 from graphopt.ir.layout import layout_of
-from graphopt.ir.scalar import Scalar
+from graphopt.ir.numbers import QUANTIZED
+from graphopt.ir.op import Op
+from graphopt.ir.ops import OPS, Expand, Pointwise
 from graphopt.ir.symbolic import evaluate
 
 #: Passes without which no code can be made: they are never left out.
@@ -35,8 +42,9 @@ def verify(graph: Graph, after: str) -> None:
     """Checks the graph; raises VerificationError naming the pass that ran last.
 
     1. Every value is defined once, before its uses.
-    2. `go.*` inputs fit their roles; operands of a pointwise node broadcast to its shape.
-    3. Expressions only name operands that exist, with their types.
+    2. Operands of `go.*` nodes are those of the op, with types that it takes; attributes have their
+       types; outputs are of the types and shapes that the op gives, or stored as it can store them.
+    3. What an op asks of its operands besides holds (`Op.problem`).
     4. Symbols in shapes are dims of the graph; a computed one has one node that computes it,
        before any other node that has it in a shape.
     5. Once memory is planned, every output is memory of its own that a node writes.
@@ -50,7 +58,7 @@ def verify(graph: Graph, after: str) -> None:
 
     for position, node in enumerate(graph.nodes):
         where = f"node {position} ({node.op}, {node.origin.module or 'no module'})"
-        if (computed := node.attrs.get("computes")) is not None:
+        if computed := node.op.computes:
             require(computed in graph.computed_dims(), f"{where} computes no dim of the graph")
             require(
                 graph.dims[computed].symbol not in symbols, f"{where} computes {computed} again"
@@ -64,12 +72,8 @@ def verify(graph: Graph, after: str) -> None:
             free = {s for e in value.shape if not isinstance(e, int) for s in e.free_symbols}
             require(free <= symbols, f"{where} has unknown dims {free - symbols} in its shape")
             defined.add(value)
-        if "roles" in node.attrs:
-            require(
-                len(node.attrs["roles"]) == len(node.inputs), f"{where} has inputs without roles"
-            )
-        if node.op == "go.pointwise":
-            problem = _pointwise_problem(node, graph)
+        if node.is_lowered:
+            problem = _problem(node, graph)
             require(problem is None, f"{where}: {problem}")
     for value in graph.outputs:
         require(value in defined or value.is_constant, "an output is not defined")
@@ -83,24 +87,104 @@ def unwritten(graph: Graph) -> list[Value]:
     return [v for i, v in enumerate(graph.outputs) if v not in written or v in graph.outputs[:i]]
 
 
-def _pointwise_problem(node: Node, graph: Graph) -> str | None:
-    expr: Scalar = node.attrs["expr"]
+def _problem(node: Node, graph: Graph) -> str | None:
+    """What about a `go.*` node is not as its op says."""
+    return (
+        _attribute_problem(node.op)
+        or _operand_problem(node)
+        or node.op.problem(node)
+        or _result_problem(node, graph)
+    )
+
+
+def _attribute_problem(op: Op) -> str | None:
+    kinds = _attribute_kinds()[type(op)]
+    for field in dataclasses.fields(op):
+        value = getattr(op, field.name)
+        if not _fits(value, kinds[field.name]):
+            return f"{field.name} is {value!r}, not {kinds[field.name]}"
+    return None
+
+
+@cache
+def _attribute_kinds() -> dict[type[Op], dict[str, Any]]:
+    """What the attributes of every op are declared with."""
+    return {op: typing.get_type_hints(op) for op in OPS}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of the type that an attribute is declared with."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, k) for k in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if arguments[1:] == (...,):
+            return all(_fits(v, arguments[0]) for v in value)
+        return len(value) == len(arguments) and all(map(_fits, value, arguments))
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _operand_problem(node: Node) -> str | None:
+    for role, value in node.operands.items():
+        operand = node.op.operand(role)
+        if operand is None:
+            return f"it has an operand {role!r}, which {node.op} has not"
+        if operand.dtypes and not value.packed and value.dtype not in operand.dtypes:
+            return f"its operand {role!r} is {value.dtype.value}"
+    missing = [o.name for o in node.op.OPERANDS if not o.optional and o.name not in node.operands]
+    if missing:
+        return f"it has no operand {missing[0]!r}"
+    if node.op.REST is not None and list(node.operands) != [
+        f"x{i}" for i in range(len(node.operands))
+    ]:
+        return "its operands are not numbered in order"
+    return None
+
+
+def _result_problem(node: Node, graph: Graph) -> str | None:
+    wanted = node.op.results(node.operands)
+    if len(wanted) != len(node.outputs):
+        return f"it makes {len(wanted)} values and has {len(node.outputs)} outputs"
+    for made, value in zip(wanted, node.outputs, strict=True):
+        if len(made.shape) != value.rank or not all(
+            _equal(a, b, graph) for a, b in zip(made.shape, value.shape, strict=True)
+        ):
+            return f"it makes a value of {made.shape}, its output has {value.shape}"
+        if not (_same_type(made, value) or _stored_so(node.op, made, value)):
+            kinds = [v.packed or v.dtype.value for v in (made, value)]
+            return f"it makes {kinds[0]}, its output is {kinds[1]}"
+    if isinstance(node.op, Pointwise | Expand):
+        return _broadcast_problem(node, graph)
+    return None
+
+
+def _same_type(made: Value, value: Value) -> bool:
+    return made.dtype is value.dtype and made.packed == value.packed
+
+
+def _stored_so(op: Op, made: Value, value: Value) -> bool:
+    """Whether a kernel can store an f32 result as it is stored."""
+    if made.dtype is not DType.F32 or made.packed:
+        return False
+    if value.packed:
+        return value.packed in op.PACKS and value.dtype is _PACKED[value.packed]
+    return op.STORES_BF16 and value.dtype is DType.BF16
+
+
+_PACKED = {QUANTIZED: DType.I8, "bf16": DType.BF16}
+
+
+def _broadcast_problem(node: Node, graph: Graph) -> str | None:
+    """Operands of which an extent is neither 1 nor that of the result."""
     out = node.output
-    for leaf in expr.walk():
-        if leaf.op == "operand":
-            if not isinstance(leaf.value, int) or leaf.value >= len(node.inputs):
-                return f"the expression names operand {leaf.value}"
-            if node.inputs[leaf.value].dtype is not leaf.dtype:
-                return f"operand {leaf.value} is not {leaf.dtype.value}"
     for value in node.inputs:
         padded = (1,) * (out.rank - value.rank) + value.shape
         if value.rank > out.rank or any(
             a != 1 and not _equal(a, b, graph) for a, b in zip(padded, out.shape, strict=True)
         ):
             return f"an operand of shape {value.shape} does not broadcast to {out.shape}"
-    made = DType.F32 if out.packed else out.dtype  # which its kernel quantizes
-    if expr.dtype is not made:
-        return f"the expression is {expr.dtype.value}, the output {made.value}"
     return None
 
 

@@ -34,8 +34,8 @@ from graphopt.runtime.staging import check_place, replaced_folder
 
 if TYPE_CHECKING:
     from graphopt.compiler.program import Program
+    from graphopt.ir.loss import Loss
     from graphopt.llm.decoder.graph import DecoderWeights
-    from graphopt.passes.support.rounding import Loss
 
 DESCRIPTION = "llm.json"
 TOKENIZER = "tokenizer.json"
@@ -162,12 +162,13 @@ def save_llm(
 
 
 def _summary(program: Program) -> WeightsSummary:
-    from graphopt.passes.support.rounding import mean_loss
+    from graphopt.ir.loss import mean_loss
+    from graphopt.ir.ops import Linear
 
     nodes, weights = program.graph.nodes, program.module.memory.weights
     ends = [n for n in nodes if n.origin.module.partition(".")[0] in ("head", "embedding")]
     values = {value for node in ends for value in node.inputs}
-    losses = [node.attrs["loss"] for node in nodes if "loss" in node.attrs]
+    losses = [n.op.loss for n in nodes if isinstance(n.op, Linear) and n.op.loss is not None]
     return WeightsSummary(weights.bytes, weights.bytes_of(values), mean_loss(losses))
 
 

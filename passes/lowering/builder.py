@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from graphopt.ir import Dim, DType, Node, Ref, Shape, Value, constant, scalar
+from graphopt.ir.op import Op
+from graphopt.ir.ops import Aten, Expand, Permute, Pointwise, Reshape, Slice
 from graphopt.ir.scalar import Scalar
 from graphopt.passes.lowering.schema import Rule
 
@@ -33,18 +35,20 @@ class Builder:
 
     Attributes:
         node: the node being lowered.
+        op: its operator, with what it was given.
         nodes: what replaces it.
     """
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        self.op = node.as_op(Aten)
         self.nodes: list[Node] = []
         self._read: set[str] = set()
 
     def arg(self, name: str, default: Any = None) -> Any:
         """An argument by schema name; tensors come as values."""
         self._read.add(name)
-        value = self.node.attrs.get(name, default)
+        value = self.op.arguments.get(name, default)
         return self._resolve(value)
 
     def refuse_unread(self, rule: Rule) -> None:
@@ -52,7 +56,7 @@ class Builder:
         for name, default in rule.defaults().items():
             if name in self._read or name in rule.implied:
                 continue
-            value = self.node.attrs.get(name, default)
+            value = self.op.arguments.get(name, default)
             if value == default or (name in _HARMLESS and _HARMLESS[name](value)):
                 continue
             given = "" if isinstance(value, Ref) else f" = {value}"
@@ -71,22 +75,15 @@ class Builder:
         return value
 
     def emit(
-        self,
-        op: str,
-        inputs: Sequence[Value],
-        shape: Shape,
-        dtype: DType,
-        **attrs: Any,
+        self, op: Op, *operands: Value, shape: Shape | None = None, **named: Value | None
     ) -> Value:
-        """Appends a node with one output and returns it."""
-        value = Value(dtype, shape)
-        node = Node(op, list(inputs), [value], attrs, self.node.origin)
-        self.nodes.append(node)
-        return value
+        """Appends a node with one output and returns it; see `Node.of`."""
+        self.nodes.append(Node.of(op, *operands, shape=shape, origin=self.node.origin, **named))
+        return self.nodes[-1].output
 
     def pointwise(self, expr: Scalar, inputs: Sequence[Value], shape: Shape) -> Value:
         """An element-wise node; operands broadcast to `shape`."""
-        return self.emit("go.pointwise", inputs, shape, expr.dtype, expr=expr)
+        return self.emit(Pointwise(expr, shape), *inputs)
 
     def cast(self, value: Value, dtype: DType) -> Value:
         """The value in another type."""
@@ -99,27 +96,25 @@ class Builder:
         """Axes in a new order."""
         if tuple(axes) == tuple(range(value.rank)):
             return value
-        shape = tuple(value.shape[a] for a in axes)
-        return self.emit("go.permute", [value], shape, value.dtype, axes=tuple(axes))
+        return self.emit(Permute(tuple(axes)), value)
 
     def reshape(self, value: Value, shape: Shape) -> Value:
         """The same elements, in row-major order, in another shape."""
         if value.shape == shape:
             return value
-        return self.emit("go.reshape", [value], shape, value.dtype)
+        return self.emit(Reshape(shape), value)
 
     def expand(self, value: Value, shape: Shape) -> Value:
         """Repeats extents of 1 (and missing leading axes)."""
         if value.shape == shape:
             return value
-        return self.emit("go.expand", [value], shape, value.dtype)
+        return self.emit(Expand(shape), value)
 
     def slice(self, value: Value, axis: int, start: Dim, extent: Dim, step: int = 1) -> Value:
         """Every `step`-th of the elements from `start` along an axis."""
         if start == 0 and step == 1 and value.shape[axis] == extent:
             return value
-        shape = (*value.shape[:axis], extent, *value.shape[axis + 1 :])
-        return self.emit("go.slice", [value], shape, value.dtype, axis=axis, start=start, step=step)
+        return self.emit(Slice(axis, start, extent, step), value)
 
 
 def axis_of(value: Value, axis: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphopt.ir import DType, Node, Shape, Value, scalar, symbolic
+from graphopt.ir.ops import Attention, Check, Conv, Linear, Matmul, Norm, Reduce, Softmax
 from graphopt.passes.lowering.builder import Builder, Unsupported, axis_of
 from graphopt.passes.lowering.schema import Lowering, Rule, rules
 
@@ -15,11 +16,6 @@ def _require_f32(what: str, *operands: Value | None) -> None:
         raise Unsupported(f"{what} on {', '.join(t.value for t in types)}")
 
 
-def _roles(**operands: Value | None) -> tuple[list[Value], tuple[str, ...]]:
-    given = {role: value for role, value in operands.items() if value is not None}
-    return list(given.values()), tuple(given)
-
-
 def _linear(b: Builder) -> Value:
     x, weight, bias, out = b.tensor("input"), b.tensor("weight"), b.arg("bias"), b.node.output
     _require_f32("linear", x, weight, bias)
@@ -27,8 +23,7 @@ def _linear(b: Builder) -> Value:
         raise Unsupported(f"linear with weights of {weight.rank} axes")
     if weight.is_constant:
         _require_size(bias, weight.shape[0])
-        inputs, roles = _roles(x=x, weight=weight, bias=bias)
-        return b.emit("go.linear", inputs, out.shape, out.dtype, roles=roles)
+        return b.emit(Linear(), x, weight, bias=bias, shape=out.shape)
     y = _matmul_of(b, x, b.permute(weight, (1, 0)))
     if bias is None:
         return y
@@ -50,8 +45,7 @@ def _addmm(b: Builder) -> Value:
         raise Unsupported("addmm without constant weights")
     _require_size(bias, mat.shape[1])
     weight = Value(mat.dtype, mat.shape[::-1], mat.name, data=mat.data.T.copy())
-    inputs, roles = _roles(x=x, weight=weight, bias=bias)
-    return b.emit("go.linear", inputs, out.shape, out.dtype, roles=roles)
+    return b.emit(Linear(), x, weight, bias=bias, shape=out.shape)
 
 
 def _matmul(other: str) -> Lowering:
@@ -65,10 +59,10 @@ def _matmul_of(b: Builder, left: Value, right: Value) -> Value:
         raise Unsupported("matmul with a vector")
     if right.is_constant and right.rank == 2 and right.data is not None:
         weight = Value(right.dtype, right.shape[::-1], right.name, data=right.data.T.copy())
-        return b.emit("go.linear", [left, weight], out.shape, out.dtype, roles=("x", "weight"))
+        return b.emit(Linear(), left, weight, shape=out.shape)
     if left.rank != right.rank or left.shape[:-2] != right.shape[:-2]:
         raise Unsupported("matmul that broadcasts its batch axes")
-    return b.emit("go.matmul", [left, right], out.shape, out.dtype, roles=("left", "right"))
+    return b.emit(Matmul(), left, right, shape=out.shape)
 
 
 def _convolution(b: Builder) -> Value:
@@ -87,7 +81,6 @@ def _convolution(b: Builder) -> Value:
     padding = b.arg("padding", 0)
     if isinstance(padding, str) and padding != "valid":
         raise Unsupported(f"padding {padding!r}")
-    inputs, roles = _roles(x=x, weight=weight, bias=bias)
     one_d = spatial == 1
 
     def pair(value: Any, fill: int) -> tuple[int, int]:
@@ -95,17 +88,13 @@ def _convolution(b: Builder) -> Value:
         items = items * spatial if len(items) == 1 else items
         return (fill, items[0]) if one_d else (items[0], items[1])
 
-    return b.emit(
-        "go.conv",
-        inputs,
-        out.shape,
-        out.dtype,
-        roles=roles,
+    op = Conv(
         stride=pair(b.arg("stride", 1), 1),
         padding=pair(0 if isinstance(padding, str) else padding, 0),
         dilation=pair(b.arg("dilation", 1), 1),
         groups=b.arg("groups", 1),
     )
+    return b.emit(op, x, weight, bias=bias, shape=out.shape)
 
 
 def _layer_norm(b: Builder) -> Value:
@@ -115,13 +104,11 @@ def _layer_norm(b: Builder) -> Value:
     count = len(b.arg("normalized_shape"))
     flat = (*x.shape[: x.rank - count], symbolic.product(x.shape[x.rank - count :]))
     size = (flat[-1],)
-    inputs, roles = _roles(
-        x=b.reshape(x, flat),
+    y = b.emit(
+        Norm(float(b.arg("eps", 1e-5)), rms=False),
+        b.reshape(x, flat),
         weight=None if weight is None else b.reshape(weight, size),
         bias=None if bias is None else b.reshape(bias, size),
-    )
-    y = b.emit(
-        "go.norm", inputs, flat, out.dtype, roles=roles, eps=float(b.arg("eps", 1e-5)), rms=False
     )
     return b.reshape(y, out.shape)
 
@@ -131,17 +118,9 @@ def _rms_norm(b: Builder) -> Value:
     _require_f32("rms norm", x, weight)
     if len(b.arg("normalized_shape")) != 1:
         raise Unsupported("rms norm over several axes")
-    inputs, roles = _roles(x=x, weight=weight)
     eps = b.arg("eps")
-    return b.emit(
-        "go.norm",
-        inputs,
-        out.shape,
-        out.dtype,
-        roles=roles,
-        eps=1.1920928955078125e-07 if eps is None else float(eps),
-        rms=True,
-    )
+    op = Norm(1.1920928955078125e-07 if eps is None else float(eps), rms=True)
+    return b.emit(op, x, weight=weight, shape=out.shape)
 
 
 def _softmax(log: bool) -> Lowering:
@@ -152,7 +131,7 @@ def _softmax(log: bool) -> Lowering:
         axis = axis_of(x, b.arg("dim"))
         axes = [a for a in range(x.rank) if a != axis] + [axis]
         moved = b.permute(x, axes)
-        y = b.emit("go.softmax", [moved], moved.shape, out.dtype, log=log)
+        y = b.emit(Softmax(log), moved)
         return b.permute(y, [axes.index(a) for a in range(x.rank)])
 
     return rule
@@ -176,9 +155,7 @@ def _reduce(kind: str) -> Lowering:
             x, kind_ = b.cast(x, DType.BOOL), "min"
         else:
             kind_ = kind
-        kept = tuple(1 if a in reduced else e for a, e in enumerate(x.shape))
-        made = DType.F32 if out.dtype is DType.BF16 else out.dtype
-        y = b.emit("go.reduce", [x], kept, made, kind=kind_, axes=reduced)
+        y = b.emit(Reduce(kind_, reduced), x)
         return b.cast(b.reshape(y, out.shape), out.dtype)
 
     return rule
@@ -186,8 +163,7 @@ def _reduce(kind: str) -> Lowering:
 
 def _item(b: Builder) -> list[Value]:
     """A size read from a tensor, which the model equates with a size of an input."""
-    size = {"size": b.node.attrs["size"]}
-    b.nodes.append(Node("go.check", [b.tensor()], [], size, b.node.origin))
+    b.nodes.append(Node.of(Check(b.op.size), b.tensor(), origin=b.node.origin))
     return []
 
 
@@ -210,17 +186,8 @@ def _attention(b: Builder) -> Value:
         raise Unsupported("attention whose head size varies")
     if mask is not None:
         mask = _additive(b, mask, (*q.shape[:3], k.shape[2]))
-    inputs, roles = _roles(q=q, k=k, v=v, mask=mask)
-    return b.emit(
-        "go.attention",
-        inputs,
-        out.shape,
-        out.dtype,
-        roles=roles,
-        scale=float(scale),
-        causal=bool(b.arg("is_causal", False)),
-        unseen_zero=True,
-    )
+    op = Attention(float(scale), causal=bool(b.arg("is_causal", False)), unseen_zero=True)
+    return b.emit(op, q, k, v, mask=mask, shape=out.shape)
 
 
 def _additive(b: Builder, mask: Value, scores: Shape) -> Value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphopt.ir import DType, Node, Value, symbolic
+from graphopt.ir.ops import Cif, Reduce
 from graphopt.passes.lowering.builder import Builder, Unsupported, axis_of
 from graphopt.passes.lowering.schema import Rule, rules
 
@@ -11,12 +12,9 @@ def _cif(b: Builder) -> list[Value]:
     hidden, alphas = b.tensor("hidden"), b.tensor("alphas")
     if hidden.dtype is not DType.F32 or alphas.dtype is not DType.F32:
         raise Unsupported(f"cif on {hidden.dtype.value} with {alphas.dtype.value} weights")
-    attrs = {name: b.arg(name) for name in ("threshold", "rule", "count")}
-    attrs["computes"] = b.node.attrs["computes"]
-    made = [Value(v.dtype, v.shape) for v in b.node.outputs]
-    attrs["roles"] = ("hidden", "alphas")
-    b.nodes.append(Node("go.cif", [hidden, alphas], made, attrs, b.node.origin))
-    return made
+    op = Cif(b.arg("threshold"), b.arg("rule"), b.arg("count"), b.op.dim)
+    b.nodes.append(Node.of(op, hidden, alphas, origin=b.node.origin))
+    return b.nodes[-1].outputs
 
 
 def _argmax(b: Builder) -> Value:
@@ -25,8 +23,7 @@ def _argmax(b: Builder) -> Value:
         x, axis = b.reshape(x, (symbolic.product(x.shape),)), 0
     axis = axis_of(x, axis)
     x = b.cast(x, DType.F32) if x.dtype is DType.BF16 else x
-    kept = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
-    y = b.emit("go.reduce", [x], kept, DType.I64, kind="argmax", axes=(axis,))
+    y = b.emit(Reduce("argmax", (axis,)), x)
     return b.reshape(y, b.node.output.shape)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from graphopt.ir import Dim, DType, Value, scalar, symbolic
+from graphopt.ir.ops import Cat, Gather, Pad
 from graphopt.passes.lowering.builder import Builder, Unsupported, axis_of
 from graphopt.passes.lowering.schema import Rule, rules
 
@@ -140,7 +141,7 @@ def _between(b: Builder, x: Value, part: Value, axis: int, start: Dim) -> Value:
     around = [(0, start), (end, symbolic.simplify(x.shape[axis] - end))]
     before, after = ([] if n == 0 else [b.slice(x, axis, at, n)] for at, n in around)
     parts = [*before, *([part] if part.shape[axis] != 0 else []), *after]
-    return parts[0] if len(parts) == 1 else b.emit("go.cat", parts, x.shape, x.dtype, axis=axis)
+    return parts[0] if len(parts) == 1 else b.emit(Cat(axis), *parts, shape=x.shape)
 
 
 def _joined(b: Builder, parts: list[Value], axis: int) -> Value:
@@ -149,7 +150,7 @@ def _joined(b: Builder, parts: list[Value], axis: int) -> Value:
     given = [b.cast(p, out.dtype) for p in parts if p.shape[axis] != 0]
     if not given:
         raise Unsupported("tensors without elements")
-    return given[0] if len(given) == 1 else b.emit("go.cat", given, out.shape, out.dtype, axis=axis)
+    return given[0] if len(given) == 1 else b.emit(Cat(axis), *given, shape=out.shape)
 
 
 def _cat(b: Builder) -> Value:
@@ -184,20 +185,20 @@ def _pad(b: Builder) -> Value:
         return x
     held = DType.F32 if x.dtype is DType.BF16 else x.dtype
     number = scalar.const(value, held).value
-    shape = b.node.output.shape
-    return b.emit("go.pad", [x], shape, x.dtype, before=tuple(before), value=number)
+    assert number is not None, "a constant has a value"
+    return b.emit(Pad(tuple(before), number, b.node.output.shape), x)
 
 
 def _embedding(b: Builder) -> Value:
     table, indices = b.tensor("weight"), b.tensor("indices")
-    return b.emit("go.gather", [table, indices], b.node.output.shape, table.dtype)
+    return b.emit(Gather(), table, indices, shape=b.node.output.shape)
 
 
 def _index_select(b: Builder) -> Value:
     table, indices = b.tensor(), b.tensor("index")
     if axis_of(table, b.arg("dim")) != 0:
         raise Unsupported("index_select along another axis than 0")
-    return b.emit("go.gather", [table, indices], b.node.output.shape, table.dtype)
+    return b.emit(Gather(), table, indices, shape=b.node.output.shape)
 
 
 RULES: dict[str, Rule] = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphopt.ir import Graph, Node, Value
-from graphopt.ir.scalar import Scalar
+from graphopt.ir.op import Op
+from graphopt.ir.ops import Pointwise
 
 
 class Neighbours:
@@ -17,21 +18,21 @@ class Neighbours:
         self.users = graph.users()
         self._outputs = set(graph.outputs)
 
-    def made_by(self, value: Value, op: str) -> Node | None:
+    def made_by(self, value: Value, op: type[Op]) -> Node | None:
         """The producer, if it is of this op."""
         node = self.producer.get(value)
-        return node if node is not None and node.op == op else None
+        return node if node is not None and isinstance(node.op, op) else None
 
     def is_private(self, value: Value) -> bool:
         """True if exactly one node reads the value and the caller of the graph does not."""
         return len(self.users[value]) == 1 and value not in self._outputs
 
-    def only_user(self, value: Value, op: str) -> Node | None:
+    def only_user(self, value: Value, op: type[Op]) -> Node | None:
         """The single reader of a private value, if it is of this op."""
         if not self.is_private(value):
             return None
         (node,) = self.users[value]
-        return node if node.op == op else None
+        return node if isinstance(node.op, op) else None
 
     def absorb(self, node: Node, follower: Node) -> None:
         """Records that `node` now does the work of `follower` and makes its output."""
@@ -52,21 +53,21 @@ class Binary:
 
 def unary(node: Node) -> str | None:
     """The function of a pointwise node that applies one function to its only operand."""
-    expr: Scalar = node.attrs["expr"]
-    if len(node.inputs) == 1 and len(expr.args) == 1 and expr.args[0].op == "operand":
+    expr = node.as_op(Pointwise).expr
+    if len(node.operands) == 1 and len(expr.args) == 1 and expr.args[0].op == "operand":
         return expr.op
     return None
 
 
 def binary(node: Node, op: str) -> Binary | None:
     """The sides of a pointwise node that is one binary function of operands or numbers."""
-    expr: Scalar = node.attrs["expr"]
+    expr = node.as_op(Pointwise).expr
     if expr.op != op or len(expr.args) != 2:
         return None
-    sides: list[Value | float] = []
+    inputs, sides = node.inputs, list[Value | float]()
     for arg in expr.args:
         if arg.op == "operand":
-            sides.append(node.inputs[arg.value])  # type: ignore[index]
+            sides.append(inputs[arg.value])  # type: ignore[index]
         elif arg.op == "const":
             sides.append(float(arg.value))  # type: ignore[arg-type]
         else:

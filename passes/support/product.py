@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from graphopt.errors import WeightError
-from graphopt.ir import DType, Node, Value
+from graphopt.ir import Node, Value
+from graphopt.ir.op import Op
 
 #: Depths and widths below this are left in floating point: quantizing costs more than it saves.
 SMALLEST = 16
@@ -22,21 +23,20 @@ def require_finite(weight: Value) -> None:
 
 
 class PackedRows:
-    """Packed left operands: made by `op` once for all products that read the same value."""
+    """Packed left operands: made once for all products that read the same value.
 
-    def __init__(self, op: str, dtype: DType, packed: str) -> None:
-        self._op, self._dtype, self._packed = op, dtype, packed
+    Args:
+        op: packs rows.
+    """
+
+    def __init__(self, op: Op) -> None:
+        self._op = op
         self._made: dict[Value, Value] = {}
 
     def give(self, node: Node, nodes: list[Node]) -> None:
-        """Lets `node` read its first input packed; the first time, the packing joins `nodes`."""
-        x = node.inputs[0]
+        """Lets a linear read its rows packed; the first time, the packing joins `nodes`."""
+        x = node.operands["x"]
         if x not in self._made:
-            self._made[x] = Value(self._dtype, x.shape, packed=self._packed)
-            nodes.append(Node(self._op, [x], [self._made[x]], {}, node.origin))
-        node.inputs[0] = self._made[x]
-
-
-def quantized_rows() -> PackedRows:
-    """Rows in int8 with a scale and a zero point each."""
-    return PackedRows("go.quantize_rows", DType.I8, "qa8r")
+            nodes.append(Node.of(self._op, x, origin=node.origin))
+            self._made[x] = nodes[-1].output
+        node.operands["x"] = self._made[x]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.errors import CalibrationError, UnknownPrecisionError
+from graphopt.ir.loss import Loss
 from graphopt.kernels.reference import (
     bf16_from_f32,
     dequantize,
@@ -69,32 +70,6 @@ class Rounding:
 
 
 NEAREST = Rounding()
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What rounding left over, as shares of squares.
-
-    Attributes:
-        weights: sum of squared errors of the weights over the sum of their squares.
-        outputs: the same of the products with calibration inputs; None without calibration.
-    """
-
-    weights: float
-    outputs: float | None = None
-
-    def __str__(self) -> str:
-        text = f"{self.weights:.2e} of the weights"
-        return text if self.outputs is None else f"{text}, {self.outputs:.2e} of the results"
-
-
-def mean_loss(losses: Sequence[Loss]) -> Loss | None:
-    """The mean over several weights; None of none."""
-    if not losses:
-        return None
-    outputs = [loss.outputs for loss in losses if loss.outputs is not None]
-    mean = float(np.mean(outputs)) if outputs else None
-    return Loss(float(np.mean([loss.weights for loss in losses])), mean)
 
 
 @dataclass(frozen=True)

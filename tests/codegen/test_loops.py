@@ -23,7 +23,8 @@ from graphs import (
 
 from graphopt.errors import InputValueError
 from graphopt.ir import DType, Node, scalar
-from graphopt.ir.numpy_ops import FUNCTIONS
+from graphopt.ir.ops import Cat, Check, Expand, Gather, Matmul, Pad, Reduce
+from graphopt.ir.ops.elements import FUNCTIONS
 from graphopt.ir.scalar import COMPARISONS
 from graphopt.testing import BF16_RELATIVE, FP32_RELATIVE
 
@@ -43,7 +44,7 @@ def test_arithmetic_broadcasts_and_views(tmp_path: Path, level: str) -> None:
     turned = m.pointwise(times(2.0), m.permute(both, 2, 0, 1))
     part = m.pointwise(times(3.0), m.slice(both, 2, 1, 3, step=2))
     last = m.slice(both, 1, m.shape("T")[0] - 1, 1)
-    wide = m.pointwise(add(), m.op("go.expand", [last], *BTC), x)
+    wide = m.pointwise(add(), m.op(Expand(shape=m.shape(*BTC)), last), x)
     flat = m.pointwise(times(4.0), m.reshape(turned, 6 * m.shape("B")[0], "T"))
     check_native(m.output(turned, part, wide, flat, both), tmp_path, [level], sizes=SIZES)
 
@@ -131,9 +132,8 @@ def test_bf16(tmp_path: Path) -> None:
     x = m.input("x", *BTC, dtype=BF16)
     wide = scalar.cast(scalar.operand(0, BF16), F32)
     doubled = m.pointwise(scalar.cast(mul(wide, 3.0), BF16), x)
-    before = dict(before=(0, 1, 0), value=0.5)
-    padded = m.op("go.pad", [x], "B", m.shape("T")[0] + 2, 6, dtype=BF16, **before)
-    joined = m.op("go.cat", [x, doubled], "B", "T", 12, dtype=BF16, axis=2)
+    padded = m.op(Pad((0, 1, 0), 0.5, m.shape("B", m.shape("T")[0] + 2, 6)), x)
+    joined = m.op(Cat(axis=2), x, doubled)
     graph = m.output(doubled, padded, joined, m.pointwise(wide, m.permute(x, 0, 2, 1)))
     check_native(graph, tmp_path, bound=BF16_RELATIVE, sizes=SIZES)
 
@@ -142,13 +142,13 @@ def test_bf16(tmp_path: Path) -> None:
 def test_cat_and_pad(tmp_path: Path, dtype: DType) -> None:
     m = Maker()
     x, y = m.input("x", *BTC, dtype=dtype), m.input("y", "B", "N", 6, dtype=dtype)
-    t, n = m.shape("T", "N")
+    t, _n = m.shape("T", "N")
     views = [m.permute(x, 0, 2, 1), m.permute(y, 0, 2, 1), m.slice(m.permute(x, 0, 2, 1), 2, 0, 1)]
     outputs = [
-        m.op("go.cat", [x, y, x], "B", 2 * t + n, 6, dtype=dtype, axis=1),
-        m.op("go.cat", views, "B", 6, t + n + 1, dtype=dtype, axis=2),
-        m.op("go.pad", [x], "B", t + 3, 8, dtype=dtype, before=(0, 3, 1), value=1.0),
-        m.op("go.pad", [views[0]], "B", 7, t, dtype=dtype, before=(0, 0, 0), value=0.0),
+        m.op(Cat(axis=1), x, y, x),
+        m.op(Cat(axis=2), *views),
+        m.op(Pad(before=(0, 3, 1), value=1.0, shape=m.shape("B", t + 3, 8)), x),
+        m.op(Pad(before=(0, 0, 0), value=0.0, shape=m.shape("B", 7, t)), views[0]),
     ]
     check_native(m.output(*outputs), tmp_path, sizes=SIZES)
 
@@ -159,24 +159,24 @@ def test_gather_from_views(tmp_path: Path) -> None:
     words = m.input("words", "B", 8, dtype=I64)
     rows = m.slice(m.input("rows", 9, 6), 1, 2, 3)
     outputs = [
-        m.op("go.gather", [table, words], "B", 8, 6),
-        m.op("go.gather", [table, m.slice(words, 1, 1, 3, step=2)], "B", 3, 6),
-        m.op("go.gather", [rows, words], "B", 8, 3),
-        m.op("go.gather", [m.permute(rows, 1, 0), m.slice(words, 1, 0, 1)], "B", 1, 9),
+        m.op(Gather(), table, words),
+        m.op(Gather(), table, m.slice(words, 1, 1, 3, step=2)),
+        m.op(Gather(), rows, words),
+        m.op(Gather(), m.permute(rows, 1, 0), m.slice(words, 1, 0, 1)),
     ]
     graph = m.output(*outputs)
     inputs = random_inputs(graph)
     assert inputs[0].max() == 3
     for node in graph.nodes:
-        if node.op == "go.gather" and node.inputs[0].shape[0] == 3:
-            node.inputs[0] = m.constant("four", 4, 9)
+        if isinstance(node.op, Gather) and node.operands["table"].shape[0] == 3:
+            node.operands["table"] = m.constant("four", 4, 9)
     check_native(graph, tmp_path, sizes=({}, {"B": 1}))
 
 
 def test_gather_refuses_an_index_outside_the_table(tmp_path: Path) -> None:
     m = Maker()
     words = m.input("words", "B", dtype=I64)
-    graph = m.output(m.op("go.gather", [m.constant("table", 9, 6), words], "B", 6))
+    graph = m.output(m.op(Gather(), m.constant("table", 9, 6), words))
     context = build(emit(graph), native_levels()[-1], tmp_path).context(2)
     for bad in (9, -1):
         with pytest.raises(InputValueError, match="outside the table"):
@@ -190,16 +190,16 @@ def test_reduce(tmp_path: Path, kind: str) -> None:
     x, n = m.input("x", *BTC), m.input("n", *BTC, dtype=I64)
     turned = m.permute(x, 2, 0, 1)
     outputs = [
-        m.op("go.reduce", [x], "B", "T", 1, kind=kind, axes=(2,)),
-        m.op("go.reduce", [x], 1, "T", 1, kind=kind, axes=(0, 2)),
-        m.op("go.reduce", [x], 1, 1, 1, kind=kind, axes=(0, 1, 2)),
-        m.op("go.reduce", [turned], 6, 1, "T", kind=kind, axes=(1,)),
+        m.op(Reduce(kind=kind, axes=(2,)), x),
+        m.op(Reduce(kind=kind, axes=(0, 2)), x),
+        m.op(Reduce(kind=kind, axes=(0, 1, 2)), x),
+        m.op(Reduce(kind=kind, axes=(1,)), turned),
     ]
     if kind != "mean":
-        outputs.append(m.op("go.reduce", [n], "B", 1, 6, dtype=I64, kind=kind, axes=(1,)))
+        outputs.append(m.op(Reduce(kind=kind, axes=(1,)), n))
         number = m.reshape(m.slice(m.slice(n, 1, 0, 1), 2, 0, 1), "B")
         single = m.reshape(m.slice(number, 0, 0, 1))
-        outputs.append(m.op("go.reduce", [single], dtype=I64, kind=kind, axes=()))
+        outputs.append(m.op(Reduce(kind=kind, axes=()), single))
     check_native(m.output(*outputs), tmp_path, sizes=SIZES)
 
 
@@ -207,7 +207,7 @@ def test_reduce_keeps_nan(tmp_path: Path) -> None:
     m = Maker()
     x = m.input("x", "B", 4)
     kinds = ("max", "min", "sum")
-    graph = m.output(*(m.op("go.reduce", [x], "B", 1, kind=k, axes=(1,)) for k in kinds))
+    graph = m.output(*(m.op(Reduce(kind=k, axes=(1,)), x) for k in kinds))
     context = build(emit(graph), native_levels()[-1], tmp_path).context(1)
     rows = np.array([[np.nan, 1, 2, 3], [1, np.nan, 0, 2], [3, 2, 1, np.nan]], np.float32)
     assert all(np.isnan(y).all() for y in context.run([rows]))
@@ -216,8 +216,8 @@ def test_reduce_keeps_nan(tmp_path: Path) -> None:
 def test_check(tmp_path: Path) -> None:
     m = Maker()
     lengths, x = m.input("lengths", "B", dtype=I64), m.input("x", "B", "T")
-    longest = m.op("go.reduce", [lengths], 1, dtype=I64, kind="max", axes=(0,))
-    m.graph.nodes.append(Node("go.check", [longest], [], {"size": m.shape("T")[0]}))
+    longest = m.op(Reduce(kind="max", axes=(0,)), lengths)
+    m.graph.nodes.append(Node.of(Check(m.shape("T")[0]), longest))
     graph = m.output(m.pointwise(times(2.0), x))
     context = build(emit(graph), native_levels()[-1], tmp_path).context(2)
     x_ = np.ones((2, 5), np.float32)
@@ -230,13 +230,12 @@ def test_check(tmp_path: Path) -> None:
 def test_matmul(tmp_path: Path, level: str) -> None:
     m = Maker()
     x, y = m.input("x", "B", 2, "T", 6), m.input("y", "B", 2, "N", 6)
-    roles = dict(roles=("left", "right"))
     keys = m.permute(y, 0, 1, 3, 2)
     head = m.reshape(m.slice(x, 1, 1, 1), "B", "T", 6)
-    repeated = m.op("go.expand", [m.constant("c", 1, 6, 19)], "B", 6, 19)
+    repeated = m.op(Expand(shape=m.shape("B", 6, 19)), m.constant("c", 1, 6, 19))
     outputs = [
-        m.op("go.matmul", [x, keys], "B", 2, "T", "N", **roles),
-        m.op("go.matmul", [head, repeated], "B", "T", 19, **roles),
+        m.op(Matmul(), x, keys),
+        m.op(Matmul(), head, repeated),
     ]
     sizes = ({}, {"B": 1, "T": 1, "N": 1}, {"B": 3, "T": 33, "N": 18})
     check_native(m.output(*outputs), tmp_path, [level], FP32_RELATIVE, sizes)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from graphopt.codegen.memory import bytes_of, scratch_of
 from graphopt.ir import DType, Value
 from graphopt.ir.interpret import run_graph
+from graphopt.ir.ops import Attention, Cat, Softmax
 from graphopt.ir.symbolic import THREADS, evaluate, symbol
 from graphopt.testing import FP32_RELATIVE, relative_error
 
@@ -62,8 +63,7 @@ def test_scratch_of_a_product_that_quantizes_is_no_more_than_its_result() -> Non
 def test_scratch_grows_with_the_threads() -> None:
     m = Maker()
     q = m.input("q", "B", 2, "T", 8)
-    attrs = dict(roles=("q", "k", "v"), scale=1.0, causal=False)
-    m.output(m.op("go.attention", [q, q, q], *q.shape, **attrs))
+    m.output(m.op(Attention(1.0), q, q, q))
     size = scratch_of(m.graph.nodes[0], "x86_64")
     one, two = (evaluate(size, {**m.graph.hints(), THREADS: n}) for n in (1, 2))
     assert 0 < one < two
@@ -82,10 +82,10 @@ def test_shared_memory_gives_the_numbers_of_unshared(steps: list[tuple[str, int]
         elif kind == "l":
             values.append(m.linear(x, 8))
         elif kind == "c":
-            wide = m.op("go.cat", [x, y], "B", "T", 16, axis=2)
+            wide = m.op(Cat(axis=2), x, y)
             values.append(m.slice(wide, 2, 3, 8))
         else:
-            values.append(m.op("go.softmax", [y], *y.shape, log=False))
+            values.append(m.op(Softmax(log=False), y))
     graph = m.output(values[-1], values[len(values) // 2 or 1])
     cases = [random_inputs(graph, **s) for s in ({}, {"B": 3, "T": 70})]
     wanted = [run_graph(graph, c) for c in cases]

@@ -12,6 +12,7 @@ from graphopt.codegen.build import Builder
 from graphopt.codegen.emit import Module, emit_module
 from graphopt.compiler.emulate import Emulation
 from graphopt.ir import Value, scalar
+from graphopt.ir.ops import Pointwise
 from graphopt.passes.fuse_quantize import FuseQuantize
 from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
 from graphopt.target import find_target
@@ -72,7 +73,7 @@ def module_of(fused: bool, arch: str) -> Module:
     made = (gate, wide_gate, broadcast, indices, transposed, repeated, single)
     graph = m.output(*(m.linear(rows(m), 16) for rows in made))
     QuantizeDynamicInt8().run(graph)
-    loops = [n for n in graph.nodes if n.op == "go.pointwise"]
+    loops = [n for n in graph.nodes if isinstance(n.op, Pointwise)]
     if fused:
         assert FuseQuantize().run(graph)
         assert len(loops) == len(made) and all(n.output.packed for n in loops)

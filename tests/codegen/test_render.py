@@ -19,6 +19,7 @@ from graphopt.compiler.report import Report, node_reports
 from graphopt.config import Config
 from graphopt.errors import InputValueError
 from graphopt.ir import Node, Origin
+from graphopt.ir.ops import Check
 from graphopt.ir.printer import file_name, print_graph, printable
 from graphopt.target import find_target
 
@@ -96,8 +97,7 @@ def test_a_module_of_hostile_names(tmp_path: Path) -> None:
         m.graph.nodes[-1].decide("test", text)
     count = m.input("\ud800", dtype=I64)
     code = 'x.view(n)"; } /* \\ ??/'
-    check = Node("go.check", [count], [], {"size": m.shape("B")[0]}, Origin("", "", code))
-    m.graph.nodes.append(check)
+    m.graph.nodes.append(Node.of(Check(m.shape("B")[0]), count, origin=Origin("", "", code)))
     graph = m.output(y)
     PassManager(Config(dump=tmp_path / "dump")).run(graph, [])
     printed = print_graph(graph, reasons=True)

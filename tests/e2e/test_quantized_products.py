@@ -1,5 +1,6 @@
 """Products that quantize their own rows, in whole models: the bits of two steps."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
 
 from graphopt.frontend.import_torch import to_numpy  # noqa: E402
-from graphopt.passes import fuse_quantize, lower_bf16  # noqa: E402
+from graphopt.ir.ops import Linear, QuantizeRows  # noqa: E402
+from graphopt.passes import fuse_quantize  # noqa: E402
 from graphopt.zoo import fsmn_vad, paraformer  # noqa: E402
 
 FRAMES = 700  # more than the buffers of one, two and five threads hold
@@ -37,7 +39,7 @@ def program_of(model: Any, inputs: Any, precision: str) -> Any:
 
 def quantizing(program: Any) -> int:
     """Products that quantize their rows."""
-    return sum(n.op == "go.linear" and n.output.packed == "qa8r" for n in program.graph.nodes)
+    return sum(isinstance(n.op, Linear) and n.output.packed == "qa8r" for n in program.graph.nodes)
 
 
 @pytest.mark.parametrize("precision", ["int8", "int8+bf16"])
@@ -46,7 +48,7 @@ def test_one_step_has_the_bits_of_two(
     make: Any, fewest: int, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where two steps pass on f32: no other value in front of a quantization is bf16 either."""
-    monkeypatch.delitem(lower_bf16._READERS, "go.quantize_rows")
+    monkeypatch.setattr(QuantizeRows, "OPERANDS", (replace(QuantizeRows.OPERANDS[0], bf16=False),))
     monkeypatch.setattr(fuse_quantize, "LARGEST_WEIGHT", 1 << 20)  # Paraformer's 512 to 2048
     model, inputs = make()
     fused = program_of(model, inputs, precision)

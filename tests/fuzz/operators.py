@@ -38,7 +38,7 @@ from graphopt.frontend.import_torch import TORCH_DTYPES, to_numpy
 from graphopt.hosts.torch_ops import to_torch
 from graphopt.ir import Node, learn_sizes
 from graphopt.ir.interpret import run_node
-from graphopt.ir.numpy_ops import narrow, widen
+from graphopt.ir.numbers import narrow, widen
 from graphopt.testing import BF16_RELATIVE, FP32_RELATIVE, relative_error
 
 #: Largest error over largest magnitude; whole numbers are compared exactly. A product of f64 may
@@ -142,7 +142,7 @@ def is_undefined(node: Node) -> bool:
     """Whether a node in torch gives other numbers each time: random ones, or what memory holds."""
     if node.is_lowered:
         return False
-    namespace, name, overload = node.attrs["overload"].split(".")
+    namespace, name, overload = node.op.overload.split(".")
     op = getattr(getattr(getattr(torch.ops, namespace), name), overload)
     return torch.Tag.nondeterministic_seeded in op.tags or "empty" in name
 

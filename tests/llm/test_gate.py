@@ -20,7 +20,7 @@ def logits(engine: Engine) -> np.ndarray:
 
 def gate_kernels(program: Program) -> list[str]:
     nodes = program.graph.nodes
-    return [n.attrs["kernel"] for n in nodes if str(n.attrs.get("expr")) == "mul(silu(x0), x1)"]
+    return [n.kernel for n in nodes if str(getattr(n.op, "expr", "")) == "mul(silu(x0), x1)"]
 
 
 @pytest.mark.parametrize(("precision", "group"), [("int8", 32), ("int4", 32), ("int4", 0)])

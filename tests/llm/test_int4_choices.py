@@ -82,7 +82,7 @@ def test_8_bit_blocks_are_rounded_once_and_that_is_said(tmp_path):
     exact = engine.forward(IDS.numpy(), engine.new_cache(2), np.arange(IDS.numel()))
     for bits, share, bound in ((8, 1e-4, 0.01), (16, 1e-6, 1e-4)):
         program, got = logits(weights, activation_bits=bits)
-        losses = [n.attrs["loss"] for n in program.graph.nodes if "loss" in n.attrs]
+        losses = [n.op.loss for n in program.graph.nodes if getattr(n.op, "loss", None)]
         assert len(losses) >= 9 and all(0 < loss.weights < share for loss in losses)
         assert kl(exact, got) < bound
 

@@ -4,6 +4,7 @@ import pytest
 from graphs import I64, Maker, X, add, check_left_alone, check_pass, mul, ops
 
 from graphopt.ir.layout import dense, is_contiguous, layout_of
+from graphopt.ir.ops import Attention, Expand, Gather, Matmul, Softmax
 from graphopt.ir.verify import unwritten
 from graphopt.passes.assign_layouts import AssignLayouts
 
@@ -28,7 +29,7 @@ def test_1_views_share_memory() -> None:
         m.permute(base, 2, 0, 1),
         m.slice(base, 1, 1, m.shape("T")[0] - 1),
         m.reshape(base, "B", "T", 2, 4),
-        m.op("go.expand", [m.slice(base, 1, 0, 1)], *BTC),
+        m.op(Expand(shape=m.shape(*BTC)), m.slice(base, 1, 0, 1)),
     ]
     graph = assign(m.output(*(m.pointwise(mul(X, 3.0), v) for v in views)))
     t = m.shape("T")[0]
@@ -60,11 +61,9 @@ def test_1_reshape_of_dense_memory_is_never_copied() -> None:
 def test_2_attention_and_convolution_order_their_results() -> None:
     m = Maker()
     q = m.input("q", "B", 2, "T", 8)
-    attrs = dict(scale=1.0, causal=False)
-    y = m.op("go.attention", [q, q, q], *q.shape, roles=("q", "k", "v"), **attrs)
+    y = m.op(Attention(1.0), q, q, q)
     x = m.input("x", "B", 4, "T")
-    conv = dict(stride=(1, 1), padding=(0, 1), dilation=(1, 1), groups=1)
-    z = m.op("go.conv", [x, m.constant("w", 6, 4, 3)], "B", 6, "T", roles=("x", "weight"), **conv)
+    z = m.conv(x, m.constant("w", 6, 4, 3), "B", 6, "T", padding=(0, 1))
     assign(m.output(m.pointwise(mul(X, 2.0), y), m.pointwise(mul(X, 2.0), z)))
     assert layout_of(y).strides == dense(y, (0, 2, 1, 3)).strides
     assert layout_of(z).strides == dense(z, (0, 2, 1)).strides
@@ -93,8 +92,7 @@ def test_3_copies_say_why(reader: str, why: str) -> None:
     m = Maker()
     if reader == "go.attention":
         x = m.permute(m.input("x", "B", 2, 8, "T"), 0, 1, 3, 2)
-        attrs = dict(scale=1.0, causal=False)
-        y = m.op(reader, [x, x, x], *x.shape, roles=("q", "k", "v"), **attrs)
+        y = m.op(Attention(1.0), x, x, x)
     else:
         x = m.permute(m.input("x", "B", 8, "T"), 0, 2, 1)
         if reader == "go.linear":
@@ -102,12 +100,12 @@ def test_3_copies_say_why(reader: str, why: str) -> None:
         elif reader == "go.norm":
             y = m.norm(x)
         elif reader == "go.softmax":
-            y = m.op(reader, [x], *x.shape, log=False)
+            y = m.op(Softmax(False), x)
         elif reader == "go.depthwise":
             y = m.depthwise(x)
         else:
             other = m.input("r", "B", 8, 3)
-            y = m.op(reader, [x, other], "B", "T", 3, roles=("left", "right"))
+            y = m.op(Matmul(), x, other)
     graph = assign(m.output(m.pointwise(mul(X, 2.0), y)))
     assert copies(graph)[0] == f"assign_layouts: copied for {reader}: {why}"
 
@@ -116,7 +114,7 @@ def test_3_gathers_read_dense_tables_and_indices() -> None:
     m = Maker()
     words = m.slice(m.input("words", "B", 6, dtype=I64), 1, 1, 3)
     table = m.slice(m.input("table", 9, 8), 1, 2, 4)
-    graph = assign(m.output(m.op("go.gather", [table, words], "B", 3, 4)))
+    graph = assign(m.output(m.op(Gather(), table, words)))
     assert len(copies(graph)) == 2
 
 
@@ -159,7 +157,7 @@ def test_numbers_and_second_run(golden) -> None:
     m = Maker()
     x = m.input("x", *BTC)
     y = m.linear(m.permute(m.pointwise(mul(X, 2.0), x), 1, 0, 2), 4)
-    z = m.op("go.softmax", [m.permute(y, 0, 2, 1)], "T", 4, "B", log=False)
+    z = m.op(Softmax(log=False), m.permute(y, 0, 2, 1))
     graph = m.output(z)
     golden("assign_layouts", check_pass(AssignLayouts(), graph))
 

@@ -4,6 +4,7 @@ import numpy as np
 from graphs import Maker, X, Y, add, check_left_alone, check_pass, mul, ops
 
 from graphopt.ir import Node, scalar
+from graphopt.ir.ops import CachedAttention, Check, Pad, Rope
 from graphopt.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 
 
@@ -59,8 +60,8 @@ def test_equal_outputs_of_the_graph_stay_two_outputs() -> None:
 def test_aten_nodes_and_checks_are_left_alone() -> None:
     m = Maker()
     x = m.input("x", "B", 4)
-    draws = [m.op("aten.rand_like", [x], *x.shape) for _ in range(2)]
-    m.graph.nodes += [Node("go.check", [x], [], {"size": 4}) for _ in range(2)]
+    draws = [m.torch("rand_like", x) for _ in range(2)]
+    m.graph.nodes += [Node.of(Check(4), x) for _ in range(2)]
     check_left_alone(EliminateCommonSubexpressions(), m.output(*draws))
 
 
@@ -72,10 +73,7 @@ def test_numbers_that_compare_equal_are_not_the_same() -> None:
     ones = [m.constant(f"one{kind}", 1, data=np.ones(1, kind)) for kind in ("i1", "?", "u1", "i8")]
     values = [m.pointwise(scalar.apply("div", X, Y), x, z) for z in zeros]
     values += [m.pointwise(mul(X, v), x) for v in (0.0, -0.0)]
-    values += [
-        m.op("go.pad", [x], "B", 6, before=(0, 1), after=(0, 1), value=v)
-        for v in (0.0, -0.0, 1, 1.0, True)
-    ]
+    values += [m.op(Pad((0, 1), v, m.shape("B", 6)), x) for v in (0.0, -0.0, 1, 1.0, True)]
     values += [m.pointwise(scalar.operand(0, v.dtype), v) for v in ones]
     check_left_alone(EliminateCommonSubexpressions(), m.output(*values))
     assert len(list(m.graph.constants())) == 6
@@ -88,10 +86,10 @@ def test_reads_of_a_state_across_a_write_stay_two() -> None:
     cache.is_state = other.is_state = True
 
     def read(state):
-        return m.op("go.cached_attention", [q, state], *q.shape, roles=("q", "cache"), layer=0)
+        return m.op(CachedAttention(0, 1.0), q, cache=state)
 
     def write():
-        return m.op("go.rope", [q, cache], *q.shape, roles=("q", "cache"), layer=0)
+        return m.op(Rope(0), q, cache=cache)
 
     values = [read(cache), read(other), write(), read(cache), write(), read(cache)]
     graph = m.output(*values, read(other), read(cache))

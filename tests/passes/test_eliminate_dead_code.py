@@ -2,7 +2,8 @@
 
 from graphs import I64, Maker, X, check_left_alone, check_pass, mul, ops
 
-from graphopt.ir import Node
+from graphopt.ir import Node, symbolic
+from graphopt.ir.ops import Aten, CachedAttention, Check, Cif, Reduce, Rope
 from graphopt.passes.eliminate_dead_code import EliminateDeadCode
 
 
@@ -21,18 +22,19 @@ def test_keeps_everything_that_is_read() -> None:
 
 
 def test_keeps_checks_and_what_feeds_them() -> None:
-    for op in ("go.check", "aten.item"):  # aten.item becomes go.check
+    size = symbolic.symbol("T")
+    for op in (Check(size), Aten("aten.item", {}, size=size)):  # which becomes go.check
         m = Maker()
         lengths = m.input("lengths", "B", dtype=I64)
-        longest = m.op("go.reduce", [lengths], 1, dtype=I64, kind="max", axes=(0,))
-        m.graph.nodes.append(Node(op, [longest], [], {"size": m.shape("T")[0]}))
+        longest = m.op(Reduce(kind="max", axes=(0,)), lengths)
+        m.graph.nodes.append(Node(op, {"value" if op.NAME else "x0": longest}, []))
         check_left_alone(EliminateDeadCode(), m.output(lengths))
 
 
 def test_random_draws_that_nobody_reads_go() -> None:
     m = Maker()
     x = m.input("x", "B", 4)
-    m.op("aten.rand", [], 4)
+    m.torch("rand")
     graph = m.output(m.pointwise(mul(X, 2.0), x))
     assert EliminateDeadCode().run(graph)
     assert ops(graph) == ["pointwise"]
@@ -44,8 +46,8 @@ def test_keeps_what_writes_to_a_state() -> None:
     graph = m.output(m.pointwise(mul(X, 2.0), m.input("x", "B", 4)))
     q, cache = m.input("q", "B", "T", 2, 4), m.input("cache", 1, 2, "B", 8, 2, 4)
     cache.is_state = True
-    m.op("go.rope", [q, cache], *q.shape, roles=("q", "cache"), layer=0)
-    m.op("go.cached_attention", [q, cache], *q.shape, roles=("q", "cache"), layer=0)
+    m.op(Rope(0), q, cache=cache)
+    m.op(CachedAttention(0, 1.0), q, cache=cache)
     assert EliminateDeadCode().run(graph)
     assert ops(graph) == ["pointwise", "rope"]
 
@@ -54,7 +56,7 @@ def test_keeps_what_computes_a_dim_and_what_feeds_it() -> None:
     m = Maker()
     x = m.input("x", "B", "T", 4)
     doubled = m.pointwise(mul(X, 2.0), x)
-    m.op("go.cif", [doubled], "B", "N", 4, computes="N")
+    m.graph.nodes.append(Node.of(Cif(1.0, "", "", "N"), hidden=doubled))
     graph = m.output(m.pointwise(mul(X, 3.0), x))
     assert not EliminateDeadCode().run(graph)
     assert ops(graph) == ["pointwise", "cif", "pointwise"]

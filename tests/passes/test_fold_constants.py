@@ -5,6 +5,7 @@ from graphs import F32, Maker, X, add, check_left_alone, check_pass, mul, ops
 
 from graphopt.ir import DType, Value, scalar
 from graphopt.ir.interpret import run_graph
+from graphopt.ir.ops import Cat, Expand
 from graphopt.passes.fold_constants import FoldConstants
 
 RAMP = scalar.apply("exp", mul(scalar.cast(scalar.index(0), F32), -0.03))
@@ -36,7 +37,7 @@ def test_bf16_constants_keep_their_type() -> None:
     one = Value(DType.BF16, (2,), "one", data=np.full(2, 0x3F80, np.uint16))
     wide = scalar.cast(scalar.operand(0, DType.BF16), F32)
     two = m.pointwise(scalar.cast(add(wide, wide), DType.BF16), one)
-    both = m.op("go.cat", [x, two], 4, dtype=DType.BF16, axis=0)
+    both = m.op(Cat(axis=0), x, two)
     graph = m.output(both)
     check_pass(FoldConstants(), graph)
     (folded,) = graph.constants()
@@ -58,7 +59,9 @@ def test_large_results_are_left_alone() -> None:
 
 def test_expand_is_left_alone() -> None:
     m = Maker()
-    check_left_alone(FoldConstants(), m.output(m.op("go.expand", [m.constant("c", 1, 4)], 9, 4)))
+    check_left_alone(
+        FoldConstants(), m.output(m.op(Expand(shape=m.shape(9, 4)), m.constant("c", 1, 4)))
+    )
 
 
 def test_nodes_on_inputs_are_left_alone() -> None:

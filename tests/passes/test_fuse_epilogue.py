@@ -17,7 +17,7 @@ def test_activation_then_residuals(golden) -> None:
     graph = m.output(m.pointwise(add(), s, m.pointwise(add(), y, r)))
     golden("fuse_epilogue", check_pass(FuseEpilogue(), graph, FP32_RELATIVE))
     (node,) = graph.nodes
-    assert node.operand("residual0") is r and node.operand("residual1") is s
+    assert node.operands.get("residual0") is r and node.operands.get("residual1") is s
 
 
 def test_gated_linear_unit(golden) -> None:
@@ -29,7 +29,7 @@ def test_gated_linear_unit(golden) -> None:
     graph = m.output(m.pointwise(add(), r, m.pointwise(mul(), gate, up)))
     golden("fuse_epilogue_gate", check_pass(FuseEpilogue(), graph, FP32_RELATIVE))
     assert ops(graph) == ["linear", "linear"]
-    assert graph.nodes[1].operand("factor") is up
+    assert graph.nodes[1].operands.get("factor") is up
 
 
 def test_nothing_is_multiplied_after_an_addition_or_twice() -> None:
@@ -57,8 +57,7 @@ def test_every_activation(name: str) -> None:
 def test_convolution() -> None:
     m = Maker()
     x, r = m.input("x", "B", 4, "T"), m.input("r", "B", 4, "T")
-    attrs = dict(stride=(1, 1), padding=(0, 1), dilation=(1, 1), groups=1)
-    y = m.op("go.conv", [x, m.constant("w", 4, 4, 3)], *x.shape, roles=("x", "weight"), **attrs)
+    y = m.conv(x, m.constant("w", 4, 4, 3), *x.shape, padding=(0, 1))
     graph = m.output(m.pointwise(add(), m.pointwise(scalar.apply("silu", X), y), r))
     check_pass(FuseEpilogue(), graph, FP32_RELATIVE)
     assert ops(graph) == ["conv"]
@@ -71,7 +70,7 @@ def test_depthwise_takes_one_addition() -> None:
     graph = m.output(y)
     check_pass(FuseEpilogue(), graph)
     assert ops(graph) == ["depthwise", "pointwise"]
-    assert graph.nodes[0].operand("residual") is r
+    assert graph.nodes[0].operands.get("residual") is r
 
 
 def test_residual_made_after_the_linear_keeps_the_order() -> None:

@@ -3,6 +3,7 @@
 import pytest
 from graphs import Maker, add, check_left_alone, check_pass, mul, ops
 
+from graphopt.ir.ops import Depthwise
 from graphopt.passes.fuse_fsmn import FuseFsmn
 
 BTC = ("B", "T", 4)
@@ -13,7 +14,7 @@ def block(m: Maker) -> tuple:
 
 
 def depthwise_of(graph):
-    (node,) = (n for n in graph.nodes if n.op == "go.depthwise")
+    (node,) = (n for n in graph.nodes if isinstance(n.op, Depthwise))
     return node
 
 
@@ -27,8 +28,8 @@ def test_1_2_3_whole_block(golden) -> None:
     text = check_pass(inner, graph)
     golden("fuse_fsmn", text)
     node = depthwise_of(graph)
-    assert node.attrs["identity"] == 1 and node.inputs[0] is x
-    assert node.operand("mask_in") is mask and node.operand("mask_out") is mask
+    assert node.op.identity == 1 and node.inputs[0] is x
+    assert node.operands.get("mask_in") is mask and node.operands.get("mask_out") is mask
 
 
 def test_1_mask_on_the_input() -> None:
@@ -36,7 +37,7 @@ def test_1_mask_on_the_input() -> None:
     x, mask = block(m)
     graph = m.output(m.depthwise(m.pointwise(mul(), mask, x)))
     check_pass(FuseFsmn(), graph)
-    assert depthwise_of(graph).operand("mask_in") is mask
+    assert depthwise_of(graph).operands.get("mask_in") is mask
 
 
 def test_2_identity_before_the_mask() -> None:
@@ -45,7 +46,7 @@ def test_2_identity_before_the_mask() -> None:
     y = m.depthwise(m.pointwise(mul(), x, mask))
     graph = m.output(m.pointwise(add(), x, y))
     check_pass(FuseFsmn(), graph)
-    assert depthwise_of(graph).attrs["identity"] == 2
+    assert depthwise_of(graph).op.identity == 2
 
 
 def test_3_mask_on_the_result_alone() -> None:
@@ -53,7 +54,7 @@ def test_3_mask_on_the_result_alone() -> None:
     x, mask = block(m)
     graph = m.output(m.pointwise(mul(), m.depthwise(x), mask))
     check_pass(FuseFsmn(), graph)
-    assert depthwise_of(graph).operand("mask_out") is mask
+    assert depthwise_of(graph).operands.get("mask_out") is mask
 
 
 def test_masks_over_channels_are_left_alone() -> None:
@@ -75,8 +76,7 @@ def test_results_that_several_nodes_read_are_left_alone(second: str) -> None:
 def test_no_identity_with_a_stride() -> None:
     m = Maker()
     x = m.input("x", "B", 4, 4)
-    y = m.op("go.depthwise", [x, m.constant("w", 1, 4)], "B", 4, 4, roles=("x", "weight"),
-             stride=2, dilation=1, pad_left=3, identity=0)  # fmt: skip
+    y = m.op(Depthwise(2, 1, 3, 4), x, m.constant("w", 1, 4))
     check_left_alone(FuseFsmn(), m.output(m.pointwise(add(), y, x)))
 
 
@@ -86,4 +86,4 @@ def test_an_addition_after_the_mask_is_no_identity() -> None:
     masked = m.pointwise(mul(), m.depthwise(x), mask)
     graph = m.output(m.pointwise(add(), masked, x))
     check_pass(FuseFsmn(), graph)
-    assert depthwise_of(graph).attrs["identity"] == 0 and "pointwise" in ops(graph)
+    assert depthwise_of(graph).op.identity == 0 and "pointwise" in ops(graph)

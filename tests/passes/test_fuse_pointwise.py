@@ -86,7 +86,7 @@ def test_many_operations_are_left_alone() -> None:
         x = m.pointwise(exp(), x)
     graph = m.output(x)
     check_pass(FusePointwise(), graph, 1e-5, T=1)
-    assert [n.attrs["expr"].cost for n in graph.nodes] == [80, 20]
+    assert [n.op.expr.cost for n in graph.nodes] == [80, 20]
 
 
 def test_operations_of_a_repeated_operand_count_each_time() -> None:
@@ -96,4 +96,4 @@ def test_operations_of_a_repeated_operand_count_each_time() -> None:
         x = m.pointwise(mul(), x, x)
     graph = m.output(x)
     FusePointwise().run(graph)
-    assert max(n.attrs["expr"].cost for n in graph.nodes) <= 80
+    assert max(n.op.expr.cost for n in graph.nodes) <= 80

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from graphs import BF16, F32, Maker, X, Y, check_left_alone, check_pass, mul, ops
 
-from graphopt.ir import DType, scalar
+from graphopt.ir import scalar
 from graphopt.ir.interpret import run_graph
+from graphopt.ir.ops import Pointwise, Softmax
 from graphopt.passes.assign_layouts import AssignLayouts
 from graphopt.passes.fuse_quantize import LARGEST_WEIGHT, FuseQuantize
 from graphopt.passes.lower_bf16 import LowerBf16
@@ -13,11 +14,7 @@ from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
 
 
 def quantize(m: Maker, x):
-    rows = m.op("go.quantize_rows", [x], *x.shape, dtype=DType.I8)
-    rows.packed = "qa8r"
-    y = m.linear(rows, 16, name="next")
-    m.graph.nodes[-1].attrs["scheme"] = "int8"
-    return y
+    return m.quantized(x, 16, name="next")
 
 
 def test_norm_writes_quantized_rows(golden) -> None:
@@ -25,7 +22,7 @@ def test_norm_writes_quantized_rows(golden) -> None:
     graph = m.output(quantize(m, m.norm(m.input("x", "B", "T", 32))))
     golden("fuse_quantize", check_pass(FuseQuantize(), graph))
     assert ops(graph) == ["norm", "linear"]
-    assert graph.nodes[0].attrs["writes"] == ("packed",)
+    assert graph.nodes[0].op.writes == ("packed",)
 
 
 def test_1_norm_writes_both_if_something_else_reads_the_rows() -> None:
@@ -35,13 +32,13 @@ def test_1_norm_writes_both_if_something_else_reads_the_rows() -> None:
         y = quantize(m, normed)
         graph = m.output(y, m.pointwise(mul(X, 2.0), normed) if reader == "node" else normed)
         check_pass(FuseQuantize(), graph)
-        assert graph.nodes[0].attrs["writes"] == ("dst", "packed")
+        assert graph.nodes[0].op.writes == ("dst", "packed")
 
 
 def test_linear_writes_quantized_rows(golden) -> None:
     m = Maker()
     x = m.linear(m.input("x", "B", "T", 32), 48)
-    m.graph.nodes[-1].attrs["activation"] = "relu"
+    m.graph.nodes[-1].op.activation = "relu"
     graph = m.output(quantize(m, x))
     golden("fuse_quantize_linear", check_pass(FuseQuantize(), graph))
     assert ops(graph) == ["linear", "linear"]
@@ -104,7 +101,7 @@ def test_other_rows_are_left_alone() -> None:
         x,
         m.pointwise(scalar.cast(wide, BF16), x),
         m.pointwise(scalar.cast(scalar.index(1), F32), shape=("B", 32)),
-        m.op("go.softmax", [x], "B", 32, log=False),
+        m.op(Softmax(log=False), x),
         m.reshape(m.linear(m.input("y", "B", 4, 32), 32), "B", 128),
     ]
     check_left_alone(FuseQuantize(), m.output(*(quantize(m, y) for y in rows)))
@@ -117,6 +114,6 @@ def test_operands_of_a_quantized_loop_run_along_its_rows() -> None:
     graph = m.output(quantize(m, m.pointwise(mul(X, Y), m.permute(x, 0, 2, 1), scale)))
     FuseQuantize().run(graph)
     AssignLayouts().run(graph)
-    (copy, loop) = (n for n in graph.nodes if n.op == "go.pointwise")
+    (copy, loop) = (n for n in graph.nodes if isinstance(n.op, Pointwise))
     assert loop.inputs == [copy.output, scale]
     assert copy.reasons == ["assign_layouts: copied for go.pointwise: it computes row after row"]

@@ -20,6 +20,7 @@ from graphopt.errors import LoweringError  # noqa: E402
 from graphopt.frontend.import_torch import TORCH_DTYPES, schema_text  # noqa: E402
 from graphopt.ir import DType, Graph, Node, Ref, Value  # noqa: E402
 from graphopt.ir.interpret import run_graph  # noqa: E402
+from graphopt.ir.ops import Aten, Check  # noqa: E402
 from graphopt.ir.verify import verify  # noqa: E402
 from graphopt.passes.eliminate_dead_code import EliminateDeadCode  # noqa: E402
 from graphopt.passes.lower_aten import RULES, LowerAten  # noqa: E402
@@ -261,7 +262,7 @@ def check(name: str, case: Case) -> None:
     function, tensors = case
     graph = captured(function, *tensors).graph
     if f"aten.{name}" not in _NOT_SEEN:
-        assert f"aten.{name}" in {n.op for n in graph.nodes}, "the case has no such node"
+        assert f"aten.{name}" in {n.op.name for n in graph.nodes}, "the case has no such node"
     EliminateDeadCode().run(graph)
     LowerAten().run(graph)
     verify(graph, "lower_aten")
@@ -309,11 +310,12 @@ def test_a_size_read_from_a_tensor_becomes_a_check() -> None:
     lengths = m.input("lengths", "B", dtype=DType.I64)
     m.input("x", "B", "T")
     size = m.shape("T")[0]
-    attrs = {"self": Ref(0), "size": size, "schema": "aten::item(Tensor self) -> Scalar"}
-    m.graph.nodes.append(Node("aten.item", [lengths], [], attrs))
+    item = Aten("aten.item", {"self": Ref(0)}, schema="aten::item(Tensor self) -> Scalar")
+    item.size = size
+    m.graph.nodes.append(Node(item, {"x0": lengths}, []))
     graph = m.output(lengths)
     LowerAten().run(graph)
-    assert [(n.op, n.attrs["size"]) for n in graph.nodes] == [("go.check", size)]
+    assert [n.op for n in graph.nodes] == [Check(size)]
 
 
 def test_before_and_after(golden) -> None:
@@ -396,24 +398,25 @@ def test_an_argument_that_no_rule_reads_is_named() -> None:
     schema = rule.schema.replace("dtype=None", "dtype=None, float eps=0.0, Device? device=None")
     later = replace(rule, schema=schema)
     with patch.dict(RULES, {"aten.softmax.int": later}):
-        node.attrs |= {"schema": schema, "eps": 0.0, "device": "cuda:0"}
+        node.op.schema, given = schema, node.op.arguments
+        given |= {"eps": 0.0, "device": "cuda:0"}
         left = "lower_aten: left in torch: "
         assert reason_of(graph, node) == f"{left}argument device = cuda:0 of aten.softmax"
-        node.attrs |= {"device": "cpu", "eps": 0.5}
+        given |= {"device": "cpu", "eps": 0.5}
         assert reason_of(graph, node) == f"{left}argument eps = 0.5 of aten.softmax"
-        node.attrs["eps"] = 0.0
+        given["eps"] = 0.0
         assert LowerAten().run(graph)
 
 
 def test_a_schema_of_another_torch_is_refused() -> None:
     graph, node = one_node(lambda x: x.relu(), X)
-    node.attrs["schema"] = "aten::relu(Tensor self, float slope=0.5) -> Tensor"
+    node.op.schema = "aten::relu(Tensor self, float slope=0.5) -> Tensor"
     assert "its rule is for aten::relu(Tensor self) -> Tensor" in reason_of(graph, node)
 
 
 def test_a_rule_that_fails_names_the_node() -> None:
     graph, node = one_node(lambda x: x.softmax(-1), X)
-    node.attrs["dim"] = "last"
+    node.op.arguments["dim"] = "last"
     with pytest.raises(LoweringError, match=r"aten\.softmax at .*captured\.py:\d+ failed"):
         LowerAten().run(graph)
 

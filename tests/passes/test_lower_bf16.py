@@ -6,6 +6,7 @@ from graphs import BF16, F32, Maker, X, add, check_left_alone, mul, ops, random_
 
 from graphopt.errors import WeightError
 from graphopt.ir.interpret import run_graph
+from graphopt.ir.ops import Attention, Linear, Matmul
 from graphopt.ir.printer import print_graph
 from graphopt.ir.verify import verify
 from graphopt.passes.lower_bf16 import LowerBf16
@@ -46,8 +47,7 @@ def test_1_only_if_the_gemm_is_bf16() -> None:
 
 def test_1_int8_linears_are_left_alone() -> None:
     m = Maker()
-    y = m.linear(m.input("x", *BTC), 24)
-    m.graph.nodes[-1].attrs["scheme"] = "int8"
+    y = m.quantized(m.input("x", *BTC), 24)
     check_left_alone(LowerBf16(gemm=True), m.output(y))
 
 
@@ -69,7 +69,7 @@ def test_2_views_become_narrow_too() -> None:
 
 def attention(m: Maker, sources) -> None:
     heads = [m.permute(m.reshape(v, "B", "T", 2, 8), 0, 2, 1, 3) for v in sources]
-    y = m.op("go.attention", heads, "B", 2, "T", 8, roles=("q", "k", "v"), scale=0.3, causal=False)
+    y = m.op(Attention(0.3), *heads)
     m.output(m.pointwise(mul(X, 2.0), y))
 
 
@@ -78,7 +78,7 @@ def test_2_query_key_and_value_together() -> None:
     x = m.input("x", *BTC)
     attention(m, [m.linear(x, 16, name=n) for n in "qkv"])
     lower(m.graph)
-    (node,) = (n for n in m.graph.nodes if n.op == "go.attention")
+    (node,) = (n for n in m.graph.nodes if isinstance(n.op, Attention))
     assert [v.dtype for v in (*node.inputs, node.output)] == [BF16] * 4
 
 
@@ -87,7 +87,7 @@ def test_query_stays_f32_beside_f32_keys() -> None:
     x = m.input("x", *BTC)
     attention(m, [m.linear(x, 16), x, m.linear(x, 16, name="v")])
     lower(m.graph)
-    (node,) = (n for n in m.graph.nodes if n.op == "go.attention")
+    (node,) = (n for n in m.graph.nodes if isinstance(n.op, Attention))
     assert [v.dtype for v in node.inputs] == [F32] * 3
     assert any("beside an f32 tensor" in r for n in m.graph.nodes for r in n.reasons)
 
@@ -103,7 +103,7 @@ def test_one_mixed_attention_keeps_the_other_f32_too() -> None:
         outputs += m.graph.outputs
     m.output(*outputs)
     lower(m.graph)
-    nodes = [n for n in m.graph.nodes if n.op == "go.attention"]
+    nodes = [n for n in m.graph.nodes if isinstance(n.op, Attention)]
     assert {v.dtype for n in nodes for v in n.inputs} == {F32}
 
 
@@ -111,12 +111,12 @@ def test_the_residual_stream_is_left_in_f32() -> None:
     m = Maker()
     x = m.input("x", *BTC)
     first = m.linear(x, 16, name="a")
-    m.graph.nodes[-1].add_operand("residual0", x)
+    m.graph.nodes[-1].operands["residual0"] = x
     second = m.linear(first, 16, name="b")
-    m.graph.nodes[-1].add_operand("residual0", first)
+    m.graph.nodes[-1].operands["residual0"] = first
     graph = m.output(m.pointwise(mul(X, 2.0), second))
     lower(graph)
-    linears = [n for n in graph.nodes if n.op == "go.linear"]
+    linears = [n for n in graph.nodes if isinstance(n.op, Linear)]
     assert [n.output.dtype for n in linears] == [F32, BF16]
     assert "lower_bf16: kept f32: residual stream" in linears[0].reasons
 
@@ -126,8 +126,7 @@ def test_outputs_and_f32_readers_keep_values_f32(reader: str) -> None:
     m = Maker()
     y = m.linear(m.input("x", 4, 16), 4)
     if reader == "matmul":
-        roles = ("left", "right")
-        graph = m.output(m.op("go.matmul", [y, m.constant("r", 4, 4)], 4, 4, roles=roles))
+        graph = m.output(m.op(Matmul(), y, m.constant("r", 4, 4)))
     elif reader == "view_of_output":
         graph = m.output(m.permute(y, 1, 0))
     else:

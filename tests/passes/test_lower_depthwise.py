@@ -4,15 +4,13 @@ import numpy as np
 import pytest
 from graphs import F32, Maker, check_left_alone, check_pass, ops
 
+from graphopt.ir.ops import Depthwise, Pad
 from graphopt.passes.lower_depthwise import LowerDepthwise
 from graphopt.passes.simplify_views import SimplifyViews
 
-ROLES = ("x", "weight")
 
-
-def conv(m: Maker, x, weight, *extents, **attrs):
-    rest = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 4, **attrs}
-    return m.op("go.conv", [x, weight], *extents, roles=ROLES, **rest)
+def conv(m: Maker, x, weight, *extents, groups=4, **given):
+    return m.conv(x, weight, *extents, groups=groups, **given)
 
 
 def test_1_one_axis_1d(golden) -> None:
@@ -46,18 +44,18 @@ def test_2_padding_along_time(golden, late_axis: bool) -> None:
     t = m.shape("T")[0]
     channels = m.permute(x, 0, 2, 1)
     if late_axis:  # 2-D convolution of a value that gets its fourth axis after the padding
-        p = m.op("go.pad", [channels], "B", 4, t + 3, before=(0, 0, 2), value=0.0)
+        p = m.op(Pad(before=(0, 0, 2), value=0.0, shape=m.shape("B", 4, t + 3)), channels)
         p = m.reshape(p, "B", 4, t + 3, 1)
         y = conv(m, p, m.constant("w", 4, 1, 4, 1), "B", 4, t, 1)
     else:
-        p = m.op("go.pad", [channels], "B", 4, t + 3, before=(0, 0, 2), value=0.0)
+        p = m.op(Pad(before=(0, 0, 2), value=0.0, shape=m.shape("B", 4, t + 3)), channels)
         y = conv(m, p, m.constant("w", 4, 1, 4), "B", 4, t)
     graph = m.output(y)
     text = check_pass(LowerDepthwise(), graph)
-    (node,) = (n for n in graph.nodes if n.op == "go.depthwise")
-    assert node.attrs["pad_left"] == 2
+    (node,) = (n for n in graph.nodes if isinstance(n.op, Depthwise))
+    assert node.op.pad_left == 2
     SimplifyViews().run(graph)
-    assert graph.nodes[-1].op in ("go.permute", "go.reshape") and node.inputs[0] is x
+    assert graph.nodes[-1].op.is_view and node.inputs[0] is x
     if not late_axis:
         golden("lower_depthwise_2", text)
 
@@ -68,7 +66,7 @@ def test_2_padding_along_time(golden, late_axis: bool) -> None:
 def test_other_padding_stays(pad) -> None:
     m = Maker()
     x = m.input("x", "B", 3, 5) if pad["before"][1] else m.input("x", "B", 4, 4)
-    p = m.op("go.pad", [x], "B", 4, 5, **pad)
+    p = m.op(Pad(shape=m.shape("B", 4, 5), **pad), x)
     graph = m.output(conv(m, p, m.constant("w", 4, 1, 3), "B", 4, 3))
     check_pass(LowerDepthwise(), graph)
     assert "pad" in ops(graph)
@@ -102,6 +100,6 @@ def test_taps_are_stored_tap_by_channel() -> None:
     weight = m.constant("w", 4, 1, 3)
     graph = m.output(conv(m, x, weight, "B", 4, 3))
     LowerDepthwise().run(graph)
-    (node,) = (n for n in graph.nodes if n.op == "go.depthwise")
+    (node,) = (n for n in graph.nodes if isinstance(n.op, Depthwise))
     np.testing.assert_array_equal(node.inputs[1].data, weight.data[:, 0].T)
     assert node.output.dtype is F32

@@ -18,14 +18,13 @@ def conv(batch: int, channels: int, time: int, groups: int = 1, kernel: int = 3)
     m = Maker()
     x = m.input("x", batch, channels, time)
     weight = m.constant("w", channels, channels // groups, kernel)
-    attrs = dict(stride=(1, 1), padding=(0, kernel // 2), dilation=(1, 1), groups=groups)
-    m.output(m.op("go.conv", [x, weight], *x.shape, roles=("x", "weight"), **attrs))
+    m.output(m.conv(x, weight, *x.shape, padding=(0, kernel // 2), groups=groups))
     return m
 
 
 def tile(graph, cores: int) -> int:
     ParallelizeConv(replace(TARGET, cores=cores)).run(graph)
-    return graph.nodes[0].attrs["tile_rows"]
+    return graph.nodes[0].op.tile_rows
 
 
 def test_decides_once_and_says_why(golden) -> None:
@@ -61,7 +60,7 @@ def test_other_nodes_and_decided_ones_are_left_alone() -> None:
     m = Maker()
     check_left_alone(ParallelizeConv(TARGET), m.output(m.linear(m.input("x", "B", 4), 4)))
     graph = conv(1, 4, 8).graph
-    graph.nodes[0].attrs["tile_rows"] = 8
+    graph.nodes[0].op.tile_rows = 8
     check_left_alone(ParallelizeConv(TARGET), graph)
 
 

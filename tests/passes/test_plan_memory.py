@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from graphopt.codegen.memory import bytes_of
 from graphopt.codegen.plan_memory import MemoryPlan, plan_memory
 from graphopt.ir.layout import layout_of
+from graphopt.ir.ops import Cat, Expand, Linear
 from graphopt.ir.symbolic import THREADS, evaluate
 from graphopt.passes.assign_layouts import AssignLayouts
 
@@ -50,7 +51,7 @@ def test_a_view_keeps_its_source_alive() -> None:
     view = m.slice(base, 1, 2, 4)
     other = m.pointwise(mul(X, 3.0), x)
     last = m.pointwise(mul(X, 3.0), other)
-    m.output(m.op("go.cat", [view, last], "B", 12, axis=1))
+    m.output(m.op(Cat(axis=1), view, last))
     made = plan(m)
     assert len({made.slot_of[v] for v in (base, other, last)}) == 3
 
@@ -59,7 +60,7 @@ def test_a_slot_holds_its_largest_value_at_every_size() -> None:
     m = Maker()
     x = m.input("x", "B", "T")
     small = m.pointwise(mul(X, 2.0), m.slice(x, 1, 0, 1))
-    wide = m.op("go.expand", [small], "B", "T")
+    wide = m.op(Expand(shape=m.shape("B", "T")), small)
     big = m.pointwise(mul(X, 2.0), wide)
     y = m.pointwise(mul(X, 2.0), big)
     z = m.pointwise(mul(X, 2.0), y)
@@ -94,7 +95,7 @@ def graphs(draw: st.DrawFn) -> Maker:
             y = m.pointwise(mul(X, 2.0), x)
         elif kind == "cat":
             other = draw(st.sampled_from([v for v in values if v.shape == x.shape]))
-            y = m.op("go.cat", [x, other], x.shape[0], x.shape[1] + x.shape[1], x.shape[2], axis=1)
+            y = m.op(Cat(axis=1), x, other)
         elif kind == "slice":
             y = m.slice(x, 1, 0, x.shape[1], step=1)
         elif kind == "permute":
@@ -110,7 +111,7 @@ def graphs(draw: st.DrawFn) -> Maker:
 @settings(max_examples=60)
 @given(graphs(), st.integers(1, 4), st.integers(1, 40))
 def test_values_alive_at_once_never_share(m: Maker, batch: int, time: int) -> None:
-    made = plan(m, lambda n: 128 if n.op == "go.linear" else 0)
+    made = plan(m, lambda n: 128 if isinstance(n.op, Linear) else 0)
     graph = m.graph
     elsewhere = {*graph.inputs, *graph.outputs}
     born = {v: i for i, n in enumerate(graph.nodes) for v in n.outputs}
@@ -130,6 +131,6 @@ def test_values_alive_at_once_never_share(m: Maker, batch: int, time: int) -> No
     graph.dims = {
         n: replace(graph.dims[n], hint=h) for n, h in zip(names, (batch, time), strict=True)
     }
-    scratch = 128 * sum(n.op == "go.linear" for n in graph.nodes)
+    scratch = 128 * sum(isinstance(n.op, Linear) for n in graph.nodes)
     unshared = sum(evaluate(bytes_of(v, "x86_64"), graph.hints()) for v in owners) + scratch
     assert made.bytes(graph.hints()) <= unshared

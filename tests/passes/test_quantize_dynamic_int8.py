@@ -63,9 +63,9 @@ def test_activations_and_residuals_stay_in_the_epilogue() -> None:
     x, r = m.input("x", "B", 32), m.input("r", "B", 32)
     m.linear(x, 32)
     node = m.graph.nodes[0]
-    node.add_operand("residual0", r)
-    node.attrs["activation"] = "relu"
+    node.operands["residual0"] = r
+    node.op.activation = "relu"
     graph = m.output(node.output)
     QuantizeDynamicInt8().run(graph)
     assert ops(graph) == ["quantize_rows", "linear"]
-    assert node.operand("residual0") is r and node.attrs["activation"] == "relu"
+    assert node.operands.get("residual0") is r and node.op.activation == "relu"

@@ -12,6 +12,7 @@ from graphopt.compiler.program import Program
 from graphopt.config import Config
 from graphopt.errors import GroupSizeError, WeightError
 from graphopt.ir.interpret import execute, run_graph
+from graphopt.ir.ops import QuantizeRows, Reshape
 from graphopt.ir.printer import print_graph
 from graphopt.ir.verify import verify
 from graphopt.passes.quantize_weights_int4 import QuantizeWeightsInt4
@@ -63,17 +64,18 @@ def test_each_linear_is_rounded_for_what_the_rounded_ones_before_it_give() -> No
     whole = feed_forward().graph
     QuantizeWeightsInt4(32, Rounding("gptq", inputs)).run(graph)
     verify(graph, "quantize_weights_int4")
-    rounded = [node for node in graph.nodes if node.attrs.get("scheme") == "int4"]
-    weights = {node.inputs[1].name: node.inputs[1].data for node in whole.nodes}
+    rounded = [node for node in graph.nodes if getattr(node.op, "scheme", None) == "int4"]
+    constants = (node.inputs[1] for node in whole.nodes if len(node.operands) > 1)
+    weights = {value.name: value.data for value in constants}
     for node in graph.nodes:
-        if node.op == "go.quantize_rows":
-            node.op, node.attrs = "go.reshape", {}  # as the rows were during calibration
+        if isinstance(node.op, QuantizeRows):
+            node.op = Reshape(node.output.shape)  # as the rows were during calibration
     for node, operands in execute(graph, inputs):
         if node in rounded:
             w, x = weights[node.inputs[1].name], operands[0].reshape(-1, operands[0].shape[-1])
             wanted = round_weights(w, 32, "gptq", x.T @ x)
             np.testing.assert_array_equal(operands[1], wanted.q)
-            assert node.attrs["loss"] == loss_of(w, wanted.dense(), x.T @ x)
+            assert node.op.loss == loss_of(w, wanted.dense(), x.T @ x)
     assert len(rounded) == 4
 
 
@@ -84,7 +86,8 @@ def test_a_head_becomes_int4_on_demand_with_the_table_it_shares(tmp_path: Path) 
         assert not QuantizeWeightsInt4(group).run(tied(width=64))
         assert QuantizeWeightsInt4(group, Rounding(returned=True)).run(graph)
         lookup, _, linear = graph.nodes
-        assert lookup.inputs[0] is linear.inputs[1] and lookup.inputs[2] is linear.operand("scale")
+        assert lookup.operands["table"] is linear.operands["weight"]
+        assert lookup.operands["scale"] is linear.operands["scale"]
         tokens = np.array([[3, 36, 0], [3, 3, 17]])
         found = run_graph(graph, [tokens, np.ones((2, 64), np.float32)])[0]
         np.testing.assert_array_equal(found, round_weights(table, group, "nearest").dense()[tokens])

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 
 from graphopt.errors import CalibrationError, UnknownPrecisionError
+from graphopt.ir.loss import Loss, mean_loss
 from graphopt.kernels import reference
 from graphopt.passes.support.rounding import (
-    Loss,
     Rounding,
     _inverse_factor,
     loss_of,
-    mean_loss,
     round_weights,
     search_scales,
 )

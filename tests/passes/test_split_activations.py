@@ -15,6 +15,7 @@ from graphs import (
 )
 
 from graphopt.ir.interpret import run_graph
+from graphopt.ir.ops import Linear
 from graphopt.ir.printer import print_graph
 from graphopt.ir.verify import verify
 from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
@@ -29,8 +30,8 @@ def finished_linear() -> Maker:
     x, r = m.input("x", "B", "T", 64), m.input("r", "B", "T", 32)
     m.linear(x, 32)
     node = m.graph.nodes[0]
-    node.add_operand("residual0", r)
-    node.attrs["activation"] = "relu"
+    node.operands["residual0"] = r
+    node.op.activation = "relu"
     m.output(node.output, m.linear(x, 48, bias=False, name="q"))
     return m
 
@@ -54,16 +55,14 @@ def test_error_of_activations_vanishes(int4: bool) -> None:
         weights = [QuantizeWeightsInt4(32)] if int4 else []
         for step in (*weights, QuantizeDynamicInt8()):
             step.run(graph)
-        linears = [n for n in graph.nodes if n.op == "go.linear"]
+        linears = [n for n in graph.nodes if isinstance(n.op, Linear)]
         if split:
             SplitActivations().run(graph)
         results.append(run_graph(graph, inputs))
         exact_graph = finished_linear().graph
-        exact = [n for n in exact_graph.nodes if n.op == "go.linear"]
+        exact = [n for n in exact_graph.nodes if isinstance(n.op, Linear)]
         for node, quantized in zip(exact, linears, strict=True):
-            node.attrs |= {
-                k: quantized.attrs[k] for k in ("scheme", "group") if k in quantized.attrs
-            }
+            node.op.scheme, node.op.group = quantized.op.scheme, quantized.op.group
         wanted = run_graph(exact_graph, inputs)
     for one, two, reference in zip(*results, wanted, strict=True):
         assert 30 < sqnr(one, reference) < 60 < 80 < sqnr(two, reference)

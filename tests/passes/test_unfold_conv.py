@@ -3,7 +3,6 @@
 import pytest
 from graphs import Maker, X, check_left_alone, check_pass, mul, ops
 
-from graphopt.ir import DType
 from graphopt.passes.fuse_patches import FusePatches
 from graphopt.passes.lower_bf16 import LowerBf16
 from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
@@ -12,12 +11,10 @@ from graphopt.passes.unfold_conv import UnfoldConv
 WINDOWS, POINTWISE = UnfoldConv(windows=True), UnfoldConv(windows=False)
 
 
-def conv(m: Maker, x, weight, *extents, extra=(), **attrs):
-    """A convolution with a bias; `extra` are residuals."""
+def conv(m: Maker, x, weight, *extents, **given):
+    """A convolution with a bias."""
     bias = m.constant("bias", int(weight.shape[0]))
-    roles = ("x", "weight", "bias", *(f"residual{i}" for i in range(len(extra))))
-    rest = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1, **attrs}
-    return m.op("go.conv", [x, weight, bias, *extra], *extents, roles=roles, **rest)
+    return m.conv(x, weight, *extents, bias=bias, **given)
 
 
 def test_1_one_tap_is_a_linear_in_every_precision() -> None:
@@ -33,7 +30,7 @@ def test_2_windows_and_what_goes_with_them(golden) -> None:
     m = Maker()
     x, r = m.input("x", "B", 8, "T"), m.input("r", "B", 16, "T")
     weight = m.constant("w", 16, 8, 3)
-    y = conv(m, x, weight, "B", 16, "T", extra=(r,), padding=(0, 1), activation="relu")
+    y = conv(m, x, weight, "B", 16, "T", residual0=r, padding=(0, 1), activation="relu")
     graph = m.output(y)
     golden("unfold_conv", check_pass(WINDOWS, graph))
     assert ops(graph) == ["permute", "permute", "patches", "linear", "permute"]
@@ -44,7 +41,7 @@ def test_2_groups_and_two_axes() -> None:
     x, weight = m.input("x", "B", 6, 9, 8), m.constant("w", 32, 3, 3, 2)
     r = m.input("r", "B", 32, 5, 6)
     attrs = {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2), "groups": 2}
-    graph = m.output(conv(m, x, weight, "B", 32, 5, 6, extra=(r,), **attrs))
+    graph = m.output(conv(m, x, weight, "B", 32, 5, 6, residual0=r, **attrs))
     check_pass(WINDOWS, graph)
     assert ops(graph).count("linear") == ops(graph).count("patches") == 2
     assert {"cat", "slice"} <= set(ops(graph)) and "conv" not in ops(graph)
@@ -87,8 +84,4 @@ def test_patches_pack_themselves(narrow) -> None:
 def test_rows_of_other_nodes_are_left_alone() -> None:
     m = Maker()
     x = m.pointwise(mul(X, 2.0), m.input("x", "B", 32))
-    rows = m.op("go.quantize_rows", [x], *x.shape, dtype=DType.I8)
-    rows.packed = "qa8r"
-    y = m.linear(rows, 16)
-    m.graph.nodes[-1].attrs["scheme"] = "int8"
-    check_left_alone(FusePatches(), m.output(y))
+    check_left_alone(FusePatches(), m.output(m.quantized(x, 16)))

@@ -13,7 +13,22 @@ from graphopt.codegen.emit import Module, emit_module
 from graphopt.config import Config
 from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Shape, Value, scalar, symbolic
 from graphopt.ir.interpret import run_graph
-from graphopt.ir.numpy_ops import narrow, widen
+from graphopt.ir.numbers import narrow, widen
+from graphopt.ir.op import Op
+from graphopt.ir.ops import (
+    Aten,
+    Conv,
+    Depthwise,
+    Gather,
+    Linear,
+    Norm,
+    Permute,
+    Pointwise,
+    QuantizeRows,
+    Reshape,
+    Slice,
+)
+from graphopt.ir.ops.products import RESIDUALS
 from graphopt.ir.printer import print_graph
 from graphopt.ir.scalar import Scalar
 from graphopt.ir.verify import verify
@@ -64,53 +79,59 @@ class Maker:
             data = self._random.standard_normal(extents).astype(np.float32)
         return Value(DType.of(data), data.shape, name, data=data)
 
-    def op(
-        self,
-        op: str,
-        inputs: Sequence[Value],
-        *extents: int | str | Dim,
-        dtype: DType = F32,
-        **attrs: Any,
-    ) -> Value:
-        value = Value(dtype, self.shape(*extents))
-        self.graph.nodes.append(Node(op, list(inputs), [value], attrs))
+    def op(self, op: Op, *operands: Value, shape: Shape | None = None, **named: Value) -> Value:
+        """A node with one output; see `Node.of`."""
+        self.graph.nodes.append(Node.of(op, *operands, shape=shape, **named))
+        return self.graph.nodes[-1].output
+
+    def torch(self, name: str, *operands: Value, dtype: DType = F32, **arguments: Any) -> Value:
+        """A node that stays in torch, with a result of the shape of its first operand."""
+        given = {f"x{i}": v for i, v in enumerate(operands)}
+        value = Value(dtype, operands[0].shape if operands else (4,))
+        self.graph.nodes.append(Node(Aten(f"aten.{name}", arguments), given, [value]))
         return value
 
     def pointwise(self, expr: Scalar, *inputs: Value, shape: Sequence[int | str] = ()) -> Value:
         rank = max((v.rank for v in inputs), default=0)
         padded = [(1,) * (rank - v.rank) + v.shape for v in inputs]
         broadcast = [next((e for e in axis if e != 1), 1) for axis in zip(*padded, strict=True)]
-        extents = shape or broadcast
-        return self.op("go.pointwise", inputs, *extents, dtype=expr.dtype, expr=expr)
+        return self.op(Pointwise(expr, self.shape(*(shape or broadcast))), *inputs)
 
-    def linear(self, x: Value, out: int, bias: bool = True, name: str = "w") -> Value:
+    def linear(
+        self, x: Value, out: int, bias: bool = True, name: str = "w", op: Linear | None = None
+    ) -> Value:
         weight = self.constant(name, out, int(x.shape[-1]))
-        inputs, roles = [x, weight], ["x", "weight"]
-        if bias:
-            inputs.append(self.constant(f"{name}_bias", out))
-            roles.append("bias")
-        return self.op("go.linear", inputs, *x.shape[:-1], out, roles=tuple(roles))
+        added = {"bias": self.constant(f"{name}_bias", out)} if bias else {}
+        return self.op(op or Linear(), x, weight, **added)
+
+    def quantized(self, x: Value, out: int, name: str = "w") -> Value:
+        """A linear in int8 of rows that are quantized for it."""
+        return self.linear(self.op(QuantizeRows(), x), out, name=name, op=Linear(scheme="int8"))
 
     def norm(self, x: Value) -> Value:
         c = int(x.shape[-1])
-        inputs = [x, self.constant("gain", c), self.constant("shift", c)]
-        roles = ("x", "weight", "bias")
-        return self.op("go.norm", inputs, *x.shape, roles=roles, eps=1e-5, rms=False)
+        return self.op(Norm(1e-5, False), x, self.constant("gain", c), self.constant("shift", c))
 
     def permute(self, x: Value, *axes: int) -> Value:
-        return self.op("go.permute", [x], *(x.shape[a] for a in axes), dtype=x.dtype, axes=axes)
+        return self.op(Permute(axes), x)
 
     def reshape(self, x: Value, *extents: int | str | Dim) -> Value:
-        return self.op("go.reshape", [x], *extents, dtype=x.dtype)
+        return self.op(Reshape(self.shape(*extents)), x)
 
     def slice(self, x: Value, axis: int, start: Dim, extent: Dim, step: int = 1) -> Value:
-        shape = (*x.shape[:axis], extent, *x.shape[axis + 1 :])
-        return self.op("go.slice", [x], *shape, dtype=x.dtype, axis=axis, start=start, step=step)
+        return self.op(Slice(axis, start, extent, step), x)
 
-    def depthwise(self, x: Value, taps: int = 3, left: int = 1, **attrs: Any) -> Value:
+    def depthwise(self, x: Value, taps: int = 3, left: int = 1, **attributes: Any) -> Value:
         weight = self.constant("taps", taps, int(x.shape[2]))
-        attrs = {"stride": 1, "dilation": 1, "pad_left": left, "identity": 0, **attrs}
-        return self.op("go.depthwise", [x, weight], *x.shape, roles=("x", "weight"), **attrs)
+        return self.op(Depthwise(1, 1, left, x.shape[1], **attributes), x, weight)
+
+    def conv(self, x: Value, weight: Value, *extents: int | str | Dim, **given: Any) -> Value:
+        """A convolution of one tap's reach, unless said otherwise; `extents` are the result's."""
+        operands = {k: given.pop(k) for k in ("bias", *RESIDUALS, "factor") if k in given}
+        still = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+        return self.op(
+            Conv(**{**still, **given}), x, weight, shape=self.shape(*extents), **operands
+        )
 
     def output(self, *values: Value) -> Graph:
         self.graph.outputs = list(values)
@@ -123,13 +144,7 @@ def tied(width: int = 40, rows: int = 37) -> Graph:
     table = m.constant("w", rows, width)
     tokens = m.input("tokens", "B", "T", dtype=I64)
     x = m.input("x", "B", width)
-    found = Value(F32, (*tokens.shape, width))
-    logits = Value(F32, (x.shape[0], rows))
-    m.graph.nodes = [
-        Node("go.gather", [table, tokens], [found]),
-        Node("go.linear", [x, table], [logits], {"roles": ("x", "weight")}),
-    ]
-    return m.output(found, logits)
+    return m.output(m.op(Gather(), table, tokens), m.op(Linear(), x, table))
 
 
 def add(a: Scalar = X, b: Scalar = Y) -> Scalar:
@@ -209,7 +224,7 @@ def check_left_alone(step: Pass, graph: Graph) -> None:
 
 def ops(graph: Graph) -> list[str]:
     """The op of every node, without prefix."""
-    return [n.op.removeprefix("go.") for n in graph.nodes]
+    return [n.op.name.removeprefix("go.") for n in graph.nodes]
 
 
 def native_levels() -> list[str]:

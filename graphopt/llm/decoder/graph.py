@@ -24,7 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.ir import DimInfo, DType, Graph, Node, Origin, Shape, Value, constant, scalar
+from graphopt.ir import DimInfo, DType, Graph, Shape, Value, constant, scalar
+from graphopt.ir.op import Op
+from graphopt.ir.ops import CachedAttention, Gather, Norm, Pointwise, Reshape, Rope, Slice
 from graphopt.ir.scalar import Scalar
 from graphopt.ir.symbolic import simplify, symbol
 from graphopt.kernels import reference
@@ -180,8 +182,8 @@ class DecoderGraph:
         x = self.embedding()
         for number, layer in enumerate(w.layers):
             x = self.layer(f"layers.{number}", number, layer, x)
-        flat = self.emit("head", "go.reshape", [x], (simplify(self.b * self.t), shape.hidden))
-        picked = self.emit("head", "go.gather", [flat, self.rows], (self.r, shape.hidden))
+        flat = self.emit("head", Reshape((simplify(self.b * self.t), shape.hidden)), x)
+        picked = self.emit("head", Gather(), flat, self.rows)
         normed = self.norm("norm", picked, w.norm)
         self.graph.outputs = [self.logits(normed)]
 
@@ -205,16 +207,16 @@ class DecoderGraph:
         shape: Shape = (*self.bt, w.shape.hidden)
         tied = w.head is w.embedding
         if tied and self.whole is not None:
-            return self.emit(where, "go.gather", [self.whole, self.tokens], shape)
+            return self.emit(where, Gather(), self.whole, self.tokens)
         if self.head in ("int8", "int4"):
             shared = self.bytes if tied else None
             rows = shared or self.products.rows(w.embedding, where)
             return self.products.look_up(where, rows, self.tokens)
         array = dense(w.embedding)
         if not self.narrow_embedding:
-            return self.emit(where, "go.gather", [constant(array, where), self.tokens], shape)
+            return self.emit(where, Gather(), constant(array, where), self.tokens)
         table = Value(DType.BF16, array.shape, where, data=reference.bf16_from_f32(array))
-        found = self.emit(where, "go.gather", [table, self.tokens], shape, DType.BF16)
+        found = self.emit(where, Gather(), table, self.tokens)
         wide = scalar.cast(scalar.operand(0, DType.BF16), DType.F32)
         return self.pointwise(where, wide, [found], shape)
 
@@ -249,31 +251,18 @@ class DecoderGraph:
             name: DimInfo(symbol(name), hint, sources[name]) for name, hint in _HINTS.items()
         }
 
-    def emit(
-        self,
-        where: str,
-        op: str,
-        inputs: list[Value],
-        shape: Shape,
-        dtype: DType = DType.F32,
-        **attrs: Any,
-    ) -> Value:
-        """Appends a node with one output and returns it."""
-        out = Value(dtype, shape)
-        self.graph.nodes.append(Node(op, inputs, [out], attrs, Origin(where)))
-        return out
+    def emit(self, where: str, op: Op, *operands: Value, **named: Value) -> Value:
+        """Appends a node with one output and returns it; see `Node.of`."""
+        return self.products.emit(where, op, *operands, **named)
 
     def pointwise(self, where: str, expr: Scalar, inputs: list[Value], shape: Shape) -> Value:
         """An expression over elements of values of one shape."""
-        return self.emit(where, "go.pointwise", inputs, shape, expr.dtype, expr=expr)
+        return self.emit(where, Pointwise(expr, shape), *inputs)
 
     def _angles(self) -> None:
         """Cosine and sine of every new token, [B, T, head_dim / 2]."""
         per_sequence: Shape = (self.b, 1, 1)
-        past, start = (
-            self.emit("rope", "go.reshape", [v], per_sequence, DType.I64)
-            for v in (self.past, self.start)
-        )
+        past, start = (self.emit("rope", Reshape(per_sequence), v) for v in (self.past, self.start))
         shape: Shape = (*self.bt, len(self.weights.frequencies))
         row = scalar.apply("add", scalar.operand(0, DType.I64), scalar.index(1))
         position = scalar.apply("sub", row, scalar.operand(1, DType.I64))
@@ -293,20 +282,12 @@ class DecoderGraph:
 
     def norm(self, where: str, x: Value, weight: Array) -> Value:
         """Along the last axis, by the root of the mean square."""
-        return self.emit(
-            where,
-            "go.norm",
-            [x, constant(weight, f"{where}.weight")],
-            x.shape,
-            roles=("x", "weight"),
-            eps=self.weights.shape.epsilon,
-            rms=True,
-        )
+        gain = constant(weight, f"{where}.weight")
+        return self.emit(where, Norm(self.weights.shape.epsilon, rms=True), x, gain)
 
     def columns(self, where: str, x: Value, first: int, count: int) -> Value:
         """Some of the last axis."""
-        shape: Shape = (*x.shape[:-1], count)
-        return self.emit(where, "go.slice", [x], shape, axis=len(shape) - 1, start=first, step=1)
+        return self.emit(where, Slice(x.rank - 1, first, count), x)
 
     def layer(self, where: str, number: int, layer: LayerWeights, x: Value) -> Value:
         """The residual stream behind a layer."""
@@ -324,30 +305,16 @@ class DecoderGraph:
             width = heads * shape.head_dim
             part = self.columns(where, qkv, first, width)
             split: Shape = (*self.bt, heads, shape.head_dim)
-            parts.append(self.emit(where, "go.reshape", [part], split))
+            parts.append(self.emit(where, Reshape(split), part))
             first += width
         q, k, v = parts
         q, k = self.heads(where, layer, q, k)
-        rotated = self.emit(
-            where,
-            "go.rope",
-            [q, k, v, self.cos, self.sin, self.past, self.start, *self.states.values()],
-            q.shape,
-            DType.F32 if self.cache_type is DType.F32 else DType.BF16,
-            roles=("q", "k", "v", "cos", "sin", "past", "start", *self.states),
-            layer=number,
-        )
-        seen = self.emit(
-            where,
-            "go.cached_attention",
-            [rotated, self.past, self.start, *self.states.values()],
-            q.shape,
-            roles=("q", "past", "start", *self.states),
-            layer=number,
-            scale=self.weights.attention_scale,
-        )
+        cache = {"past": self.past, "start": self.start, **self.states}
+        rotated = self.emit(where, Rope(number), q, k, v, self.cos, self.sin, **cache)
+        attention = CachedAttention(number, self.weights.attention_scale)
+        seen = self.emit(where, attention, rotated, **cache)
         joined: Shape = (*self.bt, shape.heads * shape.head_dim)
-        merged = self.emit(where, "go.reshape", [seen], joined)
+        merged = self.emit(where, Reshape(joined), seen)
         return self.products.product(f"{where}.output", merged, layer.output)
 
     def heads(self, where: str, layer: LayerWeights, q: Value, k: Value) -> tuple[Value, Value]:

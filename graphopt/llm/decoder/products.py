@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 
 from graphopt.ir import DType, Graph, Node, Origin, Shape, Value, constant, scalar
+from graphopt.ir.loss import Loss
+from graphopt.ir.op import Op
+from graphopt.ir.ops import Gather, Linear, Permute, Pointwise, Reduce, Reshape
 from graphopt.kernels import reference
 from graphopt.llm.decoder.matrices import (
     AdaptedMatrix,
@@ -18,7 +21,7 @@ from graphopt.llm.decoder.matrices import (
     dense,
     hadamard_factors,
 )
-from graphopt.passes.support.rounding import Loss, loss_of
+from graphopt.passes.support.rounding import loss_of
 
 Array = np.ndarray[Any, Any]
 
@@ -56,16 +59,15 @@ class Products:
     keep_bytes: bool
     exact: bool
 
-    def emit(self, where: str, op: str, inputs: list[Value], shape: Shape, **attrs: Any) -> Value:
-        """Appends a node with one f32 output and returns it."""
-        out = Value(DType.F32, shape)
-        self.graph.nodes.append(Node(op, inputs, [out], attrs, Origin(where)))
-        return out
+    def emit(self, where: str, op: Op, *operands: Value, **named: Value | None) -> Value:
+        """Appends a node with one output and returns it; see `Node.of`."""
+        self.graph.nodes.append(Node.of(op, *operands, origin=Origin(where), shape=None, **named))
+        return self.graph.nodes[-1].output
 
     def add(self, where: str, x: Value, y: Value) -> Value:
         """The sum of two f32 values of one shape."""
         expr = scalar.apply("add", scalar.operand(0, DType.F32), scalar.operand(1, DType.F32))
-        return self.emit(where, "go.pointwise", [x, y], x.shape, expr=expr)
+        return self.emit(where, Pointwise(expr, x.shape), x, y)
 
     def linear(
         self,
@@ -74,17 +76,11 @@ class Products:
         weight: Value,
         bias: Array | None = None,
         scale: Value | None = None,
-        **attrs: Any,
+        op: Linear | None = None,
     ) -> Value:
         """The product of x [.., in] with weight [out, in]; with scales if that is quantized."""
-        operands = {"x": x, "weight": weight}
-        if scale is not None:
-            operands["scale"] = scale
-        if bias is not None:
-            operands["bias"] = constant(bias, f"{where}.bias")
-        shape: Shape = (*x.shape[:-1], weight.shape[0])
-        roles = tuple(operands)
-        return self.emit(where, "go.linear", list(operands.values()), shape, roles=roles, **attrs)
+        added = None if bias is None else constant(bias, f"{where}.bias")
+        return self.emit(where, op or Linear(), x, weight, scale=scale, bias=added)
 
     def product(self, where: str, x: Value, matrix: Matrix, bias: Array | None = None) -> Value:
         """The product of x [.., in] with any matrix [out, in]."""
@@ -113,14 +109,11 @@ class Products:
 
     def by_rows(self, where: str, x: Value, rows: Rows, bias: Array | None = None) -> Value:
         """The product of x [.., in] with rows in int8."""
-        return self.linear(where, x, rows.q, bias, rows.scale, loss=rows.loss)
+        return self.linear(where, x, rows.q, bias, rows.scale, Linear(loss=rows.loss))
 
     def look_up(self, where: str, rows: Rows, indices: Value) -> Value:
         """Rows in int8 by index, as f32."""
-        shape: Shape = (*indices.shape, rows.q.shape[1])
-        roles = ("table", "indices", "scale")
-        operands = [rows.q, indices, rows.scale]
-        return self.emit(where, "go.gather", operands, shape, roles=roles, scheme="int8")
+        return self.emit(where, Gather("int8"), rows.q, indices, rows.scale)
 
     def split(self, where: str, x: Value, matrix: Matrix, bias: Array | None = None) -> Value:
         """The products of x [.., in] with rows in int8, and with what they leave over in int4."""
@@ -133,7 +126,7 @@ class Products:
         blocks = reference.quantize_blocks_int4(rest, _REST)
         left = BlockMatrix(blocks.q, blocks.scale, None)
         whole = float(np.vdot(rest, rest)) / rows.loss.weights
-        self.graph.nodes[-1].attrs["loss"] = Loss(
+        self.graph.nodes[-1].as_op(Linear).loss = Loss(
             float(np.square(rest - left.dense()).sum()) / whole
         )
         return self.add(where, y, self._blocks(f"{where}.rest", x, left, None))
@@ -145,7 +138,7 @@ class Products:
 
     def _plain(self, where: str, x: Value, matrix: Array) -> Value:
         """A thin product that stays in f32."""
-        return self.linear(where, x, constant(matrix, f"{where}.weight"), scheme="f32")
+        return self.linear(where, x, constant(matrix, f"{where}.weight"), op=Linear(scheme="f32"))
 
     def _blocks(self, where: str, x: Value, matrix: BlockMatrix, bias: Array | None) -> Value:
         """The product with `q`, plus that of the sums over blocks of the input with `least`."""
@@ -155,11 +148,9 @@ class Products:
             return y
         count = matrix.least.shape[1]
         split: Shape = (*x.shape[:-1], count, matrix.q.shape[1] // count)
-        blocks = self.emit(where, "go.reshape", [x], split)
-        reduced: Shape = (*split[:-1], 1)
-        axes = (len(split) - 1,)
-        sums = self.emit(where, "go.reduce", [blocks], reduced, kind="sum", axes=axes)
-        flat = self.emit(where, "go.reshape", [sums], split[:-1])
+        blocks = self.emit(where, Reshape(split), x)
+        sums = self.emit(where, Reduce("sum", (len(split) - 1,)), blocks)
+        flat = self.emit(where, Reshape(split[:-1]), sums)
         return self.add(where, y, self._plain(f"{where}.least", flat, matrix.least))
 
     def _rotated(self, where: str, x: Value) -> Value:
@@ -169,9 +160,8 @@ class Products:
         first, second = hadamard_factors(width)
         outer = x.shape[:-1]
         order = (*range(len(outer)), len(outer) + 1, len(outer))
-        y = self.emit(where, "go.reshape", [x], (*outer, len(first), len(second)))
+        y = self.emit(where, Reshape((*outer, len(first), len(second))), x)
         for name, factor in (("second", second), ("first", first)):
             y = self._plain(f"{where}.hadamard.{name}", y, factor)
-            turned: Shape = (*outer, y.shape[-1], y.shape[-2])
-            y = self.emit(where, "go.permute", [y], turned, axes=order)
-        return self.emit(where, "go.reshape", [y], x.shape)
+            y = self.emit(where, Permute(order), y)
+        return self.emit(where, Reshape(x.shape), y)

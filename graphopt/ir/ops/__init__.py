@@ -1,0 +1,66 @@
+"""Every op of a graph, each a dataclass that says all that is true of it (`graphopt/ir/op.py`)."""
+
+from graphopt.ir.ops.aten import Aten
+from graphopt.ir.ops.attention import Attention, CachedAttention, Rope
+from graphopt.ir.ops.cif import Cif
+from graphopt.ir.ops.elements import Check, Gather, Pointwise, Reduce
+from graphopt.ir.ops.products import Conv, Depthwise, Linear, Matmul, Patches
+from graphopt.ir.ops.rows import Norm, PackRows, QuantizeRows, Softmax, SplitRows
+from graphopt.ir.ops.views import Cat, Expand, Pad, Permute, Reshape, Slice
+
+#: What generated code runs.
+OPS = (
+    Attention,
+    CachedAttention,
+    Cat,
+    Check,
+    Cif,
+    Conv,
+    Depthwise,
+    Expand,
+    Gather,
+    Linear,
+    Matmul,
+    Norm,
+    PackRows,
+    Pad,
+    Patches,
+    Permute,
+    Pointwise,
+    QuantizeRows,
+    Reduce,
+    Reshape,
+    Rope,
+    Slice,
+    Softmax,
+    SplitRows,
+)
+
+__all__ = [
+    "OPS",
+    "Aten",
+    "Attention",
+    "CachedAttention",
+    "Cat",
+    "Check",
+    "Cif",
+    "Conv",
+    "Depthwise",
+    "Expand",
+    "Gather",
+    "Linear",
+    "Matmul",
+    "Norm",
+    "PackRows",
+    "Pad",
+    "Patches",
+    "Permute",
+    "Pointwise",
+    "QuantizeRows",
+    "Reduce",
+    "Reshape",
+    "Rope",
+    "Slice",
+    "Softmax",
+    "SplitRows",
+]

@@ -1,0 +1,59 @@
+"""Continuous integrate-and-fire, which finds the number of tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphopt.dtype import DType
+from graphopt.ir.graph import Node, Value
+from graphopt.ir.op import Array, Op, Operand, Operands, Sizes, Strides
+from graphopt.ir.symbolic import symbol
+from graphopt.kernels import reference_ops
+
+_F32 = frozenset({DType.F32})
+
+
+@dataclass
+class Cif(Op):
+    """Frames [batch, time, channels] summed up to tokens by their weights [batch, time].
+
+    Dong and Xu 2020, "CIF: Continuous Integrate-and-Fire for End-to-End Speech Recognition".
+
+    Attributes:
+        threshold: of the sum of weights, at which a token ends.
+        rule: how FunASR's predictors differ at the end; see `kernels/reference_ops.py`.
+        count: how tokens are counted.
+        dim: name of the dim of tokens, which it computes.
+
+    It makes tokens [batch, dim, channels], the weight reached after each frame [batch, time], and
+    the tokens of each sequence i32 [batch].
+    """
+
+    threshold: float
+    rule: str
+    count: str
+    dim: str
+
+    NAME = "go.cif"
+    OPERANDS = (
+        Operand("hidden", Strides.DENSE_LAST, dtypes=_F32),
+        Operand("alphas", dtypes=_F32),
+    )
+    KERNEL = "go_cif"
+
+    @property
+    def computes(self) -> str:
+        """The dim of tokens."""
+        return self.dim
+
+    def results(self, given: Operands) -> list[Value]:
+        batch, time, channels = given["hidden"].shape
+        return [
+            Value(DType.F32, (batch, symbol(self.dim), channels)),
+            Value(DType.F32, (batch, time)),
+            Value(DType.I32, (batch,)),
+        ]
+
+    def evaluate(self, node: Node, given: dict[str, Array], sizes: Sizes) -> list[Array]:
+        hidden, alphas = given["hidden"], given["alphas"]
+        return list(reference_ops.cif(hidden, alphas, self.threshold, self.rule, self.count))

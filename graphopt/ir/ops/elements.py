@@ -1,0 +1,226 @@
+"""Ops that generated loops run: arithmetic, reductions, lookups, checks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphopt.dtype import DType
+from graphopt.ir.graph import Dim, Node, Shape, Value
+from graphopt.ir.numbers import QUANTIZED, narrow, quantize_rows, widen
+from graphopt.ir.op import HIDDEN, Array, Op, Operand, Operands, Sizes, Strides
+from graphopt.ir.ops.views import sized
+from graphopt.ir.scalar import Scalar
+from graphopt.ir.symbolic import evaluate
+from graphopt.kernels import reference
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+#: What the functions of a `Scalar` are in numpy.
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.true_divide,
+    "neg": np.negative,
+    "abs": np.abs,
+    "exp": np.exp,
+    "log": np.log,
+    "sin": np.sin,
+    "cos": np.cos,
+    "sqrt": np.sqrt,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "tanh": np.tanh,
+    "erf": lambda x: _erf(x).astype(x.dtype),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "gelu_erf": lambda x: (0.5 * x * (1 + _erf(x / math.sqrt(2)))).astype(x.dtype),
+    "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "relu": lambda x: np.maximum(x, 0),
+    "max": np.maximum,
+    "min": np.minimum,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "trunc": np.trunc,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "and": np.logical_and,
+    "or": np.logical_or,
+    "not": np.logical_not,
+    "where": np.where,
+}
+
+
+def evaluate_scalar(
+    expr: Scalar, operands: list[Array], shape: tuple[int, ...], sizes: Sizes
+) -> Any:
+    """An element expression over whole (widened) operands."""
+    if expr.op == "operand":
+        return operands[expr.value]  # type: ignore[index]
+    if expr.op == "const":
+        return np.asarray(expr.value, np.float32 if expr.dtype is DType.BF16 else expr.dtype.numpy)
+    if expr.op == "size":
+        return np.int64(evaluate(expr.value, sizes))
+    if expr.op == "index":
+        axis: int = expr.value  # type: ignore[assignment]
+        return np.arange(shape[axis]).reshape([-1 if a == axis else 1 for a in range(len(shape))])
+    args = [evaluate_scalar(a, operands, shape, sizes) for a in expr.args]
+    if expr.op == "cast":
+        return widen(narrow(args[0], expr.dtype), expr.dtype)
+    with np.errstate(all="ignore"):
+        return FUNCTIONS[expr.op](*args)
+
+
+@dataclass
+class Pointwise(Op):
+    """An expression of one element, at every index of a shape to which the operands broadcast.
+
+    If the result is packed, a kernel quantizes its rows as the loop computes them.
+    """
+
+    expr: Scalar
+    shape: Shape = field(metadata=HIDDEN)
+
+    NAME = "go.pointwise"
+    REST = Operand("", bf16=True)
+    PACKS = frozenset({QUANTIZED})
+
+    def results(self, given: Operands) -> list[Value]:
+        return [Value(self.expr.dtype, self.shape)]
+
+    def problem(self, node: Node) -> str | None:
+        inputs = node.inputs
+        for leaf in self.expr.walk():
+            if leaf.op == "operand":
+                if not isinstance(leaf.value, int) or leaf.value >= len(inputs):
+                    return f"the expression names operand {leaf.value}"
+                if inputs[leaf.value].dtype is not leaf.dtype:
+                    return f"operand {leaf.value} is not {leaf.dtype.value}"
+            elif leaf.op == "index" and not (
+                isinstance(leaf.value, int) and leaf.value < len(self.shape)
+            ):
+                return f"the expression names axis {leaf.value}"
+        return None
+
+    def evaluate(self, node: Node, given: dict[str, Array], sizes: Sizes) -> list[Array]:
+        shape = sized(self.shape, sizes)
+        value = evaluate_scalar(self.expr, list(given.values()), shape, sizes)
+        result = np.broadcast_to(value, shape)
+        return [quantize_rows(result) if node.output.packed else result]
+
+    def kernel(self, node: Node) -> str:
+        return "go_quantize_rows" if node.output.packed else "loop"
+
+
+@dataclass
+class Reduce(Op):
+    """A number of the elements along some axes, which keep an extent of 1.
+
+    `kind` is sum, mean, max, min, or argmax: the index of the first of the largest along one axis.
+    """
+
+    kind: str
+    axes: tuple[int, ...]
+
+    NAME = "go.reduce"
+    OPERANDS = (Operand("x"),)
+
+    def results(self, given: Operands) -> list[Value]:
+        x = given["x"]
+        dtype = DType.I64 if self.kind == "argmax" else x.dtype
+        return [Value(dtype, tuple(1 if a in self.axes else e for a, e in enumerate(x.shape)))]
+
+    def problem(self, node: Node) -> str | None:
+        if self.kind not in ("sum", "mean", "max", "min", "argmax"):
+            return f"there is no reduction {self.kind}"
+        if any(not 0 <= a < node.operands["x"].rank for a in self.axes):
+            return "it reduces an axis that there is not"
+        if self.kind == "argmax" and len(self.axes) != 1:
+            return f"an argmax along {len(self.axes)} axes"
+        return None
+
+    def evaluate(self, node: Node, given: dict[str, Array], sizes: Sizes) -> list[Array]:
+        x, kind, axes = given["x"], self.kind, self.axes
+        if kind == "argmax":
+            return [np.asarray(np.argmax(x, axes[0], keepdims=True))]
+        if kind == "mean":
+            count = math.prod(x.shape[a] for a in axes)
+            with np.errstate(invalid="ignore"):
+                total = np.sum(x, axis=axes, keepdims=True)
+                return [np.asarray(total / np.asarray(count, x.dtype))]
+        if x.dtype == np.bool_:
+            kind = {"max": "any", "min": "all"}.get(kind, kind)
+        return [np.asarray(getattr(np, kind)(x, axis=axes, keepdims=True))]
+
+
+@dataclass
+class Gather(Op):
+    """Rows of a table by index.
+
+    A quantized table (`scheme`) is [n, k], the packed weights that a linear multiplies by too, and
+    gives f32; one that came quantized has its scales as an operand.
+    """
+
+    scheme: str | None = None
+    group: int = 0
+
+    NAME = "go.gather"
+    OPERANDS = (
+        Operand("table", Strides.DENSE),
+        Operand("indices", Strides.DENSE, dtypes=frozenset({DType.I32, DType.I64})),
+        Operand("scale", optional=True, dtypes=frozenset({DType.F32, DType.BF16})),
+    )
+
+    def results(self, given: Operands) -> list[Value]:
+        table, indices = given["table"], given["indices"]
+        dtype = DType.F32 if self.scheme else table.dtype
+        return [Value(dtype, (*indices.shape, *table.shape[1:]))]
+
+    def evaluate(self, node: Node, given: dict[str, Array], sizes: Sizes) -> list[Array]:
+        table, indices = given["table"], given["indices"]
+        if self.scheme is None:
+            return [np.asarray(table[indices])]
+        rows, where = np.unique(indices, return_inverse=True)
+        if "scale" in given:
+            numbers = reference.dequantize(table[rows], given["scale"][rows])
+        else:
+            packed = reference.quantize_channels(table[rows])
+            numbers = reference.dequantize(packed.q, packed.scale)
+        return [np.asarray(numbers[where.reshape(indices.shape)])]
+
+    def operand_bytes(self, node: Node, name: str, call: Any) -> int:
+        if name == "scale":
+            return 0  # counted with the rows
+        if name == "indices":
+            return super().operand_bytes(node, name, call)
+        width = 1 if self.scheme == "int8" else node.operands["table"].dtype.itemsize
+        return int(call.size(*node.output.shape) * width)
+
+
+@dataclass
+class Check(Op):
+    """A number read from a tensor, which must equal a size of the inputs; it makes nothing."""
+
+    size: Dim
+
+    NAME = "go.check"
+    OPERANDS = (Operand("value"),)
+
+    @property
+    def is_check(self) -> bool:
+        """Always."""
+        return True
+
+    def results(self, given: Operands) -> list[Value]:
+        return []
+
+    def evaluate(self, node: Node, given: dict[str, Array], sizes: Sizes) -> list[Array]:
+        return []

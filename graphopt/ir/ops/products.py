@@ -1,0 +1,374 @@
+"""Ops that multiply: matrices, convolutions, and the windows that make one of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphopt.dtype import DType
+from graphopt.ir.graph import Dim, Node, Shape, Value
+from graphopt.ir.loss import Loss
+from graphopt.ir.numbers import QUANTIZED, narrow, quantize_rows, widen
+from graphopt.ir.op import HIDDEN, Array, Op, Operand, Operands, Sizes, Strides
+from graphopt.ir.ops.elements import FUNCTIONS
+from graphopt.ir.ops.views import sized
+from graphopt.ir.symbolic import evaluate, floor_div, product, simplify
+from graphopt.kernels import layouts, reference, reference_ops
+
+if TYPE_CHECKING:
+    from graphopt.ir.cost import Call
+
+#: What kernels can apply to a result before they store it.
+ACTIVATIONS = ("relu", "gelu_erf", "gelu_tanh", "silu", "sigmoid", "tanh")
+#: Operands that are added to a result, in the order in which they are.
+RESIDUALS = ("residual", "residual0", "residual1")
+
+_F32 = frozenset({DType.F32})
+_F32_OR_BF16 = frozenset({DType.F32, DType.BF16})
+
+
+def _epilogue(strides: Strides) -> tuple[Operand, ...]:
+    """What a kernel can do to its result: + bias, activation, * factor, + residuals, in order."""
+    return (
+        Operand("bias", optional=True, dtypes=_F32),
+        *(
+            Operand(name, strides, optional=True, bf16=True, dtypes=_F32_OR_BF16)
+            for name in ("factor", "residual0", "residual1")
+        ),
+    )
+
+
+def _finished(y: Array, given: Mapping[str, Array], activation: str | None) -> Array:
+    if "bias" in given:
+        y = y + given["bias"]
+    if activation:
+        y = FUNCTIONS[activation](y)
+    if "factor" in given:
+        y = y * given["factor"]
+    for role in ("residual0", "residual1"):
+        if role in given:
+            y = y + given[role]
+    return y
+
+
+def _activation_problem(activation: str | None) -> str | None:
+    return f"no activation {activation}" if activation not in (None, *ACTIVATIONS) else None
+
+
+@dataclass
+class Linear(Op):
+    """x [.., k] times weight [n, k] transposed, then + bias, activation, * factor, + residuals.
+
+    Attributes:
+        activation: one of `ACTIVATIONS`.
+        scheme: `f32`, `bf16`, `int8` or `int4`; None until a pass decides, which is f32.
+        group: of int4, values along k that share a scale; 0 for a scale per channel.
+        loss: what rounding the weights lost.
+
+    Weights that came quantized are i8, with scales f32 [n] or bf16 [n, k / group]. If the result is
+    packed, the kernel quantizes its rows.
+    """
+
+    activation: str | None = None
+    scheme: str | None = None
+    group: int = 0
+    loss: Loss | None = field(metadata=HIDDEN, default=None)
+
+    NAME = "go.linear"
+    OPERANDS = (
+        Operand("x", Strides.ROWS),
+        Operand("weight"),
+        Operand("scale", optional=True, dtypes=_F32_OR_BF16),
+        *_epilogue(Strides.ROWS),
+    )
+    STORES_BF16 = True
+    PACKS = frozenset({QUANTIZED})
+
+    @property
+    def format(self) -> str:
+        """The scheme; f32 while none is decided."""
+        return self.scheme or "f32"
+
+    def results(self, given: Operands) -> list[Value]:
+        return [Value(DType.F32, (*given["x"].shape[:-1], given["weight"].shape[0]))]
+
+    def problem(self, node: Node) -> str | None:
+        x, weight, bias = (node.operands.get(name) for name in ("x", "weight", "bias"))
+        assert x is not None and weight is not None
+        if weight.rank != 2 or not weight.is_constant:
+            return "its weight is no constant matrix"
+        if x.rank == 0 or x.shape[-1] != weight.shape[1]:
+            return f"rows of {x.shape[-1:]} beside a weight of {weight.shape}"
+        if bias is not None and bias.shape != weight.shape[:1]:
+            return f"a bias of {bias.shape} beside a weight of {weight.shape}"
+        if self.format not in ("f32", "bf16", "int8", "int4"):
+            return f"no scheme {self.scheme}"
+        packed = {"f32": "", "bf16": "bf16"}.get(self.format, QUANTIZED)
+        if self.scheme is not None and x.packed != packed:
+            return f"{self.format} of rows packed as {x.packed or 'nothing'}"
+        return _activation_problem(self.activation)
+
+    def evaluate(self, node: Node, given: dict[str, Array], sizes: Sizes) -> list[Array]:
+        weight = given["weight"]
+        if "scale" in given:
+            weight = reference.dequantize(weight, given["scale"])
+        elif self.scheme == "int8":
+            channels = reference.quantize_channels(weight)
+            weight = reference.dequantize(channels.q, channels.scale)
+        elif self.scheme == "bf16":
+            weight = widen(narrow(weight, DType.BF16), DType.BF16)
+        y = _finished(given["x"] @ weight.T, given, self.activation)
+        return [quantize_rows(y) if node.output.packed else y]
+
+    def macs(self, node: Node, call: Call) -> int:
+        return call.size(*node.output.shape, node.operands["weight"].shape[1])
+
+    def operand_bytes(self, node: Node, name: str, call: Call) -> int:
+        if name == "scale":
+            return 0  # counted with the blocks
+        if name != "weight":
+            return super().operand_bytes(node, name, call)
+        n, k = node.operands["weight"].shape
+        packed = {"int8": "qa8", "int4": "qs4b" if self.group else "qs4c"}
+        rule = layouts.layout(call.arch, packed.get(self.format, self.format))
+        return int(layouts.packed_rhs_bytes(rule, n, k, group=self.group))
+
+    def kernel(self, node: Node) -> str:
+        if self.scheme == "int4":
+            return "go_gemm_qs4b" if self.group else "go_gemm_qs4c"
+        return {"int8": "go_gemm_qa8", "bf16": "go_gemm_bf16", "f32": "go_gemm_f32"}[self.format]
+
+
+@dataclass
+class Matmul(Op):
+    """left [.., m, k] times right [.., k, n], both computed at run time."""
+
+    NAME = "go.matmul"
+    OPERANDS = (
+        Operand("left", Strides.DENSE, dtypes=_F32),
+        Operand("right", Strides.DENSE, dtypes=_F32),
+    )
+    KERNEL = "go_gemm_f32"
+
+    def results(self, given: Operands) -> list[Value]:
+        left, right = given["left"], given["right"]
+        return [Value(DType.F32, (*left.shape[:-1], right.shape[-1]))]
+
+    def problem(self, node: Node) -> str | None:
+        left, right = node.operands["left"].shape, node.operands["right"].shape
+        if len(left) < 2 or len(left) != len(right):
+            return f"matrices of {left} and {right}"
+        return None
+
+    def evaluate(self, node: Node, given: dict[str, Array], sizes: Sizes) -> list[Array]:
+        return [given["left"] @ given["right"]]
+
+    def macs(self, node: Node, call: Call) -> int:
+        return call.size(*node.output.shape, node.operands["left"].shape[-1])
+
+
+@dataclass
+class Conv(Op):
+    """Convolution of x [batch, channels, (height,) width], then what `Linear` does to its result.
+
+    Attributes:
+        stride: (height, width), as padding and dilation; height is 1, 0 and 1 of one without it.
+        padding: zeros on both sides.
+        dilation: distance of the taps.
+        groups: of channels.
+        activation: one of `ACTIVATIONS`.
+        serial: whether one thread runs it.
+        tile_rows: output positions in a task; 0 until a pass decides.
+    """
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+    activation: str | None = None
+    serial: bool = False
+    tile_rows: int = 0
+
+    NAME = "go.conv"
+    OPERANDS = (
+        Operand("x", Strides.CHANNELS, bf16=True, dtypes=_F32_OR_BF16),
+        Operand("weight", dtypes=_F32),
+        *_epilogue(Strides.CHANNELS_INNERMOST),
+    )
+    KERNEL = "go_conv"
+    STORES_BF16 = True
+
+    def results(self, given: Operands) -> list[Value]:
+        x, weight = given["x"].shape, given["weight"].shape
+        geometry = zip(x[2:], weight[2:], *self._pairs(len(x)), strict=True)
+        extents = (_positions(e, taps, s, p, d) for e, taps, s, p, d in geometry)
+        return [Value(DType.F32, (x[0], weight[0], *extents))]
+
+    def _pairs(self, rank: int) -> tuple[tuple[int, ...], ...]:
+        axes = rank - 2
+        return self.stride[-axes:], self.padding[-axes:], self.dilation[-axes:]
+
+    def problem(self, node: Node) -> str | None:
+        x, weight = node.operands["x"], node.operands["weight"]
+        if x.rank not in (3, 4) or weight.rank != x.rank:
+            return f"a convolution of {x.shape} with {weight.shape}"
+        inner, outer = weight.shape[1], weight.shape[0]
+        if inner * self.groups != x.shape[1] or outer % self.groups:
+            return f"{self.groups} groups of {inner} channels, of {x.shape[1]}, to {outer}"
+        return _activation_problem(self.activation)
+
+    def evaluate(self, node: Node, given: dict[str, Array], sizes: Sizes) -> list[Array]:
+        x, w = given["x"], given["weight"]
+        if one_d := x.ndim == 3:
+            x, w = x[:, :, None], w[:, :, None]
+        (sh, sw), (ph, pw), (dh, dw) = self.stride, self.padding, self.dilation
+        x = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
+        span = ((w.shape[2] - 1) * dh + 1, (w.shape[3] - 1) * dw + 1)
+        windows = np.lib.stride_tricks.sliding_window_view(x, span, (2, 3))
+        windows = windows[:, :, ::sh, ::sw, ::dh, ::dw]
+        parts = [
+            np.einsum("nchwij,ocij->nohw", a, b, optimize=True)
+            for a, b in zip(
+                np.split(windows, self.groups, 1), np.split(w, self.groups, 0), strict=True
+            )
+        ]
+        y = np.concatenate(parts, 1)
+        y = y[:, :, 0] if one_d else y
+        rest = {
+            role: a if role == "bias" else np.moveaxis(a, 1, -1)
+            for role, a in given.items()
+            if role not in ("x", "weight")
+        }
+        return [np.moveaxis(_finished(np.moveaxis(y, 1, -1), rest, self.activation), -1, 1)]
+
+    def macs(self, node: Node, call: Call) -> int:
+        return call.size(*node.output.shape, *node.operands["weight"].shape[1:])
+
+
+def _positions(extent: Dim, taps: Dim, stride: int, padding: int, dilation: int) -> Dim:
+    """Where a window fits: the formula of torch.nn.Conv2d."""
+    last = simplify(extent + 2 * padding - dilation * (taps - 1) - 1)
+    return simplify(floor_div(last, stride) + 1)
+
+
+@dataclass
+class Depthwise(Op):
+    """Convolution along time of x [batch, time, channels], one filter [taps, channels] a channel.
+
+    y = (sum of the taps over u, + bias, activation, + identity) * mask_out + residual, for
+    u = x * mask_in.
+
+    Attributes:
+        stride: along time.
+        dilation: distance of the taps.
+        pad_left: zeros before the first frame.
+        length: frames of the result; what is read behind the last frame is zero.
+        identity: what is added to the sum: 0 nothing, 1 u, 2 x.
+        activation: one of `ACTIVATIONS`.
+        serial: whether one thread runs it.
+    """
+
+    stride: int
+    dilation: int
+    pad_left: Dim
+    length: Dim = field(metadata=HIDDEN)
+    identity: int = 0
+    activation: str | None = None
+    serial: bool = False
+
+    NAME = "go.depthwise"
+    OPERANDS = (
+        Operand("x", Strides.DENSE_LAST, bf16=True, dtypes=_F32_OR_BF16),
+        Operand("weight", dtypes=_F32),
+        Operand("bias", optional=True, dtypes=_F32),
+        Operand("mask_in", optional=True, dtypes=_F32),
+        Operand("mask_out", optional=True, dtypes=_F32),
+        Operand("residual", Strides.DENSE_LAST, optional=True, bf16=True, dtypes=_F32_OR_BF16),
+    )
+    KERNEL = "go_depthwise"
+    STORES_BF16 = True
+
+    def results(self, given: Operands) -> list[Value]:
+        batch, _, channels = given["x"].shape
+        return [Value(DType.F32, (batch, self.length, channels))]
+
+    def problem(self, node: Node) -> str | None:
+        x, weight = node.operands["x"], node.operands["weight"]
+        if x.rank != 3 or weight.rank != 2 or weight.shape[1] != x.shape[2]:
+            return f"filters of {weight.shape} for {x.shape}"
+        if self.identity not in (0, 1, 2) or (self.identity and self.stride != 1):
+            return f"identity {self.identity} at a stride of {self.stride}"
+        return _activation_problem(self.activation)
+
+    def evaluate(self, node: Node, given: dict[str, Array], sizes: Sizes) -> list[Array]:
+        src, weight = given["x"], given["weight"]
+        u = src * given["mask_in"] if "mask_in" in given else src
+        t_out, left = evaluate(self.length, sizes), evaluate(self.pad_left, sizes)
+        taps, stride, dilation = weight.shape[0], self.stride, self.dilation
+        reach = (t_out - 1) * stride + (taps - 1) * dilation + 1
+        padded = np.zeros((u.shape[0], max(reach, left + u.shape[1]), u.shape[2]), np.float32)
+        padded[:, left : left + u.shape[1]] = u
+        y = np.zeros((u.shape[0], t_out, u.shape[2]), np.float32)
+        for j in range(taps):
+            first = j * dilation
+            y += weight[j] * padded[:, first : first + (t_out - 1) * stride + 1 : stride]
+        if "bias" in given:
+            y = y + given["bias"]
+        if self.identity:
+            y = y + (u if self.identity == 1 else src)[:, :t_out]
+        if "mask_out" in given:
+            y = y * given["mask_out"]
+        return [y + given["residual"] if "residual" in given else y]
+
+    def macs(self, node: Node, call: Call) -> int:
+        return call.size(*node.output.shape, node.operands["weight"].shape[0])
+
+
+@dataclass
+class Patches(Op):
+    """The windows of a convolution as rows, of x [batch, (height,) width, channels].
+
+    Attributes:
+        taps: (height, width) of a window, as stride, padding and dilation.
+        stride: of windows.
+        padding: zeros on both sides.
+        dilation: distance of the taps.
+
+    Rows have the taps' channels one after the other; the kernel may pack them for a product.
+    """
+
+    taps: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+
+    NAME = "go.patches"
+    OPERANDS = (Operand("x", Strides.DENSE_LAST, bf16=True, dtypes=_F32_OR_BF16),)
+    PACKS = frozenset({QUANTIZED, "bf16"})
+
+    def results(self, given: Operands) -> list[Value]:
+        batch, *extents, channels = given["x"].shape
+        axes = len(extents)
+        pairs = (self.taps, self.stride, self.padding, self.dilation)
+        geometry = zip(extents, *(pair[-axes:] for pair in pairs), strict=True)
+        found = (_positions(e, taps, s, p, d) for e, taps, s, p, d in geometry)
+        return [Value(DType.F32, (batch, *found, product((*self.taps, channels))))]
+
+    def evaluate(self, node: Node, given: dict[str, Array], sizes: Sizes) -> list[Array]:
+        x = given["x"][:, None] if given["x"].ndim == 3 else given["x"]
+        shape = sized(node.output.shape, sizes)
+        out_size = (1, shape[1]) if len(shape) == 3 else (shape[1], shape[2])
+        geometry = (self.stride, self.dilation, self.padding)
+        rows: Array = reference_ops.patches(x, self.taps, out_size, *geometry).reshape(shape)
+        return [quantize_rows(rows) if node.output.packed == QUANTIZED else rows]
+
+    def kernel(self, node: Node) -> str:
+        return f"go_patches_{node.output.packed}"
+
+
+def doubled(shape: Shape) -> Shape:
+    """The shape of rows and of what they leave over."""
+    return (*shape[:-1], 2, shape[-1])
