@@ -1,0 +1,186 @@
+"""Definitions of ops: none is missing anywhere, and what is not as defined is found."""
+
+import copy
+import dataclasses
+import random
+from collections.abc import Callable, Iterator
+
+from graphs import BF16, F32, I64, Maker, add
+
+from graphopt.codegen.emit import EMITTERS
+from graphopt.ir import DType, Graph, Node, Value
+from graphopt.ir.op import Op
+from graphopt.ir.ops import (
+    OPS,
+    Aten,
+    Attention,
+    CachedAttention,
+    Cat,
+    Check,
+    Cif,
+    Expand,
+    Gather,
+    Linear,
+    Matmul,
+    PackRows,
+    Pad,
+    Patches,
+    Reduce,
+    Rope,
+    Softmax,
+    SplitRows,
+)
+from graphopt.ir.verify import VerificationError, verify
+
+
+def every_op() -> Graph:
+    """A graph with a node of each op."""
+    m = Maker()
+    x, lengths = m.input("x", "B", "T", 8), m.input("lengths", "B", dtype=I64)
+    image, heads = m.input("image", "B", 4, 6, 5), m.input("heads", "B", 2, "T", 4)
+    alphas = m.input("alphas", "B", "T")
+    cache = m.input("cache", 1, 2, "B", 16, 2, 4)
+    cache.is_state = True
+    y = m.pointwise(add(), x, m.constant("c", 8))
+    values = [
+        m.quantized(m.norm(y), 16),
+        m.linear(m.op(PackRows(), y), 16, name="v", op=Linear(scheme="bf16")),
+        m.linear(y, 8, name="u", op=Linear(activation="relu")),
+        m.op(SplitRows(), y),
+        m.op(Softmax(False), m.permute(y, 0, 2, 1)),
+        m.op(Matmul(), y, m.permute(x, 0, 2, 1)),
+        m.conv(image, m.constant("k", 4, 2, 3, 3), "B", 4, 4, 3, groups=2),
+        m.depthwise(y, identity=1),
+        m.op(Patches((1, 3), (1, 1), (0, 1), (1, 1)), y),
+        m.op(Attention(0.5), heads, heads, heads),
+        m.op(Cat(2), y, x, m.slice(y, 2, 0, 4)),
+        m.op(Pad((0, 0, 1), 0.0, (*y.shape[:2], 10)), y),
+        m.op(Expand((*y.shape[:2], 8)), m.reshape(m.slice(y, 2, 0, 1), "B", "T", 1)),
+        m.op(Gather(), m.constant("table", 9, 4), lengths),
+        m.op(Reduce("sum", (1,)), y),
+    ]
+    m.graph.nodes.append(Node.of(Check(1), m.op(Reduce("max", (0,)), lengths)))
+    q = m.permute(heads, 0, 2, 1, 3)
+    angles = m.slice(q, 3, 0, 2)
+    kept = {"past": lengths, "start": lengths, "cache": cache}
+    turned = m.reshape(m.slice(angles, 2, 0, 1), "B", "T", 2)
+    rotated = m.op(Rope(0), q, q, q, turned, turned, **kept)
+    values.append(m.op(CachedAttention(0, 0.5), rotated, **kept))
+    m.graph.nodes.append(Node.of(Cif(1.0, "exact", "floor", "N"), y, alphas))
+    tokens, time = m.shape("N", "T")
+    m.graph.dims["N"] = DimInfo(tokens, 3, (), bound=time)
+    return m.output(*values)
+
+
+def test_every_op_is_listed_and_has_code() -> None:
+    defined = {kind for kind in Op.__subclasses__() if kind is not Aten}
+    assert defined == set(OPS)
+    assert {op for op in OPS if op.KERNEL != "view"} == set(EMITTERS)
+    assert len({op.NAME for op in OPS}) == len(OPS)
+    assert {type(n.op) for n in every_op().nodes} == set(OPS), "one is not tried below"
+
+
+def test_every_op_is_legal_as_its_builder_makes_it() -> None:
+    verify(every_op(), "the test")
+
+
+Edit = Callable[[Node, random.Random], bool]
+
+
+def drop_operand(node: Node, chance: random.Random) -> bool:
+    """One that must be there, or of numbered ones not the last."""
+    names = [r for r in node.operands if (o := node.op.operand(r)) and not o.optional]
+    if node.op.REST is not None:
+        names = names[:-1]
+    if names:
+        del node.operands[chance.choice(names)]
+    return bool(names)
+
+
+def rename_operand(node: Node, chance: random.Random) -> bool:
+    role = chance.choice(list(node.operands))
+    node.operands["something"] = node.operands.pop(role)
+    return True
+
+
+def other_attribute_type(node: Node, chance: random.Random) -> bool:
+    fields = dataclasses.fields(node.op)
+    if fields:
+        setattr(node.op, chance.choice(fields).name, object())
+    return bool(fields)
+
+
+def longer_result(node: Node, chance: random.Random) -> bool:
+    for value in node.outputs:
+        value.shape = (*value.shape, 3)
+    return bool(node.outputs)
+
+
+def larger_result(node: Node, chance: random.Random) -> bool:
+    shaped = [v for v in node.outputs if v.shape]
+    if not shaped:
+        return False
+    value = chance.choice(shaped)
+    axis = chance.randrange(value.rank)
+    value.shape = (*value.shape[:axis], value.shape[axis] + 1, *value.shape[axis + 1 :])
+    return not isinstance(node.op, Cif)
+
+
+def other_result_type(node: Node, chance: random.Random) -> bool:
+    for value in node.outputs:
+        value.dtype = DType.U8
+    return bool(node.outputs)
+
+
+def one_result_more(node: Node, chance: random.Random) -> bool:
+    node.outputs = [*node.outputs, Value(F32, (1,))]
+    return True
+
+
+def stored_as_it_cannot_be(node: Node, chance: random.Random) -> bool:
+    if not node.outputs or node.op.STORES_BF16 or node.outputs[0].dtype is not F32:
+        return False
+    node.outputs[0].dtype = BF16
+    return True
+
+
+def packed_as_it_cannot_be(node: Node, chance: random.Random) -> bool:
+    if len(node.outputs) != 1 or node.op.PACKS or node.output.packed:
+        return False
+    node.output.packed, node.output.dtype = "qa8r", DType.I8
+    return True
+
+
+EDITS = [
+    drop_operand,
+    rename_operand,
+    other_attribute_type,
+    longer_result,
+    larger_result,
+    other_result_type,
+    one_result_more,
+    stored_as_it_cannot_be,
+    packed_as_it_cannot_be,
+]
+
+
+def edits() -> Iterator[tuple[Graph, str]]:
+    """Graphs with one node that is not as it was made, and what was done to it."""
+    chance = random.Random(0)
+    for position in range(len(every_op().nodes)):
+        for edit in EDITS:
+            graph = copy.deepcopy(every_op())
+            if edit(graph.nodes[position], chance):
+                yield graph, f"{graph.nodes[position].op}: {edit.__name__}"
+
+
+def test_every_random_edit_is_found() -> None:
+    tried, missed = 0, []
+    for graph, what in edits():
+        tried += 1
+        try:
+            verify(graph, "the test")
+        except VerificationError:
+            continue
+        missed.append(what)
+    assert not missed and tried > 200
