@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from graphs import BF16, F32, I64, Maker, add
 
 from graphopt.codegen.emit import EMITTERS
-from graphopt.ir import DType, Graph, Node, Value
+from graphopt.ir import DimInfo, DType, Graph, Node, Value
 from graphopt.ir.op import Op
 from graphopt.ir.ops import (
     OPS,
