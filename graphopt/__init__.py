@@ -12,8 +12,8 @@ from graphopt.runtime.library import limit_threads
 from graphopt.runtime.loaded import load
 
 if TYPE_CHECKING:
-    from graphopt.compiler.optimize import optimize
     from graphopt.config import Config
+    from graphopt.driver import optimize
     from graphopt.frontend.capture import capture
     from graphopt.target import Target
 
@@ -22,7 +22,7 @@ __all__ = ["Config", "Target", "__version__", "capture", "limit_threads", "load"
 _HOMES = {
     "capture": "graphopt.frontend.capture",
     "Config": "graphopt.config",
-    "optimize": "graphopt.compiler.optimize",
+    "optimize": "graphopt.driver",
     "Target": "graphopt.target",
 }
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import graphopt
 from graphopt.compiler.form import Form
-from graphopt.compiler.optimize import MOST_FORMS
+from graphopt.compiler.module import MOST_FORMS
 from graphopt.compiler.pipeline import PassManager, lowering_passes
 from graphopt.config import Config
 from graphopt.errors import (

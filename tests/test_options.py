@@ -1,5 +1,6 @@
 """Options of `optimize`: each is used, or refused by name before anything slow."""
 
+import dataclasses
 import sys
 import types
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 import graphopt
-from graphopt.compiler.options import DEFAULTS
+from graphopt.compiler.options import Options
 from graphopt.errors import CalibrationError, GraphoptError, OptionError
 from graphopt.llm.compiled import check_options
 from graphopt.llm.options import LlmOptions
@@ -125,7 +126,7 @@ def test_an_auto_model_refuses_what_it_does_not_use(name: str, value: Any) -> No
 
 
 def test_a_language_model_refuses_what_it_does_not_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphopt.compiler.optimize.is_decoder", lambda model: True)
+    monkeypatch.setattr("graphopt.llm.interface.adapter.is_decoder", lambda model: True)
     for name, value, precision in (
         ("strict", True, "int4"),
         ("dynamic_shapes", {}, "int4"),
@@ -171,6 +172,9 @@ def test_every_option_is_known_to_be_used_or_refused() -> None:
     import inspect
 
     parameters = inspect.signature(graphopt.optimize).parameters
-    own = {n: p.default for n, p in parameters.items() if n in DEFAULTS}
-    assert own == DEFAULTS
-    assert set(parameters) - set(DEFAULTS) == {"model", "target", "precision", "num_threads"}
+    ours = {f.name: f.default for f in dataclasses.fields(Options)}
+    assert set(parameters) - {"model"} == set(ours) - {"asked"}
+    given = {
+        n: p.default for n, p in parameters.items() if n not in ("model", "target", "precision")
+    }
+    assert given == {name: ours[name] for name in given}

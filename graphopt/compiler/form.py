@@ -16,6 +16,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from graphopt._version import VERSION
+from graphopt.compiler.options import Options
 from graphopt.compiler.partition import CompiledPart, TorchPart, partition
 from graphopt.compiler.pipeline import PassManager, lowering_passes
 from graphopt.compiler.program import Program, port_of
@@ -40,28 +41,11 @@ from graphopt.ir.ops import Aten
 from graphopt.ir.ops.elements import evaluate_scalar
 from graphopt.ir.printer import print_graph
 from graphopt.ir.scalar import Scalar
-from graphopt.passes.support.rounding import NEAREST, Rounding
+from graphopt.passes.support.rounding import Rounding
 from graphopt.progress import announce
 from graphopt.runtime import process, structure
 from graphopt.runtime.package import FORMAT, MARKS, Manifest, write_package
 from graphopt.runtime.staging import replaced_folder
-from graphopt.target import Target
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `optimize` was asked for, resolved."""
-
-    target: Target
-    precision: str
-    num_threads: int | None
-    strict: bool
-    dynamic_shapes: Any
-    group: int = 32
-    activation_bits: int = 8
-    rounding: Rounding = NEAREST
-    check: bool = False
-
 
 #: Runs a program, of which it also gets the number, on its inputs.
 RunPart = Callable[[Program, int, list[torch.Tensor]], Sequence[torch.Tensor]]
@@ -114,7 +98,7 @@ class Form:
                 manager,
                 options.group,
                 options.activation_bits,
-                options.rounding,
+                Rounding(options.rounding),
             )
             program.plan()
             self._parts.append((part, program, register(program)))

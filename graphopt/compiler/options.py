@@ -1,32 +1,91 @@
-"""Which options of `graphopt.optimize` a kind of model uses, and which values they take."""
+"""What `graphopt.optimize` was asked for: which values there are, and what a kind of model uses."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from graphopt.compiler.pipeline import check_activation_bits
 from graphopt.errors import OptionError
-from graphopt.target import Target
+from graphopt.passes.support.rounding import check_rounding
+from graphopt.runtime.library import check_threads
+from graphopt.target import Target, find_target
 
-#: What every option is when it is not given.
-DEFAULTS: dict[str, Any] = {
-    "example_inputs": None,
-    "dynamic_shapes": None,
-    "strict": False,
-    "group_size": 32,
-    "activation_bits": 8,
-    "kv_cache": None,
-    "head": "auto",
-    "rounding": "nearest",
-    "calibration": None,
-    "check": True,
-}
 #: Options whose values are names.
 _NAMES = ("target", "precision", "kv_cache", "head", "rounding")
-_MODULE = {"example_inputs", "dynamic_shapes", "strict", "check"}
-_PARTS = {"strict", "check"}
-_DECODER = {"kv_cache", "head", "check"}
+#: Options that every kind of model uses.
+_ALWAYS = {"target", "precision", "num_threads"}
 _LARGEST_GROUP = 1024
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `graphopt.optimize`, where they are explained.
+
+    Attributes:
+        target: the target itself.
+        precision: never `auto`.
+        asked: the precision as it was asked for.
+    """
+
+    target: Target
+    precision: str
+    num_threads: int | None = None
+    example_inputs: tuple[Any, ...] | list[Any] | dict[str, Any] | None = None
+    dynamic_shapes: Any = None
+    strict: bool = False
+    group_size: int | None = 32
+    activation_bits: int = 8
+    kv_cache: str | None = None
+    head: str = "auto"
+    rounding: str = "nearest"
+    calibration: Sequence[Any] | None = None
+    check: bool = True
+    asked: str = "auto"
+
+    @staticmethod
+    def of(**given: Any) -> Options:
+        """The options from arguments of `graphopt.optimize`.
+
+        Raises:
+            OptionError, UnknownTargetError, UnknownPrecisionError, ThreadCountError: for a value
+                that an option cannot have, whatever the model.
+        """
+        defaults: dict[str, Any] = {"target": "native", "precision": "auto"}
+        defaults |= {f.name: f.default for f in dataclasses.fields(Options)[2:]}
+        given = {**defaults, **given}
+        _check_values(given)
+        target = find_target(given["target"])
+        check_threads(given["num_threads"])
+        planned = target.precision(given["precision"])
+        check_activation_bits(given["activation_bits"])
+        check_rounding(given["rounding"])
+        changed = {"target": target, "precision": planned, "asked": given["precision"]}
+        return Options(**{**given, **changed})
+
+    @property
+    def group(self) -> int:
+        """Int4 weights that share a scale; 0 for a scale per channel."""
+        return self.group_size or 0
+
+    def refuse_unused(self, used: Collection[str], kind: str) -> None:
+        """Raises OptionError for the first option that is given and not used.
+
+        Args:
+            used: names of those that count beside those of how numbers become narrow.
+            kind: what does not use it, such as "a language model in int8".
+        """
+        counted = {*used, *narrow_options(self.precision), *_ALWAYS, "asked"}
+        for field in dataclasses.fields(self):
+            given, default = getattr(self, field.name), field.default
+            if field.name not in counted and not _same(given, default):
+                raise OptionError(field.name, given, f"{kind} does not use it; leave it out")
+
+
+def _same(given: Any, default: Any) -> bool:
+    return type(given) is type(default) and bool(given == default)
 
 
 def narrow_options(precision: str) -> set[str]:
@@ -36,23 +95,7 @@ def narrow_options(precision: str) -> set[str]:
     return {"activation_bits"} if "int8" in precision else set()
 
 
-def used_by_module(precision: str) -> set[str]:
-    """What any module uses, at a precision that is not `auto`."""
-    return _MODULE | narrow_options(precision)
-
-
-def used_by_auto_model(precision: str) -> set[str]:
-    """What the parts of a FunASR AutoModel use."""
-    return _PARTS | narrow_options(precision)
-
-
-def used_by_decoder(precision: str) -> set[str]:
-    """What a language model without example inputs uses."""
-    used = _DECODER | narrow_options(precision)
-    return used | {"calibration"} if "int4" in precision else used
-
-
-def check_values(options: Mapping[str, Any]) -> None:
+def _check_values(options: Mapping[str, Any]) -> None:
     """Raises OptionError for a value that an option cannot have, whatever the model.
 
     Which names, threads and bits there are is checked by what reads them.
@@ -91,17 +134,3 @@ def check_group_size(size: object) -> None:
     if size is not None and not (whole and size % 32 == 0 and 32 <= size <= _LARGEST_GROUP):  # type: ignore[operator]
         remedy = f"give a multiple of 32 up to {_LARGEST_GROUP}, or None for a scale per channel"
         raise OptionError("group_size", size, remedy)
-
-
-def refuse_unused(options: Mapping[str, Any], used: Collection[str], kind: str) -> None:
-    """Raises OptionError for the first option that is given and not used.
-
-    Args:
-        options: every option of `DEFAULTS`, as given.
-        used: names of those that count.
-        kind: what does not use it, such as "a language model in int8".
-    """
-    for name, default in DEFAULTS.items():
-        given = options[name]
-        if name not in used and not (type(given) is type(default) and given == default):
-            raise OptionError(name, given, f"{kind} does not use it; leave it out")

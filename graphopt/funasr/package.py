@@ -87,7 +87,8 @@ def compile_directories(
 
 def _compile(directory: ModelDirectory, target: str, precision: str, folder: Path) -> None:
     """Writes the packages of a model and the files that its text needs."""
-    from graphopt.compiler.optimize import optimize
+    from graphopt.compiler.module import ModuleAdapter
+    from graphopt.compiler.options import Options
 
     model = build_model(directory)
     try:
@@ -96,8 +97,8 @@ def _compile(directory: ModelDirectory, target: str, precision: str, folder: Pat
         raise ModelDirectoryError(directory.path, f"not understood: {error}") from error
     for name, (module, inputs) in captured.items():
         _run(directory, module.eval(), inputs)
-        made = optimize(module, target, inputs, precision=precision, strict=True)
-        made.save(folder / name)
+        options = Options.of(target=target, precision=precision, example_inputs=inputs, strict=True)
+        ModuleAdapter().optimize(module, options).save(folder / name)
     if directory.pieces is not None:
         shutil.copy(directory.pieces, folder / PIECES)
     if directory.splits is not None and "hotwords" in captured:

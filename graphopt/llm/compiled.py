@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from graphopt.compiler.options import DEFAULTS, check_group_size, refuse_unused, used_by_decoder
-from graphopt.compiler.pipeline import PassManager, check_activation_bits, lowering_passes
+from graphopt.compiler.options import Options
+from graphopt.compiler.pipeline import PassManager, lowering_passes
 from graphopt.compiler.program import Program
 from graphopt.config import Config
 from graphopt.dtype import DType
@@ -12,8 +12,9 @@ from graphopt.llm.decoder.calibration import calibration_inputs
 from graphopt.llm.decoder.graph import DecoderWeights, decoder_graph
 from graphopt.llm.generate.cache import CacheShape
 from graphopt.llm.generate.engine import Engine
+from graphopt.llm.interface.adapter import DecoderAdapter
 from graphopt.llm.options import LlmOptions
-from graphopt.passes.support.rounding import Rounding, check_rounding
+from graphopt.passes.support.rounding import Rounding
 from graphopt.target import find_target
 
 #: Names of what keys and values are kept as; int8 has a scale per token and head.
@@ -74,22 +75,21 @@ def check_options(options: LlmOptions) -> None:
     Raises:
         UnknownTargetError, UnknownPrecisionError, CalibrationError, OptionError: naming it.
     """
-    precision = find_target(options.target).precision(options.precision)
-    check_activation_bits(options.activation_bits)
-    check_group_size(options.group or None)
+    given = Options.of(
+        target=options.target,
+        precision=options.precision,
+        group_size=options.group or None,
+        activation_bits=options.activation_bits,
+        rounding=options.rounding,
+        calibration=options.calibration,
+    )
+    precision = given.precision
     _cache_type(options.kv_cache, precision)
     _head(options.head, precision, options.activation_bits)
-    check_rounding(options.rounding)
     if options.rounding == "gptq" and options.calibration is None:
         raise CalibrationError("rounding by gptq needs text")
-    given = {
-        **DEFAULTS,
-        "group_size": options.group or None,
-        "activation_bits": options.activation_bits,
-        "rounding": options.rounding,
-        "calibration": options.calibration,
-    }
-    refuse_unused(given, used_by_decoder(precision), f"a language model in {precision}")
+    kind, used = DecoderAdapter().used(None, precision)
+    given.refuse_unused(used, f"{kind} in {precision}")
     if options.requantize and "int4" not in precision:
         raise OptionError("requantize", True, f"nothing becomes int4 in {precision}; leave it out")
 

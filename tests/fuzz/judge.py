@@ -13,7 +13,7 @@ from program import Program, Sizes, double
 from reference import deviation, difference, wide
 
 from graphopt.compiler.form import Options
-from graphopt.compiler.optimize import OptimizedModule
+from graphopt.compiler.module import OptimizedModule
 from graphopt.errors import CaptureError, GraphoptError, GroupSizeError, InputError
 from graphopt.target import find_target
 from graphopt.testing import FP32_RELATIVE

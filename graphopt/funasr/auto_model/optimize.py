@@ -33,12 +33,6 @@ from graphopt.funasr.layers.paraformer import share_parameters
 from graphopt.funasr.layers.sense_voice import Frames
 
 
-def is_auto_model(model: object) -> bool:
-    """Whether something is a `funasr.AutoModel`, without importing FunASR."""
-    kind = type(model)
-    return kind.__name__ == "AutoModel" and kind.__module__.startswith("funasr.")
-
-
 def optimize_auto_model(auto_model: Any, compile_part: Compile) -> Any:
     """A copy of an AutoModel whose models call compiled parts; the original is not changed.
 

@@ -1,10 +1,9 @@
-"""`optimize`, and the drop-in module that it returns."""
+"""The drop-in module for any torch module, compiled call form by call form."""
 
 from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,8 @@ import torch
 import torch.utils._pytree as pytree
 
 from graphopt.compiler.example_check import check_example
-from graphopt.compiler.form import Form, Options
-from graphopt.compiler.options import (
-    check_values,
-    refuse_unused,
-    used_by_auto_model,
-    used_by_decoder,
-    used_by_module,
-)
-from graphopt.compiler.pipeline import check_activation_bits
+from graphopt.compiler.form import Form
+from graphopt.compiler.options import Options
 from graphopt.compiler.report import Report
 from graphopt.compiler.schedule import StepBalance
 from graphopt.errors import (
@@ -33,163 +25,35 @@ from graphopt.errors import (
 )
 from graphopt.frontend.capture import call_key
 from graphopt.frontend.model_check import Compiled, check_model
-from graphopt.funasr.auto_model.optimize import is_auto_model, optimize_auto_model
-from graphopt.llm.options import LlmOptions
-from graphopt.llm.readers.transformers_model import (
-    is_causal_model,
-    is_decoder,
-    refuse_other_decoder,
-)
-from graphopt.passes.support.rounding import Rounding, check_rounding
 from graphopt.runtime import process
 from graphopt.runtime.library import check_threads
-from graphopt.target import Target, find_target
 
 MOST_FORMS = 8
 """How often a module captures its model for calls that differ in sizes alone."""
 
 
-def optimize(
-    model: torch.nn.Module,
-    target: str | Target = "native",
-    example_inputs: tuple[Any, ...] | dict[str, Any] | None = None,
-    dynamic_shapes: Any = None,
-    precision: str = "auto",
-    num_threads: int | None = None,
-    strict: bool = False,
-    group_size: int | None = 32,
-    activation_bits: int = 8,
-    kv_cache: str | None = None,
-    head: str = "auto",
-    rounding: str = "nearest",
-    calibration: Sequence[Any] | None = None,
-    check: bool = True,
-) -> Any:
-    """Compiles a model for a target and returns a module that is called like it.
+class ModuleAdapter:
+    """Any torch module in eval mode; see `graphopt.adapters.Adapter`."""
 
-    A causal language model of transformers without example inputs gives an `OptimizedDecoder`
-    (graphopt/llm/interface/generation.py), whose `generate` is that of transformers; a
-    `funasr.AutoModel` gives an AutoModel with compiled parts inside; any other module an
-    `OptimizedModule`.
+    def takes(self, model: Any, options: Options) -> bool:
+        """Everything: what is no module is refused by name."""
+        check_model(model)
+        if options.calibration is not None:
+            raise CalibrationError("only language models of transformers are calibrated, by tokens")
+        return True
 
-    Args:
-        model: any module in eval mode. It keeps its weights; the result does not follow changes.
-        target: `native`, `neoverse-n2`, ... (`graphopt targets` lists them).
-        example_inputs: positional arguments (tuple) or keyword arguments (dict); the model is
-            captured at once. Without them it is captured at the first call, and again for a call of
-            another structure, or with more where an axis behind the first had size 1.
-        dynamic_shapes: sizes that vary, in the format of torch.export. By default the first axis of
-            every tensor and every other one that the model leaves open.
-        precision: `fp32`, `bf16`, `int8`, `int8+bf16`, `int4`, or `auto`: the fastest without int4
-            that the target has matrix instructions for.
-        num_threads: threads of a run; all CPUs that this process may use if None.
-        strict: refuse a model of which a node would stay in torch.
-        group_size: int4 weights that share a scale, a multiple of 32 up to 1024; None for one
-            scale per channel.
-        activation_bits: of activations where weights are int8 or int4: 8, or 16 for two int8 rows
-            each, at twice the multiplications but reading the weights once.
-        kv_cache: how a language model keeps keys and values: `f32`, `bf16`, or `int8` with a scale
-            per token and head; by default f32 for `fp32` and bf16 otherwise.
-        head: how a language model in int4 keeps its head and the embedding: `int8`, `int4`, `exact`
-            (`graphopt.llm.options.LlmOptions`), or `auto`, int8 or with 16-bit activations
-            exactly. One that serves as both is stored once.
-        rounding: how weights become int4: `nearest`; `scale-search`, which chooses the scale of
-            each block among many; or `gptq`, which makes up for errors in later weights. `report()`
-            says what it cost.
-        calibration: arrays of tokens for a language model, a few thousand in all: `gptq` needs
-            them, `scale-search` weighs errors by what they excite.
-        check: run the inputs of every capture through the model once and through what was compiled,
-            and compare (`graphopt/compiler/example_check.py`). A plan for another architecture runs
-            in numpy for that. A language model without example inputs is compared on a dozen tokens
-            (`graphopt/llm/interface/logits_check.py`). `report()` says what was found.
+    def used(self, model: Any, precision: str) -> tuple[str, set[str]]:
+        """The name of the class, and what every module uses."""
+        return type(model).__name__, {"example_inputs", "dynamic_shapes", "strict", "check"}
 
-    Raises:
-        ModelError: if it is no module that can be captured, such as a file name.
-        TrainingModeError, UnknownTargetError, UnknownPrecisionError, ThreadCountError: naming
-            what is wrong.
-        OptionError: for an option that the model does not use, or a value that it cannot have.
-        CalibrationError: if calibration is missing, or makes no sense.
-        CaptureError: if the model cannot be captured; names the line.
-        UnsupportedNodesError: with `strict`, listing the nodes and the reasons.
-        ExampleMismatchError: if `check` finds other results; names the first node that departs.
-        NondeterministicModelError: if it finds that the model does not agree with itself.
-    """
-    options = {
-        "target": target,
-        "precision": precision,
-        "example_inputs": example_inputs,
-        "dynamic_shapes": dynamic_shapes,
-        "strict": strict,
-        "group_size": group_size,
-        "activation_bits": activation_bits,
-        "kv_cache": kv_cache,
-        "head": head,
-        "rounding": rounding,
-        "calibration": calibration,
-        "check": check,
-    }
-    check_values(options)
-    found, threads = find_target(target), check_threads(num_threads)
-    planned = found.precision(precision)
-    check_activation_bits(activation_bits)
-    check_rounding(rounding)
-    if is_auto_model(model):
-        refuse_unused(options, used_by_auto_model(planned), f"a FunASR AutoModel in {planned}")
-        return optimize_auto_model(
-            model,
-            lambda part, inputs: optimize(
-                part,
-                found,
-                inputs,
-                precision=precision,
-                num_threads=num_threads,
-                strict=strict,
-                group_size=group_size,
-                activation_bits=activation_bits,
-                rounding=rounding,
-                check=check,
-            ),
-        )
-    check_model(model)
-    group = group_size or 0
-    if example_inputs is None and is_decoder(model):
-        from graphopt.llm.interface.generation import OptimizedDecoder
-
-        refuse_unused(options, used_by_decoder(planned), f"a language model in {planned}")
-        chosen = LlmOptions(
-            found,
-            precision,
-            group,
-            activation_bits,
-            kv_cache=kv_cache,
-            head=head,
-            rounding=rounding,
-            calibration=calibration,
-        )
-        return OptimizedDecoder(model, chosen, threads, check)
-    asked = ("int4" in precision, kv_cache is not None, head != "auto", calibration is not None)
-    if example_inputs is None and any(asked) and is_causal_model(model):
-        refuse_other_decoder(model)
-    if calibration is not None:
-        raise CalibrationError("only language models of transformers are calibrated, by tokens")
-    refuse_unused(options, used_by_module(planned), f"{type(model).__name__} in {planned}")
-    chosen_options = Options(
-        found,
-        planned,
-        threads,
-        strict,
-        dynamic_shapes,
-        group,
-        activation_bits,
-        Rounding(rounding),
-        check,
-    )
-    module = OptimizedModule(model, chosen_options)
-    if isinstance(example_inputs, dict):
-        module.prepare(**example_inputs)
-    elif example_inputs is not None:
-        module.prepare(*example_inputs)
-    return module
+    def optimize(self, model: Any, options: Options) -> OptimizedModule:
+        """The module, captured and built if there are example inputs."""
+        module = OptimizedModule(model, options)
+        if isinstance(options.example_inputs, dict):
+            module.prepare(**options.example_inputs)
+        elif options.example_inputs is not None:
+            module.prepare(*options.example_inputs)
+        return module
 
 
 class OptimizedModule(Compiled, torch.nn.Module):

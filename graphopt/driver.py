@@ -1,0 +1,98 @@
+"""`optimize`: the options, checked, and the adapter that takes the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from graphopt.adapters import adapters
+from graphopt.compiler.options import Options
+from graphopt.target import Target
+
+
+def optimize(
+    model: torch.nn.Module,
+    target: str | Target = "native",
+    example_inputs: tuple[Any, ...] | dict[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    precision: str = "auto",
+    num_threads: int | None = None,
+    strict: bool = False,
+    group_size: int | None = 32,
+    activation_bits: int = 8,
+    kv_cache: str | None = None,
+    head: str = "auto",
+    rounding: str = "nearest",
+    calibration: Sequence[Any] | None = None,
+    check: bool = True,
+) -> Any:
+    """Compiles a model for a target and returns a module that is called like it.
+
+    A causal language model of transformers without example inputs gives an `OptimizedDecoder`
+    (graphopt/llm/interface/generation.py), whose `generate` is that of transformers; a
+    `funasr.AutoModel` gives an AutoModel with compiled parts inside; any other module an
+    `OptimizedModule`.
+
+    Args:
+        model: any module in eval mode. It keeps its weights; the result does not follow changes.
+        target: `native`, `neoverse-n2`, ... (`graphopt targets` lists them).
+        example_inputs: positional arguments (tuple) or keyword arguments (dict); the model is
+            captured at once. Without them it is captured at the first call, and again for a call of
+            another structure, or with more where an axis behind the first had size 1.
+        dynamic_shapes: sizes that vary, in the format of torch.export. By default the first axis of
+            every tensor and every other one that the model leaves open.
+        precision: `fp32`, `bf16`, `int8`, `int8+bf16`, `int4`, or `auto`: the fastest without int4
+            that the target has matrix instructions for.
+        num_threads: threads of a run; all CPUs that this process may use if None.
+        strict: refuse a model of which a node would stay in torch.
+        group_size: int4 weights that share a scale, a multiple of 32 up to 1024; None for one
+            scale per channel.
+        activation_bits: of activations where weights are int8 or int4: 8, or 16 for two int8 rows
+            each, at twice the multiplications but reading the weights once.
+        kv_cache: how a language model keeps keys and values: `f32`, `bf16`, or `int8` with a scale
+            per token and head; by default f32 for `fp32` and bf16 otherwise.
+        head: how a language model in int4 keeps its head and the embedding: `int8`, `int4`, `exact`
+            (`graphopt.llm.options.LlmOptions`), or `auto`, int8 or with 16-bit activations
+            exactly. One that serves as both is stored once.
+        rounding: how weights become int4: `nearest`; `scale-search`, which chooses the scale of
+            each block among many; or `gptq`, which makes up for errors in later weights. `report()`
+            says what it cost.
+        calibration: arrays of tokens for a language model, a few thousand in all: `gptq` needs
+            them, `scale-search` weighs errors by what they excite.
+        check: run the inputs of every capture through the model once and through what was compiled,
+            and compare (`graphopt/compiler/example_check.py`). A plan for another architecture runs
+            in numpy for that. A language model without example inputs is compared on a dozen tokens
+            (`graphopt/llm/interface/logits_check.py`). `report()` says what was found.
+
+    Raises:
+        ModelError: if it is no module that can be captured, such as a file name.
+        TrainingModeError, UnknownTargetError, UnknownPrecisionError, ThreadCountError: naming
+            what is wrong.
+        OptionError: for an option that the model does not use, or a value that it cannot have.
+        CalibrationError: if calibration is missing, or makes no sense.
+        CaptureError: if the model cannot be captured; names the line.
+        UnsupportedNodesError: with `strict`, listing the nodes and the reasons.
+        ExampleMismatchError: if `check` finds other results; names the first node that departs.
+        NondeterministicModelError: if it finds that the model does not agree with itself.
+    """
+    options = Options.of(
+        target=target,
+        precision=precision,
+        num_threads=num_threads,
+        example_inputs=example_inputs,
+        dynamic_shapes=dynamic_shapes,
+        strict=strict,
+        group_size=group_size,
+        activation_bits=activation_bits,
+        kv_cache=kv_cache,
+        head=head,
+        rounding=rounding,
+        calibration=calibration,
+        check=check,
+    )
+    adapter = next(a for a in adapters() if a.takes(model, options))
+    kind, used = adapter.used(model, options.precision)
+    options.refuse_unused(used, f"{kind} in {options.precision}")
+    return adapter.optimize(model, options)
