@@ -19,6 +19,7 @@ import sympy
 
 from graphopt.ir import Dim, Graph, Node, Value
 from graphopt.ir.layout import layout_of
+from graphopt.ir.printer import name_values
 from graphopt.ir.symbolic import THREADS, evaluate
 
 _THREADS_HINT = 4
@@ -106,3 +107,24 @@ def _items(
         for value in node.outputs:
             if layout_of(value).storage is value and value not in elsewhere:
                 yield value, bytes_of(value), (i, last_read[value])
+
+
+def print_memory(graph: Graph, plan: MemoryPlan) -> str:
+    """Each slot: its size in bytes, the largest of what lies in it, and what that is.
+
+    A node's scratch memory is named by the value that the node makes.
+    """
+    names = name_values(graph)
+    inside: dict[int, list[str]] = {}
+    for item, number in plan.slot_of.items():
+        if isinstance(item, Value):
+            text = names[item]
+        else:
+            text = f"scratch of {names[item.outputs[0]] if item.outputs else item.op}"
+        inside.setdefault(number, []).append(text)
+    lines = []
+    for number, slot in enumerate(plan.slots):
+        sizes = ", ".join(str(size) for size in slot.sizes)
+        largest = sizes if len(slot.sizes) == 1 else f"the largest of {sizes}"
+        lines.append(f"slot{number}: {largest} bytes: {', '.join(inside[number])}")
+    return "\n".join(lines) + "\n"

@@ -54,6 +54,17 @@ RunPart = Callable[[Program, int, list[torch.Tensor]], Sequence[torch.Tensor]]
 class Form:
     """One structure of arguments: captured, cut into parts, planned, built.
 
+    The steps from a call of a model to a library, and where they are listed:
+
+    1. `capture` (frontend): torch.export, and what it took for granted as conditions.
+    2. `lowering_passes` (pipeline.py): fused `go.*` nodes, the same for every target. Each of them
+       but `lower_aten` may be left out (`GRAPHOPT_SKIP`).
+    3. `partition`: what no rule lowered stays in torch, between compiled parts.
+    4. `precision_passes`, for each part: numbers become narrower; all but `fuse_patches` optional.
+    5. `placement_passes`: strides, tasks, kernels. This tail is never left out.
+    6. `plan_memory`, C and packed weights (`Program.module`), then a library for each ISA level
+       (`Program.library`, `package_files`).
+
     Attributes:
         call: how arguments and results map to tensors.
         graph: the lowered graph.

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from graphopt.codegen.plan_memory import MemoryPlan, print_memory
 from graphopt.config import Config
 from graphopt.errors import MissingToolError, SwitchError, UnknownPrecisionError
 from graphopt.ir import Graph
@@ -199,6 +200,15 @@ class PassManager:
         """Lists kernels and reasons (`GRAPHOPT_DEBUG=2`)."""
         if self._config.debug >= 2:
             self._report(print_graph(graph, reasons=True))
+
+    def show_memory(self, graph: Graph, plan: MemoryPlan, arch: str) -> None:
+        """Dumps which values share memory, and says how much there is (`GRAPHOPT_DEBUG=1`)."""
+        if self._config.debug >= 1:
+            count = f"{len(plan.slots)} slots for {len(plan.slot_of)} values and scratch memories"
+            self._report(f"{printable(graph.name)}: plan_memory: {count}")
+        if self._config.dump is not None:
+            text = f"# after plan_memory\n{print_memory(graph, plan)}"
+            self._write(graph, f"plan_memory_{arch}.txt", text)
 
     def show_source(self, graph: Graph, source: str, arch: str) -> None:
         """Shows generated C (`GRAPHOPT_DEBUG=4`), and dumps it."""

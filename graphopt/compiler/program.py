@@ -107,6 +107,7 @@ class Program:
     def _emit(self, arch: str) -> Module:
         announce(f"{self.graph.name}: C for {arch}")
         module = emit_module(self.graph, arch)
+        self.manager.show_memory(self.graph, module.memory.plan, arch)
         self.manager.show_source(self.graph, module.source, arch)
         return module
 
