@@ -177,4 +177,4 @@ def test_c_is_shown_by_save_alone_and_for_other_targets(
     np.testing.assert_array_equal(fast(torch.zeros(2, 3)).shape, (2, 3))
     assert (tmp_path / "dump/Linear/module_x86_64.c").is_file()
     memory = (tmp_path / "dump/Linear/plan_memory_aarch64.txt").read_text()
-    assert memory.startswith("# after plan_memory\n") and shown.count("Linear: plan_memory: ") == 2
+    assert memory.startswith("# after plan_memory\n") and "Linear: plan_memory: " in shown
