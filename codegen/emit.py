@@ -165,7 +165,7 @@ def _stem(node: Node) -> str:
     parts = [op.name.removeprefix("go.")]
     if isinstance(op, Linear):
         n, k = node.operands["weight"].shape
-        parts += [op.format, f"{k}x{n}"]
+        parts += [op.decided.name, f"{k}x{n}"]
         parts += [op.activation] if op.activation else []
         parts += ["quantize"] if node.output.packed else []
     elif isinstance(op, Norm) and "packed" in op.writes:

@@ -104,7 +104,7 @@ def _linear(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     if op.group:
         fields["group"] = str(op.group)
     scale = node.operands.get("scale")
-    packed = memory.weight(memory.weights.gemm(weight, op.format, op.group, scale))
+    packed = memory.weight(memory.weights.gemm(weight, op.decided, op.group, scale))
     fields["rhs"] = f.pointer("rhs", None, packed)
     fields |= _linear_result(node, f, memory, n)
     fields["epilogue"] = _epilogue(node, op.activation, f, memory, lambda v: _rows(v)[1])

@@ -282,7 +282,7 @@ def _pad(node: Node, f: FunctionBuilder, memory: Memory) -> None:
 
 def _gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     """Rows of a table by index; an index outside the table is an error of the caller's data."""
-    if node.as_op(Gather).scheme:
+    if node.as_op(Gather).format:
         emit_packed_gather(node, f, memory)
         return
     table, indices = node.operands["table"], node.operands["indices"]

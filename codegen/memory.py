@@ -21,6 +21,7 @@ from graphopt.ir.ops import (
 )
 from graphopt.ir.symbolic import THREADS, ceil_div, minimum, product, simplify
 from graphopt.kernels import layouts
+from graphopt.kernels.formats import ROWS
 from graphopt.kernels.scratch import (
     attention_scratch_bytes,
     cif_scratch_bytes,
@@ -34,8 +35,7 @@ from graphopt.kernels.scratch import (
 def bytes_of(value: Value, arch: str) -> Dim:
     """Size of a value's own memory; packed values by the layout of the architecture."""
     if value.packed:
-        scheme = {"qa8r": "qa8"}.get(value.packed, value.packed)
-        rule = layouts.layout(arch, scheme)
+        rule = layouts.layout(arch, ROWS[value.packed])
         rows = product(value.shape[:-1])
         return simplify(layouts.packed_lhs_bytes(rule, rows, value.shape[-1], ceil_div))
     return simplify(elements(value) * value.dtype.itemsize)

@@ -13,14 +13,13 @@ from graphopt.kernels import layouts
 def emit_packed_gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     """Rows of an int8 or int4 table [n, k] as f32: scale * q (kernels/packing.py)."""
     op, table, indices = node.as_op(Gather), node.operands["table"], node.operands["indices"]
-    scheme, group = op.scheme, op.group
-    assert scheme is not None
+    form, group = op.format, op.group
+    assert form is not None
     rows, columns = table.shape
     assert isinstance(rows, int) and isinstance(columns, int)
-    kind = {"int8": "qa8", "int4": "qs4b" if group else "qs4c"}[scheme]
-    layout = layouts.layout(memory.weights.arch, kind)
+    layout = form.layout(memory.weights.arch)
     panel = int(layouts.packed_rhs_bytes(layout, layout.nr, columns, group=group))
-    packed = memory.weights.gemm(table, scheme, group, node.operands.get("scale"))
+    packed = memory.weights.gemm(table, form, group, node.operands.get("scale"))
     f.frame()
     f.pointer("table", None, memory.weight(packed))
     f.pointer("indices", indices.dtype, memory.address(indices))
@@ -30,7 +29,7 @@ def emit_packed_gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.line(f"    const char *panel = (const char *)table + at / {layout.nr} * {panel};")
     f.line(f"    const int64_t lane = at % {layout.nr};")
     f.line(f"    float *out = dst + row * {columns};")
-    emit = {"qa8": _int8, "qs4c": _int4_channel, "qs4b": _int4_blocks}[kind]
+    emit = {"qa8": _int8, "qs4c": _int4_channel, "qs4b": _int4_blocks}[form.token]
     emit(f, layout, columns, group)
     f.line("}")
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.ir import DType, Value
-from graphopt.ir.numbers import narrow
-from graphopt.kernels import layouts, packing, reference
+from graphopt.ir import Value
+from graphopt.kernels import layouts, packing
+from graphopt.kernels.formats import Format
 
 _ALIGNMENT = 64
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -43,38 +43,20 @@ class WeightsFile:
         assert data is not None
         return self._place(value, "raw", data.nbytes, lambda: _bytes(data))
 
-    def gemm(self, value: Value, scheme: str, group: int = 0, scale: Value | None = None) -> int:
+    def gemm(self, value: Value, format: Format, group: int = 0, scale: Value | None = None) -> int:
         """Offset of weights [n, k], packed for the right operand of a GEMM.
 
         Args:
             value: f32 constant, torch order; i8 where `scale` is given.
-            scheme: `f32`, `bf16`, `int8` or `int4`.
-            group: for int4 the values that share a scale; 0 for a scale per channel.
-            scale: constant of quantized weights, bf16 [n, k / group] or f32 [n]; int4 has one.
+            format: of the weights.
+            group: of int4, values that share a scale; 0 for a scale per channel.
+            scale: constant of quantized weights, bf16 [n, k / group] or f32 [n].
         """
-        data = value.data
+        data, scales = value.data, None if scale is None else scale.data
         assert data is not None
-        n, k = data.shape
-        packed = {"int8": "qa8", "int4": "qs4b" if group else "qs4c"}.get(scheme, scheme)
-        layout = layouts.layout(self.arch, packed)
-        size = int(layouts.packed_rhs_bytes(layout, n, k, group=group))
-
-        def make() -> Bytes:
-            if scale is not None:
-                assert scale.data is not None
-                if packed == "qs4b":
-                    blocks = reference.QuantizedBlocks(data, scale.data)
-                    return packing.pack_rhs_qs4b(layout, blocks)
-                columns = reference.QuantizedColumns(data, scale.data)
-                pack = packing.pack_rhs_qs4c if packed == "qs4c" else packing.pack_rhs_qs8c
-                return pack(layout, columns)
-            if scheme == "int8":
-                return packing.pack_rhs_qs8c(layout, reference.quantize_channels(data))
-            if scheme == "bf16":
-                return packing.pack_rhs_bf16(layout, narrow(data, DType.BF16))
-            return packing.pack_rhs_f32(layout, data)
-
-        return self._place(value, f"{packed} {group}", size, make)
+        size = format.packed_bytes(self.arch, *data.shape, group)
+        form = f"{format.token} {group}"
+        return self._place(value, form, size, lambda: format.pack(self.arch, data, scales))
 
     def conv(self, value: Value, groups: int) -> int:
         """Offset of convolution weights [out, in / groups, (kh,) kw], packed group by group.

@@ -1,10 +1,10 @@
 """Keeps intermediates in bf16 and multiplies float matrices with BFMMLA.
 
     %1 = go.linear(%x, weight=%w)           %1 = go.pack_rows(%x)                      # panels
-    %2 = go.norm(%1)                 ->     %2 = go.linear(%1, weight=%w, scheme=bf16) # bf16
+    %2 = go.norm(%1)                 ->     %2 = go.linear(%1, weight=%w, format=bf16) # bf16
                                             %3 = go.norm(%2)
 
-1. A linear that is not int8 gets `scheme=bf16` if the GEMM is to be bf16 too.
+1. A linear that is not int8 gets `format=bf16` if the GEMM is to be bf16 too.
 2. A result of a linear, norm, attention or depthwise convolution is stored as bf16 if all its
    readers take bf16. They compute in f32; only storage is narrow.
 Left in f32: the residual stream (a sum that is added to again: rounding it at each of many layers
@@ -17,6 +17,7 @@ from graphopt.ir import DType, Graph, Node, Value, scalar
 from graphopt.ir.ops import Attention, Linear, PackRows, Pointwise
 from graphopt.ir.ops.products import RESIDUALS
 from graphopt.ir.scalar import Scalar
+from graphopt.kernels.formats import BF16
 from graphopt.passes.base import Pass
 from graphopt.passes.support.product import PackedRows, require_finite
 
@@ -71,10 +72,10 @@ class LowerBf16(Pass):
         modified = False
         for node in graph.nodes:
             op = node.op
-            if isinstance(op, Linear) and op.scheme is None:
+            if isinstance(op, Linear) and op.format is None:
                 require_finite(node.operands["weight"])
                 packed.give(node, nodes)
-                op.scheme = "bf16"
+                op.format = BF16
                 node.decide(self.name, "bf16: products in bf16, sums in f32")
                 modified = True
             nodes.append(node)

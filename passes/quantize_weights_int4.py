@@ -1,7 +1,7 @@
 """Multiplies by int4 weights and int8 activations.
 
                                               %1 = go.quantize_rows(%x)            # qa8r
-    %1 = go.linear(%x, weight=%w)      ->     %2 = go.linear(%1, weight=%q, scale=%s, scheme=int4,
+    %1 = go.linear(%x, weight=%w)      ->     %2 = go.linear(%1, weight=%q, scale=%s, format=int4,
                                                              group=32)
 
 Weights: symmetric int4, a bf16 scale per block of `group` values along the depth, or one f32 scale
@@ -28,6 +28,7 @@ from graphopt.errors import GroupSizeError
 from graphopt.ir import DType, Graph, Node, Value, constant
 from graphopt.ir.interpret import execute
 from graphopt.ir.ops import Gather, Linear, QuantizeRows
+from graphopt.kernels.formats import int4
 from graphopt.passes.base import Pass
 from graphopt.passes.support.product import SMALLEST, PackedRows, require_finite
 from graphopt.passes.support.rounding import NEAREST, Rounding, loss_of, round_weights
@@ -66,7 +67,8 @@ class QuantizeWeightsInt4(Pass):
             if node in rounded or node in came:
                 quantized.give(node, nodes)
                 op = node.as_op(Linear)
-                op.scheme, op.group = "int4", _block_length(node)
+                op.group = _block_length(node)
+                op.format = int4(op.group)
             nodes.append(node)
         graph.nodes = nodes
         return bool(rounded or came)
@@ -129,20 +131,20 @@ class QuantizeWeightsInt4(Pass):
         for node in lookups:
             node.operands |= {"table": q, "scale": scale}
             op = node.as_op(Gather)
-            op.scheme, op.group = "int4", group
+            op.format, op.group = int4(group), group
             node.decide(self.name, "int4: rows of the weights that a linear multiplies by")
 
 
 def _is_whole(node: Node) -> bool:
     """Whether a linear has weights that nobody quantized yet."""
-    undecided = isinstance(node.op, Linear) and node.op.scheme is None
+    undecided = isinstance(node.op, Linear) and node.op.format is None
     return undecided and "scale" not in node.operands
 
 
 def _came_in_blocks(node: Node) -> bool:
     """Whether the weights of a linear came quantized, with a bf16 scale per block."""
     scale = node.operands.get("scale")
-    undecided = isinstance(node.op, Linear) and node.op.scheme is None
+    undecided = isinstance(node.op, Linear) and node.op.format is None
     return undecided and scale is not None and scale.dtype is DType.BF16
 
 

@@ -1,6 +1,6 @@
 """Names the kernel or loop that runs each node, and says why not a faster one.
 
-    %2 = go.linear(%1, weight=%w, scheme=int8)   ->   kernel=go_gemm_qa8
+    %2 = go.linear(%1, weight=%w, format=int8)   ->   kernel=go_gemm_qa8
 
 Generated loops are named `loop`, views `view`. The name is generic: each ISA level of a library
 binds it to its own variant (kernels/registry.py), which reports list.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from graphopt.ir import Graph, Node
 from graphopt.ir.ops import Conv, Linear, Matmul
+from graphopt.kernels.formats import F32
 from graphopt.passes.base import Pass
 from graphopt.target import Target
 
@@ -38,7 +39,7 @@ class SelectKernels(Pass):
     def _explain(self, node: Node) -> None:
         if isinstance(node.op, Linear):
             fast = self._target.int8_matrix or self._target.bf16_matrix
-            if node.op.format == "f32" and fast:
+            if node.op.decided is F32 and fast:
                 node.decide(self.name, "f32 although the target multiplies int8 or bf16 faster")
             best = self._target.isa_levels[-1].kernel(node.kernel).symbol
             node.decide(self.name, f"{best} on the best level of {self._target.name}")

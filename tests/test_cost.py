@@ -11,6 +11,7 @@ from graphopt.ir import DType, Node, Value, constant
 from graphopt.ir.cost import Call, macs, memory_bytes, moved_bytes
 from graphopt.ir.ops import Attention, Linear
 from graphopt.ir.symbolic import symbol
+from graphopt.kernels.formats import INT4_BLOCKS, INT8
 from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.options import LlmOptions
 
@@ -89,22 +90,22 @@ def test_scales_that_come_with_weights_count_once() -> None:
     x = Value(DType.F32, (1, 64), packed="qa8r")
     weight = constant(np.zeros((32, 64), np.int8))
     scale = Value(DType.BF16, (32, 2), data=np.zeros((32, 2), np.uint16))
-    node = Node.of(Linear(scheme="int4", group=32), x, weight, scale)
+    node = Node.of(Linear(format=INT4_BLOCKS, group=32), x, weight, scale)
     assert memory_bytes(node, Call({}, "aarch64")) == 32 * (32 + 2 * 2 + 4)
 
 
 @pytest.mark.parametrize(
-    "arch, scheme, size",
+    "arch, size",
     [
-        ("aarch64", "int8", 1_081_344),
-        ("x86_64", "int8", 1_064_960),
+        ("aarch64", 1_081_344),
+        ("x86_64", 1_064_960),
     ],
 )
-def test_packed_weights_are_those_of_the_file(arch: str, scheme: str, size: int) -> None:
+def test_packed_weights_are_those_of_the_file(arch: str, size: int) -> None:
     x = Value(DType.F32, (1, 512), packed="qa8r")
-    weight = constant(np.zeros((2048, 512), np.float32))
-    node = Node.of(Linear(scheme=scheme), x, weight)
+    weight, scale = constant(np.zeros((2048, 512), np.int8)), constant(np.ones(2048, np.float32))
+    node = Node.of(Linear(format=INT8), x, weight, scale)
     assert memory_bytes(node, Call({}, arch)) == size
     file = WeightsFile(arch)
-    file.gemm(weight, scheme)
+    file.gemm(weight, INT8, scale=scale)
     assert file.bytes == size

@@ -57,10 +57,9 @@ def test_quantized_rows_are_numbers() -> None:
     node = graph.nodes[-1]
     (data,) = random_inputs(graph)
     (got,) = run_graph(graph, [data])
-    w, bias = node.inputs[1].data, node.inputs[2].data
-    exact = reference.gemm_qa8(
-        reference.quantize_rows(data.reshape(-1, 32)), reference.quantize_channels(w), bias
-    )
+    q, scale, bias = (node.operands[role].data for role in ("weight", "scale", "bias"))
+    rows = reference.quantize_rows(data.reshape(-1, 32))
+    exact = reference.gemm_qa8(rows, reference.QuantizedColumns(q, scale), bias)
     assert relative_error(got.reshape(-1, 16), exact) < FP32_SAME
 
 

@@ -31,6 +31,7 @@ from graphopt.ir.ops import (
     SplitRows,
 )
 from graphopt.ir.verify import VerificationError, verify
+from graphopt.kernels import formats
 
 
 def every_op() -> Graph:
@@ -44,7 +45,7 @@ def every_op() -> Graph:
     y = m.pointwise(add(), x, m.constant("c", 8))
     values = [
         m.quantized(m.norm(y), 16),
-        m.linear(m.op(PackRows(), y), 16, name="v", op=Linear(scheme="bf16")),
+        m.linear(m.op(PackRows(), y), 16, name="v", op=Linear(format=formats.BF16)),
         m.linear(y, 8, name="u", op=Linear(activation="relu")),
         m.op(SplitRows(), y),
         m.op(Softmax(False), m.permute(y, 0, 2, 1)),

@@ -34,7 +34,6 @@ from graphopt.passes.parallelize_conv import ParallelizeConv
 from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
 from graphopt.passes.quantize_weights_int4 import QuantizeWeightsInt4
 from graphopt.passes.select_kernels import SelectKernels
-from graphopt.passes.share_table import ShareTable
 from graphopt.passes.simplify_views import SimplifyViews
 from graphopt.passes.split_activations import SplitActivations
 from graphopt.passes.support.rounding import NEAREST, Rounding
@@ -95,7 +94,7 @@ def precision_passes(
     if "int4" in precision:
         passes.append(QuantizeWeightsInt4(group, rounding))
     if "int8" in precision or "int4" in precision:
-        passes += [QuantizeDynamicInt8(), ShareTable()]
+        passes.append(QuantizeDynamicInt8())
     if activation_bits == 16:
         passes.append(SplitActivations())
     if "bf16" in precision:

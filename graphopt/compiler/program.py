@@ -26,6 +26,7 @@ from graphopt.ir.ops import CachedAttention
 from graphopt.ir.printer import print_graph
 from graphopt.ir.symbolic import evaluate
 from graphopt.kernels import registry
+from graphopt.kernels.formats import F32
 from graphopt.kernels.registry import Level
 from graphopt.passes.support.rounding import NEAREST, Rounding
 from graphopt.progress import announce
@@ -212,9 +213,9 @@ class Program:
 
         Returns:
             One dict a step: `node`, `op`, `kernel`, `module`, `macs`, `bytes` (all that it moves),
-            `memory_bytes` (of those, constants and cached rows), the attributes `scheme`, `group`,
-            `causal` and `rms`, shapes with dtypes of its `inputs` and `outputs`, and for attention
-            over a cache its `keys`.
+            `memory_bytes` (of those, constants and cached rows), the format of the weights
+            (`scheme`), `group`, `causal` and `rms`, shapes with dtypes of its `inputs` and
+            `outputs`, and for attention over a cache its `keys`.
         """
         integers = zip(self.graph.inputs, inputs, strict=True)
         numbers = {value: array for value, array in integers if array.dtype == np.int64}
@@ -230,7 +231,7 @@ class Program:
                 "macs": macs(node, call),
                 "bytes": moved_bytes(node, call),
                 "memory_bytes": memory_bytes(node, call),
-                "scheme": getattr(node.op, "scheme", None) or "f32",
+                "scheme": str(getattr(node.op, "format", None) or F32),
                 "group": getattr(node.op, "group", 0),
                 "causal": getattr(node.op, "causal", False),
                 "rms": getattr(node.op, "rms", False),

@@ -12,6 +12,7 @@ import sympy
 from graphopt.ir import Dim, Node, Value
 from graphopt.ir.symbolic import evaluate, product
 from graphopt.kernels import layouts
+from graphopt.kernels.formats import ROWS
 
 Array = np.ndarray[Any, Any]
 
@@ -46,7 +47,7 @@ class Call:
         """Bytes of a whole value; of packed rows those that there are, not of a whole panel."""
         if not value.packed:
             return self.size(*value.shape) * value.dtype.itemsize
-        rule = layouts.layout(self.arch, {"qa8r": "qa8"}.get(value.packed, value.packed))
+        rule = layouts.layout(self.arch, ROWS[value.packed])
         panel = layouts.packed_lhs_bytes(rule, rule.mr, self.size(value.shape[-1]))
         return self.size(*value.shape[:-1]) * int(panel) // rule.mr
 

@@ -1,4 +1,4 @@
-"""What the passes that choose the scheme of a product have in common."""
+"""What the passes that choose the format of a product have in common."""
 
 from __future__ import annotations
 

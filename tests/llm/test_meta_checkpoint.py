@@ -150,7 +150,9 @@ def test_what_comes_is_multiplied_as_it_is(model, tmp_path, kind):
         got = engine.forward(ids, engine.new_cache(2), np.arange(40))
         assert kl(logits, got) < bound, precision
     schemes = {
-        n.origin.module: n.op.scheme for n in program.graph.nodes if getattr(n.op, "scheme", None)
+        n.origin.module: str(n.op.format)
+        for n in program.graph.nodes
+        if getattr(n.op, "format", None)
     }
     assert schemes["head"] == schemes["embedding"] == "int8"
     assert schemes["layers.1.feed_forward.down"] == "int4"

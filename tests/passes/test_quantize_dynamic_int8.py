@@ -1,13 +1,16 @@
 """Dynamic int8: rewrites, refusals, and the noise that it may add."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from graphs import Maker, X, check_left_alone, mul, ops, random_inputs
+from graphs import Maker, X, check_left_alone, check_native, mul, ops, random_inputs, tied
 
 from graphopt.errors import WeightError
 from graphopt.ir.interpret import run_graph
 from graphopt.ir.printer import print_graph
 from graphopt.ir.verify import verify
+from graphopt.kernels import reference
 from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
 from graphopt.testing import INT8_SQNR, sqnr
 
@@ -26,8 +29,8 @@ def test_one_quantized_tensor_serves_all_linears(golden) -> None:
     assert QuantizeDynamicInt8().run(graph)
     verify(graph, "quantize_dynamic_int8")
     golden("quantize_dynamic_int8", print_graph(graph))
-    for got, reference in zip(run_graph(graph, inputs), before, strict=True):
-        assert INT8_SQNR < sqnr(got, reference) < 60  # not exact either: it did quantize
+    for got, exact in zip(run_graph(graph, inputs), before, strict=True):
+        assert INT8_SQNR < sqnr(got, exact) < 60  # not exact either: it did quantize
     check_left_alone(QuantizeDynamicInt8(), graph)
 
 
@@ -69,3 +72,21 @@ def test_activations_and_residuals_stay_in_the_epilogue() -> None:
     QuantizeDynamicInt8().run(graph)
     assert ops(graph) == ["quantize_rows", "linear"]
     assert node.operands.get("residual0") is r and node.op.activation == "relu"
+
+
+def test_a_table_that_a_linear_multiplies_by_is_its_weights(golden) -> None:
+    graph = tied()
+    table = graph.nodes[0].operands["table"].data
+    QuantizeDynamicInt8().run(graph)
+    golden("quantize_dynamic_int8_table", print_graph(graph, reasons=True))
+    tokens = np.array([[3, 36, 0], [3, 3, 17]])
+    found = run_graph(graph, [tokens, np.ones((2, 40), np.float32)])[0]
+    whole = reference.quantize_channels(table)
+    np.testing.assert_array_equal(found, (whole.scale[:, None] * whole.q)[tokens])
+
+
+def test_packed_rows_are_read(tmp_path: Path) -> None:
+    graph = tied()
+    QuantizeDynamicInt8().run(graph)
+    module = check_native(graph, tmp_path, sizes=({}, {"B": 1, "T": 1}), bound=1e-6)
+    assert module.memory.weights.bytes < 2 * 64 * 40  # the table is there once, in int8

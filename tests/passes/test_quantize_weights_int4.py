@@ -15,6 +15,7 @@ from graphopt.ir.interpret import execute, run_graph
 from graphopt.ir.ops import QuantizeRows, Reshape
 from graphopt.ir.printer import print_graph
 from graphopt.ir.verify import verify
+from graphopt.kernels.formats import INT4_BLOCKS
 from graphopt.passes.quantize_weights_int4 import QuantizeWeightsInt4
 from graphopt.passes.support.rounding import Rounding, loss_of, round_weights
 from graphopt.target import find_target
@@ -64,7 +65,7 @@ def test_each_linear_is_rounded_for_what_the_rounded_ones_before_it_give() -> No
     whole = feed_forward().graph
     QuantizeWeightsInt4(32, Rounding("gptq", inputs)).run(graph)
     verify(graph, "quantize_weights_int4")
-    rounded = [node for node in graph.nodes if getattr(node.op, "scheme", None) == "int4"]
+    rounded = [node for node in graph.nodes if getattr(node.op, "format", None) is INT4_BLOCKS]
     constants = (node.inputs[1] for node in whole.nodes if len(node.operands) > 1)
     weights = {value.name: value.data for value in constants}
     for node in graph.nodes:

@@ -13,6 +13,7 @@ from graphopt.ir.ops import (
     Softmax,
 )
 from graphopt.kernels import registry
+from graphopt.kernels.formats import BF16, INT8
 from graphopt.passes.select_kernels import SelectKernels
 from graphopt.target import find_target
 
@@ -30,13 +31,13 @@ def test_names_every_node(golden) -> None:
 
 def test_every_scheme_of_linear() -> None:
     for scheme, kernel in (
-        ("int8", "go_gemm_qa8"),
-        ("bf16", "go_gemm_bf16"),
+        (INT8, "go_gemm_qa8"),
+        (BF16, "go_gemm_bf16"),
         (None, "go_gemm_f32"),
     ):
         m = Maker()
         graph = m.output(m.linear(m.input("x", "B", 16), 16))
-        graph.nodes[0].op.scheme = scheme
+        graph.nodes[0].op.format = scheme
         SelectKernels(N2).run(graph)
         node = graph.nodes[0]
         assert node.kernel == kernel

@@ -62,7 +62,12 @@ def test_error_of_activations_vanishes(int4: bool) -> None:
         exact_graph = finished_linear().graph
         exact = [n for n in exact_graph.nodes if isinstance(n.op, Linear)]
         for node, quantized in zip(exact, linears, strict=True):
-            node.op.scheme, node.op.group = quantized.op.scheme, quantized.op.group
+            node.op.format, node.op.group = quantized.op.format, quantized.op.group
+            node.operands |= {
+                role: quantized.operands[role]
+                for role in ("weight", "scale")
+                if role in quantized.operands
+            }
         wanted = run_graph(exact_graph, inputs)
     for one, two, reference in zip(*results, wanted, strict=True):
         assert 30 < sqnr(one, reference) < 60 < 80 < sqnr(two, reference)

@@ -32,7 +32,8 @@ from graphopt.ir.ops.products import RESIDUALS
 from graphopt.ir.printer import print_graph
 from graphopt.ir.scalar import Scalar
 from graphopt.ir.verify import verify
-from graphopt.kernels import registry
+from graphopt.kernels import reference, registry
+from graphopt.kernels.formats import INT8
 from graphopt.passes.assign_layouts import AssignLayouts
 from graphopt.passes.base import Pass
 from graphopt.passes.parallelize_conv import ParallelizeConv
@@ -106,7 +107,12 @@ class Maker:
 
     def quantized(self, x: Value, out: int, name: str = "w") -> Value:
         """A linear in int8 of rows that are quantized for it."""
-        return self.linear(self.op(QuantizeRows(), x), out, name=name, op=Linear(scheme="int8"))
+        rows, k = self.op(QuantizeRows(), x), int(x.shape[-1])
+        channels = reference.quantize_channels(self._random.standard_normal((out, k)))
+        scale = self.constant(f"{name}.scale", data=channels.scale)
+        weight = self.constant(name, data=channels.q)
+        bias = self.constant(f"{name}_bias", out)
+        return self.op(Linear(format=INT8), rows, weight, scale, bias=bias)
 
     def norm(self, x: Value) -> Value:
         c = int(x.shape[-1])
@@ -272,7 +278,7 @@ def check_native(
         library = build(module, level, folder)
         for threads in (1, 2, 3):
             context = library.context(threads)
-            for inputs, reference in zip(cases, references, strict=True):
+            for inputs, expected in zip(cases, references, strict=True):
                 got = context.run(inputs)
-                assert_close(got, reference, bound, [v.dtype for v in graph.outputs])
+                assert_close(got, expected, bound, [v.dtype for v in graph.outputs])
     return module

@@ -16,7 +16,7 @@ from graphopt.ir.op import HIDDEN, Array, Op, Operand, Operands, Sizes, Strides
 from graphopt.ir.ops.views import sized
 from graphopt.ir.scalar import Scalar
 from graphopt.ir.symbolic import evaluate
-from graphopt.kernels import reference
+from graphopt.kernels.formats import Format
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -165,11 +165,11 @@ class Reduce(Op):
 class Gather(Op):
     """Rows of a table by index.
 
-    A quantized table (`scheme`) is [n, k], the packed weights that a linear multiplies by too, and
-    gives f32; one that came quantized has its scales as an operand.
+    A table in a format of quantized weights is i8 [n, k] with scales, packed like the weights that
+    a linear multiplies by, which it may be, and gives f32.
     """
 
-    scheme: str | None = None
+    format: Format | None = None
     group: int = 0
 
     NAME = "go.gather"
@@ -181,19 +181,21 @@ class Gather(Op):
 
     def results(self, given: Operands) -> list[Value]:
         table, indices = given["table"], given["indices"]
-        dtype = DType.F32 if self.scheme else table.dtype
+        dtype = DType.F32 if self.format else table.dtype
         return [Value(dtype, (*indices.shape, *table.shape[1:]))]
+
+    def problem(self, node: Node) -> str | None:
+        scaled = self.format is not None and self.format.scaled
+        if scaled != ("scale" in node.operands) or (self.format is not None and not scaled):
+            return f"a table of {self.format} {'without' if scaled else 'with'} scales"
+        return None
 
     def evaluate(self, node: Node, given: dict[str, Array], sizes: Sizes) -> list[Array]:
         table, indices = given["table"], given["indices"]
-        if self.scheme is None:
+        if self.format is None:
             return [np.asarray(table[indices])]
         rows, where = np.unique(indices, return_inverse=True)
-        if "scale" in given:
-            numbers = reference.dequantize(table[rows], given["scale"][rows])
-        else:
-            packed = reference.quantize_channels(table[rows])
-            numbers = reference.dequantize(packed.q, packed.scale)
+        numbers = self.format.dense(table[rows], given["scale"][rows])
         return [np.asarray(numbers[where.reshape(indices.shape)])]
 
     def operand_bytes(self, node: Node, name: str, call: Any) -> int:
@@ -201,8 +203,7 @@ class Gather(Op):
             return 0  # counted with the rows
         if name == "indices":
             return super().operand_bytes(node, name, call)
-        width = 1 if self.scheme == "int8" else node.operands["table"].dtype.itemsize
-        return int(call.size(*node.output.shape) * width)
+        return int(call.size(*node.output.shape) * node.operands["table"].dtype.itemsize)
 
 
 @dataclass

@@ -11,12 +11,13 @@ import numpy as np
 from graphopt.dtype import DType
 from graphopt.ir.graph import Dim, Node, Shape, Value
 from graphopt.ir.loss import Loss
-from graphopt.ir.numbers import QUANTIZED, narrow, quantize_rows, widen
+from graphopt.ir.numbers import QUANTIZED, quantize_rows
 from graphopt.ir.op import HIDDEN, Array, Op, Operand, Operands, Sizes, Strides
 from graphopt.ir.ops.elements import FUNCTIONS
 from graphopt.ir.ops.views import sized
 from graphopt.ir.symbolic import evaluate, floor_div, product, simplify
-from graphopt.kernels import layouts, reference, reference_ops
+from graphopt.kernels import reference_ops
+from graphopt.kernels.formats import F32, Format
 
 if TYPE_CHECKING:
     from graphopt.ir.cost import Call
@@ -64,7 +65,7 @@ class Linear(Op):
 
     Attributes:
         activation: one of `ACTIVATIONS`.
-        scheme: `f32`, `bf16`, `int8` or `int4`; None until a pass decides, which is f32.
+        format: of the weights (kernels/formats.py); None until a pass decides, which is f32.
         group: of int4, values along k that share a scale; 0 for a scale per channel.
         loss: what rounding the weights lost.
 
@@ -73,7 +74,7 @@ class Linear(Op):
     """
 
     activation: str | None = None
-    scheme: str | None = None
+    format: Format | None = None
     group: int = 0
     loss: Loss | None = field(metadata=HIDDEN, default=None)
 
@@ -88,9 +89,9 @@ class Linear(Op):
     PACKS = frozenset({QUANTIZED})
 
     @property
-    def format(self) -> str:
-        """The scheme; f32 while none is decided."""
-        return self.scheme or "f32"
+    def decided(self) -> Format:
+        """The format; f32 while none is decided."""
+        return self.format or F32
 
     def results(self, given: Operands) -> list[Value]:
         return [Value(DType.F32, (*given["x"].shape[:-1], given["weight"].shape[0]))]
@@ -104,22 +105,17 @@ class Linear(Op):
             return f"rows of {x.shape[-1:]} beside a weight of {weight.shape}"
         if bias is not None and bias.shape != weight.shape[:1]:
             return f"a bias of {bias.shape} beside a weight of {weight.shape}"
-        if self.format not in ("f32", "bf16", "int8", "int4"):
-            return f"no scheme {self.scheme}"
-        packed = {"f32": "", "bf16": "bf16"}.get(self.format, QUANTIZED)
-        if self.scheme is not None and x.packed != packed:
-            return f"{self.format} of rows packed as {x.packed or 'nothing'}"
+        if self.format is not None:
+            if x.packed != self.format.rows:
+                return f"{self.format} of rows packed as {x.packed or 'nothing'}"
+            if self.format.scaled != ("scale" in node.operands):
+                return (
+                    f"weights of {self.format} {'without' if self.format.scaled else 'with'} scales"
+                )
         return _activation_problem(self.activation)
 
     def evaluate(self, node: Node, given: dict[str, Array], sizes: Sizes) -> list[Array]:
-        weight = given["weight"]
-        if "scale" in given:
-            weight = reference.dequantize(weight, given["scale"])
-        elif self.scheme == "int8":
-            channels = reference.quantize_channels(weight)
-            weight = reference.dequantize(channels.q, channels.scale)
-        elif self.scheme == "bf16":
-            weight = widen(narrow(weight, DType.BF16), DType.BF16)
+        weight = self.decided.dense(given["weight"], given.get("scale"))
         y = _finished(given["x"] @ weight.T, given, self.activation)
         return [quantize_rows(y) if node.output.packed else y]
 
@@ -132,14 +128,10 @@ class Linear(Op):
         if name != "weight":
             return super().operand_bytes(node, name, call)
         n, k = node.operands["weight"].shape
-        packed = {"int8": "qa8", "int4": "qs4b" if self.group else "qs4c"}
-        rule = layouts.layout(call.arch, packed.get(self.format, self.format))
-        return int(layouts.packed_rhs_bytes(rule, n, k, group=self.group))
+        return self.decided.packed_bytes(call.arch, n, k, self.group)
 
     def kernel(self, node: Node) -> str:
-        if self.scheme == "int4":
-            return "go_gemm_qs4b" if self.group else "go_gemm_qs4c"
-        return {"int8": "go_gemm_qa8", "bf16": "go_gemm_bf16", "f32": "go_gemm_f32"}[self.format]
+        return self.decided.kernel
 
 
 @dataclass

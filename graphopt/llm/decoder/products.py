@@ -12,6 +12,7 @@ from graphopt.ir.loss import Loss
 from graphopt.ir.op import Op
 from graphopt.ir.ops import Gather, Linear, Permute, Pointwise, Reduce, Reshape
 from graphopt.kernels import reference
+from graphopt.kernels.formats import F32, INT8
 from graphopt.llm.decoder.matrices import (
     AdaptedMatrix,
     BlockMatrix,
@@ -113,7 +114,7 @@ class Products:
 
     def look_up(self, where: str, rows: Rows, indices: Value) -> Value:
         """Rows in int8 by index, as f32."""
-        return self.emit(where, Gather("int8"), rows.q, indices, rows.scale)
+        return self.emit(where, Gather(INT8), rows.q, indices, rows.scale)
 
     def split(self, where: str, x: Value, matrix: Matrix, bias: Array | None = None) -> Value:
         """The products of x [.., in] with rows in int8, and with what they leave over in int4."""
@@ -138,7 +139,7 @@ class Products:
 
     def _plain(self, where: str, x: Value, matrix: Array) -> Value:
         """A thin product that stays in f32."""
-        return self.linear(where, x, constant(matrix, f"{where}.weight"), op=Linear(scheme="f32"))
+        return self.linear(where, x, constant(matrix, f"{where}.weight"), op=Linear(format=F32))
 
     def _blocks(self, where: str, x: Value, matrix: BlockMatrix, bias: Array | None) -> Value:
         """The product with `q`, plus that of the sums over blocks of the input with `least`."""
