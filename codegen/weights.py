@@ -54,7 +54,8 @@ class WeightsFile:
         """
         data, scales = value.data, None if scale is None else scale.data
         assert data is not None
-        size = format.packed_bytes(self.arch, *data.shape, group)
+        n, k = data.shape
+        size = format.packed_bytes(self.arch, n, k, group)
         form = f"{format.token} {group}"
         return self._place(value, form, size, lambda: format.pack(self.arch, data, scales))
 
