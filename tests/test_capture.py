@@ -15,7 +15,7 @@ from graphs import assert_close  # noqa: E402
 
 from graphopt.compiler.pipeline import PassManager, lowering_passes  # noqa: E402
 from graphopt.config import Config  # noqa: E402
-from graphopt.errors import CaptureError, InputError, TrainingModeError  # noqa: E402
+from graphopt.errors import CaptureError, InputError, OptionError, TrainingModeError  # noqa: E402
 from graphopt.frontend.capture import Captured, call_key, capture  # noqa: E402
 from graphopt.ir.interpret import run_graph  # noqa: E402
 from graphopt.testing import FP32_RELATIVE  # noqa: E402
@@ -347,6 +347,9 @@ class Stateful(Model):
             self.calls += 1
         elif self.how == "kept":
             self.kept.append(x)
+        elif self.how == "late":
+            self.kept.append(x)
+            return self.linear(x) * max(0, len(self.kept) - 2)
         else:
             self.last, self.calls = x * 2, self.calls + 1
             self.kept.append(self.last)
@@ -361,7 +364,7 @@ def held(model: Any) -> str:
     return repr((attributes, list(vars(model)), weights, list(model.buffers())))
 
 
-@pytest.mark.parametrize("how", ["buffer", "plain", "weight", "calls", "kept", "nothing"])
+@pytest.mark.parametrize("how", ["buffer", "plain", "weight", "calls", "kept", "late", "nothing"])
 def test_what_a_call_changes_in_the_model(how: str) -> None:
     model = Stateful(how)
     before = held(model)
@@ -369,7 +372,7 @@ def test_what_a_call_changes_in_the_model(how: str) -> None:
     if how == "nothing":  # that shows in a result
         same(call(capture(model, (x,)), x), copy.deepcopy(model)(x).detach())
     else:
-        name = {"buffer": "seen", "weight": r"linear\.weight"}.get(how, how)
+        name = {"buffer": "seen", "weight": r"linear\.weight", "late": "kept"}.get(how, how)
         with pytest.raises(CaptureError, match=name):
             capture(model, (x,))
     assert held(model) == before
@@ -393,6 +396,21 @@ def test_float16_is_refused(where: str) -> None:
 def test_a_model_that_returns_a_size_is_refused() -> None:
     with pytest.raises(CaptureError, match="size"):
         capture(Function(lambda x: x.shape[0]), (torch.randn(2, 4),))
+
+
+def test_ranges_of_dynamic_shapes() -> None:
+    dim, x = torch.export.Dim, torch.randn(5, 4)
+    model = Function(lambda x: x * 2 if x.shape[0] <= 8 else x * 3)
+    for varies in (dim("b", min=3, max=8), dim.DYNAMIC(min=3, max=8)):
+        conditions = capture(model, (x,), None, ({0: varies},)).graph.conditions
+        assert sorted(map(str, conditions)) == ["B <= 8", "B >= 3"]
+    for varies in (dim("b", max=4), dim("b", min=6), 7):
+        with pytest.raises(OptionError, match=r"dynamic_shapes\[0\]\[0\].* size 5 there"):
+            capture(model, (x,), None, ({0: varies},))
+    with pytest.raises(CaptureError, match=r"limits the size \(?b"):
+        capture(Function(lambda x: x.reshape(5, -1)), (x,), None, ({0: dim("b")},))
+    with pytest.raises(CaptureError, match=r"axis 0 of tensors_0 .* Dim\.AUTO"):
+        capture(Function(lambda x: x * 2), (x,), None, ({0: 2 * dim("b") + 1},))
 
 
 def test_regions_that_change_nothing_are_taken_in() -> None:

@@ -1,5 +1,6 @@
 """Results that no operation computes: inputs, parameters, constants and views handed on."""
 
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def test_a_graph_without_a_node(tmp_path: Path) -> None:
             "given": (x, x.contiguous(), dropout(x).clone(), x.detach(), x),
             "kept": [linear.weight, linear.weight, linear.bias],
             "view": x.reshape(x.shape[0], -1),
+            "ordered": OrderedDict(b=x, a=(x,)),
         },
         linear=torch.nn.Linear(3, 2),
         dropout=torch.nn.Dropout(),

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 import os
 import re
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -234,6 +235,8 @@ def capture(
 
     try:
         program, graph, out_leaves = import_with(dims)
+        declared = _declared_ranges(graph, dims)
+        graph.conditions = list(dict.fromkeys([*graph.conditions, *declared]))
     except CaptureError:
         # A batch of one that is broadcast, which torch.export does not see in an open size.
         ones = [spec for spec, t in zip(dims, tensors, strict=True) if t.dim() and t.shape[0] == 1]
@@ -304,6 +307,25 @@ def _program(
     return exported
 
 
+def _declared_ranges(graph: Graph, dims: Sequence[Any]) -> Iterator[sympy.Basic]:
+    """The ranges in `dynamic_shapes`, by which torch.export answers what a model asks of sizes."""
+    for value, spec in zip(graph.inputs, dims, strict=True):
+        each = spec.items() if isinstance(spec, dict) else enumerate(spec or ())
+        for axis, varies in each:
+            size, (low, high) = value.shape[axis], _range_of(varies)
+            if isinstance(size, sympy.Expr):
+                yield from ([sympy.Ge(size, low)] if low > 1 else [])
+                yield from ([sympy.Le(size, high)] if high < math.inf else [])
+
+
+def _range_of(varies: Any) -> tuple[int, float]:
+    """The smallest and the largest size of a `Dim`, or whatever else says how an axis varies."""
+    if isinstance(varies, int):
+        return varies, varies
+    low, high = (getattr(varies, name, None) for name in ("min", "max"))
+    return low or 0, high if isinstance(high, int) else math.inf
+
+
 def _example_is_special(name: str, graph: Graph, condition: sympy.Basic) -> CaptureError:
     """The error of an example of a size that the model treats otherwise than what is declared."""
     infos = (i for i in graph.dims.values() if i.symbol in condition.free_symbols)
@@ -360,6 +382,14 @@ def trace(
     return torch.fx.symbolic_trace(model, concrete_args=constants)
 
 
+_CALLS = 3
+"""After so many, what a call leaves in the model has shown in a result, if it ever does."""
+
+
+def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one, other)
+
+
 def _refuse_state(
     model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], changed: list[str]
 ) -> None:
@@ -369,17 +399,15 @@ def _refuse_state(
     results = []
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=()):
-            for _ in range(2):
+            for _ in range(_CALLS):
                 torch.manual_seed(0)
                 copies = [v.clone() if isinstance(v, torch.Tensor) else v for v in leaves]
                 again, named = pytree.tree_unflatten(copies, spec)
                 results.append(pytree.tree_leaves(model(*again, **named)))
     finally:
         changed = held.put_back() or changed
-    first, second = ([v for v in r if isinstance(v, torch.Tensor)] for r in results)
-    if len(first) == len(second) and all(
-        a.shape == b.shape and torch.equal(a, b) for a, b in zip(first, second, strict=True)
-    ):
+    first, *others = ([v for v in r if isinstance(v, torch.Tensor)] for r in results)
+    if all(len(first) == len(other) and all(map(_is_same, first, other)) for other in others):
         return
     raise CaptureError(
         type(model).__name__,
@@ -421,6 +449,9 @@ def _refusal(name: str, error: Exception) -> CaptureError:
             "it takes .data of a tensor, or keeps one outside of its arguments and results; use "
             ".detach() to read, and compute a new tensor instead of writing to .data",
         )
+    if broken := re.search(r"Constraints violated \((.*?)\)", first):
+        why = f"it fixes or limits the size {broken[1]} that dynamic_shapes says to vary; "
+        return CaptureError(name, location, f"{why}give Dim.AUTO there, or the size")
     first = re.sub(r"\b(s\d+)\b", "(a size)", first)  # torch's symbols mean nothing to a user
     first = re.sub(r"\bz?uf?\d+\b", "(a value)", first).partition(" (unhinted")[0]
     return CaptureError(
@@ -537,6 +568,10 @@ def _check_spec(tensor: torch.Tensor, spec: Any, where: str) -> None:
             raise OptionError(where, axis, f"the tensor has no such axis, but 0 to {rank - 1}")
         if not isinstance(varies, _WAYS):
             how = "give a torch.export.Dim, Dim.DYNAMIC, Dim.AUTO, Dim.STATIC, its size, or None"
+            raise OptionError(f"{where}[{axis}]", varies, how)
+        size, (low, high) = tensor.shape[axis], _range_of(varies)
+        if not low <= size <= high:
+            how = f"the example has size {size} there, and this allows {low} to {high}"
             raise OptionError(f"{where}[{axis}]", varies, how)
 
 

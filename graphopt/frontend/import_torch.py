@@ -206,8 +206,8 @@ class _Importer:
                 raise CaptureError(
                     self.graph.name,
                     None,
-                    f"axis {axis} of {name} must be of the form {expr}; say so in "
-                    "dynamic_shapes, or make it static there",
+                    f"the size of axis {axis} of {name} is made of one that no input has; give "
+                    "that axis Dim.AUTO in dynamic_shapes, or its size",
                 )
             size = self._size(extent)
             if isinstance(size, sympy.Symbol):

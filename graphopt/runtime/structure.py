@@ -1,11 +1,13 @@
 """Arguments and results as nested tuples, lists and dicts of tensors, in a form that JSON holds.
 
 A template mirrors the nesting: `{"tuple": [...]}`, `{"list": [...]}`, `{"dict": {...}}`,
-`{"tensor": i}` for the i-th tensor, `{"value": x}` for a constant.
+`{"ordered": {...}}` for an `OrderedDict`, `{"tensor": i}` for the i-th tensor, `{"value": x}` for a
+constant. A dict of a library's own class, such as the results of transformers, is a plain one here.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +26,7 @@ UNCHANGED = "graphopt: the argument itself"
 MAX_DEPTH = 100
 """Containers in each other."""
 
+_DICTS: dict[str, type[dict[str, Any]]] = {"dict": dict, "ordered": OrderedDict}
 _CONSTANTS = (bool, int, float, str, type(None))
 
 
@@ -49,7 +52,8 @@ def describe(tree: Any) -> Template:
     if type(tree) is list:
         return {"list": [describe(item) for item in tree]}
     if isinstance(tree, dict) and all(isinstance(key, str) for key in tree):
-        return {"dict": {key: describe(item) for key, item in tree.items()}}
+        kind = "ordered" if type(tree) is OrderedDict else "dict"
+        return {kind: {key: describe(item) for key, item in tree.items()}}
     raise PackageError(
         f"a package cannot hold arguments or results of type {type(tree).__name__}; wrap the model "
         "so that it takes and returns tensors, tuples, lists and dicts"
@@ -63,8 +67,8 @@ def build(template: Template, tensors: Sequence[Any]) -> Any:
         return tensors[content]
     if kind == "value":
         return content
-    if kind == "dict":
-        return {key: build(item, tensors) for key, item in content.items()}
+    if kind in _DICTS:
+        return _DICTS[kind]((key, build(item, tensors)) for key, item in content.items())
     items = [build(item, tensors) for item in content]
     return tuple(items) if kind == "tuple" else items
 
@@ -91,7 +95,7 @@ def _match(template: Template, tree: Any, found: dict[int, Any], where: str) -> 
         # By their text: 1, 1.0 and True are equal but not the same, NaN is the same but not equal.
         if not isinstance(tree, _CONSTANTS) or repr(tree) != repr(content):
             raise InputCountError(f"{content!r} as {where}, as captured", f"{tree!r}")
-    elif kind == "dict":
+    elif kind in _DICTS:
         if not isinstance(tree, dict) or tree.keys() != content.keys():
             got = sorted(tree) if isinstance(tree, dict) else type(tree).__name__
             raise InputCountError(f"keys {sorted(content)} in {where}", str(got))
@@ -125,7 +129,7 @@ def check(template: Any, count: int, depth: int = 0) -> list[int]:
         return [content]
     if kind == "value" and isinstance(content, _CONSTANTS):
         return []
-    if kind == "dict" and isinstance(content, dict):
+    if kind in _DICTS and isinstance(content, dict):
         return [i for item in content.values() for i in check(item, count, depth + 1)]
     if kind in ("tuple", "list") and isinstance(content, list):
         return [i for item in content for i in check(item, count, depth + 1)]
