@@ -326,14 +326,11 @@ def bench_paraformer(
     """Time Paraformer-large in torch, torch.ao, onnxruntime, OpenVINO and graphopt in one run."""
     from graphopt.bench import measure, paraformer, table
 
-    measure.flush_denormals()
     console = Console()
-    engines = paraformer.select(only or [])
-    results = []
+    engines, counts = paraformer.select(only or []), numbers(threads, "--threads")
     with tempfile.TemporaryDirectory() as folder, console.status("building") as status:
         work = paraformer.workload(Path(folder), frames, blocks, decoder_blocks)
-        for count in numbers(threads, "--threads"):
-            results += measure.measure(work, engines, count, rounds, progress=status.update)
+        (results,) = measure.measure([work], engines, counts, rounds, progress=status.update)
     table.print_results(console, work.title, results, rounds)
     if json is not None:
         table.write_json(json, work.title, results)

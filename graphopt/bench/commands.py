@@ -54,7 +54,7 @@ def bench_funasr(
     json: Annotated[Path | None, typer.Option(help="Also write every time to this file.")] = None,
 ) -> None:
     """Paraformer beside its peers, its errors by block, the recipe step by step, and FSMN-VAD."""
-    from graphopt.bench import funasr, measure, table
+    from graphopt.bench import funasr, table
     from graphopt.target import find_target
 
     chosen = part or list(funasr.PARTS)
@@ -68,7 +68,6 @@ def bench_funasr(
         find_target(target)
     counts, lengths = numbers(threads, "--threads"), numbers(seconds, "--seconds")
     batches = numbers(batch, "--batch")
-    measure.flush_denormals()
     console = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, console.status("building") as status:

@@ -57,8 +57,7 @@ class Workload:
         stages: The modules.
         run: ``run(calls)`` makes one pass through the loaded stages, keyed by stage name, and
             returns the outputs to compare, by name.
-        folder: Folder for exported files, shared by the engines.
-        exported: Files already exported, by stage name and kind; engines add to it.
+        folder: Folder for exported files of these stages, shared by the engines.
         compare: Errors of outputs against the reference's, by name; by default that of each
             output by :func:`relative_error`.
     """
@@ -67,7 +66,6 @@ class Workload:
     stages: Sequence[Stage]
     run: Callable[[dict[str, Call]], dict[str, np.ndarray[Any, Any]]]
     folder: Path
-    exported: dict[tuple[str, str], Path] = field(default_factory=dict)
     compare: Callable[[NamedArrays, NamedArrays], dict[str, float]] = field(
         default_factory=lambda: relative_errors
     )

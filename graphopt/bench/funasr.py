@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,6 @@ class FunasrBench:
         self._folder = folder
         self._progress = progress
         self._modules = whole_paraformer.parts(blocks, decoder_blocks)
-        self._exported: dict[Any, Path] = {}
         self._blocks = blocks, decoder_blocks
         self._name = f"Paraformer-large, {blocks} encoder and {decoder_blocks} decoder blocks"
 
@@ -57,19 +57,17 @@ class FunasrBench:
         """Time of the whole graph in every engine, a table for each size."""
         engines = whole_paraformer.engines(only)
         works = [self._workload(s, b) for s in seconds for b in batches]
-        found: dict[str, list[Result]] = {work.title: [] for work in works}
-        for count in threads:  # engines stay loaded from one size to the next
-            for work in works:
-                found[work.title] += measure(work, engines, count, rounds, progress=self._progress)
-        for title, results in found.items():
-            note = whole_paraformer.NOTE
-            table.print_results(self._console, f"{self._name}: {title}", results, rounds, note)
-        return [_as_data(title, results) for title, results in found.items()]
+        found = measure(works, engines, threads, rounds, progress=self._progress)
+        for work, results in zip(works, found, strict=True):
+            title, note = f"{self._name}: {work.title}", whole_paraformer.NOTE
+            table.print_results(self._console, title, results, rounds, note)
+        return [_as_data(work.title, results) for work, results in zip(works, found, strict=True)]
 
     def error(self, threads: int, seconds: float) -> list[Data]:
         """Errors of int8 by block, ours and others'."""
         work = layers.workload(self._folder, _frames(seconds), *self._blocks)
-        results = measure(work, layers.engines(), threads, 0, progress=self._progress)[1:]
+        (results,) = measure([work], layers.engines(), [threads], 0, progress=self._progress)
+        del results[0]  # the reference
         errors = {result.engine: result.errors for result in results if not result.missing}
         self._console.print(layers.table(f"Errors by block: {work.title}", errors))
         for result in results:
@@ -83,15 +81,13 @@ class FunasrBench:
     def recipe(self, threads: int, rounds: int, seconds: float, batch: int) -> list[Data]:
         """What each step of the recipe gives on this machine."""
         work = self._workload(seconds, batch)
-        engines = recipe.step_engines()
-        everyone = [TorchFp32(), *engines]
-        results = measure(work, everyone, threads, rounds, progress=self._progress)[1:]
-        inputs = self._inputs(seconds, batch)
-        profiles = [
-            [] if result.missing else recipe.profile(engine, inputs)
-            for engine, result in zip(engines, results, strict=True)
-        ]
-        shares = [recipe.shares([(r["op"], r["ms"]) for r in rows]) for rows in profiles]
+        engines = [TorchFp32(), *recipe.step_engines()]
+        profile = partial(recipe.profile, inputs=self._inputs(seconds, batch))
+        (results,) = measure(
+            [work], engines, [threads], rounds, progress=self._progress, inspect=profile
+        )
+        del results[0]  # the reference
+        shares = [recipe.shares(result.inspected or []) for result in results]
         title = f"The recipe on this machine, {threads} threads: {work.title}"
         self._console.print(recipe.host_table(title, results, shares))
         return [_as_data(title, results) | {"shares": shares}]
@@ -132,15 +128,13 @@ class FunasrBench:
         """FSMN-VAD beside FunASR's own onnxruntime path."""
         work = vad.workload(self._folder)
         engines = vad.engines()
-        results: list[Result] = []
-        for count in threads:
-            results += measure(work, engines, count, rounds, progress=self._progress)
+        (results,) = measure([work], engines, threads, rounds, progress=self._progress)
         table.print_results(self._console, work.title, results, rounds, vad.NOTE)
         return [_as_data(work.title, results)]
 
     def _workload(self, seconds: float, batch: int) -> Any:
         frames = _frames(seconds)
-        return whole_paraformer.workload(self._folder, self._modules, frames, batch, self._exported)
+        return whole_paraformer.workload(self._folder, self._modules, frames, batch)
 
     def _inputs(self, seconds: float, batch: int) -> tuple[Any, ...]:
         return paraformer.example_inputs(_frames(seconds), batch)

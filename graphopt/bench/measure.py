@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from graphopt.bench.engines import Engine, Workload
+from graphopt.bench.engines import Engine, NamedArrays, Workload
+from graphopt.bench.worker import Worker, alone, fork
 from graphopt.dependencies import require
-from graphopt.errors import GraphoptError
 
 # Thread pools of an engine that ran may spin for a moment; nobody is timed next to that.
 IDLE_SECONDS = 0.05
@@ -34,6 +35,7 @@ class Result:
         cores: CPU time over wall time of each pass, of the whole process: how many cores it kept
             busy, which shows that it kept to its threads.
         errors: What the workload's ``compare`` finds, by name.
+        inspected: What ``inspect`` of :func:`measure` found.
         missing: Why the engine did not run, or "".
     """
 
@@ -44,6 +46,7 @@ class Result:
     seconds: list[float] = field(default_factory=list)
     cores: list[float] = field(default_factory=list)
     errors: dict[str, float] = field(default_factory=dict)
+    inspected: Any = None
     missing: str = ""
 
     @property
@@ -67,69 +70,109 @@ def flush_denormals() -> None:
 
 
 def measure(
-    workload: Workload,
+    workloads: Sequence[Workload],
     engines: Sequence[Engine],
-    threads: int,
+    threads: Sequence[int],
     rounds: int,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
-) -> list[Result]:
+    inspect: Callable[[Engine], Any] | None = None,
+) -> list[list[Result]]:
     """Prepare all engines, warm them, then time one pass of each per round.
 
+    Each engine is in a process of its own, so that what ends it ends no other's row.
+
     Args:
-        workload: What a pass is.
+        workloads: What a pass is; those of one model share what engines load.
         engines: The engines; the first is the reference for errors.
-        threads: Threads for each engine.
+        threads: Numbers of threads for each engine.
         rounds: Timed passes of each engine.
         seed: Seed of the orders.
         progress: Called with one line before each step.
+        inspect: What an engine is asked after the last round, for `Result.inspected`; a function
+            of a module.
 
     Returns:
-        One result an engine, in their order; engines that could not be prepared say why.
+        For each workload, one result an engine and number of threads, in their order; engines
+        that could not be measured say why.
     """
-    results = {engine.name: Result(engine.name, threads) for engine in engines}
-    ready = []
-    reference: dict[str, np.ndarray[Any, Any]] = {}
-    for engine in engines:
-        progress(f"{threads} threads: preparing {engine.name}")
-        result = results[engine.name]
-        try:
-            outputs = _prepare(engine, workload, threads)
-        except Exception as error:  # a peer may fail in its own way; the table tells
-            result.missing = reason(error)
-            continue
-        reference = reference or outputs
-        result.errors = workload.compare(outputs, reference)
-        result.version, result.details = engine.version(), engine.details()
-        ready.append(engine)
-    order = random.Random(seed)
+    results: list[list[Result]] = [[] for _ in workloads]
+    with contextlib.ExitStack() as stack:
+        workers: dict[str, Worker] = {}
+        for engine in engines:
+            workers[engine.name] = fork(_Passes(engine, workloads))
+            stack.callback(workers[engine.name].end)
+        for count in threads:
+            for number, workload in enumerate(workloads):
+                rows = [Result(engine.name, count) for engine in engines]
+                results[number] += rows
+                _prepare(rows, workers, number, workload, progress)
+                _alternate(rows, workers, rounds, random.Random(seed), progress)
+                for row in [row for row in rows if inspect and not row.missing]:
+                    with alone(row):
+                        row.inspected = workers[row.engine].call("inspect", inspect)
+    return results
+
+
+class _Passes:
+    """An engine as it works in its own process."""
+
+    def __init__(self, engine: Engine, workloads: Sequence[Workload]) -> None:
+        self._engine, self._workloads = engine, workloads
+
+    def prepare(self, number: int, threads: int) -> tuple[NamedArrays, str, str]:
+        """Outputs of a warm engine for a workload, its version and its settings."""
+        flush_denormals()
+        self._engine.prepare(self._workloads[number], threads)
+        for _ in range(WARM_UPS):
+            outputs = self._engine.run()
+        kept = {name: np.array(value) for name, value in outputs.items()}
+        return kept, self._engine.version(), self._engine.details()
+
+    def time(self) -> tuple[float, float]:
+        """Seconds of a pass, and the cores it kept busy."""
+        gc.collect()
+        time.sleep(IDLE_SECONDS)
+        cpu, wall = time.process_time(), time.perf_counter()
+        self._engine.run()
+        seconds = time.perf_counter() - wall
+        return seconds, (time.process_time() - cpu) / seconds
+
+    def inspect(self, function: Callable[[Engine], Any]) -> Any:
+        """What a function finds in the engine."""
+        return function(self._engine)
+
+
+def _prepare(
+    rows: Sequence[Result],
+    workers: Mapping[str, Worker],
+    number: int,
+    workload: Workload,
+    progress: Callable[[str], None],
+) -> None:
+    reference: NamedArrays = {}
+    for row in rows:
+        progress(f"{row.threads} threads: preparing {row.engine}")
+        with alone(row):
+            found = workers[row.engine].call("prepare", number, row.threads)
+            outputs, row.version, row.details = found
+            reference = reference or outputs
+            row.errors = workload.compare(outputs, reference)
+
+
+def _alternate(
+    rows: Sequence[Result],
+    workers: Mapping[str, Worker],
+    rounds: int,
+    order: random.Random,
+    progress: Callable[[str], None],
+) -> None:
+    ready = [row for row in rows if not row.missing]
     for number in range(rounds):
-        progress(f"{threads} threads: round {number + 1} of {rounds}")
         order.shuffle(ready)
-        for engine in ready:
-            _time_pass(engine, results[engine.name])
-    return list(results.values())
-
-
-def _prepare(engine: Engine, workload: Workload, threads: int) -> dict[str, np.ndarray[Any, Any]]:
-    engine.prepare(workload, threads)
-    for _ in range(WARM_UPS):
-        outputs = engine.run()
-    return {name: np.array(value) for name, value in outputs.items()}
-
-
-def _time_pass(engine: Engine, result: Result) -> None:
-    gc.collect()
-    time.sleep(IDLE_SECONDS)
-    cpu, wall = time.process_time(), time.perf_counter()
-    engine.run()
-    seconds = time.perf_counter() - wall
-    result.cores.append((time.process_time() - cpu) / seconds)
-    result.seconds.append(seconds)
-
-
-def reason(error: Exception) -> str:
-    """First line of an error, with its type if it is not one of graphopt's own."""
-    lines = str(error).strip().splitlines() or [""]
-    known = isinstance(error, GraphoptError)
-    return lines[0] if known else f"{type(error).__name__}: {lines[0]}"
+        for row in [row for row in ready if not row.missing]:
+            progress(f"{row.threads} threads: round {number + 1} of {rounds}, {row.engine}")
+            with alone(row):
+                seconds, cores = workers[row.engine].call("time")
+                row.seconds.append(seconds)
+                row.cores.append(cores)

@@ -7,8 +7,10 @@ nodes whose name contains "output", "bias_encoder" or "bias_decoder" left in fp3
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +24,21 @@ KEPT_FLOAT = ("output", "bias_encoder", "bias_decoder")
 
 
 def export_onnx(stage: Stage, workload: Workload) -> Path:
-    """Export a stage once per workload.
+    """Export a stage, unless an engine has done so.
 
     Raises:
         MissingDependencyError: If onnx is not installed.
     """
-    key = (stage.name, "fp32")
-    if key not in workload.exported:
+    path = workload.folder / f"{stage.name}.onnx"
+    if not path.exists():
         torch = require("torch", "exporting to ONNX")
         require("onnx", "exporting to ONNX")
-        path = workload.folder / f"{stage.name}.onnx"
-        with warnings.catch_warnings():
+        with _complete(path) as partial, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer warns about each shape it reads
             torch.onnx.export(
                 _named(stage),
                 stage.inputs,
-                str(path),
+                str(partial),
                 opset_version=OPSET,
                 do_constant_folding=True,
                 input_names=list(stage.input_names),
@@ -45,40 +46,46 @@ def export_onnx(stage: Stage, workload: Workload) -> Path:
                 dynamic_axes=stage.dynamic_axes,
                 dynamo=False,
             )
-        workload.exported[key] = path
-    return workload.exported[key]
+    return path
 
 
 def quantize_onnx(stage: Stage, workload: Workload) -> Path:
-    """Quantize an exported stage by FunASR's recipe, once per workload.
+    """Quantize an exported stage by FunASR's recipe, unless an engine has done so.
 
     Raises:
         MissingDependencyError: If onnx or onnxruntime is not installed.
     """
-    key = (stage.name, "int8")
-    if key not in workload.exported:
+    path = workload.folder / f"{stage.name}_quant.onnx"
+    if not path.exists():
         onnx = require("onnx", "quantizing ONNX")
         quantization = require("onnxruntime.quantization", "quantizing ONNX")
         source = export_onnx(stage, workload)
-        path = workload.folder / f"{stage.name}_quant.onnx"
         names = [node.name for node in onnx.load(source, load_external_data=False).graph.node]
         root = logging.getLogger()
         level = root.level
         root.setLevel(logging.ERROR)  # onnxruntime recommends a pre-processing FunASR does not do
         try:
-            quantization.quantize_dynamic(
-                model_input=str(source),
-                model_output=str(path),
-                op_types_to_quantize=["MatMul"],
-                per_channel=True,
-                reduce_range=False,
-                weight_type=quantization.QuantType.QUInt8,
-                nodes_to_exclude=[n for n in names if any(word in n for word in KEPT_FLOAT)],
-            )
+            with _complete(path) as partial:
+                quantization.quantize_dynamic(
+                    model_input=str(source),
+                    model_output=str(partial),
+                    op_types_to_quantize=["MatMul"],
+                    per_channel=True,
+                    reduce_range=False,
+                    weight_type=quantization.QuantType.QUInt8,
+                    nodes_to_exclude=[n for n in names if any(word in n for word in KEPT_FLOAT)],
+                )
         finally:
             root.setLevel(level)
-        workload.exported[key] = path
-    return workload.exported[key]
+    return path
+
+
+@contextlib.contextmanager
+def _complete(path: Path) -> Iterator[Path]:
+    """Where to write a file that is there when the block ends, and not if its process dies."""
+    partial = path.with_suffix(".partial")
+    yield partial
+    partial.rename(path)
 
 
 class OnnxRuntime(Engine):

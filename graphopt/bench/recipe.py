@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.table import Table
 
-from graphopt.bench.engines import Graphopt
+from graphopt.bench.engines import Engine, Graphopt
 from graphopt.bench.measure import Result
 
 #: What each op counts as in the shares.
@@ -75,10 +75,12 @@ def shares(times: Sequence[tuple[str, float]]) -> dict[str, float]:
     return {name: groups[name] / total if total else 0.0 for name in COLUMNS}
 
 
-def profile(engine: Graphopt, inputs: Sequence[Any], repeats: int = 3) -> list[dict[str, Any]]:
-    """Times of the steps of an engine's compiled model."""
-    rows: list[dict[str, Any]] = engine.modules["model"].profile(*inputs, repeats=repeats)
-    return rows
+def profile(engine: Engine, inputs: Sequence[Any], repeats: int = 3) -> list[tuple[str, float]]:
+    """Ops of an engine's compiled model with their milliseconds; none of another engine."""
+    if not isinstance(engine, Graphopt):
+        return []
+    rows = engine.modules["model"].profile(*inputs, repeats=repeats)
+    return [(row["op"], row["ms"]) for row in rows]
 
 
 def host_table(

@@ -15,7 +15,7 @@ import numpy as np
 from rich.table import Table
 
 from graphopt.bench.engines import Call, Engine, Stage, Workload
-from graphopt.bench.measure import reason
+from graphopt.bench.worker import reason
 from graphopt.dependencies import require
 from graphopt.zoo.recognizer import loading, speech
 

@@ -64,9 +64,7 @@ def parts(blocks: int = 50, decoder_blocks: int = 16) -> tuple[Any, Any]:
     return _export_form(model, own.share_parameters), _with_hidden(own.Paraformer(model))
 
 
-def workload(
-    folder: Path, modules: tuple[Any, Any], frames: int, batch: int, exported: dict[Any, Path]
-) -> Workload:
+def workload(folder: Path, modules: tuple[Any, Any], frames: int, batch: int) -> Workload:
     """One pass of a batch through the whole model.
 
     Args:
@@ -74,7 +72,6 @@ def workload(
         modules: From :func:`parts`.
         frames: Frames of the longest utterance, 60 ms each.
         batch: Utterances; the others are shorter, see :func:`paraformer.example_inputs`.
-        exported: Files already exported; the workloads of one model share them.
     """
     speech, lengths = paraformer.example_inputs(frames, batch)
     stage = Stage(
@@ -105,7 +102,6 @@ def workload(
         stages=[stage],
         run=run,
         folder=folder,
-        exported=exported,
         compare=compare,
     )
 

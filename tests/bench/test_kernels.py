@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from graphopt.bench.kernels import measure, row, run
+from graphopt.bench.kernels import measure, peers, peers_torch, row, run
 from graphopt.bench.kernels.attention_ops import Attention, Rope
 from graphopt.bench.kernels.native import Kernels
 from graphopt.bench.kernels.other_ops import Depthwise, Norm, Quantize, unpack_rows
 from graphopt.bench.kernels.shapes import SPECS
-from graphopt.bench.kernels.workloads import Gemm, Label
+from graphopt.bench.kernels.workloads import Gemm, Label, Operands
 from graphopt.codegen.build import Builder
 from graphopt.config import Config
 from graphopt.errors import BenchmarkError, MissingToolError
@@ -93,6 +96,28 @@ def test_peers_take_part_or_say_why_not(rows: list[row.Row]) -> None:
         r.engine for r in peers
     }
     assert all(r.seconds is not None or r.note for r in peers)
+
+
+def dies(operands: Operands, threads: int) -> Callable[[], np.ndarray]:
+    def call() -> np.ndarray:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return operands.data["x"]
+
+    return call
+
+
+def test_a_peer_that_dies_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    lives = peers.Peer("lives", peers_torch.layer_norm)
+    dead = peers.Peer("dies", dies)
+    monkeypatch.setitem(peers._PEERS, ("norm", "f32"), (dead, lives))
+    found = run.bench("native", "", (1,), 1, specs=(Norm(9, 40), Norm(8, 40)))
+    for name in ("norm 9x40", "norm 8x40"):
+        rows = {one.engine: one for one in found if one.label.name == name}
+        assert rows["dies"].note == "cannot measure: it was ended by SIGKILL"
+        assert rows["dies"].seconds is None
+        assert rows["lives"].seconds is not None and rows["lives"].error is not None
+        assert any(engine.startswith("graphopt") for engine in rows)
 
 
 def test_tables_hold_every_row(rows: list[row.Row]) -> None:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +32,8 @@ def work(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="module")
 def results(work) -> list[measure.Result]:
-    return measure.measure(work, paraformer.peers(), threads=1, rounds=2)
+    (found,) = measure.measure([work], paraformer.peers(), [1], rounds=2)
+    return found
 
 
 def test_every_peer_is_listed(results: list[measure.Result]) -> None:
@@ -68,6 +71,10 @@ class Wrong(TorchFp32):
         return {name: value * 1.1 for name, value in super().run().items()}
 
 
+def name_of(engine: Engine) -> str:
+    return engine.name
+
+
 class Absent(TorchFp32):
     name = "absent"
 
@@ -82,20 +89,38 @@ class Broken(TorchFp32):
         raise RuntimeError("cannot do this\nwith details")
 
 
-def test_table_lists_missing_broken_and_wrong(work, tmp_path: Path) -> None:
-    engines: list[Engine] = [TorchFp32(), Wrong(), Absent(), Broken()]
-    results = measure.measure(work, engines, threads=1, rounds=1)
-    reference, wrong, absent, broken = results
+class Dying(TorchFp32):
+    """As a library does that was built for instructions that this CPU does not have."""
+
+    def __init__(self, passes: int) -> None:
+        self.name, self.left = f"dies after {passes}", passes
+
+    def run(self) -> dict[str, np.ndarray]:
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.left -= 1
+        return super().run()
+
+
+def test_table_lists_missing_broken_dead_and_wrong(work, tmp_path: Path) -> None:
+    late = Dying(measure.WARM_UPS + 1)
+    engines: list[Engine] = [TorchFp32(), Wrong(), Absent(), Broken(), Dying(0), late]
+    (results,) = measure.measure([work], engines, [1], rounds=2, inspect=name_of)
+    reference, wrong, absent, broken, *dead = results
+    assert [len(one.seconds) for one in results] == [2, 2, 0, 0, 0, 1]
+    assert [one.missing for one in dead] == ["cannot measure: it was ended by SIGKILL"] * 2
+    assert [one.inspected for one in results] == ["torch fp32", "wrong", *[None] * 4]
     assert reference.errors == {"encoder": 0.0, "logits": 0.0}
     assert wrong.errors["logits"] == pytest.approx(0.1, rel=1e-3)
     assert "pip install absent" in absent.missing and absent.seconds == []
-    assert broken.missing == "RuntimeError: cannot do this"
+    assert broken.missing == "cannot measure: RuntimeError: cannot do this"
     text = io.StringIO()
     table.print_results(Console(file=text, width=200), work.title, results, 1)
-    assert all(word in text.getvalue() for word in ("absent", "missing", "cannot do this", "CPU:"))
+    words = ("absent", "missing", "cannot do this", "ended by SIGKILL", "CPU:")
+    assert all(word in text.getvalue() for word in words)
     table.write_json(tmp_path / "r.json", work.title, results)
     read = json.loads((tmp_path / "r.json").read_text())
-    assert [r["engine"] for r in read["results"]] == ["torch fp32", "wrong", "absent", "broken"]
+    assert [r["engine"] for r in read["results"]] == [engine.name for engine in engines]
 
 
 def test_relative_error_is_not_fooled_by_sign_or_scale() -> None:
@@ -105,23 +130,23 @@ def test_relative_error_is_not_fooled_by_sign_or_scale() -> None:
     assert relative_error(1e-3 * x, 2e-3 * x) == pytest.approx(0.5)
 
 
-def test_orders_change_but_repeat(work, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "_time_pass", lambda engine, _result: engine.run())
-
+def test_orders_change_but_repeat(work, tmp_path: Path) -> None:
     def names(seed: int) -> list[str]:
-        seen: list[str] = []
+        log = tmp_path / "log"
+        log.write_text("")
 
         class Logged(TorchFp32):
             def __init__(self, name: str) -> None:
                 self.name = name
 
             def run(self):
-                seen.append(self.name)
+                with log.open("a") as file:
+                    file.write(self.name)
                 return {}
 
         engines = [Logged(name) for name in "abcd"]
-        measure.measure(work, engines, threads=1, rounds=4, seed=seed)
-        return seen[4 * measure.WARM_UPS :]
+        measure.measure([work], engines, [1], rounds=4, seed=seed)
+        return list(log.read_text()[4 * measure.WARM_UPS :])
 
     first = names(0)
     rounds = [first[i : i + 4] for i in range(0, 16, 4)]

@@ -7,17 +7,18 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
 from graphopt.bench.engines import relative_error
 from graphopt.bench.kernels.native import Kernels, PeakLoop
-from graphopt.bench.kernels.peers import peers_of
+from graphopt.bench.kernels.peers import Processes, peers_of
 from graphopt.bench.kernels.row import Row
-from graphopt.bench.kernels.workloads import Array, Spec, Step, Workload, as_values
+from graphopt.bench.kernels.workloads import Array, Spec, Step, Workload
 from graphopt.bench.measure import IDLE_SECONDS
+from graphopt.bench.worker import alone
 from graphopt.codegen.build import Builder
-from graphopt.errors import GraphoptError
 from graphopt.kernels import registry
 from graphopt.kernels.host_case import as_at
 from graphopt.target import Target
@@ -48,6 +49,7 @@ class Contender:
         macs: multiply-accumulates of one call.
         error: of its result, see :class:`row.Row`.
         note: what there is to know.
+        missing: why it has no figures, or "".
         samples: seconds of a call, one a round.
     """
 
@@ -58,6 +60,7 @@ class Contender:
     macs: int
     error: float | None = None
     note: str = ""
+    missing: str = ""
     limits: tuple[str, ...] = ()
     calls: int = 1
     repeats: int = 1
@@ -92,17 +95,17 @@ def native_rows(
     """
     levels = [level for level in target.isa_levels if level.name != "scalar"] or target.isa_levels
     loaded = {row: Kernels(builder.timed_kernels(row), threads) for row in levels}
+    processes = Processes()
     for spec in specs:
         work = spec.build(target.arch, threads)
         progress(f"{threads} threads: {work.label.name}")
         contenders: list[Contender] = []
         for level, kernels in loaded.items():
             contenders += _ours(work, level, kernels)
-        rows, ready = _peers(work, target, threads, list(loaded)[-1].name)
-        contenders += ready
+        contenders += _peers(work, threads, list(loaded)[-1].name, processes)
         _alternate(contenders, rounds)
         yield from _rows(work, contenders, threads)
-        yield from rows
+    processes.end()
     for kernels in loaded.values():
         kernels.close()
 
@@ -159,27 +162,17 @@ def _peak_contender(loop: PeakLoop, level: str) -> Contender:
     return Contender(loop.sequence, _PEAK, level, loop.run, loop.macs)
 
 
-def _peers(
-    work: Workload, target: Target, threads: int, level: str
-) -> tuple[list[Row], list[Contender]]:
-    """Contenders of other libraries, and rows for those that cannot run."""
-    missing, ready = [], []
+def _peers(work: Workload, threads: int, level: str, processes: Processes) -> Iterator[Contender]:
+    """Contenders of other processes."""
     for peer in peers_of(work):
-        try:
-            call = peer.prepare(work, threads)
-            one = Contender(peer.name, peer.part, level, _timed(call), work.macs, note=peer.note)
+        worker = processes.of(peer)
+        run = partial(worker.call, "run")
+        one = Contender(peer.name, peer.part, level, run, work.macs, note=peer.note)
+        with alone(one):
+            result = worker.call("prepare", peer, work.operands, threads)
             exact = work.exact if peer.exact is None else peer.exact(work)
-            _judge(
-                one, as_values(call()), exact, peer.limit if peer.limit is not None else work.limit
-            )
-        except Exception as error:  # a peer may fail in its own way; the row tells
-            known = isinstance(error, GraphoptError)
-            note = str(error) if known else f"{type(error).__name__}: {error}"
-            reason = note.splitlines()[0]
-            missing.append(Row(work.label, peer.name, peer.part, threads, note=reason))
-            continue
-        ready.append(one)
-    return missing, ready
+            _judge(one, result, exact, peer.limit if peer.limit is not None else work.limit)
+        yield one
 
 
 def _judge(one: Contender, result: Array, exact: Array, limit: float) -> None:
@@ -189,33 +182,29 @@ def _judge(one: Contender, result: Array, exact: Array, limit: float) -> None:
         one.note = f"WRONG: error {one.error:.1e} above {limit:.0e}"
 
 
-def _timed(call: Callable[[], Array]) -> Callable[[int], float]:
-    def run(repeats: int) -> float:
-        start = time.perf_counter()
-        for _ in range(repeats):
-            call()
-        return time.perf_counter() - start
-
-    return run
-
-
 def _alternate(contenders: Sequence[Contender], rounds: int) -> None:
     """Warm each up, choose its repeats, then sample all of them once in every round."""
-    for one in contenders:
-        one.run(1)
-        one.repeats = max(1, round(SAMPLE_SECONDS / max(one.run(1), 1e-7)))
-    shuffled, order = list(contenders), random.Random(0)
-    for _ in range(rounds):
-        order.shuffle(shuffled)
-        for one in shuffled:
-            time.sleep(IDLE_SECONDS)  # threads of the one before may spin for a moment
+    ready = [one for one in contenders if not one.missing]
+    for one in ready:
+        with alone(one):
             one.run(1)
-            one.samples.append(one.run(one.repeats) / (one.repeats * one.calls))
+            one.repeats = max(1, round(SAMPLE_SECONDS / max(one.run(1), 1e-7)))
+    order = random.Random(0)
+    for _ in range(rounds):
+        order.shuffle(ready)
+        for one in [one for one in ready if not one.missing]:
+            time.sleep(IDLE_SECONDS)  # threads of the one before may spin for a moment
+            with alone(one):
+                one.run(1)
+                one.samples.append(one.run(one.repeats) / (one.repeats * one.calls))
 
 
 def _rows(work: Workload, contenders: Sequence[Contender], threads: int) -> Iterator[Row]:
     for one in contenders:
         if one.part in (_PACKING, _PEAK):
+            continue
+        if one.missing:
+            yield Row(work.label, one.engine, one.part, threads, note=one.missing)
             continue
         low, high = np.percentile(one.samples, [25, 75])
         packing = [c for c in contenders if (c.part, c.engine) == (_PACKING, one.engine)]

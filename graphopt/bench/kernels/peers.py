@@ -1,12 +1,14 @@
-"""Other libraries' kernels for the same workloads."""
+"""Other libraries' kernels for the same workloads, each in a process of its own."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from graphopt.bench.kernels import peers_onnx, peers_torch
-from graphopt.bench.kernels.workloads import Array, Workload
+from graphopt.bench.kernels.workloads import Array, Operands, Workload, as_values
+from graphopt.bench.worker import Worker, fork
 
 Call = Callable[[], Array]
 
@@ -17,7 +19,8 @@ class Peer:
 
     Attributes:
         name: library and function.
-        prepare: ``prepare(workload, threads)`` gives a call that returns the result.
+        prepare: a function of a module; ``prepare(operands, threads)`` gives a call that returns
+            the result.
         part: what it covers, see :class:`row.Row`.
         exact: what it has to give where that is not the workload's exact result.
         limit: how far from it; by default the workload's.
@@ -25,11 +28,46 @@ class Peer:
     """
 
     name: str
-    prepare: Callable[[Workload, int], Call]
+    prepare: Callable[[Operands, int], Call]
     part: str = "call"
     exact: Callable[[Workload], Array] | None = None
     limit: float | None = None
     note: str = ""
+
+
+class Processes:
+    """A process for each peer, made when it is asked for first, or again after it died."""
+
+    def __init__(self) -> None:
+        self._workers: dict[str, Worker] = {}
+
+    def of(self, peer: Peer) -> Worker:
+        """The process of a peer, with a `Running` in it."""
+        worker = self._workers.get(peer.name)
+        if worker is None or not worker.is_alive:
+            worker = self._workers[peer.name] = fork(Running())
+        return worker
+
+    def end(self) -> None:
+        """Ends them."""
+        for worker in self._workers.values():
+            worker.end()
+
+
+class Running:
+    """A peer with the workload that it computes at the moment."""
+
+    def prepare(self, peer: Peer, operands: Operands, threads: int) -> Array:
+        """What it computes, as values."""
+        self._call = peer.prepare(operands, threads)
+        return as_values(self._call())
+
+    def run(self, repeats: int) -> float:
+        """Seconds of some calls."""
+        start = time.perf_counter()
+        for _ in range(repeats):
+            self._call()
+        return time.perf_counter() - start
 
 
 _CONV = "[channels, time], without the residual"

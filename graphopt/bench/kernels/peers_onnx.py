@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.bench.kernels.workloads import Array, Workload
+from graphopt.bench.kernels.workloads import Array, Operands, Workload
 from graphopt.dependencies import require
 from graphopt.kernels.reference import f32_from_bf16, quantize_blocks_int4, quantize_channels
 
@@ -70,7 +70,7 @@ def _session(
     return call
 
 
-def integer_operands(work: Workload) -> tuple[Array, Array, Array]:
+def integer_operands(work: Operands) -> tuple[Array, Array, Array]:
     """A as uint8 [m, k] of one scale, its zero point, and B as int8 [k, n]."""
     x = work.data["x"]
     low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
@@ -82,18 +82,18 @@ def integer_operands(work: Workload) -> tuple[Array, Array, Array]:
 
 def integer_product(work: Workload) -> Array:
     """The exact product of :func:`integer_operands`, float64 [m, n]."""
-    a, zero, b = integer_operands(work)
+    a, zero, b = integer_operands(work.operands)
     return (a.astype(np.float64) - float(zero)) @ b.astype(np.float64)
 
 
-def matmul_integer(work: Workload, threads: int) -> Call:
+def matmul_integer(work: Operands, threads: int) -> Call:
     """MatMulInteger alone: operands already int8."""
     a, zero, b = integer_operands(work)
     node = _node("MatMulInteger", ("a", "b", "zero"), "y")
     return _session([node], {"a": a}, {"b": b, "zero": zero}, threads, "INT32")
 
 
-def dynamic_matmul(work: Workload, threads: int) -> Call:
+def dynamic_matmul(work: Operands, threads: int) -> Call:
     """DynamicQuantizeLinear, MatMulInteger and scales, as ``quantize_dynamic`` writes them."""
     onnx = require("onnx", "the benchmark")
     weights = quantize_channels(work.data["w"])
@@ -110,7 +110,7 @@ def dynamic_matmul(work: Workload, threads: int) -> Call:
     return _session(nodes, {"x": work.data["x"]}, constants, threads)
 
 
-def matmul_nbits(work: Workload, threads: int) -> Call:
+def matmul_nbits(work: Operands, threads: int) -> Call:
     """MatMulNBits on the int4 blocks of our own quantization, A quantized to int8 at run time."""
     group, k = work.label.group, work.label.k
     assert group is not None, "only blocks"
@@ -126,13 +126,13 @@ def matmul_nbits(work: Workload, threads: int) -> Call:
     return _session([node], {"x": work.data["x"]}, constants, threads)
 
 
-def matmul(work: Workload, threads: int) -> Call:
+def matmul(work: Operands, threads: int) -> Call:
     """MatMul in f32."""
     b = np.ascontiguousarray(work.data["w"].T)
     return _session([_node("MatMul", "xb", "y")], {"x": work.data["x"]}, {"b": b}, threads)
 
 
-def openvino_matmul(work: Workload, threads: int) -> Call:
+def openvino_matmul(work: Operands, threads: int) -> Call:
     """The same model in OpenVINO, kept in f32."""
     openvino = require("openvino", "the benchmark")
     x, b = work.data["x"], np.ascontiguousarray(work.data["w"].T)
@@ -154,14 +154,14 @@ def openvino_matmul(work: Workload, threads: int) -> Call:
     return call
 
 
-def layer_norm(work: Workload, threads: int) -> Call:
+def layer_norm(work: Operands, threads: int) -> Call:
     """LayerNormalization."""
     node = _node("LayerNormalization", ("x", "weight", "bias"), "y", axis=-1, epsilon=1e-5)
     constants = {name: work.data[name] for name in ("weight", "bias")}
     return _session([node], {"x": work.data["x"]}, constants, threads)
 
 
-def depthwise(work: Workload, threads: int) -> Call:
+def depthwise(work: Operands, threads: int) -> Call:
     """Conv with a group for each channel, [1, channels, time]."""
     x = work.data["x"].T.copy()[None]
     w = work.data["w"].T.copy()[:, None]
@@ -170,7 +170,7 @@ def depthwise(work: Workload, threads: int) -> Call:
     return _session([node], {"x": x}, {"w": w}, threads)
 
 
-def attention(work: Workload, threads: int) -> Call:
+def attention(work: Operands, threads: int) -> Call:
     """com.microsoft MultiHeadAttention, [1, time, heads * dim]."""
     inputs = {name: work.data[name].reshape(1, work.label.m, -1) for name in "qkv"}
     heads = work.data["q"].shape[1]

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from graphopt.bench.kernels.workloads import Array, Workload
+from graphopt.bench.kernels.workloads import Array, Operands
 from graphopt.dependencies import require
 from graphopt.kernels.reference import quantize_channels
 
@@ -33,21 +33,21 @@ def _call(compute: Callable[[], Tensor], threads: int) -> Call:
     return call
 
 
-def linear(work: Workload, threads: int) -> Call:
+def linear(work: Operands, threads: int) -> Call:
     """``torch.nn.functional.linear`` in f32."""
     torch = require("torch", "the benchmark")
     x, w = torch.from_numpy(work.data["x"]), torch.from_numpy(work.data["w"])
     return _call(lambda: torch.nn.functional.linear(x, w), threads)
 
 
-def bf16_linear(work: Workload, threads: int) -> Call:
+def bf16_linear(work: Operands, threads: int) -> Call:
     """The same of bf16 tensors; x is converted in the call, as our packing does."""
     torch = require("torch", "the benchmark")
     x, w = torch.from_numpy(work.data["x"]), torch.from_numpy(work.data["w"]).bfloat16()
     return _call(lambda: torch.nn.functional.linear(x.bfloat16(), w), threads)
 
 
-def dynamic_linear(work: Workload, threads: int) -> Call:
+def dynamic_linear(work: Operands, threads: int) -> Call:
     """``torch.ops.quantized.linear_dynamic`` with the weights of our own quantization."""
     torch = require("torch", "the benchmark")
     x = torch.from_numpy(work.data["x"])
@@ -63,7 +63,7 @@ def dynamic_linear(work: Workload, threads: int) -> Call:
     return _call(lambda: torch.ops.quantized.linear_dynamic(x, packed), threads)
 
 
-def layer_norm(work: Workload, threads: int) -> Call:
+def layer_norm(work: Operands, threads: int) -> Call:
     """``torch.nn.functional.layer_norm``."""
     torch = require("torch", "the benchmark")
     x, weight, bias = (torch.from_numpy(work.data[name]) for name in ("x", "weight", "bias"))
@@ -71,7 +71,7 @@ def layer_norm(work: Workload, threads: int) -> Call:
     return _call(lambda: norm(x, x.shape[1:], weight, bias, 1e-5), threads)
 
 
-def depthwise(work: Workload, threads: int) -> Call:
+def depthwise(work: Operands, threads: int) -> Call:
     """``torch.nn.functional.conv1d`` with a group for each channel, [1, channels, time]."""
     torch = require("torch", "the benchmark")
     x = torch.from_numpy(work.data["x"].T.copy())[None]
@@ -81,7 +81,7 @@ def depthwise(work: Workload, threads: int) -> Call:
     return _call(lambda: conv(x, w, padding=pad, groups=channels)[0], threads)
 
 
-def _attention(work: Workload, threads: int, dtype: str) -> Call:
+def _attention(work: Operands, threads: int, dtype: str) -> Call:
     """Scaled dot product attention; heads before time, as torch wants them."""
     torch = require("torch", "the benchmark")
     q, k, v = (
@@ -92,11 +92,11 @@ def _attention(work: Workload, threads: int, dtype: str) -> Call:
     return _call(lambda: attend(q, k, v)[0].transpose(0, 1), threads)
 
 
-def attention(work: Workload, threads: int) -> Call:
+def attention(work: Operands, threads: int) -> Call:
     """In f32."""
     return _attention(work, threads, "float32")
 
 
-def bf16_attention(work: Workload, threads: int) -> Call:
+def bf16_attention(work: Operands, threads: int) -> Call:
     """In bf16."""
     return _attention(work, threads, "bfloat16")

@@ -59,6 +59,19 @@ def as_values(buffer: Array) -> Array:
 
 
 @dataclass(frozen=True)
+class Operands:
+    """What another library computes with.
+
+    Attributes:
+        label: of the workload.
+        data: plain arrays by name.
+    """
+
+    label: Label
+    data: dict[str, Array]
+
+
+@dataclass(frozen=True)
 class Workload:
     """A computation with its data.
 
@@ -84,6 +97,11 @@ class Workload:
     exact: Array
     limit: float
     read: Callable[[Array], Array] = as_values
+
+    @property
+    def operands(self) -> Operands:
+        """What peers get."""
+        return Operands(self.label, self.data)
 
 
 class Spec(Protocol):

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import random
-import signal
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +15,7 @@ from rich.table import Table
 
 from graphopt.bench.llm.bandwidth import ReadLoop, weights_bytes
 from graphopt.bench.measure import IDLE_SECONDS
+from graphopt.bench.worker import Worker, alone, start
 from graphopt.errors import BenchmarkError, GraphoptError, MissingCompilerError
 
 CONTEXT = 2048
@@ -79,58 +76,16 @@ class Row:
         return {**row, "spread": spread}
 
 
-class _Process:
-    """An engine that waits for tasks."""
-
-    def __init__(self, engine: str, path: Path, threads: int) -> None:
-        command = [sys.executable, "-m", "graphopt.bench.llm.worker", engine, str(path)]
-        self._process = subprocess.Popen(
-            [*command, str(threads), str(CONTEXT)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            self.load_s = self._answer()
-        except BenchmarkError:
-            self.end()
-            raise
-
-    def ask(self, task: str, count: int) -> float:
-        """Seconds or MiB of a task."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # then there is no answer, which says more
-            self._process.stdin.write(json.dumps({task: count}) + "\n")
-            self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> float:
-        assert self._process.stdout is not None and self._process.stderr is not None
-        line = self._process.stdout.readline()
-        if not line:
-            said = self._process.stderr.read().strip().splitlines()
-            raise BenchmarkError(how_it_ended(self._process.wait(), said))
-        return float(json.loads(line))
-
-    def end(self) -> None:
-        """Waits for the end of the process."""
-        with contextlib.suppress(BrokenPipeError):
-            self._process.communicate()
-
-
-def how_it_ended(status: int, said: Sequence[str]) -> str:
-    """Why a process gave no answer: its last words, and the signal that ended it, if one did.
-
-    Args:
-        status: of the process; a negative one is the number of a signal.
-        said: lines on its standard error.
-    """
-    words = said[-1] if said else ""
-    if status >= 0:
-        return words or f"it ended with status {status}"
-    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-    return f"it was ended by {name}" + (f" after saying {words!r}" if words else "")
+def _loaded(row: Row, path: Path) -> Worker:
+    """The engine of a row in a process of its own, with the model."""
+    command = [sys.executable, "-m", "graphopt.bench.llm.worker", row.engine, str(path)]
+    worker = start([*command, str(row.threads), str(CONTEXT)])
+    try:
+        row.load_s = worker.call("load")
+    except BenchmarkError:
+        worker.end()
+        raise
+    return worker
 
 
 def measure(
@@ -153,7 +108,7 @@ def measure(
     order = random.Random(0)
     rows = []
     for count in threads:
-        running: list[tuple[Row, _Process]] = []
+        running: list[tuple[Row, Worker]] = []
         for engine, path in paths.items():
             progress(f"{count} threads: loading {engine}")
             row = Row(engine, model, count)
@@ -163,38 +118,28 @@ def measure(
                 continue
             try:
                 if count == threads[0]:  # afterwards its file is in the page cache
-                    _Process(engine, path, count).end()
-                running.append((row, _Process(engine, path, count)))
-                row.load_s = running[-1][1].load_s
+                    _loaded(row, path).end()
+                running.append((row, _loaded(row, path)))
                 row.weights = weights_bytes(path) if path.is_dir() else 0
             except BenchmarkError as error:
                 row.missing = str(error)
         loop = _read_loop(count)
         for number in range(-1, rounds):  # the first round warms up
             order.shuffle(running)
-            for row, process in [pair for pair in running if not pair[0].missing]:
+            for row, worker in [pair for pair in running if not pair[0].missing]:
                 progress(f"{count} threads: round {number + 1} of {rounds}, {row.engine}")
-                with _alone(row):
-                    _round(row, process, number >= 0)
+                with alone(row):
+                    _round(row, worker, number >= 0)
                     if loop and row.weights and number >= 0:
                         row.reads.append(loop.rate())
         if loop:
             loop.close()
-        for row, process in running:
-            with _alone(row):
+        for row, worker in running:
+            with alone(row):
                 if not row.missing:
-                    row.peak_rss_mib = process.ask("peak", CONTEXT)
-            process.end()
+                    row.peak_rss_mib = worker.call("peak", CONTEXT)
+            worker.end()
     return rows
-
-
-@contextlib.contextmanager
-def _alone(row: Row) -> Iterator[None]:
-    """Keeps an engine that fails from ending the others' rows: its own says why."""
-    try:
-        yield
-    except BenchmarkError as error:
-        row.missing = str(error)
 
 
 def _read_loop(threads: int) -> ReadLoop | None:
@@ -205,10 +150,10 @@ def _read_loop(threads: int) -> ReadLoop | None:
         return None
 
 
-def _round(row: Row, process: _Process, counts: bool) -> None:
+def _round(row: Row, worker: Worker, counts: bool) -> None:
     for name, (task, tokens) in _TASKS.items():
         time.sleep(IDLE_SECONDS)
-        seconds = process.ask(task, tokens)
+        seconds = worker.call(task, tokens)
         if counts:
             row.rates[name].append(tokens / seconds)
 

@@ -1,15 +1,10 @@
-"""A process with one engine and one model: tasks as JSON lines in, times as JSON lines out.
+"""A program with one engine and one model, for `graphopt.bench.worker.start`.
 
-    python -m graphopt.bench.llm.worker graphopt chat.gopt 2 2048
-
-A line `{"prefill": 128}` gives seconds until the logits behind a prompt of that many tokens are
-there, `{"decode": 64}` seconds for that many tokens one after the other behind a prompt of 128,
-`{"peak": 2048}` the largest resident memory in MiB when a context of that many tokens is full.
+python -m graphopt.bench.llm.worker graphopt chat.gopt 2 2048
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -18,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from graphopt.bench.worker import serve
 
 Array = np.ndarray[Any, Any]
 _PROMPT = 128
@@ -161,45 +158,57 @@ ENGINES: dict[str, Callable[[str, int, int], Decoder]] = {
 }
 
 
-def prefill(decoder: Decoder, count: int) -> float:
-    """Seconds for a prompt."""
-    tokens = _STRIDE * np.arange(count) % decoder.vocabulary
-    decoder.reset()
-    start = time.perf_counter()
-    for first in range(0, count, decoder.chunk):
-        decoder.feed(tokens[first : first + decoder.chunk])
-    return time.perf_counter() - start
+class Tasks:
+    """What is measured of a decoder.
 
+    Args:
+        engine: one of `ENGINES`.
+        path: of its model.
+        threads: for it.
+        context: most tokens.
+    """
 
-def decode(decoder: Decoder, count: int) -> float:
-    """Seconds for tokens one after the other, each the most likely one."""
-    prefill(decoder, _PROMPT)
-    token = 0
-    start = time.perf_counter()
-    for _ in range(count):
-        token = int(decoder.feed(np.array([token])).argmax())
-    return time.perf_counter() - start
+    def __init__(self, engine: str, path: str, threads: int, context: int) -> None:
+        self._new = lambda: ENGINES[engine](path, threads, context)
 
+    def load(self) -> float:
+        """Seconds from opening the file to the first token behind a prompt of one."""
+        start = time.perf_counter()
+        self._decoder = self._new()
+        self._decoder.feed(np.array([0]))
+        return time.perf_counter() - start
 
-def peak(decoder: Decoder, count: int) -> float:
-    """Largest resident memory of this process so far, with a context full of tokens; MiB."""
-    prefill(decoder, count)
-    status = Path("/proc/self/status").read_text().splitlines()
-    (line,) = (line for line in status if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
+    def prefill(self, count: int) -> float:
+        """Seconds until the logits behind a prompt of that many tokens are there."""
+        decoder = self._decoder
+        tokens = _STRIDE * np.arange(count) % decoder.vocabulary
+        decoder.reset()
+        start = time.perf_counter()
+        for first in range(0, count, decoder.chunk):
+            decoder.feed(tokens[first : first + decoder.chunk])
+        return time.perf_counter() - start
+
+    def decode(self, count: int) -> float:
+        """Seconds for that many tokens one after the other, each the most likely one."""
+        self.prefill(_PROMPT)
+        token = 0
+        start = time.perf_counter()
+        for _ in range(count):
+            token = int(self._decoder.feed(np.array([token])).argmax())
+        return time.perf_counter() - start
+
+    def peak(self, count: int) -> float:
+        """Largest resident memory of this process when a context of tokens is full; MiB."""
+        self.prefill(count)
+        status = Path("/proc/self/status").read_text().splitlines()
+        (line,) = (line for line in status if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
 
 
 def main() -> None:
-    """Loads, says how long until the first token, then answers line by line."""
+    """Serves the tasks of the engine that the command line names."""
     engine, path, threads, context = sys.argv[1:]
-    start = time.perf_counter()
-    decoder = ENGINES[engine](path, int(threads), int(context))
-    decoder.feed(np.array([0]))
-    print(json.dumps(time.perf_counter() - start), flush=True)
-    tasks = {"prefill": prefill, "decode": decode, "peak": peak}
-    for line in sys.stdin:
-        ((task, count),) = json.loads(line).items()
-        print(json.dumps(tasks[task](decoder, count)), flush=True)
+    serve(Tasks(engine, path, int(threads), int(context)))
 
 
 if __name__ == "__main__":
