@@ -84,6 +84,10 @@ OUTSIDE = "0" * 64
 DAMAGE = {
     "altered": (lambda p: (p / WEIGHTS).write_bytes(b"Weights"), f"{WEIGHTS} is truncated or alt"),
     "grown": (lambda p: (p / WEIGHTS).write_bytes(b"weights."), f"{WEIGHTS} is truncated or alter"),
+    "a hole": (
+        lambda p: os.truncate(p / WEIGHTS, 2**42),
+        f"{WEIGHTS} is truncated or altered: {2**42} bytes, not 7",
+    ),
     "missing": (lambda p: (p / WEIGHTS).unlink(), f"{WEIGHTS} is missing"),
     "folder missing": (lambda p: shutil.rmtree(p / "inner"), "inner/lib/x.so is missing"),
     "file": (lambda p: (p / "inner" / "new").write_text(""), "inner/new is not listed"),
@@ -119,6 +123,9 @@ DAMAGE = {
     "hidden way out": (sums(f"{OUTSIDE}  inner/../../x\n"), "has the line"),
     "short digest": (sums("0  about.json\n"), "has the line"),
     "a name twice": (sums(f"{OUTSIDE}  x\n" * 2), "names x twice"),
+    "sizes alone": (sums("# 7 bytes\n"), "ends with a size of nothing"),
+    "a size twice": (sums(f"# 7 bytes\n# 7 bytes\n{OUTSIDE}  x\n"), "has the line '# 7 bytes'"),
+    "a size that is none": (sums(f"# -7 bytes\n{OUTSIDE}  x\n"), "has the line '# -7 bytes'"),
     "a long name": (sums(f"{OUTSIDE}  {'x' * 999}\n"), "about.json is not listed"),
 }
 
@@ -129,6 +136,16 @@ def test_damage_is_named(folder: Path, damage: object, message: str) -> None:
     with pytest.raises(PackageCorruptError, match=message) as caught:
         opened(folder)
     assert str(folder) in str(caught.value)
+
+
+def test_a_folder_of_an_older_version_has_no_sizes(folder: Path) -> None:
+    lines = (folder / "SHA256SUMS").read_text().splitlines(keepends=True)
+    assert lines[-2] == "# 7 bytes\n" and lines[-1].endswith("inner/weights\n")
+    (folder / "SHA256SUMS").write_text("".join(line for line in lines if line[0] != "#"))
+    assert opened(folder).data(WEIGHTS) == b"weights"
+    (folder / WEIGHTS).write_bytes(b"weights.")
+    with pytest.raises(PackageCorruptError, match=f"{WEIGHTS} is truncated or altered;"):
+        opened(folder)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Folders whose files are all under checksums, opened once and used as they were checked.
 
-`SHA256SUMS` has a line per file, as sha256sum writes them. Opening a folder walks it through
+`SHA256SUMS` has a line per file, as sha256sum writes them, and before it a comment with the size,
+so that a file that grew is refused before anything of it is read. Opening a folder walks it through
 descriptors, follows no link, and refuses by name what is missing, altered, not listed, or no
 plain file. What is used afterwards are the very bytes that were checked: of a small file a copy in
 memory, which a later change of the folder cannot reach; of a large one (weights that processes
@@ -37,6 +38,7 @@ COPIED_BYTES = 1 << 25
 _SUMS_BYTES = 1 << 20
 _DEPTH = 16
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+_SIZE = re.compile(r"# ([0-9]{1,18}) bytes")  # folders of older versions have no sizes
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _EXECUTABLE = 0x10  # MFD_EXEC, from Linux 6.3 on
 
@@ -241,7 +243,8 @@ def seal(folder: Path) -> None:
         if name not in (SUMS, SIGNATURE):
             with (folder / name).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            lines.append(f"{digest}  {name}\n")
+                size = os.fstat(file.fileno()).st_size
+            lines.append(f"# {size} bytes\n{digest}  {name}\n")
     (folder / SUMS).write_text("".join(lines))
 
 
@@ -306,21 +309,35 @@ def _read_signatures(path: Path, root: int) -> bytes:
     return _read_small(path, root, SIGNATURE) if SIGNATURE in os.listdir(root) else b""
 
 
-def _parse(path: Path, text: bytes) -> dict[str, str]:
-    """Name -> digest of each line of SHA256SUMS."""
-    listed: dict[str, str] = {}
+@dataclass(frozen=True)
+class _Listed:
+    """What SHA256SUMS says of a file; no size in folders of older versions."""
+
+    digest: str
+    size: int | None
+
+
+def _parse(path: Path, text: bytes) -> dict[str, _Listed]:
+    """What SHA256SUMS says, by name."""
+    listed: dict[str, _Listed] = {}
+    size: int | None = None
     try:
         lines = text.decode().splitlines()
     except UnicodeDecodeError as error:
         raise PackageCorruptError(path, f"{SUMS} is not in UTF-8 ({error})") from None
     for line in lines:
+        if size is None and (comment := _SIZE.fullmatch(line)):
+            size = int(comment[1])
+            continue
         match = _LINE.fullmatch(line)
         parts = match[2].split("/") if match else []
         if match is None or not set(parts).isdisjoint({"", ".", ".."}) or len(parts) > _DEPTH:
             raise PackageCorruptError(path, f"{SUMS} has the line {line!a:.200}")
         if match[2] in listed:
             raise PackageCorruptError(path, f"{SUMS} names {match[2]} twice")
-        listed[match[2]] = match[1]
+        listed[match[2]], size = _Listed(match[1], size), None
+    if size is not None:
+        raise PackageCorruptError(path, f"{SUMS} ends with a size of nothing")
     return listed
 
 
@@ -330,13 +347,13 @@ class _Walk:
 
     Attributes:
         path: where it is, for errors.
-        listed: name -> digest.
+        listed: what SHA256SUMS says, by name.
         folders: names of the folders that listed files are in.
         copies_all: whether large files are copied too.
     """
 
     path: Path
-    listed: Mapping[str, str]
+    listed: Mapping[str, _Listed]
     folders: Collection[str]
     copies_all: bool
 
@@ -356,7 +373,11 @@ class _Walk:
                     raise PackageCorruptError(self.path, f"{shown} is not listed in {SUMS}")
 
     def _check(self, file: int, name: str) -> _Checked:
-        size, digest = os.fstat(file).st_size, self.listed[name]
+        size, listed = os.fstat(file).st_size, self.listed[name]
+        if listed.size not in (None, size):
+            reason = f"{name} is truncated or altered: {size} bytes, not {listed.size}"
+            raise PackageCorruptError(self.path, reason)
+        digest = listed.digest
         content: bytes | OpenFile
         if size <= COPIED_BYTES:
             content = _content(self.path, file, name, size)
