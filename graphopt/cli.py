@@ -19,7 +19,7 @@ from graphopt.bench.commands import bench_funasr
 from graphopt.bench.llm.commands import bench_llm
 from graphopt.bench.serve_command import bench_serve
 from graphopt.errors import GraphoptError
-from graphopt.flags import numbers, refuse
+from graphopt.flags import TrustedKeys, numbers, refuse
 from graphopt.funasr.commands import compile_app, transcribe
 from graphopt.ir.printer import printable
 from graphopt.llm.commands import chat, compile_llm
@@ -169,6 +169,7 @@ def run(
     profile: Annotated[
         bool, typer.Option("--profile", help="Print the time of each operator.")
     ] = False,
+    trusted_key: TrustedKeys = None,
 ) -> None:
     """Run a package; needs neither torch nor a compiler."""
     import graphopt
@@ -178,7 +179,7 @@ def run(
         raise typer.BadParameter("times of emulated code say nothing; leave out --emulate")
     console = Console()
     arguments = tuple(value for path in inputs for value in read_arguments(path))
-    module = graphopt.load(package)
+    module = graphopt.load(package, trusted_keys=trusted_key or None)
     outputs = module.emulate(*arguments) if emulate else module(*arguments)
     results = tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)
     console.print(_outputs_table(results))

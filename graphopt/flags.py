@@ -1,10 +1,19 @@
-"""Flags of the command line: lists of numbers, and those that have no effect beside others."""
+"""Flags of the command line: keys, lists of numbers, and what has no effect beside others."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
 
 import typer
+
+TrustedKeys = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--trusted-key", help="Public key; one of them must have signed the package; repeatable."
+    ),
+]
 
 
 def numbers(text: str, flag: str) -> list[int]:

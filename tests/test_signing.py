@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -167,3 +168,29 @@ def test_at_the_command_line(package: Path, tmp_path: Path) -> None:
     (package / SIGNATURE).unlink()
     done = CliRunner().invoke(app, ["verify", str(package), "--key", f"{key}.pub"])
     assert done.exit_code == 1 and isinstance(done.exception, UntrustedPackageError)
+
+
+@pytest.mark.parametrize(
+    ("description", "command"),
+    [
+        ("manifest.json", "run PACKAGE --input x.npy"),
+        ("recognizer.json", "transcribe PACKAGE x.wav"),
+        ("recognizer.json", "transcribe PACKAGE x.wav --stream"),
+        ("llm.json", "chat PACKAGE --prompt x"),
+    ],
+)
+def test_commands_trust_only_the_keys_that_are_given(
+    description: str, command: str, keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.zeros(3, np.float32))
+    (tmp_path / "PACKAGE").mkdir()
+    (tmp_path / "PACKAGE" / description).write_text("{}")
+    seal(tmp_path / "PACKAGE")
+    sign_folder("PACKAGE", keys / "mine")
+    trusted = [f"--trusted-key={keys / name}.pub" for name in ("other", "mine")]
+    refused = CliRunner().invoke(app, [*command.split(), trusted[0]])
+    assert isinstance(refused.exception, UntrustedPackageError), refused.output
+    opened = CliRunner().invoke(app, [*command.split(), *trusted])
+    assert isinstance(opened.exception, PackageError), opened.output
+    assert not isinstance(opened.exception, UntrustedPackageError)

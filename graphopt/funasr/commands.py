@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from graphopt.flags import refuse
+from graphopt.flags import TrustedKeys, refuse
 
 if TYPE_CHECKING:
     from graphopt.funasr.recognizer import Transcript
+    from graphopt.funasr.stream.live import LiveRecognizer
+    from graphopt.funasr.stream.paraformer_stream import Chunking
 
 compile_app = typer.Typer(
     no_args_is_help=True, help="Compile model directories of a toolkit into one package."
@@ -119,19 +121,24 @@ def transcribe(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads; by default all CPUs this process may use.")
     ] = None,
+    trusted_key: TrustedKeys = None,
 ) -> None:
     """Print the text of recordings, without torch and FunASR."""
-    options = _named_values(vad_option)
+    from graphopt.funasr.recognizer import load_recognizer
+    from graphopt.funasr.stream.live import load_live
+
+    options, keys = _named_values(vad_option), trusted_key or None
     if stream:
         refuse(context, ["language", "use_itn", "hotword", "timestamps"], "with --stream")
-        _print_live(package, recordings, chunk_size or "0,10,5", threads, options, as_json)
+        chunking = _chunking(chunk_size or "0,10,5")
+        _print_live(load_live(package, threads, options, keys), recordings, chunking, as_json)
         return
     refuse(context, ["chunk_size"], "without --stream")
     if as_json:
         refuse(context, ["timestamps"], "with --json, which has the times")
-    from graphopt.funasr.recognizer import load_recognizer
-
-    recognizer = load_recognizer(package, threads, language or "auto", use_itn, hotword, options)
+    recognizer = load_recognizer(
+        package, threads, language or "auto", use_itn, hotword, options, keys
+    )
     for path in recordings:
         if as_json:
             lines = [_as_json(path, recognizer.transcribe_with_times(path))]
@@ -162,25 +169,21 @@ def _span(begin_ms: int, end_ms: int) -> str:
     return f"{begin_ms / 1000:8.2f} {end_ms / 1000:8.2f}"
 
 
-def _print_live(
-    package: Path,
-    recordings: list[Path],
-    chunk_size: str,
-    threads: int | None,
-    vad_options: dict[str, Any],
-    as_json: bool,
-) -> None:
-    """Prints utterances as they are heard: what may change behind a tilde, then what stays."""
+def _chunking(chunk_size: str) -> Chunking:
     from graphopt.errors import RecognizerOptionError
-    from graphopt.funasr.stream.live import load_live
     from graphopt.funasr.stream.paraformer_stream import Chunking
 
     numbers = [number.strip() for number in chunk_size.split(",")]
     if len(numbers) != 3 or not all(n.isascii() and n.isdecimal() and len(n) < 9 for n in numbers):
         raise RecognizerOptionError("chunk_size", chunk_size, ["three numbers, as 0,10,5"])
     again, added, ahead = map(int, numbers)
-    chunking = Chunking((again, added, ahead))
-    recognizer = load_live(package, threads, vad_options)
+    return Chunking((again, added, ahead))
+
+
+def _print_live(
+    recognizer: LiveRecognizer, recordings: list[Path], chunking: Chunking, as_json: bool
+) -> None:
+    """Prints utterances as they are heard: what may change behind a tilde, then what stays."""
     for path in recordings:
         for heard in recognizer.listen(path, chunking):
             if as_json:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from graphopt.flags import refuse
+from graphopt.flags import TrustedKeys, refuse
 
 TargetOption = Annotated[str, typer.Option(help="See graphopt targets.")]
 GroupOption = Annotated[
@@ -100,6 +100,7 @@ def chat(
     emulate: Annotated[
         bool, typer.Option("--emulate", help="Run the package's Arm code under qemu-aarch64.")
     ] = False,
+    trusted_key: TrustedKeys = None,
 ) -> None:
     """Talk to a language model, without torch; an empty line or end of input ends it."""
     from graphopt.llm.generate.sampling import Sampler
@@ -112,7 +113,7 @@ def chat(
             "at a temperature of 0, which takes the likeliest token",
         )
     sampler = Sampler(temperature, top_k, top_p, seed)
-    model = load_chat(package, threads, emulate)
+    model = load_chat(package, threads, emulate, trusted_key or None)
     model.drafts = prompt_lookup
     messages = [{"role": "system", "content": system}] if system else []
     if prompt is not None:

@@ -2,7 +2,7 @@
 
 name.gopt/
 manifest.json     what it is, what it takes and returns, in JSON
-SHA256SUMS        a line per file, as sha256sum writes them
+SHA256SUMS        a line per file, as sha256sum writes them, and its size as a comment
 SHA256SUMS.sig    signatures of that, if there are any (graphopt/runtime/signing.py)
 module.c          the generated C
 weights.bin       constants, packed and aligned, to be mapped
