@@ -37,6 +37,7 @@ class Case:
         threads: size of the team.
         align: alignment in bytes where it is not 64 for uint8 (packed operands) and the item
             size for anything else.
+        ends: bytes of arrays that are there for the kernel, where the rest of an array is not.
     """
 
     args: Structure
@@ -44,15 +45,22 @@ class Case:
     writes: tuple[str, ...] = ("dst",)
     threads: int = 1
     align: dict[str, int] = field(default_factory=dict)
+    ends: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """A distinct array of a case, its alignment, and whether the kernel may write it."""
+    """A distinct array of a case, its alignment, bytes, and whether the kernel may write it."""
 
     array: Array
     align: int
     written: bool
+    size: int
+
+    @property
+    def content(self) -> bytes:
+        """The bytes that are there for the kernel."""
+        return self.array.tobytes()[: self.size]
 
 
 def as_at(pointer: Array | At) -> At:
@@ -67,9 +75,10 @@ def buffers(case: Case) -> list[Buffer]:
         array = as_at(pointer).array
         assert array.flags.c_contiguous, f"{name} must be contiguous"
         align = case.align.get(name, 64 if array.dtype == np.uint8 else array.itemsize)
-        old = found.get(id(array), Buffer(array, 1, False))
+        size = case.ends.get(name, array.nbytes)
+        old = found.get(id(array), Buffer(array, 1, False, 0))
         written = old.written or name in case.writes
-        found[id(array)] = Buffer(array, max(align, old.align), written)
+        found[id(array)] = Buffer(array, max(align, old.align), written, max(size, old.size))
     return list(found.values())
 
 
@@ -96,7 +105,7 @@ def _encode_case(case: Case) -> bytes:
     index = {id(buffer.array): i for i, buffer in enumerate(distinct)}
     parts = [_u64(case.threads, sizeof(case.args), len(distinct), len(case.pointers))]
     for buffer in distinct:
-        parts += [_u64(buffer.array.nbytes, buffer.align), buffer.array.tobytes()]
+        parts += [_u64(buffer.size, buffer.align), buffer.content]
     parts.append(bytes(case.args))
     for name, pointer in case.pointers.items():
         at = as_at(pointer)

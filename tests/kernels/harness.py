@@ -17,10 +17,11 @@ Use::
 faster under qemu. A pointer is an array, or ``At(array, byte_offset)``; the same array
 object under two names is one buffer (in-place operation). Nested fields are written
 ``"epilogue.bias"`` and ``"epilogue.residual[1]"``. An array must be contiguous; strides
-are what the arguments say. Buffers end at an unreadable page, as near as the alignment
-allows: 64 bytes for uint8 (packed operands), the item size for anything else, or
-``align={"name": bytes}``. Writing outside a buffer, or into one not listed in
-``writes``, raises AssertionError; so does a crash.
+are what the arguments say, and ``ends`` where the last row of a larger array ends.
+Buffers end at an unreadable page, as near as the alignment allows: 64 bytes for uint8
+(packed operands), the item size for anything else, or ``align={"name": bytes}``. Writing
+outside a buffer, or into one not listed in ``writes``, raises AssertionError; so does a
+crash.
 """
 
 from __future__ import annotations
@@ -190,7 +191,7 @@ def _read_case(
     """Check guards and read-only buffers; return what the buffers hold and the bytes used."""
     distinct = buffers(case)
     names = {id(as_at(p).array): name for name, p in case.pointers.items()}
-    total = 8 + sum(buffer.array.nbytes for buffer in distinct)
+    total = 8 + sum(buffer.size for buffer in distinct)
     assert len(data) >= total, f"{label}: the kernel crashed: {said}"
     broken = int(np.frombuffer(data[:8], "<u8")[0])
     if broken:
@@ -199,11 +200,12 @@ def _read_case(
     results, position = {}, 8
     for buffer in distinct:
         array = buffer.array
-        raw = data[position : position + array.nbytes]
-        position += array.nbytes
+        raw = data[position : position + buffer.size]
+        position += buffer.size
         if not buffer.written:
-            assert raw == array.tobytes(), f"{label}: input {names[id(array)]!r} was written"
-        results[id(array)] = np.frombuffer(raw, array.dtype).reshape(array.shape).copy()
+            assert raw == buffer.content, f"{label}: input {names[id(array)]!r} was written"
+        whole = bytes(raw) + array.tobytes()[buffer.size :]
+        results[id(array)] = np.frombuffer(whole, array.dtype).reshape(array.shape).copy()
     return {name: results[id(as_at(p).array)] for name, p in case.pointers.items()}, total
 
 
@@ -240,6 +242,11 @@ def run_cases(runner: Runner, generic: str, cases: list[Case]) -> list[dict[str,
         position += used
     assert done.returncode == 0, f"{generic}: exit status {done.returncode} {done.stderr}"
     return results
+
+
+def end_of(view: np.ndarray, whole: np.ndarray) -> int:
+    """For `Case.ends`: bytes of a whole array up to the last element of a view of it."""
+    return np.lib.array_utils.byte_bounds(view)[1] - whole.ctypes.data if view.size else 0
 
 
 def run_kernel(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from across import bits, run_everywhere
-from harness import LEVEL_IDS, NATIVE_IDS, At, Case, build_host, require, run_cases
+from harness import LEVEL_IDS, NATIVE_IDS, At, Case, build_host, end_of, require, run_cases
 
 from graphopt.kernels import reference_ops
 from graphopt.kernels.arguments import BF16, F32, AttentionArgs
@@ -126,7 +126,8 @@ def make_case(spec, seed=0):
         )
     size = attention_scratch_bytes(spec.batch, spec.kv_heads, spec.tk, spec.dim, spec.dim_v, 3)
     pointers["scratch"] = np.full(size // 4, np.nan, np.float32)
-    case = Case(args, pointers, ("dst", "scratch"), align={"scratch": 64})
+    ends = {name: end_of(view, pointers[name]) for name, view in views.items()}
+    case = Case(args, pointers, ("dst", "scratch"), align={"scratch": 64}, ends=ends)
     return case, (*(values(views[name]) for name in "qkv"), mask)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from across import bits, run_everywhere
-from harness import LEVEL_IDS, At, Case, require, run_cases
+from harness import LEVEL_IDS, At, Case, end_of, require, run_cases
 
 from graphopt.kernels.arguments import CIF_COUNTS, CIF_RULES, CifArgs
 from graphopt.kernels.reference_ops import cif
@@ -42,7 +42,8 @@ def make_case(shape, rule, count, seed=0, threshold=1.0, scale=0.6, room=ROOM):
     )
     writes = ("dst", "peaks", "counts", "tokens", "scratch")
     given = (hidden[:, :frames, :channels], alphas[:, :frames], threshold, rule, count)
-    return Case(args, pointers, writes), given
+    ends = {"hidden": end_of(given[0], hidden), "alphas": end_of(given[1], alphas)}
+    return Case(args, pointers, writes, ends=ends), given
 
 
 def all_cases():

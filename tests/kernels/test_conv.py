@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from across import bits, run_everywhere
-from harness import LEVEL_IDS, Case, require, run_cases
+from harness import LEVEL_IDS, Case, end_of, require, run_cases
 
 from graphopt.kernels import layouts, reference_ops
 from graphopt.kernels.arguments import ACTIVATIONS, BF16, F32, ConvArgs
@@ -130,7 +130,8 @@ def make_case(spec, seed=0):
         spec.in_c, spec.out_c, spec.groups, *spec.kernel, spec.tile_rows, threads=3
     )
     pointers["scratch"] = np.full(size // 4, np.nan, np.float32)
-    return Case(args, pointers, ("dst", "scratch"), align={"scratch": 64}), data
+    ends = {"src": end_of(data["src"], pointers["src"])}
+    return Case(args, pointers, ("dst", "scratch"), align={"scratch": 64}, ends=ends), data
 
 
 def oracle(spec, data):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from across import bits, run_everywhere
-from harness import LEVEL_IDS, At, Case, require, run_cases
+from harness import LEVEL_IDS, At, Case, end_of, require, run_cases
 
 from graphopt.kernels import reference_ops
 from graphopt.kernels.arguments import ACTIVATIONS, BF16, F32, DepthwiseArgs
@@ -117,7 +117,8 @@ def make_case(spec, seed=0):
             mask = (rng.random((spec.batch, times, 1)) < kept).astype(np.float32)
             pointers[name] = data[name] = mask
             setattr(args, f"{name}_stride", (times, 1))
-    return Case(args, pointers), data
+    ends = {n: end_of(data[n], pointers[n]) for n in ("src", "residual") if n in pointers}
+    return Case(args, pointers, ends=ends), data
 
 
 def element_strides(array):

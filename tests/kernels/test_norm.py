@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from across import run_everywhere
-from harness import LEVEL_IDS, Case, require, run_cases
+from harness import LEVEL_IDS, Case, end_of, require, run_cases
 
 from graphopt.kernels import layouts
 from graphopt.kernels.arguments import BF16, F32, NormArgs
@@ -40,7 +40,8 @@ def make_case(x, src_dtype=F32, dst_dtype=F32, rms=False, affine="wb", seed=0):
         dst_dtype=dst_dtype,
     )
     values = f32_from_bf16(stored) if src_dtype == BF16 else stored
-    return Case(args, pointers), (values, weight, bias)
+    ends = {"src": end_of(src[:, :cols], src)}
+    return Case(args, pointers, ends=ends), (values, weight, bias)
 
 
 def all_cases():
