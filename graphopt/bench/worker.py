@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import pickle
 import signal
@@ -125,6 +126,7 @@ def _fork(thing: Any) -> Worker:
 def _become(thing: Any, calls: int, answers: int, said: IO[bytes]) -> NoReturn:
     """The life of the child, which must not return into code of its parent."""
     try:
+        gc.freeze()  # what the parent has is not its to collect
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
         _serve(thing, os.fdopen(calls, "rb"), os.fdopen(answers, "wb"))

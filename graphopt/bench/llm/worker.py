@@ -9,6 +9,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ class Tasks:
     """
 
     def __init__(self, engine: str, path: str, threads: int, context: int) -> None:
-        self._new = lambda: ENGINES[engine](path, threads, context)
+        self._new = partial(ENGINES[engine], path, threads, context)
 
     def load(self) -> float:
         """Seconds from opening the file to the first token behind a prompt of one."""
