@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from plan_noise import deviations
 from program import Program, Sizes, double
 from reference import deviation, difference, wide
 
@@ -21,6 +22,11 @@ from graphopt.testing import FP32_RELATIVE
 #: How often the deviation that noise makes an error may be: noise is the largest of three runs, and
 #: a sum of errors is a few of its standard deviations now and then.
 TIMES = 8
+#: The same for compiled code beside its plan, where noise is hundreds of times a last bit: a number
+#: that falls to the other side may weigh more than any that did in runs with noise.
+TIMES_OF_PLAN = 2
+#: Runs with noise before compiled code that is not what its plan says is called wrong.
+RUNS = 32
 #: Beyond it, a model says nothing about the roundings of its precision.
 MEANINGLESS = 0.3
 
@@ -46,7 +52,7 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class _Case:
+class Case:
     """What a call must give.
 
     Attributes:
@@ -73,14 +79,11 @@ def judge(program: Program, compiled: bool = True) -> Judgement:
         Wrong: if it is not right, and not refused with an error that names the reason.
     """
     found = Judgement()
-    cases = [case for sizes in program.sizes if (case := _case(program, sizes)) is not None]
+    cases = [case for sizes in program.sizes if (case := case_of(program, sizes)) is not None]
     if not cases or cases[0].sizes != program.sizes[0]:
         found.counts["says nothing"] += 1
         return found
-    target = find_target("native")
-    module = OptimizedModule(
-        program.load().model, Options(target, program.precision, 2, False, None)
-    )
+    module = optimized(program)
     for case in cases:
         outcome = _outcome(module, program, case, compiled)
         found.counts[outcome] += 1
@@ -89,7 +92,13 @@ def judge(program: Program, compiled: bool = True) -> Judgement:
     return found
 
 
-def _case(program: Program, sizes: Sizes) -> _Case | None:
+def optimized(program: Program) -> OptimizedModule:
+    """A model that is compiled when it is called."""
+    target = find_target("native")
+    return OptimizedModule(program.load().model, Options(target, program.precision, 2, False, None))
+
+
+def case_of(program: Program, sizes: Sizes) -> Case | None:
     """None where the model itself fails, or says nothing."""
     loaded, wider = program.load(), program.load(wide=True)
     try:
@@ -114,7 +123,7 @@ def _case(program: Program, sizes: Sizes) -> _Case | None:
         if value.dtype is torch.float32 and own_error == float("inf"):
             return None  # f32 itself overflows
         bounds.append(FP32_RELATIVE * scale + TIMES * deviated + _stored(value.dtype) * scale)
-    return _Case(sizes, loaded.inputs(*sizes), wanted, [y.dtype for y in own], bounds)
+    return Case(sizes, loaded.inputs(*sizes), wanted, [y.dtype for y in own], bounds)
 
 
 def _scale(tensor: torch.Tensor) -> float:
@@ -129,7 +138,7 @@ def _stored(dtype: torch.dtype) -> float:
     return 2.0**-8 if dtype is torch.bfloat16 else 0.0
 
 
-def _outcome(module: OptimizedModule, program: Program, case: _Case, compiled: bool) -> str:
+def _outcome(module: OptimizedModule, program: Program, case: Case, compiled: bool) -> str:
     """`right`, or how the call is refused."""
     try:
         with warnings.catch_warnings():
@@ -144,15 +153,27 @@ def _outcome(module: OptimizedModule, program: Program, case: _Case, compiled: b
         raise Wrong(type(error).__name__, f"{case.sizes}: {error}") from error
     except Exception as error:
         raise Wrong(f"raw {type(error).__name__}", f"{case.sizes}: {error}") from error
-    _compare(interpreted, case, "the graph in numpy", case.bounds)
+    compare(interpreted, case, "the graph in numpy", case.bounds)
     if compiled:
-        _compare(results, case, "the compiled model", case.bounds)
-        # Both compute the same roundings, which a last bit changes here and there.
-        for i, (a, b) in enumerate(zip(results, interpreted, strict=True)):
-            error = difference(a, b)
-            if error > case.bounds[i]:
-                raise Wrong("C departs from numpy", f"{case.sizes}: output {i} by {error:.3g}")
+        compare(results, case, "the compiled model", case.bounds)
+        compare_code(module, case, results, interpreted)
     return "right"
+
+
+def compare_code(
+    module: OptimizedModule, case: Case, results: list[Any], interpreted: list[Any]
+) -> None:
+    """Raises Wrong if what compiled code gives is not what its plan does, but for last bits."""
+    errors = [difference(a, b) for a, b in zip(results, interpreted, strict=True)]
+    same = [(FP32_RELATIVE + _stored(y.dtype)) * _scale(y) for y in interpreted]
+    for moved in deviations(lambda: list(module.interpret(*_copies(case.inputs))), RUNS):
+        allowed = (s + TIMES_OF_PLAN * m for s, m in zip(same, moved, strict=True))
+        bounds = [min(pair) for pair in zip(allowed, case.bounds, strict=True)]
+        if all(error <= bound for error, bound in zip(errors, bounds, strict=True)):
+            return
+    i = max(range(len(errors)), key=lambda i: errors[i] - bounds[i])
+    text = f"output {i} by {errors[i]:.3g}, bound {bounds[i]:.3g}"
+    raise Wrong("C departs from numpy", f"{case.sizes}: {text}")
 
 
 def _reason(error: CaptureError) -> str:
@@ -163,7 +184,7 @@ def _copies(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return list(inputs)
 
 
-def _compare(results: Sequence[Any], case: _Case, what: str, bounds: Sequence[float]) -> None:
+def compare(results: Sequence[Any], case: Case, what: str, bounds: Sequence[float]) -> None:
     if len(results) != len(case.wanted):
         raise Wrong("count", f"{what} returns {len(results)} for {len(case.wanted)}")
     for i, (got, wanted) in enumerate(zip(results, case.wanted, strict=True)):

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from generate import generate  # noqa: E402
-from judge import Wrong, judge  # noqa: E402
+from judge import Wrong, case_of, compare, compare_code, judge, optimized  # noqa: E402
 from overloads import KINDS  # noqa: E402
+from plan_noise import OFF  # noqa: E402
 from program import Program  # noqa: E402
 from random_graphs import shrunk  # noqa: E402
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 
 from graphopt.frontend.import_torch import schema_text  # noqa: E402
+from graphopt.ir.numpy_ops import Array, quantize_rows  # noqa: E402
 from graphopt.passes.lower_aten import RULES  # noqa: E402
 from graphopt.passes.lowering.schema import overload  # noqa: E402
 
@@ -59,3 +64,27 @@ def _overloads(program: Program) -> set[str]:
     targets = (node.target for node in traced.graph.nodes)
     found = (t._schema for t in targets if isinstance(t, torch._ops.OpOverload))
     return {overload(schema_text(schema)) for schema in found}
+
+
+@pytest.mark.parametrize("error", [2.0**-20, 2.0**-6])
+def test_code_is_held_to_its_plan(error: float) -> None:
+    """An error in every scale that the loss of int8 hides is none of last bits."""
+    program = generate(1, ("aten.linear", "aten.linear"), "int8")
+    module, case = optimized(program), case_of(program, program.sizes[0])
+    assert case is not None
+    plan = list(module.interpret(*case.inputs))
+
+    def quantize(rows: Array) -> Array:
+        return quantize_rows(rows) * np.float32(1 + error)
+
+    with (
+        patch("graphopt.ir.numpy_ops.quantize_rows", quantize),
+        patch("graphopt.ir.interpret.quantize_rows", quantize),
+    ):
+        code = list(module.interpret(*case.inputs))
+    compare(code, case, "code", case.bounds)
+    if error < OFF:
+        compare_code(module, case, code, plan)
+    else:
+        with pytest.raises(Wrong, match="departs"):
+            compare_code(module, case, code, plan)
