@@ -14,6 +14,7 @@ import graphopt
 from graphopt import errors
 from graphopt.kernels import registry
 from graphopt.runtime import sealed
+from graphopt.runtime.package import Port
 from graphopt.runtime.sealed import seal
 
 torch = pytest.importorskip("torch")
@@ -341,3 +342,11 @@ def test_code_and_weights_must_fit(copy: Path, file: str) -> None:
     seal(copy)
     with pytest.raises(errors.PackageCorruptError, match=r"does not load|not of the right size"):
         graphopt.load(copy)
+
+
+def test_zeros_for_an_input_that_makes_no_sense() -> None:
+    assert Port("cache", "f32", ("B", 3, 5)).zeros({0: 2}).shape == (2, 3, 5)
+    with pytest.raises(errors.PackageError, match="cache has the shape"):
+        Port("cache", "f32", ("B", "T", 5)).zeros({0: 2})
+    with pytest.raises(errors.OutOfMemoryError, match="shape"):
+        Port("cache", "f32", ("B", 2**46, 2**10)).zeros({0: 2})

@@ -98,12 +98,7 @@ class VoiceDetector(AudioModel):
         """Zeros for the frames before the first."""
         ports = self.module.manifest.inputs[1:]
         prefix = "cache_"
-        return {
-            port.name.removeprefix(prefix): np.zeros(
-                [extent if isinstance(extent, int) else 1 for extent in port.shape], np.float32
-            )
-            for port in ports
-        }
+        return {port.name.removeprefix(prefix): port.zeros({0: 1}) for port in ports}
 
 
 class SpeechModel(AudioModel, abc.ABC):

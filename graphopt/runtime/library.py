@@ -397,6 +397,18 @@ def _empty(shape: tuple[int, ...], dtype: DType) -> Array:
         raise errors.OutOfMemoryError(f"none for an output of shape {list(shape)}") from None
 
 
+def zeros(shape: Sequence[int], dtype: DType) -> Array:
+    """Zeros, as stored.
+
+    Raises:
+        OutOfMemoryError: without memory for them.
+    """
+    try:
+        return np.zeros(shape, dtype.numpy)
+    except (MemoryError, ValueError):
+        raise errors.OutOfMemoryError(f"none for an input of shape {list(shape)}") from None
+
+
 def _free_context(module: _Module, context: ctypes.c_void_p) -> None:
     module.c.go_context_free(context)
 

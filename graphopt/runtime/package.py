@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Annotated
 
 from graphopt.dtype import DType
-from graphopt.errors import PackageCorruptError
+from graphopt.errors import PackageCorruptError, PackageError
 from graphopt.kernels import registry
 from graphopt.runtime import structure
 from graphopt.runtime.fields import Distinct, Length, Name, OneOf, Range
-from graphopt.runtime.library import MAX_RANK
+from graphopt.runtime.library import MAX_RANK, Array, zeros
 from graphopt.runtime.sealed import SUMS, SealedFolder, open_sealed, seal
 from graphopt.runtime.signing import PublicKey
 from graphopt.runtime.structure import Template
@@ -58,6 +58,24 @@ class Port:
     dtype: Annotated[str, OneOf([dtype.value for dtype in DType])]
     shape: Annotated[tuple[Extent, ...], Length(0, MAX_RANK)]
     is_state: bool = False
+
+    def zeros(self, extents: Mapping[int, int]) -> Array:
+        """An array for this input, of zeros.
+
+        Args:
+            extents: of the axes that have no number of their own, by axis.
+
+        Raises:
+            PackageError: if another axis has no number.
+            OutOfMemoryError: without memory for it.
+        """
+        shape = [extents.get(axis, extent) for axis, extent in enumerate(self.shape)]
+        if not all(isinstance(extent, int) for extent in shape):
+            raise PackageError(
+                f"{self.name} has the shape {list(self.shape)}, which leaves open what the program "
+                "that uses it does not know; compile the model again"
+            )
+        return zeros(shape, DType(self.dtype))
 
 
 @dataclass(frozen=True)

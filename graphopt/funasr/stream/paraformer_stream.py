@@ -112,9 +112,7 @@ class ParaformerStream(SignalStream[int]):
         self._encoded: list[Heads] | None = None
         self._decoded: list[Heads] | None = None
         self._memories = [
-            np.zeros((1, *map(int, port.shape[1:])), np.float32)
-            for port in model.decoder.manifest.inputs[3:]
-            if len(port.shape) == 3
+            port.zeros({0: 1}) for port in model.decoder.manifest.inputs[3:] if len(port.shape) == 3
         ]
 
     def _feed(self, samples: Array) -> list[int]:
@@ -228,8 +226,7 @@ def _filled(caches: list[Heads] | None, ports: Sequence[Port], extent: int) -> l
     """
     extent = max(LEAST_CACHED, extent)
     if caches is None:
-        sizes = [(port.shape[1], port.shape[3]) for port in ports[::2]]
-        empty = [np.zeros((1, int(n), extent, int(width)), np.float32) for n, width in sizes]
+        empty = [port.zeros({0: 1, 2: extent}) for port in ports[::2]]
         return [(zeros, zeros) for zeros in empty]
     missing = extent - caches[0][0].shape[2]
     if missing <= 0:

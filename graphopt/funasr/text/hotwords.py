@@ -117,5 +117,5 @@ class HotwordEncoder:
     def _start(self, hotwords: int) -> list[tuple[Array, Array]]:
         """Zeros for hidden and cell of each layer."""
         ports = self.step.manifest.inputs[1:]
-        zeros = [np.zeros((hotwords, int(port.shape[1])), np.float32) for port in ports]
+        zeros = [port.zeros({0: hotwords}) for port in ports]
         return list(zip(zeros[::2], zeros[1::2], strict=True))
