@@ -10,7 +10,7 @@ from graphopt.compiler.options import Options
 
 #: Where each is, the most particular first. What an adapter needs is imported when it is asked.
 ADAPTERS = (
-    "graphopt.funasr.auto_model.adapter:AutoModelAdapter",
+    "graphopt.funasr.adapter:AutoModelAdapter",
     "graphopt.llm.interface.adapter:DecoderAdapter",
     "graphopt.compiler.module:ModuleAdapter",
 )

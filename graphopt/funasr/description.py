@@ -1,207 +1,66 @@
-"""What `recognizer.json` says of each model of a package, and what its fields may hold."""
+"""What `recognizer.json` says of each model of a package: its class, what surrounds its graphs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-import numpy as np
-
-from graphopt.funasr.audio.frontend import FrontendConfig
-from graphopt.funasr.audio.vad import VadConfig
-from graphopt.funasr.text.punctuation import PunctuationConfig
-from graphopt.runtime.fields import Count, Length, Name, Range, Size, read_fields
-
-Array = np.ndarray[Any, Any]
+from graphopt.funasr.models.model_class import ModelClass
+from graphopt.funasr.models.table import MODELS
+from graphopt.runtime.fields import FieldError, Length, Size, read_fields
 
 FORMAT = 3
-_Tokens = Annotated[tuple[str, ...], Length(1, 1 << 20)]
-_Share = Annotated[float, Range(-1e6, 1e6)]
-_Threshold = Annotated[float, Range(1e-6, 1e6)]  # of a token
+DESCRIPTION = "recognizer.json"
 
 
 @dataclass(frozen=True)
-class Sound:
-    """The front end of a model.
+class Described:
+    """A model of a package.
 
     Attributes:
-        frontend: from samples to features.
-        cmvn: shift and scale of features, or None.
+        model: its class.
+        part: what is said of it, `model.part`.
     """
 
-    frontend: FrontendConfig
-    cmvn: tuple[tuple[float, ...], tuple[float, ...]] | None
-
-    def __post_init__(self) -> None:
-        """Refuses shift and scale of other features.
-
-        Raises:
-            ValueError: saying how many there are.
-        """
-        width = self.frontend.lfr_m * self.frontend.n_mels
-        if self.cmvn is not None and [len(row) for row in self.cmvn] != [width, width]:
-            raise ValueError(f"cmvn is not of {width} features")
-
-    def normalization(self) -> Array | None:
-        """Shift and scale, f32[2, features], or None."""
-        return None if self.cmvn is None else np.array(self.cmvn, np.float32)
-
-
-@dataclass(frozen=True)
-class PeakTimes:
-    """Times by the weights of CifPredictor and CifPredictorV2; see `PeakClock`."""
-
-    tail: Annotated[int, Range(0, 1)]
-
-
-@dataclass(frozen=True)
-class FineTimes:
-    """Times by the finer frames of CifPredictorV3; see `FineClock`."""
-
-    finer: Annotated[int, Range(1, 100)]
-    smooth: _Share
-    noise: _Share
-    threshold: _Threshold
-
-
-@dataclass(frozen=True)
-class Spelling(Sound):
-    """Tokens and what becomes of them.
-
-    Attributes:
-        tokens: the vocabulary.
-        special: token ids that are no text.
-        spaced: whether spaces stand between characters too.
-        clock: what times of tokens are made of, or None.
-    """
-
-    tokens: _Tokens
-    special: tuple[Annotated[int, Range(-1, 1 << 20)], ...]
-    spaced: bool
-    clock: PeakTimes | FineTimes | None
-
-
-@dataclass(frozen=True)
-class ParaformerPart(Spelling):
-    """A Paraformer that takes no hotwords."""
-
-    model: Literal["Paraformer", "BiCifParaformer"]
-
-
-@dataclass(frozen=True)
-class HotwordPart(Spelling):
-    """A Paraformer that takes hotwords.
-
-    Attributes:
-        empty: the token id that stands for no hotword.
-        unknown: the token that stands for others.
-    """
-
-    model: Literal["ContextualParaformer", "SeacoParaformer"]
-    empty: Count
-    unknown: str
-
-    def __post_init__(self) -> None:
-        """Refuses tokens that are not there.
-
-        Raises:
-            ValueError: naming one.
-        """
-        super().__post_init__()
-        if self.empty >= len(self.tokens) or self.unknown not in self.tokens:
-            raise ValueError(f"empty {self.empty} or unknown {self.unknown!a:.60} is no token")
-
-
-@dataclass(frozen=True)
-class StreamingPart(Spelling):
-    """Paraformer streaming.
-
-    Attributes:
-        threshold: where a token is full.
-        tail_threshold: what the end of a signal adds to the last token.
-    """
-
-    model: Literal["ParaformerStreaming"]
-    threshold: _Threshold
-    tail_threshold: _Share
-
-
-@dataclass(frozen=True)
-class SenseVoicePart(Sound):
-    """SenseVoiceSmall.
-
-    Attributes:
-        blank: the token id that is nothing.
-    """
-
-    model: Literal["SenseVoiceSmall"]
-    blank: Count
-
-
-@dataclass(frozen=True)
-class DetectorPart(Sound):
-    """FSMN-VAD.
-
-    Attributes:
-        detector: settings of the decisions.
-    """
-
-    model: Literal["FsmnVADStreaming"]
-    detector: VadConfig
-
-
-@dataclass(frozen=True)
-class PunctuationPart:
-    """CT-Transformer.
-
-    Attributes:
-        tokens: the vocabulary.
-        unknown: the word that stands for others.
-        punctuation: the classes.
-    """
-
-    model: Literal["CTTransformer", "CTTransformerStreaming"]
-    tokens: _Tokens
-    unknown: Name
-    punctuation: PunctuationConfig
-
-    def __post_init__(self) -> None:
-        """Refuses an unknown word that is not there.
-
-        Raises:
-            ValueError: naming it.
-        """
-        if self.unknown not in self.tokens:
-            raise ValueError(f"unk_symbol: {self.unknown!a:.60}, which is no token")
-
-
-SpeechPart = ParaformerPart | HotwordPart | StreamingPart | SenseVoicePart
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The models of a package, by what they do."""
-
-    asr: SpeechPart
-    vad: DetectorPart | None = None
-    punc: PunctuationPart | None = None
+    model: ModelClass
+    part: Any
 
 
 @dataclass(frozen=True)
 class Description:
-    """All that `recognizer.json` says."""
+    """All that `recognizer.json` says.
+
+    Attributes:
+        format: FORMAT.
+        parts: by task, the name of a class as `model` and the fields of its `part`.
+    """
 
     format: Size
-    parts: Parts
+    parts: Annotated[dict[str, dict[str, Any]], Length(1, 100)]
+
+    def read(self) -> dict[str, Described]:
+        """The models of the package by task.
+
+        Raises:
+            FieldError: naming the field that makes no sense.
+        """
+        return {task: read_part(task, given) for task, given in self.parts.items()}
 
 
-PART_KINDS: dict[str, Any] = {"asr": SpeechPart, "vad": DetectorPart, "punc": PunctuationPart}
+def read_part(task: str, given: dict[str, Any]) -> Described:
+    """What a package says of a model.
 
-
-def check_part(role: str, described: dict[str, Any]) -> None:
-    """Refuses what a package could not say of a model.
+    Args:
+        task: what the model does there.
+        given: the name of its class as `model`, and the fields of its `part`.
 
     Raises:
-        ValueError: naming the field.
+        FieldError: naming the field that makes no sense.
     """
-    read_fields(PART_KINDS[role], described, role)
+    where, name = f"parts.{task}", given.get("model")
+    model = MODELS.get(name) if isinstance(name, str) else None
+    if model is None or model.task != task:
+        known = ", ".join(model.name for model in MODELS.values() if model.task == task)
+        raise FieldError(f"{where}.model", f"{name!a:.60} is none of {known or 'any task'}")
+    fields = {field: value for field, value in given.items() if field != "model"}
+    return Described(model, read_fields(model.part, fields, where))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
@@ -28,41 +27,21 @@ from graphopt.funasr.model_files import (
     read_tokens,
     read_yaml,
 )
-from graphopt.funasr.model_kinds import KINDS, TOKENIZER, TRAINING, Kind
+from graphopt.funasr.models.model_class import ModelDirectory, Understood
+from graphopt.funasr.models.table import MODELS
 from graphopt.runtime.fields import read_fields
 
 Array = np.ndarray[Any, Any]
 Read = TypeVar("Read")
 
-
-@dataclass(frozen=True)
-class ModelDirectory:
-    """What a directory holds, read but not yet built.
-
-    Attributes:
-        path: the directory.
-        config: config.yaml.
-        frontend: its front end; FunASR's defaults for a model of text.
-        tokens: the vocabulary, by token id; empty for a model without one.
-        cmvn: f32[2, lfr_m * n_mels], shift and scale of features; None without am.mvn.
-        weights: path of the weights.
-        pieces: path of the vocabulary where it is one of sentencepiece, else None.
-        splits: path of the tokens of words, by which hotwords are split; None without one.
-    """
-
-    path: Path
-    config: dict[str, Any]
-    frontend: FrontendConfig
-    tokens: tuple[str, ...]
-    cmvn: Array | None
-    weights: Path
-    pieces: Path | None
-    splits: Path | None
-
-    @property
-    def model(self) -> str:
-        """Name of FunASR's model class."""
-        return str(self.config["model"])
+#: Settings of a tokenizer; others, such as dictionaries of pieces, change how it splits.
+_TOKENIZER = {"token_list", "bpemodel", "unk_symbol", "split_with_space"}
+#: Settings of training and of FunASR's own loops, which change nothing that a model computes.
+_TRAINING = {
+    *("specaug", "specaug_conf", "train_conf", "dataset", "dataset_conf", "optim", "optim_conf"),
+    *("scheduler", "scheduler_conf", "ctc_conf", "normalize_conf", "seed", "ngpu"),
+    *("input_size", "vocab_size", "batch_size", "disable_pbar", "init_param"),
+}
 
 
 def read_directory(path: str | Path) -> ModelDirectory:
@@ -196,12 +175,12 @@ def _unknown(config: dict[str, Any], files: dict[str, Path]) -> list[str]:
     name = config.get("model")
     if not isinstance(name, str):
         return ["it names no model"]
-    if name not in KINDS:
-        return [f"model: {name} (known: {', '.join(KINDS)})"]
-    kind = KINDS[name]
+    if name not in MODELS:
+        return [f"model: {name} (known: {', '.join(MODELS)})"]
+    kind = MODELS[name].understood
     parts = kind.parts
     read = {"model", "model_conf", *parts, *(f"{part}_conf" for part in parts)}
-    problems = [name for name in config if name not in read and name not in TRAINING]
+    problems = [name for name in config if name not in read and name not in _TRAINING]
     problems = [name for name in problems if name != "normalize" or config[name] is not None]
     for section in sorted(name for name in read if name.endswith("_conf")):
         if not isinstance(config.get(section) or {}, dict):
@@ -222,13 +201,13 @@ def _unknown(config: dict[str, Any], files: dict[str, Path]) -> list[str]:
     return problems + _elsewhere(config, kind, files)
 
 
-def _elsewhere(config: dict[str, Any], kind: Kind, files: dict[str, Path]) -> list[str]:
+def _elsewhere(config: dict[str, Any], kind: Understood, files: dict[str, Path]) -> list[str]:
     """Settings of the tokenizer that are not understood, and files outside of the directory."""
     tokenizer, front_end = (config.get(f"{s}_conf") or {} for s in ("tokenizer", "frontend"))
     problems = [
         f"tokenizer_conf.{name}"
         for name, value in tokenizer.items()
-        if name not in TOKENIZER and value is not None
+        if name not in _TOKENIZER and value is not None
     ]
     if files["dictionary"].exists():
         problems.append(files["dictionary"].name)
@@ -259,7 +238,8 @@ def build_model(directory: ModelDirectory) -> Any:
         ModelDirectoryError: if FunASR makes no model of the settings, or weights cannot be read,
             are missing, left over or of other shapes.
     """
-    modules = [require(name, "building FunASR's models") for name in KINDS[directory.model].modules]
+    understood = MODELS[directory.model].understood
+    modules = [require(name, "building FunASR's models") for name in understood.modules]
     torch = require("torch", "building FunASR's models")
     kind = getattr(modules[0], directory.model)
     if problems := _unread(directory, kind):
@@ -332,8 +312,9 @@ def _unread(directory: ModelDirectory, kind: Any) -> list[str]:
         for name, parameter in inspect.signature(base.__init__).parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     }
-    known |= set(KINDS[directory.model].passed)
-    parts = KINDS[directory.model].parts
+    understood = MODELS[directory.model].understood
+    parts = understood.parts
+    known |= set(understood.passed)
     known -= {"self", "input_size", "vocab_size", *parts, *(f"{part}_conf" for part in parts)}
     settings = directory.config.get("model_conf") or {}
     return [f"model_conf.{name}" for name in settings if name not in known]

@@ -29,10 +29,11 @@ from typing import Any
 
 from graphopt.errors import ModelDirectoryError, PackageError, RecognizerOptionError
 from graphopt.funasr.audio.vad import VadConfig
-from graphopt.funasr.description import FORMAT, check_part
-from graphopt.funasr.directory import ModelDirectory, build_model, read_directory
-from graphopt.funasr.recipes import RECIPES
-from graphopt.funasr.recognizer import DESCRIPTION, PIECES, SPLITS, change_detector
+from graphopt.funasr.description import DESCRIPTION, FORMAT, read_part
+from graphopt.funasr.directory import build_model, read_directory
+from graphopt.funasr.models.fsmn_vad_streaming import change_detector
+from graphopt.funasr.models.model_class import ModelDirectory
+from graphopt.funasr.models.table import MODELS
 from graphopt.runtime.sealed import seal
 from graphopt.runtime.staging import check_place, replaced_folder
 from graphopt.target import find_target
@@ -66,15 +67,15 @@ def compile_directories(
     check_place(out, [DESCRIPTION])
     found: dict[str, ModelDirectory] = {}
     for directory in map(read_directory, paths):
-        role = RECIPES[directory.model].role
-        if role in found:
-            raise ModelDirectoryError(directory.path, f"{found[role].path} is an {role} model too")
-        found[role] = directory
+        task = MODELS[directory.model].task
+        if task in found:
+            raise ModelDirectoryError(directory.path, f"{found[task].path} is an {task} model too")
+        found[task] = directory
     if "asr" not in found:
         raise PackageError(
             f"nothing would recognize speech in {out}; add a Paraformer or SenseVoice directory"
         )
-    parts = {role: describe(directory) for role, directory in found.items()}
+    parts = {task: describe(directory) for task, directory in found.items()}
     if vad_options:
         parts["vad"] = _with_options(parts.get("vad"), found.get("vad"), vad_options)
     with replaced_folder(out, [DESCRIPTION]) as staging:
@@ -90,19 +91,18 @@ def _compile(directory: ModelDirectory, target: str, precision: str, folder: Pat
     from graphopt.compiler.module import ModuleAdapter
     from graphopt.compiler.options import Options
 
-    model = build_model(directory)
+    model, kind = build_model(directory), MODELS[directory.model]
     try:
-        captured = RECIPES[directory.model].capture(model, directory)
+        captured = kind.capture(model, directory)
     except ValueError as error:
         raise ModelDirectoryError(directory.path, f"not understood: {error}") from error
     for name, (module, inputs) in captured.items():
         _run(directory, module.eval(), inputs)
         options = Options.of(target=target, precision=precision, example_inputs=inputs, strict=True)
         ModuleAdapter().optimize(module, options).save(folder / name)
-    if directory.pieces is not None:
-        shutil.copy(directory.pieces, folder / PIECES)
-    if directory.splits is not None and "hotwords" in captured:
-        shutil.copy(directory.splits, folder / SPLITS)
+    for name, file in kind.files(directory).items():
+        if file is not None:
+            shutil.copy(file, folder / name)
 
 
 def _run(directory: ModelDirectory, module: Any, inputs: tuple[Any, ...]) -> None:
@@ -139,10 +139,10 @@ def describe(directory: ModelDirectory) -> dict[str, Any]:
         ModelDirectoryError: naming a setting that is not understood.
     """
     settings = directory.config.get("model_conf") or {}
-    recipe = RECIPES[directory.model]
+    kind = MODELS[directory.model]
     try:
-        described = {"model": directory.model, **recipe.describe(directory, settings)}
-        check_part(recipe.role, described)
+        described = {"model": kind.name, **kind.describe(directory, settings)}
+        read_part(kind.task, described)
     except ValueError as error:
         raise ModelDirectoryError(
             directory.path, f"not understood in config.yaml: {error}"

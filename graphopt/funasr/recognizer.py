@@ -10,49 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.dependencies import require
 from graphopt.errors import GraphoptError, PackageCorruptError, PackageError, RecognizerOptionError
-from graphopt.funasr.audio.features import check_front_end
-from graphopt.funasr.audio.frontend import FrontendConfig
 from graphopt.funasr.audio.recordings import read_recording
 from graphopt.funasr.audio.samples import check_recordings, check_samples
-from graphopt.funasr.audio.vad import OPTIONS, Segment, VadConfig
-from graphopt.funasr.description import (
-    FORMAT,
-    Description,
-    DetectorPart,
-    HotwordPart,
-    ParaformerPart,
-    Parts,
-    PunctuationPart,
-    SenseVoicePart,
-    Sound,
-    StreamingPart,
-)
-from graphopt.funasr.hotword_models import ContextualModel, SeacoModel
-from graphopt.funasr.parts import (
-    LANGUAGES,
-    ParaformerModel,
-    Punctuator,
-    SenseVoiceModel,
-    SpeechModel,
-    StreamingPunctuator,
-    Utterance,
-    VoiceDetector,
-)
-from graphopt.funasr.text.clocks import open_clock
-from graphopt.funasr.text.hotwords import HotwordEncoder, read_pieces
+from graphopt.funasr.audio.vad import Segment
+from graphopt.funasr.description import DESCRIPTION, FORMAT, Described, Description
+from graphopt.funasr.models.ct_transformer import Punctuator
+from graphopt.funasr.models.ct_transformer_streaming import StreamingPunctuator
+from graphopt.funasr.models.fsmn_vad_streaming import VoiceDetector
+from graphopt.funasr.models.speech_model import SpeechModel, Utterance
 from graphopt.funasr.text.punctuation import join_segments
 from graphopt.funasr.text.times import Sentence, Time, segment_sentences, sentences
-from graphopt.runtime.loaded import LoadedModule, open_module
 from graphopt.runtime.sealed import SealedFolder, open_sealed
 from graphopt.runtime.signing import PublicKey
 
 Array = np.ndarray[Any, Any]
-
-DESCRIPTION = "recognizer.json"
-PIECES = "pieces.model"
-SPLITS = "splits"
 
 
 @dataclass(frozen=True)
@@ -222,16 +194,12 @@ def load_recognizer(
     """
     package = open_recognizer(path, trusted_keys)
     with reading(package) as parts:
-        part = parts.asr
-        if isinstance(part, StreamingPart):
+        speech = open_part(package, parts, "asr", num_threads)
+        if not isinstance(speech, SpeechModel):
             raise PackageError(f"{path} holds a streaming model; open it with load_live")
-        speech: SpeechModel
-        if isinstance(part, SenseVoicePart):
-            speech = _sense_voice(package, part, num_threads, language, use_itn)
-        else:
-            speech = _paraformer(package, part, num_threads, language, use_itn)
-        detector = open_detector(package.folder("vad"), parts.vad, num_threads, vad_options)
-        punctuator = open_punctuator(package.folder("punc"), parts.punc, num_threads)
+        speech = speech.with_language(language, use_itn)
+        detector = open_detector(package, parts, num_threads, vad_options)
+        punctuator = open_part(package, parts, "punc", num_threads)
         return Recognizer(speech, detector, punctuator).with_hotwords(hotword)
 
 
@@ -241,135 +209,60 @@ def open_recognizer(path: str | Path, trusted_keys: Sequence[PublicKey] | None) 
 
 
 @contextmanager
-def reading(package: SealedFolder) -> Iterator[Parts]:
-    """What a package says of each part; what is wrong with it is found while the block lasts.
+def reading(package: SealedFolder) -> Iterator[dict[str, Described]]:
+    """What a package says of each model; what is wrong with it is found while the block lasts.
 
     Raises:
         PackageError: if the package is one of another format.
         PackageCorruptError: if something that the block looks for is missing or makes no sense.
     """
     try:
-        yield package.read(DESCRIPTION, Description, FORMAT).parts
+        yield package.read(DESCRIPTION, Description, FORMAT).read()
     except ValueError as error:
         if isinstance(error, GraphoptError):
             raise
         raise PackageCorruptError(package.path, f"{DESCRIPTION}: {error}") from error
 
 
-def open_front_end(part: Sound) -> tuple[FrontendConfig, Array | None]:
-    """The front end of a part, and its shift and scale.
+def open_part(
+    package: SealedFolder, parts: Mapping[str, Described], task: str, threads: int | None
+) -> Any:
+    """What runs the model of a package for a task; None without one.
+
+    Args:
+        package: that says `parts`.
+        parts: its models by task.
+        task: as in `ModelClass`.
+        threads: of a run; all CPUs that this process may use if None.
 
     Raises:
-        ValueError: if there is no such filter bank.
+        ValueError: saying what makes no sense in `parts`.
     """
-    check_front_end(part.frontend)
-    return part.frontend, part.normalization()
-
-
-def _audio(
-    package: SealedFolder, part: Sound, threads: int | None
-) -> tuple[LoadedModule, FrontendConfig, Array | None]:
-    return open_module(package, threads), *open_front_end(part)
-
-
-def _paraformer(
-    package: SealedFolder,
-    part: ParaformerPart | HotwordPart,
-    threads: int | None,
-    language: str,
-    use_itn: bool,
-) -> ParaformerModel:
-    if language != "auto":
-        raise RecognizerOptionError("language", language, ["auto"])
-    if use_itn:
-        raise RecognizerOptionError("use_itn", use_itn, [False])
-    tokens, special = part.tokens, frozenset(part.special)
-    clock = open_clock(part.clock, lambda name: open_module(package.folder(name), threads))
-    plain = (*_audio(package.folder("asr"), part, threads), tokens, special, part.spaced, clock)
-    if isinstance(part, ParaformerPart):
-        return ParaformerModel(*plain)
-    encoder = _hotword_encoder(package, part, threads)
-    if part.model == "ContextualParaformer":
-        return ContextualModel(*plain, encoder, encoder.encode(None))
-    bias, scores = (open_module(package.folder(n), threads) for n in ("bias", "scores"))
-    return SeacoModel(*plain, encoder, bias, scores, None)
-
-
-def _hotword_encoder(
-    package: SealedFolder, part: HotwordPart, threads: int | None
-) -> HotwordEncoder:
-    ids = {token: i for i, token in enumerate(part.tokens)}
-    pieces = read_pieces(package.text(SPLITS)) if SPLITS in package else None
-    step = open_module(package.folder("hotwords"), threads)
-    return HotwordEncoder(step, ids, ids[part.unknown], part.empty, pieces)
-
-
-def _sense_voice(
-    package: SealedFolder,
-    part: SenseVoicePart,
-    threads: int | None,
-    language: str,
-    use_itn: bool,
-) -> SenseVoiceModel:
-    if language not in LANGUAGES:
-        raise RecognizerOptionError("language", language, LANGUAGES)
-    sentencepiece = require("sentencepiece", "running SenseVoice")
-    try:
-        pieces = sentencepiece.SentencePieceProcessor(model_proto=package.data(PIECES))
-    except (OSError, RuntimeError) as error:
-        raise PackageCorruptError(package.path, f"{PIECES}: {error}") from error
-    audio = _audio(package.folder("asr"), part, threads)
-    return SenseVoiceModel(*audio, pieces, part.blank, language, use_itn)
+    found = parts.get(task)
+    return None if found is None else found.model.open(package, found.part, threads)
 
 
 def open_detector(
     package: SealedFolder,
-    part: DetectorPart | None,
+    parts: Mapping[str, Described],
     threads: int | None,
     options: Mapping[str, Any] | None,
 ) -> VoiceDetector | None:
-    """The detector of a package; None without one.
+    """The detector of a package with options of a user; None without one.
+
+    Args:
+        package: as for `open_part`.
+        parts: as for `open_part`.
+        threads: as for `open_part`.
+        options: as for `VoiceDetector.with_options`.
 
     Raises:
         RecognizerOptionError: naming an option that is none, or that nothing takes.
+        ValueError: as `open_part`.
     """
-    if part is None:
-        if options:
-            raise RecognizerOptionError("vad_options", dict(options), ["none: it has no FSMN-VAD"])
-        return None
-    config = change_detector(part.detector, options or {}, part.frontend)
-    detector = VoiceDetector(*_audio(package, part, threads), config)
-    classes = detector.module.manifest.outputs[0].shape[-1]
-    if not isinstance(classes, int) or max(config.sil_pdf_ids) >= classes:
-        problem = f"sil_pdf_ids {config.sil_pdf_ids} of {classes} classes"
-        if options:
-            raise RecognizerOptionError("VAD option", problem, [f"classes below {classes}"])
-        raise ValueError(problem)
-    return detector
-
-
-def change_detector(
-    config: VadConfig, options: Mapping[str, Any], frontend: FrontendConfig
-) -> VadConfig:
-    """`VadConfig.change` for options of a user.
-
-    Raises:
-        RecognizerOptionError: naming what is not understood, with all that is.
-    """
-    try:
-        return config.change(options, frontend)
-    except ValueError as error:
-        raise RecognizerOptionError("VAD option", error, OPTIONS) from error
-
-
-def open_punctuator(
-    package: SealedFolder, part: PunctuationPart | None, threads: int | None
-) -> Punctuator | StreamingPunctuator | None:
-    """The punctuator of a package; None without one."""
-    if part is None:
-        return None
-    ids = {token: i for i, token in enumerate(part.tokens)}
-    kind: type[Punctuator | StreamingPunctuator] = StreamingPunctuator
-    if part.model == "CTTransformer":
-        kind = Punctuator
-    return kind(open_module(package, threads), ids, ids[part.unknown], part.punctuation)
+    detector: VoiceDetector | None = open_part(package, parts, "vad", threads)
+    if not options:
+        return detector
+    if detector is None:
+        raise RecognizerOptionError("vad_options", dict(options), ["none: it has no FSMN-VAD"])
+    return detector.with_options(options)

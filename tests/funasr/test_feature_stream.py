@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graphopt.funasr.audio.feature_stream import FeatureStream
 from graphopt.funasr.audio.frontend import FrontendConfig
-from graphopt.funasr.stream.feature_stream import FeatureStream
 from graphopt.zoo.recognizer import RECORDINGS
 
 torch = pytest.importorskip("torch")

@@ -24,7 +24,6 @@ from funasr.models.contextual_paraformer.decoder import ContextualParaformerDeco
 from funasr.models.paraformer.decoder import ParaformerSANMDecoder  # noqa: E402
 
 from graphopt.dependencies import keep_process_settings  # noqa: E402
-from graphopt.funasr.auto_model.hotwords import compile_contextual, compile_seaco  # noqa: E402
 from graphopt.funasr.layers.contextual import (  # noqa: E402
     ContextualDecoder,
     HotwordBias,
@@ -32,6 +31,7 @@ from graphopt.funasr.layers.contextual import (  # noqa: E402
     check_decoder_of_hotwords,
 )
 from graphopt.funasr.layers.paraformer import share_parameters  # noqa: E402
+from graphopt.funasr.models.table import MODELS  # noqa: E402
 from graphopt.zoo.recognizer.loading import recordings  # noqa: E402
 from tests.support import paraformer_directories as directories  # noqa: E402
 from tests.support.funasr_directories import generate, load  # noqa: E402
@@ -231,12 +231,12 @@ def test_models_that_are_not_understood() -> None:
         (SeacoParaformer(6, 2), "SeacoParaformer with bias_encoder_bid: true"),
     ):
         with pytest.raises(UnsupportedFunasrModelError, match=named):
-            compile_seaco(model, refuse)
+            MODELS["SeacoParaformer"].compile_parts(model, refuse)
     check_decoder_of_hotwords(SeacoParaformer(6))
     with pytest.raises(UnsupportedFunasrModelError, match="Module with bias_encoder_type"):
-        compile_contextual(torch.nn.Module(), refuse)
+        MODELS["ContextualParaformer"].compile_parts(torch.nn.Module(), refuse)
     with pytest.raises(Refused):
-        compile_seaco(SeacoParaformer(6), refuse)
+        MODELS["SeacoParaformer"].compile_parts(SeacoParaformer(6), refuse)
 
 
 def compiled(part: Any, *inputs: Any) -> Any:

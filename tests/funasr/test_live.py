@@ -16,7 +16,7 @@ from graphopt.errors import ModelDirectoryError, PackageError, RecognizerOptionE
 from graphopt.funasr.package import compile_directories
 from graphopt.funasr.recognizer import load_recognizer
 from graphopt.funasr.stream.live import Heard, LiveRecognizer, load_live
-from graphopt.funasr.stream.paraformer_stream import Chunking
+from graphopt.funasr.stream.paraformer_stream import Chunking, ParaformerStream
 from graphopt.zoo.recognizer import MODEL
 
 torch = pytest.importorskip("torch")
@@ -92,7 +92,7 @@ def test_same_text_as_funasr(
     step = chunking.chunk_size[1] * 960
     first, second = (directories.samples(wav) for wav in list(loading.recordings())[:2])
     for samples in (first, second, first[: 2 * step], first[: step + 900], first[:500]):
-        stream, mine = live.speech.stream(chunking), []
+        stream, mine = ParaformerStream(live.speech, chunking), []
         for begin in range(0, len(samples), step):
             ids = stream.feed(samples[begin : begin + step])
             ids += stream.finish() if begin + step >= len(samples) else []
@@ -103,9 +103,9 @@ def test_same_text_as_funasr(
 
 def test_text_does_not_depend_on_the_pieces(live: LiveRecognizer) -> None:
     samples, rng = directories.samples(next(iter(loading.recordings()))), np.random.default_rng(0)
-    whole = live.speech.stream(Chunking())
+    whole = ParaformerStream(live.speech, Chunking())
     expected = whole.feed(samples) + whole.finish()
-    stream, found, at = live.speech.stream(Chunking()), [], 0
+    stream, found, at = ParaformerStream(live.speech, Chunking()), [], 0
     while at < len(samples):
         count = int(rng.integers(0, 9000))
         found += stream.feed(samples[at : at + count])

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from graphopt.errors import SamplesError, StreamEndedError
+from graphopt.funasr.audio.feature_stream import FeatureStream
 from graphopt.funasr.audio.features import FilterBank, features
 from graphopt.funasr.audio.frontend import FrontendConfig
 from graphopt.funasr.audio.samples import LIMIT, SignalStream, check_recordings, check_samples
-from graphopt.funasr.stream.feature_stream import FeatureStream
 
 SIGNAL = np.random.default_rng(0).uniform(-1, 1, 4000).astype(np.float32)
 PLAIN = FrontendConfig(dither=0.0)

@@ -9,8 +9,8 @@ import pytest
 
 from graphopt.errors import ModelDirectoryError, PackageCorruptError, RecognizerOptionError
 from graphopt.funasr.directory import read_directory
+from graphopt.funasr.models.sense_voice import LANGUAGES, SPOKEN_FORM, WRITTEN_FORM, collapse
 from graphopt.funasr.package import compile_directories
-from graphopt.funasr.parts import LANGUAGES, SPOKEN_FORM, WRITTEN_FORM, collapse
 from graphopt.funasr.recognizer import load_recognizer
 from graphopt.runtime.sealed import seal
 

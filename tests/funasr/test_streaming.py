@@ -12,7 +12,7 @@ pytest.importorskip("funasr")
 pytest.importorskip("sentencepiece")
 
 from graphopt.errors import UnsupportedFunasrModelError  # noqa: E402
-from graphopt.funasr.auto_model.stream import compile_streaming  # noqa: E402
+from graphopt.funasr.models.table import MODELS  # noqa: E402
 from graphopt.zoo.recognizer import loading  # noqa: E402
 from tests.support import funasr_directories as directories  # noqa: E402
 
@@ -65,6 +65,6 @@ def test_a_decoder_that_looks_ahead_is_named(pair: tuple[Any, Any]) -> None:
     model.decoder.decoders[0].self_attn.pad_fn.padding = (5, 5)
     try:
         with pytest.raises(UnsupportedFunasrModelError, match="looks ahead"):
-            compile_streaming(model, lambda part, inputs: part)
+            MODELS["ParaformerStreaming"].compile_parts(model, lambda part, inputs: part)
     finally:
         model.decoder.decoders[0].self_attn.pad_fn.padding = (10, 0)

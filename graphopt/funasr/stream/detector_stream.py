@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from graphopt.funasr.audio.feature_stream import FeatureStream
 from graphopt.funasr.audio.samples import SignalStream
 from graphopt.funasr.audio.vad import Segment, SegmentStream
-from graphopt.funasr.parts import VoiceDetector
-from graphopt.funasr.stream.feature_stream import FeatureStream
+from graphopt.funasr.models.fsmn_vad_streaming import VoiceDetector
 
 Array = np.ndarray[Any, Any]
 

@@ -12,18 +12,13 @@ import numpy as np
 from graphopt.errors import PackageError
 from graphopt.funasr.audio.recordings import read_recording
 from graphopt.funasr.audio.samples import SignalStream
-from graphopt.funasr.description import StreamingPart
-from graphopt.funasr.parts import Punctuator, StreamingPunctuator, VoiceDetector
-from graphopt.funasr.recognizer import (
-    open_detector,
-    open_front_end,
-    open_punctuator,
-    open_recognizer,
-    reading,
-)
+from graphopt.funasr.models.ct_transformer import Punctuator
+from graphopt.funasr.models.ct_transformer_streaming import StreamingPunctuator
+from graphopt.funasr.models.fsmn_vad_streaming import VoiceDetector
+from graphopt.funasr.models.paraformer_streaming import StreamingParaformer
+from graphopt.funasr.recognizer import open_detector, open_part, open_recognizer, reading
 from graphopt.funasr.stream.detector_stream import DetectorStream
-from graphopt.funasr.stream.paraformer_stream import Chunking, StreamingParaformer
-from graphopt.runtime.loaded import open_module
+from graphopt.funasr.stream.paraformer_stream import Chunking, ParaformerStream
 from graphopt.runtime.signing import PublicKey
 
 Array = np.ndarray[Any, Any]
@@ -168,7 +163,7 @@ class _Utterance:
     def __init__(self, speech: StreamingParaformer, chunking: Chunking, begin: int) -> None:
         self.end = begin
         self._begin_ms = begin * 1000 // speech.frontend.fs
-        self._speech, self._stream = speech, speech.stream(chunking)
+        self._speech, self._stream = speech, ParaformerStream(speech, chunking)
         self._ids: list[int] = []
 
     def feed(self, samples: Array) -> bool:
@@ -210,20 +205,11 @@ def load_live(
     """
     package = open_recognizer(path, trusted_keys)
     with reading(package) as parts:
-        part = parts.asr
-        if not isinstance(part, StreamingPart):
+        speech = open_part(package, parts, "asr", num_threads)
+        if not isinstance(speech, StreamingParaformer):
             raise PackageError(
                 f"{path} hears whole utterances; compile the directory of a ParaformerStreaming"
             )
-        speech = StreamingParaformer(
-            open_module(package.folder("asr"), num_threads),
-            open_module(package.folder("decoder"), num_threads),
-            *open_front_end(part),
-            part.tokens,
-            frozenset(part.special),
-            part.threshold,
-            part.tail_threshold,
-        )
-        detector = open_detector(package.folder("vad"), parts.vad, num_threads, vad_options)
-        punctuator = open_punctuator(package.folder("punc"), parts.punc, num_threads)
+        detector = open_detector(package, parts, num_threads, vad_options)
+        punctuator = open_part(package, parts, "punc", num_threads)
         return LiveRecognizer(speech, detector, punctuator)

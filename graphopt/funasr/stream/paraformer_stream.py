@@ -12,12 +12,10 @@ from typing import Annotated, Any
 import numpy as np
 
 from graphopt.errors import RecognizerOptionError
-from graphopt.funasr.audio.frontend import FrontendConfig
+from graphopt.funasr.audio.feature_stream import FeatureStream
 from graphopt.funasr.audio.samples import SignalStream
-from graphopt.funasr.stream.feature_stream import FeatureStream
-from graphopt.funasr.text.spelling import spell, tokens_to_text
+from graphopt.funasr.models.paraformer_streaming import LEAST_CACHED, StreamingParaformer
 from graphopt.runtime.fields import FieldError, Range, read_fields
-from graphopt.runtime.loaded import LoadedModule
 from graphopt.runtime.package import Port
 
 Array = np.ndarray[Any, Any]
@@ -25,7 +23,6 @@ Heads = tuple[Array, Array]  # keys and values, f32[1, heads, frames, width]
 
 FRAME = 960  # samples from one frame of the encoder to the next: 60 ms
 _MOST = 1000  # frames of a chunk, or chunks before it
-LEAST_CACHED = 2  # frames of a cache, filled or not: an axis of one frame would be another graph
 
 
 _Some = Annotated[int, Range(1, _MOST)]
@@ -62,39 +59,6 @@ class Chunking:
                 read_fields(kind, getattr(self, name))
             except FieldError as error:
                 raise RecognizerOptionError(name, getattr(self, name), [allowed]) from error
-
-
-@dataclass(frozen=True)
-class StreamingParaformer:
-    """Compiled chunks and what surrounds them.
-
-    Attributes:
-        encoder: from frames with positions to hidden frames and what each adds to a token.
-        decoder: from hidden frames and embeddings to token ids.
-        frontend: from samples to features.
-        cmvn: f32[2, features], shift and scale, or None.
-        tokens: the vocabulary.
-        special: token ids that are no text.
-        threshold: where a token is full.
-        tail_threshold: what the end of a signal adds to the last token.
-    """
-
-    encoder: LoadedModule
-    decoder: LoadedModule
-    frontend: FrontendConfig
-    cmvn: Array | None
-    tokens: tuple[str, ...]
-    special: frozenset[int]
-    threshold: float
-    tail_threshold: float
-
-    def stream(self, chunking: Chunking) -> ParaformerStream:
-        """What hears one utterance."""
-        return ParaformerStream(self, chunking)
-
-    def spell(self, ids: list[int]) -> str:
-        """The text of token ids."""
-        return tokens_to_text(spell(ids, self.tokens, self.special))
 
 
 class ParaformerStream(SignalStream[int]):

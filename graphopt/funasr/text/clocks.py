@@ -3,16 +3,49 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from graphopt.funasr.description import FineTimes, PeakTimes
 from graphopt.funasr.text.times import SLACK, Time, running_peaks, token_times
+from graphopt.runtime.fields import Range
 from graphopt.runtime.loaded import LoadedModule
 
 Array = np.ndarray[Any, Any]
+Threshold = Annotated[float, Range(1e-6, 1e6)]  # where a token is full
+_Share = Annotated[float, Range(-1e6, 1e6)]
+
+
+@dataclass(frozen=True)
+class PeakTimes:
+    """Times by the weights of CifPredictor and CifPredictorV2; see `PeakClock`."""
+
+    tail: Annotated[int, Range(0, 1)]
+
+
+@dataclass(frozen=True)
+class FineTimes:
+    """Times by the finer frames of CifPredictorV3; see `FineClock`."""
+
+    finer: Annotated[int, Range(1, 100)]
+    smooth: _Share
+    noise: _Share
+    threshold: Threshold
+
+
+def describe_fine_times(config: dict[str, Any]) -> dict[str, Any] | None:
+    """The fields of `FineTimes`, by a `config.yaml`; None if its predictor tells none."""
+    settings = config.get("predictor_conf") or {}
+    if config["predictor"] != "CifPredictorV3" or settings.get("upsample_type") != "cnn_blstm":
+        return None
+    return {
+        "finer": settings.get("upsample_times", 5),
+        "smooth": settings.get("smooth_factor2", 1.0),
+        "noise": settings.get("noise_threshold2", 0),
+        "threshold": settings.get("threshold", 1.0),
+    }
 
 
 class Clock(abc.ABC):
@@ -94,7 +127,9 @@ class FineClock(Clock):
         return scores
 
 
-def open_clock(about: PeakTimes | FineTimes | None, load_part: Any) -> Clock | None:
+def open_clock(
+    about: PeakTimes | FineTimes | None, load_part: Callable[[str], LoadedModule]
+) -> Clock | None:
     """The clock of a package.
 
     Args:

@@ -10,28 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphopt.errors import UnsupportedFunasrModelError
-from graphopt.funasr.auto_model.parts import Compile
-from graphopt.funasr.layers.streaming import DecoderChunk, EncoderChunk, Heads, unsupported
-from graphopt.funasr.stream.paraformer_stream import LEAST_CACHED
+from graphopt.funasr.layers.streaming import DecoderChunk, Heads
+from graphopt.funasr.models.paraformer_streaming import LEAST_CACHED
 
 Cache = dict[str, Any]
-
-
-def compile_streaming(model: Any, compile_part: Compile) -> None:
-    """Puts compiled parts into a `ParaformerStreaming`.
-
-    Raises:
-        UnsupportedFunasrModelError: if its decoder looks ahead, or a layer normalizes behind.
-    """
-    encoder, decoder = model.encoder, model.decoder
-    problem = unsupported(encoder, decoder)
-    if problem is not None:
-        raise UnsupportedFunasrModelError(f"ParaformerStreaming with {problem[0]}", [problem[1]])
-    chunk = EncoderChunk(encoder)
-    model.encoder = _Encoder(encoder, compile_part(chunk, chunk.example()))
-    whole = DecoderChunk(decoder)
-    model.decoder = _Decoder(decoder, whole, compile_part(whole, whole.example()))
 
 
 def _fill(caches: list[Heads] | None, attentions: list[Any], extent: int) -> list[Heads]:
@@ -57,7 +39,7 @@ def _count(caches: list[Heads] | None) -> Tensor:
     return torch.tensor([0 if caches is None else caches[0][0].shape[2]])
 
 
-class _Encoder(nn.Module):
+class ChunkEncoderPart(nn.Module):
     """A compiled `SANMEncoderChunkOpt`; FunASR asks the original for what is not a chunk."""
 
     def __init__(self, original: Any, chunk: nn.Module) -> None:
@@ -65,11 +47,13 @@ class _Encoder(nn.Module):
         self.original, self.chunk = original, chunk
 
     def output_size(self) -> int:
+        """Width of a hidden frame."""
         return int(self.original.output_size())
 
     def forward_chunk(
         self, xs_pad: Tensor, ilens: Tensor, cache: Cache, **_: Any
     ) -> tuple[Tensor, Tensor, None]:
+        """Hidden frames f32[1, T, D] of a chunk's f32[1, T, F], and the lengths."""
         # In place as in FunASR, whose last chunk reads its own argument again.
         xs_pad *= self.output_size() ** 0.5
         frames = self.original.embed(xs_pad, cache)
@@ -91,7 +75,7 @@ class _Encoder(nn.Module):
         return hidden, ilens, None
 
 
-class _Decoder(nn.Module):
+class ChunkDecoderPart(nn.Module):
     """A compiled `ParaformerSANMDecoder`, chunk by chunk."""
 
     def __init__(self, original: Any, whole: DecoderChunk, chunk: nn.Module) -> None:
@@ -101,6 +85,7 @@ class _Decoder(nn.Module):
         self._memories = whole.empty_memories()
 
     def forward_chunk(self, memory: Tensor, tgt: Tensor, cache: Cache) -> Tensor:
+        """f32[1, T, D] and f32[1, N, D] -> scores f32[1, N, vocabulary]."""
         look_back, stride = cache["decoder_chunk_look_back"], cache["chunk_size"][1]
         before = cache["opt"]
         filled = _fill(before, self._attentions, max(LEAST_CACHED, look_back * stride))

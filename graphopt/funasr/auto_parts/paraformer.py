@@ -1,4 +1,4 @@
-"""Compiled parts of Paraformer in the places where an AutoModel's loops call FunASR's."""
+"""Compiled parts of Paraformer in the places of FunASR's."""
 
 from __future__ import annotations
 
@@ -8,38 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphopt.funasr.layers.paraformer import Decoder, Encoder, Predictor, share_parameters
-
-FRAMES, TOKENS = 60, 12  # of the example inputs
-
-#: Compiles a module for example inputs.
-Compile = Callable[[nn.Module, tuple[Any, ...]], nn.Module]
-
-
-class Part(nn.Module):
-    """A compiled part in the place of FunASR's, which stays for what is not inference.
-
-    Attributes:
-        original: FunASR's module; FunASR asks its parameters for their device.
-    """
-
-    def __init__(self, original: nn.Module, compiled: nn.Module) -> None:
-        super().__init__()
-        self.original = original
-        self.compiled = compiled
-
-    def output_size(self) -> int:
-        """Width of what the part makes, as FunASR's encoders tell it."""
-        width: Callable[[], int] = self.original.output_size  # type: ignore[assignment]
-        return width()
+from graphopt.funasr.auto_parts.parts import (
+    FRAMES,
+    TOKENS,
+    Part,
+    compile_encoder,
+    example_lengths,
+)
+from graphopt.funasr.layers.paraformer import Predictor
+from graphopt.funasr.models.model_class import Compile
 
 
-class _Encoder(Part):
-    def forward(self, speech: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, None]:
-        return self.compiled(speech, lengths.long()), lengths, None
-
-
-class _Predictor(Part):
+class PredictorPart(Part):
     """What is asked beyond a mask (a target, a mask of chunks) is answered by FunASR's own."""
 
     def __init__(self, original: Any, compiled: nn.Module) -> None:
@@ -52,6 +32,7 @@ class _Predictor(Part):
     def forward(
         self, hidden: Tensor, target: Tensor | None, mask: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
+        """Embeddings, counts, weights and peaks, as FunASR's gives them."""
         others = (*args[1:], *(v for name, v in kwargs.items() if name != "ignore_id"))
         if target is not None or any(other is not None for other in others):
             return self.original(hidden, target, mask, *args, **kwargs)
@@ -66,7 +47,9 @@ class _Predictor(Part):
         return times(*args)
 
 
-class _Decoder(Part):
+class DecoderPart(Part):
+    """A decoder; what is asked beyond scores of tokens is answered by FunASR's own."""
+
     def forward(
         self,
         hidden: Tensor,
@@ -76,27 +59,18 @@ class _Decoder(Part):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
+        """Scores f32[B, N, vocabulary] and the counts."""
         if args or kwargs:
             return self.original(hidden, lengths, embeddings, counts, *args, **kwargs)
         return self.compiled(hidden, lengths.long(), embeddings, counts.long()), counts
 
 
-def compile_paraformer(model: Any, compile_part: Compile) -> None:
-    """Puts compiled parts into a `Paraformer` or `BiCifParaformer`."""
-    decoder = Decoder(share_parameters(model.decoder)).eval()
-    compiled = compile_part(decoder, decoder_inputs(model))
-    compile_listening(model, compile_part)
-    model.decoder = _Decoder(model.decoder, compiled)
-
-
 def compile_listening(model: Any, compile_part: Compile) -> None:
     """Puts a compiled encoder and predictor into any kind of Paraformer."""
     hidden, lengths, _, _ = decoder_inputs(model)
-    features = torch.randn(2, FRAMES, input_size(model.encoder))
-    encoder = Encoder(share_parameters(model.encoder)).eval()
-    predictor = Predictor(model.predictor).eval()
-    model.encoder = _Encoder(model.encoder, compile_part(encoder, (features, lengths)))
-    model.predictor = _Predictor(model.predictor, compile_part(predictor, (hidden, lengths)))
+    compile_encoder(model, compile_part)
+    compiled = compile_part(Predictor(model.predictor), (hidden, lengths))
+    model.predictor = PredictorPart(model.predictor, compiled)
 
 
 def decoder_inputs(model: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -104,13 +78,3 @@ def decoder_inputs(model: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     width = model.encoder.output_size()
     hidden, embeddings = torch.randn(2, FRAMES, width), torch.randn(2, TOKENS, width)
     return hidden, example_lengths(FRAMES), embeddings, example_lengths(TOKENS)
-
-
-def example_lengths(frames: int) -> Tensor:
-    """i64[2]: one item fills the batch, the other half of it."""
-    return torch.tensor([frames, frames // 2])
-
-
-def input_size(encoder: Any) -> int:
-    """Features of a frame."""
-    return int(encoder.encoders0[0].self_attn.linear_q_k_v.in_features)

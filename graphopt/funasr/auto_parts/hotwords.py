@@ -12,31 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import rnn
 
-from graphopt.funasr.auto_model.parts import (
-    TOKENS,
-    Compile,
+from graphopt.funasr.auto_parts.parts import (
     Part,
-    compile_listening,
-    decoder_inputs,
-    example_lengths,
 )
-from graphopt.funasr.layers.bias_encoder import LstmStep, bias_encoder, empty_state
-from graphopt.funasr.layers.contextual import (
-    ContextualDecoder,
-    HotwordScores,
-    check_decoder_of_hotwords,
-)
-from graphopt.funasr.layers.paraformer import Decoder, HiddenDecoder, share_parameters
+from graphopt.funasr.layers.bias_encoder import empty_state
 
 _HOTWORDS = 5  # of the example inputs
 
 
-class _Lstm(Part):
+class LstmPart(Part):
     """An `nn.LSTM` that runs step by step."""
 
     original: nn.LSTM
 
     def forward(self, words: Tensor | rnn.PackedSequence) -> Any:
+        """Outputs and last state of f32[H, L, D], as torch's LSTM gives them."""
         packed = isinstance(words, rnn.PackedSequence)
         if isinstance(words, rnn.PackedSequence):
             padded, lengths = rnn.pad_packed_sequence(words, batch_first=True)
@@ -68,7 +58,9 @@ class _TokenDecoder(Part):
         return embed
 
 
-class _ContextualDecoder(_TokenDecoder):
+class ContextualDecoderPart(_TokenDecoder):
+    """Contextual Paraformer's decoder; its hidden tokens are those of FunASR's own."""
+
     def forward(
         self,
         hidden: Tensor,
@@ -79,6 +71,7 @@ class _ContextualDecoder(_TokenDecoder):
         clas_scale: float = 1.0,
         return_hidden: bool = False,
     ) -> Any:
+        """Scores f32[B, N, vocabulary] and the counts."""
         if return_hidden:
             return self.original(
                 hidden, lengths, embeddings, counts, contextual_info, clas_scale, True
@@ -90,7 +83,9 @@ class _ContextualDecoder(_TokenDecoder):
         return scores, counts
 
 
-class _HiddenDecoder(_TokenDecoder):
+class HiddenDecoderPart(_TokenDecoder):
+    """SeACo-Paraformer's first decoder."""
+
     def forward(
         self,
         hidden: Tensor,
@@ -100,13 +95,14 @@ class _HiddenDecoder(_TokenDecoder):
         return_hidden: bool = False,
         return_both: bool = False,
     ) -> Any:
+        """Scores f32[B, N, vocabulary], hidden tokens f32[B, N, D], or both; and the counts."""
         scores, tokens = self.compiled(hidden, lengths.long(), embeddings, counts.long())
         if return_both:
             return scores, tokens, counts
         return (tokens if return_hidden else scores), counts
 
 
-class _DecoderOfHotwords(Part):
+class DecoderOfHotwordsPart(Part):
     """SeACo-Paraformer's second decoder.
 
     Attributes:
@@ -120,6 +116,7 @@ class _DecoderOfHotwords(Part):
     def forward(
         self, hotwords: Tensor, hotword_counts: Tensor, tokens: Tensor, counts: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """Hidden tokens f32[B, N, D] and the counts."""
         return self.compiled(hotwords, hotword_counts.long(), tokens, counts.long()), counts
 
     def forward_asf6(
@@ -128,53 +125,3 @@ class _DecoderOfHotwords(Part):
         """Scores of hotwords, f32[B, heads, N, H]."""
         scores: Tensor = self.scores(hotwords, hotword_counts.long(), tokens, counts.long())
         return scores
-
-
-def compile_contextual(model: Any, compile_part: Compile) -> None:
-    """Puts compiled parts into a `ContextualParaformer`.
-
-    Raises:
-        UnsupportedFunasrModelError: if its encoder of hotwords is no LSTM.
-    """
-    _compile_bias_encoder(model, compile_part)
-    decoder = ContextualDecoder(share_parameters(model.decoder)).eval()
-    example = (*decoder_inputs(model), _example_hotwords(model), torch.tensor(1.0))
-    compiled = compile_part(decoder, example)
-    compile_listening(model, compile_part)
-    model.decoder = _ContextualDecoder(model.decoder, compiled)
-
-
-def compile_seaco(model: Any, compile_part: Compile) -> None:
-    """Puts compiled parts into a `SeacoParaformer`.
-
-    Raises:
-        UnsupportedFunasrModelError: if its encoder of hotwords is no LSTM in one direction, or its
-            second decoder has too few layers.
-    """
-    check_decoder_of_hotwords(model)
-    _compile_bias_encoder(model, compile_part)
-    decoder = HiddenDecoder(share_parameters(model.decoder)).eval()
-    compiled = compile_part(decoder, decoder_inputs(model))
-    hotwords = _example_hotwords(model)
-    tokens = torch.randn(2, TOKENS, hotwords.shape[2])
-    example = (hotwords, torch.tensor([_HOTWORDS] * 2), tokens, example_lengths(TOKENS))
-    second = model.seaco_decoder
-    model.seaco_decoder = _DecoderOfHotwords(
-        second,
-        compile_part(Decoder(share_parameters(second)).eval(), example),
-        compile_part(HotwordScores(second), example),
-    )
-    model.hotword_output_layer = compile_part(model.hotword_output_layer.eval(), (tokens,))
-    compile_listening(model, compile_part)
-    model.decoder = _HiddenDecoder(model.decoder, compiled)
-
-
-def _example_hotwords(model: Any) -> Tensor:
-    return torch.randn(2, _HOTWORDS, model.encoder.output_size())
-
-
-def _compile_bias_encoder(model: Any, compile_part: Compile) -> None:
-    encoder = bias_encoder(model)
-    inputs = torch.randn(_HOTWORDS, encoder.input_size)
-    compiled = compile_part(LstmStep(encoder).eval(), (inputs, empty_state(encoder, _HOTWORDS)))
-    model.bias_encoder = _Lstm(encoder, compiled)

@@ -1,0 +1,1 @@
+"""The model classes of FunASR, a file each; `table.py` lists them."""
