@@ -20,7 +20,7 @@ from graphopt.bench.llm.commands import bench_llm
 from graphopt.bench.serve_command import bench_serve
 from graphopt.errors import GraphoptError
 from graphopt.flags import TrustedKeys, numbers, refuse
-from graphopt.funasr.commands import compile_app, transcribe
+from graphopt.funasr.commands import align, compile_app, transcribe
 from graphopt.ir.printer import printable
 from graphopt.llm.commands import chat, compile_llm
 
@@ -38,6 +38,7 @@ app.add_typer(bench_app, name="bench")
 bench_app.command("serve")(bench_serve)
 app.add_typer(compile_app, name="compile")
 app.command()(transcribe)
+app.command()(align)
 compile_app.command("llm")(compile_llm)
 app.command()(chat)
 bench_app.command("llm")(bench_llm)

@@ -175,6 +175,7 @@ def test_at_the_command_line(package: Path, tmp_path: Path) -> None:
     [
         ("manifest.json", "run PACKAGE --input x.npy"),
         ("recognizer.json", "transcribe PACKAGE x.wav"),
+        ("recognizer.json", "align PACKAGE x.wav text"),
         ("recognizer.json", "transcribe PACKAGE x.wav --stream"),
         ("llm.json", "chat PACKAGE --prompt x"),
     ],

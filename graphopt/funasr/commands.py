@@ -1,4 +1,4 @@
-"""The commands ``graphopt compile funasr`` and ``graphopt transcribe``."""
+"""The commands ``graphopt compile funasr``, ``graphopt transcribe`` and ``graphopt align``."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def funasr(
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, int8 or int8+bf16.")] = "auto",
     vad_option: _VadOptions = None,
 ) -> None:
-    """Compile FunASR's model directories into a package for graphopt transcribe."""
+    """Compile FunASR's model directories into a package for graphopt transcribe or align."""
     from graphopt.funasr.package import compile_directories
 
     options = _named_values(vad_option)
@@ -151,6 +151,35 @@ def transcribe(
             lines = [recognizer.transcribe(path)]
         for line in lines:
             print(line if as_json or len(recordings) == 1 else f"{path}\t{line}")
+
+
+def align(
+    package: Annotated[
+        Path, typer.Argument(help="Package of graphopt compile funasr of a MonotonicAligner.")
+    ],
+    recording: Annotated[Path, typer.Argument(help="WAV file; FLAC, Ogg, MP3 with soundfile.")],
+    text: Annotated[str, typer.Argument(help="What is said in it; words between spaces.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A line of JSON with text and times of words.")
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads; by default all CPUs this process may use.")
+    ] = None,
+    trusted_key: TrustedKeys = None,
+) -> None:
+    """Print when each word of a text was spoken in a recording, without torch and FunASR."""
+    from graphopt.funasr.aligner import load_aligner
+    from graphopt.funasr.audio.recordings import read_recording
+
+    aligner = load_aligner(package, threads, trusted_key or None)
+    said = aligner.align(read_recording(recording, aligner.frontend.fs), text)
+    times = said.times or []
+    if as_json:
+        result = {"key": recording.stem, "text": said.text, "timestamp": times}
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    for word, time in zip(said.text.split(), times, strict=False):  # as FunASR, some may have none
+        print(f"{_span(*time)}   {word}")
 
 
 def _as_json(path: Path, said: Transcript) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 from graphopt.funasr.models.model_class import ModelClass
 from graphopt.funasr.models.table import MODELS
-from graphopt.runtime.fields import FieldError, Length, Size, read_fields
+from graphopt.runtime.fields import FieldError, Size, read_fields
 
 FORMAT = 3
 DESCRIPTION = "recognizer.json"
+#: By the task that a package is for, those that may stand beside it.
+BESIDE: dict[str, tuple[str, ...]] = {"asr": ("vad", "punc"), "align": ()}
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Description:
     """
 
     format: Size
-    parts: Annotated[dict[str, dict[str, Any]], Length(1, 100)]
+    parts: dict[str, dict[str, Any]]
 
     def read(self) -> dict[str, Described]:
         """The models of the package by task.
@@ -44,6 +46,8 @@ class Description:
         Raises:
             FieldError: naming the field that makes no sense.
         """
+        if not any(task in BESIDE for task in self.parts):
+            raise FieldError("parts", f"there is none of {', '.join(BESIDE)}")
         return {task: read_part(task, given) for task, given in self.parts.items()}
 
 

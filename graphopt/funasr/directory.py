@@ -79,11 +79,23 @@ def read_directory(path: str | Path) -> ModelDirectory:
         # FunASR looks for it beside the mean and variance, and without these not at all.
         beside = files["cmvn"].with_name("seg_dict")
         splits = beside if beside.exists() else None
-        if splits is not None:
-            _read(path, splits, read_text)
+    named = [files[role] for role in ("splits", "splits_file") if files[role].exists()]
+    for file in (splits, *named):
+        if file is not None:
+            _read(path, file, read_text)
     if not files["weights"].is_file():
         raise ModelDirectoryError(path, f"{files['weights'].name} is missing")
-    return ModelDirectory(path, config, frontend, tokens, cmvn, files["weights"], pieces, splits)
+    return ModelDirectory(
+        path,
+        config,
+        frontend,
+        tokens,
+        cmvn,
+        files["weights"],
+        pieces,
+        splits,
+        named[0] if named else None,
+    )
 
 
 def _read(path: Path, file: Path, read: Callable[[Path], Read]) -> Read:

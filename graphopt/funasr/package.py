@@ -4,7 +4,7 @@ name.gopt/
 SHA256SUMS        of all files
 recognizer.json   of each model what surrounds its graph: front end, vocabulary, settings
 pieces.model      SenseVoice's vocabulary, as sentencepiece keeps it
-splits            the tokens of words, by which hotwords are split
+splits            the tokens of words, by which hotwords, and texts to align, are split
 asr/              the package of a Paraformer or SenseVoice, from features to token ids; of
                   Paraformer streaming, that of its encoder's chunks
 decoder/          Paraformer streaming: from hidden frames and embeddings of a chunk to token ids
@@ -15,6 +15,7 @@ both_ways/        a step of that LSTM
 scores/           SeACo-Paraformer: how far each token attends to each hotword
 vad/              the package of FSMN-VAD's encoder, from features to likelihoods
 punc/             the package of CT-Transformer, from token ids to marks
+align/            that of a MonotonicAligner, which stands alone, from features to hidden frames
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import Any
 
 from graphopt.errors import ModelDirectoryError, PackageError, RecognizerOptionError
 from graphopt.funasr.audio.vad import VadConfig
-from graphopt.funasr.description import DESCRIPTION, FORMAT, read_part
+from graphopt.funasr.description import BESIDE, DESCRIPTION, FORMAT, read_part
 from graphopt.funasr.directory import build_model, read_directory
 from graphopt.funasr.models.fsmn_vad_streaming import change_detector
 from graphopt.funasr.models.model_class import ModelDirectory
@@ -50,7 +51,7 @@ def compile_directories(
 
     Args:
         paths: model directories of FunASR: one that recognizes speech, and none or one of those
-            that find it and that punctuate its text.
+            that find it and that punctuate its text; or one that aligns texts, alone.
         target: as for `graphopt.optimize`.
         precision: as for `graphopt.optimize`.
         out: the folder to make; an older package there is replaced.
@@ -60,7 +61,8 @@ def compile_directories(
     Raises:
         UnknownTargetError, UnknownPrecisionError: for a name that there is not.
         RecognizerOptionError: if an option of FSMN-VAD is none, or there is no FSMN-VAD.
-        ModelDirectoryError: naming what is not understood, or two models of one task.
+        ModelDirectoryError: naming what is not understood, two models of one task, or one that
+            the package has no use for.
         PackageError: if something that is no package is in the way, or nothing recognizes speech.
     """
     find_target(target).precision(precision)
@@ -71,10 +73,15 @@ def compile_directories(
         if task in found:
             raise ModelDirectoryError(directory.path, f"{found[task].path} is an {task} model too")
         found[task] = directory
-    if "asr" not in found:
+    leading = next((task for task in found if task in BESIDE), None)
+    if leading is None:
         raise PackageError(
             f"nothing would recognize speech in {out}; add a Paraformer or SenseVoice directory"
         )
+    for task, directory in found.items():
+        if task not in (leading, *BESIDE[leading]):
+            problem = f"a package for {leading} has no use for the task {task}; leave it out"
+            raise ModelDirectoryError(directory.path, problem)
     parts = {task: describe(directory) for task, directory in found.items()}
     if vad_options:
         parts["vad"] = _with_options(parts.get("vad"), found.get("vad"), vad_options)

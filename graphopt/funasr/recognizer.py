@@ -195,6 +195,8 @@ def load_recognizer(
     package = open_recognizer(path, trusted_keys)
     with reading(package) as parts:
         speech = open_part(package, parts, "asr", num_threads)
+        if speech is None:
+            raise PackageError(f"{path} recognizes no speech; open it with load_aligner")
         if not isinstance(speech, SpeechModel):
             raise PackageError(f"{path} holds a streaming model; open it with load_live")
         speech = speech.with_language(language, use_itn)

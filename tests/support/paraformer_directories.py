@@ -50,6 +50,16 @@ def bicif(folder: Path) -> Path:
     return folder
 
 
+def aligner(folder: Path) -> Path:
+    """MonotonicAligner at small widths."""
+    config = _config("MonotonicAligner", {})
+    config |= _tells_times(config)
+    config["model_conf"] = {"length_normalized_loss": False, "predictor_bias": 1}
+    del config["decoder"], config["decoder_conf"]
+    torch.save(_trained(_write(folder, config)), folder / "model.pt")
+    return folder
+
+
 def _tells_times(config: dict[str, Any]) -> dict[str, Any]:
     """The official predictor that says when tokens were spoken."""
     times = {

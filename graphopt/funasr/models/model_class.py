@@ -48,6 +48,7 @@ class ModelDirectory:
         weights: path of the weights.
         pieces: path of the vocabulary where it is one of sentencepiece, else None.
         splits: path of the tokens of words, by which hotwords are split; None without one.
+        text_splits: the same for texts; None if every character is a token.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class ModelDirectory:
     weights: Path
     pieces: Path | None
     splits: Path | None
+    text_splits: Path | None
 
     @property
     def model(self) -> str:
@@ -106,7 +108,7 @@ class ModelClass:
 
     Attributes:
         name: of FunASR's class.
-        task: what it does in a package: `asr`, `vad` or `punc`.
+        task: what it does in a package: `asr`, `vad`, `punc` or `align`.
         understood: of a model directory.
         part: a dataclass of what a package says of it besides its graphs.
         describe: of a directory and its `model_conf`, the fields of `part`; a ValueError names

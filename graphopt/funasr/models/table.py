@@ -8,6 +8,7 @@ from graphopt.funasr.models import (
     ct_transformer,
     ct_transformer_streaming,
     fsmn_vad_streaming,
+    monotonic_aligner,
     paraformer,
     paraformer_streaming,
     seaco_paraformer,
@@ -25,5 +26,6 @@ _FILES = (
     sense_voice,
     ct_transformer,
     ct_transformer_streaming,
+    monotonic_aligner,
 )
 MODELS: dict[str, ModelClass] = {file.MODEL.name: file.MODEL for file in _FILES}

@@ -140,4 +140,9 @@ def open_clock(
         return None
     if isinstance(about, PeakTimes):
         return PeakClock(about.tail)
+    return open_fine_clock(about, load_part)
+
+
+def open_fine_clock(about: FineTimes, load_part: Callable[[str], LoadedModule]) -> FineClock:
+    """As `open_clock`, of a package that says how it tells times."""
     return FineClock(load_part("fine_frames"), load_part("both_ways"), **asdict(about))
