@@ -46,6 +46,11 @@ def balance_table(title: str, rows: Sequence[StepBalance]) -> Table:
     overall = f"{100 * work / (rows[0].cores * total):.1f} %" if total else ""
     cells = ("all", "", "", str(len(rows)), "", f"{1e6 * total:.1f}", "", overall)
     table.add_row(*cells, style="bold")
+    if total:
+        path = [row for row in rows if row.critical]
+        time = sum(row.makespan for row in path)
+        cells = ("critical path", "", "", str(len(path)), "", f"{1e6 * time:.1f}")
+        table.add_row(*cells, f"{100 * time / total:.1f} %", "")
     return table
 
 

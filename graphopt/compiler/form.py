@@ -18,7 +18,7 @@ import torch.utils._pytree as pytree
 from graphopt._version import VERSION
 from graphopt.compiler.options import Options
 from graphopt.compiler.partition import CompiledPart, TorchPart, partition
-from graphopt.compiler.pipeline import PassManager, lowering_passes
+from graphopt.compiler.pipeline import PassManager, export, lowering_passes
 from graphopt.compiler.program import Program, port_of
 from graphopt.compiler.report import NodeReport, node_reports
 from graphopt.compiler.schedule import StepBalance
@@ -244,9 +244,9 @@ class Form:
                 rows += node_reports(part[1].graph)
         return rows
 
-    def dumps(self) -> list[str]:
-        """The planned graph of every compiled part."""
-        return [print_graph(program.graph, reasons=True) for _, program, _ in self._programs()]
+    def dumps(self, format: str) -> list[str]:
+        """The planned graph of every compiled part; see `export`."""
+        return [export(program.graph, format) for _, program, _ in self._programs()]
 
     def _programs(self) -> list[tuple[CompiledPart, Program, int]]:
         return [part for part in self._parts if not isinstance(part, TorchPart)]

@@ -107,7 +107,8 @@ class OptimizedModule(Compiled, torch.nn.Module):
         """Median milliseconds, multiply-adds and bytes of every compiled step on this machine.
 
         Returns:
-            One dict a step: `node`, `op`, `kernel`, `module`, `ms`, `macs`, `bytes`.
+            One dict a step: `node`, `op`, `kernel`, `module`, `ms`, `macs`, `bytes`, and
+            `critical`: whether it is on the critical path, which no number of cores shortens.
         """
         form, args, kwargs = self._form(args, kwargs)
         return form.profile(args, kwargs, repeats)
@@ -169,9 +170,20 @@ class OptimizedModule(Compiled, torch.nn.Module):
         with process.changes:
             forms[0].save(path)
 
-    def dump(self) -> str:
-        """The planned graphs as text, with reasons."""
-        return "\n".join(text for form in self._captured() for text in form.dumps())
+    def dump(self, format: str = "text") -> str:
+        """The planned graphs, with reasons.
+
+        Args:
+            format: `text`; `dot`, which Graphviz draws; or `graphml`, for yEd, Gephi or networkx.
+
+        Raises:
+            OptionError: for another format.
+            PackageError: as `graphml`, which holds one graph, if there is not just one.
+        """
+        texts = [text for form in self._captured() for text in form.dumps(format)]
+        if format == "graphml" and len(texts) != 1:
+            raise PackageError(f"{len(texts)} graphs were compiled and GraphML holds one; use dot")
+        return "\n".join(texts)
 
     def _captured(self) -> list[Form]:
         return [form for forms in self._forms.values() for form in forms]

@@ -10,6 +10,7 @@ import sympy
 
 from graphopt.errors import CaptureError
 from graphopt.ir import DimInfo, Graph, Node, Value
+from graphopt.ir.networks import ranks
 from graphopt.ir.scalar import Scalar
 from graphopt.runtime.library import MAX_RANK
 
@@ -51,45 +52,46 @@ def partition(graph: Graph) -> list[Part]:
     if all(node.is_lowered for node in graph.nodes):
         _check_ranks(graph, graph.name)
         return [CompiledPart(graph, list(graph.inputs), list(graph.outputs))]
-    ready = {v for v in graph.inputs}
-    waiting = list(graph.nodes)
+    users = graph.users()
     parts: list[Part] = []
-    while waiting:
-        taken = _take(waiting, ready)
+    for turn in _turns(graph.nodes):
+        taken = [node for node in turn if node.is_lowered]
         if taken:
-            parts.append(_compiled(graph, taken, len(parts)))
-            waiting = [n for n in waiting if n not in set(taken)]
-        torch_nodes = [n for n in waiting if not n.is_lowered and _runnable(n, ready)]
-        for node in torch_nodes:
-            parts.append(TorchPart(node))
-            ready.update(node.outputs)
-        waiting = [n for n in waiting if n not in set(torch_nodes)]
+            parts.append(_compiled(graph, taken, len(parts), users))
+        parts += [TorchPart(node) for node in turn if not node.is_lowered]
     return parts
 
 
-def _runnable(node: Node, ready: set[Value]) -> bool:
-    return all(v in ready or v.is_constant for v in node.inputs)
+def _turns(nodes: list[Node]) -> list[list[Node]]:
+    """Nodes by turn: compiled ones whose operands are there, then those that torch runs on them.
+
+    What reads a result of torch has to wait for the next turn.
+    """
+    turn_of = ranks(nodes, lambda before, after: int(not before.is_lowered))
+    turns: list[list[Node]] = [[] for _ in range(max(turn_of, default=-1) + 1)]
+    for node, number in zip(nodes, turn_of, strict=True):
+        turns[number].append(node)
+    return turns
 
 
-def _take(waiting: list[Node], ready: set[Value]) -> list[Node]:
-    taken: list[Node] = []
-    for node in waiting:
-        if node.is_lowered and _runnable(node, ready):
-            taken.append(node)
-            ready.update(node.outputs)
-    return taken
-
-
-def _compiled(graph: Graph, nodes: list[Node], number: int) -> CompiledPart:
+def _compiled(
+    graph: Graph, nodes: list[Node], number: int, users: dict[Value, list[Node]]
+) -> CompiledPart:
     inside = {v for n in nodes for v in n.outputs}
     chosen = set(nodes)
-    others = [n for n in graph.nodes if n not in chosen]
-    read_outside = {v for n in others for v in n.inputs} | set(graph.outputs)
-    read_outside.update(_given(graph, _symbols(others, ())))
+    asked = inside & set(graph.outputs)
+    if graph.computed_dims():
+        others = [n for n in graph.nodes if n not in chosen]
+        asked.update(_given(graph, _symbols(others, ())))
     inputs = list(
         dict.fromkeys(v for n in nodes for v in n.inputs if v not in inside and not v.is_constant)
     )
-    outputs = [v for n in nodes for v in n.outputs if v in read_outside]
+    outputs = [
+        v
+        for n in nodes
+        for v in n.outputs
+        if v in asked or any(user not in chosen for user in users.get(v, ()))
+    ]
     inputs += _inputs_that_give_dims(graph, nodes, inputs)
     # Own values for what comes in: the part that makes them gives them another layout.
     own = {v: Value(v.dtype, v.shape, v.name) for v in inputs}
@@ -139,6 +141,8 @@ def _inputs_that_give_dims(graph: Graph, nodes: list[Node], inputs: list[Value])
 
 def _given(graph: Graph, symbols: set[sympy.Symbol]) -> list[Value]:
     """Of each computed dim among some, the first value that has it as an extent."""
+    if not graph.computed_dims():
+        return []
     made = [v for n in graph.nodes if n.op.computes for v in n.outputs]
     dims = [info.symbol for info in graph.dims.values() if info.bound is not None]
     return [next(v for v in made if dim in v.shape) for dim in dims if dim in symbols]

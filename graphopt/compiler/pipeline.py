@@ -12,8 +12,9 @@ from pathlib import Path
 
 from graphopt.codegen.plan_memory import MemoryPlan, print_memory
 from graphopt.config import Config
-from graphopt.errors import MissingToolError, SwitchError, UnknownPrecisionError
+from graphopt.errors import MissingToolError, OptionError, SwitchError, UnknownPrecisionError
 from graphopt.ir import Graph
+from graphopt.ir.networks import dot, graphml
 from graphopt.ir.printer import file_name, print_graph, printable
 from graphopt.ir.verify import REQUIRED, verify
 from graphopt.passes.assign_layouts import AssignLayouts
@@ -130,6 +131,25 @@ def _check_passes(variable: str, names: Iterable[str]) -> None:
             raise SwitchError(variable, name, f"no such pass; near it are {', '.join(near)}")
 
 
+#: What a graph is dumped as (`GRAPHOPT_DUMP_FORMAT`).
+_EXPORTS: dict[str, Callable[[Graph], str]] = {
+    "text": lambda graph: print_graph(graph, reasons=True),
+    "graphml": graphml,
+    "dot": dot,
+}
+
+
+def export(graph: Graph, format: str) -> str:
+    """A graph as `text`, `graphml` or `dot`.
+
+    Raises:
+        OptionError: for another format.
+    """
+    if format not in _EXPORTS:
+        raise OptionError("format", format, f"give one of {', '.join(_EXPORTS)}")
+    return _EXPORTS[format](graph)
+
+
 class UnusedSwitchWarning(UserWarning):
     """A switch that names a pass which this precision does not have."""
 
@@ -230,8 +250,11 @@ class PassManager:
 
     def _dump(self, name: str, graph: Graph) -> None:
         if self._config.dump is not None:
-            text = f"# after {name}\n{print_graph(graph, reasons=True)}"
-            self._write(graph, f"{self._count:02d}_{name}.txt", text)
+            kind = self._config.dump_format
+            text = _EXPORTS[kind](graph)
+            text = f"# after {name}\n{text}" if kind == "text" else text
+            ending = "txt" if kind == "text" else kind
+            self._write(graph, f"{self._count:02d}_{name}.{ending}", text)
         self._count += 1
 
     def _write(self, graph: Graph, name: str, text: str) -> None:

@@ -22,6 +22,7 @@ from graphopt.config import Config
 from graphopt.errors import StorageError
 from graphopt.ir import Graph, Value, learn_sizes
 from graphopt.ir.cost import Call, macs, memory_bytes, moved_bytes
+from graphopt.ir.networks import critical_path
 from graphopt.ir.ops import CachedAttention
 from graphopt.ir.printer import print_graph
 from graphopt.ir.symbolic import evaluate
@@ -193,15 +194,20 @@ class Program:
         """The median time of each step, with its work.
 
         Returns:
-            The rows of `work`, with `ms`.
+            The rows of `work`, with `ms` and `critical`, whether it is on the critical path.
         """
         seconds = self.library.times(repeats)
         outputs = self.run(inputs)
         for row in seconds:
             self.run(inputs, row)
         times = np.median(seconds, 0) * 1e3
-        rows = self.work(inputs, outputs)
-        return [{**row, "ms": float(ms)} for row, ms in zip(rows, times, strict=True)]
+        nodes = [step.node for step in self._host_module.steps]
+        taken = dict(zip(nodes, times.tolist(), strict=True))
+        longest = set(critical_path(self.graph.nodes, taken))
+        return [
+            {**row, "ms": taken[node], "critical": node in longest}
+            for row, node in zip(self.work(inputs, outputs), nodes, strict=True)
+        ]
 
     def work(self, inputs: Sequence[Array], outputs: Sequence[Array] = ()) -> list[dict[str, Any]]:
         """What each step has to do, without a run.

@@ -24,6 +24,7 @@ import numpy as np
 
 from graphopt.codegen.build import Builder
 from graphopt.codegen.emit import Module
+from graphopt.ir.networks import critical_path
 from graphopt.kernels.registry import Level
 from graphopt.runtime.library import Library
 
@@ -61,6 +62,8 @@ class StepBalance:
         work: seconds of all cores together, which begin cold each.
         makespan: seconds until the last core is done, phase after phase.
         cores: how many.
+        critical: whether it is on the critical path: of the steps that wait for each other, those
+            that take longest.
     """
 
     op: str
@@ -71,6 +74,7 @@ class StepBalance:
     work: float
     makespan: float
     cores: int
+    critical: bool = False
 
     @property
     def balance(self) -> float:
@@ -150,6 +154,11 @@ def _phase(runs: Array) -> Phase:
 def balance_of(module: Module, traced: Sequence[Sequence[Phase]], cores: int) -> list[StepBalance]:
     """The balance of every step of a traced module."""
     rows = []
+    times = {
+        step.node: sum(makespan(phase, cores) for phase in phases)
+        for step, phases in zip(module.steps, traced, strict=True)
+    }
+    longest = set(critical_path(module.graph.nodes, times))
     for step, phases in zip(module.steps, traced, strict=True):
         value = step.node.outputs[0] if step.node.outputs else None
         rows.append(
@@ -160,8 +169,9 @@ def balance_of(module: Module, traced: Sequence[Sequence[Phase]], cores: int) ->
                 tuple(len(phase.tasks) for phase in phases),
                 sum(phase.work(1) for phase in phases),
                 sum(phase.work(cores) for phase in phases),
-                sum(makespan(phase, cores) for phase in phases),
+                times[step.node],
                 cores,
+                step.node in longest,
             )
         )
     return rows

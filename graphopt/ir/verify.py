@@ -14,6 +14,7 @@ import sympy
 from graphopt.errors import GraphoptError
 from graphopt.ir import Dim, DType, Graph, Node, Value
 from graphopt.ir.layout import layout_of
+from graphopt.ir.networks import cycle
 from graphopt.ir.numbers import QUANTIZED
 from graphopt.ir.op import Op
 from graphopt.ir.ops import OPS, Expand, Pointwise
@@ -65,7 +66,8 @@ def verify(graph: Graph, after: str) -> None:
             )
             symbols.add(graph.dims[computed].symbol)
         for value in node.inputs:
-            require(value in defined or value.is_constant, f"{where} reads an undefined value")
+            if not (value in defined or value.is_constant):
+                require(False, f"{where} reads an undefined value{_ring(graph)}")
         for value in node.outputs:
             require(value not in defined, f"{where} defines a value twice")
             require(not value.is_constant, f"{where} defines a constant")
@@ -79,6 +81,12 @@ def verify(graph: Graph, after: str) -> None:
         require(value in defined or value.is_constant, "an output is not defined")
     if any(v.layout is not None for n in graph.nodes for v in n.outputs):
         require(not unwritten(graph), "an output is not written by a node")
+
+
+def _ring(graph: Graph) -> str:
+    """Nodes that wait for each other in a ring, for a message; empty if there is none."""
+    nodes = cycle(graph.nodes)
+    return ": a cycle of " + ", ".join(node.op.name for node in nodes) if nodes else ""
 
 
 def unwritten(graph: Graph) -> list[Value]:
