@@ -69,8 +69,9 @@ class Port:
             PackageError: if another axis has no number.
             OutOfMemoryError: without memory for it.
         """
-        shape = [extents.get(axis, extent) for axis, extent in enumerate(self.shape)]
-        if not all(isinstance(extent, int) for extent in shape):
+        known = [extents.get(axis, extent) for axis, extent in enumerate(self.shape)]
+        shape = [extent for extent in known if isinstance(extent, int)]
+        if len(shape) != len(known):
             raise PackageError(
                 f"{self.name} has the shape {list(self.shape)}, which leaves open what the program "
                 "that uses it does not know; compile the model again"
