@@ -125,11 +125,11 @@ class Builder:
 
     def library(self, source: str, level: Level) -> Path:
         """The shared library of a generated module for one ISA level."""
-        return self._library([*_called(level, source), *_module(source)], level)
+        return self._library([*_called(level, source), *_module(level, source)], level)
 
     def traced_library(self, source: str, level: Level) -> Path:
         """The same library, but one thread does and times all tasks (harness/trace_team.c)."""
-        module = _module(source, team=_KERNELS / "harness/trace_team.c")
+        module = _module(level, source, team=_KERNELS / "harness/trace_team.c")
         traced = [replace(file, flags=("-DGO_TRACE",)) for file in module]
         return self._library([*_called(level, source), *traced], level)
 
@@ -137,13 +137,13 @@ class Builder:
         """A static program that runs the module on files, for emulators (runtime/main.c)."""
         static = not self.sanitizers
         main = _Source(_KERNELS / "runtime/main.c", static=static)
-        module = _module(source, static=static)
+        module = _module(level, source, static=static)
         return self._program([*_called(level, source), *module, main], level, static)
 
     def timed_kernels(self, level: Level) -> Path:
         """A shared library that times calls of a level's kernels (harness/timer.c)."""
         timer = (_KERNELS / "harness/timer.c").read_text() + _kernel_table(level)
-        paths = (*level.sources, _KERNELS / "harness/peak.c", _TEAM)
+        paths = (*level.sources, _KERNELS / "harness/peak.c", _TEAM, *_level(level))
         return self._library([*map(_Source, paths), _Source(Path("timer.c"), timer)], level)
 
     def kernel_host(self, level: Level, generic: str, flags: tuple[str, ...] = ()) -> Path:
@@ -153,7 +153,7 @@ class Builder:
         compiler of the kernel.
         """
         static, kernel = level.arch != platform.machine(), level.kernel(generic)
-        host = (_KERNELS / "harness/host.c", _TEAM)
+        host = (_KERNELS / "harness/host.c", _TEAM, *_level(level))
         sources = [
             _Source(_KERNELS / kernel.source, flags=flags),
             *(_Source(path, static=static) for path in host),
@@ -210,6 +210,7 @@ class Builder:
             *tools.machine_flags(level, file.static),
             *level.defines,
             *file.flags,
+            f"-I{_KERNELS}",
             f"-I{_KERNELS / 'include'}",
             f"-I{_KERNELS / 'common'}",
             f"-I{_KERNELS / 'harness'}",
@@ -251,9 +252,16 @@ def _called(level: Level, source: str) -> list[_Source]:
     return [_Source(path) for path in called.sources]
 
 
-def _module(source: str, team: Path = _TEAM, static: bool = False) -> list[_Source]:
+def _level(level: Level) -> tuple[Path, Path]:
+    """The files of a level's name and start."""
+    return _KERNELS / "runtime/level.c", _KERNELS / level.start
+
+
+def _module(
+    level: Level, source: str, team: Path = _TEAM, static: bool = False
+) -> list[_Source]:
     """A generated module and what runs it."""
-    files = [_Source(path, static=static) for path in (team, *_RUNTIME)]
+    files = [_Source(path, static=static) for path in (team, *_RUNTIME, *_level(level))]
     return [*files, _Source(Path("module.c"), source, static)]
 
 

@@ -297,6 +297,16 @@ class TorchNodeError(GraphoptError, RuntimeError):
         )
 
 
+class LevelStartError(GraphoptError, RuntimeError):
+    """An ISA level that the CPU has and the system does not let this process use."""
+
+    def __init__(self, level: str, reason: str) -> None:
+        super().__init__(
+            f"the level {level} cannot start in this process: {reason}; have the system allow it, "
+            f"or compile for a graphopt.Target whose levels leave {level} out"
+        )
+
+
 class ModelError(GraphoptError, TypeError):
     """Something that is not a module that can be compiled."""
 

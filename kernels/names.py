@@ -15,22 +15,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-ISAS = (
-    "scalar",
-    "avx2",
-    "avx512_vnni",
-    "avx512_bf16",
-    "neon_dotprod",
-    "neon_i8mm",
-    "sve_i8mm",
-    "sve2",
-    "sve_f32mm",
-    "sme",
-)
+from graphopt.kernels.registry import LEVELS
 
+_ISAS = "|".join(sorted({row.name for row in LEVELS}, reverse=True))  # sve2x before sve2
 _TOKEN = r"(?:f32|bf16|i32|q[sa][1-9][0-9]*(?:t|r|c|b(?:[1-9][0-9]*)?))"
 _SIZE = r"[1-9][0-9]*"
-_TAIL = rf"(?P<isa>{'|'.join(ISAS)})(?:_(?P<variant>[a-z0-9]+))?"
+_TAIL = rf"(?P<isa>{_ISAS})(?:_(?P<variant>[a-z0-9]+))?"
 _GEMM = re.compile(
     rf"go_gemm_(?P<dst>{_TOKEN})_(?P<lhs>{_TOKEN})_(?P<rhs>{_TOKEN})"
     rf"_(?P<tile>{_SIZE}x{_SIZE}x{_SIZE})_{_TAIL}"

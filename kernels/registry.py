@@ -1,8 +1,9 @@
 """Every kernel of every ISA level, as rows of data.
 
 A :class:`Level` says how to compile for a family of CPUs, which CPU features it
-needs, and which C symbol implements each generic name that generated code calls
-(``go_gemm_qa8`` and so on). Nothing here compiles or runs anything.
+needs, which C symbol implements each generic name that generated code calls
+(``go_gemm_qa8`` and so on), which parts of shared kernels it does its own way, and what a
+process does before it runs them. Nothing here compiles or runs anything.
 """
 
 from __future__ import annotations
@@ -28,9 +29,37 @@ class Kernel:
     source: str  # relative to the kernels folder
 
 
+#: Parts of kernels that a level may do its own way: name -> portable header. Sources include a
+#: part as GO_PART_<NAME>; :attr:`Level.defines` makes that the level's header.
+PARTS = {
+    "quantize_group": "common/quantize_group.h",
+    "pack_bf16_step": "common/pack_bf16_step.h",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A level's own way for a part of kernels: its name in ``PARTS``, and the header."""
+
+    name: str
+    header: str  # relative to the kernels folder
+
+
 @dataclass(frozen=True)
 class Level:
-    """One ISA level: compiler flags, CPU features as /proc/cpuinfo calls them, kernels."""
+    """One ISA level.
+
+    Attributes:
+        arch: architecture, as `platform.machine` calls it.
+        name: unique in the architecture.
+        zig_cpu: what it compiles for, as zig calls it.
+        gcc_flags: the same for gcc and clang.
+        features: what it needs of a CPU, as /proc/cpuinfo calls it.
+        kernels: one for each generic name of ``ARGUMENTS``, in this order.
+        parts: headers in place of portable ones.
+        start: C file of what a process does before the level's kernels run in it
+            (runtime/start.h), relative to the kernels folder.
+    """
 
     arch: str
     name: str
@@ -38,6 +67,8 @@ class Level:
     gcc_flags: tuple[str, ...]
     features: tuple[str, ...]
     kernels: tuple[Kernel, ...]
+    parts: tuple[Part, ...] = ()
+    start: str = "runtime/start.c"
 
     @property
     def sources(self) -> tuple[Path, ...]:
@@ -46,8 +77,10 @@ class Level:
 
     @property
     def defines(self) -> tuple[str, ...]:
-        """Macros for the compiler: the suffix of symbols from sources shared by levels."""
-        return (f"-DGO_ISA={self.name}",)
+        """Macros for the compiler: the suffix of symbols, and the headers of parts."""
+        headers = PARTS | {part.name: part.header for part in self.parts}
+        parts = (f'-DGO_PART_{name.upper()}="{header}"' for name, header in headers.items())
+        return (f"-DGO_ISA={self.name}", *parts)
 
     def kernel(self, generic: str) -> Kernel:
         """Return the kernel behind a generic name; KeyError if the level has none."""
@@ -89,8 +122,9 @@ def _kernels(
     bf16: str,
     qa8: str,
     qs4: str,
+    attention: str = "common",
 ) -> tuple[Kernel, ...]:
-    """Rows of one level: folder and tile of its GEMMs.
+    """Rows of one level: folder and tile of its GEMMs, and folder of its attention.
 
     The folder may be that of another level, whose sources are compiled once more with this
     level's flags, or "scalar", portable C for any level. The other sources are shared by all.
@@ -103,7 +137,9 @@ def _kernels(
         symbol = f"go_gemm_f32_{lhs}_{rhs}_{tile}_{isa}"
         return Kernel(f"go_gemm_{scheme}", symbol, f"{folder}/{source}.c")
 
-    shared = ("norm", "softmax", "attention", "rope", "split", "depthwise", "conv", "cif")
+    def plain(op: str, folder: str = "common") -> Kernel:
+        return Kernel(f"go_{op}", f"go_{op}_{isa}", f"{folder}/{op}.c")
+
     return (
         gemm("f32", "f32", f32, "gemm_f32"),
         gemm("bf16", "bf16", bf16, "gemm_bf16"),
@@ -120,7 +156,10 @@ def _kernels(
             )
             for token, tile in (("bf16", pack_bf16), ("qa8r", pack_qa8))
         ),
-        *(Kernel(f"go_{op}", f"go_{op}_{isa}", f"common/{op}.c") for op in shared),
+        plain("norm"),
+        plain("softmax"),
+        plain("attention", attention),
+        *map(plain, ("rope", "split", "depthwise", "conv", "cif")),
     )
 
 
@@ -140,7 +179,10 @@ _SVE = {
     "bf16": "sve2/8x8x4",
     "qa8": "sve2/8x8x8",
     "qs4": "neon_i8mm/8x8x16",
+    "attention": "neon_i8mm",
 }
+_FOUR_ROWS = (Part("quantize_group", "neon_dotprod/quantize_group.h"),)
+_BF16 = (*_FOUR_ROWS, Part("pack_bf16_step", "neon_i8mm/pack_bf16_step.h"))
 
 LEVELS = (
     Level(
@@ -226,6 +268,7 @@ LEVELS = (
             qa8="neon_dotprod/8x8x8",
             qs4="neon_dotprod/8x8x16",
         ),
+        _FOUR_ROWS,
     ),
     Level(
         "aarch64",
@@ -240,7 +283,9 @@ LEVELS = (
             bf16="neon_i8mm/8x8x4",
             qa8="neon_i8mm/8x8x8",
             qs4="neon_i8mm/8x8x16",
+            attention="neon_i8mm",
         ),
+        _BF16,
     ),
     Level(
         "aarch64",
@@ -254,6 +299,7 @@ LEVELS = (
             f32="neon_i8mm/6x16x1",
             **_SVE,
         ),
+        _BF16,
     ),
     Level(
         "aarch64",
@@ -267,6 +313,7 @@ LEVELS = (
             f32="neon_i8mm/6x16x1",
             **_SVE,
         ),
+        _BF16,
     ),
     Level(
         "aarch64",
@@ -280,6 +327,7 @@ LEVELS = (
             f32="sve_f32mm/8x16x1",
             **_SVE,
         ),
+        _BF16,
     ),
     Level(
         "aarch64",
@@ -294,7 +342,9 @@ LEVELS = (
             bf16="neon_i8mm/8x8x4",
             qa8="sme/32x32x8",
             qs4="neon_i8mm/8x8x16",
+            attention="neon_i8mm",
         ),
+        _BF16,
     ),
 )
 

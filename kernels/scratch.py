@@ -17,7 +17,7 @@ _QUERY_ROWS = 24
 #: GO_PATCH_ROWS of common/patches.h.
 _PATCH_ROWS = 8
 
-#: The largest GO_QA8_ROWS of common/quantize_row.h.
+#: The largest GO_QA8_ROWS of common/layouts.h.
 _QUANTIZED_ROWS = 4
 #: GO_OWNED_BYTES, GO_OWNED_LEAST and GO_OWNED_MOST of common/gemm_quantize.h.
 _OWNED_BYTES, _OWNED_LEAST, _OWNED_MOST = 512 * 1024, 32, 128

@@ -45,6 +45,7 @@ static int bind(void *library, package_functions *call) {
         void **function;
     } wanted[] = {
         {"go_abi_version", (void **)&call->abi_version},
+        {"go_level_refusal", (void **)&call->level_refusal},
         {"go_open", (void **)&call->open},
         {"go_close", (void **)&call->close},
         {"go_input_count", (void **)&call->input_count},
@@ -69,6 +70,8 @@ int package_open(const char *folder, package *opened) {
     if (!library) return fail("cannot load", dlerror());
     if (bind(library, &opened->call)) return 1;
     if (opened->call.abi_version() < GO_ABI_VERSION) return fail("of an older graphopt", path);
+    const char *refusal = opened->call.level_refusal();
+    if (refusal) return fail(opened->level, refusal);
     snprintf(path, sizeof path, "%s/weights.bin", folder);
     return opened->call.open(path, &opened->module) ? fail("cannot map", path) : 0;
 }

@@ -7,6 +7,7 @@
 /* What this program calls of graphopt.h. */
 typedef struct {
     int32_t (*abi_version)(void);
+    const char *(*level_refusal)(void);
     go_code (*open)(const char *weights_path, go_module **module);
     void (*close)(go_module *module);
     int32_t (*input_count)(const go_module *module);

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,10 +24,26 @@ Array = np.ndarray[Any, Any]
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 MAX_RANK = 8
-ABI_VERSION = 4  # of graphopt.h
+ABI_VERSION, OLDEST_ABI_VERSION = 5, 4  # of graphopt.h, and what is enough of it
 MAX_THREADS = 4095  # of a run, and of all runs together
 
 _DTYPES = list(DType)
+
+
+class Code(IntEnum):
+    """`go_code` of graphopt.h."""
+
+    OK = 0
+    RANK = 1
+    DTYPE = 2
+    SHAPE = 3
+    EMPTY = 4
+    VALUE = 5
+    MEMORY = 6
+    FILE = 7
+    THREADS = 8
+    CONDITION = 9
+    LEVEL = 10
 
 
 class Tensor(ctypes.Structure):
@@ -107,23 +124,26 @@ class Failure:
             inputs: what the call gave.
         """
         name = names[self.input] if 0 <= self.input < len(names) else "?"
-        if self.code == 1:
+        if self.code == Code.RANK:
             return errors.InputRankError(name, shapes[self.input], inputs[self.input].shape)
-        if self.code == 2:
+        if self.code == Code.DTYPE:
             expected, got = _dtype_name(self.expected), _dtype_name(self.got)
             return errors.InputDtypeError(name, expected, got)
-        if self.code == 3:
+        if self.code == Code.SHAPE:
             return errors.InputShapeError(name, self.axis, self.expected, self.got)
-        if self.code == 4:
+        if self.code == Code.EMPTY:
             return errors.EmptyInputError(name, self.axis)
-        if self.code == 5:
+        if self.code == Code.VALUE:
             return errors.InputValueError(self.text, self.expected, self.got)
-        if self.code == 9:
+        if self.code == Code.CONDITION:
             return errors.InputConditionError(self.text, names, shapes)
-        if self.code == 6:
+        if self.code == Code.MEMORY:
             return errors.OutOfMemoryError(self.text)
-        if self.code == 8:
+        if self.code == Code.THREADS:
             return errors.ThreadStartError(int(self.expected))
+        if self.code == Code.LEVEL:
+            level, _, reason = self.text.partition(": ")
+            return errors.LevelStartError(level, reason)
         return errors.RunError(self.text)
 
 
@@ -183,16 +203,31 @@ class _Module:
         except (OSError, AttributeError) as error:
             reason = str(error).partition(": ")[2] or str(error)
             raise errors.PackageCorruptError(library, f"it does not load: {reason}") from error
-        if version != ABI_VERSION:
+        if not OLDEST_ABI_VERSION <= version <= ABI_VERSION:
             raise errors.PackageVersionError(library, f"interface {version}", str(ABI_VERSION))
         self.pointer = ctypes.c_void_p()
         code = self.c.go_open(os.fsencode(weights), ctypes.byref(self.pointer))
-        if code == 6:
+        if code == Code.LEVEL:
+            start_level(self.c)
+        if code == Code.MEMORY:
             raise errors.OutOfMemoryError(f"{weights} cannot be mapped")
         if code:
             raise errors.PackageCorruptError(weights, "missing, or not of the right size")
         _at_end(self, _close_module, self.c, self.pointer)
         self.c.go_share_gate(self.pointer, ctypes.byref(_gate))
+
+
+def start_level(c: Any) -> None:
+    """Starts the ISA level of a C library, if it has not started yet.
+
+    Raises:
+        LevelStartError: if the system does not let this process run it.
+    """
+    level, refusal = c.go_level, c.go_level_refusal
+    level.restype = refusal.restype = ctypes.c_char_p
+    reason = refusal()
+    if reason is not None:
+        raise errors.LevelStartError(level().decode(), reason.decode())
 
 
 def _close_module(c: _CLibrary, module: ctypes.c_void_p) -> None:
@@ -230,6 +265,7 @@ class Library:
     Raises:
         PackageCorruptError: if the files do not fit together.
         PackageVersionError: if the library has another interface.
+        LevelStartError: if this process cannot run the library's ISA level.
         OutOfMemoryError: if the weights cannot be mapped.
     """
 
@@ -316,7 +352,7 @@ class Context:
         self._c = c = module.c
         self._context = ctypes.c_void_p()
         code = c.go_context_new(module.pointer, threads, ctypes.byref(self._context))
-        if code == 8:
+        if code == Code.THREADS:
             raise errors.ThreadStartError(threads)
         if code:
             raise errors.OutOfMemoryError("none for another context")

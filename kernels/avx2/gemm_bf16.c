@@ -2,4 +2,4 @@
  * the widened pairs take the rest. */
 #include "gemm_bf16_pairs.h"
 
-GO_GEMM_BF16(go_gemm_f32_bf16_bf16_4x16x2_avx2, GO_PAIRS_ROWS, GO_PAIRS_COLS, go_pairs_tile)
+GO_GEMM_BF16(GO_NAME(gemm_f32_bf16_bf16_4x16x2), GO_PAIRS_ROWS, GO_PAIRS_COLS, go_pairs_tile)

@@ -81,4 +81,4 @@ GO_INLINE void integer_tile(const go_qa8_tile *t, int32_t *sums, size_t ld) {
     }
 }
 
-GO_GEMM_QA8(go_gemm_f32_qa8r_qs8c_4x64x4_avx2, TILE_M, TILE_N, integer_tile, 128)
+GO_GEMM_QA8(GO_NAME(gemm_f32_qa8r_qs8c_4x64x4), TILE_M, TILE_N, integer_tile, 128)

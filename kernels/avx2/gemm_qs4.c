@@ -70,7 +70,7 @@ static void integer_tile(const go_qa8_tile *t, int32_t *sums, size_t ld) {
     }
 }
 
-GO_GEMM_QS4C(go_gemm_f32_qa8r_qs4c_4x16x8_avx2, TILE_M, 16, integer_tile)
+GO_GEMM_QS4C(GO_NAME(gemm_f32_qa8r_qs4c_4x16x8), TILE_M, 16, integer_tile)
 
 /* ---- a scale per block ----------------------------------------------------------------- */
 
@@ -113,4 +113,4 @@ static void strip(const go_qs4_strip *s) {
     }
 }
 
-GO_GEMM_QS4B(go_gemm_f32_qa8r_qs4b_4x16x8_avx2, TILE_M, strip)
+GO_GEMM_QS4B(GO_NAME(gemm_f32_qa8r_qs4b_4x16x8), TILE_M, strip)

@@ -99,14 +99,18 @@ static void walk_few(go_team *team, const go_attention_args *a, size_t count, si
     }
 }
 
-/* `weigh_unit`: rows that phase 2 takes together. */
-static void go_attention_few(go_team *team, const go_attention_args *a, size_t weigh_unit,
-                             few_fn *score, few_fn *weigh, few_fn *sum) {
-    walk_few(team, a, a->tq ? a->tk : 0, FEW_KEYS, score);
+/* A way to compute attention of few queries. */
+typedef struct {
+    size_t weigh_rows; /* that phase 2 takes together */
+    few_fn *score, *weigh, *sum;
+} few_way;
+
+static void go_attention_few(go_team *team, const go_attention_args *a, const few_way *way) {
+    walk_few(team, a, a->tq ? a->tk : 0, FEW_KEYS, way->score);
     go_barrier(team);
-    walk_few(team, a, a->heads / a->kv_heads * a->tq, weigh_unit, weigh);
+    walk_few(team, a, a->heads / a->kv_heads * a->tq, way->weigh_rows, way->weigh);
     go_barrier(team);
-    walk_few(team, a, a->tq ? a->dim_v : 0, FEW_COLUMNS, sum);
+    walk_few(team, a, a->tq ? a->dim_v : 0, FEW_COLUMNS, way->sum);
 }
 
 #endif

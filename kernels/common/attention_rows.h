@@ -162,16 +162,6 @@ static float mask_row(const go_attention_args *a, float *row, const float *k_sca
     return go_fold_max(top);
 }
 
-/* Weights, none of them negative or denormal, as bf16. */
-GO_INLINE void store_weights(uint16_t *dst, go_f32x16 w) {
-#if defined(__AVX512BF16__)
-    const __m256bh h = _mm512_cvtneps_pbh((__m512)w);
-    memcpy(dst, &h, sizeof h);
-#else
-    go_store_bf16(dst, w);
-#endif
-}
-
 /* Weights of a row from its scores, in place or as bf16; returns 1 / their sum. */
 GO_INLINE float weigh_row(const go_attention_args *a, float *row, float top, size_t keys,
                           const float *v_scale, uint16_t *weights, go_dtype type) {
@@ -183,7 +173,7 @@ GO_INLINE float weigh_row(const go_attention_args *a, float *row, float top, siz
         sum += w;
         if (v_scale) w *= go_load_n(v_scale + s, keys - s);
         if (type == GO_BF16)
-            store_weights(weights + s, w);
+            go_store_narrow_n(weights + s, go_narrow_any(w), GO_LANES);
         else
             go_store(row + s, w);
     }

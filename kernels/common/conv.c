@@ -138,6 +138,11 @@ static void depthwise_tile(const go_conv_args *a, size_t begin, size_t end) {
     }
 }
 
+/* Floats of a thread's windows in the scratch memory. */
+GO_INLINE size_t window_floats(const go_conv_args *a) {
+    return go_ceil_div(a->tile_rows * a->kh * a->kw * (a->in_c / a->groups), 16) * 16;
+}
+
 void GO_NAME(conv)(go_team *team, const go_conv_args *a);
 
 void GO_NAME(conv)(go_team *team, const go_conv_args *a) {
@@ -145,8 +150,7 @@ void GO_NAME(conv)(go_team *team, const go_conv_args *a) {
     size_t tiles = go_ceil_div(positions, a->tile_rows);
     int depthwise = a->groups == a->in_c && a->groups == a->out_c;
     size_t groups = depthwise ? 1 : a->groups, tasks = tiles * groups;
-    size_t floats = a->tile_rows * a->kh * a->kw * (a->in_c / a->groups);
-    float *windows = (float *)a->scratch + team->rank * go_ceil_div(floats, 16) * 16;
+    float *windows = (float *)a->scratch + team->rank * window_floats(a);
     for (size_t task; (task = go_next(team, tasks)) < tasks;) {
         size_t first = task % tiles * a->tile_rows;
         size_t rows = go_min_size(a->tile_rows, positions - first);

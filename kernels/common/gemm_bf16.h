@@ -5,12 +5,7 @@
 
 #include "gemm_driver.h"
 #include "go_epilogue.h"
-
-#if defined(__aarch64__)
-enum { GO_BF16_MR = 8, GO_BF16_NR = 8, GO_BF16_KR = 4 };
-#else
-enum { GO_BF16_MR = 1, GO_BF16_NR = 16, GO_BF16_KR = 2 };
-#endif
+#include "layouts.h"
 
 /* Operands of one tile: `rows` rows and `panels` panels of columns, `depth` (a multiple
  * of 8) values deep. */

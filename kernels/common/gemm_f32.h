@@ -10,8 +10,9 @@
 #include "gemm_driver.h"
 #include "go_epilogue.h"
 #include "go_reg.h"
+#include "layouts.h"
 
-enum { GO_F32_NR = 16, GO_F32_MAX_ROWS = 12, GO_F32_MAX_VECTORS = 2 };
+enum { GO_F32_MAX_ROWS = 12, GO_F32_MAX_VECTORS = 2 };
 
 /* A left operand as rows of f32 and a right one whose row k starts at b + k * ldb;
  * its vector v (16 columns) lies v * b_next further: 16 in a plain matrix, the panel

@@ -14,12 +14,6 @@
 #include "go_epilogue.h"
 #include "quantize_row.h"
 
-#if defined(__aarch64__)
-enum { GO_QS8_NR = 8, GO_QS8_TAIL = 16 }; /* columns of a panel, bytes of tail for each */
-#else
-enum { GO_QS8_NR = 16, GO_QS8_TAIL = 8 };
-#endif
-
 /* Operands of one tile: `rows` rows and `panels` panels of columns. */
 typedef struct {
     const int8_t *lhs; /* first row; with MR > 1 the panel that starts with it */

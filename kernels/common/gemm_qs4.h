@@ -19,7 +19,7 @@ enum { GO_QS4_MAX_GROUP = 1024 }; /* values of a block */
 typedef struct {
     size_t depth; /* k with its padding */
     size_t group; /* values of a block, or the depth if a column has one scale */
-    size_t body;  /* bytes of nibbles of a panel; scales or sums follow (x86_64: in between) */
+    size_t body;  /* bytes of nibbles of a panel; scales or sums follow (biased: in between) */
     size_t bytes; /* of a panel */
     size_t block; /* bytes from the nibbles of a block to those of the next */
     size_t scales, scale_step; /* bytes to the scales of the first block, and to the next */
@@ -36,10 +36,10 @@ GO_INLINE go_qs4_layout go_qs4b_layout(const go_gemm_args *args) {
     const size_t used = body + GO_QS8_NR * (2 * blocks + 4);
     const size_t block = GO_QS8_NR * args->group / 2, step = GO_QS8_NR * 2;
     go_qs4_layout w = {args->k, args->group, body, (used + 63) / 64 * 64, block, body, step};
-#if defined(__x86_64__)
-    w.scales = block;
-    w.block = w.scale_step = block + step;
-#endif
+    if (GO_BIASED) {
+        w.scales = block;
+        w.block = w.scale_step = block + step;
+    }
     return w;
 }
 
@@ -59,11 +59,7 @@ GO_INLINE const float *go_qs4b_shifts(const uint8_t *panel, const go_qs4_layout 
 
 /* Where among the scales of a block that of a column lies: Layout.scale_places. */
 GO_INLINE size_t go_qs4b_scale_index(size_t column) {
-#if defined(__aarch64__)
-    return column % 4 * 2 + column / 4;
-#else
-    return column;
-#endif
+    return GO_BIASED ? column : column % 4 * 2 + column / 4;
 }
 
 #endif

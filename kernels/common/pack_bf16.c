@@ -2,15 +2,9 @@
 #include "pack_bf16_rows.h"
 #include "rows.h"
 
-#if defined(__aarch64__)
-#define GO_SYMBOL GO_NAME(pack_bf16_8x4)
-#else
-#define GO_SYMBOL GO_NAME(pack_bf16_1x2)
-#endif
+void GO_NAME(GO_PACK_BF16)(go_team *team, const go_pack_lhs_args *args);
 
-void GO_SYMBOL(go_team *team, const go_pack_lhs_args *args);
-
-void GO_SYMBOL(go_team *team, const go_pack_lhs_args *args) {
+void GO_NAME(GO_PACK_BF16)(go_team *team, const go_pack_lhs_args *args) {
     const size_t rows_per_task = go_task_rows(args->m, args->k, GO_BF16_ROWS, team->size);
     size_t tasks = (args->m + rows_per_task - 1) / rows_per_task;
     for (size_t task; (task = go_next(team, tasks)) < tasks;) {

@@ -24,14 +24,16 @@ GO_INLINE int go_patches_lie(const go_patches_args *a, const go_windows *w, go_p
     return a->kh == 1 && together && p.w + count <= a->out_w && go_is_interior(w, p, count);
 }
 
+/* Floats of a thread's windows, of k values each, in the scratch memory. */
+GO_INLINE size_t go_patches_floats(size_t k) { return go_ceil_div(GO_PATCH_ROWS * k, 16) * 16; }
+
 /* A task is GO_PATCH_ROWS positions: their windows go to scratch memory of the thread,
  * unless they can be read where they are, and from there to the panels. */
 GO_INLINE void go_pack_patches(go_team *team, const go_patches_args *a, size_t row_bytes,
                                go_pack_few *pack) {
     const size_t positions = a->batch * a->out_h * a->out_w, k = a->kh * a->kw * a->channels;
-    const size_t floats = go_ceil_div(GO_PATCH_ROWS * k, 16) * 16;
     const go_windows w = GO_WINDOWS_OF(a);
-    float *rows = (float *)a->scratch + team->rank * floats;
+    float *rows = (float *)a->scratch + team->rank * go_patches_floats(k);
     const size_t tasks = go_ceil_div(positions, GO_PATCH_ROWS);
     for (size_t task; (task = go_next(team, tasks)) < tasks;) {
         const size_t first = task * GO_PATCH_ROWS;

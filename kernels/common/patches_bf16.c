@@ -2,17 +2,11 @@
 #include "pack_bf16_rows.h"
 #include "patches.h"
 
-#if defined(__aarch64__)
-#define GO_SYMBOL GO_NAME_PATCHES(pack_bf16_8x4)
-#else
-#define GO_SYMBOL GO_NAME_PATCHES(pack_bf16_1x2)
-#endif
-
 static void pack(const go_pack_lhs_args *few) { go_pack_bf16_rows(few, 0, few->m); }
 
-void GO_SYMBOL(go_team *team, const go_patches_args *args);
+void GO_NAME_PATCHES(GO_PACK_BF16)(go_team *team, const go_patches_args *args);
 
-void GO_SYMBOL(go_team *team, const go_patches_args *args) {
+void GO_NAME_PATCHES(GO_PACK_BF16)(go_team *team, const go_patches_args *args) {
     size_t k = args->kh * args->kw * args->channels;
     go_pack_patches(team, args, (k + 7) / 8 * 8 * sizeof(uint16_t), pack);
 }

@@ -12,14 +12,7 @@
 #define GO_QUANTIZE_ROW_H
 
 #include "go_vec.h"
-
-/* Rows and depth of a panel. Tasks begin at multiples of GO_QA8_ROWS: panels are halved,
- * so that there are enough tasks for many threads. */
-#if defined(__aarch64__)
-enum { GO_QA8_MR = 8, GO_QA8_KR = 8, GO_QA8_ROWS = 4 };
-#else
-enum { GO_QA8_MR = 1, GO_QA8_KR = 4, GO_QA8_ROWS = 1 };
-#endif
+#include "layouts.h"
 
 GO_INLINE size_t go_qa8_depth(size_t k) { return (k + 31) / 32 * 32; }
 

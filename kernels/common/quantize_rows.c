@@ -3,12 +3,6 @@
 
 #include "rows.h"
 
-#if defined(__aarch64__)
-#define GO_SYMBOL GO_NAME(pack_qa8r_8x8)
-#else
-#define GO_SYMBOL GO_NAME(pack_qa8r_1x4)
-#endif
-
 enum {
     PIECE = 256,            /* values of a computed row that a task takes at least */
     WORTH_A_BARRIER = 1024, /* values that take longer to compute than threads to meet */
@@ -53,9 +47,9 @@ static void quantize_values(const go_team *team, const go_pack_lhs_args *a, size
     }
 }
 
-void GO_SYMBOL(go_team *team, const go_pack_lhs_args *args);
+void GO_NAME(GO_PACK_QA8R)(go_team *team, const go_pack_lhs_args *args);
 
-void GO_SYMBOL(go_team *team, const go_pack_lhs_args *args) {
+void GO_NAME(GO_PACK_QA8R)(go_team *team, const go_pack_lhs_args *args) {
     const go_pack_lhs_args a = args->values && is_few(team, args) ? compute_few(team, args) : *args;
     const size_t rows_per_task = go_task_rows(a.m, a.k, GO_QA8_ROWS, team->size);
     size_t tasks = (a.m + rows_per_task - 1) / rows_per_task;

@@ -1,30 +1,10 @@
-/* Rows of f32 or bf16 into qa8r panels: as many in a loop as the level likes (a group), two
- * groups at once. */
+/* Rows of f32 or bf16 into qa8r panels: as many in a loop as the level likes (a group), and as
+ * many groups at once. */
 #ifndef GO_QUANTIZE_ROWS_H
 #define GO_QUANTIZE_ROWS_H
 
+#include GO_PART_QUANTIZE_GROUP
 #include "split.h"
-
-#if defined(__ARM_FEATURE_DOTPROD)
-#include "../neon_i8mm/quantize_four.h"
-enum { GO_QUANTIZE_GROUP = 4, GO_QUANTIZE_AT_ONCE = 8 };
-#else
-#include "quantize_row.h"
-enum { GO_QUANTIZE_GROUP = 1, GO_QUANTIZE_AT_ONCE = 1 };
-#endif
-
-/* `count` rows, at most GO_QUANTIZE_AT_ONCE where they are groups, `stride` values apart, to
- * rows r .. of one panel. */
-GO_INLINE void go_quantize_group(const void *src, ptrdiff_t stride, go_dtype dtype, size_t k,
-                                 int8_t *panel, size_t r, size_t count) {
-    size_t i = 0;
-#if defined(__ARM_FEATURE_DOTPROD)
-    i = count / GO_QUANTIZE_GROUP * GO_QUANTIZE_GROUP;
-    go_quantize_fours(src, stride, dtype, k, panel, r, i / GO_QUANTIZE_GROUP);
-#endif
-    for (; i < count; i++)
-        go_quantize_row(go_at(src, (ptrdiff_t)i * stride, dtype), dtype, k, panel, r + i);
-}
 
 /* Rows first .. end - 1 of a packing (first a multiple of GO_QA8_ROWS), and behind the last
  * row the rest of its panel. */

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "go_team.h"
+#include "graphopt.h"
 
 /* Under ASan the bytes around a buffer may not be read either, wherever the page ends. */
 #if defined(__SANITIZE_ADDRESS__)
@@ -147,6 +148,7 @@ int main(int argc, char **argv) {
     FILE *in = argc == 3 ? fopen(argv[1], "rb") : NULL;
     FILE *out = argc == 3 ? fopen(argv[2], "wb") : NULL;
     if (!in || !out) fail("usage: host REQUEST RESPONSE");
+    if (go_level_refusal()) fail(go_level_refusal());
     for (uint64_t cases = read_u64(in); cases > 0; cases--) run_case(in, out);
     return fclose(out) ? 2 : 0;
 }

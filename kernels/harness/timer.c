@@ -6,10 +6,9 @@
 #include "kernels.h"
 #include "peak.h"
 #include "team.h"
+#include "timer.h"
 
 #define GO_EXPORT __attribute__((visibility("default")))
-
-typedef void go_kernel_fn(go_team *team, const void *args);
 
 typedef struct {
     const char *name;
@@ -17,12 +16,6 @@ typedef struct {
 } go_named_kernel;
 
 extern const go_named_kernel go_kernels[];
-
-/* One kernel and its arguments. */
-typedef struct {
-    go_kernel_fn *kernel;
-    const void *args;
-} go_call;
 
 typedef struct {
     const go_call *calls;

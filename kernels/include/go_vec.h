@@ -177,17 +177,25 @@ GO_INLINE go_u16x16 go_narrow_bf16(go_f32x16 v) {
 #endif
 }
 
-/* The same for the result of an operation, which is never denormal. */
-GO_INLINE go_u16x16 go_narrow_result(go_f32x16 v) {
+/* The same for the result of an operation, which is never denormal; a NaN may keep its payload. */
+GO_INLINE go_u16x16 go_narrow_any(go_f32x16 v) {
 #if defined(__AVX512BF16__)
-    const go_u32x16 quiet = (go_bits(v) & 0x80000000u) | 0x7fc00000u;
-    const __m256bh h = _mm512_cvtneps_pbh((__m512)go_select(v != v, go_from_bits(quiet), v));
+    const __m256bh h = _mm512_cvtneps_pbh((__m512)v);
     go_u16x16 r;
     memcpy(&r, &h, sizeof r);
     return r;
 #else
     return go_narrow_bf16(v);
 #endif
+}
+
+/* The same, and a NaN becomes the quiet NaN of its sign. */
+GO_INLINE go_u16x16 go_narrow_result(go_f32x16 v) {
+#if defined(__AVX512BF16__)
+    const go_u32x16 quiet = (go_bits(v) & 0x80000000u) | 0x7fc00000u;
+    v = go_select(v != v, go_from_bits(quiet), v);
+#endif
+    return go_narrow_any(v);
 }
 
 GO_INLINE float go_f32_from_bf16(uint16_t x) {

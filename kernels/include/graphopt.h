@@ -26,7 +26,7 @@
 extern "C" {
 #endif
 
-#define GO_ABI_VERSION 4
+#define GO_ABI_VERSION 5
 #define GO_MAX_RANK 8
 #define GO_API __attribute__((visibility("default")))
 
@@ -41,6 +41,7 @@ typedef enum {
     GO_ERROR_FILE = 7,      /* the weights file is missing or has the wrong size */
     GO_ERROR_THREADS = 8,   /* a thread could not be started */
     GO_ERROR_CONDITION = 9, /* sizes break a condition of the model, such as T % 2 == 0 */
+    GO_ERROR_LEVEL = 10,    /* this process cannot run the library's ISA level */
 } go_code;
 
 typedef struct {
@@ -79,9 +80,15 @@ typedef struct {
 
 GO_API int32_t go_abi_version(void);
 
-/* Maps the weights. */
+/* Maps the weights, once the library's ISA level has started. */
 GO_API go_code go_open(const char *weights_path, go_module **module);
 GO_API void go_close(go_module *module);
+
+/* The library's ISA level, such as avx2, and why this process cannot run it, or null. The first
+ * call starts the level: it does what its instructions need of the process, such as asking the
+ * system for room for their registers. Since version 5. */
+GO_API const char *go_level(void);
+GO_API const char *go_level_refusal(void);
 
 /* Makes the module share a gate, which must outlive it; before the first context.
  * Without this call it shares one with the modules of its own library. */

@@ -179,14 +179,14 @@ GO_INLINE void dot_few(const go_gemm_args *args, const dot_scheme scheme, size_t
     dot_finish(args, &w, scheme, 0, args->m, col, cols, sums);
 }
 
-/* Defines the kernel `symbol`. */
+/* Defines the kernel `symbol` of a scheme, each at most once in a file. */
 #define GO_GEMM_DOT(symbol, scheme)                                                           \
-    static void symbol##_few(const go_gemm_args *args, size_t row, size_t rows, size_t col,   \
+    static void few_##scheme(const go_gemm_args *args, size_t row, size_t rows, size_t col,   \
                              size_t cols) {                                                   \
         (void)row, (void)rows;                                                                \
         dot_few(args, scheme, col, cols);                                                     \
     }                                                                                         \
-    static void symbol##_sweep(const go_gemm_args *args, size_t row, size_t rows, size_t col, \
+    static void sweep_##scheme(const go_gemm_args *args, size_t row, size_t rows, size_t col, \
                                size_t cols) {                                                 \
         dot_sweep(args, scheme, row, rows, col, cols);                                        \
     }                                                                                         \
@@ -194,7 +194,7 @@ GO_INLINE void dot_few(const go_gemm_args *args, const dot_scheme scheme, size_t
     void symbol(go_team *team, const go_gemm_args *args) {                                    \
         const go_qs4_layout w = dot_layout(args, scheme);                                     \
         if (args->m <= GO_GEMV_ROWS)                                                          \
-            go_gemv_drive(team, args, 16, w.bytes / GO_QS8_NR, symbol##_few);                 \
+            go_gemv_drive(team, args, 16, w.bytes / GO_QS8_NR, few_##scheme);                 \
         else                                                                                  \
-            go_gemm_drive_sweeps(team, args, 8, 16, w.depth + 16, symbol##_sweep);            \
+            go_gemm_drive_sweeps(team, args, 8, 16, w.depth + 16, sweep_##scheme);            \
     }

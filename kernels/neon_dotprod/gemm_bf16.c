@@ -49,4 +49,4 @@ GO_INLINE void float_tile(const go_bf16_tile *t, float *sums, size_t ld) {
         fma_8x8(t->lhs, t->rhs + p * t->rhs_stride, t->depth, sums + 8 * p, ld);
 }
 
-GO_GEMM_BF16(go_gemm_f32_bf16_bf16_8x8x4_neon_dotprod, TILE_M, TILE_N, float_tile)
+GO_GEMM_BF16(GO_NAME(gemm_f32_bf16_bf16_8x8x4), TILE_M, TILE_N, float_tile)

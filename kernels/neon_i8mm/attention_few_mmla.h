@@ -1,6 +1,7 @@
 /* Few queries with BFMMLA: the sums of attention_mmla.h, of keys and values that are put
  * into the order of BFMMLA in registers. Rows of a group of eight that do not exist cost
  * nothing in pairs. */
+#include "attention_few.h"
 #include "attention_mmla.h"
 
 enum {

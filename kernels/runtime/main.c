@@ -55,11 +55,22 @@ static int refused(const go_context *context) {
     return 1;
 }
 
+/* Opens the weights; an error of the level is one of go_error. */
+static int open_module(const char *weights, go_module **module) {
+    const go_code code = go_open(weights, module);
+    if (code == GO_ERROR_LEVEL)
+        fprintf(stderr, "go_error %d -1 -1 0 0 %s: %s\n", (int)code, go_level(),
+                go_level_refusal());
+    else if (code)
+        fail("cannot open the weights", weights);
+    return code != GO_OK;
+}
+
 int main(int argc, char **argv) {
     if (argc < 4) return fail("usage", "program weights.bin inputs.bin outputs.bin [state]...");
     go_module *module;
     go_context *context;
-    if (go_open(argv[1], &module)) return fail("cannot open the weights", argv[1]);
+    if (open_module(argv[1], &module)) return 1;
     if (go_context_new(module, 0, &context)) return fail("cannot start", "threads");
     int inputs = go_input_count(module), outputs = go_output_count(module);
     go_tensor *in = calloc((size_t)inputs + 1, sizeof *in);

@@ -59,6 +59,7 @@ int32_t go_step_count(const go_module *module) {
 
 go_code go_open(const char *weights_path, go_module **module) {
     *module = NULL;
+    if (go_level_refusal()) return GO_ERROR_LEVEL;
     int file = open(weights_path, O_RDONLY | O_CLOEXEC);
     if (file < 0) return GO_ERROR_FILE;
     struct stat status;

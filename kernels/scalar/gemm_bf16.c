@@ -4,10 +4,10 @@
 
 #if defined(__aarch64__)
 enum { TILE_M = 8, TILE_N = 16 };
-#define SYMBOL go_gemm_f32_bf16_bf16_8x8x4_scalar
+#define SYMBOL GO_NAME(gemm_f32_bf16_bf16_8x8x4)
 #else
 enum { TILE_M = 1, TILE_N = 16 };
-#define SYMBOL go_gemm_f32_bf16_bf16_1x16x2_scalar
+#define SYMBOL GO_NAME(gemm_f32_bf16_bf16_1x16x2)
 #endif
 
 GO_INLINE void float_tile(const go_bf16_tile *t, float *sums, size_t ld) {

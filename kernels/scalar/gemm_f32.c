@@ -3,7 +3,7 @@
 #include "gemm_f32.h"
 
 #if defined(__aarch64__)
-GO_GEMM_F32(go_gemm_f32_f32_f32_4x16x1_scalar, 4, 1)
+GO_GEMM_F32(GO_NAME(gemm_f32_f32_f32_4x16x1), 4, 1)
 #else
-GO_GEMM_F32(go_gemm_f32_f32_f32_1x16x1_scalar, 1, 1)
+GO_GEMM_F32(GO_NAME(gemm_f32_f32_f32_1x16x1), 1, 1)
 #endif

@@ -3,11 +3,11 @@
 
 #if defined(__aarch64__)
 enum { TILE_M = 8, TILE_N = 16, RHS_BIAS = 0 };
-#define SYMBOL go_gemm_f32_qa8r_qs8c_8x8x8_scalar
+#define SYMBOL GO_NAME(gemm_f32_qa8r_qs8c_8x8x8)
 typedef int8_t rhs_value;
 #else
 enum { TILE_M = 1, TILE_N = 16, RHS_BIAS = 128 };
-#define SYMBOL go_gemm_f32_qa8r_qs8c_1x16x4_scalar
+#define SYMBOL GO_NAME(gemm_f32_qa8r_qs8c_1x16x4)
 typedef uint8_t rhs_value; /* q + 128 */
 #endif
 

@@ -93,7 +93,7 @@ def test_gcc_through_cc(monkeypatch, tmp_path) -> None:
 @pytest.mark.parametrize("source", LEVEL.sources, ids=lambda path: path.stem)
 def test_gcc_takes_every_kernel(source, tmp_path) -> None:
     """Without optimizing, which takes gcc ten seconds for some."""
-    folders = [f"-I{registry.ROOT / name}" for name in ("include", "common")]
+    folders = [f"-I{registry.ROOT / name}" for name in ("", "include", "common")]
     flags = [*registry.REQUIRED_FLAGS, *LEVEL.gcc_flags, *LEVEL.defines, *folders]
     warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
     command = ["gcc", *flags, *warnings, "-O0", "-c", str(source), "-o", str(tmp_path / "made.o")]
@@ -103,7 +103,8 @@ def test_gcc_takes_every_kernel(source, tmp_path) -> None:
 
 def test_only_what_a_module_calls_is_compiled(tmp_path) -> None:
     Builder(tmp_path, 2).library(emit(tiny().graph).source, LEVEL)
-    files = {"gemm_f32.c", "team.c", "cpus.c", "gate.c", "module.c", "the generated module.c"}
+    runtime = ("team.c", "cpus.c", "gate.c", "level.c", "start.c", "module.c")
+    files = {"gemm_f32.c", *runtime, "the generated module.c"}
     assert len(list((tmp_path / "objects").glob("*/*.o"))) == len(files)
 
 

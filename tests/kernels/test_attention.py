@@ -67,7 +67,7 @@ FEW = [
 ]
 BF16_FEW = [replace(spec, dtype=BF16) for spec in FEW]
 IMMINTRIN = "#include <immintrin.h>\n"  # so that a macro can change an intrinsic after it
-ROWS = '#include "attention_few_rows.h"'
+DRIVE = '#include "attention_drive.h"'
 
 
 def values(x):
@@ -212,14 +212,14 @@ def test_few_queries(where, dtype):
         (
             "x86_64/avx512_bf16",
             (
-                ROWS,
-                f"{IMMINTRIN}#define _mm512_dpbf16_ps(c, a, b) _mm512_dpbf16_ps(-c, a, b)\n{ROWS}",
+                DRIVE,
+                f"{IMMINTRIN}#define _mm512_dpbf16_ps(c, a, b) _mm512_dpbf16_ps(-c, a, b)\n{DRIVE}",
             ),
         ),
-        ("x86_64/scalar", ("BF16_ROWS = QUERY_ROWS", "BF16_ROWS = QUERY_ROWS + 1")),
+        ("x86_64/scalar", ("{QUERY_ROWS, PAIRS", "{QUERY_ROWS + 1, PAIRS")),
         (
             "aarch64/neon_i8mm",
-            (ROWS, f"#include <arm_neon.h>\n#define vzip2q_u16 vzip1q_u16\n{ROWS}"),
+            (DRIVE, f"#include <arm_neon.h>\n#define vzip2q_u16 vzip1q_u16\n{DRIVE}"),
         ),
     ],
 )

@@ -13,6 +13,7 @@ import numpy as np
 from graphopt.bench.kernels.workloads import Array, Step
 from graphopt.errors import RunError
 from graphopt.kernels.host_case import as_at, buffers, field_offset
+from graphopt.runtime.library import start_level
 
 _ALIGN = 64  # of every buffer, as in a module's arena
 _PEAK_TASKS, _PEAK_STEPS = 16, 4096
@@ -29,19 +30,19 @@ class _PeakLoop(ctypes.Structure):
 
 
 class _PeakArgs(ctypes.Structure):
-    """go_peak_args."""
+    """go_peak_args of harness/peak.h."""
 
     _fields_ = (("tasks", ctypes.c_size_t), ("steps", ctypes.c_size_t))
 
 
 class _ReadArgs(ctypes.Structure):
-    """go_read_args."""
+    """go_read_args of harness/peak.h."""
 
     _fields_ = (("src", ctypes.c_void_p), ("bytes", ctypes.c_size_t))
 
 
 class _Call(ctypes.Structure):
-    """go_call of harness/timer.c."""
+    """go_call of harness/timer.h."""
 
     _fields_ = (("kernel", ctypes.c_void_p), ("args", ctypes.c_void_p))
 
@@ -84,11 +85,13 @@ class Kernels:
         threads: size of the team.
 
     Raises:
+        LevelStartError: if this process cannot run the level.
         RunError: if the threads cannot be started.
     """
 
     def __init__(self, library: Path, threads: int) -> None:
         self._c = ctypes.CDLL(str(library))
+        start_level(self._c)
         self._c.go_timer_pool.restype = ctypes.c_void_p
         self._c.go_timer_kernel.restype = ctypes.c_void_p
         self._c.go_timer_peaks.restype = ctypes.POINTER(_PeakLoop)

@@ -1,11 +1,13 @@
 /* Quantizes four rows in a loop into half a qa8r panel: the definition in quantize_row.h
- * without its general loops. */
-#ifndef GO_QUANTIZE_FOUR_H
-#define GO_QUANTIZE_FOUR_H
+ * without its general loops. Rows that are left over go one by one. */
+#ifndef GO_QUANTIZE_GROUP_H
+#define GO_QUANTIZE_GROUP_H
 
 #include <arm_neon.h>
 
-#include "../common/quantize_row.h"
+#include "quantize_row.h"
+
+enum { GO_QUANTIZE_GROUP = 4, GO_QUANTIZE_AT_ONCE = 8 };
 
 enum { ROWS = 4 };
 
@@ -132,8 +134,8 @@ GO_INLINE void store_four(const void *const rows[ROWS], const quantizers *z, go_
 
 /* At most two times four rows, `stride` values apart, to rows r .. of a panel. All quantizers
  * come first: while one is computed, which takes long, the other four rows are read. */
-GO_INLINE void go_quantize_fours(const void *src, ptrdiff_t stride, go_dtype dtype, size_t k,
-                                 int8_t *panel, size_t r, size_t fours) {
+GO_INLINE void quantize_fours(const void *src, ptrdiff_t stride, go_dtype dtype, size_t k,
+                              int8_t *panel, size_t r, size_t fours) {
     const void *rows[2][ROWS];
     quantizers z[2];
     for (size_t f = 0; f < fours; f++) {
@@ -142,6 +144,14 @@ GO_INLINE void go_quantize_fours(const void *src, ptrdiff_t stride, go_dtype dty
         z[f] = quantizers_of(ranges_of(rows[f], dtype, k));
     }
     for (size_t f = 0; f < fours; f++) store_four(rows[f], &z[f], dtype, k, panel, r + f * ROWS);
+}
+
+GO_INLINE void go_quantize_group(const void *src, ptrdiff_t stride, go_dtype dtype, size_t k,
+                                 int8_t *panel, size_t r, size_t count) {
+    size_t i = count / ROWS * ROWS;
+    quantize_fours(src, stride, dtype, k, panel, r, i / ROWS);
+    for (; i < count; i++)
+        go_quantize_row(go_at(src, (ptrdiff_t)i * stride, dtype), dtype, k, panel, r + i);
 }
 
 #endif

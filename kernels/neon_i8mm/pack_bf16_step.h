@@ -1,11 +1,12 @@
 /* Two rows of f32 or bf16 at a time into the packed bf16 left operand, [k8 / 4][8 rows][4]:
  * their groups of four are neighbours in the panel. */
-#ifndef GO_PACK_BF16_PAIR_H
-#define GO_PACK_BF16_PAIR_H
+#ifndef GO_PACK_BF16_STEP_H
+#define GO_PACK_BF16_STEP_H
 
 #include <arm_neon.h>
 
 #include "go_vec.h"
+#include "layouts.h"
 
 /* Values k .. k + 3 of two rows as bf16, the first `count` of them, then zeros. */
 GO_INLINE uint16x8_t bf16_pair(const void *const rows[2], go_dtype dtype, size_t k, size_t count) {
