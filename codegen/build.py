@@ -257,9 +257,7 @@ def _level(level: Level) -> tuple[Path, Path]:
     return _KERNELS / "runtime/level.c", _KERNELS / level.start
 
 
-def _module(
-    level: Level, source: str, team: Path = _TEAM, static: bool = False
-) -> list[_Source]:
+def _module(level: Level, source: str, team: Path = _TEAM, static: bool = False) -> list[_Source]:
     """A generated module and what runs it."""
     files = [_Source(path, static=static) for path in (team, *_RUNTIME, *_level(level))]
     return [*files, _Source(Path("module.c"), source, static)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from graphopt.codegen.render import render_macro
 from graphopt.codegen.size_c import c_size
 from graphopt.ir import Dim, DType
 
@@ -91,12 +92,9 @@ class FunctionBuilder:
         else:
             self.line(f"{kernel}(team, &args);")
 
-    def tasks(self, name: str, count: str) -> None:
-        """Opens the loop of a thread over the tasks that it claims, `name` of `count`."""
-        self.line(f"const int64_t tasks = {count};")
-        self.line(
-            f"for (int64_t {name}; ({name} = (int64_t)go_next(team, (size_t)tasks)) < tasks;) {{"
-        )
+    def loops(self, macro: str, **values: object) -> None:
+        """Appends what a macro of templates/loops.c.j2 makes."""
+        self.body += render_macro("loops.c.j2", macro, **values)
 
     def hand_over(self, signature: str) -> None:
         """Makes the body so far a function of its own, which a kernel is to call.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from graphopt.codegen.function import SELF, Fields, FunctionBuilder
 from graphopt.codegen.kernel_calls import Emit, broadcast_strides
 from graphopt.codegen.memory import Memory
-from graphopt.codegen.packed_table import emit_index, emit_packed_gather
-from graphopt.codegen.render import c_text
+from graphopt.codegen.packed_table import emit_packed_gather
 from graphopt.codegen.scalar_c import expression
 from graphopt.ir import Dim, DType, Node, Shape, Value, scalar
 from graphopt.ir.layout import layout_of
@@ -101,10 +101,9 @@ def emit_elements(
     inner = len(nest.extents) - 1
     pointers, text = _element(f, memory, expr, inputs, nest)
     step = f.size(nest.strides[-1][inner])
-    body = [f"y[{_times(f'i{inner}', step)}] = {text};"]
     kind = expr.dtype.c_type
     pointers.append(f"{kind} *restrict y = {dst}{_offset(f, nest.strides[-1][:inner])};")
-    _emit_rows(f, nest, pointers, body)
+    _emit_nest(f, nest, pointers, f"y[{_times(f'i{inner}', step)}] = {text};")
 
 
 def _indexed(expr: Scalar) -> set[int]:
@@ -134,25 +133,17 @@ def _element(
     return pointers, text
 
 
-def _emit_rows(f: FunctionBuilder, nest: _Nest, pointers: list[str], body: list[str]) -> None:
-    """Ranges of elements as tasks; the innermost loop is one that the compiler vectorizes."""
+def _emit_nest(f: FunctionBuilder, nest: _Nest, pointers: list[str], element: str) -> None:
+    """A loop nest: pointers to where each row begins, and what is done for an element."""
     inner = len(nest.extents) - 1
-    width = f.size(nest.extents[inner])
-    outer = [f.size(e) for e in nest.extents[:inner]]
-    f.line(f"const int64_t width = {width}, total = {' * '.join(['width', *outer])};")
-    f.line("const int64_t grain = go_loop_grain(team, total);")
-    f.tasks("task", "(total + grain - 1) / grain")
-    f.line("    const int64_t at = task * grain;")
-    f.line("    const int64_t stop = go_smaller(at + grain, total);")
-    f.line("    int64_t from = at % width;")
-    f.line("    for (int64_t row = at / width; row * width < stop; row++, from = 0) {")
-    f.line("        const int64_t to = go_smaller(width, stop - row * width);")
-    f.body.extend(f"        {line}" for line in [*_outer_indices(f, nest), *pointers])
-    f.line(f"        for (int64_t i{inner} = from; i{inner} < to; i{inner}++) {{")
-    f.body.extend(f"            {line}" for line in body)
-    f.line("        }")
-    f.line("    }")
-    f.line("}")
+    f.loops(
+        "elements",
+        width=f.size(nest.extents[inner]),
+        outer=[f.size(e) for e in nest.extents[:inner]],
+        row=[*_outer_indices(f, nest), *pointers],
+        i=f"i{inner}",
+        element=element,
+    )
 
 
 def _outer_indices(f: FunctionBuilder, nest: _Nest) -> list[str]:
@@ -200,12 +191,9 @@ def _quantized(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     tensors = [broadcast_strides(v, out.rank) for v in node.inputs]
     nest = _nest(out.shape, tensors, list(range(out.rank)), {*_indexed(expr), last})
     pointers, text = _element(f, memory, expr, node.inputs, nest)
-    *outer, index = (f"i{loop}" for loop in range(len(nest.extents)))
-    f.body += [*_outer_indices(f, nest), *pointers]
-    f.line(f"(void){', (void)'.join(['row', *outer])};")  # rows may be all alike
-    f.line(f"for (int64_t {index} = first; {index} < end; {index}++) {{")
-    f.line(f"    y[{index}] = {text};")
-    f.line("}")
+    *outer, i = (f"i{loop}" for loop in range(len(nest.extents)))
+    row = [*_outer_indices(f, nest), *pointers]
+    f.loops("values", outer=outer, row=row, i=i, element=f"y[{i}] = {text};")
     f.hand_over(
         "_values(const void *operands, int64_t row, int64_t first, int64_t end, float *restrict y)"
     )
@@ -248,15 +236,11 @@ def _copy(
     kind = source.dtype.c_type
     steps = [f.size(s[inner]) for s in nest.strides]
     loop = f"i{inner}"
-    _emit_rows(
-        f,
-        nest,
-        [
-            f"const {kind} *a = {name}{_offset(f, nest.strides[0][:inner])};",
-            f"{kind} *restrict y = {dst}{_offset(f, nest.strides[1][:inner])};",
-        ],
-        [f"y[{_times(loop, steps[1])}] = a[{_times(loop, steps[0])}];"],
-    )
+    pointers = [
+        f"const {kind} *a = {name}{_offset(f, nest.strides[0][:inner])};",
+        f"{kind} *restrict y = {dst}{_offset(f, nest.strides[1][:inner])};",
+    ]
+    _emit_nest(f, nest, pointers, f"y[{_times(loop, steps[1])}] = a[{_times(loop, steps[0])}];")
 
 
 def _pad(node: Node, f: FunctionBuilder, memory: Memory) -> None:
@@ -293,11 +277,7 @@ def _gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.pointer("indices", indices.dtype, memory.address(indices))
     f.pointer("dst", out.dtype, memory.address(out), write=True)
     rows, columns, count = (f.size(s) for s in (table.shape[0], width, product(indices.shape)))
-    f.tasks("row", count)
-    emit_index(f, rows)
-    f.line(f"    for (int64_t i = 0; i < {columns}; i++)")
-    f.line(f"        dst[row * {columns} + i] = table[at * {columns} + i];")
-    f.line("}")
+    f.loops("gather", count=count, rows=rows, columns=columns)
 
 
 def _check(node: Node, f: FunctionBuilder, memory: Memory) -> None:
@@ -305,15 +285,10 @@ def _check(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     value = node.operands["value"]
     f.frame()
     f.pointer("value", value.dtype, memory.address(value))
-    expected = f.size(node.as_op(Check).size)
-    where = c_text(node.origin.code)
-    f.line("while (go_next(team, 1) < 1)")
-    f.line(f"    if ((int64_t)value[0] != {expected})")
-    f.line(f"        go_fail(frame, GO_ERROR_VALUE, -1, {expected}, (int64_t)value[0],")
-    f.line(f'                "a size computed from an input differs from its shape: {where}");')
+    f.loops("check", expected=f.size(node.as_op(Check).size), where=node.origin.code)
 
 
-_START = {"sum": "0", "mean": "0"}
+_COMPARE = {"max": ">", "min": "<"}
 
 
 def _reduce(node: Node, f: FunctionBuilder, memory: Memory) -> None:
@@ -322,80 +297,39 @@ def _reduce(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     kind, reduced = op.kind, set(op.axes)
     f.pointer("x", x.dtype, memory.address(x))
     f.pointer("dst", out.dtype, memory.address(out), write=True)
-    strides = layout_of(x).strides
     count = product(x.shape[a] for a in reduced)
-    if kind not in _START and x.dtype is not DType.BOOL:
-        _refuse_none(f, count)
-    _open_rows(f, x, reduced)
-    if kind == "argmax":
-        (axis,) = reduced
-        _argmax(f, x, f.size(x.shape[axis]), f.size(strides[axis]))
-        return
-    floating = x.dtype.is_float
-    total = "double" if floating and kind in _START else x.dtype.c_type
-    total = "int64_t" if not floating and kind in _START else total
-    start = {"max": "0", "min": "1"}[kind] if x.dtype is DType.BOOL else "a[0]"
-    f.line(f"    {total} total = {_START.get(kind, start)};")
-    index = []
-    for axis in sorted(reduced):
-        extent, step = f.size(x.shape[axis]), f.size(strides[axis])
-        f.line(f"    for (int64_t r{axis} = 0; r{axis} < {extent}; r{axis}++)")
-        index.append(_times(f"r{axis}", step))
-    f.line("    {")
-    f.line(f"        const {x.dtype.c_type} value = a[{' + '.join(index) or '0'}];")
-    f.line(f"        {_step(kind, floating)}")
-    f.line("    }")
-    result = "total"
-    if kind == "mean":
-        result = f"total / (double)({f.size(count)})"
-    f.line(f"    dst[row] = ({out.dtype.c_type})({result});")
-    f.line("}")
-
-
-def _refuse_none(f: FunctionBuilder, count: Dim) -> None:
-    """Nothing is the largest or smallest of no elements, where there may be none."""
-    if is_non_negative(count - 1):
-        return
-    f.frame()
-    f.line(f"if ({f.size(count)} == 0) {{")
-    f.line("    while (go_next(team, 1) < 1)")
-    f.line('        go_fail(frame, GO_ERROR_VALUE, -1, 1, 0, "the largest of no elements");')
-    f.line("    return;")
-    f.line("}")
-
-
-def _argmax(f: FunctionBuilder, x: Value, extent: str, step: str) -> None:
-    """The first of the largest elements; a NaN is larger than any number, as in torch."""
-    f.line("    int64_t best = 0;")
-    f.line(f"    for (int64_t i = 1; i < {extent}; i++) {{")
-    f.line(f"        const {x.dtype.c_type} value = a[i * {step}], top = a[best * {step}];")
-    nan = " || (value != value && top == top)" if x.dtype.is_float else ""
-    f.line(f"        if (value > top{nan}) best = i;")
-    f.line("    }")
-    f.line("    dst[row] = best;")
-    f.line("}")
-
-
-def _open_rows(f: FunctionBuilder, x: Value, reduced: set[int]) -> None:
-    """A task for each result, with `a` at the first of the elements that it is made of."""
+    is_sum = kind in ("sum", "mean")
+    if not is_sum and x.dtype is not DType.BOOL and not is_non_negative(count - 1):
+        f.frame()
+        f.loops("refuse_none", count=f.size(count))
     kept = [a for a in range(x.rank) if a not in reduced]
-    count = f.size(product(x.shape[a] for a in kept))
-    f.tasks("row", count)
-    f.line(f"    const {x.dtype.c_type} *a = x;")
-    if kept:
-        f.line("    int64_t rest = row;")
-    for axis in reversed(kept):
-        extent, step = f.size(x.shape[axis]), f.size(layout_of(x).strides[axis])
-        f.line(f"    a += rest % {extent} * {step};")
-        f.line(f"    rest /= {extent};")
+    results: dict[str, Any] = {
+        "count": f.size(product(x.shape[a] for a in kept)),
+        "kind": x.dtype.c_type,
+        "kept": [_extent_and_step(f, x, axis) for axis in reversed(kept)],
+        "floating": x.dtype.is_float,
+    }
+    loops = {axis: _extent_and_step(f, x, axis) for axis in sorted(reduced)}
+    if kind == "argmax":
+        ((extent, step),) = loops.values()
+        f.loops("argmax", **results, extent=extent, step=step)
+        return
+    first = str(int(kind == "min")) if x.dtype is DType.BOOL else "a[0]"
+    mean = f" / (double)({f.size(count)})" if kind == "mean" else ""
+    f.loops(
+        "reduce",
+        **results,
+        total=("double" if x.dtype.is_float else "int64_t") if is_sum else x.dtype.c_type,
+        start="0" if is_sum else first,
+        loops=[(axis, extent) for axis, (extent, _) in loops.items()],
+        index=" + ".join(_times(f"r{axis}", step) for axis, (_, step) in loops.items()) or "0",
+        compare=_COMPARE.get(kind),
+        result=f"({out.dtype.c_type})(total{mean})",
+    )
 
 
-def _step(kind: str, floating: bool) -> str:
-    if kind in _START:
-        return "total += value;"
-    compare = ">" if kind == "max" else "<"
-    nan = " || value != value" if floating else ""
-    return f"if (value {compare} total{nan}) total = value;"
+def _extent_and_step(f: FunctionBuilder, x: Value, axis: int) -> tuple[str, str]:
+    return f.size(x.shape[axis]), f.size(layout_of(x).strides[axis])
 
 
 LOOPS: dict[type[Op], Emit] = {

@@ -41,3 +41,9 @@ _ENVIRONMENT.filters["text"] = c_text
 def render(template: str, **values: object) -> str:
     """The text of a template in `codegen/templates`."""
     return _ENVIRONMENT.get_template(template).render(**values)
+
+
+def render_macro(template: str, macro: str, **values: object) -> list[str]:
+    """The lines, without those that are empty, that a macro of a template makes."""
+    text = getattr(_ENVIRONMENT.get_template(template).module, macro)(**values)
+    return [line for line in text.splitlines() if line]

@@ -37,6 +37,7 @@ EXAMPLES = [
     (errors.ThreadCountError(-2, "num_threads", 9), ["num_threads is -2", "1 to 9, or None"]),
     (errors.OutOfMemoryError("9 bytes"), ["9 bytes", "smaller inputs"]),
     (errors.ThreadStartError(9), ["9 threads", "num_threads="]),
+    (errors.LevelStartError("amx", "no tiles"), ["level amx", "no tiles", "leave amx out"]),
     (errors.PackageVersionError("x.gopt", "format 9", "1"), ["x.gopt", "format 9", "save"]),
     (errors.UnknownModelError("m", ["fsmn-vad"], "why"), ["'m'", "why", "fsmn-vad"]),
     (errors.MissingDependencyError("torch", "capture", "pip install t"), ["torch", "pip install"]),

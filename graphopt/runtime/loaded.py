@@ -55,6 +55,7 @@ def load(
             link or no plain file, or if a field of the manifest makes no sense.
         UntrustedPackageError, SigningKeyError: if none of the trusted keys signed it as it is, or
             one is no key.
+        LevelStartError: if the system does not let this process run the best level of the CPU.
     """
     return open_module(open_package(path, trusted_keys), num_threads)
 

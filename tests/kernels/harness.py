@@ -69,21 +69,22 @@ class Runner:
         return self.level.arch == platform.machine()
 
 
-#: Vector lengths at which levels with SVE are tested: any for sve2, that of Neoverse V1.
-#: For sme it is the length in streaming mode; qemu has no CPU with SME and without SVE.
-SVE_LENGTHS = {
-    "sve2": ("@128", "@256"),
-    "sve_i8mm": ("@256",),
-    "sve_f32mm": ("@256",),
-    "sme": ("@512",),
-}
+def _lengths(row: registry.Level) -> tuple[str, ...]:
+    """Vector lengths at which a level is tested: any with SVE2, else that of Neoverse V1.
+
+    With SME it is the length in streaming mode; qemu has no CPU with SME and without SVE.
+    """
+    if "sme" in row.features:
+        return ("@512",)
+    if "sve2" in row.features:
+        return ("@128", "@256")
+    return ("@256",) if "sve" in row.features else ("",)
 
 
 def _ids() -> list[str]:
     ids = []
     for row in registry.LEVELS:
-        lengths = SVE_LENGTHS.get(row.name, ("",))
-        ids += [f"{row.arch}/{row.name}{length}" for length in lengths]
+        ids += [f"{row.arch}/{row.name}{length}" for length in _lengths(row)]
     return ids
 
 
@@ -211,7 +212,7 @@ def _read_case(
 
 def _emulated_cpu(runner: Runner) -> str:
     """Argument of qemu for a CPU with vectors of the runner's length."""
-    kind = "sme" if runner.level.name == "sme" else "sve"
+    kind = "sme" if "sme" in runner.level.features else "sve"
     switches = (f"{kind}{n}={'on' if n <= runner.vl else 'off'}" for n in (128, 256, 512, 1024))
     return ",".join(["max", *switches])
 
@@ -221,7 +222,7 @@ def run_cases(runner: Runner, generic: str, cases: list[Case]) -> list[dict[str,
 
     Returns for each case the contents of its buffers afterwards, by pointer name.
     """
-    spelled = runner.level.name == "sme" and not runner.real_smopa and bool(sme_probe() & 1)
+    spelled = "sme" in runner.level.features and not runner.real_smopa and bool(sme_probe() & 1)
     host = build_host(
         runner.level, generic, runner.mutation, runner.compiler, spelled, runner.sanitizers
     )
@@ -229,7 +230,7 @@ def run_cases(runner: Runner, generic: str, cases: list[Case]) -> list[dict[str,
         request, response = Path(folder) / "request", Path(folder) / "response"
         request.write_bytes(encode(cases))
         command = [str(host), str(request), str(response)]
-        if not runner.native or runner.level.name in SVE_LENGTHS:
+        if not runner.native or _lengths(runner.level) != ("",):
             command = ["qemu-aarch64", "-cpu", _emulated_cpu(runner), *command]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode != 2, done.stderr

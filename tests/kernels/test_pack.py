@@ -87,7 +87,7 @@ def test_quantize_rows_is_the_reference_bit_for_bit(where):
 
 
 #: In place of the kernel one that gives it the rows of src as if they were computed.
-ENTRY = "void GO_SYMBOL(go_team *team, const go_pack_lhs_args *args) {"
+ENTRY = "void GO_NAME(GO_PACK_QA8R)(go_team *team, const go_pack_lhs_args *args) {"
 COMPUTED = """
 static void values(const void *operands, int64_t row, int64_t first, int64_t end, float *y) {
     const go_pack_lhs_args *from = operands;
@@ -97,7 +97,7 @@ static void values(const void *operands, int64_t row, int64_t first, int64_t end
 
 static void kernel(go_team *team, const go_pack_lhs_args *args);
 
-void GO_SYMBOL(go_team *team, const go_pack_lhs_args *args) {
+void GO_NAME(GO_PACK_QA8R)(go_team *team, const go_pack_lhs_args *args) {
     go_pack_lhs_args computed = {.m = args->m, .k = args->k, .dst = args->dst, .values = values};
     computed.operands = args;
     computed.scratch = args->scratch;
