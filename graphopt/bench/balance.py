@@ -49,8 +49,8 @@ def balance_table(title: str, rows: Sequence[StepBalance]) -> Table:
     if total:
         path = [row for row in rows if row.critical]
         time = sum(row.makespan for row in path)
-        share = f"{100 * time / total:.1f} %"
-        table.add_row("critical path", "", "", str(len(path)), "", f"{1e6 * time:.1f}", share, "")
+        part = f"{100 * time / total:.1f} %"
+        table.add_row("critical path", "", "", str(len(path)), "", f"{1e6 * time:.1f}", part, "")
     return table
 
 
