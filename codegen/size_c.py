@@ -9,7 +9,7 @@ import sympy
 
 from graphopt.errors import SizeError
 from graphopt.ir import Dim
-from graphopt.ir.symbolic import not_computable, ratio, simplify
+from graphopt.ir.symbolic import not_computable, ratio, sides
 
 #: How tightly C binds: what is looser than its place asks for gets parentheses.
 _SUM, _PRODUCT, _FACTOR = range(3)
@@ -58,20 +58,6 @@ def c_condition(condition: sympy.Basic) -> str:
         return f"!({c_condition(condition.args[0])})"
     left, right = sides(condition)
     return f"{c_size(left)} {_RELATIONS[type(condition)]} {c_size(right)}"
-
-
-def sides(relation: sympy.Basic) -> tuple[Dim, Dim]:
-    """The sizes that a relation compares, as whole numbers.
-
-    Raises:
-        SizeError: if it is no relation of numbers, or its sides have no common divisor above zero.
-    """
-    if type(relation) not in _RELATIONS:
-        raise SizeError(relation, f"there is no C for {type(relation).__name__}")
-    (a, below_a), (b, below_b) = (ratio(side) for side in relation.args)
-    if not (below_a.is_positive and below_b.is_positive):
-        raise SizeError(relation, "it divides by what may be negative")
-    return simplify(a * below_b), simplify(b * below_a)
 
 
 def _text(expr: sympy.Expr, place: int) -> str:

@@ -14,10 +14,10 @@ from typing import TypeAlias
 
 import sympy
 
-from graphopt.codegen.size_c import c_condition, sides
+from graphopt.codegen.size_c import c_condition
 from graphopt.errors import SizeError
 from graphopt.ir import Dim, DimInfo
-from graphopt.ir.symbolic import THREADS, ratio
+from graphopt.ir.symbolic import THREADS, ratio, sides
 
 Monomial: TypeAlias = tuple[str, ...]
 """Dims, sorted, each as often as its power says."""

@@ -21,8 +21,8 @@ from graphopt.bench.serve_command import bench_serve
 from graphopt.errors import GraphoptError
 from graphopt.flags import TrustedKeys, numbers, refuse
 from graphopt.funasr.commands import align, compile_app, transcribe
-from graphopt.ir.printer import printable
 from graphopt.llm.commands import chat, compile_llm
+from graphopt.printable import printable
 
 _FILE_WIDTH = 180  # of wide tables in files and pipes
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from graphopt.ir.printer import printable
+from graphopt.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -97,8 +97,7 @@ def write(folder: Path, only: str) -> None:
     """Writes the C of every model and the digest of its weights."""
     import torch
 
-    from graphopt.codegen.build import Builder
-    from graphopt.compiler.program import Program
+    from graphopt.compiler.program import Builder, Program
 
     planned: list[Any] = []
     plan = Program.plan

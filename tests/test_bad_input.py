@@ -10,7 +10,7 @@ import pytest
 
 import graphopt
 from graphopt import errors
-from graphopt.compiler import emulate
+from graphopt.runtime import emulate
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

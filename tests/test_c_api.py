@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import graphopt
-from graphopt.compiler.emulate import pack_arrays, unpack_arrays
 from graphopt.kernels import registry
 from graphopt.runtime import library as runtime
+from graphopt.runtime.emulate import pack_arrays, unpack_arrays
 
 torch = pytest.importorskip("torch")
 

@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 
 import models  # noqa: E402
 
-from graphopt.codegen.build import Builder  # noqa: E402
+from graphopt.toolchain.build import Builder  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -26,10 +26,10 @@ from harness import Case, Runner, run_cases, sanitized  # noqa: E402
 from sanitizers import SANITIZERS, require_sanitizers  # noqa: E402
 from torch import nn  # noqa: E402
 
-from graphopt.codegen.build import Builder  # noqa: E402
-from graphopt.compiler.emulate import pack_arrays, unpack_arrays  # noqa: E402
 from graphopt.funasr.layers import cif as cif  # noqa: E402
 from graphopt.kernels import registry  # noqa: E402
+from graphopt.runtime.emulate import pack_arrays, unpack_arrays  # noqa: E402
+from graphopt.toolchain.build import Builder  # noqa: E402
 
 ARCH = platform.machine()
 CASES: dict[str, Callable[[], list[Case]]] = {

@@ -12,8 +12,8 @@ import pytest
 
 from graphopt.errors import PackageError, StorageError
 from graphopt.runtime import staging
-from graphopt.runtime.scratch_folder import ScratchFolder
 from graphopt.runtime.staging import replaced_folder
+from graphopt.scratch_folder import ScratchFolder
 
 MARKS = ["mark"]
 
@@ -111,7 +111,7 @@ def test_places_that_are_none(
 LEAVE = """
 import os, sys
 from pathlib import Path
-from graphopt.runtime.scratch_folder import ScratchFolder
+from graphopt.scratch_folder import ScratchFolder
 folder = ScratchFolder(Path(sys.argv[1]), "left-")
 (folder.path / "file").write_text("x")
 if len(sys.argv) > 2 and os.fork() == 0:

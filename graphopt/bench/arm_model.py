@@ -17,10 +17,10 @@ from typing import Any
 from graphopt.bench.arm_specs import PRICED_MACS, PRICED_ROWS, PRICED_ROWS_INT4, specs_of
 from graphopt.bench.kernels.arm import price_step
 from graphopt.bench.kernels.workloads import Spec
-from graphopt.codegen.build import Builder
 from graphopt.compiler.schedule import StepBalance
 from graphopt.kernels.registry import Level
 from graphopt.target import Target
+from graphopt.toolchain.build import Builder
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from rich.console import Console
 from graphopt.bench import arm_model, layers, recipe, table, vad, whole_paraformer
 from graphopt.bench.engines import TorchFp32
 from graphopt.bench.measure import Result, measure
-from graphopt.codegen.build import Builder
 from graphopt.config import Config
 from graphopt.dependencies import require
 from graphopt.target import find_target
+from graphopt.toolchain.build import Builder
 from graphopt.zoo import paraformer
 
 PARTS = ("whole", "error", "recipe", "arm", "vad")

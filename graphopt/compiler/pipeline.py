@@ -15,7 +15,7 @@ from graphopt.config import Config
 from graphopt.errors import MissingToolError, OptionError, SwitchError, UnknownPrecisionError
 from graphopt.ir import Graph
 from graphopt.ir.networks import dot, graphml
-from graphopt.ir.printer import file_name, print_graph, printable
+from graphopt.ir.printer import file_name, print_graph
 from graphopt.ir.verify import REQUIRED, verify
 from graphopt.passes.assign_layouts import AssignLayouts
 from graphopt.passes.base import Pass
@@ -39,6 +39,7 @@ from graphopt.passes.simplify_views import SimplifyViews
 from graphopt.passes.split_activations import SplitActivations
 from graphopt.passes.support.rounding import NEAREST, Rounding
 from graphopt.passes.unfold_conv import UnfoldConv
+from graphopt.printable import printable
 from graphopt.progress import announce
 from graphopt.target import Target, native
 

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 from sympy import Symbol
 
-from graphopt.codegen.build import Builder
 from graphopt.codegen.emit import Module, emit_module
-from graphopt.compiler.emulate import Emulation
 from graphopt.compiler.pipeline import PassManager, placement_passes, precision_passes
 from graphopt.compiler.schedule import StepBalance, balance_of, trace_tasks
 from graphopt.config import Config
@@ -33,10 +31,12 @@ from graphopt.passes.support.rounding import NEAREST, Rounding
 from graphopt.progress import announce
 from graphopt.runtime import process
 from graphopt.runtime.cpus import usable_cpus
+from graphopt.runtime.emulate import Emulation
 from graphopt.runtime.library import ContextPool, Library
 from graphopt.runtime.package import Port, Step
 from graphopt.runtime.sealed import copy_of
 from graphopt.target import Target, native
+from graphopt.toolchain.build import Builder
 
 Array = np.ndarray[Any, Any]
 

@@ -14,7 +14,8 @@ from rich.text import Text
 from graphopt.ir import Graph, Node
 from graphopt.ir.loss import Loss, mean_loss
 from graphopt.ir.ops import Linear
-from graphopt.ir.printer import name_values, printable, shape_text
+from graphopt.ir.printer import name_values, shape_text
+from graphopt.printable import printable
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.codegen.build import Builder
 from graphopt.codegen.emit import Module
 from graphopt.ir.networks import critical_path
 from graphopt.kernels.registry import Level
 from graphopt.runtime.library import Library
+from graphopt.toolchain.build import Builder
 
 Array = np.ndarray[Any, Any]
 _PHASE_END, _STEP_END = -1.0, -2.0  # of trace_team.c

@@ -16,11 +16,10 @@ import sympy
 from sympy.core.relational import Relational
 from sympy.logic.boolalg import Boolean
 
-from graphopt.codegen.size_c import sides
 from graphopt.errors import SizeError
 from graphopt.ir import DType, scalar
 from graphopt.ir.scalar import Scalar
-from graphopt.ir.symbolic import not_computable, simplify
+from graphopt.ir.symbolic import not_computable, sides, simplify
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "FloorDiv": lambda a, b: sympy.floor(a / b),

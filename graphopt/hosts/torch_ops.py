@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import sympy
@@ -19,14 +19,24 @@ from graphopt.frontend.import_torch import TORCH_DTYPES, to_numpy
 from graphopt.ir import Dim, DType, Graph
 from graphopt.ir.symbolic import compute, ratio
 
-if TYPE_CHECKING:
-    from graphopt.compiler.program import Program
-
-_programs: weakref.WeakValueDictionary[int, Program] = weakref.WeakValueDictionary()
+_programs: weakref.WeakValueDictionary[int, Runnable] = weakref.WeakValueDictionary()
 _numbers = count(1)
 
 
-def register(program: Program) -> int:
+class Runnable(Protocol):
+    """What is compiled of a graph, and runs.
+
+    Attributes:
+        graph: says dtypes and shapes of results.
+    """
+
+    graph: Graph
+
+    def run(self, inputs: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        """The graph's outputs for stored arrays (bf16 as uint16), one for each of its inputs."""
+
+
+def register(program: Runnable) -> int:
     """Makes a program callable as `torch.ops.graphopt.run(number, inputs)` while it lives."""
     number = next(_numbers)
     _programs[number] = program

@@ -11,6 +11,7 @@ from typing import Any
 from graphopt.ir import DType, Graph, Node, Ref, Shape, Value
 from graphopt.ir.ops import Aten
 from graphopt.ir.scalar import Scalar
+from graphopt.printable import printable
 
 _LONGEST_NAME = 100
 
@@ -64,15 +65,6 @@ def print_node(node: Node, names: dict[Value, str]) -> str:
 def shape_text(shape: Shape) -> str:
     """`[B, T, 512]`."""
     return "[" + ", ".join(str(s).replace(" ", "") for s in shape) + "]"
-
-
-def printable(text: str) -> str:
-    """The text in one line of what every terminal and file takes; the rest as escapes of Python."""
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )
 
 
 def file_name(text: str) -> str:

@@ -15,6 +15,15 @@ from graphopt.ir import Dim, Shape
 THREADS = sympy.Symbol("threads", integer=True, positive=True)
 """The number of threads of a run, for scratch memory that each thread needs."""
 
+RELATIONS = (
+    sympy.Eq,
+    sympy.Ne,
+    sympy.StrictLessThan,
+    sympy.LessThan,
+    sympy.StrictGreaterThan,
+    sympy.GreaterThan,
+)
+"""What conditions on sizes are made of."""
 
 _OPERATIONS: dict[type, Callable[[Any, Any], Any]] = {
     sympy.Add: operator.add,
@@ -159,6 +168,20 @@ def ratio(expr: sympy.Expr) -> tuple[sympy.Expr, sympy.Expr]:
     numerator, denominator = sympy.fraction(sympy.together(expr))
     sign = -1 if denominator.is_negative else 1
     return sympy.expand_mul(sign * numerator), sign * denominator
+
+
+def sides(relation: sympy.Basic) -> tuple[Dim, Dim]:
+    """The sizes that a relation compares, as whole numbers.
+
+    Raises:
+        SizeError: if it is no relation of numbers, or its sides have no common divisor above zero.
+    """
+    if type(relation) not in RELATIONS:
+        raise SizeError(relation, f"there is no code for {type(relation).__name__}")
+    (a, below_a), (b, below_b) = (ratio(side) for side in relation.args)
+    if not (below_a.is_positive and below_b.is_positive):
+        raise SizeError(relation, "it divides by what may be negative")
+    return simplify(a * below_b), simplify(b * below_a)
 
 
 def _has_fraction(expr: sympy.Basic) -> bool:

@@ -6,10 +6,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from graphopt.codegen.build import Toolchain
 from graphopt.errors import CompilerError
 from graphopt.kernels import registry
 from graphopt.n2sim.price import price
+from graphopt.toolchain.build import Toolchain
 
 _SOURCE = Path(__file__).parent / "sanity.S"
 _TRIPS = 2000  # of each loop, in sanity.S

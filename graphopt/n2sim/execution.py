@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.codegen.build import Toolchain
 from graphopt.errors import CompilerError, MissingEmulatorError, PricingError
 from graphopt.n2sim.disassembly import Instruction
-from graphopt.runtime.scratch_folder import ScratchFolder
+from graphopt.scratch_folder import ScratchFolder
+from graphopt.toolchain.build import Toolchain
 
 _SOURCE = Path(__file__).parent / "plugin.c"
 _EMULATOR = "qemu-aarch64"

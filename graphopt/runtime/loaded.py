@@ -131,9 +131,9 @@ class LoadedModule:
             level: ISA level; the most capable of the package if empty.
             **kwargs: arguments of the model.
         """
-        from graphopt.codegen.build import Builder
-        from graphopt.compiler.emulate import Emulation
         from graphopt.config import Config
+        from graphopt.runtime.emulate import Emulation
+        from graphopt.toolchain.build import Builder
 
         self._check_weights()
         given = self._match(args, kwargs)

@@ -21,7 +21,7 @@ import time
 import weakref
 from pathlib import Path
 
-from graphopt.runtime.scratch_folder import ScratchFolder
+from graphopt.scratch_folder import ScratchFolder
 
 #: Seconds that the end of the process or a fork waits for other threads: long builds take as long.
 _PATIENCE = 60.0

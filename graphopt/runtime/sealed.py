@@ -29,8 +29,8 @@ from graphopt._version import VERSION
 from graphopt.errors import PackageCorruptError, PackageError
 from graphopt.runtime.checked import has_sha256, read_sha256
 from graphopt.runtime.fields import FieldError, parse_json, read_fields
-from graphopt.runtime.scratch_folder import ScratchFolder
 from graphopt.runtime.signing import SIGNATURE, PublicKey, check_signature, signed
+from graphopt.scratch_folder import ScratchFolder
 
 SUMS = "SHA256SUMS"
 #: Larger files are mapped where they are; copying them would double what they take of memory.

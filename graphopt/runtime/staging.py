@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from graphopt.errors import GraphoptError, PackageError
-from graphopt.runtime.scratch_folder import ScratchFolder
 from graphopt.runtime.sealed import as_path
+from graphopt.scratch_folder import ScratchFolder
 
 _HERE = -100  # AT_FDCWD
 _EXCHANGE = 2  # RENAME_EXCHANGE

@@ -1,5 +1,5 @@
 /* Times calls of kernels on a pool of threads. Behind this text comes the table
- * of a level's kernels that codegen/build.py writes. */
+ * of a level's kernels that graphopt/toolchain/build.py writes. */
 #include <string.h>
 #include <time.h>
 

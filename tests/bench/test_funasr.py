@@ -127,8 +127,8 @@ def test_shares_add_up() -> None:
 
 def test_prices_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from graphopt.bench.kernels.workloads import Gemm
-    from graphopt.codegen.build import Builder
     from graphopt.target import find_target
+    from graphopt.toolchain.build import Builder
 
     asked = []
 

@@ -22,7 +22,6 @@ from graphopt.bench.kernels.native import Kernels
 from graphopt.bench.kernels.other_ops import Depthwise, Norm, Quantize, unpack_rows
 from graphopt.bench.kernels.shapes import SPECS
 from graphopt.bench.kernels.workloads import Gemm, Label, Operands
-from graphopt.codegen.build import Builder
 from graphopt.config import Config
 from graphopt.errors import BenchmarkError, MissingToolError
 from graphopt.kernels import registry
@@ -31,6 +30,7 @@ from graphopt.kernels.packing import pack_lhs_qa8r
 from graphopt.kernels.reference import quantize_rows
 from graphopt.n2sim.llvm import Llvm
 from graphopt.target import native
+from graphopt.toolchain.build import Builder
 
 TINY = (
     Gemm("int8", 9, 20, 40),

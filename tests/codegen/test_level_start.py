@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from graphs import CACHE, Maker, X, emit, mul
 
-from graphopt.codegen.build import Builder
-from graphopt.compiler.emulate import Emulation, pack_arrays
 from graphopt.errors import LevelStartError
 from graphopt.kernels import registry
+from graphopt.runtime.emulate import Emulation, pack_arrays
 from graphopt.runtime.library import Code, Library
+from graphopt.toolchain.build import Builder
 
 START = """#include "start.h"
 static int starts;

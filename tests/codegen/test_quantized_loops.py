@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from graphs import BF16, CACHE, F32, Maker, X, add, build, mul, native_levels, place, random_inputs
 
-from graphopt.codegen.build import Builder
 from graphopt.codegen.emit import Module, emit_module
-from graphopt.compiler.emulate import Emulation
 from graphopt.ir import Value, scalar
 from graphopt.ir.ops import Pointwise
 from graphopt.passes.fuse_quantize import FuseQuantize
 from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
+from graphopt.runtime.emulate import Emulation
 from graphopt.target import find_target
+from graphopt.toolchain.build import Builder
 
 SILU = scalar.apply("silu", X)
 

@@ -12,7 +12,6 @@ from graphs import I64, Maker, build, emit
 from torch import nn
 
 import graphopt
-from graphopt.codegen.build import Toolchain
 from graphopt.codegen.render import c_text
 from graphopt.compiler.pipeline import PassManager
 from graphopt.compiler.report import Report, node_reports
@@ -20,8 +19,10 @@ from graphopt.config import Config
 from graphopt.errors import InputValueError
 from graphopt.ir import Node, Origin
 from graphopt.ir.ops import Check
-from graphopt.ir.printer import file_name, print_graph, printable
+from graphopt.ir.printer import file_name, print_graph
+from graphopt.printable import printable
 from graphopt.target import find_target
+from graphopt.toolchain.build import Toolchain
 
 HOSTILE = [
     "M*/ int evil; /*",

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import sympy
 
-from graphopt.codegen.build import Toolchain
 from graphopt.codegen.size_c import c_condition, c_size
 from graphopt.codegen.size_checks import size_checks
 from graphopt.errors import SizeError
 from graphopt.ir import Dim, DimInfo, symbolic
 from graphopt.kernels import registry
 from graphopt.target import find_target
+from graphopt.toolchain.build import Toolchain
 
 DIMS = B, T, N = symbolic.symbol("B"), symbolic.symbol("T"), symbolic.symbol("N")
 CALLS = [(1, 1, 1), (2, 5, 3), (3, 17, 8), (7, 2, 100), (64, 63, 1)]

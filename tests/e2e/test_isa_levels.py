@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 import graphopt
-from graphopt.codegen.build import Builder
 from graphopt.config import Config
 from graphopt.errors import MissingToolError
 from graphopt.kernels import registry
 from graphopt.kernels.registry import Level
 from graphopt.n2sim.llvm import Llvm
 from graphopt.target import Target, native
+from graphopt.toolchain.build import Builder
 
 torch = pytest.importorskip("torch")
 

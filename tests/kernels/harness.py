@@ -40,10 +40,10 @@ import numpy as np
 import pytest
 from sanitizers import SANITIZERS, require_sanitizers
 
-from graphopt.codegen.build import Builder, Toolchain
 from graphopt.config import Config
 from graphopt.kernels import registry
 from graphopt.kernels.host_case import At, Case, as_at, buffers, encode
+from graphopt.toolchain.build import Builder, Toolchain
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ import pytest
 
 from graphopt.bench.kernels import native
 from graphopt.codegen import weights
-from graphopt.codegen.build import Toolchain
 from graphopt.compiler import schedule
 from graphopt.dtype import DType
 from graphopt.kernels import arguments, layouts, reference_ops, registry, scratch
 from graphopt.passes import lower_aten, quantize_weights_int4
 from graphopt.runtime import library
+from graphopt.toolchain.build import Toolchain
 
 ARCHES = ("x86_64", "aarch64")
 SOURCES = ("attention.h", "gemm_bf16.h", "gemm_qs4.h", "patches.h", "conv.c", "cif.c")

@@ -4,8 +4,8 @@ import platform
 import subprocess
 from pathlib import Path
 
-from graphopt.codegen.build import Toolchain
 from graphopt.kernels import registry
+from graphopt.toolchain.build import Toolchain
 
 HERE = Path(__file__).parents[1] / "c"
 KERNELS = registry.ROOT

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.codegen.build import Builder
 from graphopt.codegen.emit import Module, emit_module
 from graphopt.config import Config
 from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Shape, Value, scalar, symbolic
@@ -41,6 +40,7 @@ from graphopt.passes.select_kernels import SelectKernels
 from graphopt.runtime.library import Library
 from graphopt.target import find_target
 from graphopt.testing import FP32_SAME, relative_error
+from graphopt.toolchain.build import Builder
 
 F32, BF16, I64, BOOL = DType.F32, DType.BF16, DType.I64, DType.BOOL
 CACHE = Config.from_environment().cache

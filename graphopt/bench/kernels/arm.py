@@ -9,7 +9,6 @@ from pathlib import Path
 
 from graphopt.bench.kernels.row import Row
 from graphopt.bench.kernels.workloads import Spec, Step, Workload
-from graphopt.codegen.build import Builder
 from graphopt.errors import PricingError
 from graphopt.kernels.host_case import encode
 from graphopt.kernels.registry import Level
@@ -17,6 +16,7 @@ from graphopt.n2sim.llvm import Llvm
 from graphopt.n2sim.price import price
 from graphopt.n2sim.result import Price
 from graphopt.target import Target
+from graphopt.toolchain.build import Builder
 
 #: Instruction classes of the peak by scheme, of cores with and without matrix instructions.
 _PEAKS = {"int4": "smmla", "int8": "smmla", "bf16": "bfmmla", "f32": "fmla"}

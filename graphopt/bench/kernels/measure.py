@@ -18,10 +18,10 @@ from graphopt.bench.kernels.row import Row
 from graphopt.bench.kernels.workloads import Array, Spec, Step, Workload
 from graphopt.bench.measure import IDLE_SECONDS
 from graphopt.bench.worker import alone
-from graphopt.codegen.build import Builder
 from graphopt.kernels import registry
 from graphopt.kernels.host_case import as_at
 from graphopt.target import Target
+from graphopt.toolchain.build import Builder
 
 # A sample is as many calls as take about so long; in ten milliseconds a core that slept is not
 # yet awake, which halves what two threads seem to do.

@@ -81,7 +81,7 @@ class Kernels:
     """The kernels of one level with a team of threads.
 
     Args:
-        library: made by :meth:`graphopt.codegen.build.Builder.timed_kernels`.
+        library: made by :meth:`graphopt.toolchain.build.Builder.timed_kernels`.
         threads: size of the team.
 
     Raises:

@@ -11,11 +11,11 @@ from graphopt.bench.kernels.row import Row
 from graphopt.bench.kernels.shapes import SPECS
 from graphopt.bench.kernels.workloads import Spec
 from graphopt.bench.measure import flush_denormals
-from graphopt.codegen.build import Builder
 from graphopt.config import Config
 from graphopt.errors import BenchmarkError, MissingDependencyError
 from graphopt.runtime.cpus import usable_cpus
 from graphopt.target import find_target
+from graphopt.toolchain.build import Builder
 
 
 def bench(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from graphopt.bench.kernels.native import Kernels
-from graphopt.codegen.build import Builder
 from graphopt.config import Config
 from graphopt.runtime.cpus import usable_cpus
 from graphopt.target import native
+from graphopt.toolchain.build import Builder
 
 _BYTES = 256 << 20  # beyond any cache
 _PASSES = 8  # of which some meet threads of an engine that still spin

@@ -14,7 +14,6 @@ from rich.table import Table
 from graphopt.bench.arm_model import Machine, Prices, step_costs
 from graphopt.bench.llm.prepare import weights_of
 from graphopt.bench.llm.published import PUBLISHED
-from graphopt.codegen.build import Builder
 from graphopt.compiler.program import Program
 from graphopt.config import Config
 from graphopt.llm.compiled import compile_decoder
@@ -23,6 +22,7 @@ from graphopt.llm.generate.chat import CHUNK
 from graphopt.llm.generate.engine import Engine
 from graphopt.llm.options import LlmOptions
 from graphopt.target import find_target
+from graphopt.toolchain.build import Builder
 
 CORES = (1, 16, 64)
 #: Tokens before a chunk, and tokens of it; decoding in the middle of 64 tokens behind 128.

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from graphopt.codegen import cache
-from graphopt.codegen.cache import Cache, CacheWarning
 from graphopt.errors import CompilerError, StorageError
+from graphopt.toolchain import cache
+from graphopt.toolchain.cache import Cache, CacheWarning
 
 
 class Compiler:

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from graphs import CACHE, Maker, X, build, emit, mul, native_levels, random_inputs
 
-from graphopt.codegen import build as building
-from graphopt.codegen.build import Builder, Toolchain
 from graphopt.errors import CompilerError, MissingCompilerError
 from graphopt.ir.interpret import run_graph
 from graphopt.kernels import registry
 from graphopt.target import find_target
+from graphopt.toolchain import build as building
+from graphopt.toolchain.build import Builder, Toolchain
 
 LEVEL = registry.host_levels()[0]
 

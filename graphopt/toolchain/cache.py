@@ -22,7 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from graphopt.errors import CompilerError, GraphoptError, StorageError
-from graphopt.runtime.scratch_folder import ScratchFolder
+from graphopt.scratch_folder import ScratchFolder
 
 _FULL = 1 << 20  # free bytes below which a compiler's failure is that of the disk
 _TEMPORARY = "what is compiled is kept until this process ends; GRAPHOPT_CACHE names another folder"

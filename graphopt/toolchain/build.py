@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from graphopt.codegen.cache import Cache
 from graphopt.errors import CompilerError, MissingCompilerError
 from graphopt.kernels import registry
 from graphopt.kernels.registry import Level
 from graphopt.progress import announce
+from graphopt.toolchain.cache import Cache
 
 _KERNELS = registry.ROOT
 _TEAM = _KERNELS / "runtime/team.c"

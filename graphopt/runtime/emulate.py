@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.codegen.build import Builder
 from graphopt.dtype import DType
 from graphopt.errors import GraphoptError, MissingEmulatorError, RunError
 from graphopt.kernels import registry
 from graphopt.kernels.registry import Level
 from graphopt.runtime.library import MAX_RANK, Failure, dtype_code
-from graphopt.runtime.scratch_folder import ScratchFolder
+from graphopt.scratch_folder import ScratchFolder
+from graphopt.toolchain.build import Builder
 
 Array = np.ndarray[Any, Any]
 _HEADER = struct.Struct(f"<ii{MAX_RANK}q")
