@@ -12,6 +12,9 @@ from tiny import prompts, torch
 
 import graphopt
 from graphopt.errors import UnsupportedDecoderError
+from graphopt.ir import DType
+from graphopt.ir.interpret import run_graph
+from graphopt.llm.decoder.graph import decoder_graph
 from graphopt.llm.generate.sampling import Sampler
 from graphopt.llm.options import LlmOptions
 from graphopt.llm.package import compile_llm, load_chat
@@ -43,6 +46,22 @@ def test_logits_and_tokens_are_those_of_transformers():
     mask[1, :3] = 0
     how = {"attention_mask": mask, "max_new_tokens": 12, "min_new_tokens": 12}
     assert torch.equal(compiled.generate(ids, **how), model.generate(ids, **how))
+
+
+def in_numpy(model, ids):
+    """Logits by the decoder graph as it is read."""
+    weights = read_decoder(model)
+    shape, zeros = weights.shape, np.zeros(len(ids), np.int64)
+    rows = (len(weights.layers), 2, *ids.shape, shape.kv_heads, shape.head_dim)
+    given = [ids.numpy(), zeros, zeros, np.arange(ids.numel()), np.zeros(rows, np.float32)]
+    (got,) = run_graph(decoder_graph(weights, DType.F32), given)
+    return torch.from_numpy(got).reshape(*ids.shape, -1)
+
+
+def test_a_factor_is_on_what_is_rotated_alone():
+    model, ids = phi3(), prompts(2, 30)
+    model.model.rotary_emb.attention_scaling = 1.25
+    torch.testing.assert_close(in_numpy(model, ids), logits(model, ids), rtol=1e-4, atol=2e-5)
 
 
 def test_precisions_stay_close_to_torch():

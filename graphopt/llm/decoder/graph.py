@@ -101,7 +101,8 @@ class DecoderWeights:
         shape: sizes.
         frequencies: radians per position of each pair of a head, f32 [head_dim / 2]; 0 for one
             that is not rotated.
-        attention_factor: factor on cosine and sine (1 but for scaled rotary embeddings).
+        attention_factor: factor on cosine and sine of what is rotated (1 but for scaled rotary
+            embeddings).
         embedding: [vocabulary, hidden], in f32 or 8 bits.
         layers: from the first to the last.
         norm: [hidden].
@@ -269,13 +270,18 @@ class DecoderGraph:
         radians = scalar.apply(
             "mul", scalar.cast(position, DType.F32), scalar.operand(2, DType.F32)
         )
-        operands = [past, start, constant(self.weights.frequencies, "frequencies")]
-        factor = scalar.const(self.weights.attention_factor, DType.F32)
+        frequencies, factor = self.weights.frequencies, self.weights.attention_factor
+        operands = [past, start, constant(frequencies, "frequencies")]
+        factors = scalar.const(factor, DType.F32)
+        if factor != 1.0 and not frequencies.all():  # what is not rotated keeps its length
+            each = np.where(frequencies == 0, np.float32(1), np.float32(factor))
+            operands.append(constant(each, "attention_factor"))
+            factors = scalar.operand(3, DType.F32)
 
         def turned(function: str) -> Value:
             expr = scalar.apply(function, radians)
-            if self.weights.attention_factor != 1.0:
-                expr = scalar.apply("mul", expr, factor)
+            if factor != 1.0:
+                expr = scalar.apply("mul", expr, factors)
             return self.pointwise("rope", expr, operands, shape)
 
         self.cos, self.sin = turned("cos"), turned("sin")
