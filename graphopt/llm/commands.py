@@ -39,6 +39,9 @@ CacheOption = Annotated[
     str | None,
     typer.Option("--kv-cache", help="Keys and values as f32, bf16 or int8; by default bf16."),
 ]
+ContextOption = Annotated[
+    int | None, typer.Option(min=1, help="Most positions; by default all that the model has.")
+]
 
 
 def compile_llm(
@@ -55,6 +58,7 @@ def compile_llm(
     head: HeadOption = "auto",
     rounding: RoundingOption = "nearest",
     calibration: CalibrationOption = None,
+    context: ContextOption = None,
 ) -> None:
     """Compile a language model into a package for graphopt chat."""
     from graphopt.llm import package
@@ -71,6 +75,7 @@ def compile_llm(
         head,
         rounding,
         text,
+        context,
     )
     with Console(stderr=True).status(f"compiling for {target}"):
         summary = package.compile_llm(source, out, options)

@@ -30,6 +30,8 @@ class LlmOptions:
         rounding: how weights become int4, one of `graphopt.passes.support.rounding.METHODS`.
         calibration: arrays of tokens that rounding looks at, or for `compile_llm`, which has the
             tokenizer, text; `gptq` needs them.
+        context: largest number of positions, of those that a file says; all if None. A window of
+            attention, or frequencies, that begin behind it are none.
     """
 
     target: str | Target = "native"
@@ -41,6 +43,7 @@ class LlmOptions:
     head: str = "auto"
     rounding: str = "nearest"
     calibration: str | Sequence[Any] | None = None
+    context: int | None = None
 
     @property
     def as_blocks(self) -> bool:

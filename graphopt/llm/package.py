@@ -105,7 +105,8 @@ def compile_llm(source: str | Path, out: str | Path, options: LlmOptions) -> Wei
         GroupSizeError: if the group does not divide a depth.
         UnknownPrecisionError: for a precision, a kind of cache, of head or of rounding that there
             is not.
-        OptionError: for an option that the precision does not use.
+        OptionError: for an option that the precision does not use, and a context that the model
+            does not have.
         CalibrationError: for `gptq` without calibration.
         PackageError: if something that is no package is in the way.
     """
@@ -125,17 +126,18 @@ def read_model(source: Path, options: LlmOptions) -> tuple[DecoderWeights, Token
         from graphopt.llm.readers.meta_tokenizer import read_meta_tokenizer
 
         if is_meta_checkpoint(source):
-            return read_meta_checkpoint(source, options.as_blocks), read_meta_tokenizer(source)
+            weights = read_meta_checkpoint(source, options.as_blocks, options.context)
+            return weights, read_meta_tokenizer(source)
         from graphopt.llm.readers.transformers_model import read_directory
 
         tokenizer = read_tokenizer(source)
-        return read_directory(source), tokenizer
+        return read_directory(source, options.context), tokenizer
     if not source.is_file():
         raise ModelFileError(source, "there is no such file or directory")
     from graphopt.llm.readers.gguf_file import GgufFile
 
     file = GgufFile(source)
-    return file.weights(options.as_blocks), file.tokenizer()
+    return file.weights(options.as_blocks, options.context), file.tokenizer()
 
 
 def save_llm(

@@ -183,7 +183,6 @@ def test_text_that_is_none_is_refused(model, tmp_path):
 
 UNSUPPORTED = {
     "yarn": {".rope.scaling.type": "yarn", ".rope.scaling.factor": 4.0},
-    "attn_factor": {".rope.scaling.attn_factor": 1.2},
     "rotary embedding of 8 of 16": {".rope.dimension_count": 8},
     "window": {".attention.sliding_window": 32},
     "values of 8": {".attention.value_length": 8},

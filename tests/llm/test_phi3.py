@@ -11,19 +11,29 @@ import tiny
 from tiny import prompts, torch
 
 import graphopt
-from graphopt.errors import UnsupportedDecoderError
+from graphopt.errors import (
+    ContextLengthError,
+    OptionError,
+    UnsupportedArgumentError,
+    UnsupportedDecoderError,
+)
 from graphopt.ir import DType
 from graphopt.ir.interpret import run_graph
 from graphopt.llm.decoder.graph import decoder_graph
 from graphopt.llm.generate.sampling import Sampler
 from graphopt.llm.options import LlmOptions
-from graphopt.llm.package import compile_llm, load_chat
-from graphopt.llm.readers.gguf_file import read_gguf
+from graphopt.llm.package import compile_llm, load_chat, read_model
+from graphopt.llm.readers.gguf_file import GgufFile, read_gguf
 from graphopt.llm.readers.transformers_model import read_decoder
 
 HALF = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
-FACTORS = [1.0] * 4 + [2.0] * 4  # one for each pair of a head
-LONG = {"rope_type": "longrope", "short_factor": FACTORS, "long_factor": FACTORS}
+LONG = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0] * 4 + [2.0] * 4,  # one for each pair of a head
+    "long_factor": [4.0] * 8,
+}
+FACTORS = {"short": 2.0, "long": 4.0}
 KINDS = test_gguf_file.KINDS
 PARTS = ("qkv", "output", "gate_up", "down", "attention_norm", "feed_forward_norm")
 
@@ -37,8 +47,14 @@ def logits(model, ids):
     return model(ids).logits
 
 
-def test_logits_and_tokens_are_those_of_transformers():
-    model = phi3()
+def longrope(short):
+    """Of 64 positions, and other frequencies behind so many."""
+    return phi3(rope_parameters=LONG, original_max_position_embeddings=short)
+
+
+@pytest.mark.parametrize("short", [None, tiny.CONTEXT], ids=["half", "longrope"])
+def test_logits_and_tokens_are_those_of_transformers(short):
+    model = longrope(short) if short else phi3()
     compiled = graphopt.optimize(model, precision="fp32", num_threads=1)
     ids = prompts(2, 30)
     torch.testing.assert_close(logits(compiled, ids), logits(model, ids), rtol=1e-4, atol=2e-5)
@@ -46,11 +62,16 @@ def test_logits_and_tokens_are_those_of_transformers():
     mask[1, :3] = 0
     how = {"attention_mask": mask, "max_new_tokens": 12, "min_new_tokens": 12}
     assert torch.equal(compiled.generate(ids, **how), model.generate(ids, **how))
+    behind = {"position_ids": torch.arange(30)[None] + tiny.CONTEXT - 20}
+    if not short:
+        compiled(ids, **behind)
+    else:
+        with pytest.raises(UnsupportedArgumentError, match="position_ids"):
+            compiled(ids, **behind)
 
 
-def in_numpy(model, ids):
+def in_numpy(weights, ids):
     """Logits by the decoder graph as it is read."""
-    weights = read_decoder(model)
     shape, zeros = weights.shape, np.zeros(len(ids), np.int64)
     rows = (len(weights.layers), 2, *ids.shape, shape.kv_heads, shape.head_dim)
     given = [ids.numpy(), zeros, zeros, np.arange(ids.numel()), np.zeros(rows, np.float32)]
@@ -58,10 +79,22 @@ def in_numpy(model, ids):
     return torch.from_numpy(got).reshape(*ids.shape, -1)
 
 
+def test_longrope_of_short_prompts():
+    """Whatever prompt a model saw last: it keeps the frequencies of that one."""
+    model, ids = longrope(32), prompts(2, 30)
+    wanted = logits(model, ids)
+    logits(model, prompts(1, 40))
+    weights = read_decoder(model, 32)
+    assert weights.attention_factor > 1
+    torch.testing.assert_close(in_numpy(weights, ids), wanted, rtol=1e-4, atol=2e-5)
+
+
 def test_a_factor_is_on_what_is_rotated_alone():
     model, ids = phi3(), prompts(2, 30)
     model.model.rotary_emb.attention_scaling = 1.25
-    torch.testing.assert_close(in_numpy(model, ids), logits(model, ids), rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(
+        in_numpy(read_decoder(model), ids), logits(model, ids), rtol=1e-4, atol=2e-5
+    )
 
 
 def test_precisions_stay_close_to_torch():
@@ -76,12 +109,21 @@ def test_precisions_stay_close_to_torch():
 
 
 def test_package_of_a_directory(tmp_path):
-    folder = test_chat.write_directory(tmp_path / "m", "Phi3", rope_parameters=HALF)
-    compile_llm(folder, tmp_path / "m.gopt", LlmOptions(precision="fp32"))
-    made = list(load_chat(tmp_path / "m.gopt", 1).generate([5, 6, 7, 8], Sampler(), 12))
+    """Of a model with a window, for a context that it spans."""
+    changes = {"rope_parameters": HALF, "sliding_window": 32}
+    folder = test_chat.write_directory(tmp_path / "m", "Phi3", **changes)
+    with pytest.raises(UnsupportedDecoderError, match="--context"):
+        read_model(folder, LlmOptions())
+    with pytest.raises(OptionError, match="context=65: give 1 to 64"):
+        read_model(folder, LlmOptions(context=65))
+    compile_llm(folder, tmp_path / "m.gopt", LlmOptions(precision="fp32", context=32))
+    chat = load_chat(tmp_path / "m.gopt", 1)
+    made = list(chat.generate([5, 6, 7, 8], Sampler(), 12))
     model = tiny.transformers.AutoModelForCausalLM.from_pretrained(folder)
     wanted = model.generate(torch.tensor([[5, 6, 7, 8]]), max_new_tokens=12, do_sample=False)
     assert made == [token for token in wanted[0, 4:].tolist() if token != 258]
+    with pytest.raises(ContextLengthError):
+        list(chat.generate([5] * 33, Sampler(), 1))
 
 
 def test_gguf_file_gives_the_weights_of_the_model(tmp_path):
@@ -94,8 +136,15 @@ def test_gguf_file_gives_the_weights_of_the_model(tmp_path):
     for mine, theirs in zip(got.layers, wanted.layers, strict=True):
         for name in PARTS:
             np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name))
-    test_gguf_file.write(model, path, KINDS.Q8_0, "phi3", keys)
-    blocks, dense = read_gguf(path), read_gguf(path, as_blocks=False)
+    factors = {f"rope_factors_{n}.weight": np.full(4, x, np.float32) for n, x in FACTORS.items()}
+    keys |= {".rope.scaling.original_context_length": 48, ".rope.scaling.attn_factor": 1.25}
+    test_gguf_file.write(model, path, KINDS.Q8_0, "phi3", keys, factors)
+    with pytest.raises(UnsupportedDecoderError, match=r"longrope.* behind 48 of 64"):
+        read_gguf(path)
+    file = GgufFile(path)
+    blocks, dense = (file.weights(as_blocks, 48) for as_blocks in (True, False))
+    assert blocks.shape.context == 48 and blocks.attention_factor == 1.25
+    np.testing.assert_allclose(blocks.frequencies, wanted.frequencies / 2, rtol=1e-6)
     for mine, theirs in zip(blocks.layers, dense.layers, strict=True):
         np.testing.assert_array_equal(mine.qkv.dense(), theirs.qkv)
 
@@ -124,8 +173,7 @@ def test_what_is_not_compiled_is_refused(changes, part):
     ("keys", "tensors", "part"),
     [
         ({".attention.sliding_window": 32}, {}, "window"),
-        ({".rope.scaling.attn_factor": 1.2}, {}, "attn_factor"),
-        ({}, {"rope_factors_short.weight": np.array(FACTORS, np.float32)}, "rope_factors_short"),
+        ({}, {"rope_factors_short.weight": np.ones(4, np.float32)}, "rope_factors_short"),
         ({".rope.dimension_count": 7}, {}, "7 of 16"),
         ({".rope.dimension_count": 0}, {}, "0 of 16"),
         ({".rope.dimension_count": 18}, {}, "18 of 16"),

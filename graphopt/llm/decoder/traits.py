@@ -17,6 +17,7 @@ class Traits:
         activation: of the gate.
         rotary: how the frequencies of the rotary embedding were made.
         rotary_width: values of each head that are rotated; None for all.
+        rotary_reach: positions up to which the frequencies are these; None for all.
         value_width: values of each head of value; None for as many as of key.
         window: tokens that a token sees, itself included; None for all.
         attention_scale: factor on scores; None for the root of the width of a head.
@@ -36,6 +37,7 @@ class Traits:
     activation: str = "silu"
     rotary: str = "default"
     rotary_width: int | None = None
+    rotary_reach: int | None = None
     value_width: int | None = None
     window: int | None = None
     attention_scale: float | None = None

@@ -130,6 +130,21 @@ def read_shift(positions: Any, start: Array, past: int, count: int) -> Array:
     return shift
 
 
+def check_reach(reach: int | None, ends: Array) -> None:
+    """Refuses positions for which a model has other frequencies than those that were compiled.
+
+    Args:
+        reach: how many positions have these; None for all.
+        ends: the position behind the last token of each sequence.
+
+    Raises:
+        UnsupportedArgumentError: if one is behind the reach.
+    """
+    if reach is not None and ends.max() > reach:
+        reason = f"goes to {ends.max()}, and the rotary embedding changes behind {reach}"
+        raise UnsupportedArgumentError("position_ids", reason, "leave it out")
+
+
 def check_cache_position(position: Any, past: int, count: int) -> None:
     """Refuses rows of the cache other than the next ones."""
     if position is None:

@@ -178,7 +178,8 @@ class OptimizedDecoder(Compiled, PreTrainedModel, GenerationMixin):  # type: ign
         own._attn_implementation = "eager"  # the one that transformers lets every class have
         super().__init__(own)
         self.generation_config = copy.deepcopy(model.generation_config)
-        weights = read_decoder(model)
+        weights = read_decoder(model, options.context)
+        self._reach = weights.traits.rotary_reach
         self.program, self.engine = compile_decoder(weights, options, threads)
         self.checked = "example: not compared"
         if check:
@@ -244,6 +245,7 @@ class OptimizedDecoder(Compiled, PreTrainedModel, GenerationMixin):  # type: ign
         past = rows.length
         start = call_arguments.read_padding(attention_mask, batch, past, count)
         shift = call_arguments.read_shift(position_ids, start, past, count)
+        call_arguments.check_reach(self._reach, past + count - start + shift)
         call_arguments.check_cache_position(cache_position, past, count)
         kept = call_arguments.read_kept(logits_to_keep, count)
         told = None

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from graphopt.errors import MissingDependencyError, ModelFileError
+from graphopt.errors import GraphoptError, MissingDependencyError, ModelFileError
 from graphopt.kernels.reference import bf16_from_f32
 from graphopt.llm.architectures.table import IN_GGUF
 from graphopt.llm.decoder.graph import DecoderShape, DecoderWeights
@@ -22,7 +22,7 @@ from graphopt.llm.decoder.traits import Traits
 from graphopt.llm.generate.tokenizer import Tokenizer
 from graphopt.llm.readers.gguf_header import check_header
 from graphopt.llm.readers.gguf_tokenizer import gguf_tokenizer
-from graphopt.llm.readers.layers import HeadOrder, pair_frequencies, read_layers
+from graphopt.llm.readers.layers import HeadOrder, limited, pair_frequencies, read_layers
 from graphopt.llm.readers.ledger import Ledger
 from graphopt.runtime.fields import Amount, Count, FieldError, Size, read_fields
 
@@ -30,6 +30,7 @@ Array = np.ndarray[Any, Any]
 
 _KINDS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0")
 _BLOCK = 32
+_SHORT, _LONG = "rope_factors_short.weight", "rope_factors_long.weight"
 _REQUIRED = object()
 #: Keys that say nothing about what is computed: descriptions, how a file was made, hints for
 #: sampling, and the tokenizer, whose reader accounts for its own.
@@ -40,7 +41,6 @@ _HARMLESS_KEYS = (
     "split.*",
     "tokenizer.*",
     "*.rope.scaling.finetuned",
-    "*.rope.scaling.original_context_length",  # of yarn, which is refused
 )
 
 
@@ -85,21 +85,23 @@ class GgufFile:
         wanted = [key for key in self._fields if key.startswith("tokenizer.")]
         return gguf_tokenizer(self._path, {key: self._content(key) for key in wanted})
 
-    def weights(self, as_blocks: bool = True) -> DecoderWeights:
+    def weights(self, as_blocks: bool = True, context: int | None = None) -> DecoderWeights:
         """The whole decoder.
 
         Args:
             as_blocks: keep the values of Q4_0 and Q4_1, with scales rounded to bf16, and those of
                 Q8_0; otherwise everything becomes f32.
+            context: largest number of positions; as the file says if None.
 
         Raises:
             ModelFileError: for a tensor that is missing, of another quantization or of another size
                 than the file says, and for a key that makes no sense.
             UnsupportedDecoderError: for a key or a tensor that no rule reads, or that says what the
                 graph cannot express.
+            OptionError: for a context that the model does not have.
         """
         contents = {key: self._content(key) for key in self._fields}
-        return _GgufDecoder(self._path, contents, self._tensors, as_blocks).read()
+        return _GgufDecoder(self._path, contents, self._tensors, as_blocks).read(context)
 
     def _content(self, key: str) -> Any:
         try:
@@ -123,18 +125,17 @@ class _GgufDecoder:
             raise ModelFileError(path, f"its architecture is {self._arch!r}, not one of {known}")
         self._architecture = IN_GGUF[self._arch]
 
-    def read(self) -> DecoderWeights:
+    def read(self, context: int | None) -> DecoderWeights:
         """The decoder, all of it."""
         if self._key("split.count", Count, 1) > 1:
             raise ModelFileError(self._path, "it is one of several parts (gguf-split --merge)")
         try:
-            weights = self._weights()
-        except ModelFileError:
+            weights = self._weights(context)
+        except GraphoptError:
             raise
         except (ValueError, TypeError, ArithmeticError, MemoryError) as error:
             raise ModelFileError(self._path, f"its sizes do not fit ({error})") from error
         unread = (
-            *weights.traits.unread,
             *(f"key {key!r}" for key in self._keys.left()),
             *(f"tensor {name!r}" for name in self._tensors.left()),
         )
@@ -145,7 +146,7 @@ class _GgufDecoder:
             raise ModelFileError(self._path, wrong)
         return weights
 
-    def _weights(self) -> DecoderWeights:
+    def _weights(self, context: int | None) -> DecoderWeights:
         heads = self._of_arch("attention.head_count", Size)
         hidden = self._of_arch("embedding_length", Size)
         embedding = self.matrix("token_embd")
@@ -157,7 +158,7 @@ class _GgufDecoder:
             head_dim=self._of_arch("attention.key_length", Size, hidden // heads),
             intermediate=self._of_arch("feed_forward_length", Size),
             vocabulary=self._of_arch("vocab_size", Size, rows),
-            context=self._of_arch("context_length", Size),
+            context=limited(self._of_arch("context_length", Size), context),
             epsilon=self._of_arch("attention.layer_norm_rms_epsilon", Amount),
         )
         architecture, names = self._architecture, self._architecture.gguf
@@ -171,7 +172,7 @@ class _GgufDecoder:
             name=self._arch,
             shape=shape,
             frequencies=pair_frequencies(self._frequencies(scaling, rotated), shape),
-            attention_factor=1.0,
+            attention_factor=self._of_arch("rope.scaling.attn_factor", Amount, 1.0),
             embedding=embedding,
             layers=layers,
             norm=self.array("output_norm.weight"),
@@ -191,18 +192,28 @@ class _GgufDecoder:
             frequencies = frequencies / np.float32(factor)
         if "rope_freqs.weight" in self:  # the factors of Llama 3
             frequencies = frequencies / self.array("rope_freqs.weight")
+        if self._is_long():
+            frequencies = frequencies / self.array(_SHORT)
         return frequencies
+
+    def _is_long(self) -> bool:
+        """Whether the file has the factors of LongRoPE; those of long prompts are not computed."""
+        found = _SHORT in self and _LONG in self
+        if found:
+            self._tensor(_LONG)
+        return found
 
     def _traits(self, scaling: str, rotated: int) -> Traits:
         """What the file says beyond sizes; zero stands for what is left out, as in llama.cpp."""
         of_arch, none = self._of_arch, float
         of_arch("tensor_data_layout", Literal["Meta AI original pth"], "Meta AI original pth")
         self._key("general.type", Literal["model"], "model")
-        known = scaling in ("none", "linear")
-        factor = of_arch("rope.scaling.attn_factor", none, 1.0)
+        trained = of_arch("rope.scaling.original_context_length", Count, 0)
+        known = "longrope" if self._is_long() else "default"
         return Traits(
-            rotary="default" if known else f"{scaling} scaling",
+            rotary=known if scaling in ("none", "linear") else f"{scaling} scaling",
             rotary_width=rotated,
+            rotary_reach=trained if self._is_long() else None,
             value_width=of_arch("attention.value_length", Count, None),
             window=of_arch("attention.sliding_window", Count, 0) or None,
             attention_scale=of_arch("attention.scale", none, 0.0) or None,
@@ -216,7 +227,6 @@ class _GgufDecoder:
             logit_softcap=of_arch("final_logit_softcapping", none, 0.0),
             experts=of_arch("expert_count", Count, 0) or of_arch("expert_used_count", Count, 0),
             is_parallel=of_arch("use_parallel_residual", bool, False),
-            unread=() if factor == 1 else (f"{self._arch}.rope.scaling.attn_factor={factor}",),
         )
 
     def __contains__(self, name: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from graphopt.errors import OptionError
 from graphopt.llm.architectures.architecture import Architecture, Names
 from graphopt.llm.decoder.graph import DecoderShape, LayerWeights
 from graphopt.llm.decoder.matrices import Matrix, extents_of, stack_rows, take_rows
@@ -99,6 +100,17 @@ class HeadOrder:
             head = np.concatenate(halves, axis=1).reshape(-1)
         heads = np.arange(turned)[:, None] * width + head
         return take_rows(qkv, np.concatenate([heads.reshape(-1), np.arange(turned * width, count)]))
+
+
+def limited(context: int, asked: int | None) -> int:
+    """The context of a decoder: as many positions as its file says, or as are asked for.
+
+    Raises:
+        OptionError: if it has not as many.
+    """
+    if asked is not None and not 0 < asked <= context:
+        raise OptionError("context", asked, f"give 1 to {context}, as the model has")
+    return asked or context
 
 
 def pair_frequencies(frequencies: Array, shape: DecoderShape) -> Array:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from graphopt.errors import ModelFileError, UnsupportedDecoderError
+from graphopt.errors import GraphoptError, ModelFileError
 from graphopt.kernels.reference import bf16_from_f32
 from graphopt.llm.architectures.llama import LLAMA
 from graphopt.llm.decoder.graph import DecoderShape, DecoderWeights
@@ -28,7 +28,7 @@ from graphopt.llm.decoder.matrices import (
 )
 from graphopt.llm.decoder.sizes import misfit
 from graphopt.llm.decoder.traits import Traits
-from graphopt.llm.readers.layers import HeadOrder, read_layers
+from graphopt.llm.readers.layers import HeadOrder, limited, read_layers
 from graphopt.llm.readers.ledger import Ledger
 from graphopt.runtime.fields import Amount, FieldError, Range, Size, parse_json, read_fields
 
@@ -53,22 +53,26 @@ def is_meta_checkpoint(folder: Path) -> bool:
     return all((folder / name).is_file() for name in (_PARAMETERS, _WEIGHTS))
 
 
-def read_meta_checkpoint(folder: Path, as_blocks: bool = True) -> DecoderWeights:
+def read_meta_checkpoint(
+    folder: Path, as_blocks: bool = True, context: int | None = None
+) -> DecoderWeights:
     """The decoder of a folder in Meta's layout.
 
     Args:
         folder: holds `params.json` and `consolidated.00.pth`.
         as_blocks: keep quantized values, with the scales of 4-bit blocks rounded to bf16;
             otherwise everything becomes f32.
+        context: largest number of positions; all that such a model has if None.
 
     Raises:
         ModelFileError: for a file that is damaged, in several parts, of another scheme, or whose
             tensors have other sizes than `params.json` says.
+        OptionError: for a context that the model does not have.
     """
     checkpoint = _Checkpoint(folder, as_blocks)
     try:
-        weights = checkpoint.weights()
-    except (ModelFileError, UnsupportedDecoderError):
+        weights = checkpoint.weights(context)
+    except GraphoptError:
         raise
     except (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError) as error:
         raise ModelFileError(folder / _WEIGHTS, f"its sizes do not fit ({error})") from error
@@ -111,7 +115,7 @@ class _Checkpoint:
                 raise ModelFileError(self._path, f"{name} is a {type(tensor).__name__}")
         self._tensors = Ledger(named, _HARMLESS_TENSORS)
 
-    def weights(self) -> DecoderWeights:
+    def weights(self, context: int | None) -> DecoderWeights:
         """Everything."""
         embedding = self.matrix("tok_embeddings")
         heads, hidden = self._say("n_heads", Size), self._say("dim", Size)
@@ -120,6 +124,7 @@ class _Checkpoint:
         intermediate = int(self._tensor("layers.0.feed_forward.w1.weight").shape[0])
         rows = int(self._tensor("tok_embeddings.weight").shape[0])
         said = self._say("vocab_size", _Vocabulary, -1)
+        positions = _CONTEXT if scaled and not self._quantized else _QUANTIZED_CONTEXT
         shape = DecoderShape(
             hidden=hidden,
             heads=heads,
@@ -127,7 +132,7 @@ class _Checkpoint:
             head_dim=hidden // heads,
             intermediate=self._intermediate(hidden, intermediate),
             vocabulary=rows if said == -1 else said,
-            context=_CONTEXT if scaled and not self._quantized else _QUANTIZED_CONTEXT,
+            context=limited(positions, context),
             epsilon=self._say("norm_eps", Amount, 1e-5),
         )
         assert LLAMA.meta is not None

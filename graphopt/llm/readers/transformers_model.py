@@ -17,7 +17,7 @@ from graphopt.llm.decoder.graph import DecoderShape, DecoderWeights
 from graphopt.llm.decoder.matrices import Matrix
 from graphopt.llm.decoder.sizes import misfit
 from graphopt.llm.decoder.traits import Traits
-from graphopt.llm.readers.layers import HeadOrder, pair_frequencies, read_layers
+from graphopt.llm.readers.layers import HeadOrder, limited, pair_frequencies, read_layers
 from graphopt.llm.readers.ledger import Ledger
 from graphopt.llm.readers.torchao_tensors import is_quantized, quantized_matrix
 
@@ -76,6 +76,7 @@ _HARMLESS_SETTINGS = (
 )
 #: What may have quantized the weights: nothing, or torchao.
 _METHODS = ("", "torchao")
+_LONG = "longrope"
 _ATTENTION = ("full_attention", "sliding_attention")
 
 
@@ -98,12 +99,17 @@ def refuse_other_decoder(model: torch.nn.Module) -> NoReturn:
     raise UnsupportedDecoderError(type(model).__name__, f"model type {kind!r}", IN_TRANSFORMERS)
 
 
-def read_directory(folder: Path) -> DecoderWeights:
+def read_directory(folder: Path, context: int | None = None) -> DecoderWeights:
     """The decoder of a model directory of Hugging Face.
+
+    Args:
+        folder: holds it.
+        context: largest number of positions; as its configuration says if None.
 
     Raises:
         ModelFileError: if it cannot be loaded, or was not quantized by torchao but otherwise.
         UnsupportedDecoderError: naming what the graph cannot express.
+        OptionError: for a context that the model does not have.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -131,7 +137,7 @@ def read_directory(folder: Path) -> DecoderWeights:
             first = min(map(str, names))
             reason = f"{what.replace('_', ' ')}, of tensors or files: {first:.200}"
             raise ModelFileError(folder, reason)
-    return read_decoder(model.eval())
+    return read_decoder(model.eval(), context)
 
 
 def _quantization(config: Any) -> str:
@@ -143,14 +149,16 @@ def _quantization(config: Any) -> str:
     return str(getattr(method, "value", method))
 
 
-def read_decoder(model: Any) -> DecoderWeights:
+def read_decoder(model: Any, context: int | None = None) -> DecoderWeights:
     """Reads a causal language model; f32 weights are shared, not copied, where they are whole.
 
     Args:
         model: LlamaForCausalLM, or of another class of graphopt/llm/architectures.
+        context: largest number of positions; as its configuration says if None.
 
     Raises:
         UnsupportedDecoderError: naming what of the model the graph cannot express.
+        OptionError: for a context that the model does not have.
     """
     config, name = model.config, type(model).__name__
     if config.model_type not in IN_TRANSFORMERS:
@@ -160,7 +168,7 @@ def read_decoder(model: Any) -> DecoderWeights:
     architecture = IN_TRANSFORMERS[config.model_type]
     tensors = _Tensors(model)
     try:
-        weights = _weights(model, tensors, architecture)
+        weights = _weights(model, tensors, architecture, context)
     except KeyError as error:
         part = f"no tensor {error}"
         raise UnsupportedDecoderError(name, part, IN_TRANSFORMERS) from error
@@ -191,7 +199,9 @@ class _Tensors:
         return _array(self.ledger.take(name))
 
 
-def _weights(model: Any, tensors: _Tensors, architecture: Architecture) -> DecoderWeights:
+def _weights(
+    model: Any, tensors: _Tensors, architecture: Architecture, context: int | None
+) -> DecoderWeights:
     config, rotary, names = model.config, model.model.rotary_emb, architecture.transformers
     assert names is not None
     heads = config.num_attention_heads
@@ -202,11 +212,12 @@ def _weights(model: Any, tensors: _Tensors, architecture: Architecture) -> Decod
         head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
         intermediate=config.intermediate_size,
         vocabulary=model.model.embed_tokens.weight.shape[0],
-        context=config.max_position_embeddings,
+        context=limited(config.max_position_embeddings, context),
         epsilon=float(config.rms_norm_eps),
     )
     embedding, head = tensors.matrix("model.embed_tokens"), tensors.matrix("lm_head")
-    frequencies = _array(rotary.inv_freq)
+    short = rotary.rope_type == _LONG  # a module holds those of the prompt that it saw last
+    frequencies = _array(rotary.original_inv_freq if short else rotary.inv_freq)
     places = [f"model.layers.{i}" for i in range(config.num_hidden_layers)]
     order = HeadOrder(2 * len(frequencies))
     return DecoderWeights(
@@ -228,10 +239,15 @@ def _traits(model: Any, names: InTransformers) -> Traits:
     config, rotary = model.config, model.model.rotary_emb
     kinds = getattr(config, "layer_types", None) or ("sliding_attention",)
     slides = "sliding_attention" in kinds
+    scaling = getattr(config, "rope_parameters", None) or {}
+    reach = None
+    if rotary.rope_type == _LONG:
+        reach = scaling.get("original_max_position_embeddings", 0)
     others = tuple(sorted({kind for kind in kinds if kind not in _ATTENTION}))
     return Traits(
         rotary=rotary.rope_type,
         rotary_width=2 * len(rotary.inv_freq),
+        rotary_reach=reach,
         window=getattr(config, "sliding_window", None) if slides else None,
         unread=(*others, *(f"configuration {name}" for name in _unread_settings(config, names))),
         **{trait: getattr(config, setting) for trait, setting in names.traits.items()},
