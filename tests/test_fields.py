@@ -65,6 +65,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "text": ({"name": 3}, "name: 3 is not a text"),
     "short": ({"name": ""}, "name: its length 0 is not in 1 to 5"),
     "surrogate": ({"name": "\ud800"}, "name: '\\ud800' cannot be encoded in UTF-8"),
+    "surrogate in anything": ({"anything": [{"a": ["\ud800"]}]}, "'\\ud800' cannot be encoded"),
     "bool": ({"inner": {"size": True}}, "inner.size: True is not a whole number"),
     "float": ({"inner": {"size": 1.0}}, "inner.size: 1.0 is not a whole number"),
     "low": ({"inner": {"size": 0}}, "inner.size: 0 is not in 1 to 2147483647"),

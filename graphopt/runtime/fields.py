@@ -244,6 +244,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 def _read_scalar(hint: Any, value: Any, where: str) -> Any:
     if hint is Any:
+        _check_texts(value, where)
         return value
     if hint is None or hint is type(None):
         return None if value is None else _refuse(hint, value, where)
@@ -272,6 +273,18 @@ _CALLED = {
     tuple: "a list",
     dict: "a map",
 }
+
+
+def _check_texts(value: Any, where: str) -> None:
+    """Raises FieldError for a text in a value of any type that cannot be encoded."""
+    waiting, seen = [value], set()
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            _read_scalar(str, part, where)
+        elif isinstance(part, dict | list) and id(part) not in seen:
+            seen.add(id(part))  # YAML lets a list hold itself
+            waiting += [*part, *part.values()] if isinstance(part, dict) else part
 
 
 def _refuse(hint: Any, value: Any, where: str) -> Any:

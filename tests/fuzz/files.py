@@ -8,14 +8,14 @@ raises anything else, never crashes, and never takes more than `SECONDS`.
 
 A kind of file is a module in `tests/fuzz/kinds` with a `KIND`:
 
-    KIND = Kind(make, mutations, use, cases)
+    KIND = Kind(make, mutations, use)
 
 `make(path)` writes a valid sample, a file or a folder, once, in a process of its own; what only it
 needs, such as torch, is imported in it. Each case copies the sample, changes the copy by one of the
 mutations and calls `use(path)`, which opens and uses it as a user does. The mutations of files,
 folders, JSON and YAML are in `tests/support/mutations.py`; `is_refused=True` says that what one
-leaves must be refused, and one that stands in the list several times is tried more often. `cases`
-of them run in `make test`, by `test_damaged_files.py`. A case is decided by seed, kind and number.
+leaves must be refused, and one that stands in the list several times is tried more often. One round
+of the list runs in `make test`, by `test_damaged_files.py`. Seed, kind and number decide a case.
 """
 
 from __future__ import annotations
@@ -58,7 +58,6 @@ class Kind:
     make: Callable[[Path], object]
     mutations: Sequence[Mutation]
     use: Callable[[Path], object]
-    cases: int
 
 
 @dataclass

@@ -44,5 +44,4 @@ KIND = Kind(
         Mutation("bytes", of("seg_dict", lambda p, rng: p.write_bytes(rng.randbytes(99)))),
     ],
     use,
-    cases=70,
 )

@@ -40,5 +40,4 @@ KIND = Kind(
         *[Mutation("key", key)] * 4,
     ],
     use,
-    cases=24,
 )

@@ -36,5 +36,4 @@ KIND = Kind(
         Mutation("manifest", resealed(of("decoder", json_values("manifest.json")))),
     ],
     use,
-    cases=16,
 )

@@ -34,5 +34,4 @@ KIND = Kind(
         *[Mutation("number", of(WEIGHTS, number))] * 4,
     ],
     use,
-    cases=46,
 )

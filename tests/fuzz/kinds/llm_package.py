@@ -50,5 +50,4 @@ KIND = Kind(
         Mutation("noise", resealed(of(TOKENIZER, garbage)), is_refused=True),
     ],
     use,
-    cases=30,
 )

@@ -33,5 +33,4 @@ KIND = Kind(
         *[Mutation("noise", of(WEIGHTS, garbage), is_refused=True)] * 2,
     ],
     use,
-    cases=24,
 )

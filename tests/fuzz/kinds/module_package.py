@@ -45,5 +45,4 @@ KIND = Kind(
         Mutation("libraries", resealed(of("lib", garbage))),
     ],
     use,
-    cases=200,
 )

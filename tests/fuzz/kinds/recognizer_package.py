@@ -36,5 +36,4 @@ KIND = Kind(
         Mutation("library", resealed(of("vad", of("lib", garbage)))),
     ],
     use,
-    cases=50,
 )

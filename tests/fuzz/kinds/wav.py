@@ -58,5 +58,4 @@ KIND = Kind(
         *[Mutation("format", rewritten(kind, subtype)) for kind, subtype in _FORMATS],
     ],
     use,
-    cases=100,
 )
