@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import graphopt
-from graphopt.errors import InputValueError
+from graphopt.errors import CaptureError, InputValueError
 from graphopt.ir.interpret import run_graph
 from graphopt.testing import FP32_RELATIVE
 
@@ -220,3 +220,12 @@ def test_a_part_learns_the_sizes_that_it_computes_with(function: Any) -> None:
     for shape in ((2, 9, 3), (1, 14, 3)):
         x = torch.rand(shape)
         assert torch.allclose(ours.interpret(x), function(x), rtol=FP32_RELATIVE)
+
+
+def test_a_computed_size_that_a_squeeze_may_remove_is_refused() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        tokens = torch.ops.graphopt.cif(x, torch.sigmoid(x[..., 0]), 1.0, "prefix", "floor")[0]
+        return tokens[..., 0].squeeze()
+
+    with pytest.raises(CaptureError, match="name the axes that it squeezes"):
+        captured(function, torch.rand(2, 9, 3))

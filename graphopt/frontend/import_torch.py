@@ -106,7 +106,6 @@ class _Importer:
     def run(self) -> tuple[Graph, list[tuple[str, Any]]]:
         specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
         self._declare_dims(specs)
-        self.graph.conditions = [self._condition(c) for c in self.guards.conditions]
         for node in self.program.graph.nodes:
             if node.op == "placeholder":
                 self._placeholder(node, specs[node.name])
@@ -114,7 +113,9 @@ class _Importer:
                 self._call(node)
             elif node.op != "output":
                 raise self._nested(node)
-        self.graph.conditions = self._checkable(self.graph.conditions)
+        # Some are about sizes that a node computes.
+        conditions = [self._condition(c) for c in self.guards.conditions]
+        self.graph.conditions = self._checkable([*conditions, *self.graph.conditions])
         return self.graph, self._outputs()
 
     def _nested(self, node: torch.fx.Node) -> CaptureError:
