@@ -94,10 +94,18 @@ def test_2_masked_fill(fill: float) -> None:
     assert relative_error(run_graph(graph, inputs)[0], before[0]) < FP32_RELATIVE
 
 
-def test_fills_of_0_and_factors_of_0_are_left_alone() -> None:
+def test_fills_of_0_and_factors_without_an_inverse_are_left_alone() -> None:
     check_left_alone(FuseAttention(), filled(Written(), 0.0))
+    for by in (0.0, np.inf):
+        m = Written()
+        y = m.weighted(m.pointwise(divided(by), m.scores()))
+        check_left_alone(FuseAttention(), m.output(y))
+
+
+def test_weights_on_the_right_are_left_alone() -> None:
     m = Written()
-    check_left_alone(FuseAttention(), m.output(m.weighted(m.pointwise(divided(0.0), m.scores()))))
+    weights = m.op(Softmax(log=False), m.scores())
+    check_left_alone(FuseAttention(), m.output(m.op(Matmul(), m.scores(), weights)))
 
 
 def test_scores_that_something_else_reads_are_left_alone() -> None:

@@ -26,6 +26,16 @@ def test_1_one_tap_is_a_linear_in_every_precision() -> None:
         assert ops(graph) == ["permute", "linear", "permute"]
 
 
+@pytest.mark.parametrize("attrs", [{"stride": (1, 2)}, {"padding": (0, 1)}])
+def test_1_one_tap_that_skips_or_pads_is_a_window(attrs) -> None:
+    m = Maker()
+    x, extent = m.input("x", "B", 32, 9), 5 if "stride" in attrs else 11
+    graph = m.output(conv(m, x, m.constant("w", 32, 32, 1), "B", 32, extent, **attrs))
+    check_left_alone(POINTWISE, graph)
+    check_pass(WINDOWS, graph)
+    assert "patches" in ops(graph)
+
+
 def test_2_windows_and_what_goes_with_them(golden) -> None:
     m = Maker()
     x, r = m.input("x", "B", 8, "T"), m.input("r", "B", 16, "T")
