@@ -79,6 +79,14 @@ def test_two_axes_are_left_alone() -> None:
     check_left_alone(LowerDepthwise(), m.output(y))
 
 
+def test_padding_beside_the_time_axis_is_left_alone() -> None:
+    m = Maker()
+    y = conv(
+        m, m.input("x", "B", 4, 9, 1), m.constant("w", 4, 1, 3, 1), "B", 4, 7, 3, padding=(0, 1)
+    )
+    check_left_alone(LowerDepthwise(), m.output(y))
+
+
 def test_channel_multiplier_is_left_alone() -> None:
     m = Maker()
     x = m.input("x", "B", 4, 5)
