@@ -97,7 +97,7 @@ class _Importer:
         self, program: ExportedProgram, guards: Guards, name: str, input_names: Sequence[str]
     ) -> None:
         self.program = program
-        self.graph = Graph(name)
+        self.graph = Graph(_encodable(name))
         self.input_names = list(input_names)
         self.env: dict[torch.fx.Node, Any] = {}
         self.symbols: dict[sympy.Symbol, sympy.Symbol] = {}
@@ -187,7 +187,7 @@ class _Importer:
                 None,
                 f"{spec.target} has dtype {tensor.dtype}; convert the model with .float()",
             )
-        name = str(spec.target).removeprefix("model.")
+        name = _encodable(str(spec.target).removeprefix("model."))
         return Value(dtype, tuple(data.shape), name, data=data)
 
     def _untraced(self) -> CaptureError:
@@ -423,7 +423,8 @@ class _Importer:
     def _origin(self, node: torch.fx.Node) -> Origin:
         stack = node.meta.get("nn_module_stack") or {}
         paths = [path for path, _ in stack.values() if not path.startswith("_empty")]
-        module = re.sub(r"^(L\['self'\]\.)?model\.?", "", paths[-1]) if paths else ""
+        path = re.sub(r"^(L\['self'\]\.)?model\.?", "", paths[-1]) if paths else ""
+        module = _encodable(path)
         frames = re.findall(r'File "([^"]+)", line (\d+)[^\n]*\n\s*([^\n]*)', str(node.stack_trace))
         inside = re.compile(r"/torch/(nn|_|fx|utils|export)|^<")
         frames = [f for f in frames if f[0] != _CALLER]
@@ -471,6 +472,11 @@ def _owns_its_memory(node: Any) -> bool:
     tensor = node.meta["val"]
     whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
     return bool(tensor.is_contiguous() and whole)
+
+
+def _encodable(name: str) -> str:
+    """A name that files may hold: what UTF-8 has no bytes for is written as an escape."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _is_untraced(value: Any) -> bool:

@@ -121,7 +121,9 @@ def test_a_model_of_hostile_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Module paths and a class name that would run their C; a package and its dumps."""
     evil = tmp_path / "evil"
     key = f'a**// {{ creat("{evil}", 0600) }} //**'
-    inner = nn.ModuleDict({key: nn.Linear(3, 3), 'a"b\n': nn.Linear(3, 3), "\ud800": nn.ReLU()})
+    inner = nn.ModuleDict(
+        {key: nn.Linear(3, 3), 'a"b\n': nn.Linear(3, 3), "\ud800": nn.Linear(3, 3)}
+    )
 
     class Model(nn.Module):
         def __init__(self) -> None:

@@ -92,7 +92,7 @@ VIEWS: dict[str, Case] = {
     "chunk": (lambda x: x.chunk(2, -1), (X,)),
     "unbind": (lambda x: x.unbind(2), (X,)),
     "cat": (
-        lambda x, n: (torch.cat([x, n, x], 1), torch.cat([x, x[:, :0]], 1)),
+        lambda x, n: (torch.cat([x, n, x, torch.ones(0)], 1), torch.cat([x, x[:, :0]], 1)),
         (X, NUMBERS),
     ),
     "stack": (lambda x, n: torch.stack([x, n, n[:, :, :] > 2], -1), (X, NUMBERS)),
@@ -340,6 +340,7 @@ REFUSED: dict[str, Case] = {
     ),
     "a power with exponent 1.7": (lambda x: x**1.7, (POSITIVE,)),
     "bitwise operations on integers": (lambda n: torch.bitwise_and(n, n), (NUMBERS,)),
+    "a slice from T - 2, which may be negative": (lambda x: x[:, x.shape[1] - 2 :], (X,)),
     "padding mode reflect": (lambda x: F.pad(x, (1, 1), mode="reflect"), (X,)),
     "negative padding": (lambda x: F.pad(x, (-1, 0)), (X,)),
     "index_select along another axis than 0": (
