@@ -9,7 +9,7 @@ read is off by many times a last bit, so that many more numbers fall to the othe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from unittest.mock import patch
 
 import numpy as np
@@ -18,7 +18,7 @@ from reference import difference
 
 from graphopt.ir import Node
 from graphopt.ir.interpret import run_node
-from graphopt.ir.numpy_ops import Array, Sizes
+from graphopt.ir.op import Array, Sizes
 
 #: By how much operands are off, of each element: 2**9 roundings of f32, for a few of a long sum. Of
 #: the numbers in a row of int8, one in sixty falls to the other side then.
@@ -48,7 +48,7 @@ class _Noisy:
     def __init__(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)
 
-    def __call__(self, node: Node, arrays: list[Array], sizes: Sizes) -> list[Array]:
+    def __call__(self, node: Node, arrays: Sequence[Array], sizes: Sizes) -> list[Array]:
         given = zip(node.inputs, arrays, strict=True)
         return run_node(
             node, [a if v.is_constant or v.packed else self._off(a) for v, a in given], sizes

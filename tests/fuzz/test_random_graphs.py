@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
@@ -18,7 +19,7 @@ from random_graphs import shrunk  # noqa: E402
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 
 from graphopt.frontend.import_torch import schema_text  # noqa: E402
-from graphopt.ir.numpy_ops import Array, quantize_rows  # noqa: E402
+from graphopt.kernels.reference import Array, QuantizedRows, quantize_rows  # noqa: E402
 from graphopt.passes.lower_aten import RULES  # noqa: E402
 from graphopt.passes.lowering.schema import overload  # noqa: E402
 
@@ -74,13 +75,11 @@ def test_code_is_held_to_its_plan(error: float) -> None:
     assert case is not None
     plan = list(module.interpret(*case.inputs))
 
-    def quantize(rows: Array) -> Array:
-        return quantize_rows(rows) * np.float32(1 + error)
+    def quantize(x: Array) -> QuantizedRows:
+        rows = quantize_rows(x)
+        return replace(rows, scale=rows.scale * np.float32(1 + error))
 
-    with (
-        patch("graphopt.ir.numpy_ops.quantize_rows", quantize),
-        patch("graphopt.ir.interpret.quantize_rows", quantize),
-    ):
+    with patch("graphopt.kernels.reference.quantize_rows", quantize):
         code = list(module.interpret(*case.inputs))
     compare(code, case, "code", case.bounds)
     if error < OFF:
