@@ -65,7 +65,7 @@ def test_kernels(generic: str) -> None:
 #: Something of a kernel that is otherwise right, behind which a fault is put.
 PLACES = {
     "go_cif": "    go_barrier(team);\n    const size_t blocks",
-    "go_attention": "    const int few = has_few_queries(a), narrow",
+    "go_attention": "    const attention_way bf16 = {QUERY",
 }
 
 
