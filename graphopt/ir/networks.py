@@ -8,7 +8,8 @@ from io import BytesIO
 import networkx as nx
 
 from graphopt.ir.graph import Graph, Node, Value
-from graphopt.ir.printer import name_values, print_node, printable, shape_text
+from graphopt.ir.printer import name_values, print_node, shape_text
+from graphopt.printable import printable
 
 
 def network(nodes: Iterable[Node]) -> nx.DiGraph:
