@@ -70,7 +70,7 @@ class ParallelizeConv(Pass):
         best: tuple[float, int, int] | None = None
         tile = _LARGEST_TILE
         while tile >= _SMALLEST_TILE and (best is None or tile * macs >= _LEAST_WORK):
-            tasks = groups * -(-positions // tile)
+            tasks = groups * max(1, -(-positions // tile))  # an example may be empty
             balance = tasks / (self._cores * -(-tasks // self._cores))
             if best is None or balance > best[0]:
                 best = (balance, tile, tasks)

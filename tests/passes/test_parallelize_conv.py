@@ -51,6 +51,10 @@ def test_tasks_keep_enough_work() -> None:
     assert tile(conv(1, 2, 512).graph, 16) == 256
 
 
+def test_an_empty_example_is_one_task() -> None:
+    assert tile(conv(0, 16, 100).graph, 1) == tile(conv(1, 16, 1).graph, 1)
+
+
 def test_unbalanced_everywhere_takes_the_best() -> None:
     # 9 positions: one task of 16 or two of 8 for three cores
     assert tile(conv(1, 64, 9).graph, 3) == 8
