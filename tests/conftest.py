@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -52,6 +53,26 @@ def denormals_count() -> Iterator[None]:
     yield
     if torch := sys.modules.get("torch"):
         torch.set_flush_denormal(False)
+
+
+@pytest.fixture(scope="module")
+def captured_once() -> Iterator[None]:
+    """What torch.export makes of a model is kept for the next target or precision of a module."""
+    from graphopt.frontend import capture
+
+    export, made = capture._program, {}
+
+    def exported(model: Any, args: Any, kwargs: Any, dims: Any) -> Any:
+        leaves = capture.pytree.tree_leaves((args, kwargs))
+        kinds = [(leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf for leaf in leaves]
+        key = id(model), repr(kinds), repr(dims)
+        if key not in made:
+            made[key] = model, export(model, args, kwargs, dims)  # so that the id stays its own
+        return made[key][1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(capture, "_program", exported)
+        yield
 
 
 @pytest.fixture

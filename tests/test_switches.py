@@ -29,9 +29,19 @@ from graphopt.ir.verify import REQUIRED
 from graphopt.target import find_target
 from graphopt.testing import relative_error
 
+pytestmark = pytest.mark.usefixtures("captured_once")
 NAMES = pass_names()
 TARGET = find_target("neoverse-n2")
 BOUND = 0.15  # of int4 weights in groups of 32 behind random ones
+
+
+def cases() -> list[tuple[str, str, int]]:
+    """Names of passes, each with the precisions and bits of activations that make a difference."""
+    found = [(step.name, "int8+bf16", 8) for step in lowering_passes()]
+    for precision, bits in (("int8+bf16", 8), ("int4", 16)):
+        steps = [*precision_passes(precision, 32, bits), *placement_passes(TARGET)]
+        found += [(step.name, precision, bits) for step in steps]
+    return list(dict.fromkeys(found))
 
 
 class Model(nn.Module):
@@ -84,8 +94,11 @@ def exact(model: nn.Module) -> list[Array]:
     return planned(model, "fp32", 8)
 
 
-@pytest.mark.parametrize("precision, bits", [("int8+bf16", 8), ("int4", 16)])
-@pytest.mark.parametrize("name", NAMES)
+def test_every_pass_has_a_case() -> None:
+    assert {name for name, *_ in cases()} == set(NAMES)
+
+
+@pytest.mark.parametrize("name, precision, bits", cases())
 def test_every_pass_can_be_the_last(
     name: str, precision: str, bits: int, model: nn.Module, exact: list[Array]
 ) -> None:
@@ -93,8 +106,7 @@ def test_every_pass_can_be_the_last(
         assert relative_error(got, wanted) < BOUND
 
 
-@pytest.mark.parametrize("precision, bits", [("int8+bf16", 8), ("int4", 16)])
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in REQUIRED])
+@pytest.mark.parametrize("name, precision, bits", [c for c in cases() if c[0] not in REQUIRED])
 def test_every_other_pass_can_be_left_out(
     name: str, precision: str, bits: int, model: nn.Module, exact: list[Array]
 ) -> None:

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,15 @@ TINY = (
 )
 LABEL_KEYS = {"name", "op", "scheme", "m", "n", "k", "group"}
 SHARED_KEYS = {"engine", "part", "threads", "target", "peak_share", "peak", "pack_share", "note"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short() -> Iterator[None]:
+    """Rows of a moment, which say nothing of speed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "SAMPLE_SECONDS", 1e-4)
+        patch.setattr(measure, "IDLE_SECONDS", 0)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from graphopt.errors import InputError, InputValueError  # noqa: E402
 from graphopt.frontend.import_torch import to_numpy  # noqa: E402
 from graphopt.zoo import paraformer  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("captured_once")
 PRECISIONS = ["fp32", "bf16", "int8", "int8+bf16"]
 
 

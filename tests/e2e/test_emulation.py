@@ -18,6 +18,7 @@ from graphopt.testing import EMULATED_BF16, EMULATED_INT8_BF16, relative_error  
 from graphopt.zoo import fsmn_vad, paraformer  # noqa: E402
 
 pytestmark = [
+    pytest.mark.usefixtures("captured_once"),
     pytest.mark.skipif(not shutil.which("qemu-aarch64"), reason="qemu-aarch64 is not installed"),
     pytest.mark.filterwarnings("ignore::graphopt.compiler.program.OtherMachineWarning"),
 ]

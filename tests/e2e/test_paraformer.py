@@ -15,6 +15,7 @@ pytest.importorskip("funasr")
 from graphopt.bench.engines import relative_error  # noqa: E402
 from graphopt.zoo import paraformer  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("captured_once")
 FP32_BOUND = 1e-4  # 66 blocks of f32 sums in another order
 
 

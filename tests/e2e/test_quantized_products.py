@@ -1,6 +1,7 @@
 """Products that quantize their own rows, in whole models: the bits of two steps."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,18 @@ from graphopt.ir.ops import Linear, QuantizeRows  # noqa: E402
 from graphopt.passes import fuse_quantize  # noqa: E402
 from graphopt.zoo import fsmn_vad, paraformer  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("captured_once")
 FRAMES = 700  # more than the buffers of one, two and five threads hold
 
 
+@cache
 def vad() -> tuple[Any, Any]:
     features = torch.randn(1, FRAMES, 400, generator=torch.Generator().manual_seed(0))
     model = fsmn_vad.load_vad()
     return model.model.encoder, fsmn_vad.encoder_inputs(model, features)
 
 
+@cache
 def encoder() -> tuple[Any, Any]:
     return paraformer.paraformer_large(2, 1)[0], paraformer.example_inputs(frames=90, batch=2)
 

@@ -18,6 +18,7 @@ from graphopt.bench import paraformer, recognizer  # noqa: E402
 from graphopt.errors import MissingToolError  # noqa: E402
 from graphopt.zoo.recognizer import MODEL, loading, phrases, speech  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("captured_once")
 ROOT = Path(__file__).parents[2]
 PER_VOICE = 4
 needs_espeak = pytest.mark.skipif(

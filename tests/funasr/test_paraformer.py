@@ -1,6 +1,8 @@
 """Paraformer as one graph, from features to token ids, beside FunASR's own inference."""
 
 import shutil
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ from graphopt.funasr.directory import build_model, read_directory  # noqa: E402
 from graphopt.funasr.layers.paraformer import Paraformer  # noqa: E402
 from graphopt.zoo import paraformer as zoo  # noqa: E402
 from graphopt.zoo.recognizer import MODEL  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("captured_once")
 
 
 def funasr_tokens(model: Any, speech: torch.Tensor, lengths: torch.Tensor) -> list[list[int]]:
@@ -39,11 +43,22 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def fast(model: Any) -> Any:
-    inputs = zoo.example_inputs(60, 2)
-    return graphopt.optimize(
-        Paraformer(model), precision="fp32", example_inputs=inputs, strict=True
-    )
+def compiled(model: Any) -> Callable[[str, str], Any]:
+    """A function that compiles for a precision and a target."""
+    whole, inputs = Paraformer(model), zoo.example_inputs(60, 2)
+
+    @cache
+    def compile_for(precision: str, target: str = "native") -> Any:
+        return graphopt.optimize(
+            whole, target, precision=precision, example_inputs=inputs, strict=True
+        )
+
+    return compile_for
+
+
+@pytest.fixture(scope="module")
+def fast(compiled: Any) -> Any:
+    return compiled("fp32")
 
 
 def test_captured_with_one_item(model: Any) -> None:
@@ -78,26 +93,15 @@ def test_package_without_torch_in_the_path(fast: Any, tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("precision", ["int8", "bf16", "int8+bf16"])
-def test_narrow_precisions_compile_whole(model: Any, precision: str) -> None:
+def test_narrow_precisions_compile_whole(compiled: Any, precision: str) -> None:
     """Which tokens they change is measured on speech; on noise they only have to be tokens."""
-    inputs = zoo.example_inputs(40, 2)
-    narrow = graphopt.optimize(
-        Paraformer(model), precision=precision, example_inputs=inputs, strict=True
-    )
-    ids, counts = narrow(*zoo.example_inputs(50, 3))
+    ids, counts = compiled(precision)(*zoo.example_inputs(50, 3))
     assert ids.shape == (3, counts.max()) and ids.max() < len(read_directory(MODEL).tokens)
 
 
 @pytest.mark.filterwarnings("ignore::graphopt.compiler.program.OtherMachineWarning")
 @pytest.mark.skipif(not shutil.which("qemu-aarch64"), reason="qemu-aarch64 is not installed")
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_code_for_neoverse_n2(model: Any, precision: str) -> None:
-    inputs = zoo.example_inputs(30, 2)
-    built = [
-        graphopt.optimize(
-            Paraformer(model), target, precision=precision, example_inputs=inputs, strict=True
-        )
-        for target in ("native", "neoverse-n2")
-    ]
-    given = zoo.example_inputs(23, 2)
-    assert our_tokens(built[1].emulate(*given)) == our_tokens(built[0](*given))
+def test_code_for_neoverse_n2(compiled: Any, precision: str) -> None:
+    given, arm = zoo.example_inputs(23, 2), compiled(precision, "neoverse-n2")
+    assert our_tokens(arm.emulate(*given)) == our_tokens(compiled(precision)(*given))

@@ -35,9 +35,9 @@ from tests.support import funasr_directories as directories  # noqa: E402
 CONFIG = PunctuationConfig(tuple(directories.MARKS))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: Any) -> Path:
-    return directories.ct_transformer(tmp_path_factory.mktemp("punc") / "model")
+@pytest.fixture
+def folder(punctuation_folder: Path) -> Path:
+    return punctuation_folder
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +47,8 @@ def streaming_folder(tmp_path_factory: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def package(folder: Path, tmp_path_factory: Any) -> Path:
-    path: Path = tmp_path_factory.mktemp("package") / "asr.gopt"
-    compile_directories([folder, MODEL, fsmn_vad.model_folder()], "native", "fp32", path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def recognizer(package: Path) -> Recognizer:
-    return load_recognizer(package)
+def recognizer(full_package: Path) -> Recognizer:
+    return load_recognizer(full_package)
 
 
 def random_text(rng: random.Random, words: int) -> str:

@@ -111,17 +111,20 @@ def transcript(recognizer: Recognizer, wav: Path) -> dict[str, Any]:
     return result | {"sentence_info": as_funasr(said.sentences)}
 
 
-def compiled(folders: list[Path], out: Path) -> Recognizer:
-    compile_directories(folders, "native", "fp32", out)
-    return load_recognizer(out)
+@pytest.fixture(params=["paraformer", "bicif", "seaco"])
+def kind(request: Any, tmp_path: Path) -> tuple[Path, Path]:
+    """A model directory, and the package of it."""
+    if request.param == "paraformer":
+        return MODEL, request.getfixturevalue("plain_package")
+    if request.param == "seaco":
+        return request.getfixturevalue("seaco_folder"), request.getfixturevalue("seaco_package")
+    folder = paraformer_directories.bicif(tmp_path / "bicif")
+    compile_directories([folder], "native", "fp32", tmp_path / "asr.gopt")
+    return folder, tmp_path / "asr.gopt"
 
 
-@pytest.mark.parametrize("kind", ["paraformer", "bicif", "seaco"])
-def test_package_tells_the_times_of_funasr(kind: str, tmp_path: Path) -> None:
-    folder = MODEL
-    if kind != "paraformer":
-        folder = getattr(paraformer_directories, kind)(tmp_path / kind)
-    model, recognizer = load(folder), compiled([folder], tmp_path / "asr.gopt")
+def test_package_tells_the_times_of_funasr(kind: tuple[Path, Path]) -> None:
+    model, recognizer = load(kind[0]), load_recognizer(kind[1])
     for wav in recordings():
         expected, got = generate(model, wav), transcript(recognizer, wav)
         assert {name: got[name] for name in expected} == expected
@@ -144,12 +147,10 @@ def long_recording(tmp_path_factory: Any) -> Path:
 
 @pytest.mark.parametrize("with_punctuation", [True, False])
 def test_sentences_of_a_long_recording(
-    with_punctuation: bool, long_recording: Path, tmp_path: Path
+    with_punctuation: bool, long_recording: Path, request: Any
 ) -> None:
-    vad, punc = fsmn_vad.model_folder(), tmp_path / "punc"
-    folders = [MODEL, vad]
-    if with_punctuation:
-        folders.append(funasr_directories.ct_transformer(punc))
+    vad, punc = fsmn_vad.model_folder(), request.getfixturevalue("punctuation_folder")
+    package = request.getfixturevalue("full_package" if with_punctuation else "detecting_package")
     with keep_process_settings():
         model = AutoModel(
             model=str(MODEL),
@@ -162,25 +163,26 @@ def test_sentences_of_a_long_recording(
             log_level="ERROR",
         )
     expected = generate(model, long_recording)
-    fast = graphopt.optimize(model, precision="fp32", strict=True)
-    assert generate(fast, long_recording) == expected
-    got = transcript(compiled(folders, tmp_path / "asr.gopt"), long_recording)
-    if not with_punctuation:  # then FunASR has no sentences; segments are
+    got = transcript(load_recognizer(package), long_recording)
+    if with_punctuation:
+        fast = graphopt.optimize(model, precision="fp32", strict=True)
+        assert generate(fast, long_recording) == expected
+    else:  # then FunASR has no sentences; segments are
         assert expected.pop("sentence_info") == []
         assert [one["start"] for one in got.pop("sentence_info")]
     assert got == expected
     assert len(got["timestamp"]) > 10
 
 
-def test_command_line(tmp_path: Path) -> None:
-    recognizer = compiled([MODEL], tmp_path / "asr.gopt")
+def test_command_line(plain_package: Path, tmp_path: Path) -> None:
+    recognizer = load_recognizer(plain_package)
     for samples in (0, 1, 399, 800, 16000):
         soundfile.write(tmp_path / "silence.wav", np.zeros(samples, np.float32), 16000)
         assert transcript(recognizer, tmp_path / "silence.wav") == {"text": "", "sentence_info": []}
     wav = next(iter(recordings()))
 
     def transcribe(*options: str) -> str:
-        command = [sys.executable, "-m", "graphopt", "transcribe", str(tmp_path / "asr.gopt")]
+        command = [sys.executable, "-m", "graphopt", "transcribe", str(plain_package)]
         done = subprocess.run([*command, str(wav), *options], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -41,11 +40,9 @@ from funasr.utils.postprocess_utils import sentence_postprocess  # noqa: E402
 from graphopt.zoo.recognizer import loading  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: Any) -> Path:
-    path: Path = tmp_path_factory.mktemp("package") / "asr.gopt"
-    compile_directories([MODEL], "native", "fp32", path)
-    return path
+@pytest.fixture
+def package(plain_package: Path) -> Path:
+    return plain_package
 
 
 def test_same_features_as_funasr() -> None:

@@ -39,10 +39,8 @@ VAD_SETTINGS = yaml.safe_load((fsmn_vad.model_folder() / "config.yaml").read_tex
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory: Any) -> Path:
-    path: Path = tmp_path_factory.mktemp("package") / "asr.gopt"
-    compile_directories([fsmn_vad.model_folder(), MODEL], "native", "fp32", path)
-    return path
+def package(detecting_package: Path) -> Path:
+    return detecting_package
 
 
 @pytest.fixture(scope="module")
