@@ -239,6 +239,8 @@ def _batch_norm(b: Builder) -> Value:
         raise Unsupported("batch norm in training mode")
     x = b.tensor("input")
     parts = {k: b.arg(k) for k in ("weight", "bias", "running_mean", "running_var")}
+    if x.rank < 2 or parts["running_mean"] is None or parts["running_var"] is None:
+        raise Unsupported("batch norm without channels or statistics")
     shape = (x.shape[1], *[1] * (x.rank - 2))
     operands, dtype = _Operands(b), _compute_type(b)
     leaf = {k: operands.leaf(b.reshape(v, shape), dtype) for k, v in parts.items() if v is not None}

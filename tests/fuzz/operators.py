@@ -32,7 +32,7 @@ import graphopt
 from graphopt.compiler.form import run_in_torch
 from graphopt.compiler.pipeline import PassManager, lowering_passes
 from graphopt.config import Config
-from graphopt.errors import CaptureError, GraphoptError
+from graphopt.errors import CaptureError, GraphoptError, LoweringError
 from graphopt.frontend.capture import Captured, call_key, capture
 from graphopt.frontend.import_torch import TORCH_DTYPES, to_numpy
 from graphopt.hosts.torch_ops import to_torch
@@ -176,6 +176,8 @@ def judge(sample: Sample) -> tuple[str, str]:
             got = interpret(captured, [t.clone() for t in tensors])
     except CaptureError as error:
         return NO_CAPTURE, str(error)
+    except LoweringError as error:  # no refusal, but a rule that failed
+        return RAW, str(error)
     except GraphoptError as error:
         return REFUSED, str(error)
     except Exception:
