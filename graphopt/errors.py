@@ -386,7 +386,7 @@ class MissingCompilerError(GraphoptError, FileNotFoundError):
     def __init__(self, tried: Iterable[str], target: str) -> None:
         super().__init__(
             f"no C compiler for {target} (tried: {', '.join(tried)}); "
-            "install the ziglang wheel (pip install ziglang) or name a compiler in CC"
+            "install the ziglang wheel (pip install 'graphopt[compile]') or name a compiler in CC"
         )
 
 

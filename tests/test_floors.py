@@ -11,7 +11,17 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ("graphopt", "passes", "codegen", "kernels")
 #: Rooms, the lowest first: folders, and files beside them; `graphopt` is its `__init__`.
 FLOORS = (
-    ("_version", "errors", "dtype", "flags", "printable", "scratch_folder", "testing"),
+    (
+        "_version",
+        "dtype",
+        "errors",
+        "extras",
+        "flags",
+        "module_group",
+        "printable",
+        "scratch_folder",
+        "testing",
+    ),
     ("config", "progress"),
     ("kernels",),
     ("toolchain",),

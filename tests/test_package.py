@@ -4,11 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import graphopt
 from graphopt import errors
@@ -134,40 +137,92 @@ def test_bfloat16_and_integers(tmp_path: Path) -> None:
     assert_same(loaded(tokens), model(tokens).detach())  # an error leaves it usable
 
 
-LOADER = """
-import sys
-BLOCKED = {"torch", "ziglang", "jinja2", "sympy", "rich", "typer"}
+BLOCK = """
+import importlib, pkgutil, sys
+ALLOWED = {"graphopt", "numpy", *sys.stdlib_module_names}
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in BLOCKED:
+        top = name.partition(".")[0]
+        if top not in ALLOWED and not top.startswith("_"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Block())
-import numpy as np, graphopt
+"""
+LOADER = """
+import numpy as np, graphopt, graphopt.runtime
+for module in pkgutil.walk_packages(graphopt.runtime.__path__, "graphopt.runtime."):
+    importlib.import_module(module.name)
 x = np.load(sys.argv[2])
 np.save(sys.argv[3], graphopt.load(sys.argv[1])(x))
-assert not BLOCKED & {name.partition(".")[0] for name in sys.modules}
-try:
-    graphopt.optimize
-except ImportError as error:
-    assert "pip install" in str(error), error
-else:
-    raise AssertionError("optimize without torch")
+for name in ("optimize", "capture"):
+    try:
+        getattr(graphopt, name)
+    except ImportError as error:
+        assert "pip install 'graphopt[torch]'" in str(error), error
+    else:
+        raise AssertionError(f"{name} without torch")
 """
+#: The command line. Each line of `HINTS`: an extra and a command that needs it.
+COMMANDS = """
+from graphopt import cli
+from graphopt.errors import MissingDependencyError
+package, x, out, hints = sys.argv[1:]
+def call(*words):
+    cli.app(words, standalone_mode=False)
+for words in (["--help"], ["compile", "--help"], ["bench", "llm", "--help"], ["targets"]):
+    call(*words)
+call("run", package, "--input", x, "--output", out, "--profile")
+for line in hints.splitlines():
+    extra, *words = line.split()
+    try:
+        call(*words)
+    except MissingDependencyError as error:
+        assert f"pip install 'graphopt[{extra}]'" in str(error), (words, error)
+    else:
+        raise AssertionError(f"{words} without {extra}")
+"""
+HINTS = """\
+torch optimize fsmn-vad --out {0}/o.gopt
+torch balance fsmn-vad
+sign keygen {0}/key
+sign sign {1} --key {0}/key
+llm compile llm {0}/none.gguf --out {0}/o.gopt
+funasr compile funasr {0} --out {0}/o.gopt
+torch bench paraformer --rounds 1"""
+
+
+def run_alone(code: str, *words: str, path: str) -> None:
+    """Runs a program that imports what `BLOCK` allows."""
+    environment = {"PATH": path, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", BLOCK + code, *words]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def brought_by(*distributions: str) -> set[str]:
+    """The modules of distributions and of what they require."""
+    found, todo = set(), list(distributions)
+    while todo:
+        if (name := canonicalize_name(todo.pop())) not in found:
+            found.add(name)
+            needed = map(Requirement, requires(name) or ())
+            todo += [r.name for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
+    homes = packages_distributions()
+    return {m for m, owners in homes.items() if found & set(map(canonicalize_name, owners))}
+
+
+def test_command_line_of_the_smallest_install(saved: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((2, 6, 48), np.float32))
+    places = [str(saved), *(str(tmp_path / name) for name in ("x.npy", "y.npz"))]
+    allowed = f"ALLOWED |= {brought_by('typer', 'rich')}\n"
+    run_alone(allowed + COMMANDS, *places, HINTS.format(tmp_path, saved), path=str(tmp_path))
+    assert np.load(tmp_path / "y.npz")["0"].shape[:2] == (2, 6)
 
 
 def test_loader_needs_numpy_alone(saved: Path, model: Any, tmp_path: Path) -> None:
     x = torch.randn(2, 6, 48)
     np.save(tmp_path / "x.npy", x.numpy())
-    command = [
-        sys.executable,
-        "-c",
-        LOADER,
-        str(saved),
-        *(str(tmp_path / n) for n in ("x.npy", "y")),
-    ]
-    environment = {"PATH": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
+    places = [str(saved), *(str(tmp_path / n) for n in ("x.npy", "y"))]
+    run_alone(LOADER, *places, path=str(tmp_path))
     with torch.inference_mode():
         assert_same(np.load(tmp_path / "y.npy"), model(x).numpy())
 

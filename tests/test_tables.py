@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from graphopt.bench import profile
-from graphopt.compiler.report import NodeReport, Report, module_group
+from graphopt.compiler.report import NodeReport, Report
+from graphopt.module_group import module_group
 from graphopt.progress import announce, progress_to
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from graphopt.dependencies import needs
 from graphopt.flags import numbers, refuse
 
 _FILE_WIDTH = 180  # of wide tables in files and pipes
@@ -26,6 +27,7 @@ _USED_BY = {
 }
 
 
+@needs("bench", "bench funasr")
 def bench_funasr(
     context: typer.Context,
     part: Annotated[

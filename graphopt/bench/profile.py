@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from graphopt.compiler.report import module_group
 from graphopt.dependencies import require
+from graphopt.module_group import module_group
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,7 +85,7 @@ def profile_torch_modules(module: nn.Module, inputs: Sequence[Any]) -> dict[str,
         inputs: Its positional inputs.
 
     Returns:
-        Milliseconds in one pass by :func:`graphopt.compiler.report.module_group`.
+        Milliseconds in one pass by :func:`graphopt.module_group.module_group`.
     """
     torch = require("torch", "profiling torch")
     passes: list[dict[str, float]] = []

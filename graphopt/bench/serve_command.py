@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from graphopt.dependencies import needs
 
+
+@needs("transcribe", "bench serve")
 def bench_serve(
     package: Annotated[Path, typer.Argument(help="Package of graphopt compile funasr.")],
     frames: Annotated[int, typer.Option(min=1, help="Frames of 60 ms of a call.")] = 167,

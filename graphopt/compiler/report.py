@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
@@ -15,6 +14,7 @@ from graphopt.ir import Graph, Node
 from graphopt.ir.loss import Loss, mean_loss
 from graphopt.ir.ops import Linear
 from graphopt.ir.printer import name_values, shape_text
+from graphopt.module_group import module_group
 from graphopt.printable import printable
 
 
@@ -140,15 +140,6 @@ def _why(row: NodeReport, loss: Loss | None) -> str:
     """The reasons of a node, and what rounding its weights lost."""
     lost = [] if loss is None else [f"lost: {loss}"]
     return "\n".join([*row.reasons, *lost])
-
-
-def module_group(path: str) -> str:
-    """The path of a module with its block numbers left out, down to the part of a block.
-
-    `model.encoders.31.self_attn.linear_out` becomes `model.encoders.*.self_attn`.
-    """
-    numbered = re.match(r"(?:[^.\d][^.]*\.)*\d+(?:\.[^.\d][^.]*)?", path)
-    return re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", numbered.group() if numbered else path)
 
 
 def node_reports(graph: Graph) -> list[NodeReport]:

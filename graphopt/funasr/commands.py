@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from graphopt.dependencies import needs
 from graphopt.flags import TrustedKeys, refuse
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _VadOptions = Annotated[
 
 
 @compile_app.command()
+@needs("funasr", "compile funasr")
 def funasr(
     directories: Annotated[
         list[Path], typer.Argument(help="Model directories as FunASR lays them out.")
@@ -76,6 +78,7 @@ def _named_values(given: list[str] | None) -> dict[str, Any]:
     return options
 
 
+@needs("transcribe", "transcribe")
 def transcribe(
     context: typer.Context,
     package: Annotated[Path, typer.Argument(help="Package of graphopt compile funasr.")],
@@ -153,6 +156,7 @@ def transcribe(
             print(line if as_json or len(recordings) == 1 else f"{path}\t{line}")
 
 
+@needs("transcribe", "align")
 def align(
     package: Annotated[
         Path, typer.Argument(help="Package of graphopt compile funasr of a MonotonicAligner.")

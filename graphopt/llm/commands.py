@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from graphopt.dependencies import needs
 from graphopt.flags import TrustedKeys, refuse
 
 TargetOption = Annotated[str, typer.Option(help="See graphopt targets.")]
@@ -44,6 +45,7 @@ ContextOption = Annotated[
 ]
 
 
+@needs("llm", "compile llm")
 def compile_llm(
     source: Annotated[Path, typer.Argument(help="Hugging Face model directory, or GGUF file.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Package to write.")],
@@ -83,6 +85,7 @@ def compile_llm(
     print(f"{out}: {size / 2**20:.1f} MiB; {summary}")
 
 
+@needs("chat", "chat")
 def chat(
     context: typer.Context,
     package: Annotated[Path, typer.Argument(help="Package of graphopt compile llm.")],

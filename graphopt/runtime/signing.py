@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphopt.errors import MissingDependencyError, SigningKeyError, UntrustedPackageError
+from graphopt.extras import install_command
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -131,7 +132,7 @@ def _cryptography() -> tuple[Any, Any, Any]:
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError as error:
         raise MissingDependencyError(
-            "cryptography", "signing packages", "pip install 'graphopt[sign]'"
+            "cryptography", "signing packages", install_command("cryptography")
         ) from error
     return InvalidSignature, serialization, ed25519
 

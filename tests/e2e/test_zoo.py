@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
 
+from graphopt import extras  # noqa: E402
 from graphopt.errors import MissingDependencyError, UnknownModelError  # noqa: E402
 from graphopt.zoo import catalog, dependencies, fsmn_vad, paraformer  # noqa: E402
 
@@ -135,7 +136,7 @@ def test_empty_cache_means_the_beginning() -> None:
 
 def test_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingDependencyError, match=r"needs.*'openvino_x'.*pip install x"):
-        monkeypatch.setitem(dependencies.INSTALL, "openvino_x", "pip install x")
+        monkeypatch.setitem(extras.APART, "openvino_x", "pip install x")
         dependencies.require("openvino_x", "this")
 
 

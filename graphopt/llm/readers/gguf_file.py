@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from graphopt.errors import GraphoptError, MissingDependencyError, ModelFileError
+from graphopt.dependencies import require
+from graphopt.errors import GraphoptError, ModelFileError
 from graphopt.kernels.reference import bf16_from_f32
 from graphopt.llm.architectures.table import IN_GGUF
 from graphopt.llm.decoder.graph import DecoderShape, DecoderWeights
@@ -61,14 +62,11 @@ class GgufFile:
     """
 
     def __init__(self, path: str | Path) -> None:
-        try:
-            from gguf import GGUFReader
-        except ImportError:
-            raise MissingDependencyError("gguf", "reading GGUF", "pip install gguf") from None
+        gguf = require("gguf", "reading GGUF")
         self._path = Path(path)
         check_header(self._path)
         try:
-            reader = GGUFReader(path)
+            reader = gguf.GGUFReader(path)
         except Exception as error:  # of the package or numpy, as the damage has it
             raise ModelFileError(path, f"it is no whole GGUF file ({error})") from error
         made = ("GGUF.version", "GGUF.tensor_count", "GGUF.kv_count")  # by the package
