@@ -20,7 +20,7 @@ NEWEST = .venv-newest
 OLDEST = transformers==5.0.0 huggingface_hub==1.33.0 tokenizers==0.22.2 httpx==0.28.1 \
 	httpcore==1.0.9 typer-slim==0.24.0
 VERSIONS = $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--upgrade --upgrade-strategy eager)
-C_SOURCES = $$(git ls-files '*.c' '*.h')
+C_SOURCES = $$(find codegen examples graphopt kernels passes tests -name '*.[ch]')
 ROOT = [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null
 
 .PHONY: help venv qemu llvm espeak demo test test-newest constraints bench opinfo fuzz fuzz-files sanitize lint format clean
