@@ -50,6 +50,16 @@ class InputLayoutError(InputError):
         )
 
 
+class InputStridesError(InputError):
+    """A tensor with gaps, or axes in another order, for a model that asks about that."""
+
+    def __init__(self, strides: Sequence[int], where: str) -> None:
+        super().__init__(
+            f"an input has the strides {list(strides)}; at {where} the model asks how a tensor "
+            "lies in memory, and was captured with contiguous ones: give .contiguous() of it"
+        )
+
+
 class InputRankError(InputError):
     """An input with another number of dimensions than the compiled one."""
 

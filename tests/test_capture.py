@@ -15,7 +15,13 @@ from graphs import assert_close  # noqa: E402
 
 from graphopt.compiler.pipeline import PassManager, lowering_passes  # noqa: E402
 from graphopt.config import Config  # noqa: E402
-from graphopt.errors import CaptureError, InputError, OptionError, TrainingModeError  # noqa: E402
+from graphopt.errors import (  # noqa: E402
+    CaptureError,
+    InputError,
+    InputStridesError,
+    OptionError,
+    TrainingModeError,
+)
 from graphopt.frontend.capture import Captured, call_key, capture  # noqa: E402
 from graphopt.ir.interpret import run_graph  # noqa: E402
 from graphopt.testing import FP32_RELATIVE  # noqa: E402
@@ -325,6 +331,23 @@ def test_an_inplace_activation_leaves_batch_norm_whole() -> None:
         PassManager(Config(verify=True)).run(graph, lowering_passes())
         texts.append([(n.op.name, list(n.operands), repr(n.op)) for n in graph.nodes])
     assert texts[0] == texts[1] and all(op.startswith("go.") for op, *_ in texts[1])
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [lambda x: x.is_contiguous(), lambda x: (x + 1).stride(-1) == 1],
+    ids=["whole", "stride"],
+)
+def test_a_model_that_asks_how_its_arguments_lie_is_called_with_such(asks) -> None:
+    """Of any other the answer is another; one that does not ask takes all."""
+    model = Function(lambda x: x * 2 if asks(x) else x * 3)
+    x = torch.randn(3, 4)
+    fast = graphopt.optimize(model, precision="fp32", example_inputs=(x,))
+    same(fast(x), model(x))
+    with pytest.raises(InputStridesError, match=r"\[1, 3\].*test_capture.py:\d+ .*contiguous"):
+        fast(torch.randn(4, 3).t())
+    silent = graphopt.optimize(Function(lambda x: x * 2), precision="fp32", example_inputs=(x,))
+    same(silent(x.t()), x.t() * 2)
 
 
 class Stateful(Model):

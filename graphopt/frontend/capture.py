@@ -33,11 +33,13 @@ from graphopt.errors import (
     InputCountError,
     InputError,
     InputLayoutError,
+    InputStridesError,
     OptionError,
 )
 from graphopt.frontend.guards import Guards, read_guards
 from graphopt.frontend.held import Held
 from graphopt.frontend.import_torch import WRITES_NOTHING, import_program
+from graphopt.frontend.memory_questions import MemoryQuestions
 from graphopt.frontend.model_check import check_model, check_weights
 from graphopt.frontend.size_gate import SizeGate
 from graphopt.ir import Graph
@@ -55,6 +57,8 @@ class CallSpec:
         out_leaves: for each leaf of the result, the graph output that it is, or the constant.
         changes_arguments: whether the result holds, beside the model's own, what its arguments'
             containers hold after the call.
+        asks_layout: the line where the model asks how a tensor lies in memory, which depends on how
+            its arguments do; empty if it does not.
     """
 
     in_spec: pytree.TreeSpec
@@ -62,11 +66,21 @@ class CallSpec:
     out_spec: pytree.TreeSpec
     out_leaves: list[Any] = field(default_factory=list)
     changes_arguments: bool = False
+    asks_layout: str = ""
 
     def flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-        """The graph's input tensors of a call with the captured structure."""
+        """The graph's input tensors of a call with the captured structure.
+
+        Raises:
+            InputStridesError: for strides that the model asks for and was not captured with.
+        """
         leaves, _ = pytree.tree_flatten((args, kwargs))
-        return [leaf for i, leaf in enumerate(leaves) if i not in self.constants]
+        tensors = [leaf for i, leaf in enumerate(leaves) if i not in self.constants]
+        if self.asks_layout:
+            for tensor in tensors:
+                if not tensor.is_contiguous():
+                    raise InputStridesError(tuple(tensor.stride()), self.asks_layout)
+        return tensors
 
     def unflatten(
         self, outputs: list[torch.Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -156,6 +170,7 @@ class _TensorsOnly(torch.nn.Module):
         constants: those that are no tensors, by position.
         note: receives the names of what a call changed in the model. All is put back but buffers,
             of which torch.export keeps account.
+        note_question: receives the lines that ask how a tensor lies in memory.
     """
 
     def __init__(
@@ -164,10 +179,12 @@ class _TensorsOnly(torch.nn.Module):
         in_spec: pytree.TreeSpec,
         constants: dict[int, Any],
         note: Callable[[list[str]], None],
+        note_question: Callable[[str], None],
     ) -> None:
         super().__init__()
         self.model = model
         self._note = note
+        self._note_question = note_question
         self.training = False
         self._in_spec = in_spec
         self._constants = constants
@@ -179,7 +196,8 @@ class _TensorsOnly(torch.nn.Module):
         args, kwargs = pytree.tree_unflatten(leaves, self._in_spec)
         before = pytree.tree_unflatten(leaves, self._in_spec)
         held = Held(self.model, tracing=True)
-        result = self.model(*args, **kwargs)
+        with MemoryQuestions(self._note_question):
+            result = self.model(*args, **kwargs)
         self._note(held.put_back())
         _check_result(type(self.model).__name__, result)
         # By place: an argument that the model put somewhere else is something new there.
@@ -229,8 +247,10 @@ def capture(
 
     names = _tensor_names(model, args, kwargs)
 
+    questions: list[str] = []
+
     def import_with(dims: Any) -> tuple[ExportedProgram, Graph, list[tuple[str, Any]]]:
-        program, guards = _program(model, args, kwargs, dims)
+        program, guards = _program(model, args, kwargs, dims, questions.append)
         return program, *import_program(program, guards, type(model).__name__, names)
 
     try:
@@ -266,12 +286,17 @@ def capture(
         out_spec,
         [Output(leaf[1]) if leaf[0] == "output" else leaf[1] for leaf in out_leaves],
         out_spec.type is dict and set(out_spec.context) == {structure.RESULT, structure.AFTER},
+        next(iter(questions), ""),
     )
     return Captured(graph, spec)
 
 
 def _program(
-    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dims: Any
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    dims: Any,
+    note_question: Callable[[str], None],
 ) -> tuple[ExportedProgram, Guards]:
     """Exports the model, or where that fails its trace, and leaves it as it was."""
     leaves, in_spec = pytree.tree_flatten((args, kwargs))
@@ -285,7 +310,8 @@ def _program(
     changed: list[str] = []
 
     def export(traced: torch.nn.Module) -> tuple[ExportedProgram, Guards]:
-        return _export(_TensorsOnly(traced, in_spec, constants, changed.extend), tensors, dims)
+        flat = _TensorsOnly(traced, in_spec, constants, changed.extend, note_question)
+        return _export(flat, tensors, dims)
 
     held = Held(model)
     try:
