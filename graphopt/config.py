@@ -57,7 +57,7 @@ class Config:
 
     @staticmethod
     def from_environment() -> Config:
-        """The settings of this process; warns of a variable that is none of them.
+        """The settings of this process; warns of an unknown `GRAPHOPT_` variable.
 
         Raises:
             SwitchError: for a value that a variable cannot have.

@@ -1,4 +1,4 @@
-"""Tells whoever listens what long work is at: capture, passes, compiler, weights."""
+"""Reports the progress of long work (capture, passes, compiler, weights) to a listener."""
 
 from __future__ import annotations
 

@@ -263,7 +263,7 @@ class OptimizedModule(Compiled, torch.nn.Module):
         return is_open and len(forms) < MOST_FORMS
 
     def _refuse_near_miss(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A mistake is no new form: another dtype or rank, or numbers where a tensor was."""
+        """Refuses a likely mistake, such as another dtype or rank, instead of capturing it."""
         leaves, spec = pytree.tree_flatten((args, kwargs))
         if not any(isinstance(leaf, torch.Tensor) for leaf in leaves):
             kinds = ", ".join(type(a).__name__ for a in (*args, *kwargs.values())) or "nothing"

@@ -163,7 +163,7 @@ class PassManager:
         report: receives a line per pass (`GRAPHOPT_DEBUG`); standard error by default.
 
     Raises:
-        SwitchError: for a pass to skip or to stop after that there is not, or cannot be left out.
+        SwitchError: for a pass to skip or to stop after that is unknown, or cannot be left out.
     """
 
     def __init__(self, config: Config, report: Callable[[str], None] | None = None) -> None:

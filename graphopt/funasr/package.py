@@ -59,7 +59,7 @@ def compile_directories(
             its directory.
 
     Raises:
-        UnknownTargetError, UnknownPrecisionError: for a name that there is not.
+        UnknownTargetError, UnknownPrecisionError: for an unknown name.
         RecognizerOptionError: if an option of FSMN-VAD is none, or there is no FSMN-VAD.
         ModelDirectoryError: naming what is not understood, two models of one task, or one that
             the package has no use for.

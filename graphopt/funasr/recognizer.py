@@ -107,7 +107,7 @@ class Recognizer:
         """What :meth:`recognize` gives for each; Paraformer gets their segments in batches.
 
         Raises:
-            SamplesError: naming the recording that is none.
+            SamplesError: naming the argument that is no recording.
         """
         signals = check_recordings(recordings)
         segments = [
@@ -259,7 +259,7 @@ def open_detector(
         options: as for `VoiceDetector.with_options`.
 
     Raises:
-        RecognizerOptionError: naming an option that is none, or that nothing takes.
+        RecognizerOptionError: naming an unknown option, or one that no part takes.
         ValueError: as `open_part`.
     """
     detector: VoiceDetector | None = open_part(package, parts, "vad", threads)

@@ -34,7 +34,7 @@ def compile_decoder(
         threads: of a run; all CPUs of the process if None.
 
     Raises:
-        UnknownTargetError: for a target that there is not.
+        UnknownTargetError: for an unknown target.
         GroupSizeError: if the group does not divide a depth.
         UnknownPrecisionError: for a precision, or a kind of cache, of head or of rounding that
             there is not.

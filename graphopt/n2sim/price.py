@@ -47,7 +47,7 @@ def price(
         MissingToolError: without LLVM 21 or later.
         MissingEmulatorError: without qemu-aarch64.
         MissingCompilerError: without a compiler for the plugin.
-        PricingError: for a program, function, core or class that there is not.
+        PricingError: for a program, function, core or class that is not known.
     """
     if cpu not in CORES:
         raise PricingError(f"no model of {cpu!r}; give one of {', '.join(CORES)}")

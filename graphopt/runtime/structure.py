@@ -118,7 +118,7 @@ def check(template: Any, count: int, depth: int = 0) -> list[int]:
         depth: containers around it.
 
     Raises:
-        ValueError: if it is no template, names a tensor that there is not, or nests too deeply.
+        ValueError: if it is no template, names a missing tensor, or nests too deeply.
     """
     if depth > MAX_DEPTH:
         raise ValueError(f"a template has more than {MAX_DEPTH} containers in each other")

@@ -39,7 +39,7 @@ _COLUMNS = 128  # input channels between two updates of all later ones, with a s
 
 
 def check_rounding(method: str) -> None:
-    """Raises UnknownPrecisionError for a method that there is not."""
+    """Raises UnknownPrecisionError for an unknown method."""
     if method not in METHODS:
         raise UnknownPrecisionError(f"rounding={method}", METHODS)
 

@@ -37,7 +37,7 @@ def bench(
         specs: the workloads.
 
     Raises:
-        UnknownTargetError: for a target that there is not.
+        UnknownTargetError: for an unknown target.
         BenchmarkError: if no name matches.
         MissingToolError: without LLVM, for a modelled core.
         MissingEmulatorError: without qemu, for a modelled core.

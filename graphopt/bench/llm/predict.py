@@ -113,7 +113,7 @@ def predict(
         progress: told what is done now.
 
     Raises:
-        BenchmarkError: for a model that there is not.
+        BenchmarkError: for an unknown model.
         MissingToolError, MissingEmulatorError, PricingError: see `graphopt.n2sim.price`.
     """
     target, config, machine = find_target(options.target), Config.from_environment(), Machine()

@@ -28,7 +28,7 @@ def prepare(
         By engine the path, or why there is none.
 
     Raises:
-        BenchmarkError: for a model that there is not, or a package beside peers.
+        BenchmarkError: for an unknown model, or a package beside peers.
     """
     if Path(model).is_dir():
         if peers:
@@ -68,7 +68,7 @@ def weights_of(model: str, folder: Path, options: LlmOptions) -> DecoderWeights:
     """What to plan where only sizes count: of Llama 3.2 1B no values.
 
     Raises:
-        BenchmarkError: for a model that there is not, or a package, which holds no graph.
+        BenchmarkError: for an unknown model, or a package, which holds no graph.
     """
     if Path(model).is_dir():
         raise BenchmarkError("a package cannot be planned for another machine; give its GGUF file")

@@ -140,7 +140,7 @@ class HiddenDecoder(nn.Module):
     def forward(
         self, hidden: Tensor, lengths: Tensor, embeddings: Tensor, counts: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """As of `Decoder`, and f32[B, N, D]."""
+        """The results of `Decoder`, and the hidden states f32[B, N, D]."""
         self.decoder.make_pad_mask.extents = [embeddings.shape[1], hidden.shape[1]]
         scores, tokens, _ = self.decoder(
             hidden, lengths, embeddings, counts, return_hidden=True, return_both=True

@@ -142,7 +142,7 @@ class Reduce(Op):
         if self.kind not in ("sum", "mean", "max", "min", "argmax"):
             return f"there is no reduction {self.kind}"
         if any(not 0 <= a < node.operands["x"].rank for a in self.axes):
-            return "it reduces an axis that there is not"
+            return "it reduces an axis that x does not have"
         if self.kind == "argmax" and len(self.axes) != 1:
             return f"an argmax along {len(self.axes)} axes"
         return None

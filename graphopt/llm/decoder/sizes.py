@@ -11,7 +11,7 @@ from graphopt.llm.decoder.matrices import extents_of
 
 
 def misfit(weights: DecoderWeights) -> str | None:
-    """What of a decoder does not fit the rest, for a reader to refuse; None if all does."""
+    """The first size of a decoder that contradicts the others; None if they agree."""
     s = weights.shape
     counts = {
         "hidden width": s.hidden,
