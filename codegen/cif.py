@@ -11,7 +11,13 @@ from graphopt.ir.ops import Cif
 
 
 def emit_cif(node: Node, f: FunctionBuilder, memory: Memory) -> None:
-    """Calls the kernel, then checks the number of tokens against the room for them."""
+    """Calls the kernel, then checks the number of tokens against the room for them.
+
+    Args:
+        node: a `go.cif`; its computed dim has a bound.
+        f: gets the parameters and the body.
+        memory: where operands, results and scratch memory are.
+    """
     op, hidden, alphas = node.as_op(Cif), node.operands["hidden"], node.operands["alphas"]
     tokens, peaks, counts = node.outputs
     bound = memory.graph.dims[op.dim].bound

@@ -38,7 +38,17 @@ class FunctionBuilder:
     _sizes: dict[str, str] = field(default_factory=dict)
 
     def pointer(self, name: str, dtype: DType | None, address: str, write: bool = False) -> str:
-        """A pointer parameter; void where `dtype` is None. Returns its name."""
+        """Adds a pointer parameter.
+
+        Args:
+            name: of the parameter.
+            dtype: what it points to; None for void.
+            address: C of the argument that the step passes.
+            write: whether the function writes to it; it is const otherwise.
+
+        Returns:
+            The name.
+        """
         kind = dtype.c_type if dtype is not None else "void"
         qualified = f"{kind} *restrict {name}" if write else f"const {kind} *{name}"
         return self._parameter(name, qualified, address)

@@ -28,6 +28,8 @@ from graphopt.ir.ops import (
 from graphopt.ir.symbolic import contiguous_strides, product
 from graphopt.kernels.scratch import quantized_result_stride
 
+#: Emits the C function of a node: the builder gets its parameters and its body, the memory says
+#: where operands, results and scratch memory are.
 Emit = Callable[[Node, FunctionBuilder, Memory], None]
 
 

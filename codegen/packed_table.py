@@ -11,7 +11,13 @@ from graphopt.kernels import layouts
 
 
 def emit_packed_gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
-    """Rows of an int8 or int4 table [n, k] as f32: scale * q (kernels/packing.py)."""
+    """Rows of an int8 or int4 table [n, k] as f32: scale * q (kernels/packing.py).
+
+    Args:
+        node: a `go.gather` whose table has a format.
+        f: gets the parameters and the body.
+        memory: where operands and result are; its weights file gets the packed table.
+    """
     op, table, indices = node.as_op(Gather), node.operands["table"], node.operands["indices"]
     form, group = op.format, op.group
     assert form is not None

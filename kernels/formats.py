@@ -46,7 +46,14 @@ class Format:
         return layouts.layout(arch, self.token)
 
     def packed_bytes(self, arch: str, n: Any, k: Any, group: int = 0) -> int:
-        """Bytes of packed weights, in whole panels."""
+        """Bytes of packed weights, in whole panels.
+
+        Args:
+            arch: whose layout.
+            n: output channels.
+            k: depth.
+            group: values that share a scale, for int4 in blocks; 0 for other formats.
+        """
         return int(layouts.packed_rhs_bytes(self.layout(arch), n, k, group=group))
 
     def pack(self, arch: str, weight: Array, scale: Array | None) -> packing.Bytes:

@@ -71,9 +71,16 @@ def ceil_div(a: Any, b: int) -> Any:
 def packed_lhs_bytes(
     rule: Layout, m: Any, k: Any, ceil_div: Callable[[Any, int], Any] = ceil_div
 ) -> Any:
-    """Bytes of a packed LHS of m rows and depth k (ints or expressions); see packing.py.
+    """Bytes of a packed LHS; see packing.py.
 
-    Schemes: "bf16" and "qa8". The f32 GEMM reads its rows unpacked: ValueError.
+    Args:
+        rule: layout of the scheme, "bf16" or "qa8".
+        m: rows, an int or an expression.
+        k: depth, likewise.
+        ceil_div: ceiling division that understands ``m`` and ``k``.
+
+    Raises:
+        ValueError: for "f32", whose GEMM reads its rows unpacked.
     """
     if rule.scheme == "f32":
         raise ValueError("the f32 GEMM takes its left operand unpacked")
@@ -89,9 +96,14 @@ def packed_rhs_bytes(
     ceil_div: Callable[[Any, int], Any] = ceil_div,
     group: int = 0,
 ) -> Any:
-    """Bytes of a packed RHS of n columns and depth k (ints or expressions); see packing.py.
+    """Bytes of a packed RHS, in whole panels; see packing.py.
 
-    ``group`` is the block length of "qs4b", which must divide k.
+    Args:
+        rule: layout of the scheme.
+        n: columns, an int or an expression.
+        k: depth, likewise.
+        ceil_div: ceiling division that understands ``n`` and ``k``.
+        group: block length of "qs4b", which must divide ``k``; other schemes do not read it.
     """
     panels = ceil_div(n, rule.nr)
     depth = ceil_div(k, rule.k_multiple) * rule.k_multiple

@@ -257,6 +257,11 @@ def fma(a: Array, b: Array, c: Array) -> Array:
     The product of two f32 is exact in float64. The float64 sum is rounded to odd with the
     help of its error (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums",
     2008), which makes the second rounding, to f32, correct.
+
+    Args:
+        a: factor, f32.
+        b: factor, f32.
+        c: addend, f32; the three broadcast.
     """
     with np.errstate(all="ignore"):
         p = np.asarray(a, np.float64) * np.asarray(b, np.float64)
@@ -272,11 +277,18 @@ def fma(a: Array, b: Array, c: Array) -> Array:
 
 
 def gemm_qa8(a: QuantizedRows, w: QuantizedColumns, bias: Array | None = None) -> Array:
-    """Multiply quantized rows [m, k] by quantized weights [n, k]; f32 [m, n] before activation.
+    """Multiply quantized rows by weights with one scale per channel.
 
-    The weights are int8 (qs8c) or int4 (qs4c). The integer part is exact, then converted to
-    f32 once; the result is one fused multiply-add
+    The integer part is exact, then converted to f32 once; the result is one fused multiply-add
     ``isum * (row scale * channel scale) + bias`` (or + 0).
+
+    Args:
+        a: rows [m, k].
+        w: weights [n, k], int8 (qs8c) or int4 (qs4c).
+        bias: f32 [n]; None for 0.
+
+    Returns:
+        f32 [m, n], before activation.
     """
     sums = a.q.astype(np.float64) @ w.q.astype(np.float64).T  # exact: below 2**53
     columns = w.q.sum(axis=1, dtype=np.int64)
@@ -288,12 +300,20 @@ def gemm_qa8(a: QuantizedRows, w: QuantizedColumns, bias: Array | None = None) -
 
 
 def gemm_qs4b(a: QuantizedRows, w: QuantizedBlocks, bias: Array | None = None) -> Array:
-    """Multiply quantized rows [m, k] by weights in blocks [n, k]; f32 [m, n] before activation.
+    """Multiply quantized rows by int4 weights in blocks.
 
     The integer sum of a block is exact and converted to f32 once. With one rounding a step::
 
         acc = fma(sum over a block of qa * qw, scale of the block, acc)   in order, from 0
         y   = fma(fma(-zp, shift, acc), row scale, bias or 0)
+
+    Args:
+        a: rows [m, k].
+        w: weights [n, k].
+        bias: f32 [n]; None for 0.
+
+    Returns:
+        f32 [m, n], before activation.
     """
     scale, group = f32_from_bf16(w.scale), w.group
     acc: Array = np.zeros((len(a.q), len(w.q)), F32)
@@ -346,6 +366,15 @@ def gemm_bf16(a: Array, w: Array) -> Array:
 
 
 def gemm_exact(a: Array, w: Array, bias: Array | None = None) -> Array:
-    """Multiply float rows [m, k] by torch-ordered weights [n, k] in float64, plus bias [n]."""
+    """Multiply float rows by torch-ordered weights in float64.
+
+    Args:
+        a: rows [m, k].
+        w: weights [n, k].
+        bias: [n]; None for no bias.
+
+    Returns:
+        f64 [m, n].
+    """
     y = np.asarray(a, np.float64) @ np.asarray(w, np.float64).T
     return y if bias is None else y + np.asarray(bias, np.float64)

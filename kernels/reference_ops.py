@@ -54,7 +54,18 @@ def norm(
     eps: float,
     rms: bool,
 ) -> Array:
-    """Layer norm, or RMS norm if ``rms``, over the last axis of ``x`` [rows, cols]."""
+    """Layer norm or RMS norm over the last axis.
+
+    Args:
+        x: [rows, cols].
+        weight: factors [cols]; None for 1.
+        bias: addends [cols]; None for 0.
+        eps: added to the variance, rounded to f32.
+        rms: whether it is the RMS norm, which does not subtract the mean.
+
+    Returns:
+        f64 [rows, cols].
+    """
     wide = x.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         centred = wide if rms else wide - wide.mean(-1, keepdims=True)
@@ -84,8 +95,18 @@ def depthwise(
 ) -> Array:
     """The sums of go_depthwise: ``sum_j weight[j] * src[t * stride + j * dilation - pad_left]``.
 
-    ``src`` [batch, t_in, channels] counts as 0 outside, ``weight`` is [kernel, channels];
-    result [batch, t_out, channels]. Masks, bias and the rest are elementwise.
+    Masks, bias and the rest are elementwise, and not done here.
+
+    Args:
+        src: [batch, t_in, channels]; counts as 0 outside.
+        weight: [kernel, channels].
+        t_out: times of the result.
+        stride: times of ``src`` from one time of the result to the next.
+        dilation: times from tap to tap.
+        pad_left: zeros in front of ``src``.
+
+    Returns:
+        f64 [batch, t_out, channels].
     """
     batch, t_in, channels = src.shape
     y = np.zeros((batch, t_out, channels))
@@ -108,9 +129,19 @@ def attention(
 ) -> Array:
     """Softmax attention with grouped heads, a mask and the causal rule, as go_attention has it.
 
-    ``q`` [batch, tq, heads, dim], ``k`` [batch, tk, kv_heads, dim], ``v`` [batch, tk,
-    kv_heads, dim_v]; ``mask`` broadcasts to [batch, heads, tq, tk]. Result [batch, tq,
-    heads, dim_v]; NaN, or 0 if ``unseen_zero``, for a query whose scores are all -inf.
+    Args:
+        q: queries [batch, tq, heads, dim].
+        k: keys [batch, tk, kv_heads, dim]; ``kv_heads`` divides ``heads``.
+        v: values [batch, tk, kv_heads, dim_v].
+        scale: factor of the scores, rounded to f32.
+        mask: added to the scores; broadcasts to [batch, heads, tq, tk]. None for no mask.
+        causal: which keys a query sees: ``SEES_ALL``, ``CAUSAL_LAST`` (up to its own number,
+            counted from the ends) or ``CAUSAL_FIRST`` (counted from the first).
+        replaces: whether mask values other than 0 take the place of scores, and are not added.
+        unseen_zero: whether a query whose scores are all -inf gives 0; NaN otherwise.
+
+    Returns:
+        f64 [batch, tq, heads, dim_v]; 0 without keys.
     """
     group = q.shape[2] // k.shape[2]
     tq, tk = q.shape[1], k.shape[1]
@@ -137,10 +168,20 @@ def patches(
     dilation: tuple[int, int],
     pad: tuple[int, int],
 ) -> Array:
-    """The windows of a convolution: rows [batch, out_h, out_w, kh * kw * channels].
+    """The windows of a convolution as rows (im2col).
 
-    ``src`` is [batch, in_h, in_w, channels], 0 outside the image; ``pad`` is (top, left).
-    A row holds the taps in order, the channels of a tap side by side. dtype as ``src``.
+    A row holds the taps in order, the channels of a tap side by side.
+
+    Args:
+        src: [batch, in_h, in_w, channels] of any dtype; counts as 0 outside.
+        kernel: (kh, kw).
+        out_size: (out_h, out_w).
+        stride: pixels from window to window, (vertical, horizontal).
+        dilation: pixels from tap to tap, likewise.
+        pad: zeros at the (top, left); those at the bottom and right follow from ``out_size``.
+
+    Returns:
+        [batch, out_h, out_w, kh * kw * channels], dtype as ``src``.
     """
     batch, in_h, in_w, channels = src.shape
     y = np.zeros((batch, *out_size, *kernel, channels), src.dtype)
@@ -163,11 +204,19 @@ def conv2d(
     pad: tuple[int, int],
     groups: int,
 ) -> Array:
-    """The sums of go_conv: ``src`` [batch, in_h, in_w, in_c], 0 outside the image.
+    """The sums of go_conv, without bias and activation.
 
-    ``weight`` is [out_c, in_c / groups, kh, kw] as in torch; ``pad`` is (top, left), the
-    lower and right padding follow from ``out_size`` (out_h, out_w). Result [batch, out_h,
-    out_w, out_c].
+    Args:
+        src: [batch, in_h, in_w, in_c]; counts as 0 outside.
+        weight: [out_c, in_c / groups, kh, kw], as in torch.
+        out_size: (out_h, out_w).
+        stride: pixels from window to window, (vertical, horizontal).
+        dilation: pixels from tap to tap, likewise.
+        pad: zeros at the (top, left); those at the bottom and right follow from ``out_size``.
+        groups: of channels; divides ``in_c`` and ``out_c``.
+
+    Returns:
+        f64 [batch, out_h, out_w, out_c].
     """
     batch, in_h, in_w, in_c = src.shape
     out_c, _, kh, kw = weight.shape
@@ -194,9 +243,18 @@ def cif(
 ) -> tuple[Array, NDArray[np.float32], NDArray[np.int32]]:
     """Continuous integrate-and-fire (Dong and Xu, arXiv:1905.11235), as go_cif defines it.
 
-    ``hidden`` [batch, frames, channels], ``alphas`` [batch, frames]; ``rule`` "integrate" is that
-    of FunASR's ``cif``, "prefix" that of its ``cif_v1``. Returns tokens [batch, longest count,
-    channels], zero behind the last fire of an item, peaks [batch, frames] and the counts.
+    Args:
+        hidden: [batch, frames, channels].
+        alphas: weights of the frames [batch, frames].
+        threshold: level at which a token fires; "prefix" has none and does not read it.
+        rule: how frames are shared among tokens: "integrate" as in FunASR's ``cif``, "prefix" as
+            in its ``cif_v1``.
+        count: what the counts are: sums of the weights rounded down ("floor") or to nearest even
+            ("round"), 0 at least, or numbers of fires ("fires").
+
+    Returns:
+        Tokens f64 [batch, largest count, channels], zero behind the last fire of an item; peaks
+        f32 [batch, frames]; counts i32 [batch].
     """
     now, following, peaks = _cif_shares(alphas, np.float32(threshold), rule)
     fires = ~np.isnan(following)

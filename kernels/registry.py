@@ -380,7 +380,17 @@ def cpu_features(cpuinfo: str | None = None) -> frozenset[str]:
 
 
 def missing_features(row: Level, arch: str, features: Iterable[str]) -> tuple[str, ...]:
-    """What a host of ``arch`` with ``features`` lacks to run ``row``; empty if nothing."""
+    """What a host lacks to run a level.
+
+    Args:
+        row: the level.
+        arch: of the host, as ``platform.machine()`` calls it.
+        features: of its CPU, as ``cpu_features`` gives them.
+
+    Returns:
+        The missing CPU features, or the level's architecture if the host has another; empty if
+        nothing is missing.
+    """
     if row.arch != arch:
         return (row.arch,)
     have = frozenset(features)

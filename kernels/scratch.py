@@ -32,10 +32,19 @@ def attention_scratch_bytes(
     threads: Any,
     ceil_div: Callable[[Any, int], Any] = ceil_div,
 ) -> Any:
-    """Bytes behind ``go_attention_args.scratch`` for a team of ``threads``.
+    """Bytes behind ``go_attention_args.scratch``.
 
     Packed k and v, and per thread the queries, scores and weights of one block (see
     common/attention.h); enough for bf16 as for f32, and independent of the number of queries.
+
+    Args:
+        batch: items of a call.
+        kv_heads: heads of k and v.
+        tk: keys.
+        dim: of a head of q and k.
+        dim_v: of a head of v.
+        threads: of the team.
+        ceil_div: ceiling division that understands these sizes.
     """
     tk16, dim16, dim_v16 = (16 * ceil_div(x, 16) for x in (tk, dim, dim_v))
     panels = 4 * batch * kv_heads * tk16 * (dim16 + dim_v16)
@@ -52,11 +61,20 @@ def conv_scratch_bytes(
     threads: Any,
     ceil_div: Callable[[Any, int], Any] = ceil_div,
 ) -> Any:
-    """Bytes behind ``go_conv_args.scratch`` for a team of ``threads``.
+    """Bytes behind ``go_conv_args.scratch``.
 
     Per thread the copied windows of one task; 0 for a depthwise convolution
-    (``groups == in_c == out_c``), which copies none. ``in_c`` must be a multiple of
-    ``groups``.
+    (``groups == in_c == out_c``), which copies none.
+
+    Args:
+        in_c: channels of the source, a multiple of ``groups``.
+        out_c: channels of the result.
+        groups: of channels.
+        kh: height of the window; only its product with ``kw`` counts.
+        kw: width of the window.
+        tile_rows: output positions of a task.
+        threads: of the team.
+        ceil_div: ceiling division that understands these sizes.
     """
     if groups == in_c and groups == out_c:
         return 0
@@ -72,9 +90,12 @@ def cif_scratch_bytes(batch: Any, frames: Any) -> Any:
 def patches_scratch_bytes(
     depth: Any, threads: Any, ceil_div: Callable[[Any, int], Any] = ceil_div
 ) -> Any:
-    """Bytes behind ``go_patches_args.scratch`` for a team of ``threads``.
+    """Bytes behind ``go_patches_args.scratch``: per thread the f32 windows of one task.
 
-    Per thread the f32 windows of one task, ``depth`` = kh * kw * channels values each.
+    Args:
+        depth: values of a window, kh * kw * channels.
+        threads: of the team.
+        ceil_div: ceiling division that understands these sizes.
     """
     return 4 * threads * 16 * ceil_div(_PATCH_ROWS * depth, 16)
 
@@ -101,10 +122,16 @@ def quantized_result_stride(n: int) -> int:
 def quantized_result_bytes(
     m: Any, n: int, threads: Any, minimum: Callable[[Any, Any], Any] = min
 ) -> Any:
-    """Bytes behind ``go_gemm_args.dst`` where ``packed`` takes ``m`` rows of ``n`` results.
+    """Bytes behind ``go_gemm_args.dst`` where ``packed`` takes the results.
 
     All rows, or if that is less a buffer for each thread, which quantizes what it holds before
     it computes the next rows (common/gemm_quantize.h).
+
+    Args:
+        m: rows.
+        n: results of a row.
+        threads: of the team.
+        minimum: the smaller of two sizes; one that understands ``m`` and ``threads``.
     """
     stride = quantized_result_stride(n)
     rows = max(_OWNED_LEAST, min(_OWNED_BYTES // 4 // stride, _OWNED_MOST))

@@ -199,7 +199,13 @@ class Form:
     def profile(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int
     ) -> list[dict[str, Any]]:
-        """Rows of `OptimizedModule.profile`."""
+        """Rows of `OptimizedModule.profile`.
+
+        Args:
+            args: positional arguments of the call.
+            kwargs: keyword arguments of the call.
+            repeats: timed runs of each compiled part.
+        """
         rows: list[dict[str, Any]] = []
 
         def run(
@@ -214,7 +220,17 @@ class Form:
     def balance(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], cores: int, repeats: int
     ) -> list[StepBalance]:
-        """Rows of `OptimizedModule.balance`."""
+        """Rows of `OptimizedModule.balance`.
+
+        Args:
+            args: positional arguments of the call.
+            kwargs: keyword arguments of the call.
+            cores: number of cores on which the tasks fall.
+            repeats: runs; of each task the shortest time counts.
+
+        Raises:
+            UnsupportedNodesError: if a node stays in torch.
+        """
         self._require_compiled()
         ((_, program, _),) = self._programs()
         arrays = [to_numpy(t) for t in self.call.flatten(args, kwargs)]
@@ -223,7 +239,18 @@ class Form:
     def emulate(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], level: str, sve_bits: int
     ) -> Any:
-        """The result of the target's own code under an emulator."""
+        """The result of the target's own code under an emulator.
+
+        Args:
+            args: positional arguments of the call.
+            kwargs: keyword arguments of the call.
+            level: ISA level; the most capable of the target if empty.
+            sve_bits: length of an SVE vector.
+
+        Raises:
+            UnsupportedNodesError: if a node stays in torch.
+            MissingEmulatorError: if qemu is not installed.
+        """
         self._require_compiled()
         ((_, program, _),) = self._programs()
         arrays = [to_numpy(t) for t in self.call.flatten(args, kwargs)]
@@ -338,6 +365,14 @@ def run_in_torch(
     """Runs an `aten.*` node that was not lowered.
 
     Its tensors are dense, as they were in the capture: a graph knows no strides.
+
+    Args:
+        node: an `aten.*` node.
+        env: tensors of the values that are known so far; constants need none.
+        sizes: of the dims that its arguments name.
+
+    Returns:
+        One tensor for each output.
 
     Raises:
         TorchNodeError: if torch raises an error.

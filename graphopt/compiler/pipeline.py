@@ -222,7 +222,13 @@ class PassManager:
             self._report(print_graph(graph, reasons=True))
 
     def show_memory(self, graph: Graph, plan: MemoryPlan, arch: str) -> None:
-        """Dumps which values share memory, and says how much there is (`GRAPHOPT_DEBUG=1`)."""
+        """Dumps which values share memory, and reports the number of slots (`GRAPHOPT_DEBUG=1`).
+
+        Args:
+            graph: what was planned.
+            plan: where its values are.
+            arch: whose layouts packed values have; names the dump.
+        """
         if self._config.debug >= 1:
             count = f"{len(plan.slots)} slots for {len(plan.slot_of)} values and scratch memories"
             self._report(f"{printable(graph.name)}: plan_memory: {count}")
@@ -231,7 +237,13 @@ class PassManager:
             self._write(graph, f"plan_memory_{arch}.txt", text)
 
     def show_source(self, graph: Graph, source: str, arch: str) -> None:
-        """Shows generated C (`GRAPHOPT_DEBUG=4`), and dumps it."""
+        """Shows generated C (`GRAPHOPT_DEBUG=4`), and dumps it.
+
+        Args:
+            graph: from which it was generated.
+            source: the C.
+            arch: for which it is; names the dump.
+        """
         if self._config.debug >= 4:
             self._report(source)
         if self._config.dump is not None:

@@ -260,7 +260,17 @@ class Program:
         return sizes
 
     def balance(self, inputs: Sequence[Array], cores: int, repeats: int) -> list[StepBalance]:
-        """How evenly each step's tasks fall on the cores, by this machine's kernels."""
+        """How evenly each step's tasks fall on the cores, by this machine's kernels.
+
+        Args:
+            inputs: stored arrays (bf16 as uint16) in the order of the graph.
+            cores: number of cores.
+            repeats: runs; of each task the shortest time counts.
+
+        Raises:
+            MissingCompilerError: without a compiler.
+            InputError: if an input does not fit.
+        """
         module, mine = self._host_module, native()
         level = registry.level(mine.arch, mine.levels[-1])
         weights = self.weights_file(module)
@@ -268,7 +278,18 @@ class Program:
         return balance_of(module, traced, cores)
 
     def emulate(self, inputs: Sequence[Array], level: str, sve_bits: int) -> list[Array]:
-        """Runs the target's own code under an emulator; like `run`, it writes to states."""
+        """Runs the target's own code under an emulator; like `run`, it writes to states.
+
+        Args:
+            inputs: stored arrays (bf16 as uint16) in the order of the graph.
+            level: ISA level; the most capable of the target if empty.
+            sve_bits: length of an SVE vector.
+
+        Raises:
+            MissingEmulatorError: if qemu is not installed.
+            InputError: if an input does not fit.
+            RunError: if the program fails.
+        """
         emulation = Emulation(
             self.builder,
             self.module.source,

@@ -109,6 +109,15 @@ def trace_tasks(
 
     Every run begins a phase with another of its tasks. With one run no start is known.
 
+    Args:
+        builder: compiles the module with the tracing team.
+        module: for the architecture of this machine.
+        level: ISA level that this machine has.
+        weights: file of the module's packed weights.
+        inputs: stored arrays (bf16 as uint16) in the order of the module.
+        cores: for how many the kernels cut their work.
+        repeats: runs.
+
     Raises:
         MissingCompilerError: without a compiler.
         InputError: if an input does not fit.
@@ -152,7 +161,13 @@ def _phase(runs: Array) -> Phase:
 
 
 def balance_of(module: Module, traced: Sequence[Sequence[Phase]], cores: int) -> list[StepBalance]:
-    """The balance of every step of a traced module."""
+    """The balance of every step of a traced module.
+
+    Args:
+        module: what was traced.
+        traced: phases of each of its steps, by `trace_tasks` for as many cores.
+        cores: number of cores.
+    """
     rows = []
     times = {
         step.node: sum(makespan(phase, cores) for phase in phases)

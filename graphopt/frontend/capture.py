@@ -85,7 +85,13 @@ class CallSpec:
     def unflatten(
         self, outputs: list[torch.Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """The model's own result; containers in the arguments get what the model put there."""
+        """The model's own result; containers in the arguments get what the model put there.
+
+        Args:
+            outputs: of the graph, in its order.
+            args: positional arguments of the call.
+            kwargs: keyword arguments of the call.
+        """
         leaves = [
             outputs[leaf.index] if isinstance(leaf, Output) else leaf for leaf in self.out_leaves
         ]
@@ -402,6 +408,11 @@ def trace(
 
     Arguments that are no tensors are fixed; containers of tensors are not taken apart. What the
     model does to its attributes while it is traced stays done.
+
+    Args:
+        model: what is traced.
+        args: positional arguments of an example call.
+        kwargs: keyword arguments of the example call.
     """
     arguments = _by_parameter(model, args, kwargs)
     constants = {k: v for k, v in arguments.items() if not isinstance(v, torch.Tensor)}

@@ -268,7 +268,13 @@ class Graph:
 
 
 def learn_sizes(sizes: dict[sympy.Symbol, Any], value: Value, shape: Sequence[Any]) -> None:
-    """Adds to `sizes` the dims that are extents of a value, now that its shape is known."""
+    """Adds the dims that are extents of a value, once its shape is known.
+
+    Args:
+        sizes: of dims, to which it adds; those that are there stay as they are.
+        value: of the graph.
+        shape: extents of its array or tensor.
+    """
     for extent, size in zip(value.shape, shape, strict=True):
         if isinstance(extent, sympy.Symbol):
             sizes.setdefault(extent, size)

@@ -84,5 +84,11 @@ def execute(
 
 
 def run_node(node: Node, arrays: Sequence[Array], sizes: Sizes) -> list[Array]:
-    """The outputs of one node for widened operands, in order."""
+    """The outputs of one node, in order.
+
+    Args:
+        node: what is run.
+        arrays: its operands, in order, bf16 widened; a state that it writes to is changed.
+        sizes: of the dims that its shapes and attributes name.
+    """
     return node.op.evaluate(node, dict(zip(node.operands, arrays, strict=True)), sizes)

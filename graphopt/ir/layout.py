@@ -29,7 +29,13 @@ def is_contiguous(value: Value) -> bool:
 
 
 def same_strides(a: Shape, b: Shape, shape: Shape) -> bool:
-    """Whether two strides address alike; the stride of an extent of 1 does not matter."""
+    """Whether two strides address alike; the stride of an extent of 1 does not matter.
+
+    Args:
+        a: strides in elements.
+        b: strides in elements.
+        shape: of the tensor that they address.
+    """
     return all(x == y or e == 1 for x, y, e in zip(a, b, shape, strict=True))
 
 
@@ -62,7 +68,13 @@ def merge_axes(shape: Shape, strides: Shape) -> list[tuple[Dim, Dim]]:
 
 
 def reshaped_strides(shape: Shape, strides: Shape, new_shape: Shape) -> Shape | None:
-    """Strides under which the same memory has another shape, or None if it must be copied."""
+    """Strides under which the same memory has another shape, or None if it must be copied.
+
+    Args:
+        shape: as the memory is read now.
+        strides: of that, in elements.
+        new_shape: of as many elements, in the same row-major order.
+    """
     if same_strides(strides, contiguous_strides(shape), shape):
         return contiguous_strides(new_shape)
     groups = merge_axes(shape, strides)

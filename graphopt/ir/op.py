@@ -127,6 +127,12 @@ class Op:
 
         Floats are computed in f32 without any promise about rounding order; the promises are those
         of the kernels. Quantized rows (`qa8r`) are held as the f32 numbers that they stand for.
+
+        Args:
+            node: has this op.
+            given: its operands by role, bf16 widened to f32; a state that it writes to is
+                changed in place.
+            sizes: of the dims that shapes and attributes name.
         """
         raise NotImplementedError(f"numpy does not run {self.name}")
 
@@ -135,7 +141,13 @@ class Op:
         return 0
 
     def operand_bytes(self, node: Node, name: str, call: Call) -> int:
-        """Bytes that are read, or of a state that is written to, written of an operand."""
+        """Bytes that are read of an operand, or written if it is a state that is written to.
+
+        Args:
+            node: has this op.
+            name: role of the operand.
+            call: sizes of its dims, and whose layouts packed operands have.
+        """
         return call.stored_bytes(node.operands[name])
 
     def kernel(self, node: Node) -> str:

@@ -23,10 +23,17 @@ _PEAK_CHAINS = 24
 
 
 def forwarded(region: Sequence[Instruction], cyclic: bool, width: int) -> dict[int, int]:
-    """Positions whose result goes straight into the addend of a like accumulate, with the latency.
+    """Instructions whose result is forwarded to the addend of a like accumulate.
 
-    A link longer than latency x width instructions cannot limit a core that renames ``width`` of
-    them in a cycle, and is left alone. ``cyclic``: the region repeats, so links may wrap around.
+    A link longer than latency x width instructions cannot limit the core, and is left alone.
+
+    Args:
+        region: instructions in the order in which they run.
+        cyclic: whether the region repeats, so that links may wrap around.
+        width: instructions that the core renames in a cycle.
+
+    Returns:
+        Position in the region -> latency of the forwarded result, in cycles.
     """
     found: dict[int, int] = {}
     pending: dict[int, tuple[int, Instruction]] = {}

@@ -480,7 +480,16 @@ class ContextPool:
     def run(
         self, library: Callable[[], Library], inputs: Sequence[Array], seconds: Array | None
     ) -> list[Array]:
-        """Runs a module as `Context.run` does; `library` opens it, the first time."""
+        """Runs a module as `Context.run` does, in an idle context or in a new one.
+
+        Args:
+            library: gives the module, for a new context.
+            inputs: as for `Context.run`.
+            seconds: as for `Context.run`; None if no times are wanted.
+
+        Raises:
+            InputError: if an input does not fit.
+        """
         with process.calls:
             try:
                 context = self._idle.pop()

@@ -76,6 +76,11 @@ def build(template: Template, tensors: Sequence[Any]) -> Any:
 def match(template: Template, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     """The tensors of a call, in order, if it has the form of the template.
 
+    Args:
+        template: of the pair of positional and keyword arguments.
+        args: positional arguments of the call.
+        kwargs: keyword arguments of the call.
+
     Raises:
         InputCountError: if arguments are missing, too many, of another structure, or if a constant
             differs from the one that the model was captured with.

@@ -149,8 +149,17 @@ class Builder:
     def kernel_host(self, level: Level, generic: str, flags: tuple[str, ...] = ()) -> Path:
         """A program with symbols that runs one kernel on a file (harness/host.c).
 
-        It is static for another architecture than this machine's. ``flags``: more for the
-        compiler of the kernel.
+        It is static for another architecture than this machine's.
+
+        Args:
+            level: whose kernel.
+            generic: generic name of the kernel.
+            flags: more for the compiler of the kernel.
+
+        Raises:
+            MissingCompilerError: without a compiler.
+            CompilerError: if the compiler fails.
+            KeyError: if the level has no such kernel.
         """
         static, kernel = level.arch != platform.machine(), level.kernel(generic)
         host = (_KERNELS / "harness/host.c", _TEAM, *_level(level))

@@ -82,7 +82,13 @@ class Builder:
         return self.nodes[-1].output
 
     def pointwise(self, expr: Scalar, inputs: Sequence[Value], shape: Shape) -> Value:
-        """An element-wise node; operands broadcast to `shape`."""
+        """An element-wise node.
+
+        Args:
+            expr: of one element; its type is that of the result.
+            inputs: operands, in the order in which `expr` numbers them.
+            shape: of the result, to which they broadcast.
+        """
         return self.emit(Pointwise(expr, shape), *inputs)
 
     def cast(self, value: Value, dtype: DType) -> Value:
@@ -111,7 +117,15 @@ class Builder:
         return self.emit(Expand(shape), value)
 
     def slice(self, value: Value, axis: int, start: Dim, extent: Dim, step: int = 1) -> Value:
-        """Every `step`-th of the elements from `start` along an axis."""
+        """Every `step`-th of the elements from `start` along an axis.
+
+        Args:
+            value: what is sliced.
+            axis: not negative (`axis_of`).
+            start: index of the first element, not negative.
+            extent: number of elements that are taken.
+            step: 1 or more.
+        """
         if start == 0 and step == 1 and value.shape[axis] == extent:
             return value
         return self.emit(Slice(axis, start, extent, step), value)
@@ -125,7 +139,14 @@ def axis_of(value: Value, axis: int) -> int:
 
 
 def filled(shape: Shape, value: float | int | bool, dtype: DType, builder: Builder) -> Value:
-    """A tensor of one value: a constant with stride 0 where expand allows it."""
+    """A tensor of equal elements: a constant without axes, expanded.
+
+    Args:
+        shape: of the tensor.
+        value: of every element, converted to `dtype` as torch does.
+        dtype: of the tensor; bf16 is cast from an f32 constant.
+        builder: gets the nodes that this takes.
+    """
     held = DType.F32 if dtype is DType.BF16 else dtype
     number = constant(np.array(scalar.const(value, held).value, held.numpy))
     return builder.expand(builder.cast(number, dtype), shape)

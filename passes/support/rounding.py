@@ -113,7 +113,13 @@ def round_weights(w: Array, group: int, method: str, hessian: Array | None = Non
 
 
 def loss_of(w: Array, dense: Array, hessian: Array | None = None) -> Loss:
-    """What is lost when `dense` [n, k] stands for `w`; `hessian` as for `round_weights`."""
+    """What is lost when rounded weights stand for the given ones.
+
+    Args:
+        w: the given weights, f32 [n, k].
+        dense: the numbers that the rounded ones stand for, f32 [n, k].
+        hessian: as for `round_weights`; None leaves the loss of the outputs unknown.
+    """
     error = w - dense
     weights = _share(float(np.vdot(error, error)), float(np.vdot(w, w)))
     if hessian is None:
