@@ -165,7 +165,15 @@ def step_costs(
 def arithmetic_cycles(step: Mapping[str, Any], prices: Prices, machine: Machine) -> float:
     """Cycles of a step on one core with everything in its first cache.
 
-    A loop whose rows a kernel quantizes is both.
+    A loop whose rows a kernel quantizes costs both.
+
+    Args:
+        step: a row of ``Program.work``.
+        prices: of the kernels.
+        machine: assumptions.
+
+    Raises:
+        MissingToolError, MissingEmulatorError, PricingError: see `graphopt.n2sim.price`.
     """
     specs = specs_of(step)
     loop: float = step["bytes"] / machine.bytes_per_cycle

@@ -54,7 +54,19 @@ class FunasrBench:
         seconds: Sequence[float],
         batches: Sequence[int],
     ) -> list[Data]:
-        """Time of the whole graph in every engine, a table for each size."""
+        """Time of the whole graph in every engine, a table for each size.
+
+        Args:
+            only: words, of which an engine's name has to contain one; all if empty. torch fp32
+                always runs, torch.compile only where a word asks for it.
+            threads: numbers of threads.
+            rounds: timed passes of each engine.
+            seconds: lengths of speech, in seconds.
+            batches: batch sizes.
+
+        Returns:
+            For each length and batch size, title and results.
+        """
         engines = whole_paraformer.engines(only)
         works = [self._workload(s, b) for s in seconds for b in batches]
         found = measure(works, engines, threads, rounds, progress=self._progress)
@@ -79,7 +91,17 @@ class FunasrBench:
         return [{"title": work.title, "errors": errors}]
 
     def recipe(self, threads: int, rounds: int, seconds: float, batch: int) -> list[Data]:
-        """What each step of the recipe gives on this machine."""
+        """What each step of the recipe gives on this machine.
+
+        Args:
+            threads: number of threads.
+            rounds: timed passes of each engine.
+            seconds: length of speech, in seconds.
+            batch: batch size.
+
+        Returns:
+            One item: title, results, and shares of each step.
+        """
         work = self._workload(seconds, batch)
         engines = [TorchFp32(), *recipe.step_engines()]
         profile = partial(recipe.profile, inputs=self._inputs(seconds, batch))
@@ -95,7 +117,16 @@ class FunasrBench:
     def arm(self, target_name: str, seconds: float, batch: int) -> list[Data]:
         """What each step of the recipe is predicted to give on an Arm server.
 
+        Args:
+            target_name: the core, a name of `graphopt targets`.
+            seconds: length of speech, in seconds.
+            batch: batch size.
+
+        Returns:
+            For each number of cores title, cycles and shares of each step; the assumptions last.
+
         Raises:
+            UnknownTargetError: for an unknown target.
             MissingToolError, MissingEmulatorError, PricingError: see `graphopt.n2sim.price`.
         """
         target, machine, config = (

@@ -164,7 +164,13 @@ def modules_of(nodes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def op_table(title: str, rows: Sequence[OpTime], limit: int = 8) -> Table:
-    """Table of the slowest operators; the others are added up in the row before the last."""
+    """Table of the slowest operators; the others are added up in the row before the last.
+
+    Args:
+        title: Title of the table.
+        rows: Times of operators, slowest first.
+        limit: Operators with a row of their own; if only one is left, it has one too.
+    """
     table = Table(title=title, title_justify="left")
     table.add_column("op", min_width=26)
     kernels = any(row.kernel for row in rows)
@@ -192,10 +198,16 @@ def op_table(title: str, rows: Sequence[OpTime], limit: int = 8) -> Table:
 def module_table(
     title: str, before: Mapping[str, float], after: Mapping[str, float], limit: int = 10
 ) -> Table:
-    """Table of the module groups' milliseconds before and after, slowest before first.
+    """Table of the module groups' milliseconds before and after, slowest first.
 
     A fused operator counts for the module that its main part comes from, so that a group may lose
     its time to another one.
+
+    Args:
+        title: Title of the table.
+        before: Milliseconds in one pass of torch, by group.
+        after: The same of the compiled graph.
+        limit: Groups with a row of their own; the others are added up in the last one.
     """
     table = Table(title=title, title_justify="left")
     table.add_column("module", min_width=26)

@@ -76,7 +76,16 @@ def shares(times: Sequence[tuple[str, float]]) -> dict[str, float]:
 
 
 def profile(engine: Engine, inputs: Sequence[Any], repeats: int = 3) -> list[tuple[str, float]]:
-    """Ops of an engine's compiled model with their milliseconds; none of another engine."""
+    """Ops of an engine's compiled model with their milliseconds; none of another engine.
+
+    Args:
+        engine: with the model loaded.
+        inputs: of the model.
+        repeats: runs that are timed; the median counts.
+
+    Returns:
+        Name and milliseconds of each step.
+    """
     if not isinstance(engine, Graphopt):
         return []
     rows = engine.modules["model"].profile(*inputs, repeats=repeats)
@@ -86,7 +95,13 @@ def profile(engine: Engine, inputs: Sequence[Any], repeats: int = 3) -> list[tup
 def host_table(
     title: str, results: Sequence[Result], by_op: Sequence[Mapping[str, float]]
 ) -> Table:
-    """Time, shares and errors of each step on this machine; one result and mapping a step."""
+    """Time, shares and errors of each step on this machine.
+
+    Args:
+        title: of the table.
+        results: one for each of `STEPS`.
+        by_op: likewise, the shares that `shares` gives.
+    """
     table = _table(title, ("ms", "speed-up", *COLUMNS, "hidden error", "tokens changed"))
     for step, result, part in zip(STEPS, results, by_op, strict=True):
         if result.missing:
@@ -104,7 +119,13 @@ def host_table(
 
 
 def model_table(title: str, cycles: Sequence[float], by_op: Sequence[Mapping[str, float]]) -> Table:
-    """Predicted cycles and shares of each step."""
+    """Predicted cycles and shares of each step.
+
+    Args:
+        title: of the table.
+        cycles: of a pass, one number for each of `STEPS`.
+        by_op: likewise, the shares that `shares` gives.
+    """
     table = _table(title, ("million cycles", "speed-up", *COLUMNS))
     for step, total, part in zip(STEPS, cycles, by_op, strict=True):
         table.add_row(

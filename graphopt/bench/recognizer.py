@@ -60,6 +60,11 @@ class Score:
 def conditions(auto_model: Any, per_variant: int, seed: int = 1) -> list[Condition]:
     """The held-out utterances, clean and in noise.
 
+    Args:
+        auto_model: FunASR's, whose front end makes the features.
+        per_variant: Utterances of each held-out voice.
+        seed: Seed of utterances and noise.
+
     Raises:
         MissingToolError: If espeak-ng is not installed.
     """
@@ -75,7 +80,13 @@ def conditions(auto_model: Any, per_variant: int, seed: int = 1) -> list[Conditi
 
 
 def workload(auto_model: Any, inputs: Sequence[np.ndarray[Any, Any]], folder: Path) -> Workload:
-    """A pass recognizes every utterance alone and gives its token ids by its number."""
+    """A workload that recognizes every utterance alone and gives its token ids by its number.
+
+    Args:
+        auto_model: FunASR's, with the recognizer.
+        inputs: Features of each utterance, f32[1, T, 560].
+        folder: Where engines export to.
+    """
     torch = require("torch", "the recognizer")
     encoder, predictor, decoder = loading.export_parts(auto_model)
 
@@ -135,7 +146,18 @@ def score(
     folder: Path,
     threads: int = 1,
 ) -> list[Score]:
-    """Run every engine over every condition; the first is what ``changed`` compares with."""
+    """Run every engine over every condition.
+
+    Args:
+        auto_model: FunASR's, with the recognizer.
+        heard: The conditions.
+        engines: The engines; ``changed`` compares with the first one that runs.
+        folder: Where engines export to.
+        threads: Threads of each engine.
+
+    Returns:
+        One score an engine, in their order; those that failed say why.
+    """
     inputs = [x for condition in heard for x in condition.features]
     work = workload(auto_model, inputs, folder)
     scores: list[Score] = []

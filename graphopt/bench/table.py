@@ -35,7 +35,15 @@ def machine() -> dict[str, Any]:
 def print_results(
     console: Console, title: str, results: Sequence[Result], rounds: int, note: str = ERROR_NOTE
 ) -> None:
-    """Print the header, one table for each thread count, and how it was measured."""
+    """Print the header, one table for each thread count, and how it was measured.
+
+    Args:
+        console: where to.
+        title: of the header.
+        results: of one workload; speed-ups are over the first one of each thread count.
+        rounds: timed passes of each engine.
+        note: what the errors are.
+    """
     info = machine()
     console.print(f"[bold]{title}[/bold]")
     console.print(f"CPU: {info['cpu']}, CPUs allowed: {info['cpus']}, {info['system']}")
@@ -50,7 +58,13 @@ def print_results(
 
 
 def write_json(path: Path, title: str, results: Sequence[Result]) -> None:
-    """Write machine, title and every single time."""
+    """Write machine, title and every single time.
+
+    Args:
+        path: the file to write.
+        title: of the workload.
+        results: of the workload.
+    """
     data = {"title": title, "machine": machine(), "results": [r.as_dict() for r in results]}
     path.write_text(json.dumps(data, indent=1) + "\n")
 

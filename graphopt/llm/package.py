@@ -143,7 +143,22 @@ def read_model(source: Path, options: LlmOptions) -> tuple[DecoderWeights, Token
 def save_llm(
     weights: DecoderWeights, tokenizer: Tokenizer, out: str | Path, options: LlmOptions
 ) -> WeightsSummary:
-    """Compiles a decoder and writes it with its tokenizer, whole or not at all."""
+    """Compiles a decoder and writes it with its tokenizer, whole or not at all.
+
+    Args:
+        weights: of the decoder.
+        tokenizer: its own; calibration that is text is read by it.
+        out: the folder to make; an older package there is replaced.
+        options: target and precision.
+
+    Returns:
+        What became of the weights.
+
+    Raises:
+        UnknownTargetError, GroupSizeError, UnknownPrecisionError, CalibrationError: as for
+            `compile_decoder`.
+        PackageError: if something that is no package is in the way.
+    """
     from graphopt.llm.compiled import compile_decoder
 
     if isinstance(options.calibration, str):

@@ -30,11 +30,18 @@ def price_rows(
     builder: Builder,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Row]:
-    """Rows of all levels of an Arm target with matrix instructions.
+    """Rows of all levels of an Arm target but the scalar one.
+
+    Args:
+        target: the core.
+        specs: the workloads.
+        builder: compiles the kernels.
+        progress: called with one line before each workload on each level.
 
     Raises:
         MissingToolError: without LLVM.
         MissingEmulatorError: without qemu.
+        MissingCompilerError: without a compiler.
         PricingError: if a kernel fails.
     """
     Llvm.find()  # before minutes of work
@@ -95,7 +102,17 @@ def _row(
 def price_step(target: Target, step: Step, scheme: str, level: Level, builder: Builder) -> Price:
     """The price of one kernel call.
 
+    Args:
+        target: the core.
+        step: the call.
+        scheme: of the workload, as in its `Label`; it says which instructions are the peak.
+        level: whose kernel runs.
+        builder: compiles it.
+
     Raises:
+        MissingToolError: without LLVM.
+        MissingEmulatorError: without qemu.
+        MissingCompilerError: without a compiler.
         PricingError: if the kernel fails.
     """
     program = builder.kernel_host(level, step.generic)

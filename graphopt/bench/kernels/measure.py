@@ -90,6 +90,14 @@ def native_rows(
     A level's rows are compared with the best instruction loops of that level, peers with those
     of the highest level.
 
+    Args:
+        target: this machine.
+        specs: the workloads.
+        builder: compiles the kernels.
+        threads: number of threads.
+        rounds: samples of each contender.
+        progress: called with one line before each workload.
+
     Raises:
         MissingCompilerError: without a compiler.
     """

@@ -17,7 +17,17 @@ _EPS = 1e-5
 
 
 def unpack_rows(rule: Layout, m: int, k: int, packed: Array) -> Array:
-    """The values f32 [m, k] that packed int8 rows stand for, scale * (q - zp); see packing.py."""
+    """The values that packed int8 rows stand for, scale * (q - zp); see packing.py.
+
+    Args:
+        rule: the layout of the rows.
+        m: number of rows.
+        k: values of a row.
+        packed: u8, whole panels of `rule.mr` rows.
+
+    Returns:
+        f32 [m, k].
+    """
     depth = -(-k // rule.k_multiple) * rule.k_multiple
     panels = packed.reshape(-1, rule.mr * (depth + 16))
     body = panels[:, : rule.mr * depth].view(np.int8)

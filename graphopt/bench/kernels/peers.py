@@ -58,7 +58,16 @@ class Running:
     """A peer with the workload that it computes at the moment."""
 
     def prepare(self, peer: Peer, operands: Operands, threads: int) -> Array:
-        """What it computes, as values."""
+        """Prepares a peer and runs it once.
+
+        Args:
+            peer: what computes.
+            operands: of the workload.
+            threads: of the library.
+
+        Returns:
+            The result; bf16 as f32.
+        """
         self._call = peer.prepare(operands, threads)
         return as_values(self._call())
 

@@ -55,7 +55,17 @@ def _as_onnx(file: Path, out: Path) -> Path | GraphoptError:
 
 
 def compile_file(file: Path, out: Path, options: LlmOptions, no_vocabulary: bool = False) -> None:
-    """Compiles a GGUF file; one without a vocabulary gets bytes for tokens."""
+    """Compiles a GGUF file into a package.
+
+    Args:
+        file: the GGUF file.
+        out: the folder to make.
+        options: target and precision.
+        no_vocabulary: whether the file has none, so that bytes become tokens.
+
+    Raises:
+        GraphoptError: see `compile_llm`.
+    """
     if not no_vocabulary:
         compile_llm(file, out, options)
         return
@@ -65,7 +75,12 @@ def compile_file(file: Path, out: Path, options: LlmOptions, no_vocabulary: bool
 
 
 def weights_of(model: str, folder: Path, options: LlmOptions) -> DecoderWeights:
-    """What to plan where only sizes count: of Llama 3.2 1B no values.
+    """Weights for a plan, where only sizes count; those of Llama 3.2 1B have no values.
+
+    Args:
+        model: a name of `graphopt.bench.llm.models`, or a GGUF file.
+        folder: for a GGUF file that is made.
+        options: of the plan; they say whether quantized weights stay so.
 
     Raises:
         BenchmarkError: for an unknown model, or a package, which holds no graph.

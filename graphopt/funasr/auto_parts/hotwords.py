@@ -71,7 +71,21 @@ class ContextualDecoderPart(_TokenDecoder):
         clas_scale: float = 1.0,
         return_hidden: bool = False,
     ) -> Any:
-        """Scores f32[B, N, vocabulary] and the counts."""
+        """Scores of tokens.
+
+        Args:
+            hidden: f32[B, T, D], hidden frames.
+            lengths: [B], frames of each item.
+            embeddings: f32[B, N, D], acoustic embeddings.
+            counts: [B], tokens of each item.
+            contextual_info: f32[B, H, D], hotwords.
+            clas_scale: factor on what tokens find among hotwords.
+            return_hidden: whether to ask FunASR's own decoder, for hidden tokens.
+
+        Returns:
+            Scores f32[B, N, vocabulary], before softmax, and `counts`; with `return_hidden` what
+            FunASR's own gives.
+        """
         if return_hidden:
             return self.original(
                 hidden, lengths, embeddings, counts, contextual_info, clas_scale, True
@@ -95,7 +109,20 @@ class HiddenDecoderPart(_TokenDecoder):
         return_hidden: bool = False,
         return_both: bool = False,
     ) -> Any:
-        """Scores f32[B, N, vocabulary], hidden tokens f32[B, N, D], or both; and the counts."""
+        """Scores of tokens, hidden tokens, or both.
+
+        Args:
+            hidden: f32[B, T, D], hidden frames.
+            lengths: [B], frames of each item.
+            embeddings: f32[B, N, D], acoustic embeddings.
+            counts: [B], tokens of each item.
+            return_hidden: whether to return hidden tokens in the place of scores.
+            return_both: whether to return both; then `return_hidden` does not count.
+
+        Returns:
+            Scores f32[B, N, vocabulary], before softmax, hidden tokens f32[B, N, D], or both; and
+            `counts`.
+        """
         scores, tokens = self.compiled(hidden, lengths.long(), embeddings, counts.long())
         if return_both:
             return scores, tokens, counts
@@ -116,12 +143,32 @@ class DecoderOfHotwordsPart(Part):
     def forward(
         self, hotwords: Tensor, hotword_counts: Tensor, tokens: Tensor, counts: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Hidden tokens f32[B, N, D] and the counts."""
+        """Decodes with attention to hotwords.
+
+        Args:
+            hotwords: f32[B, H, D].
+            hotword_counts: [B], hotwords of each item.
+            tokens: f32[B, N, D], acoustic embeddings or hidden tokens.
+            counts: [B], tokens of each item.
+
+        Returns:
+            Hidden tokens f32[B, N, D] and `counts`.
+        """
         return self.compiled(hotwords, hotword_counts.long(), tokens, counts.long()), counts
 
     def forward_asf6(
         self, hotwords: Tensor, hotword_counts: Tensor, tokens: Tensor, counts: Tensor
     ) -> Tensor:
-        """Scores of hotwords, f32[B, heads, N, H]."""
+        """How far each token attends to each hotword.
+
+        Args:
+            hotwords: f32[B, H, D].
+            hotword_counts: [B], hotwords of each item.
+            tokens: f32[B, N, D], hidden tokens.
+            counts: [B], tokens of each item.
+
+        Returns:
+            f32[B, heads, N, H].
+        """
         scores: Tensor = self.scores(hotwords, hotword_counts.long(), tokens, counts.long())
         return scores

@@ -32,7 +32,19 @@ class PredictorPart(Part):
     def forward(
         self, hidden: Tensor, target: Tensor | None, mask: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
-        """Embeddings, counts, weights and peaks, as FunASR's gives them."""
+        """Tokens of frames, as FunASR's predictor gives them.
+
+        Args:
+            hidden: f32[B, T, D], hidden frames.
+            target: None in inference; with a target FunASR's own answers.
+            mask: [B, 1, T], 1 for the frames of an item and 0 behind.
+            args: `ignore_id`, which is not read; FunASR's own answers if others are not None.
+            kwargs: the same by name.
+
+        Returns:
+            Embeddings f32[B, N, D], counts f32[B] (without a tail the sums of the weights), weights
+            and peaks f32[B, T + 1] (f32[B, T] without a tail); of CifPredictorV3 also None.
+        """
         others = (*args[1:], *(v for name, v in kwargs.items() if name != "ignore_id"))
         if target is not None or any(other is not None for other in others):
             return self.original(hidden, target, mask, *args, **kwargs)
@@ -59,7 +71,19 @@ class DecoderPart(Part):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """Scores f32[B, N, vocabulary] and the counts."""
+        """Scores of tokens.
+
+        Args:
+            hidden: f32[B, T, D], hidden frames.
+            lengths: [B], frames of each item.
+            embeddings: f32[B, N, D], acoustic embeddings.
+            counts: [B], tokens of each item.
+            args: if there are any, FunASR's own answers.
+            kwargs: likewise.
+
+        Returns:
+            Scores f32[B, N, vocabulary], before softmax, and `counts`.
+        """
         if args or kwargs:
             return self.original(hidden, lengths, embeddings, counts, *args, **kwargs)
         return self.compiled(hidden, lengths.long(), embeddings, counts.long()), counts

@@ -53,7 +53,16 @@ class ChunkEncoderPart(nn.Module):
     def forward_chunk(
         self, xs_pad: Tensor, ilens: Tensor, cache: Cache, **_: Any
     ) -> tuple[Tensor, Tensor, None]:
-        """Hidden frames f32[1, T, D] of a chunk's f32[1, T, F], and the lengths."""
+        """Encodes a chunk.
+
+        Args:
+            xs_pad: f32[1, T, F], features; they are scaled in place.
+            ilens: frames of the chunk.
+            cache: FunASR's of the encoder, which is updated.
+
+        Returns:
+            Hidden frames f32[1, S, D], S with those that the chunk repeats; `ilens`; None.
+        """
         # In place as in FunASR, whose last chunk reads its own argument again.
         xs_pad *= self.output_size() ** 0.5
         frames = self.original.embed(xs_pad, cache)
@@ -85,7 +94,16 @@ class ChunkDecoderPart(nn.Module):
         self._memories = whole.empty_memories()
 
     def forward_chunk(self, memory: Tensor, tgt: Tensor, cache: Cache) -> Tensor:
-        """f32[1, T, D] and f32[1, N, D] -> scores f32[1, N, vocabulary]."""
+        """Decodes a chunk.
+
+        Args:
+            memory: f32[1, T, D], hidden frames.
+            tgt: f32[1, N, D], acoustic embeddings.
+            cache: FunASR's of the decoder, which is updated.
+
+        Returns:
+            Scores f32[1, N, vocabulary], before softmax.
+        """
         look_back, stride = cache["decoder_chunk_look_back"], cache["chunk_size"][1]
         before = cache["opt"]
         filled = _fill(before, self._attentions, max(LEAST_CACHED, look_back * stride))

@@ -206,7 +206,17 @@ class HotwordScores(nn.Module):
     def forward(
         self, hotwords: Tensor, hotword_counts: Tensor, tokens: Tensor, counts: Tensor
     ) -> Tensor:
-        """f32[B, H, D], i32[B], f32[B, N, D], i32[B] -> f32[B, heads, N, H], rows that sum to 1."""
+        """Scores hotwords.
+
+        Args:
+            hotwords: f32[B, H, D].
+            hotword_counts: i32[B], hotwords of each item.
+            tokens: f32[B, N, D], hidden tokens.
+            counts: i32[B], tokens of each item.
+
+        Returns:
+            f32[B, heads, N, H]; each row of H sums to 1.
+        """
         shown, _ = self.decoder.prepare_mask(prefix_mask(counts, tokens.shape[1]))
         _, known = self.decoder.prepare_mask(prefix_mask(hotword_counts, hotwords.shape[1]))
         layers = self.decoder.model.decoders

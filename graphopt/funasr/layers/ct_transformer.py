@@ -85,5 +85,14 @@ class StreamingMarks(StreamingPunctuation):
     """Token ids to the best mark behind each, without the words to come."""
 
     def forward(self, text: Tensor, lengths: Tensor, before: Tensor) -> Tensor:
-        """i64[B, L], i32[B] and i64[B] -> i64[B, L]."""
+        """The best marks of a batch.
+
+        Args:
+            text: i64[B, L], token ids.
+            lengths: i32[B], words of each item.
+            before: i64[B], words of the text before.
+
+        Returns:
+            i64[B, L], the class of the mark behind each token.
+        """
         return super().forward(text, lengths, before).argmax(-1)

@@ -124,7 +124,18 @@ class Decoder(nn.Module):
     def forward(
         self, hidden: Tensor, lengths: Tensor, embeddings: Tensor, counts: Tensor
     ) -> Tensor:
-        """f32[B, T, D], i[B], f32[B, N, D], i[B] -> f32[B, N, vocabulary], before softmax."""
+        """Decodes a batch.
+
+        Args:
+            hidden: f32[B, T, D], what tokens attend to: hidden frames, or hotwords.
+            lengths: i[B], how many of them each item has.
+            embeddings: f32[B, N, D], acoustic embeddings.
+            counts: i[B], tokens of each item.
+
+        Returns:
+            Scores f32[B, N, vocabulary], before softmax; without an output layer hidden tokens
+            f32[B, N, D].
+        """
         self.decoder.make_pad_mask.extents = [embeddings.shape[1], hidden.shape[1]]
         scores: Tensor = self.decoder(hidden, lengths, embeddings, counts)[0]
         return scores
@@ -140,7 +151,17 @@ class HiddenDecoder(nn.Module):
     def forward(
         self, hidden: Tensor, lengths: Tensor, embeddings: Tensor, counts: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The results of `Decoder`, and the hidden states f32[B, N, D]."""
+        """Decodes a batch.
+
+        Args:
+            hidden: f32[B, T, D], hidden frames.
+            lengths: i[B], frames of each item.
+            embeddings: f32[B, N, D], acoustic embeddings.
+            counts: i[B], tokens of each item.
+
+        Returns:
+            Scores f32[B, N, vocabulary], before softmax, and hidden tokens f32[B, N, D].
+        """
         self.decoder.make_pad_mask.extents = [embeddings.shape[1], hidden.shape[1]]
         scores, tokens, _ = self.decoder(
             hidden, lengths, embeddings, counts, return_hidden=True, return_both=True

@@ -68,10 +68,15 @@ class BothWaysStep(nn.Module):
     def forward(
         self, left: Tensor, right: Tensor, state: tuple[Both, Both]
     ) -> tuple[Tensor, Tensor, tuple[Both, Both]]:
-        """From gates f32[B, 4 D] and hidden and cell f32[B, D] of both directions.
+        """Runs one step, of each direction at its own frame.
+
+        Args:
+            left: f32[B, 4 D], what the frame adds to the gates, from the left (see `FineFrames`).
+            right: the same from the right.
+            state: hidden and cell f32[B, D] of both directions, from the left first.
 
         Returns:
-            Scores f32[B, 1] of both and the state behind.
+            Scores f32[B, 1] from the left and from the right, and the state behind the step.
         """
         from_left = _step(left + self.left(state[0][0]), state[0][1])
         from_right = _step(right + self.right(state[1][0]), state[1][1])

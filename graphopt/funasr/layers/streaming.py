@@ -106,7 +106,17 @@ class WeighingChunk(EncoderChunk):
         self.predictor = Predictor(predictor)
 
     def forward(self, frames: Tensor, cached: Tensor, caches: list[Heads]) -> Any:
-        """As of an :class:`EncoderChunk`, with weights f32[1, T] in the middle."""
+        """Encodes and weighs a chunk.
+
+        Args:
+            frames: f32[1, T, F].
+            cached: i64[1], frames of the caches that are filled.
+            caches: of each layer, keys and values before the chunk, f32[1, heads, K, width].
+
+        Returns:
+            Hidden frames f32[1, T, D], their weights f32[1, T], and of each layer the keys and
+            values of the chunk.
+        """
         hidden, made = super().forward(frames, cached, caches)
         return hidden, self.predictor._weights(hidden), made
 
@@ -190,6 +200,17 @@ class DecidingChunk(DecoderChunk):
         caches: list[Heads],
         memories: list[Tensor],
     ) -> tuple[Tensor, list[Heads], list[Tensor]]:
-        """As of a :class:`DecoderChunk`, with i64[1, N] in the place of scores."""
+        """Decodes a chunk.
+
+        Args:
+            memory: f32[1, T, D], hidden frames.
+            tokens: f32[1, N, D].
+            cached: i64[1], frames of the caches that are filled.
+            caches: of each layer that attends, keys and values of frames before the chunk.
+            memories: of each layer with an FSMN, f32[1, D, taps - 1], what came before the chunk.
+
+        Returns:
+            Token ids i64[1, N], the keys and values of the chunk, and the memories behind it.
+        """
         scores, made, kept = super().forward(memory, tokens, cached, caches, memories)
         return scores.argmax(-1), made, kept

@@ -81,7 +81,16 @@ class AudioModel:
         return features(samples, self.frontend, self.cmvn, self.module.map)
 
     def rows(self, samples: Array, begin: int, end: int) -> Array:
-        """Those of the rows of :meth:`features` from `begin` to `end`, computed alone."""
+        """Some of the rows of :meth:`features`, computed alone.
+
+        Args:
+            samples: f32[samples] that `check_samples` passed.
+            begin: the first of the rows.
+            end: behind the last.
+
+        Returns:
+            f32[end - begin, features].
+        """
         return feature_rows(samples, self.frontend, self.cmvn, begin, end, self.module.map)
 
 

@@ -110,7 +110,13 @@ class Punctuator(WordClassifier):
 def open_classifier(
     package: SealedFolder, part: PunctuationPart, threads: int | None
 ) -> tuple[LoadedModule, dict[str, int], int, PunctuationConfig]:
-    """The attributes of a `WordClassifier`; arguments as for `ModelClass.open`."""
+    """The attributes of a `WordClassifier`.
+
+    Args:
+        package: of the model.
+        part: what it says besides its graph.
+        threads: of a run; all CPUs if None.
+    """
     ids = {token: i for i, token in enumerate(part.tokens)}
     return open_module(package.folder("punc"), threads), ids, ids[part.unknown], part.punctuation
 

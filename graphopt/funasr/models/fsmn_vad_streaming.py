@@ -124,6 +124,11 @@ def change_detector(
 ) -> VadConfig:
     """`VadConfig.change` for options of a user.
 
+    Args:
+        config: the settings to begin with; it is not changed.
+        options: others, by FunASR's names.
+        frontend: what gives the frames.
+
     Raises:
         RecognizerOptionError: naming what is not understood, with all that is.
     """

@@ -45,7 +45,16 @@ class HotwordPart(Spelling):
 def describe_hotwords(
     directory: ModelDirectory, settings: dict[str, Any], clock: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """The fields of `HotwordPart`; arguments as for `describe_spelling`."""
+    """The fields of `HotwordPart`.
+
+    Args:
+        directory: of the model.
+        settings: its `model_conf`.
+        clock: the fields of `PeakTimes` or `FineTimes`; None if it tells no times.
+
+    Raises:
+        ValueError: if `unk_symbol` is no token.
+    """
     return {
         **describe_spelling(directory, settings, clock),
         "empty": settings.get("sos", SPECIAL["sos"]),
@@ -78,7 +87,13 @@ def capture_step(model: Any, embedding: nn.Module) -> Captured:
 
 
 def open_encoder(package: SealedFolder, part: HotwordPart, threads: int | None) -> HotwordEncoder:
-    """What encodes hotwords in a package."""
+    """What encodes the hotwords of a package.
+
+    Args:
+        package: of the model.
+        part: what it says besides its graphs.
+        threads: of a run; all CPUs if None.
+    """
     ids = {token: i for i, token in enumerate(part.tokens)}
     pieces = read_pieces(package.text(SPLITS)) if SPLITS in package else None
     step = open_module(package.folder("hotwords"), threads)

@@ -77,7 +77,17 @@ class PeakClock(Clock):
     tail: int
 
     def read(self, clues: tuple[Array, ...], frames: int, fires: int, tokens: int) -> list[Time]:
-        """From weights and peaks, f32[T + tail]; FunASR takes the one for the other here."""
+        """From weights and peaks; FunASR takes the one for the other here.
+
+        Args:
+            clues: weights and peaks, f32[T + tail] each; padding behind them is not read.
+            frames: T, of the utterance.
+            fires: not read.
+            tokens: how many tokens are text.
+
+        Returns:
+            As `Clock.read`.
+        """
         weights, peaks = (clue[: frames + self.tail] for clue in clues)
         return token_times(peaks, weights, tokens)
 
@@ -103,7 +113,17 @@ class FineClock(Clock):
     threshold: float
 
     def read(self, clues: tuple[Array, ...], frames: int, fires: int, tokens: int) -> list[Time]:
-        """From hidden frames f32[T, D]."""
+        """From hidden frames.
+
+        Args:
+            clues: the hidden frames alone, f32[T, D]; padding behind them is not read.
+            frames: T, of the utterance.
+            fires: tokens that were found; the weights of fine frames are scaled to this sum.
+            tokens: how many of them are text.
+
+        Returns:
+            As `Clock.read`.
+        """
         scores = self._scores(clues[0][None, :frames])
         weights = 1 / (1 + np.exp(-scores)) * np.float32(self.smooth) - np.float32(self.noise)
         weights = np.maximum(weights, 0)

@@ -143,7 +143,16 @@ def punctuate(
 def mark_words(
     text: str, classify: Callable[[list[str]], list[int]], config: PunctuationConfig
 ) -> tuple[str, list[int]]:
-    """As `punctuate`, and the class of what follows each word of :func:`split_words`."""
+    """As `punctuate`, with the class of what follows each word.
+
+    Args:
+        text: words.
+        classify: the class of what follows each of some words.
+        config: the classes.
+
+    Returns:
+        The text with punctuation, and a class for each word of :func:`split_words`.
+    """
     words = split_words(text)
     written, waiting = "", []
     read: list[int] = []

@@ -18,8 +18,13 @@ _JOIN = "@@"
 def spell(ids: Iterable[int], tokens: Sequence[str], special: frozenset[int]) -> list[str]:
     """The tokens of ids that are text.
 
+    Args:
+        ids: token ids.
+        tokens: the vocabulary, by token id.
+        special: ids that are no text and are left out.
+
     Raises:
-        PackageCorruptError: if an id has none: the vocabulary is of another model.
+        PackageCorruptError: if an id has no token: the vocabulary is of another model.
     """
     found = []
     for i in map(int, ids):

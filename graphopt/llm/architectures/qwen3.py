@@ -15,7 +15,17 @@ class Qwen3Graph(DecoderGraph):
         return {**super().extents(s), "query_norm": (s.head_dim,), "key_norm": (s.head_dim,)}
 
     def heads(self, where: str, layer: LayerWeights, q: Value, k: Value) -> tuple[Value, Value]:
-        """Query and key [B, T, heads, head_dim], normalized."""
+        """Query and key, normalized by head.
+
+        Args:
+            where: the attention's place in the model.
+            layer: weights of the layer.
+            q: f32 [B, T, heads, head_dim].
+            k: f32 [B, T, kv_heads, head_dim].
+
+        Returns:
+            Both, in the same shapes.
+        """
         q = self.norm(f"{where}.query_norm", q, layer.more["query_norm"])
         return q, self.norm(f"{where}.key_norm", k, layer.more["key_norm"])
 

@@ -257,7 +257,14 @@ class DecoderGraph:
         return self.products.emit(where, op, *operands, **named)
 
     def pointwise(self, where: str, expr: Scalar, inputs: list[Value], shape: Shape) -> Value:
-        """An expression over elements of values of one shape."""
+        """An expression over the elements of values that are broadcast to one shape.
+
+        Args:
+            where: place in the model.
+            expr: the expression; operand i is an element of `inputs[i]`.
+            inputs: what it reads.
+            shape: of the result.
+        """
         return self.emit(where, Pointwise(expr, shape), *inputs)
 
     def _angles(self) -> None:
@@ -287,21 +294,60 @@ class DecoderGraph:
         self.cos, self.sin = turned("cos"), turned("sin")
 
     def norm(self, where: str, x: Value, weight: Array) -> Value:
-        """Along the last axis, by the root of the mean square."""
+        """RMS norm along the last axis.
+
+        Args:
+            where: place in the model.
+            x: f32 [.., n].
+            weight: f32 [n], the gain.
+
+        Returns:
+            f32 [.., n].
+        """
         gain = constant(weight, f"{where}.weight")
         return self.emit(where, Norm(self.weights.shape.epsilon, rms=True), x, gain)
 
     def columns(self, where: str, x: Value, first: int, count: int) -> Value:
-        """Some of the last axis."""
+        """A range of the last axis.
+
+        Args:
+            where: place in the model.
+            x: [.., n].
+            first: index of the first column.
+            count: number of columns.
+
+        Returns:
+            [.., count], a view.
+        """
         return self.emit(where, Slice(x.rank - 1, first, count), x)
 
     def layer(self, where: str, number: int, layer: LayerWeights, x: Value) -> Value:
-        """The residual stream behind a layer."""
+        """The residual stream behind a layer.
+
+        Args:
+            where: place in the model.
+            number: of the layer, from 0: the index of its keys and values in the cache.
+            layer: its weights.
+            x: the stream before it, f32 [B, T, hidden].
+
+        Returns:
+            f32 [B, T, hidden].
+        """
         x = self.products.add(where, x, self.attention(f"{where}.attention", number, layer, x))
         return self.products.add(where, x, self.feed_forward(f"{where}.feed_forward", layer, x))
 
     def attention(self, where: str, number: int, layer: LayerWeights, x: Value) -> Value:
-        """What attention adds to the stream."""
+        """What attention adds to the stream.
+
+        Args:
+            where: place in the model.
+            number: of the layer, from 0: the index of its keys and values in the cache.
+            layer: its weights.
+            x: the stream, f32 [B, T, hidden], before the norm.
+
+        Returns:
+            f32 [B, T, hidden].
+        """
         shape = self.weights.shape
         normed = self.norm(f"{where}.norm", x, layer.attention_norm)
         qkv = self.products.product(f"{where}.qkv", normed, layer.qkv, layer.qkv_bias)
@@ -324,11 +370,30 @@ class DecoderGraph:
         return self.products.product(f"{where}.output", merged, layer.output)
 
     def heads(self, where: str, layer: LayerWeights, q: Value, k: Value) -> tuple[Value, Value]:
-        """Query and key [B, T, heads, head_dim] before they are rotated."""
+        """Query and key as they will be rotated; unchanged, unless a class of models overrides it.
+
+        Args:
+            where: the attention's place in the model.
+            layer: weights of the layer.
+            q: f32 [B, T, heads, head_dim].
+            k: f32 [B, T, kv_heads, head_dim].
+
+        Returns:
+            Both, in the same shapes.
+        """
         return q, k
 
     def feed_forward(self, where: str, layer: LayerWeights, x: Value) -> Value:
-        """What the feed-forward network adds to the stream."""
+        """What the feed-forward network adds to the stream.
+
+        Args:
+            where: place in the model.
+            layer: weights of the layer.
+            x: the stream, f32 [B, T, hidden], before the norm.
+
+        Returns:
+            f32 [B, T, hidden].
+        """
         width = self.weights.shape.intermediate
         normed = self.norm(f"{where}.norm", x, layer.feed_forward_norm)
         both = self.products.product(f"{where}.gate_up", normed, layer.gate_up)

@@ -66,7 +66,13 @@ class Products:
         return self.graph.nodes[-1].output
 
     def add(self, where: str, x: Value, y: Value) -> Value:
-        """The sum of two f32 values of one shape."""
+        """The sum of two f32 values of one shape.
+
+        Args:
+            where: place in the model.
+            x: the first.
+            y: the second.
+        """
         expr = scalar.apply("add", scalar.operand(0, DType.F32), scalar.operand(1, DType.F32))
         return self.emit(where, Pointwise(expr, x.shape), x, y)
 
@@ -79,12 +85,34 @@ class Products:
         scale: Value | None = None,
         op: Linear | None = None,
     ) -> Value:
-        """The product of x [.., in] with weight [out, in]; with scales if that is quantized."""
+        """The product with a weight that is already a value of the graph.
+
+        Args:
+            where: place in the model.
+            x: f32 [.., in].
+            weight: [out, in]; f32, or i8 with scales.
+            bias: f32 [out]; None for none.
+            scale: of quantized weights, f32 [out] or bf16 [out, blocks]; None for f32.
+            op: the op of the node; `Linear()` if None.
+
+        Returns:
+            f32 [.., out].
+        """
         added = None if bias is None else constant(bias, f"{where}.bias")
         return self.emit(where, op or Linear(), x, weight, scale=scale, bias=added)
 
     def product(self, where: str, x: Value, matrix: Matrix, bias: Array | None = None) -> Value:
-        """The product of x [.., in] with any matrix [out, in]."""
+        """The product with any matrix.
+
+        Args:
+            where: place in the model.
+            x: f32 [.., in].
+            matrix: [out, in]; kept quantized as the attributes say, otherwise made f32.
+            bias: f32 [out]; None for none.
+
+        Returns:
+            f32 [.., out].
+        """
         if isinstance(matrix, ByteMatrix) and self.keep_bytes:
             return self._bytes(where, x, matrix, bias)
         if isinstance(matrix, BlockMatrix) and self.keep_blocks:
@@ -109,15 +137,46 @@ class Products:
         return Rows(constant(q, f"{name}.weight"), constant(scale, f"{name}.scale"), loss)
 
     def by_rows(self, where: str, x: Value, rows: Rows, bias: Array | None = None) -> Value:
-        """The product of x [.., in] with rows in int8."""
+        """The product with rows in int8.
+
+        Args:
+            where: place in the model.
+            x: f32 [.., in].
+            rows: i8 [out, in] with scales.
+            bias: f32 [out]; None for none.
+
+        Returns:
+            f32 [.., out].
+        """
         return self.linear(where, x, rows.q, bias, rows.scale, Linear(loss=rows.loss))
 
     def look_up(self, where: str, rows: Rows, indices: Value) -> Value:
-        """Rows in int8 by index, as f32."""
+        """Rows in int8 by index, as f32.
+
+        Args:
+            where: place in the model.
+            rows: i8 [rows, columns] with scales.
+            indices: i64, of any shape.
+
+        Returns:
+            f32 [.., columns], for indices [..].
+        """
         return self.emit(where, Gather(INT8), rows.q, indices, rows.scale)
 
     def split(self, where: str, x: Value, matrix: Matrix, bias: Array | None = None) -> Value:
-        """The products of x [.., in] with rows in int8, and with what they leave over in int4."""
+        """The product with rows in int8, plus that with what they leave over, in int4.
+
+        The second is left out if nothing is left over, or `in` is no multiple of its block length.
+
+        Args:
+            where: place in the model.
+            x: f32 [.., in].
+            matrix: [out, in].
+            bias: f32 [out]; None for none.
+
+        Returns:
+            f32 [.., out].
+        """
         rows = self.rows(matrix, where)
         y = self.by_rows(where, x, rows, bias)
         if rows.loss.weights == 0 or rows.q.data is None or rows.q.data.shape[1] % _REST:

@@ -146,7 +146,17 @@ def check_reach(reach: int | None, ends: Array) -> None:
 
 
 def check_cache_position(position: Any, past: int, count: int) -> None:
-    """Refuses rows of the cache other than the next ones."""
+    """Refuses rows of the cache other than the next ones.
+
+    Args:
+        position: rows for the new tokens, [new tokens]; None for the next ones.
+        past: tokens that the cache holds.
+        count: new tokens.
+
+    Raises:
+        UnsupportedArgumentError: for other rows.
+        InputError: for something else than a tensor of integers [new tokens].
+    """
     if position is None:
         return
     wanted = np.arange(past, past + count)
@@ -174,7 +184,21 @@ def read_kept(logits_to_keep: Any, count: int) -> Array:
 
 
 def read_labels(labels: Any, batch: int, kept: int, count: int) -> torch.Tensor:
-    """Labels i64 [batch, new tokens], of a call whose every token gets logits."""
+    """Labels of a call whose every token gets logits.
+
+    Args:
+        labels: integers [batch, new tokens]: the tokens to tell, -100 for none.
+        batch: number of sequences.
+        kept: new tokens that get logits.
+        count: new tokens.
+
+    Returns:
+        i64 [batch, new tokens].
+
+    Raises:
+        UnsupportedArgumentError: if tokens have no logits.
+        InputError: for something else than labels.
+    """
     if kept != count:
         reason = f"needs the logits of all {count} tokens, and logits_to_keep leaves {kept}"
         raise UnsupportedArgumentError("labels", reason, "leave out logits_to_keep")

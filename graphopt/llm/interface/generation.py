@@ -133,10 +133,16 @@ class DecoderCache(Cache):
             self.shift = self.shift[chosen]
 
     def check(self, rows: KeyValueCache, start: Array, shift: Array) -> None:
-        """Whether padding and positions of a call continue those of sequences with tokens.
+        """Refuses padding and positions that do not continue those of sequences with tokens.
+
+        Args:
+            rows: keys and values of the sequences.
+            start: number of hidden tokens before each sequence, i64 [batch].
+            shift: how far positions are ahead of those that the graph counts, i64 [batch].
 
         Raises:
-            PaddingError, PositionError: if they do not.
+            PaddingError: if the padding of a sequence is not that of earlier calls.
+            PositionError: if the positions of a sequence do not go on where they were.
         """
         if self.rows is None:
             return
