@@ -229,7 +229,7 @@ class Constructs(torch.nn.Module):
         if self.how == "nonzero":
             return x[x > 0]
         if self.how == "fraction":
-            return x * (x.shape[1] / 3.0)
+            return x * x.shape[1] ** (1 / 3)
         return x @ x.reshape(x.shape[1], x.shape[0]).T
 
 
@@ -239,7 +239,7 @@ CONSTRUCTS = {
     "cache": r"its result\[1\] is a DynamicCache; call the model with use_cache=False",
     "set": r"its result is a set; return the tensors that it holds",
     "nonzero": r"test_bad_input\.py:\d+; a size depends on tensor values; compute it outside",
-    "fraction": r"the size .*\(axis 1 of x\).* rounded to a double",
+    "fraction": r"the size .*\(axis 1 of x\).*exponent 0\.33.* is not a whole number of eighths",
     "sizes": r"test_bad_input\.py:\d+ \(return x @.*got \[\(a size\)",
 }
 

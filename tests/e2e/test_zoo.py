@@ -9,9 +9,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
 
-from graphopt import extras  # noqa: E402
+from graphopt import (
+    dependencies,
+    extras,
+)
 from graphopt.errors import MissingDependencyError, UnknownModelError  # noqa: E402
-from graphopt.zoo import catalog, dependencies, fsmn_vad, paraformer  # noqa: E402
+from graphopt.zoo import catalog, fsmn_vad, paraformer  # noqa: E402
 
 
 @pytest.fixture(scope="module")

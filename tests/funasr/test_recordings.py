@@ -104,7 +104,7 @@ def test_coded_files_are_those_of_soundfile(
     # The decoder of MP3 rounds by where its buffers happen to lie.
     np.testing.assert_allclose(read_recording(path, RATE), expected.mean(1), atol=1e-6)
     monkeypatch.setitem(sys.modules, "soundfile", None)
-    with pytest.raises(MissingDependencyError, match=rf"{name}.*graphopt\[funasr\]"):
+    with pytest.raises(MissingDependencyError, match=rf"{name}.*graphopt\[transcribe\]"):
         read_recording(path, RATE)
 
 

@@ -33,8 +33,8 @@ def refusal(**options):
 def break_reading(monkeypatch, change):
     read = generation.read_decoder
 
-    def broken(model):
-        weights = read(model)
+    def broken(*given):
+        weights = read(*given)
         change(weights)
         return weights
 
