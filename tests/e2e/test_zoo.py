@@ -9,10 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
 
-from graphopt import (
-    dependencies,
-    extras,
-)
+from graphopt import dependencies, extras  # noqa: E402
 from graphopt.errors import MissingDependencyError, UnknownModelError  # noqa: E402
 from graphopt.zoo import catalog, fsmn_vad, paraformer  # noqa: E402
 
