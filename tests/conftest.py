@@ -62,12 +62,12 @@ def captured_once() -> Iterator[None]:
 
     export, made = capture._program, {}
 
-    def exported(model: Any, args: Any, kwargs: Any, dims: Any) -> Any:
+    def exported(model: Any, args: Any, kwargs: Any, dims: Any, note: Any) -> Any:
         leaves = capture.pytree.tree_leaves((args, kwargs))
         kinds = [(leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf for leaf in leaves]
         key = id(model), repr(kinds), repr(dims)
         if key not in made:
-            made[key] = model, export(model, args, kwargs, dims)  # so that the id stays its own
+            made[key] = model, export(model, args, kwargs, dims, note)  # so that the id stays its own
         return made[key][1]
 
     with pytest.MonkeyPatch.context() as patch:
