@@ -67,7 +67,8 @@ def captured_once() -> Iterator[None]:
         kinds = [(leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf for leaf in leaves]
         key = id(model), repr(kinds), repr(dims)
         if key not in made:
-            made[key] = model, export(model, args, kwargs, dims, note)  # so that the id stays its own
+            # With the model, so that its id stays its own.
+            made[key] = model, export(model, args, kwargs, dims, note)
         return made[key][1]
 
     with pytest.MonkeyPatch.context() as patch:
