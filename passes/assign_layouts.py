@@ -19,6 +19,15 @@ from graphopt.ir.ops import Attention, Cat, Conv, Expand, Pad, Permute, Pointwis
 from graphopt.ir.symbolic import evaluate, simplify
 from graphopt.passes.base import Pass
 
+#: Why a value that a kernel cannot read in place is copied for it.
+_WHY = {
+    Strides.ROWS: "rows are not at equal distance",
+    Strides.DENSE_LAST: "the last axis has gaps",
+    Strides.DENSE: "it reads dense tensors",
+    Strides.CHANNELS: "channels are not innermost",
+    Strides.CHANNELS_INNERMOST: "channels are not innermost",
+}
+
 
 class AssignLayouts(Pass):
     """See the module."""
@@ -81,14 +90,14 @@ class AssignLayouts(Pass):
             operand = node.op.operand(role)
             if operand is None or value.packed or value.is_constant:
                 continue
-            why, order = operand.strides.value, None
+            why, order = _WHY.get(operand.strides, ""), None
             if operand.strides is Strides.CHANNELS or operand.strides is Strides.CHANNELS_INNERMOST:
                 order = _channels_innermost(value.rank)
             fits = _fits(value, operand.strides)
             if isinstance(node.op, Pointwise) and node.output.packed:
                 fits, why = _runs_along_rows(value), "it computes row after row"
             if not fits:
-                node.operands[role] = self._copy(value, nodes, node.op.name, why.strip(), order)
+                node.operands[role] = self._copy(value, nodes, node.op.name, why, order)
 
     def _place(self, node: Node) -> None:
         """Chooses the order of axes in memory of the node's outputs."""

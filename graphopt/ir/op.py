@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -26,16 +26,23 @@ Operands = Mapping[str, "Value"]
 
 
 class Strides(Enum):
-    """How a kernel can read an operand; the values complete "copied, because ..."."""
+    """How a kernel can read an operand."""
 
-    ANY = "it reads any strides"
-    ROWS = "rows are not at equal distance"
-    DENSE_LAST = "the last axis has gaps"
-    DENSE = "it reads dense tensors"
-    CHANNELS = "channels are not innermost"
+    ANY = auto()
+    ROWS = auto()
+    """All axes but the last count through rows at equal distance."""
+    DENSE_LAST = auto()
+    """The last axis has no gaps."""
+    DENSE = auto()
+    CHANNELS = auto()
     """The axis of channels, 1, has no gaps."""
-    CHANNELS_INNERMOST = "channels are not innermost "
+    CHANNELS_INNERMOST = auto()
     """Dense, with the axis of channels innermost."""
+
+
+#: What most operands that are numbers of a product or a row may be.
+F32_ONLY = frozenset({DType.F32})
+F32_OR_BF16 = frozenset({DType.F32, DType.BF16})
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,12 @@ import numpy as np
 
 from graphopt.dtype import DType
 from graphopt.ir.graph import Node, Value
-from graphopt.ir.op import Array, Op, Operand, Operands, Sizes, Strides
+from graphopt.ir.op import F32_ONLY, F32_OR_BF16, Array, Op, Operand, Operands, Sizes, Strides
 from graphopt.ir.symbolic import evaluate
 from graphopt.kernels import reference, reference_ops
 
 if TYPE_CHECKING:
     from graphopt.ir.cost import Call
-
-_F32 = frozenset({DType.F32})
-_F32_OR_BF16 = frozenset({DType.F32, DType.BF16})
 
 
 @dataclass
@@ -42,10 +39,10 @@ class Attention(Op):
     NAME = "go.attention"
     OPERANDS = (
         *(
-            Operand(name, Strides.DENSE_LAST, bf16=True, dtypes=_F32_OR_BF16)
+            Operand(name, Strides.DENSE_LAST, bf16=True, dtypes=F32_OR_BF16)
             for name in ("q", "k", "v")
         ),
-        Operand("mask", optional=True, dtypes=_F32),
+        Operand("mask", optional=True, dtypes=F32_ONLY),
     )
     KERNEL = "go_attention"
     STORES_BF16 = True
@@ -86,7 +83,7 @@ _CACHE = (
     Operand("past", dtypes=frozenset({DType.I64})),
     Operand("start", dtypes=frozenset({DType.I64})),
     Operand("cache", dtypes=frozenset({DType.F32, DType.BF16, DType.I8})),
-    Operand("scales", optional=True, dtypes=_F32),
+    Operand("scales", optional=True, dtypes=F32_ONLY),
 )
 
 
@@ -120,9 +117,9 @@ class Rope(Op):
 
     NAME = "go.rope"
     OPERANDS = (
-        *(Operand(name, Strides.DENSE_LAST, dtypes=_F32) for name in ("q", "k", "v")),
-        Operand("cos", dtypes=_F32),
-        Operand("sin", dtypes=_F32),
+        *(Operand(name, Strides.DENSE_LAST, dtypes=F32_ONLY) for name in ("q", "k", "v")),
+        Operand("cos", dtypes=F32_ONLY),
+        Operand("sin", dtypes=F32_ONLY),
         *_CACHE,
     )
     KERNEL = "go_rope"
@@ -169,7 +166,7 @@ class CachedAttention(Op):
     scale: float
 
     NAME = "go.cached_attention"
-    OPERANDS = (Operand("q", dtypes=_F32_OR_BF16), *_CACHE)
+    OPERANDS = (Operand("q", dtypes=F32_OR_BF16), *_CACHE)
     KERNEL = "go_attention"
 
     def results(self, given: Operands) -> list[Value]:

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 from graphopt.dtype import DType
 from graphopt.ir.graph import Node, Value
-from graphopt.ir.op import Array, Op, Operand, Operands, Sizes, Strides
+from graphopt.ir.op import F32_ONLY, Array, Op, Operand, Operands, Sizes, Strides
 from graphopt.ir.symbolic import symbol
 from graphopt.kernels import reference_ops
-
-_F32 = frozenset({DType.F32})
 
 
 @dataclass
@@ -36,8 +34,8 @@ class Cif(Op):
 
     NAME = "go.cif"
     OPERANDS = (
-        Operand("hidden", Strides.DENSE_LAST, dtypes=_F32),
-        Operand("alphas", dtypes=_F32),
+        Operand("hidden", Strides.DENSE_LAST, dtypes=F32_ONLY),
+        Operand("alphas", dtypes=F32_ONLY),
     )
     KERNEL = "go_cif"
 

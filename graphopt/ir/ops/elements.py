@@ -12,7 +12,7 @@ import numpy as np
 from graphopt.dtype import DType
 from graphopt.ir.graph import Dim, Node, Shape, Value
 from graphopt.ir.numbers import QUANTIZED, narrow, quantize_rows, widen
-from graphopt.ir.op import HIDDEN, Array, Op, Operand, Operands, Sizes, Strides
+from graphopt.ir.op import F32_OR_BF16, HIDDEN, Array, Op, Operand, Operands, Sizes, Strides
 from graphopt.ir.ops.views import sized
 from graphopt.ir.scalar import Scalar
 from graphopt.ir.symbolic import evaluate
@@ -176,7 +176,7 @@ class Gather(Op):
     OPERANDS = (
         Operand("table", Strides.DENSE),
         Operand("indices", Strides.DENSE, dtypes=frozenset({DType.I32, DType.I64})),
-        Operand("scale", optional=True, dtypes=frozenset({DType.F32, DType.BF16})),
+        Operand("scale", optional=True, dtypes=F32_OR_BF16),
     )
 
     def results(self, given: Operands) -> list[Value]:

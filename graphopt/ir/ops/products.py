@@ -12,7 +12,17 @@ from graphopt.dtype import DType
 from graphopt.ir.graph import Dim, Node, Shape, Value
 from graphopt.ir.loss import Loss
 from graphopt.ir.numbers import QUANTIZED, quantize_rows
-from graphopt.ir.op import HIDDEN, Array, Op, Operand, Operands, Sizes, Strides
+from graphopt.ir.op import (
+    F32_ONLY,
+    F32_OR_BF16,
+    HIDDEN,
+    Array,
+    Op,
+    Operand,
+    Operands,
+    Sizes,
+    Strides,
+)
 from graphopt.ir.ops.elements import FUNCTIONS
 from graphopt.ir.ops.views import sized
 from graphopt.ir.symbolic import evaluate, floor_div, product, simplify
@@ -27,16 +37,13 @@ ACTIVATIONS = ("relu", "gelu_erf", "gelu_tanh", "silu", "sigmoid", "tanh")
 #: Operands that are added to a result, in the order in which they are.
 RESIDUALS = ("residual", "residual0", "residual1")
 
-_F32 = frozenset({DType.F32})
-_F32_OR_BF16 = frozenset({DType.F32, DType.BF16})
-
 
 def _epilogue(strides: Strides) -> tuple[Operand, ...]:
     """What a kernel can do to its result: + bias, activation, * factor, + residuals, in order."""
     return (
-        Operand("bias", optional=True, dtypes=_F32),
+        Operand("bias", optional=True, dtypes=F32_ONLY),
         *(
-            Operand(name, strides, optional=True, bf16=True, dtypes=_F32_OR_BF16)
+            Operand(name, strides, optional=True, bf16=True, dtypes=F32_OR_BF16)
             for name in ("factor", "residual0", "residual1")
         ),
     )
@@ -82,7 +89,7 @@ class Linear(Op):
     OPERANDS = (
         Operand("x", Strides.ROWS),
         Operand("weight"),
-        Operand("scale", optional=True, dtypes=_F32_OR_BF16),
+        Operand("scale", optional=True, dtypes=F32_OR_BF16),
         *_epilogue(Strides.ROWS),
     )
     STORES_BF16 = True
@@ -140,8 +147,8 @@ class Matmul(Op):
 
     NAME = "go.matmul"
     OPERANDS = (
-        Operand("left", Strides.DENSE, dtypes=_F32),
-        Operand("right", Strides.DENSE, dtypes=_F32),
+        Operand("left", Strides.DENSE, dtypes=F32_ONLY),
+        Operand("right", Strides.DENSE, dtypes=F32_ONLY),
     )
     KERNEL = "go_gemm_f32"
 
@@ -186,8 +193,8 @@ class Conv(Op):
 
     NAME = "go.conv"
     OPERANDS = (
-        Operand("x", Strides.CHANNELS, bf16=True, dtypes=_F32_OR_BF16),
-        Operand("weight", dtypes=_F32),
+        Operand("x", Strides.CHANNELS, bf16=True, dtypes=F32_OR_BF16),
+        Operand("weight", dtypes=F32_ONLY),
         *_epilogue(Strides.CHANNELS_INNERMOST),
     )
     KERNEL = "go_conv"
@@ -273,12 +280,12 @@ class Depthwise(Op):
 
     NAME = "go.depthwise"
     OPERANDS = (
-        Operand("x", Strides.DENSE_LAST, bf16=True, dtypes=_F32_OR_BF16),
-        Operand("weight", dtypes=_F32),
-        Operand("bias", optional=True, dtypes=_F32),
-        Operand("mask_in", optional=True, dtypes=_F32),
-        Operand("mask_out", optional=True, dtypes=_F32),
-        Operand("residual", Strides.DENSE_LAST, optional=True, bf16=True, dtypes=_F32_OR_BF16),
+        Operand("x", Strides.DENSE_LAST, bf16=True, dtypes=F32_OR_BF16),
+        Operand("weight", dtypes=F32_ONLY),
+        Operand("bias", optional=True, dtypes=F32_ONLY),
+        Operand("mask_in", optional=True, dtypes=F32_ONLY),
+        Operand("mask_out", optional=True, dtypes=F32_ONLY),
+        Operand("residual", Strides.DENSE_LAST, optional=True, bf16=True, dtypes=F32_OR_BF16),
     )
     KERNEL = "go_depthwise"
     STORES_BF16 = True
@@ -338,7 +345,7 @@ class Patches(Op):
     dilation: tuple[int, int]
 
     NAME = "go.patches"
-    OPERANDS = (Operand("x", Strides.DENSE_LAST, bf16=True, dtypes=_F32_OR_BF16),)
+    OPERANDS = (Operand("x", Strides.DENSE_LAST, bf16=True, dtypes=F32_OR_BF16),)
     PACKS = frozenset({QUANTIZED, "bf16"})
 
     def results(self, given: Operands) -> list[Value]:

@@ -9,11 +9,10 @@ import numpy as np
 from graphopt.dtype import DType
 from graphopt.ir.graph import Node, Value
 from graphopt.ir.numbers import QUANTIZED, quantize_rows
-from graphopt.ir.op import Array, Op, Operand, Operands, Sizes, Strides
+from graphopt.ir.op import F32_ONLY, F32_OR_BF16, Array, Op, Operand, Operands, Sizes, Strides
 from graphopt.ir.ops.products import doubled
 
-_F32 = frozenset({DType.F32})
-_ROWS = Operand("x", Strides.ROWS, bf16=True, dtypes=frozenset({DType.F32, DType.BF16}))
+_ROWS = Operand("x", Strides.ROWS, bf16=True, dtypes=F32_OR_BF16)
 
 
 @dataclass
@@ -51,7 +50,7 @@ class SplitRows(Op):
     """Each row of x [.., k], and what quantizing it leaves over: [.., 2, k]."""
 
     NAME = "go.split_rows"
-    OPERANDS = (Operand("x", Strides.ROWS, dtypes=_F32),)
+    OPERANDS = (Operand("x", Strides.ROWS, dtypes=F32_ONLY),)
     KERNEL = "go_split"
 
     def results(self, given: Operands) -> list[Value]:
@@ -79,8 +78,8 @@ class Norm(Op):
     NAME = "go.norm"
     OPERANDS = (
         _ROWS,
-        Operand("weight", optional=True, dtypes=_F32),
-        Operand("bias", optional=True, dtypes=_F32),
+        Operand("weight", optional=True, dtypes=F32_ONLY),
+        Operand("bias", optional=True, dtypes=F32_ONLY),
     )
     KERNEL = "go_norm"
     STORES_BF16 = True
