@@ -5,81 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import sympy
-
 from graphopt.ir import DType, Value, scalar
 from graphopt.ir.scalar import Scalar
 from graphopt.passes.lowering.builder import Builder, Unsupported, filled
+from graphopt.passes.lowering.operands import Operands, compute_type
 from graphopt.passes.lowering.promotion import promoted
 from graphopt.passes.lowering.schema import Lowering, Rule, rules
 
 
-class _Operands:
-    """Turns arguments into leaves of an expression and collects the tensors among them."""
-
-    def __init__(self, b: Builder) -> None:
-        self.b = b
-        self.out = b.node.outputs[0]
-        self.values: list[Value] = []
-
-    def read(self, argument: object) -> Scalar:
-        """The argument in the type in which torch computes the result.
-
-        A result of bf16 is computed in f32: of numbers as they are, of tensors rounded to bf16.
-        """
-        out = self.out.dtype
-        if out is not DType.BF16:
-            return self.leaf(argument, out)
-        is_tensor = isinstance(argument, Value) and argument.rank > 0
-        return self.leaf(argument, DType.BF16 if is_tensor else DType.F32)
-
-    def leaf(self, argument: object, dtype: DType) -> Scalar:
-        """The argument, a tensor or a number, converted to `dtype`; bf16 is held as f32."""
-        x = self._leaf(argument)
-        if x.op == "const" and dtype is not DType.BF16:
-            value = x.value
-            if isinstance(value, float) and not math.isfinite(value) and not dtype.is_float:
-                raise Unsupported(f"{value} as {dtype.value}")
-        x = scalar.cast(x, dtype)
-        return scalar.cast(x, DType.F32) if dtype is DType.BF16 else x
-
-    def _leaf(self, argument: object) -> Scalar:
-        if isinstance(argument, Value):
-            data = argument.data
-            if data is not None and data.size == 1 and argument.dtype is not DType.BF16:
-                return scalar.const(data.reshape(()).item(), argument.dtype)
-            self.values.append(argument)
-            return scalar.operand(len(self.values) - 1, argument.dtype)
-        if isinstance(argument, bool):
-            return scalar.const(argument, DType.BOOL)
-        if isinstance(argument, int):
-            if not -(2**63) <= argument < 2**63:
-                raise Unsupported(f"the number {argument}, which i64 cannot hold")
-            return scalar.const(argument, DType.I64)
-        if isinstance(argument, float):
-            return scalar.const(argument, DType.F64)
-        if isinstance(argument, sympy.Expr):
-            return scalar.size(argument)
-        if isinstance(argument, Scalar):  # a float made of sizes
-            return argument
-        raise Unsupported(f"the operand {argument}")
-
-    def emit(self, expr: Scalar) -> Value:
-        """The node that computes the expression; raises Unsupported for functions without C."""
-        if (function := scalar.not_computable(expr)) is not None:
-            raise Unsupported(function)
-        return self.b.pointwise(scalar.cast(expr, self.out.dtype), self.values, self.out.shape)
-
-
-def _compute_type(b: Builder) -> DType:
-    """The type that torch computes in: that of the result, f32 for bf16."""
-    dtype = b.node.outputs[0].dtype
-    return DType.F32 if dtype is DType.BF16 else dtype
-
-
 def _unary(op: str) -> Lowering:
     def rule(b: Builder) -> Value:
-        operands = _Operands(b)
+        operands = Operands(b)
         return operands.emit(scalar.apply(op, operands.read(b.tensor())))
 
     return rule
@@ -87,7 +23,7 @@ def _unary(op: str) -> Lowering:
 
 def _binary(op: str, swap: bool = False) -> Lowering:
     def rule(b: Builder) -> Value:
-        operands, dtype = _Operands(b), _compute_type(b)
+        operands, dtype = Operands(b), compute_type(b)
         left = operands.read(b.arg("self"))
         right = operands.read(b.arg("other"))
         alpha = b.arg("alpha", 1)
@@ -101,7 +37,7 @@ def _binary(op: str, swap: bool = False) -> Lowering:
 
 
 def _divide(b: Builder) -> Value:
-    operands, mode, other = _Operands(b), b.arg("rounding_mode"), b.arg("other")
+    operands, mode, other = Operands(b), b.arg("rounding_mode"), b.arg("other")
     quotient = scalar.apply("div", operands.read(b.arg("self")), operands.read(other))
     if mode is None:
         return operands.emit(quotient)
@@ -120,7 +56,7 @@ def _is_power_of_two(divisor: Scalar) -> bool:
 
 def _comparison(op: str) -> Lowering:
     def rule(b: Builder) -> Value:
-        operands = _Operands(b)
+        operands = Operands(b)
         sides = [b.arg("self"), b.arg("other")]
         dtype = promoted(sides)
         return operands.emit(scalar.apply(op, *(operands.leaf(side, dtype) for side in sides)))
@@ -130,7 +66,7 @@ def _comparison(op: str) -> Lowering:
 
 def _logical(op: str) -> Lowering:
     def rule(b: Builder) -> Value:
-        operands = _Operands(b)
+        operands = Operands(b)
         args = [operands.leaf(b.tensor(), DType.BOOL)]
         if op != "not":
             args.append(operands.leaf(b.arg("other"), DType.BOOL))
@@ -149,14 +85,14 @@ def _bitwise(op: str) -> Lowering:
 
 
 def _where(b: Builder) -> Value:
-    operands = _Operands(b)
+    operands = Operands(b)
     condition = operands.leaf(b.arg("condition"), DType.BOOL)
     chosen = [operands.read(b.arg(name)) for name in ("self", "other")]
     return operands.emit(scalar.apply("where", condition, *chosen))
 
 
 def _masked_fill(b: Builder) -> Value:
-    operands = _Operands(b)
+    operands = Operands(b)
     x = operands.read(b.tensor())
     mask = operands.leaf(b.tensor("mask"), DType.BOOL)
     return operands.emit(scalar.apply("where", mask, operands.read(b.arg("value")), x))
@@ -166,7 +102,7 @@ def _clamp(low: str, high: str) -> Lowering:
     """Arguments of the bounds, either of which may be missing."""
 
     def rule(b: Builder) -> Value:
-        operands = _Operands(b)
+        operands = Operands(b)
         x = operands.read(b.tensor())
         for op, bound in (("max", b.arg(low)), ("min", b.arg(high))):
             if bound is not None:
@@ -177,19 +113,19 @@ def _clamp(low: str, high: str) -> Lowering:
 
 
 def _relu6(b: Builder) -> Value:
-    operands, dtype = _Operands(b), _compute_type(b)
+    operands, dtype = Operands(b), compute_type(b)
     x = scalar.apply("max", operands.read(b.tensor()), scalar.const(0, dtype))
     return operands.emit(scalar.apply("min", x, scalar.const(6, dtype)))
 
 
 def _square(b: Builder) -> Value:
-    operands = _Operands(b)
+    operands = Operands(b)
     x = operands.read(b.tensor())
     return operands.emit(scalar.apply("mul", x, x))
 
 
 def _pow(b: Builder) -> Value:
-    operands, exponent = _Operands(b), b.arg("exponent")
+    operands, exponent = Operands(b), b.arg("exponent")
     if isinstance(exponent, int | float):
         x = operands.read(b.tensor())
         if exponent in (2, 3):
@@ -210,13 +146,13 @@ def _glu(b: Builder) -> Value:
     axis = b.arg("dim", -1) % x.rank
     half = out.shape[axis]
     parts = [b.slice(x, axis, start, half) for start in (0, half)]
-    operands = _Operands(b)
+    operands = Operands(b)
     value, gate = (operands.read(p) for p in parts)
     return operands.emit(scalar.apply("mul", value, scalar.apply("sigmoid", gate)))
 
 
 def _leaky_relu(b: Builder) -> Value:
-    operands, dtype = _Operands(b), _compute_type(b)
+    operands, dtype = Operands(b), compute_type(b)
     x = operands.read(b.tensor())
     scaled = scalar.apply("mul", x, operands.leaf(b.arg("negative_slope", 0.01), dtype))
     positive = scalar.apply("gt", x, scalar.const(0, dtype))
@@ -224,7 +160,7 @@ def _leaky_relu(b: Builder) -> Value:
 
 
 def _hardsigmoid(b: Builder, times_x: bool = False) -> Value:
-    operands, dtype = _Operands(b), _compute_type(b)
+    operands, dtype = Operands(b), compute_type(b)
     x = operands.read(b.tensor())
     shifted = scalar.apply("add", x, scalar.const(3, dtype))
     bounded = scalar.apply("max", shifted, scalar.const(0, dtype))
@@ -242,7 +178,7 @@ def _batch_norm(b: Builder) -> Value:
     if x.rank < 2 or parts["running_mean"] is None or parts["running_var"] is None:
         raise Unsupported("batch norm without channels or statistics")
     shape = (x.shape[1], *[1] * (x.rank - 2))
-    operands, dtype = _Operands(b), _compute_type(b)
+    operands, dtype = Operands(b), compute_type(b)
     leaf = {k: operands.leaf(b.reshape(v, shape), dtype) for k, v in parts.items() if v is not None}
     y = scalar.apply("sub", operands.leaf(x, dtype), leaf["running_mean"])
     spread = scalar.apply("add", leaf["running_var"], scalar.const(b.arg("eps"), dtype))
@@ -275,7 +211,7 @@ def _arange(b: Builder) -> Value:
     wide = DType.F64 if out.dtype.is_float else DType.I64
     if wide is DType.I64 and any(isinstance(number, float | Scalar) for number in (start, step)):
         raise Unsupported("whole numbers in steps that are none")
-    operands = _Operands(b)
+    operands = Operands(b)
     value = scalar.cast(scalar.index(0), wide)
     if step != 1:
         value = scalar.apply("mul", value, operands.leaf(step, wide))
@@ -291,7 +227,7 @@ def _fill(argument: str) -> Lowering:
         out, number = b.node.output, b.arg(argument)
         if isinstance(number, int | float) and (out.dtype.is_float or math.isfinite(number)):
             return filled(out.shape, number, out.dtype, b)
-        operands = _Operands(b)
+        operands = Operands(b)
         return operands.emit(operands.leaf(number, out.dtype))
 
     return rule
@@ -302,7 +238,7 @@ def _fill_with(number: int) -> Lowering:
 
 
 def _isinf(b: Builder) -> Value:
-    operands, x = _Operands(b), b.tensor()
+    operands, x = Operands(b), b.tensor()
     if not x.dtype.is_float:
         return filled(x.shape, False, DType.BOOL, b)
     number = operands.leaf(x, x.dtype)
