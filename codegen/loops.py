@@ -96,7 +96,7 @@ def emit_elements(
         strides: of the destination.
         order: axes, slowest first.
     """
-    tensors = [*(broadcast_strides(v, len(shape)) for v in inputs), strides]
+    tensors = [*_strides_in_loops(expr, inputs, len(shape)), strides]
     nest = _nest(shape, tensors, order, _indexed(expr))
     inner = len(nest.extents) - 1
     pointers, text = _element(f, memory, expr, inputs, nest)
@@ -104,6 +104,14 @@ def emit_elements(
     kind = expr.dtype.c_type
     pointers.append(f"{kind} *restrict y = {dst}{_offset(f, nest.strides[-1][:inner])};")
     _emit_nest(f, nest, pointers, f"y[{_times(f'i{inner}', step)}] = {text};")
+
+
+def _strides_in_loops(expr: Scalar, inputs: Sequence[Value], rank: int) -> list[Shape]:
+    """Strides of the operands that the loops walk; 0 of those that are only loaded."""
+    walked = scalar.read_in_place(expr)
+    return [
+        broadcast_strides(v, rank) if i in walked else (0,) * rank for i, v in enumerate(inputs)
+    ]
 
 
 def _indexed(expr: Scalar) -> set[int]:
@@ -119,16 +127,24 @@ def _element(
     inner = len(nest.extents) - 1
     index_of = {axis: f"i{loop}" for loop, axes in enumerate(nest.axes) for axis in axes}
 
-    def load(leaf: Scalar) -> str:
+    def read(leaf: Scalar, indices: list[str]) -> str:
+        number: int = leaf.value  # type: ignore[assignment]
         if leaf.op == "index":
-            return index_of[leaf.value]  # type: ignore[index]
-        step = nest.strides[leaf.value][inner]  # type: ignore[index]
-        return f"a{leaf.value}[{_times(f'i{inner}', f.size(step))}]"
+            return index_of[number]
+        if leaf.op == "load":
+            steps = map(f.size, layout_of(inputs[number]).strides)
+            terms = [_times(at, s) for at, s in zip(indices, steps, strict=True) if s != "0"]
+            return f"{names[number]}[{' + '.join(terms) or '0'}]"
+        return f"a{number}[{_times(f'i{inner}', f.size(nest.strides[number][inner]))}]"
 
-    text = expression(expr, load, f.size)
+    if any(s.op == "check" for s in expr.walk()):
+        f.frame()
+    text = expression(expr, read, f.size)
+    walked = scalar.read_in_place(expr)
     pointers = [
         f"const {v.dtype.c_type} *a{i} = {name}{_offset(f, nest.strides[i][:inner])};"
         for i, (v, name) in enumerate(zip(inputs, names, strict=True))
+        if i in walked
     ]
     return pointers, text
 
@@ -188,7 +204,7 @@ def _quantized(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     """A function that computes a part of a row, for the kernel that quantizes the rows."""
     out, expr = node.output, node.as_op(Pointwise).expr
     last = out.rank - 1
-    tensors = [broadcast_strides(v, out.rank) for v in node.inputs]
+    tensors = _strides_in_loops(expr, node.inputs, out.rank)
     nest = _nest(out.shape, tensors, list(range(out.rank)), {*_indexed(expr), last})
     pointers, text = _element(f, memory, expr, node.inputs, nest)
     *outer, i = (f"i{loop}" for loop in range(len(nest.extents)))

@@ -46,7 +46,12 @@ _OPERATORS = {
     "and": "&&",
     "or": "||",
 }
-_INTEGER_CALLS = {"max": "go_larger", "min": "go_smaller"}
+_INTEGER_CALLS = {
+    "max": "go_larger",
+    "min": "go_smaller",
+    "floor_divide": "go_floor_div",
+    "remainder": "go_modulo",
+}
 
 
 def literal(value: object, dtype: DType) -> str:
@@ -67,21 +72,27 @@ def literal(value: object, dtype: DType) -> str:
     return f"({text})" if number < 0 else text
 
 
-def expression(expr: Scalar, load: Callable[[Scalar], str], size: Callable[..., str]) -> str:
-    """C for one element; bf16 appears only in operands and as the outermost cast.
+def expression(
+    expr: Scalar, read: Callable[[Scalar, list[str]], str], size: Callable[..., str]
+) -> str:
+    """C for one element; bf16 appears only in operands, loads, and as the outermost cast.
 
     Args:
-        expr: the expression.
-        load: C for an `operand` or `index` leaf.
+        expr: the expression; where it has a `check`, the run's `frame` is in scope.
+        read: C for an `operand` or `index` leaf, and for a `load` and C for its indices.
         size: C for a symbolic size.
     """
-    if expr.op in ("operand", "index"):
-        return load(expr)
     if expr.op == "const":
         return literal(expr.value, expr.dtype)
     if expr.op == "size":
         return f"({size(expr.value)})"
-    args = [expression(a, load, size) for a in expr.args]
+    args = [expression(a, read, size) for a in expr.args]
+    if expr.op in ("operand", "index", "load"):
+        return read(expr, args)
+    if expr.op == "wrap":
+        return f"go_wrap({args[0]}, {size(expr.value)})"
+    if expr.op == "check":
+        return f"go_check_index(frame, {args[0]}, {size(expr.value)})"
     if expr.op == "cast":
         return _cast(expr.args[0].dtype, expr.dtype, args[0])
     if expr.op == "where":

@@ -16,6 +16,7 @@ from graphopt.ir import Graph, Layout, Node, Value, scalar
 from graphopt.ir.layout import dense, is_contiguous, layout_of, reshaped_strides, row_stride
 from graphopt.ir.op import Strides
 from graphopt.ir.ops import Attention, Cat, Conv, Expand, Pad, Permute, Pointwise, Slice
+from graphopt.ir.scalar import read_in_place
 from graphopt.ir.symbolic import evaluate, simplify
 from graphopt.passes.base import Pass
 
@@ -95,7 +96,9 @@ class AssignLayouts(Pass):
                 order = _channels_innermost(value.rank)
             fits = _fits(value, operand.strides)
             if isinstance(node.op, Pointwise) and node.output.packed:
-                fits, why = _runs_along_rows(value), "it computes row after row"
+                walked = {f"x{i}" for i in read_in_place(node.op.expr)}
+                fits = role not in walked or _runs_along_rows(value)
+                why = "it computes row after row"
             if not fits:
                 node.operands[role] = self._copy(value, nodes, node.op.name, why, order)
 
@@ -113,8 +116,11 @@ class AssignLayouts(Pass):
             value.layout = dense(value, order)
 
     def _order_of_operands(self, node: Node, value: Value) -> tuple[int, ...] | None:
-        """The order of axes of the largest operand of the same rank."""
-        same = [v for v in node.inputs if v.rank == value.rank and not v.is_constant]
+        """The order of axes of the largest operand of the same rank, of those that it walks."""
+        op = node.op
+        walked = read_in_place(op.expr) if isinstance(op, Pointwise) else range(len(node.inputs))
+        given = [v for i, v in enumerate(node.inputs) if i in walked]
+        same = [v for v in given if v.rank == value.rank and not v.is_constant]
         if not same:
             return None
         sizes = self._hints

@@ -125,7 +125,7 @@ def _scales(factor: Value | float) -> TypeGuard[float]:
 
 
 def _leads_to_matmul(value: Value, around: Neighbours) -> bool:
-    while (node := around.made_by(value, Pointwise)) is not None:
+    while (node := around.made_by(value, Pointwise)) is not None and node.operands:
         value = node.operands["x0"]
     return around.made_by(value, Matmul) is not None
 

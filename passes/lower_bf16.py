@@ -13,6 +13,8 @@ would add up), graph inputs and outputs, and what only f32 kernels read.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from graphopt.ir import DType, Graph, Node, Value, scalar
 from graphopt.ir.ops import Attention, Linear, PackRows, Pointwise
 from graphopt.ir.ops.products import RESIDUALS
@@ -129,8 +131,8 @@ def _reading_bf16(expr: Scalar, user: Node, value: Value) -> Scalar:
     inputs = user.inputs
 
     def leaf(s: Scalar) -> Scalar:
-        if s.op == "operand" and inputs[s.value] is value:  # type: ignore[index]
-            return scalar.cast(scalar.operand(s.value, DType.BF16), DType.F32)  # type: ignore[arg-type]
+        if s.op in ("operand", "load") and inputs[s.value] is value:  # type: ignore[index]
+            return scalar.cast(replace(s, dtype=DType.BF16), DType.F32)
         return s
 
     return scalar.substitute(expr, leaf)

@@ -9,7 +9,7 @@
 
 The canonical form of a chain is one permute of the axes that matter, then one reshape that adds
 extents of 1. A reshape that merges or splits axes ends a chain. Arithmetic that reads an index of
-its output, or a mix of different views, is left alone.
+its output, loads, or has a mix of different views, is left alone.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class SimplifyViews(Pass):
         """Moves the common view of all operands behind the node."""
         expr, views = node.as_op(Pointwise).expr, [self._views.get(v) for v in node.inputs]
         axes = {v.axes for v in views if v is not None}
-        if len(axes) != 1 or any(s.op == "index" for s in expr.walk()):
+        if len(axes) != 1 or any(s.op in ("index", "load") for s in expr.walk()):
             return None
         (common,) = axes
         out = node.output

@@ -36,7 +36,8 @@ def test_functions(name: str) -> None:
         "min": torch.minimum,
     }
     function = special.get(name) or getattr(torch, name)
-    operands = 2 if name in ("add", "sub", "mul", "div", "max", "min", *scalar.COMPARISONS) else 1
+    arithmetic = ("add", "sub", "mul", "div", "floor_divide", "remainder", "max", "min")
+    operands = 2 if name in (*arithmetic, *scalar.COMPARISONS) else 1
     wanted = function(*(x, y)[:operands]).numpy()
     got = FUNCTIONS[name](*(x.numpy(), y.numpy())[:operands])
     assert got.dtype == wanted.dtype and relative_error(got, wanted) < FP32_SAME

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from graphs import BF16, F32, I64, Maker, add
 
 from graphopt.codegen.emit import EMITTERS
-from graphopt.ir import DimInfo, DType, Graph, Node, Value
+from graphopt.ir import DimInfo, DType, Graph, Node, Value, scalar
 from graphopt.ir.op import Op
 from graphopt.ir.ops import (
     OPS,
@@ -25,6 +25,7 @@ from graphopt.ir.ops import (
     PackRows,
     Pad,
     Patches,
+    Pointwise,
     Reduce,
     Rope,
     Softmax,
@@ -60,6 +61,10 @@ def every_op() -> Graph:
         m.op(Gather(), m.constant("table", 9, 4), lengths),
         m.op(Reduce("sum", (1,)), y),
     ]
+    row = scalar.load(0, F32, (scalar.check(scalar.operand(1, I64), 9), scalar.index(1)))
+    values.append(
+        m.op(Pointwise(row, m.shape("B", 4)), m.constant("table", 9, 4), m.reshape(lengths, "B", 1))
+    )
     m.graph.nodes.append(Node.of(Check(1), m.op(Reduce("max", (0,)), lengths)))
     q = m.permute(heads, 0, 2, 1, 3)
     angles = m.slice(q, 3, 0, 2)

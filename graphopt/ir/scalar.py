@@ -1,13 +1,15 @@
 """Expressions of one element: what a `go.pointwise` node computes at every index.
 
 An expression is a small tree of `Scalar`s. Leaves read an operand at the current (broadcast) index,
-are constants, or are an index or size of the output. The same tree prints as C (`codegen`),
-runs in numpy (`graphopt.ir.interpret`) and prints in dumps.
+are constants, or are an index or size of the output. A `load` reads an operand at indices that are
+expressions themselves; such an operand has any shape. Of a `where` only the side that is chosen is
+looked at, so that it may guard loads. The same tree prints as C (`codegen`), runs in numpy
+(`graphopt.ir.interpret`) and prints in dumps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +34,7 @@ TRANSCENDENTAL = frozenset(
         "rsqrt",
     ]
 )
+_OF_ANY_TYPE = frozenset(["cast", "where", "not", "and", "or", "load", "wrap", "check"])
 COMPARISONS = frozenset(["lt", "le", "gt", "ge", "eq", "ne"])
 
 
@@ -40,10 +43,11 @@ class Scalar:
     """One node of an element expression.
 
     Attributes:
-        op: `operand`, `const`, `index`, `size`, `cast`, or the name of a function.
-        args: sub-expressions.
+        op: `operand`, `load`, `const`, `index`, `size`, `cast`, or the name of a function.
+        args: sub-expressions; of a `load` an index for each axis of the operand.
         dtype: type of the result.
-        value: operand number, constant, axis, or size, for leaves.
+        value: operand number, constant, axis, or size, for leaves and loads; for `wrap` and `check`
+            the extent of the axis that is indexed.
     """
 
     op: str
@@ -60,8 +64,12 @@ class Scalar:
             return str(self.value)
         if self.op == "index":
             return f"i{self.value}"
-        name = self.dtype.value if self.op == "cast" else self.op
-        return f"{name}({', '.join(map(str, self.args))})"
+        args = ", ".join(map(str, self.args))
+        if self.op == "load":
+            return f"x{self.value}[{args}]"
+        if self.op in ("wrap", "check"):
+            return f"{self.op}({args}, {self.value})"
+        return f"{self.dtype.value if self.op == 'cast' else self.op}({args})"
 
     def walk(self) -> Iterator[Scalar]:
         """This expression and all below it."""
@@ -80,6 +88,26 @@ class Scalar:
 def operand(number: int, dtype: DType) -> Scalar:
     """Operand `number` at the current index."""
     return Scalar("operand", dtype, value=number)
+
+
+def load(number: int, dtype: DType, indices: Sequence[Scalar]) -> Scalar:
+    """Operand `number` at computed indices, i64, one for each of its axes and inside of it."""
+    return Scalar("load", dtype, tuple(indices), number)
+
+
+def wrap(position: Scalar, extent: Dim) -> Scalar:
+    """An index that counts from the end where it is negative."""
+    return Scalar("wrap", DType.I64, (position,), extent)
+
+
+def check(position: Scalar, extent: Dim) -> Scalar:
+    """An index that comes from data; one that is not in 0 .. extent - 1 fails the run."""
+    return Scalar("check", DType.I64, (position,), extent)
+
+
+def read_in_place(expr: Scalar) -> set[int]:
+    """Numbers of the operands that are read at the current index: these broadcast to the result."""
+    return {s.value for s in expr.walk() if s.op == "operand"}  # type: ignore[misc]
 
 
 def const(value: int | float | bool, dtype: DType) -> Scalar:
@@ -130,11 +158,12 @@ def apply(op: str, *args: Scalar, dtype: DType | None = None) -> Scalar:
 def not_computable(expr: Scalar) -> str | None:
     """The first function that generated code does not have for its type, as text."""
     for s in expr.walk():
-        if not s.args or s.op in ("cast", "where", "not", "and", "or") or s.op in COMPARISONS:
+        if not s.args or s.op in _OF_ANY_TYPE or s.op in COMPARISONS:
             continue
         dtype = s.args[0].dtype
         simple = dtype is not DType.BOOL and s.op in ("add", "sub", "mul", "div", "neg")
         whole = not dtype.is_float and dtype is not DType.BOOL and s.op in ("max", "min")
+        whole |= dtype is DType.I64 and s.op in ("floor_divide", "remainder")
         root = dtype is DType.F64 and s.op == "sqrt"
         if dtype is not DType.F32 and not simple and not whole and not root:
             return f"{s.op} of {dtype.value}"
@@ -142,7 +171,9 @@ def not_computable(expr: Scalar) -> str | None:
 
 
 def substitute(expr: Scalar, leaf: Callable[[Scalar], Scalar]) -> Scalar:
-    """Rebuilds the expression with every leaf replaced by `leaf(it)`."""
+    """Rebuilds the expression with every leaf, and every load of new indices, as `leaf(it)`."""
     if not expr.args:
         return leaf(expr)
-    return Scalar(expr.op, expr.dtype, tuple(substitute(a, leaf) for a in expr.args), expr.value)
+    args = tuple(substitute(a, leaf) for a in expr.args)
+    rebuilt = Scalar(expr.op, expr.dtype, args, expr.value)
+    return leaf(rebuilt) if expr.op == "load" else rebuilt

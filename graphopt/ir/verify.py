@@ -18,6 +18,7 @@ from graphopt.ir.networks import cycle
 from graphopt.ir.numbers import QUANTIZED
 from graphopt.ir.op import Op
 from graphopt.ir.ops import OPS, Expand, Pointwise
+from graphopt.ir.scalar import read_in_place
 from graphopt.ir.symbolic import evaluate
 
 #: Passes without which no code can be made: they are never left out.
@@ -185,9 +186,10 @@ _PACKED = {QUANTIZED: DType.I8, "bf16": DType.BF16}
 
 
 def _broadcast_problem(node: Node, graph: Graph) -> str | None:
-    """Operands of which an extent is neither 1 nor that of the result."""
-    out = node.output
-    for value in node.inputs:
+    """Operands of which an extent is neither 1 nor that of the result; loads have any."""
+    out, op = node.output, node.op
+    walked = read_in_place(op.expr) if isinstance(op, Pointwise) else {0}
+    for value in (v for i, v in enumerate(node.inputs) if i in walked):
         padded = (1,) * (out.rank - value.rank) + value.shape
         if value.rank > out.rank or any(
             a != 1 and not _equal(a, b, graph) for a, b in zip(padded, out.shape, strict=True)

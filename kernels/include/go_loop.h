@@ -28,6 +28,18 @@ static inline int64_t go_i64_from_f64(double x) {
     return x >= -0x1p63 && x < 0x1p63 ? (int64_t)x : INT64_MIN;
 }
 
+/* An index that counts from the end where it is negative. */
+static inline int64_t go_wrap(int64_t index, int64_t extent) {
+    return index < 0 ? index + extent : index;
+}
+
+/* An index that comes from data: one outside of 0 .. extent - 1 fails the run. */
+static inline int64_t go_check_index(const go_frame *frame, int64_t index, int64_t extent) {
+    if (index >= 0 && index < extent) return index;
+    go_fail(frame, GO_ERROR_VALUE, -1, extent, index, "an index is outside the table");
+    return 0;
+}
+
 /* Elements of a task of `total` in a loop, such that the threads end at nearly the same time:
  * at least as many as claiming it is worth, whole cache lines. */
 static inline int64_t go_loop_grain(const go_team *team, int64_t total) {

@@ -23,7 +23,8 @@ from graphs import (
 
 from graphopt.errors import InputValueError
 from graphopt.ir import DType, Node, scalar
-from graphopt.ir.ops import Cat, Check, Expand, Gather, Matmul, Pad, Reduce
+from graphopt.ir.interpret import run_graph
+from graphopt.ir.ops import Cat, Check, Expand, Gather, Matmul, Pad, Pointwise, Reduce
 from graphopt.ir.ops.elements import FUNCTIONS
 from graphopt.ir.scalar import COMPARISONS
 from graphopt.testing import BF16_RELATIVE, FP32_RELATIVE
@@ -72,15 +73,16 @@ def test_every_function_of_f32(tmp_path: Path, level: str) -> None:
     m = Maker()
     x, y = m.input("x", *BTC), m.input("y", *BTC)
     outputs = []
-    for name in FUNCTIONS:
-        if name in ("and", "or", "not"):
+    for name in [*FUNCTIONS, "where"]:
+        if name in ("and", "or", "not", "floor_divide", "remainder"):
             continue
         if name == "where":
             expr = scalar.apply("where", scalar.apply("lt", X, Y), X, Y)
         elif name in COMPARISONS or name in ("add", "sub", "mul", "div", "max", "min"):
             expr = scalar.apply(name, X, Y)
         else:
-            inner = scalar.apply("abs", X) if name in ("log", "sqrt", "rsqrt") else X
+            zero = scalar.const(0, I64)
+    inner = scalar.apply("abs", X) if name in ("log", "sqrt", "rsqrt") else X
             expr = scalar.apply(name, inner)
         operands = (x, y) if any(s.value == 1 and s.op == "operand" for s in expr.walk()) else (x,)
         outputs.append(m.pointwise(expr, *operands))
@@ -182,6 +184,48 @@ def test_gather_refuses_an_index_outside_the_table(tmp_path: Path) -> None:
         with pytest.raises(InputValueError, match="outside the table"):
             context.run([np.array([0, bad, 3])])
     context.run([np.array([0, 8, 3])])
+
+
+def test_loads_at_computed_indices(tmp_path: Path) -> None:
+    """Backwards, repeated, transposed, guarded at the edge, through data, of views and of bf16."""
+    m = Maker()
+    x, n, words = m.input("x", *BTC), m.input("n", "T", 6, dtype=I64), m.input("w", "T", dtype=I64)
+    narrow, t = m.input("narrow", *BTC, dtype=BF16), m.shape("T")[0]
+    i, j, k = (scalar.index(a) for a in range(3))
+    one = scalar.const(1, I64)
+    last = scalar.apply("sub", scalar.size(t), add(j, one))
+    before = scalar.load(0, F32, (i, scalar.apply("sub", j, one), k))
+    edge = scalar.apply("where", scalar.apply("ge", j, one), before, scalar.const(0.5, F32))
+    word = scalar.check(scalar.wrap(scalar.operand(0, I64), 6), 6)
+    half = scalar.apply("floor_divide", j, scalar.const(2, I64))
+    wide = scalar.cast(scalar.load(0, BF16, (i, half, k)), F32)
+    inner = scalar.load(0, F32, (zero, scalar.load(1, I64, (j, k)), k))
+    turned = m.permute(x, 2, 0, 1)
+    outputs = [
+        m.op(Pointwise(add(scalar.load(0, F32, (i, last, k)), X), x.shape), x),
+        m.op(Pointwise(edge, x.shape), m.permute(m.permute(x, 0, 2, 1), 0, 2, 1)),
+        m.op(Pointwise(scalar.load(1, F32, (word, i, j)), m.shape("B", "T", "T")), words, turned),
+        m.op(Pointwise(scalar.cast(mul(wide, 2.0), BF16), x.shape), narrow),
+        m.op(Pointwise(inner, m.shape("B", 4, 6)), x, n),
+        m.op(Pointwise(scalar.load(0, F32, (zero, last, k)), m.shape(1, "T", 6)), x),
+        m.op(Pointwise(scalar.load(0, F32, ()), m.shape("B")), m.constant("number")),
+    ]  # fmt: skip
+    check_native(m.output(*outputs), tmp_path, sizes=({}, {"B": 1, "T": 4}, {"B": 3, "T": 17}))
+
+
+def test_loads_refuse_an_index_outside(tmp_path: Path) -> None:
+    m = Maker()
+    words, x = m.input("words", "B", dtype=I64), m.input("x", "T")
+    (t,) = m.shape("T")
+    at = scalar.check(scalar.wrap(scalar.operand(0, I64), t), t)
+    graph = m.output(m.op(Pointwise(scalar.load(1, F32, (at,)), m.shape("B")), words, x))
+    context = build(emit(graph), native_levels()[-1], tmp_path).context(2)
+    row = np.arange(4, dtype=np.float32)
+    for indices, wrong in (([0, 4], "got 4"), ([-5, 3], "got -1")):
+        for run in (context.run, lambda given: run_graph(graph, given)):
+            with pytest.raises(InputValueError, match=rf"outside the table.*expected 4, {wrong}"):
+                run([np.array(indices), row])
+    np.testing.assert_array_equal(context.run([np.array([-1, -4]), row])[0], [3, 0])
 
 
 @pytest.mark.parametrize("kind", ["sum", "mean", "max", "min"])

@@ -6,7 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from graphs import BF16, CACHE, F32, Maker, X, add, build, mul, native_levels, place, random_inputs
+from graphs import (
+    BF16,
+    CACHE,
+    F32,
+    I64,
+    Maker,
+    X,
+    add,
+    build,
+    mul,
+    native_levels,
+    place,
+    random_inputs,
+)
 
 from graphopt.codegen.emit import Module, emit_module
 from graphopt.ir import Value, scalar
@@ -51,6 +64,17 @@ def indices(m: Maker) -> Value:
     return m.pointwise(expr, x)
 
 
+def loads(m: Maker) -> Value:
+    """Rows in an order that data says, each backwards, of an operand whose last axis has gaps."""
+    x = m.permute(m.input("x", "B", 24, "T"), 0, 2, 1)
+    words = m.input("words", "B", 3, 1, dtype=I64)
+    (t,) = m.shape("T")
+    row = scalar.check(scalar.apply("remainder", scalar.operand(1, I64), scalar.size(t)), t)
+    back = scalar.apply("sub", scalar.const(23, I64), scalar.index(2))
+    at = scalar.load(0, F32, (scalar.index(0), row, back))
+    return m.op(Pointwise(at, m.shape("B", 3, 24)), x, words)
+
+
 def transposed(m: Maker) -> Value:
     """An operand whose last axis has gaps."""
     x, y = m.input("x", "B", 32, "T"), m.input("y", "B", "T", 32)
@@ -70,7 +94,7 @@ def single(m: Maker) -> Value:
 def module_of(fused: bool, arch: str) -> Module:
     """Rows of every kind times int8 weights, each an output."""
     m = Maker("rows")
-    made = (gate, wide_gate, broadcast, indices, transposed, repeated, single)
+    made = (gate, wide_gate, broadcast, indices, loads, transposed, repeated, single)
     graph = m.output(*(m.linear(rows(m), 16) for rows in made))
     QuantizeDynamicInt8().run(graph)
     loops = [n for n in graph.nodes if isinstance(n.op, Pointwise)]

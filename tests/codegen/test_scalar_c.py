@@ -11,7 +11,7 @@ from graphopt.ir import DType, scalar
 
 
 def c(expr) -> str:
-    return expression(expr, lambda leaf: f"x{leaf.value}", str)
+    return expression(expr, lambda s, at: f"x{s.value}" + "".join(f"[{i}]" for i in at), str)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,8 @@ def test_operators_and_functions() -> None:
     chosen = scalar.apply("where", scalar.apply("lt", X, scalar.const(0, F32)), X, X)
     assert c(chosen) == "((x0 < 0.0f) ? x0 : x0)"
     n = scalar.operand(0, I64)
+    inside = scalar.check(scalar.wrap(n, 7), 7)
+    assert c(scalar.load(1, F32, (inside, n))) == "x1[go_check_index(frame, go_wrap(x0, 7), 7)][x0]"
     assert c(scalar.apply("max", n, scalar.const(3, I64))) == "go_larger(x0, 3)"
 
 

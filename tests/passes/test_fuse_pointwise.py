@@ -3,10 +3,25 @@
 from functools import reduce
 
 import numpy as np
-from graphs import F32, Maker, X, add, check_left_alone, check_pass, mul, ops, random_inputs
+from graphs import (
+    BOOL,
+    F32,
+    I64,
+    Maker,
+    X,
+    Y,
+    add,
+    check_left_alone,
+    check_pass,
+    mul,
+    ops,
+    random_inputs,
+)
 
-from graphopt.ir import scalar
+from graphopt.ir import scalar, symbolic
 from graphopt.ir.interpret import run_graph
+from graphopt.ir.ops import Pointwise
+from graphopt.ir.scalar import Scalar
 from graphopt.passes.fuse_pointwise import FusePointwise
 
 SHAPE = ("B", "T", 4)
@@ -69,6 +84,44 @@ def test_an_index_along_a_broadcast_axis_is_left_alone() -> None:
     x, row = m.input("x", *SHAPE), m.input("row", "T", 1)
     numbered = add(X, scalar.cast(scalar.index(1), F32))  # always 0 there, never in the result
     check_left_alone(FusePointwise(), m.output(m.pointwise(mul(), x, m.pointwise(numbered, row))))
+
+
+def test_what_is_loaded_is_computed_at_the_indices_of_the_load() -> None:
+    m = Maker()
+    x, turn = m.input("x", *SHAPE), m.input("turn", "T", 1)
+    turned = m.op(Pointwise(_backwards(), m.shape(*SHAPE)), x)
+    y = m.pointwise(add(X, scalar.cast(scalar.index(1), F32)), turned)
+    gate = m.pointwise(mul(), y, turn)
+    graph = m.output(m.op(Pointwise(add(_backwards(), Y), m.shape(*SHAPE)), gate, turn))
+    check_pass(FusePointwise(), graph)
+    assert ops(graph) == ["pointwise"]
+
+
+def test_what_is_loaded_is_left_alone_where_it_is_costly_or_read_elsewhere() -> None:
+    m = Maker()
+    x = m.input("x", *SHAPE)
+    y, z = m.pointwise(exp(), x), m.pointwise(mul(X, 2.0), x)
+    backwards = [m.op(Pointwise(_backwards(), m.shape(*SHAPE)), v) for v in (y, z)]
+    check_left_alone(FusePointwise(), m.output(*backwards, z))
+
+
+def test_checks_still_run_for_every_element() -> None:
+    m = Maker()
+    x, words, mask = m.input("x", "T"), m.input("w", "B", dtype=I64), m.input("m", "B", dtype=BOOL)
+    (t,) = m.shape("T")
+    word = scalar.load(0, F32, (scalar.check(scalar.operand(1, I64), t),))
+    y, z = (m.op(Pointwise(word, m.shape("B")), x, words) for _ in range(2))
+    chosen = scalar.apply("where", scalar.operand(1, BOOL), X, scalar.const(0, F32))
+    first = scalar.load(0, F32, (scalar.const(0, I64),))
+    graph = m.output(m.pointwise(chosen, y, mask), m.op(Pointwise(first, m.shape(2)), z))
+    check_left_alone(FusePointwise(), graph)
+
+
+def _backwards() -> Scalar:
+    """An element of operand 0, the axis T backwards."""
+    last = scalar.size(symbolic.symbol("T") - 1)
+    at = (scalar.index(0), scalar.apply("sub", last, scalar.index(1)), scalar.index(2))
+    return scalar.load(0, F32, at)
 
 
 def test_many_operands_are_left_alone() -> None:

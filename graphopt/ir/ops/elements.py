@@ -5,18 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphopt.dtype import DType
+from graphopt.errors import InputValueError
 from graphopt.ir.graph import Dim, Node, Shape, Value
 from graphopt.ir.numbers import QUANTIZED, narrow, quantize_rows, widen
 from graphopt.ir.op import F32_OR_BF16, HIDDEN, Array, Op, Operand, Operands, Sizes, Strides
 from graphopt.ir.ops.views import sized
-from graphopt.ir.scalar import Scalar
+from graphopt.ir.scalar import Scalar, read_in_place
 from graphopt.ir.symbolic import evaluate
 from graphopt.kernels.formats import Format
+
+if TYPE_CHECKING:
+    from graphopt.ir.cost import Call
+
+#: What a run says of an index that is not one of the axis.
+OUTSIDE = "an index is outside the table"
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -43,6 +50,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "relu": lambda x: np.maximum(x, 0),
     "max": np.maximum,
     "min": np.minimum,
+    "floor_divide": np.floor_divide,
+    "remainder": np.mod,
     "floor": np.floor,
     "ceil": np.ceil,
     "trunc": np.trunc,
@@ -55,14 +64,28 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "and": np.logical_and,
     "or": np.logical_or,
     "not": np.logical_not,
-    "where": np.where,
 }
 
 
 def evaluate_scalar(
-    expr: Scalar, operands: list[Array], shape: tuple[int, ...], sizes: Sizes
+    expr: Scalar,
+    operands: list[Array],
+    shape: tuple[int, ...],
+    sizes: Sizes,
+    looked_at: Any = True,
 ) -> Any:
-    """An element expression over whole (widened) operands."""
+    """An element expression over whole (widened) operands.
+
+    Args:
+        expr: the expression.
+        operands: by number.
+        shape: of the result.
+        sizes: of the dims that it names.
+        looked_at: where the result matters; elsewhere no index is checked.
+
+    Raises:
+        InputValueError: for an index outside of what it indexes.
+    """
     if expr.op == "operand":
         return operands[expr.value]  # type: ignore[index]
     if expr.op == "const":
@@ -72,16 +95,45 @@ def evaluate_scalar(
     if expr.op == "index":
         axis: int = expr.value  # type: ignore[assignment]
         return np.arange(shape[axis]).reshape([-1 if a == axis else 1 for a in range(len(shape))])
-    args = [evaluate_scalar(a, operands, shape, sizes) for a in expr.args]
+    if expr.op == "where":
+        condition = evaluate_scalar(expr.args[0], operands, shape, sizes, looked_at)
+        sides = (looked_at & condition, looked_at & ~condition)
+        chosen = [
+            evaluate_scalar(a, operands, shape, sizes, side)
+            for a, side in zip(expr.args[1:], sides, strict=True)
+        ]
+        return np.where(condition, *chosen)
+    args = [evaluate_scalar(a, operands, shape, sizes, looked_at) for a in expr.args]
+    if expr.op == "load":
+        array: Array = operands[expr.value]  # type: ignore[index]
+        indices = [_inside(a, n, looked_at) for a, n in zip(args, array.shape, strict=True)]
+        return array[tuple(np.broadcast_arrays(*indices))] if array.size else array.dtype.type(0)
+    if expr.op == "wrap":
+        return np.where(args[0] < 0, args[0] + evaluate(expr.value, sizes), args[0])  # type: ignore[arg-type]
+    if expr.op == "check":
+        return _inside(args[0], evaluate(expr.value, sizes), looked_at)  # type: ignore[arg-type]
     if expr.op == "cast":
         return widen(narrow(args[0], expr.dtype), expr.dtype)
     with np.errstate(all="ignore"):
         return FUNCTIONS[expr.op](*args)
 
 
+def _inside(indices: Any, extent: int, looked_at: Any) -> Array:
+    """Indices of an axis, 0 where nobody looks and they are outside of it."""
+    outside = (indices < 0) | (indices >= extent)
+    wrong = outside & looked_at
+    if np.any(wrong):
+        got = int(np.broadcast_to(indices, wrong.shape)[wrong][0])
+        raise InputValueError(OUTSIDE, extent, got)
+    return np.where(outside, 0, indices)
+
+
 @dataclass
 class Pointwise(Op):
-    """An expression of one element, at every index of a shape to which the operands broadcast.
+    """An expression of one element, at every index of a shape.
+
+    Operands that are read at the current index broadcast to it; those that are only loaded from
+    have any shape.
 
     If the result is packed, a kernel quantizes its rows as the loop computes them.
     """
@@ -99,11 +151,16 @@ class Pointwise(Op):
     def problem(self, node: Node) -> str | None:
         inputs = node.inputs
         for leaf in self.expr.walk():
-            if leaf.op == "operand":
+            if leaf.op in ("operand", "load"):
                 if not isinstance(leaf.value, int) or leaf.value >= len(inputs):
                     return f"the expression names operand {leaf.value}"
                 if inputs[leaf.value].dtype is not leaf.dtype:
                     return f"operand {leaf.value} is not {leaf.dtype.value}"
+                if leaf.op == "load" and (
+                    len(leaf.args) != inputs[leaf.value].rank
+                    or any(a.dtype is not DType.I64 for a in leaf.args)
+                ):
+                    return f"operand {leaf.value} is loaded by other indices than its own, i64"
             elif leaf.op == "index" and not (
                 isinstance(leaf.value, int) and leaf.value < len(self.shape)
             ):
@@ -115,6 +172,15 @@ class Pointwise(Op):
         value = evaluate_scalar(self.expr, list(given.values()), shape, sizes)
         result = np.broadcast_to(value, shape)
         return [quantize_rows(result) if node.output.packed else result]
+
+    def operand_bytes(self, node: Node, name: str, call: Call) -> int:
+        """Of an operand that is only loaded, no more than what is loaded."""
+        stored, value = super().operand_bytes(node, name, call), node.operands[name]
+        number = list(node.operands).index(name)
+        if number in read_in_place(self.expr):
+            return stored
+        loads = sum(s.op == "load" and s.value == number for s in self.expr.walk())
+        return min(stored, loads * call.size(*self.shape) * value.dtype.itemsize)
 
     def kernel(self, node: Node) -> str:
         return "go_quantize_rows" if node.output.packed else "loop"
