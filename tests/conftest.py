@@ -60,7 +60,7 @@ def captured_once() -> Iterator[None]:
     """What torch.export makes of a model is kept for the next target or precision of a module."""
     from graphopt.frontend import capture
 
-    export, made = capture._program, {}
+    export, made = capture.export_model, {}
 
     def exported(model: Any, args: Any, kwargs: Any, dims: Any, note: Any) -> Any:
         leaves = capture.pytree.tree_leaves((args, kwargs))
@@ -72,7 +72,7 @@ def captured_once() -> Iterator[None]:
         return made[key][1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(capture, "_program", exported)
+        patch.setattr(capture, "export_model", exported)
         yield
 
 

@@ -22,7 +22,8 @@ from graphopt.errors import (  # noqa: E402
     OptionError,
     TrainingModeError,
 )
-from graphopt.frontend.capture import Captured, call_key, capture  # noqa: E402
+from graphopt.frontend.arguments import call_key  # noqa: E402
+from graphopt.frontend.capture import Captured, capture  # noqa: E402
 from graphopt.ir.interpret import run_graph  # noqa: E402
 from graphopt.testing import FP32_RELATIVE  # noqa: E402
 

@@ -31,7 +31,8 @@ from graphopt.errors import (
     TorchNodeError,
     UnsupportedNodesError,
 )
-from graphopt.frontend.capture import CallSpec, Output, capture
+from graphopt.frontend.call_spec import CallSpec, Output
+from graphopt.frontend.capture import capture
 from graphopt.frontend.import_torch import TORCH_DTYPES, to_numpy
 from graphopt.frontend.size_gate import SizeGate
 from graphopt.hosts.torch_ops import evaluate_symbolic, register, sizes_of, to_torch

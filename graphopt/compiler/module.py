@@ -23,7 +23,7 @@ from graphopt.errors import (
     InputError,
     PackageError,
 )
-from graphopt.frontend.capture import call_key
+from graphopt.frontend.arguments import call_key
 from graphopt.frontend.model_check import Compiled, check_model
 from graphopt.runtime import process
 from graphopt.runtime.library import check_threads

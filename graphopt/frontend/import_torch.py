@@ -50,7 +50,7 @@ _NESTED = {
     "grad": "leave the change of the gradient mode out: graphopt computes without gradients",
 }
 #: The file that calls the model, of which no line is the user's.
-_CALLER = os.path.join(os.path.dirname(__file__), "capture.py")
+_CALLER = os.path.join(os.path.dirname(__file__), "exporting.py")
 _GUARDS = {"_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range_for_size"}
 
 

@@ -33,7 +33,8 @@ from graphopt.compiler.form import run_in_torch
 from graphopt.compiler.pipeline import PassManager, lowering_passes
 from graphopt.config import Config
 from graphopt.errors import CaptureError, GraphoptError, LoweringError
-from graphopt.frontend.capture import Captured, call_key, capture
+from graphopt.frontend.arguments import call_key
+from graphopt.frontend.capture import Captured, capture
 from graphopt.frontend.import_torch import TORCH_DTYPES, to_numpy
 from graphopt.hosts.torch_ops import to_torch
 from graphopt.ir import Node, learn_sizes

@@ -1,0 +1,250 @@
+"""A module through torch.export, as a function of its tensors alone, and why it refuses."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sympy
+import torch
+import torch.utils._pytree as pytree
+from torch.export import ExportedProgram
+
+from graphopt.errors import CaptureError
+from graphopt.frontend.arguments import VALUES
+from graphopt.frontend.dynamic_shapes import by_parameter
+from graphopt.frontend.guards import Guards, read_guards
+from graphopt.frontend.held import Held
+from graphopt.frontend.memory_questions import MemoryQuestions
+from graphopt.frontend.regions import inline_regions, writes_in_place
+from graphopt.runtime import structure
+
+
+class _TensorsOnly(torch.nn.Module):
+    """The user's module as a function of a flat list of tensors.
+
+    Args:
+        model: the module.
+        in_spec: structure of its arguments.
+        constants: those that are no tensors, by position.
+        note: receives the names of what a call changed in the model. All is put back but buffers,
+            of which torch.export keeps account.
+        note_question: receives the lines that ask how a tensor lies in memory.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        in_spec: pytree.TreeSpec,
+        constants: dict[int, Any],
+        note: Callable[[list[str]], None],
+        note_question: Callable[[str], None],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._note = note
+        self._note_question = note_question
+        self.training = False
+        self._in_spec = in_spec
+        self._constants = constants
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        rest = iter(tensors)
+        count = len(tensors) + len(self._constants)
+        leaves = [self._constants[i] if i in self._constants else next(rest) for i in range(count)]
+        args, kwargs = pytree.tree_unflatten(leaves, self._in_spec)
+        before = pytree.tree_unflatten(leaves, self._in_spec)
+        held = Held(self.model, tracing=True)
+        with MemoryQuestions(self._note_question):
+            result = self.model(*args, **kwargs)
+        self._note(held.put_back())
+        _check_result(type(self.model).__name__, result)
+        # By place: an argument that the model put somewhere else is something new there.
+        given = dict(pytree.tree_flatten_with_path(before)[0])
+        found, after_spec = pytree.tree_flatten_with_path((args, kwargs))
+        changed = [
+            structure.UNCHANGED if path in given and given[path] is leaf else leaf
+            for path, leaf in found
+        ]
+        if after_spec == self._in_spec and all(leaf is structure.UNCHANGED for leaf in changed):
+            return result
+        after = pytree.tree_unflatten(changed, after_spec)
+        return {structure.RESULT: result, structure.AFTER: after}
+
+
+def export_model(
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    dims: Any,
+    note_question: Callable[[str], None],
+) -> tuple[ExportedProgram, Guards]:
+    """Exports the model, or where that fails its trace, and leaves it as it was."""
+    leaves, in_spec = pytree.tree_flatten((args, kwargs))
+    constants = {i: v for i, v in enumerate(leaves) if not isinstance(v, torch.Tensor)}
+    # Dense and apart: what two of them share in memory is no part of the model.
+    tensors = tuple(
+        v.detach().clone(memory_format=torch.contiguous_format)
+        for v in leaves
+        if isinstance(v, torch.Tensor)
+    )
+    changed: list[str] = []
+
+    def export(traced: torch.nn.Module) -> tuple[ExportedProgram, Guards]:
+        flat = _TensorsOnly(traced, in_spec, constants, changed.extend, note_question)
+        return _export(flat, tensors, dims)
+
+    held = Held(model)
+    try:
+        exported = export(model)
+    except CaptureError:
+        raise
+    except Exception as refusal:
+        held.put_back()
+        try:
+            traced = trace(model, args, kwargs)
+            changed += held.put_back()
+            exported = export(traced)
+        except Exception:
+            raise _refusal(type(model).__name__, refusal) from refusal
+    finally:
+        held.put_back()
+    if changed:
+        _refuse_state(model, args, kwargs, changed)
+    return exported
+
+
+@contextmanager
+def _without_log(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _export(
+    wrapper: torch.nn.Module, tensors: tuple[torch.Tensor, ...], dims: Any
+) -> tuple[ExportedProgram, Guards]:
+    """Exports without specializing sizes 0 and 1, so that a batch of one stays a batch."""
+    from torch.fx.experimental import _config as symbolic_config
+
+    with (
+        torch.no_grad(),
+        warnings.catch_warnings(),
+        _without_log("torch._subclasses.fake_tensor"),  # of what it raises, too
+        symbolic_config.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
+    ):
+        warnings.simplefilter("ignore")
+        program = torch.export.export(wrapper, tensors, dynamic_shapes=(tuple(dims),), strict=False)
+        inline_regions(program)
+        if not writes_in_place(program):
+            return program, read_guards(program)
+        functional = program.run_decompositions({})
+        return functional, read_guards(program, functional)
+
+
+def trace(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> torch.fx.GraphModule:
+    """Traces a model with torch.fx, without example values.
+
+    Arguments that are no tensors are fixed; containers of tensors are not taken apart. What the
+    model does to its attributes while it is traced stays done.
+
+    Args:
+        model: what is traced.
+        args: positional arguments of an example call.
+        kwargs: keyword arguments of the example call.
+    """
+    arguments = by_parameter(model, args, kwargs)
+    constants = {k: v for k, v in arguments.items() if not isinstance(v, torch.Tensor)}
+    return torch.fx.symbolic_trace(model, concrete_args=constants)
+
+
+_CALLS = 3
+"""After so many, what a call leaves in the model has shown in a result, if it ever does."""
+
+
+def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one, other)
+
+
+def _refuse_state(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], changed: list[str]
+) -> None:
+    """Raises CaptureError if what a call changes in the model shows in the result of the next."""
+    leaves, spec = pytree.tree_flatten((args, kwargs))
+    held = Held(model)
+    results = []
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=()):
+            for _ in range(_CALLS):
+                torch.manual_seed(0)
+                copies = [v.clone() if isinstance(v, torch.Tensor) else v for v in leaves]
+                again, named = pytree.tree_unflatten(copies, spec)
+                results.append(pytree.tree_leaves(model(*again, **named)))
+    finally:
+        changed = held.put_back() or changed
+    first, *others = ([v for v in r if isinstance(v, torch.Tensor)] for r in results)
+    if all(len(first) == len(other) and all(map(_is_same, first, other)) for other in others):
+        return
+    raise CaptureError(
+        type(model).__name__,
+        None,
+        f"each call changes {changed[0]!r}, on which the next result depends; take it as an "
+        "argument and return the new value",
+    )
+
+
+def _check_result(name: str, result: Any) -> None:
+    """Raises CaptureError for a part of a result that is no tensor and no plain value."""
+    for path, leaf in pytree.tree_flatten_with_path(result)[0]:
+        if isinstance(leaf, (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, *VALUES)):
+            continue
+        kind, place = type(leaf).__name__, pytree.keystr(path)
+        remedy = "return the tensors that it holds, in tuples, lists and dicts"
+        if type(leaf).__module__.startswith("transformers"):
+            remedy = "call the model with use_cache=False, or set it in its config"
+        raise CaptureError(name, None, f"its result{place} is a {kind}; {remedy}")
+
+
+_OTHERS = tuple(
+    os.path.dirname(path) + os.sep for path in (torch.__file__, sympy.__file__, __file__)
+)
+"""Folders whose lines are not the user's."""
+
+
+def _refusal(name: str, error: Exception) -> CaptureError:
+    """A CaptureError with the user's line, from whatever torch.export raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    users = [f for f in frames if f.line and not f.filename.startswith(("<", *_OTHERS))]
+    users = [f for f in users if os.path.dirname(f.filename) != os.path.dirname(os.__file__)]
+    location = f"{users[-1].filename}:{users[-1].lineno} ({users[-1].line})" if users else None
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if "found a fake tensor" in first:
+        return CaptureError(
+            name,
+            location,
+            "it takes .data of a tensor, or keeps one outside of its arguments and results; use "
+            ".detach() to read, and compute a new tensor instead of writing to .data",
+        )
+    if broken := re.search(r"Constraints violated \((.*?)\)", first):
+        why = f"it fixes or limits the size {broken[1]} that dynamic_shapes says to vary; "
+        return CaptureError(name, location, f"{why}give Dim.AUTO there, or the size")
+    first = re.sub(r"\b(s\d+)\b", "(a size)", first)  # torch's symbols mean nothing to a user
+    first = re.sub(r"\bz?uf?\d+\b", "(a value)", first).partition(" (unhinted")[0]
+    return CaptureError(
+        name,
+        location,
+        f"torch.export says: {first}; torch.fx cannot trace it either; rewrite that line "
+        "without control flow or sizes that depend on tensor values, or optimize the submodules "
+        "around it one by one",
+    )
