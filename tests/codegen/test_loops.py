@@ -81,8 +81,7 @@ def test_every_function_of_f32(tmp_path: Path, level: str) -> None:
         elif name in COMPARISONS or name in ("add", "sub", "mul", "div", "max", "min"):
             expr = scalar.apply(name, X, Y)
         else:
-            zero = scalar.const(0, I64)
-    inner = scalar.apply("abs", X) if name in ("log", "sqrt", "rsqrt") else X
+            inner = scalar.apply("abs", X) if name in ("log", "sqrt", "rsqrt") else X
             expr = scalar.apply(name, inner)
         operands = (x, y) if any(s.value == 1 and s.op == "operand" for s in expr.walk()) else (x,)
         outputs.append(m.pointwise(expr, *operands))
@@ -199,6 +198,7 @@ def test_loads_at_computed_indices(tmp_path: Path) -> None:
     word = scalar.check(scalar.wrap(scalar.operand(0, I64), 6), 6)
     half = scalar.apply("floor_divide", j, scalar.const(2, I64))
     wide = scalar.cast(scalar.load(0, BF16, (i, half, k)), F32)
+    zero = scalar.const(0, I64)
     inner = scalar.load(0, F32, (zero, scalar.load(1, I64, (j, k)), k))
     turned = m.permute(x, 2, 0, 1)
     outputs = [
