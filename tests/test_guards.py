@@ -1,5 +1,6 @@
 """What torch.export assumed about sizes holds in the compiled module, or the call is refused."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -210,6 +211,23 @@ def test_declared_sizes_have_no_second_form(monkeypatch: pytest.MonkeyPatch) -> 
     squeezed = Function(lambda x: x.squeeze(0))
     with pytest.raises(CaptureError, match=r"axis 0 of tensors_0.*another size"):
         graphopt.optimize(squeezed, example_inputs=_inputs((1, 4)), dynamic_shapes=shapes)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [lambda x: nn.functional.glu(x, -1), lambda x: torch.cat([-x[..., 8:], x[..., :8]], -1)],
+    ids=["half", "rotated"],
+)
+def test_an_expression_of_sizes_that_a_weight_fixes(
+    rows: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    x = torch.randn(2, 3, 16)
+    weight = torch.randn(5, rows(x).shape[-1])
+    model = Function(lambda x: nn.functional.linear(rows(x), weight))
+    fast = graphopt.optimize(model, example_inputs=(x,), precision="fp32", check=False)
+    torch.testing.assert_close(fast.interpret(x), model(x))
+    with pytest.raises(InputConditionError):
+        fast.interpret(torch.randn(2, 3, 10))
 
 
 def test_conditions_with_minima_of_sizes() -> None:

@@ -102,10 +102,12 @@ class _Importer:
         self.env: dict[torch.fx.Node, Any] = {}
         self.symbols: dict[sympy.Symbol, sympy.Symbol] = {}
         self.guards = guards
+        self.known: dict[Dim, int] = {}
 
     def run(self) -> tuple[Graph, list[tuple[str, Any]]]:
         specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
         self._declare_dims(specs)
+        self._learn_extents()
         for node in self.program.graph.nodes:
             if node.op == "placeholder":
                 self._placeholder(node, specs[node.name])
@@ -159,6 +161,18 @@ class _Importer:
                     ours = symbolic.symbol(self._dim_name("B" if axis == 0 else "T"))
                     self.symbols[expr] = ours
                     self.graph.dims[str(ours)] = DimInfo(ours, int(extent.node.hint), ())
+
+    def _learn_extents(self) -> None:
+        """Notes which expressions of sizes must be a number, such as the rows of a linear.
+
+        A size that must be one has been replaced already; of `T // 2`, say, it does not follow.
+        """
+        for condition in self.guards.conditions:
+            if not isinstance(condition, sympy.Eq) or condition.free_symbols - set(self.symbols):
+                continue
+            for expr, number in (condition.args, condition.args[::-1]):
+                if number.is_Integer:
+                    self.known[symbolic.simplify(self._translate(expr))] = int(number)
 
     def _placeholder(self, node: torch.fx.Node, spec: Any) -> None:
         if spec.kind is InputKind.USER_INPUT:
@@ -237,7 +251,8 @@ class _Importer:
         """A torch size as ours; raises CaptureError if it depends on data."""
         if isinstance(value, int):
             return value
-        return symbolic.simplify(self._translate(self._known(value, node)))
+        size = symbolic.simplify(self._translate(self._known(value, node)))
+        return self.known.get(size, size)
 
     def _float(self, value: torch.SymFloat, node: torch.fx.Node) -> Scalar | float:
         """A float that torch computes from sizes; raises CaptureError if it depends on data."""
