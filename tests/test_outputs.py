@@ -50,13 +50,13 @@ def test_results_beside_a_node_that_stays_in_torch() -> None:
             x,
             linear.weight,
             x.transpose(1, 2),
-            torch.cumsum(torch.full((5,), 2.0), 0),  # of a part that has no inputs
+            torch.cumsum(torch.full((5,), 2.0), 0),  # of constants: there before the first call
             torch.zeros(x.shape[1], 2) + 1,
         ),
         linear=torch.nn.Linear(3, 2),
     )
     fast = graphopt.optimize(model, precision="fp32", example_inputs=(X,))
-    assert [row.op for row in fast.report().in_torch] == ["aten.cumsum"] * 2
+    assert [row.op for row in fast.report().in_torch] == ["aten.cumsum"]
     for x in (X, X[:1, :2] + 1):
         with torch.no_grad():
             same(fast(x), model(x))

@@ -17,6 +17,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from graphopt.errors import CaptureError, SizeError
+from graphopt.frontend.constants import Constants
 from graphopt.frontend.guards import Guards
 from graphopt.frontend.torch_sizes import translate, translate_float
 from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Origin, Ref, Shape, Value, symbolic
@@ -103,6 +104,8 @@ class _Importer:
         self.symbols: dict[sympy.Symbol, sympy.Symbol] = {}
         self.guards = guards
         self.known: dict[Dim, int] = {}
+        self.constants = Constants(self._number)
+        self.held_names: dict[torch.fx.Node, str] = {}
 
     def run(self) -> tuple[Graph, list[tuple[str, Any]]]:
         specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
@@ -116,7 +119,8 @@ class _Importer:
             elif node.op != "output":
                 raise self._nested(node)
         # Some are about sizes that a node computes.
-        conditions = [self._condition(c) for c in self.guards.conditions]
+        known = (c.xreplace(self.guards.aliases) for c in self.guards.conditions)
+        conditions = [self._condition(c) for c in known]
         self.graph.conditions = self._checkable([*conditions, *self.graph.conditions])
         return self.graph, self._outputs()
 
@@ -180,11 +184,13 @@ class _Importer:
             name = self.input_names[len(self.graph.inputs)]
             value = Value(self._dtype(tensor, node, name), self._input_shape(tensor, name), name)
             self.graph.inputs.append(value)
+            self.env[node] = value
         else:
-            value = self._constant(spec)
-        self.env[node] = value
+            self.constants.hold(node, self._held(spec))
+            self.held_names[node] = _encodable(str(spec.target).removeprefix("model."))
 
-    def _constant(self, spec: Any) -> Value:
+    def _held(self, spec: Any) -> torch.Tensor:
+        """A weight or a buffer."""
         if spec.kind is InputKind.PARAMETER or (
             spec.kind is InputKind.BUFFER and spec.persistent is not False
         ):
@@ -193,16 +199,32 @@ class _Importer:
             tensor = self.program.constants[spec.target]
         if _is_untraced(tensor):
             raise self._untraced()
-        data = to_numpy(tensor)
+        return tensor
+
+    def _constant(self, node: torch.fx.Node) -> Any:
+        """What a node is that depends on constants alone: values, or a number."""
+        result = self.constants[node]
+        if isinstance(result, list | tuple):
+            return [self._constant_value(node, part) for part in result]
+        return self._constant_value(node, result) if isinstance(result, torch.Tensor) else result
+
+    def _constant_value(self, node: torch.fx.Node, tensor: torch.Tensor) -> Value:
+        name = self.held_names.get(node, node.name)
         dtype = _DTYPES.get(tensor.dtype)
         if dtype is None:
             raise CaptureError(
                 self.graph.name,
-                None,
-                f"{spec.target} has dtype {tensor.dtype}; convert the model with .float()",
+                self._origin(node).source or None,
+                f"{name} has dtype {tensor.dtype}; convert the model with .float()",
             )
-        name = _encodable(str(spec.target).removeprefix("model."))
+        data = to_numpy(tensor)
         return Value(dtype, tuple(data.shape), name, data=data)
+
+    def _read(self, node: torch.fx.Node) -> Any:
+        """What a node gives to others; a constant is made a value when it is first read."""
+        if node not in self.env and node in self.constants:
+            self.env[node] = self._constant(node)
+        return self.env.get(node)
 
     def _untraced(self) -> CaptureError:
         """The error of a tensor that no op of the capture has made."""
@@ -308,10 +330,18 @@ class _Importer:
             )
         return dtype
 
+    def _number(self, expr: sympy.Expr) -> sympy.Expr | None:
+        """What a size of torch is, if that is a number."""
+        known = expr.xreplace(self.guards.aliases)
+        return known if known.is_number else None
+
     def _call(self, node: torch.fx.Node) -> None:
+        if self.constants.compute(node):
+            self._learn_number(node)
+            return
         if node.target is operator.getitem:
             source, position = node.args
-            self.env[node] = self.env[source][position]  # type: ignore[index]
+            self.env[node] = self._read(source)[position]  # type: ignore[arg-type,index]
             return
         if _is_symbolic(node):
             if _is_read(node):
@@ -329,7 +359,7 @@ class _Importer:
                 "instead",
             )
         if node.target._schema.name in WRITES_NOTHING:
-            self.env[node] = self.env[node.args[0]]  # type: ignore[index]
+            self.env[node] = self._read(node.args[0])  # type: ignore[arg-type]
             return
         if node.target._schema.is_mutable:
             raise CaptureError(
@@ -367,6 +397,12 @@ class _Importer:
             op.size = self.env[node]
         operands = {f"x{i}": value for i, value in enumerate(inputs)}
         self.graph.nodes.append(Node(op, operands, outputs, self._origin(node)))
+
+    def _learn_number(self, node: torch.fx.Node) -> None:
+        """What torch took for a number of its own, and is read from a constant."""
+        number, value = self.constants[node], node.meta.get("val")
+        if isinstance(value, torch.SymInt | torch.SymFloat) and value.node.expr.is_Symbol:
+            self.guards.aliases[value.node.expr] = sympy.sympify(number)
 
     def _learn_extent(
         self,
@@ -416,7 +452,7 @@ class _Importer:
 
         def convert(arg: Any) -> Any:
             if isinstance(arg, torch.fx.Node):
-                value = self.env.get(arg)
+                value = self._read(arg)
                 if isinstance(value, Value):
                     inputs.append(value)
                     return Ref(len(inputs) - 1)
@@ -451,7 +487,7 @@ class _Importer:
 
     def _written(self, target: str | None) -> str:
         """What an output of torch.export writes to, in the user's words."""
-        given = {n.name: self.env[n] for n in self.program.graph.nodes if n.op == "placeholder"}
+        given = {n.name: self.env[n] for n in self.env if n.op == "placeholder"}
         if target in given:
             return f"its input {given[target].name!r}"
         return repr(str(target).removeprefix("model."))
@@ -467,7 +503,7 @@ class _Importer:
                     f"it overwrites {self._written(spec.target)} in place; return the new value "
                     "instead",
                 )
-            value = self.env[node] if isinstance(node, torch.fx.Node) else node
+            value = self._read(node) if isinstance(node, torch.fx.Node) else node
             if isinstance(value, Value):
                 leaves.append(("output", len(self.graph.outputs)))
                 self.graph.outputs.append(value)
