@@ -11,7 +11,6 @@ nothing as code, stay in the graph where something that is not constant reads th
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import sympy
@@ -34,11 +33,11 @@ class Constants:
     """The results of nodes of a program that depend on constants alone.
 
     Args:
-        number: what a size of torch is, where that is known by now, else None.
+        aliases: what sizes of torch are; receives those that constants decide.
     """
 
-    def __init__(self, number: Callable[[sympy.Expr], sympy.Expr | None]) -> None:
-        self._number = number
+    def __init__(self, aliases: dict[sympy.Symbol, sympy.Expr]) -> None:
+        self._aliases = aliases
         self._results: dict[torch.fx.Node, Any] = {}
 
     def __contains__(self, node: object) -> bool:
@@ -77,6 +76,7 @@ class Constants:
                 self._results[node] = op(*args, **kwargs)
         except Exception:  # which the call at run time reports
             return False
+        self._learn(node.meta.get("val"), self._results[node])
         return _name(op) not in _FREE
 
     def _known(self, given: Any) -> Any:
@@ -96,23 +96,33 @@ class Constants:
                 return int(number) if isinstance(value, torch.SymInt) else float(number)
         raise _NotConstantError
 
-    def _is_small(self, node: torch.fx.Node, given: Any) -> bool:
-        """Whether results have known sizes, and not more bytes than is worth keeping."""
-        made = [t for t in _flat(node.meta.get("val")) if isinstance(t, torch.Tensor)]
-        sizes = [self._bytes(tensor) for tensor in made]
-        if any(size is None for size in sizes):
-            return False
-        source = sum(t.nbytes for t in _flat(given) if isinstance(t, torch.Tensor))
-        return sum(size or 0 for size in sizes) <= max(_LARGEST, source)
+    def _number(self, expr: sympy.Expr) -> sympy.Expr | None:
+        """What a size or a number of torch is, if that is known."""
+        known = expr.xreplace(self._aliases)
+        return known if known.is_number else None
 
-    def _bytes(self, tensor: torch.Tensor) -> int | None:
-        total: Any = tensor.element_size()
+    def _is_small(self, node: torch.fx.Node, given: Any) -> bool:
+        """Whether results have not more bytes than is worth keeping, as far as they are known."""
+        source = sum(t.nbytes for t in _tensors(given))
+        return sum(map(self._bytes, _tensors(node.meta.get("val")))) <= max(_LARGEST, source)
+
+    def _bytes(self, tensor: torch.Tensor) -> int:
+        total = tensor.element_size()
         for extent in tensor.shape:
             number = extent if isinstance(extent, int) else self._number(extent.node.expr)
-            if number is None:
-                return None
-            total *= int(number)
-        return int(total)
+            total *= 1 if number is None else int(number)
+        return total
+
+    def _learn(self, stand_in: Any, result: Any) -> None:
+        """What torch took for sizes and numbers of their own, and constants decide."""
+        numbers = zip(_flat(stand_in), _flat(result), strict=True)
+        for symbolic, known in numbers:
+            pairs = [(symbolic, known)]
+            if isinstance(symbolic, torch.Tensor):
+                pairs = list(zip(symbolic.shape, known.shape, strict=True))
+            for size, number in pairs:
+                if isinstance(size, torch.SymInt | torch.SymFloat) and size.node.expr.is_Symbol:
+                    self._aliases.setdefault(size.node.expr, sympy.sympify(number))
 
 
 class _NotConstantError(Exception):
@@ -131,6 +141,10 @@ def _is_pure(op: torch._ops.OpOverload) -> bool:
         and torch.Tag.nondeterministic_seeded not in op.tags
         and _name(op) not in _UNDEFINED
     )
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in _flat(tree) if isinstance(leaf, torch.Tensor)]
 
 
 def _flat(tree: Any) -> list[Any]:

@@ -104,7 +104,7 @@ class _Importer:
         self.symbols: dict[sympy.Symbol, sympy.Symbol] = {}
         self.guards = guards
         self.known: dict[Dim, int] = {}
-        self.constants = Constants(self._number)
+        self.constants = Constants(guards.aliases)
         self.held_names: dict[torch.fx.Node, str] = {}
 
     def run(self) -> tuple[Graph, list[tuple[str, Any]]]:
@@ -330,14 +330,8 @@ class _Importer:
             )
         return dtype
 
-    def _number(self, expr: sympy.Expr) -> sympy.Expr | None:
-        """What a size of torch is, if that is a number."""
-        known = expr.xreplace(self.guards.aliases)
-        return known if known.is_number else None
-
     def _call(self, node: torch.fx.Node) -> None:
         if self.constants.compute(node):
-            self._learn_number(node)
             return
         if node.target is operator.getitem:
             source, position = node.args
@@ -397,12 +391,6 @@ class _Importer:
             op.size = self.env[node]
         operands = {f"x{i}": value for i, value in enumerate(inputs)}
         self.graph.nodes.append(Node(op, operands, outputs, self._origin(node)))
-
-    def _learn_number(self, node: torch.fx.Node) -> None:
-        """What torch took for a number of its own, and is read from a constant."""
-        number, value = self.constants[node], node.meta.get("val")
-        if isinstance(value, torch.SymInt | torch.SymFloat) and value.node.expr.is_Symbol:
-            self.guards.aliases[value.node.expr] = sympy.sympify(number)
 
     def _learn_extent(
         self,
