@@ -17,7 +17,7 @@ from __future__ import annotations
 from graphopt.errors import LoweringError
 from graphopt.ir import Graph, Node, Value
 from graphopt.passes.base import Pass
-from graphopt.passes.lowering import contractions, pointwise, sequences, views
+from graphopt.passes.lowering import contractions, convolutions, pointwise, sequences, views
 from graphopt.passes.lowering.builder import Builder, Unsupported
 from graphopt.passes.lowering.schema import Rule, overload
 
@@ -25,6 +25,7 @@ RULES: dict[str, Rule] = {
     **views.RULES,
     **pointwise.RULES,
     **contractions.RULES,
+    **convolutions.RULES,
     **sequences.RULES,
 }
 

@@ -138,6 +138,13 @@ def axis_of(value: Value, axis: int) -> int:
     return axis + value.rank if axis < 0 else axis
 
 
+def require_f32(what: str, *operands: Value | None) -> None:
+    """Raises Unsupported, naming `what`, for an operand that is there and not f32."""
+    types = [v.dtype for v in operands if v is not None]
+    if any(t is not DType.F32 for t in types):
+        raise Unsupported(f"{what} on {', '.join(t.value for t in types)}")
+
+
 def filled(shape: Shape, value: float | int | bool, dtype: DType, builder: Builder) -> Value:
     """A tensor of equal elements: a constant without axes, expanded.
 

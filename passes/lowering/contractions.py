@@ -1,24 +1,18 @@
-"""Ops with inner products or reductions: linear, matmul, convolution, norms, softmax, sums."""
+"""Ops with inner products or reductions: linear, matmul, norms, softmax, sums."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from graphopt.ir import DType, Node, Shape, Value, scalar, symbolic
-from graphopt.ir.ops import Attention, Check, Conv, Linear, Matmul, Norm, Reduce, Softmax
-from graphopt.passes.lowering.builder import Builder, Unsupported, axis_of
+from graphopt.ir.ops import Attention, Check, Linear, Matmul, Norm, Reduce, Softmax
+from graphopt.passes.lowering.builder import Builder, Unsupported, axis_of, require_f32
 from graphopt.passes.lowering.schema import Lowering, Rule, rules
-
-
-def _require_f32(what: str, *operands: Value | None) -> None:
-    types = [v.dtype for v in operands if v is not None]
-    if any(t is not DType.F32 for t in types):
-        raise Unsupported(f"{what} on {', '.join(t.value for t in types)}")
 
 
 def _linear(b: Builder) -> Value:
     x, weight, bias, out = b.tensor("input"), b.tensor("weight"), b.arg("bias"), b.node.output
-    _require_f32("linear", x, weight, bias)
+    require_f32("linear", x, weight, bias)
     if weight.rank != 2:
         raise Unsupported(f"linear with weights of {weight.rank} axes")
     if weight.is_constant:
@@ -40,7 +34,7 @@ def _addmm(b: Builder) -> Value:
     if b.arg("beta", 1) != 1 or b.arg("alpha", 1) != 1:
         raise Unsupported("addmm with alpha or beta")
     bias, x, mat, out = b.tensor(), b.tensor("mat1"), b.tensor("mat2"), b.node.output
-    _require_f32("addmm", bias, x, mat)
+    require_f32("addmm", bias, x, mat)
     if mat.data is None:
         raise Unsupported("addmm without constant weights")
     _require_size(bias, mat.shape[1])
@@ -54,7 +48,7 @@ def _matmul(other: str) -> Lowering:
 
 def _matmul_of(b: Builder, left: Value, right: Value) -> Value:
     out = b.node.output
-    _require_f32("matmul", left, right)
+    require_f32("matmul", left, right)
     if left.rank < 2 or right.rank < 2:
         raise Unsupported("matmul with a vector")
     if right.is_constant and right.rank == 2 and right.data is not None:
@@ -65,42 +59,10 @@ def _matmul_of(b: Builder, left: Value, right: Value) -> Value:
     return b.emit(Matmul(), left, right, shape=out.shape)
 
 
-def _convolution(b: Builder) -> Value:
-    x, weight, out = b.tensor("input"), b.tensor("weight"), b.node.output
-    bias = b.arg("bias")
-    if b.arg("transposed"):
-        raise Unsupported("transposed convolution")
-    if not weight.is_constant:
-        raise Unsupported("convolution with weights computed at run time")
-    spatial = weight.rank - 2
-    if spatial not in (1, 2):
-        raise Unsupported(f"{spatial}-D convolution")
-    _require_f32("convolution", x, weight, bias)
-    if x.rank != weight.rank:
-        raise Unsupported("convolution without a batch axis")
-    padding = b.arg("padding", 0)
-    if isinstance(padding, str) and padding != "valid":
-        raise Unsupported(f"padding {padding!r}")
-    one_d = spatial == 1
-
-    def pair(value: Any, fill: int) -> tuple[int, int]:
-        items: list[int] = list(value) if isinstance(value, list | tuple) else [value] * spatial
-        items = items * spatial if len(items) == 1 else items
-        return (fill, items[0]) if one_d else (items[0], items[1])
-
-    op = Conv(
-        stride=pair(b.arg("stride", 1), 1),
-        padding=pair(0 if isinstance(padding, str) else padding, 0),
-        dilation=pair(b.arg("dilation", 1), 1),
-        groups=b.arg("groups", 1),
-    )
-    return b.emit(op, x, weight, bias=bias, shape=out.shape)
-
-
 def _layer_norm(b: Builder) -> Value:
     x, out = b.tensor("input"), b.node.output
     weight, bias = b.arg("weight"), b.arg("bias")
-    _require_f32("layer norm", x, weight, bias)
+    require_f32("layer norm", x, weight, bias)
     count = len(b.arg("normalized_shape"))
     flat = (*x.shape[: x.rank - count], symbolic.product(x.shape[x.rank - count :]))
     size = (flat[-1],)
@@ -115,7 +77,7 @@ def _layer_norm(b: Builder) -> Value:
 
 def _rms_norm(b: Builder) -> Value:
     x, weight, out = b.tensor("input"), b.arg("weight"), b.node.output
-    _require_f32("rms norm", x, weight)
+    require_f32("rms norm", x, weight)
     if len(b.arg("normalized_shape")) != 1:
         raise Unsupported("rms norm over several axes")
     eps = b.arg("eps")
@@ -170,7 +132,7 @@ def _item(b: Builder) -> list[Value]:
 def _attention(b: Builder) -> Value:
     q, k, v, out = b.tensor("query"), b.tensor("key"), b.tensor("value"), b.node.output
     mask, scale = b.arg("attn_mask"), b.arg("scale")
-    _require_f32("attention", q, k, v)
+    require_f32("attention", q, k, v)
     if (q.rank, k.rank, v.rank) != (4, 4, 4):
         raise Unsupported("attention that is not 4-D")
     if b.arg("dropout_p", 0.0):
@@ -198,27 +160,12 @@ def _additive(b: Builder, mask: Value, scores: Shape) -> Value:
     ):
         raise Unsupported("a mask that does not broadcast to the scores")
     if mask.dtype is not DType.BOOL:
-        _require_f32("attention with a mask", mask)
+        require_f32("attention with a mask", mask)
         return mask
     hidden = scalar.const(float("-inf"), DType.F32)
     shown = scalar.const(0.0, DType.F32)
     keep = scalar.operand(0, DType.BOOL)
     return b.pointwise(scalar.apply("where", keep, shown, hidden), [mask], mask.shape)
-
-
-_CONVOLUTION = (
-    "(Tensor input, Tensor weight, Tensor? bias=None, SymInt[{n}] stride={ones}, {padding}, "
-    "SymInt[{n}] dilation={ones}, SymInt groups=1) -> Tensor"
-)
-
-
-def _convolutions(axes: int) -> list[str]:
-    """The schemas of a convolution: padding as numbers, and as a word."""
-    ones, zeros = [1] * axes, [0] * axes
-    name = f"aten::conv{axes}d"
-    numbers = _CONVOLUTION.format(n=axes, ones=ones, padding=f"SymInt[{axes}] padding={zeros}")
-    word = _CONVOLUTION.format(n=axes, ones=ones, padding='str padding="valid"')
-    return [f"{name}{numbers}", f"{name}.padding{word}"]
 
 
 _SUM = "(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"
@@ -247,15 +194,6 @@ RULES: dict[str, Rule] = {
         _matmul("mat2"),
         "aten::bmm(Tensor self, Tensor mat2) -> Tensor",
         "aten::mm(Tensor self, Tensor mat2) -> Tensor",
-    ),
-    **rules(
-        _convolution,
-        *_convolutions(1),
-        *_convolutions(2),
-        "aten::convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, "
-        "SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, "
-        "SymInt groups) -> Tensor",
-        implied="output_padding",
     ),
     **rules(
         _layer_norm,

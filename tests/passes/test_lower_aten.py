@@ -24,7 +24,7 @@ from graphopt.ir.ops import Aten, Check  # noqa: E402
 from graphopt.ir.verify import verify  # noqa: E402
 from graphopt.passes.eliminate_dead_code import EliminateDeadCode  # noqa: E402
 from graphopt.passes.lower_aten import RULES, LowerAten  # noqa: E402
-from graphopt.passes.lowering import contractions, pointwise, sequences, views  # noqa: E402
+from graphopt.passes.lowering import contractions, convolutions, pointwise, sequences, views  # noqa: E402
 from graphopt.passes.lowering.promotion import promoted  # noqa: E402
 from graphopt.testing import BF16_RELATIVE, FP32_RELATIVE  # noqa: E402
 
@@ -48,7 +48,6 @@ POSITIVE = X.abs() + 0.5
 NUMBERS = torch.arange(-6, 18).reshape(2, 3, 4)
 MASK = X > 0
 SQUARE, WEIGHT, BIAS = randn(2, 4, 4), randn(5, 4), randn(5)
-IMAGE = randn(2, 4, 6, 5)
 WORDS = torch.tensor([[1, 3, 2], [0, 0, 6]])
 Case = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -189,8 +188,7 @@ POINTWISE: dict[str, Case] = {
     ),
 }
 
-LINEAR, CONV1, CONV2 = torch.nn.Linear(4, 5), torch.nn.Conv1d(4, 6, 3), torch.nn.Conv2d(4, 6, 3)
-KERNEL1, KERNEL2 = torch.nn.Parameter(randn(6, 4, 3)), torch.nn.Parameter(randn(6, 2, 3, 2))
+LINEAR, KERNEL1 = torch.nn.Linear(4, 5), torch.nn.Parameter(randn(6, 4, 3))
 GAIN = torch.nn.Parameter(randn(4))  # fixes the size of the axis
 MATRIX = torch.nn.Parameter(randn(4, 5))
 CONTRACTIONS: dict[str, Case] = {
@@ -206,12 +204,6 @@ CONTRACTIONS: dict[str, Case] = {
     "matmul": (lambda x, y: (x @ y, x @ MATRIX), (X, SQUARE)),
     "bmm": (lambda x, y: torch.bmm(x, y), (X, SQUARE)),
     "mm": (lambda x: aten.mm(x, MATRIX), (X[0],)),
-    "conv1d": (lambda x: F.conv1d(x, KERNEL1, stride=2, padding=1), (SQUARE,)),
-    "conv2d": (lambda x: F.conv2d(x, KERNEL2, LAST, (2, 1), (1, 0), 1, 2), (IMAGE,)),
-    "convolution": (
-        lambda x: aten.convolution(x, KERNEL1, None, [1], [2], [2], False, [0], 1),
-        (SQUARE,),
-    ),
     "layer_norm": (
         lambda x: (F.layer_norm(x, (4,), x[0, 0] * 2), F.layer_norm(x, (3, 4), eps=1e-3)),
         (X,),
@@ -299,10 +291,11 @@ def test_sequences(name: str) -> None:
 def test_every_rule_has_a_case() -> None:
     tested = {f"aten.{name}" for family in FAMILIES.values() for name in family}
     # A size read from a tensor is tested below, sizes that a node computes in
-    # test_computed_dims.py.
-    ops = {".".join(name.split(".")[:2]) for name in RULES}
+    # test_computed_dims.py, convolutions in test_convolutions.py.
+    ops = {".".join(name.split(".")[:2]) for name in RULES if name not in convolutions.RULES}
     assert ops - tested == {"aten.item", "graphopt.cif"}
-    assert len(RULES) == sum(len(t.RULES) for t in (views, pointwise, contractions, sequences))
+    tables = (views, pointwise, contractions, convolutions, sequences)
+    assert len(RULES) == sum(len(t.RULES) for t in tables)
 
 
 def test_a_size_read_from_a_tensor_becomes_a_check() -> None:
@@ -351,16 +344,14 @@ REFUSED: dict[str, Case] = {
         lambda x, i: x.index_select(1, i),
         (X, torch.tensor([0, 2])),
     ),
-    "transposed convolution": (
-        lambda x: aten.convolution(x, KERNEL1.transpose(0, 1), None, [1], [0], [1], True, [0], 1),
-        (randn(2, 4, 5),),
+    "transposed convolution with weights computed at run time": (
+        lambda x, w: F.conv_transpose1d(x, KERNEL1 * w),
+        (randn(2, 6, 5), randn(1, 4, 1)),
     ),
-    "convolution without a batch axis": (lambda x: F.conv1d(x, KERNEL1), (SQUARE[0],)),
-    "convolution with weights computed at run time": (
+    "convolution with a number of taps that varies": (
         lambda x, w: F.conv1d(x, w),
         (SQUARE, randn(3, 4, 2)),
     ),
-    "3-D convolution": (lambda x: F.conv3d(x, KERNEL3), (randn(1, 2, 3, 3, 3),)),
     "matmul with a vector": (lambda x, y: torch.matmul(x, y), (X, randn(4))),
     "matmul that broadcasts its batch axes": (lambda x, y: x @ y, (X, SQUARE[:1])),
     "no rule for aten.max.dim": (lambda x: x.max(1), (X,)),
@@ -534,17 +525,12 @@ def test_attention_is_that_of_torch(tensors: list[Any], options: dict[str, Any])
     assert_close(got, wanted, FP32_RELATIVE, [DType.F32])
 
 
-KERNEL3 = torch.nn.Parameter(randn(2, 2, 2, 2, 2))
-
-
 @pytest.mark.parametrize("reason", REFUSED)
 def test_left_in_torch_with_the_reason(reason: str) -> None:
     function, tensors = REFUSED[reason]
     graph = captured(function, *tensors).graph
     LowerAten().run(graph)
     left = [n for n in graph.nodes if not n.is_lowered]
-    if reason == "3-D convolution":  # no rule: the op has a name of its own
-        reason = "no rule for aten.conv3d"
     assert f"lower_aten: left in torch: {reason}" in [r for n in left for r in n.reasons]
 
 

@@ -203,7 +203,7 @@ class Conv(Op):
     def results(self, given: Operands) -> list[Value]:
         x, weight = given["x"].shape, given["weight"].shape
         geometry = zip(x[2:], weight[2:], *self._pairs(len(x)), strict=True)
-        extents = (_positions(e, taps, s, p, d) for e, taps, s, p, d in geometry)
+        extents = (positions(e, taps, s, p, d) for e, taps, s, p, d in geometry)
         return [Value(DType.F32, (x[0], weight[0], *extents))]
 
     def _pairs(self, rank: int) -> tuple[tuple[int, ...], ...]:
@@ -247,7 +247,7 @@ class Conv(Op):
         return call.size(*node.output.shape, *node.operands["weight"].shape[1:])
 
 
-def _positions(extent: Dim, taps: Dim, stride: int, padding: int, dilation: int) -> Dim:
+def positions(extent: Dim, taps: Dim, stride: int, padding: int, dilation: int) -> Dim:
     """Where a window fits: the formula of torch.nn.Conv2d."""
     last = simplify(extent + 2 * padding - dilation * (taps - 1) - 1)
     return simplify(floor_div(last, stride) + 1)
@@ -353,7 +353,7 @@ class Patches(Op):
         axes = len(extents)
         pairs = (self.taps, self.stride, self.padding, self.dilation)
         geometry = zip(extents, *(pair[-axes:] for pair in pairs), strict=True)
-        found = (_positions(e, taps, s, p, d) for e, taps, s, p, d in geometry)
+        found = (positions(e, taps, s, p, d) for e, taps, s, p, d in geometry)
         return [Value(DType.F32, (batch, *found, product((*self.taps, channels))))]
 
     def evaluate(self, node: Node, given: dict[str, Array], sizes: Sizes) -> list[Array]:
