@@ -23,7 +23,7 @@ VERSIONS = $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--upgrade --upgrade-s
 C_SOURCES = $$(find codegen examples graphopt kernels passes tests -name '*.[ch]')
 ROOT = [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null
 
-.PHONY: help venv qemu llvm espeak demo test test-newest constraints bench opinfo fuzz fuzz-files sanitize lint format clean
+.PHONY: help venv qemu llvm espeak demo test test-newest constraints bench opinfo zoo fuzz fuzz-files sanitize lint format clean
 
 help:
 	@echo "make demo    optimize FSMN-VAD and Paraformer-large here and for neoverse-n2, and compare"
@@ -31,6 +31,7 @@ help:
 	@echo "make test-newest    the same with the newest of everything, in $(NEWEST)"
 	@echo "make constraints    write the versions that $(NEWEST) has into constraints.txt"
 	@echo "make bench   measure Paraformer-large against other engines (minutes)"
+	@echo "make zoo     compile some four hundred small models that people serve, and tell how they end"
 	@echo "make fuzz    compile random models, SEED= and COUNT=, and compare with torch in float64"
 	@echo "make fuzz-files    damage files of every kind, SEED= and COUNT=, and open them"
 	@echo "make sanitize    kernels, modules and runtime under gcc's sanitizers (many minutes)"
@@ -119,6 +120,10 @@ bench: venv
 # Torch's own database of operators; ARGS='--part 3/10' is a tenth, ARGS='--only softmax' some.
 opinfo: venv
 	$(BIN)/python tests/fuzz/operators.py $(ARGS)
+
+# Small random models of some four hundred classes; ARGS='--only bert,vit', '--part 3/10'.
+zoo: venv
+	$(BIN)/python tests/zoo/run.py $(ARGS)
 
 SEED ?= 0
 # Random models over every lowering rule, against torch in float64.

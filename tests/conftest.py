@@ -5,7 +5,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -14,7 +13,7 @@ from graphopt.runtime.library import limit_threads
 
 HERE = Path(__file__).parent
 # Test support modules (harness.py, graphs.py) are imported by bare name.
-sys.path[:0] = [str(HERE / "kernels"), str(HERE / "support"), str(HERE / "fuzz")]
+sys.path[:0] = [str(HERE / "kernels"), str(HERE / "support"), str(HERE / "fuzz"), str(HERE / "zoo")]
 
 os.environ.setdefault("GRAPHOPT_VERIFY", "1")  # check the graph after each pass
 # One for the workers and for what they start, none of it in the home directory.
@@ -58,21 +57,9 @@ def denormals_count() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def captured_once() -> Iterator[None]:
     """What torch.export makes of a model is kept for the next target or precision of a module."""
-    from graphopt.frontend import capture
+    from kept_exports import kept_exports
 
-    export, made = capture.export_model, {}
-
-    def exported(model: Any, args: Any, kwargs: Any, dims: Any, note: Any) -> Any:
-        leaves = capture.pytree.tree_leaves((args, kwargs))
-        kinds = [(leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf for leaf in leaves]
-        key = id(model), repr(kinds), repr(dims)
-        if key not in made:
-            # With the model, so that its id stays its own.
-            made[key] = model, export(model, args, kwargs, dims, note)
-        return made[key][1]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(capture, "export_model", exported)
+    with kept_exports():
         yield
 
 

@@ -1,0 +1,45 @@
+"""What torch.export makes of a model, kept for other targets and precisions of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+from graphopt.frontend import capture
+
+
+@dataclass
+class Exports:
+    """What was exported.
+
+    Attributes:
+        made: by model, kinds of arguments and dims: the model, so that its id stays its own, and
+            its program.
+        seconds: that all of it took.
+    """
+
+    made: dict[Any, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@contextmanager
+def kept_exports() -> Iterator[Exports]:
+    """While it is entered, no model is exported twice for the same call."""
+    export, exports = capture.export_model, Exports()
+
+    def exported(model: Any, args: Any, kwargs: Any, dims: Any, *more: Any) -> Any:
+        leaves = capture.pytree.tree_leaves((args, kwargs))
+        kinds = [(leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf for leaf in leaves]
+        key = id(model), repr(kinds), repr(dims)
+        if key not in exports.made:
+            begun = time.perf_counter()
+            exports.made[key] = model, export(model, args, kwargs, dims, *more)
+            exports.seconds += time.perf_counter() - begun
+        return exports.made[key][1]
+
+    with mock.patch.object(capture, "export_model", exported):
+        yield exports

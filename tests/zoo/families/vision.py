@@ -1,0 +1,362 @@
+"""Networks over images, of transformers."""
+
+from __future__ import annotations
+
+import torch
+from entry import FREE_IMAGE, IMAGE
+from small import VISION, hf, pixels
+
+Tensor = torch.Tensor
+LARGE = ((1, 64, 64), (2, 64, 64))
+STAGES = {"depths": [1, 1], "hidden_sizes": [16, 32]}
+DEPTHS4 = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 32]}
+SWIN = {
+    "image_size": 32,
+    "patch_size": 2,
+    "embed_dim": 16,
+    "depths": [2, 1],
+    "num_heads": [2, 4],
+    "window_size": 4,
+}
+
+
+def detection(backbone: bool = True) -> dict[str, object]:
+    """Settings of DETR over a small ResNet."""
+    from_config = {
+        "model_type": "resnet",
+        "embedding_size": 8,
+        "hidden_sizes": [8, 16, 16, 16],
+        "depths": [1, 1, 1, 1],
+        "layer_type": "basic",
+        "out_features": ["stage4"],
+    }
+    return {
+        "use_timm_backbone": False,
+        "use_pretrained_backbone": False,
+        "backbone": None,
+        "backbone_config": from_config,
+        "d_model": 32,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_ffn_dim": 48,
+        "decoder_ffn_dim": 48,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "num_queries": 5,
+    }
+
+
+def video(batch: int, height: int, width: int) -> dict[str, Tensor]:
+    return {"pixel_values": torch.randn(batch, 4, 3, height, width)}
+
+
+SEGFORMER = {
+    "depths": [1, 1, 1, 1],
+    "hidden_sizes": [8, 16, 16, 32],
+    "num_attention_heads": [1, 2, 2, 4],
+    "decoder_hidden_size": 16,
+    "sr_ratios": [4, 2, 1, 1],
+}
+
+MODELS = {
+    "vit": hf("ViTForImageClassification", pixels, IMAGE, **VISION),
+    "deit": hf("DeiTModel", pixels, IMAGE, **VISION),
+    "beit": hf(
+        "BeitForImageClassification", pixels, IMAGE, use_relative_position_bias=True, **VISION
+    ),
+    "data2vec-vision": hf(
+        "Data2VecVisionModel", pixels, IMAGE, use_shared_relative_position_bias=True, **VISION
+    ),
+    "dinov2": hf("Dinov2Model", pixels, IMAGE, **VISION),
+    "dinov2-registers": hf("Dinov2WithRegistersModel", pixels, IMAGE, **VISION),
+    "dinov3": hf("DINOv3ViTModel", pixels, IMAGE, **VISION),
+    "ijepa": hf("IJepaModel", pixels, IMAGE, **VISION),
+    "vit-msn": hf("ViTMSNModel", pixels, IMAGE, **VISION),
+    "vitdet": hf("VitDetModel", pixels, IMAGE, **{**VISION, "num_attention_heads": 4}),
+    "hiera": hf(
+        "HieraModel",
+        pixels,
+        IMAGE,
+        embed_dim=16,
+        image_size=[32, 32],
+        depths=[1, 1],
+        num_heads=[1, 2],
+        num_query_pool=1,
+        query_stride=[2, 2],
+        masked_unit_size=[4, 4],
+    ),
+    "swin": hf("SwinModel", pixels, IMAGE, **SWIN),
+    "swin-classifier": hf("SwinForImageClassification", pixels, IMAGE, **SWIN),
+    "swinv2": hf("Swinv2Model", pixels, IMAGE, **SWIN),
+    "swin2sr": hf(
+        "Swin2SRForImageSuperResolution",
+        pixels,
+        IMAGE,
+        config="Swin2SRConfig",
+        **{**SWIN, "patch_size": 1, "image_size": 16, "upscale": 2},
+    ),
+    "convnext": hf("ConvNextForImageClassification", pixels, FREE_IMAGE, num_stages=2, **STAGES),
+    "convnextv2": hf("ConvNextV2Model", pixels, FREE_IMAGE, num_stages=2, **STAGES),
+    "resnet": hf("ResNetForImageClassification", pixels, FREE_IMAGE, embedding_size=8, **STAGES),
+    "bit": hf("BitModel", pixels, FREE_IMAGE, embedding_size=8, num_groups=4, **STAGES),
+    "regnet": hf(
+        "RegNetForImageClassification",
+        pixels,
+        FREE_IMAGE,
+        embedding_size=8,
+        groups_width=8,
+        depths=[1, 2],
+        hidden_sizes=[16, 32],
+    ),
+    "mobilenet-v1": hf(
+        "MobileNetV1ForImageClassification", pixels, FREE_IMAGE, depth_multiplier=0.25, min_depth=8
+    ),
+    "mobilenet-v2": hf(
+        "MobileNetV2ForImageClassification", pixels, FREE_IMAGE, depth_multiplier=0.25, min_depth=8
+    ),
+    "efficientnet": hf(
+        "EfficientNetForImageClassification",
+        pixels,
+        FREE_IMAGE,
+        width_coefficient=0.25,
+        depth_coefficient=0.25,
+        hidden_dim=320,
+        kernel_sizes=[3, 5],
+        in_channels=[32, 16],
+        out_channels=[16, 24],
+        depthwise_padding=[],
+        strides=[1, 2],
+        num_block_repeats=[1, 1],
+        expand_ratios=[1, 4],
+    ),
+    "mobilevit": hf(
+        "MobileViTForImageClassification",
+        pixels,
+        LARGE,
+        image_size=64,
+        hidden_sizes=[16, 16, 32],
+        neck_hidden_sizes=[8, 8, 16, 16, 16, 16, 32],
+    ),
+    "mobilevitv2": hf(
+        "MobileViTV2ForImageClassification", pixels, LARGE, image_size=64, width_multiplier=0.25
+    ),
+    "poolformer": hf("PoolFormerForImageClassification", pixels, FREE_IMAGE, **DEPTHS4),
+    "levit": hf(
+        "LevitForImageClassification",
+        pixels,
+        LARGE,
+        image_size=64,
+        hidden_sizes=[16, 24, 32],
+        num_attention_heads=[2, 3, 4],
+        depths=[1, 1, 1],
+        key_dim=[8, 8, 8],
+    ),
+    "cvt": hf(
+        "CvtForImageClassification",
+        pixels,
+        IMAGE,
+        embed_dim=[8, 16, 32],
+        num_heads=[1, 2, 4],
+        depth=[1, 2, 3],
+        cls_token=[False, False, True],
+        drop_path_rate=[0.0, 0.0, 0.0],
+    ),
+    "pvt": hf(
+        "PvtForImageClassification",
+        pixels,
+        IMAGE,
+        image_size=32,
+        depths=[1, 1, 1, 1],
+        hidden_sizes=[8, 16, 16, 32],
+        num_attention_heads=[1, 2, 2, 4],
+    ),
+    "pvt-v2": hf(
+        "PvtV2ForImageClassification",
+        pixels,
+        IMAGE,
+        image_size=32,
+        depths=[1, 1, 1, 1],
+        hidden_sizes=[8, 16, 16, 32],
+        num_attention_heads=[1, 2, 2, 4],
+    ),
+    "focalnet": hf(
+        "FocalNetForImageClassification",
+        pixels,
+        IMAGE,
+        image_size=32,
+        embed_dim=16,
+        depths=[1, 1],
+        hidden_sizes=[16, 32],
+        focal_levels=[2, 2],
+        focal_windows=[3, 3],
+    ),
+    "swiftformer": hf(
+        "SwiftFormerForImageClassification",
+        pixels,
+        IMAGE,
+        image_size=32,
+        depths=[1, 1, 1, 1],
+        embed_dims=[8, 16, 24, 32],
+    ),
+    "textnet": hf("TextNetForImageClassification", pixels, IMAGE),
+    "hgnet-v2": hf("HGNetV2ForImageClassification", pixels, FREE_IMAGE),
+    "segformer": hf("SegformerForSemanticSegmentation", pixels, FREE_IMAGE, **SEGFORMER),
+    "segformer-classifier": hf("SegformerForImageClassification", pixels, FREE_IMAGE, **SEGFORMER),
+    "dpt": hf(
+        "DPTForDepthEstimation",
+        pixels,
+        IMAGE,
+        **{**VISION, "num_hidden_layers": 4},
+        backbone_out_indices=[0, 1, 2, 3],
+        neck_hidden_sizes=[8, 8, 16, 16],
+        fusion_hidden_size=16,
+        is_hybrid=False,
+        reassemble_factors=[4, 2, 1, 0.5],
+    ),
+    "glpn": hf("GLPNForDepthEstimation", pixels, IMAGE, **SEGFORMER),
+    "detr": hf("DetrForObjectDetection", pixels, LARGE, **detection()),
+    "conditional-detr": hf("ConditionalDetrForObjectDetection", pixels, LARGE, **detection()),
+    "table-transformer": hf("TableTransformerForObjectDetection", pixels, LARGE, **detection()),
+    "yolos": hf(
+        "YolosForObjectDetection",
+        pixels,
+        IMAGE,
+        **{**VISION, "image_size": [32, 32], "num_detection_tokens": 5},
+    ),
+    "vit-mae": hf("ViTMAEModel", pixels, IMAGE, mask_ratio=0.0, **VISION),
+    "superpoint": hf(
+        "SuperPointForKeypointDetection",
+        pixels,
+        LARGE,
+        config="SuperPointConfig",
+        encoder_hidden_sizes=[8, 8, 16, 16],
+        decoder_hidden_size=16,
+        keypoint_decoder_dim=65,
+        descriptor_decoder_dim=16,
+    ),
+    "mgp-str": hf(
+        "MgpstrForSceneTextRecognition",
+        pixels,
+        IMAGE,
+        config="MgpstrConfig",
+        image_size=[32, 32],
+        patch_size=8,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_token_length=5,
+        num_character_labels=10,
+        num_bpe_labels=20,
+        num_wordpiece_labels=20,
+    ),
+    "vitmatte-like-upernet": hf(
+        "UperNetForSemanticSegmentation",
+        pixels,
+        LARGE,
+        backbone_config={
+            "model_type": "convnext",
+            "depths": [1, 1, 1, 1],
+            "hidden_sizes": [8, 16, 16, 32],
+            "num_stages": 4,
+            "out_features": ["stage1", "stage2", "stage3", "stage4"],
+        },
+        hidden_size=16,
+        num_labels=3,
+        auxiliary_in_channels=16,
+        pool_scales=[1, 2],
+    ),
+    "depth-anything": hf(
+        "DepthAnythingForDepthEstimation",
+        pixels,
+        IMAGE,
+        backbone_config={
+            "model_type": "dinov2",
+            **VISION,
+            "out_indices": [1, 2],
+            "reshape_hidden_states": False,
+            "apply_layernorm": True,
+        },
+        patch_size=8,
+        reassemble_hidden_size=32,
+        reassemble_factors=[2, 1],
+        neck_hidden_sizes=[16, 16],
+        fusion_hidden_size=16,
+        head_in_index=-1,
+        head_hidden_size=8,
+    ),
+    "vitpose": hf(
+        "VitPoseForPoseEstimation",
+        pixels,
+        ((2, 32, 24), (3, 32, 24)),
+        config="VitPoseConfig",
+        backbone_config={
+            "model_type": "vitpose_backbone",
+            **VISION,
+            "image_size": [32, 24],
+            "patch_size": [8, 8],
+            "out_indices": [2],
+        },
+        scale_factor=2,
+    ),
+    "maskformer-swin-backbone": hf(
+        "MaskFormerSwinModel", pixels, IMAGE, config="MaskFormerSwinConfig", **SWIN
+    ),
+    "timesformer": hf("TimesformerModel", video, IMAGE, num_frames=4, **VISION),
+    "videomae": hf(
+        "VideoMAEForVideoClassification",
+        video,
+        IMAGE,
+        config="VideoMAEConfig",
+        num_frames=4,
+        **VISION,
+    ),
+    "vivit": hf(
+        "VivitModel",
+        video,
+        IMAGE,
+        num_frames=4,
+        tubelet_size=[2, 8, 8],
+        **{k: v for k, v in VISION.items() if k != "patch_size"},
+    ),
+    "rt-detr": hf(
+        "RTDetrForObjectDetection",
+        pixels,
+        LARGE,
+        backbone_config={
+            "model_type": "rt_detr_resnet",
+            "embedding_size": 8,
+            "hidden_sizes": [8, 16, 16, 32],
+            "depths": [1, 1, 1, 1],
+            "layer_type": "basic",
+            "out_features": ["stage2", "stage3", "stage4"],
+        },
+        encoder_hidden_dim=32,
+        encoder_in_channels=[16, 16, 32],
+        encoder_ffn_dim=48,
+        encoder_attention_heads=4,
+        d_model=32,
+        num_queries=5,
+        decoder_layers=1,
+        decoder_ffn_dim=48,
+        decoder_attention_heads=4,
+        decoder_in_channels=[32, 32, 32],
+        num_labels=4,
+        anchor_image_size=None,
+        use_pretrained_backbone=False,
+    ),
+    "sam-vision": hf(
+        "SamVisionModel",
+        pixels,
+        IMAGE,
+        config="SamVisionConfig",
+        hidden_size=32,
+        output_channels=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=32,
+        patch_size=8,
+        window_size=2,
+        global_attn_indexes=[1],
+        mlp_dim=48,
+    ),
+}
