@@ -10,7 +10,7 @@ from graphopt.codegen.function import SELF, Fields, FunctionBuilder
 from graphopt.codegen.kernel_calls import Emit, broadcast_strides
 from graphopt.codegen.memory import Memory
 from graphopt.codegen.packed_table import emit_packed_gather
-from graphopt.codegen.scalar_c import expression
+from graphopt.codegen.scalar_c import can_fail, expression
 from graphopt.ir import Dim, DType, Node, Shape, Value, scalar
 from graphopt.ir.layout import layout_of
 from graphopt.ir.op import Op
@@ -137,7 +137,7 @@ def _element(
             return f"{names[number]}[{' + '.join(terms) or '0'}]"
         return f"a{number}[{_times(f'i{inner}', f.size(nest.strides[number][inner]))}]"
 
-    if any(s.op == "check" for s in expr.walk()):
+    if can_fail(expr):
         f.frame()
     text = expression(expr, read, f.size)
     walked = scalar.read_in_place(expr)

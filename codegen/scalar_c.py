@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from graphopt.ir import DType
-from graphopt.ir.scalar import Scalar
+from graphopt.ir.scalar import Scalar, has_code
 
 #: Functions of f32 whose definition is in go_math.h or go_loop.h.
 _F32_CALLS = {
@@ -22,15 +22,29 @@ _F32_CALLS = {
     "silu": "go_siluf",
     "gelu_erf": "go_gelu_erff",
     "gelu_tanh": "go_gelu_tanhf",
+    "tan": "go_tanf",
+    "copysign": "go_copysignf",
+    "rest": "__builtin_fmodf",
     "rsqrt": "go_rsqrtf",
     "sqrt": "go_sqrtf",
     "abs": "go_fabsf",
     "floor": "__builtin_floorf",
     "ceil": "__builtin_ceilf",
     "trunc": "__builtin_truncf",
+    "round": "__builtin_rintf",
     "relu": "go_reluf",
     "max": "go_maxf",
     "min": "go_minf",
+}
+#: Functions of f64 whose definition has another name than go_<function> of go_math64.h or
+#: go_loop.h; functions of f32 that are not above are these, rounded.
+_F64_CALLS = {
+    "abs": "go_fabs",
+    "floor": "__builtin_floor",
+    "ceil": "__builtin_ceil",
+    "trunc": "__builtin_trunc",
+    "round": "__builtin_rint",
+    "rest": "__builtin_fmod",
 }
 _OPERATORS = {
     "add": "+",
@@ -45,12 +59,23 @@ _OPERATORS = {
     "ne": "!=",
     "and": "&&",
     "or": "||",
+    "bit_and": "&",
+    "bit_or": "|",
+    "bit_xor": "^",
+    "shift_right": ">>",
 }
+_PREFIXES = {"neg": "-", "bit_not": "~"}
+#: Functions of whole numbers, of and as i64.
 _INTEGER_CALLS = {
     "max": "go_larger",
     "min": "go_smaller",
+    "pow": "go_power",
     "floor_divide": "go_floor_div",
     "remainder": "go_modulo",
+    "quotient": "go_quotient",
+    "rest": "go_rest",
+    "nonzero": "go_nonzero",
+    "shift_left": "go_shift_left",
 }
 
 
@@ -99,11 +124,11 @@ def expression(
         return f"({args[0]} ? {args[1]} : {args[2]})"
     if expr.op == "not":
         return f"(!{args[0]})"
-    if expr.op == "neg":
-        return _wrapped(expr.dtype, f"(-{args[0]})")
+    if expr.op in _PREFIXES:
+        return _wrapped(expr.dtype, f"({_PREFIXES[expr.op]}{args[0]})")
     if expr.op in _OPERATORS:
         return _wrapped(expr.dtype, f"({args[0]} {_OPERATORS[expr.op]} {args[1]})")
-    return f"{_function(expr)}({', '.join(args)})"
+    return _call(expr, args)
 
 
 def _wrapped(dtype: DType, text: str) -> str:
@@ -111,15 +136,26 @@ def _wrapped(dtype: DType, text: str) -> str:
     return f"({dtype.c_type}){text}" if dtype in (DType.U8, DType.I8, DType.I16) else text
 
 
-def _function(expr: Scalar) -> str:
-    dtype = expr.args[0].dtype
-    if dtype is DType.F32:
-        return _F32_CALLS[expr.op]
-    if dtype is DType.F64 and expr.op == "sqrt":
-        return "go_sqrt"
-    if not dtype.is_float and expr.op in _INTEGER_CALLS:
-        return _INTEGER_CALLS[expr.op]
-    raise ValueError(f"no C for {expr.op} of {dtype.value}")
+def _call(expr: Scalar, args: list[str]) -> str:
+    name, dtype = expr.op, expr.args[0].dtype
+    if not has_code(expr):
+        raise ValueError(f"no C for {name} of {dtype.value}")
+    if not dtype.is_float:
+        given = ["frame", *args] if name == "nonzero" else args
+        text = f"{_INTEGER_CALLS[name]}({', '.join(given)})"
+        is_wide = dtype is DType.I64 or name in ("max", "min")
+        return text if is_wide else f"({dtype.c_type}){text}"
+    if dtype is DType.F32 and name in _F32_CALLS:
+        return f"{_F32_CALLS[name]}({', '.join(args)})"
+    call = _F64_CALLS.get(name, f"go_{name}")
+    if dtype is DType.F64:
+        return f"{call}({', '.join(args)})"
+    return f"(float){call}({', '.join(f'(double){a}' for a in args)})"
+
+
+def can_fail(expr: Scalar) -> bool:
+    """Whether the C of an expression needs the frame of the run, for errors."""
+    return any(s.op in ("nonzero", "check") for s in expr.walk())
 
 
 def _cast(source: DType, target: DType, text: str) -> str:

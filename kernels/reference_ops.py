@@ -43,6 +43,7 @@ FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "gelu_tanh": _gelu_tanh,
     "sin": np.sin,
     "cos": np.cos,
+    "tan": np.tan,
     "rsqrt": lambda x: 1 / np.sqrt(x),
 }
 

@@ -17,13 +17,21 @@ from __future__ import annotations
 from graphopt.errors import LoweringError
 from graphopt.ir import Graph, Node, Value
 from graphopt.passes.base import Pass
-from graphopt.passes.lowering import contractions, convolutions, pointwise, sequences, views
+from graphopt.passes.lowering import (
+    contractions,
+    convolutions,
+    functions,
+    pointwise,
+    sequences,
+    views,
+)
 from graphopt.passes.lowering.builder import Builder, Unsupported
 from graphopt.passes.lowering.schema import Rule, overload
 
 RULES: dict[str, Rule] = {
     **views.RULES,
     **pointwise.RULES,
+    **functions.RULES,
     **contractions.RULES,
     **convolutions.RULES,
     **sequences.RULES,

@@ -10,37 +10,67 @@ looked at, so that it may guard loads. The same tree prints as C (`codegen`), ru
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from graphopt.dtype import truncate
 from graphopt.ir import Dim, DType
 
+#: Functions of floats alone that take many operations.
 TRANSCENDENTAL = frozenset(
     [
         "exp",
+        "exp2",
+        "expm1",
         "log",
+        "log2",
+        "log10",
+        "log1p",
         "sin",
         "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "atan2",
+        "sinh",
+        "cosh",
         "tanh",
+        "asinh",
+        "acosh",
+        "atanh",
         "erf",
+        "erfc",
         "sigmoid",
         "silu",
         "gelu_erf",
         "gelu_tanh",
-        "pow",
         "sqrt",
         "rsqrt",
     ]
 )
 _OF_ANY_TYPE = frozenset(["cast", "where", "not", "and", "or", "load", "wrap", "check"])
 COMPARISONS = frozenset(["lt", "le", "gt", "ge", "eq", "ne"])
+#: What generated code has for every type that is no bool, for floats, for whole numbers,
+#: for i64 alone, and of those for floats for f32 alone.
+_OF_NUMBERS = frozenset(["add", "sub", "mul", "div", "neg", "max", "min", "rest", "pow"])
+_OF_FLOATS = TRANSCENDENTAL | frozenset(
+    ["abs", "floor", "ceil", "trunc", "round", "relu", "copysign"]
+)
+_OF_WHOLE = frozenset(
+    ["quotient", "nonzero", "bit_and", "bit_or", "bit_xor", "bit_not", "shift_left", "shift_right"]
+)
+_OF_I64 = frozenset(["floor_divide", "remainder"])
+_SLOW = TRANSCENDENTAL | {"pow", "rest"}
+_OF_F32 = frozenset(["sin", "cos", "tan"])
 
 
 @dataclass(frozen=True)
 class Scalar:
     """One node of an element expression.
+
+    Arithmetic and orders of Python make nodes; a number beside one has its type.
 
     Attributes:
         op: `operand`, `load`, `const`, `index`, `size`, `cast`, or the name of a function.
@@ -77,12 +107,46 @@ class Scalar:
         for arg in self.args:
             yield from arg.walk()
 
+    def _beside(self, other: Scalar | float) -> Scalar:
+        return other if isinstance(other, Scalar) else const(other, self.dtype)
+
+    def __add__(self, other: Scalar | float) -> Scalar:
+        return apply("add", self, self._beside(other))
+
+    def __sub__(self, other: Scalar | float) -> Scalar:
+        return apply("sub", self, self._beside(other))
+
+    def __rsub__(self, other: float) -> Scalar:
+        return apply("sub", self._beside(other), self)
+
+    def __mul__(self, other: Scalar | float) -> Scalar:
+        return apply("mul", self, self._beside(other))
+
+    def __truediv__(self, other: Scalar | float) -> Scalar:
+        return apply("div", self, self._beside(other))
+
+    def __rtruediv__(self, other: float) -> Scalar:
+        return apply("div", self._beside(other), self)
+
+    def __neg__(self) -> Scalar:
+        return apply("neg", self)
+
+    def __lt__(self, other: Scalar | float) -> Scalar:
+        return apply("lt", self, self._beside(other))
+
+    def __le__(self, other: Scalar | float) -> Scalar:
+        return apply("le", self, self._beside(other))
+
+    def __gt__(self, other: Scalar | float) -> Scalar:
+        return apply("gt", self, self._beside(other))
+
+    def __ge__(self, other: Scalar | float) -> Scalar:
+        return apply("ge", self, self._beside(other))
+
     @property
     def cost(self) -> int:
         """Rough number of operations an element takes; 20 for each transcendental."""
-        return sum(
-            20 if s.op in TRANSCENDENTAL else 1 for s in self.walk() if s.args and s.op != "cast"
-        )
+        return sum(20 if s.op in _SLOW else 1 for s in self.walk() if s.args and s.op != "cast")
 
 
 def operand(number: int, dtype: DType) -> Scalar:
@@ -155,19 +219,33 @@ def apply(op: str, *args: Scalar, dtype: DType | None = None) -> Scalar:
     return Scalar(op, dtype, tuple(args))
 
 
+def has_code(s: Scalar) -> bool:
+    """Whether generated code has the function of a node for its type."""
+    if not s.args or s.op in _OF_ANY_TYPE or s.op in COMPARISONS:
+        return True
+    dtype = s.args[0].dtype
+    if dtype is DType.BOOL or dtype is DType.BF16:
+        return False
+    if dtype.is_float:
+        return s.op in _OF_NUMBERS | _OF_FLOATS and (dtype is DType.F32 or s.op not in _OF_F32)
+    return s.op in _OF_NUMBERS | _OF_WHOLE or (dtype is DType.I64 and s.op in _OF_I64)
+
+
 def not_computable(expr: Scalar) -> str | None:
     """The first function that generated code does not have for its type, as text."""
-    for s in expr.walk():
-        if not s.args or s.op in _OF_ANY_TYPE or s.op in COMPARISONS:
-            continue
-        dtype = s.args[0].dtype
-        simple = dtype is not DType.BOOL and s.op in ("add", "sub", "mul", "div", "neg")
-        whole = not dtype.is_float and dtype is not DType.BOOL and s.op in ("max", "min")
-        whole |= dtype is DType.I64 and s.op in ("floor_divide", "remainder")
-        root = dtype is DType.F64 and s.op == "sqrt"
-        if dtype is not DType.F32 and not simple and not whole and not root:
-            return f"{s.op} of {dtype.value}"
-    return None
+    missing = (s for s in expr.walk() if not has_code(s))
+    return next((f"{s.op} of {s.args[0].dtype.value}" for s in missing), None)
+
+
+def renumbered(expr: Scalar, number: Callable[[int], int]) -> Scalar:
+    """The expression with other numbers of its operands."""
+
+    def leaf(s: Scalar) -> Scalar:
+        if s.op not in ("operand", "load"):
+            return s
+        return replace(s, value=number(s.value))  # type: ignore[arg-type]
+
+    return substitute(expr, leaf)
 
 
 def substitute(expr: Scalar, leaf: Callable[[Scalar], Scalar]) -> Scalar:

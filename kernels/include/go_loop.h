@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-#include "go_math.h"
+#include "go_math64.h"
 #include "go_module.h"
 #include "go_vec.h"
 
@@ -12,6 +12,33 @@
 static inline float go_reluf(float x) { return x < 0.0f ? 0.0f : x; }
 static inline float go_maxf(float a, float b) { return a > b || a != a ? a : b; }
 static inline float go_minf(float a, float b) { return a < b || a != a ? a : b; }
+
+static inline double go_relu(double x) { return x < 0.0 ? 0.0 : x; }
+static inline double go_max(double a, double b) { return a > b || a != a ? a : b; }
+static inline double go_min(double a, double b) { return a < b || a != a ? a : b; }
+
+/* Whole numbers, modulo 2^64. Of 0 nothing is a quotient: the run fails. */
+static inline int64_t go_nonzero(const go_frame *frame, int64_t divisor) {
+    if (divisor == 0) {
+        go_fail(frame, GO_ERROR_VALUE, -1, 1, 0, "a whole number is divided by 0");
+        return 1;
+    }
+    return divisor;
+}
+static inline int64_t go_quotient(int64_t a, int64_t b) {
+    return b == -1 ? (int64_t)(0 - (uint64_t)a) : a / b;
+}
+static inline int64_t go_rest(int64_t a, int64_t b) { return b == -1 ? 0 : a % b; }
+static inline int64_t go_shift_left(int64_t a, int64_t b) { return (int64_t)((uint64_t)a << b); }
+
+/* 0 where the power, with a negative exponent, is no whole number. */
+static inline int64_t go_power(int64_t base, int64_t exponent) {
+    if (exponent < 0) return base == 1 ? 1 : base == -1 ? (exponent & 1 ? -1 : 1) : 0;
+    uint64_t power = 1, square = (uint64_t)base;
+    for (; exponent > 0; exponent >>= 1, square *= square)
+        if (exponent & 1) power *= square;
+    return (int64_t)power;
+}
 
 /* Floats as whole numbers, towards zero. What does not fit, NaN among it, becomes the smallest
  * number, as in torch on x86; C leaves it open, and other processors do otherwise. */

@@ -294,6 +294,9 @@ static inline float go_sinf(float x) { return go_sin_shifted(x, 0); }
 
 static inline float go_cosf(float x) { return go_sin_shifted(x, 1); }
 
+/* Tangent of x radians, 4.0 ulp. */
+static inline float go_tanf(float x) { return go_sinf(x) / go_cosf(x); }
+
 /* 1 / sqrt(x), two correctly rounded steps: 1.5 ulp. +inf at 0, NaN below; a denormal
  * counts as 0 wherever kernels run. */
 static inline float go_rsqrtf(float x) { return 1.0f / go_sqrtf(x); }

@@ -65,7 +65,11 @@ class Operands:
         """The node that computes the expression; raises Unsupported for functions without C."""
         if (function := scalar.not_computable(expr)) is not None:
             raise Unsupported(function)
-        return self.b.pointwise(scalar.cast(expr, self.out.dtype), self.values, self.out.shape)
+        expr = scalar.cast(expr, self.out.dtype)
+        read = {s.value for s in expr.walk() if s.op in ("operand", "load")}
+        used = [i for i in range(len(self.values)) if i in read]
+        expr = scalar.renumbered(expr, used.index)
+        return self.b.pointwise(expr, [self.values[i] for i in used], self.out.shape)
 
 
 def compute_type(b: Builder) -> DType:

@@ -36,50 +36,12 @@ def _binary(op: str, swap: bool = False) -> Lowering:
     return rule
 
 
-def _divide(b: Builder) -> Value:
-    operands, mode, other = Operands(b), b.arg("rounding_mode"), b.arg("other")
-    quotient = scalar.apply("div", operands.read(b.arg("self")), operands.read(other))
-    if mode is None:
-        return operands.emit(quotient)
-    if b.node.output.dtype is not DType.F32:
-        raise Unsupported(f"division of {b.node.output.dtype.value} with rounding mode {mode}")
-    if mode == "floor" and not _is_power_of_two(quotient.args[1]):
-        raise Unsupported("floor division by a number that may round the quotient")
-    return operands.emit(scalar.apply(mode, quotient))
-
-
-def _is_power_of_two(divisor: Scalar) -> bool:
-    """Whether a quotient is exact, so that its floor is that of the true one."""
-    value = divisor.value
-    return divisor.op == "const" and value != 0 and math.frexp(float(value))[0] in (0.5, -0.5)  # type: ignore[arg-type]
-
-
 def _comparison(op: str) -> Lowering:
     def rule(b: Builder) -> Value:
         operands = Operands(b)
         sides = [b.arg("self"), b.arg("other")]
         dtype = promoted(sides)
         return operands.emit(scalar.apply(op, *(operands.leaf(side, dtype) for side in sides)))
-
-    return rule
-
-
-def _logical(op: str) -> Lowering:
-    def rule(b: Builder) -> Value:
-        operands = Operands(b)
-        args = [operands.leaf(b.tensor(), DType.BOOL)]
-        if op != "not":
-            args.append(operands.leaf(b.arg("other"), DType.BOOL))
-        return operands.emit(scalar.apply(op, *args))
-
-    return rule
-
-
-def _bitwise(op: str) -> Lowering:
-    def rule(b: Builder) -> Value | list[Value]:
-        if b.node.output.dtype is not DType.BOOL:
-            raise Unsupported("bitwise operations on integers")
-        return _logical(op)(b)
 
     return rule
 
@@ -112,30 +74,6 @@ def _clamp(low: str, high: str) -> Lowering:
     return rule
 
 
-def _relu6(b: Builder) -> Value:
-    operands, dtype = Operands(b), compute_type(b)
-    x = scalar.apply("max", operands.read(b.tensor()), scalar.const(0, dtype))
-    return operands.emit(scalar.apply("min", x, scalar.const(6, dtype)))
-
-
-def _square(b: Builder) -> Value:
-    operands = Operands(b)
-    x = operands.read(b.tensor())
-    return operands.emit(scalar.apply("mul", x, x))
-
-
-def _pow(b: Builder) -> Value:
-    operands, exponent = Operands(b), b.arg("exponent")
-    if isinstance(exponent, int | float):
-        x = operands.read(b.tensor())
-        if exponent in (2, 3):
-            square = scalar.apply("mul", x, x)
-            return operands.emit(square if exponent == 2 else scalar.apply("mul", square, x))
-        if exponent in (0.5, -0.5):
-            return operands.emit(scalar.apply("sqrt" if exponent > 0 else "rsqrt", x))
-    raise Unsupported(f"a power with exponent {exponent}")
-
-
 def _gelu(b: Builder) -> Value | list[Value]:
     op = "gelu_tanh" if b.arg("approximate") == "tanh" else "gelu_erf"
     return _unary(op)(b)
@@ -149,25 +87,6 @@ def _glu(b: Builder) -> Value:
     operands = Operands(b)
     value, gate = (operands.read(p) for p in parts)
     return operands.emit(scalar.apply("mul", value, scalar.apply("sigmoid", gate)))
-
-
-def _leaky_relu(b: Builder) -> Value:
-    operands, dtype = Operands(b), compute_type(b)
-    x = operands.read(b.tensor())
-    scaled = scalar.apply("mul", x, operands.leaf(b.arg("negative_slope", 0.01), dtype))
-    positive = scalar.apply("gt", x, scalar.const(0, dtype))
-    return operands.emit(scalar.apply("where", positive, x, scaled))
-
-
-def _hardsigmoid(b: Builder, times_x: bool = False) -> Value:
-    operands, dtype = Operands(b), compute_type(b)
-    x = operands.read(b.tensor())
-    shifted = scalar.apply("add", x, scalar.const(3, dtype))
-    bounded = scalar.apply("max", shifted, scalar.const(0, dtype))
-    bounded = scalar.apply("min", bounded, scalar.const(6, dtype))
-    if times_x:
-        bounded = scalar.apply("mul", x, bounded)
-    return operands.emit(scalar.apply("div", bounded, scalar.const(6, dtype)))
 
 
 def _batch_norm(b: Builder) -> Value:
@@ -237,16 +156,7 @@ def _fill_with(number: int) -> Lowering:
     return lambda b: filled(b.node.output.shape, number, b.node.output.dtype, b)
 
 
-def _isinf(b: Builder) -> Value:
-    operands, x = Operands(b), b.tensor()
-    if not x.dtype.is_float:
-        return filled(x.shape, False, DType.BOOL, b)
-    number = operands.leaf(x, x.dtype)
-    ends = [scalar.const(sign * math.inf, number.dtype) for sign in (1, -1)]
-    return operands.emit(scalar.apply("or", *(scalar.apply("eq", number, e) for e in ends)))
-
-
-_UNARY = "neg abs exp log sin cos sqrt rsqrt tanh erf sigmoid silu relu floor ceil"
+_UNARY = sorted((scalar.TRANSCENDENTAL - {"atan2", "gelu_erf", "gelu_tanh"}) | {"neg", "relu"})
 _MADE = "ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None"
 _LIKE = f"{_MADE}, MemoryFormat? memory_format=None"
 
@@ -260,7 +170,9 @@ def _of_two(op: str, extra: str = "") -> tuple[str, str]:
 
 
 def _comparisons() -> dict[str, Rule]:
-    names = {**{op: op for op in sorted(scalar.COMPARISONS)}, "greater": "gt", "less": "lt"}
+    others = {"ne": "not_equal", "lt": "less", "le": "less_equal"}
+    others |= {"gt": "greater", "ge": "greater_equal"}
+    names = {**{op: op for op in sorted(scalar.COMPARISONS)}, **{n: op for op, n in others.items()}}
     made: dict[str, Rule] = {}
     for name, op in names.items():
         made |= rules(_comparison(op), *_of_two(name))
@@ -289,21 +201,15 @@ def _each(lower: Sequence[tuple[str, Lowering]], schema: str) -> dict[str, Rule]
 _WITH_ALPHA = ", Scalar alpha=1"
 _TO = "bool non_blocking=False, bool copy=False, MemoryFormat? memory_format=None"
 RULES: dict[str, Rule] = {
-    **_each([(op, _unary(op)) for op in _UNARY.split()], "aten::{op}(Tensor self) -> Tensor"),
+    **_each([(op, _unary(op)) for op in _UNARY], "aten::{op}(Tensor self) -> Tensor"),
     **rules(_binary("add"), *_of_two("add", _WITH_ALPHA)),
     **rules(_binary("sub"), *_of_two("sub", _WITH_ALPHA)),
     **rules(_binary("sub", swap=True), *_of_two("rsub", _WITH_ALPHA)),
-    **rules(_binary("mul"), *_of_two("mul")),
-    **rules(_divide, *_of_two("div"), *_of_two("true_divide")),
-    **rules(
-        _divide,
-        "aten::div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor",
-        "aten::div.Scalar_mode(Tensor self, Scalar other, *, str? rounding_mode) -> Tensor",
-    ),
+    **rules(_binary("sub"), *_of_two("subtract", _WITH_ALPHA)),
+    **rules(_binary("mul"), *_of_two("mul"), *_of_two("multiply")),
     **_comparisons(),
     **_each(
         [
-            *((f"logical_{op}", _logical(op)) for op in ("and", "or")),
             ("maximum", _binary("max")),
             ("minimum", _binary("min")),
             ("max.other", _binary("max")),
@@ -311,10 +217,6 @@ RULES: dict[str, Rule] = {
         ],
         "aten::{op}(Tensor self, Tensor other) -> Tensor",
     ),
-    **rules(_logical("not"), "aten::logical_not(Tensor self) -> Tensor"),
-    **rules(_bitwise("and"), *_of_two("bitwise_and"), *_of_two("__and__")),
-    **rules(_bitwise("or"), *_of_two("bitwise_or"), *_of_two("__or__")),
-    **rules(_bitwise("not"), "aten::bitwise_not(Tensor self) -> Tensor"),
     **rules(
         _where,
         "aten::where.self(Tensor condition, Tensor self, Tensor other) -> Tensor",
@@ -331,6 +233,8 @@ RULES: dict[str, Rule] = {
         _clamp("min", "max"),
         "aten::clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor",
         "aten::clamp.Tensor(Tensor self, Tensor? min=None, Tensor? max=None) -> Tensor",
+        "aten::clip(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor",
+        "aten::clip.Tensor(Tensor self, Tensor? min=None, Tensor? max=None) -> Tensor",
         "aten::clamp_min(Tensor self, Scalar min) -> Tensor",
         "aten::clamp_min.Tensor(Tensor self, Tensor min) -> Tensor",
         "aten::clamp_max(Tensor self, Scalar max) -> Tensor",
@@ -340,14 +244,8 @@ RULES: dict[str, Rule] = {
         _clamp("min_val", "max_val"),
         "aten::hardtanh(Tensor self, Scalar min_val=-1, Scalar max_val=1) -> Tensor",
     ),
-    **rules(_relu6, "aten::relu6(Tensor self) -> Tensor"),
-    **rules(_pow, "aten::pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor"),
-    **rules(_square, "aten::square(Tensor self) -> Tensor"),
     **rules(_gelu, 'aten::gelu(Tensor self, *, str approximate="none") -> Tensor'),
     **rules(_glu, "aten::glu(Tensor self, int dim=-1) -> Tensor"),
-    **rules(_leaky_relu, "aten::leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor"),
-    **rules(_hardsigmoid, "aten::hardsigmoid(Tensor self) -> Tensor"),
-    **rules(lambda b: _hardsigmoid(b, times_x=True), "aten::hardswish(Tensor self) -> Tensor"),
     **rules(
         _batch_norm,
         "aten::batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, "
@@ -401,5 +299,4 @@ RULES: dict[str, Rule] = {
     **_filled("zeros", 0),
     **_filled("ones", 1),
     **rules(_fill("s"), f"aten::scalar_tensor(Scalar s, *, {_MADE}) -> Tensor"),
-    **rules(_isinf, "aten::isinf(Tensor self) -> Tensor"),
 }

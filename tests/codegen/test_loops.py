@@ -22,7 +22,7 @@ from graphs import (
 )
 
 from graphopt.errors import InputValueError
-from graphopt.ir import DType, Node, scalar
+from graphopt.ir import DType, Node, Value, scalar
 from graphopt.ir.interpret import run_graph
 from graphopt.ir.ops import Cat, Check, Expand, Gather, Matmul, Pad, Pointwise, Reduce
 from graphopt.ir.ops.elements import FUNCTIONS
@@ -68,24 +68,69 @@ def test_indices_and_sizes(tmp_path: Path) -> None:
     check_native(graph, tmp_path, sizes=SIZES)
 
 
+OF_TWO = {"add", "sub", "mul", "div", "max", "min", "pow", "atan2", "copysign", "rest"}
+OF_TWO |= {*COMPARISONS, "bit_and", "bit_or", "bit_xor", "quotient"}
+POSITIVE = {"log", "log2", "log10", "log1p", "sqrt", "rsqrt", "pow", "acosh"}
+BELOW_ONE = {"asin", "acos", "atanh"}
+
+
+def every_function_of_floats(m: Maker, dtype: DType) -> list[Value]:
+    """A node for each function that is computable, of arguments that it is defined for."""
+    x, y = m.input("x", *BTC, dtype=dtype), m.input("y", *BTC, dtype=dtype)
+    one, other = scalar.operand(0, dtype), scalar.operand(1, dtype)
+    outputs = [m.pointwise(scalar.apply("where", one < other, one, other), x, y)]
+    for name in set(FUNCTIONS) - {"and", "or", "not", "where"}:
+        inner = scalar.apply("abs", one) + 1 if name in POSITIVE else one
+        inner = scalar.apply("sin", one) if name in BELOW_ONE and dtype is F32 else inner
+        expr = scalar.apply(name, inner, *([other] if name in OF_TWO else []))
+        if scalar.not_computable(expr) is None:
+            outputs.append(m.pointwise(expr, x, *([y] if name in OF_TWO else [])))
+    return outputs
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("level", native_levels())
 def test_every_function_of_f32(tmp_path: Path, level: str) -> None:
     m = Maker()
-    x, y = m.input("x", *BTC), m.input("y", *BTC)
-    outputs = []
-    for name in [*FUNCTIONS, "where"]:
-        if name in ("and", "or", "not", "floor_divide", "remainder"):
-            continue
-        if name == "where":
-            expr = scalar.apply("where", scalar.apply("lt", X, Y), X, Y)
-        elif name in COMPARISONS or name in ("add", "sub", "mul", "div", "max", "min"):
-            expr = scalar.apply(name, X, Y)
-        else:
-            inner = scalar.apply("abs", X) if name in ("log", "sqrt", "rsqrt") else X
-            expr = scalar.apply(name, inner)
-        operands = (x, y) if any(s.value == 1 and s.op == "operand" for s in expr.walk()) else (x,)
-        outputs.append(m.pointwise(expr, *operands))
+    outputs = every_function_of_floats(m, F32)
+    assert len(outputs) > 45
     check_native(m.output(*outputs), tmp_path, [level], FP32_RELATIVE)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_every_function_of_f64(tmp_path: Path) -> None:
+    m = Maker()
+    outputs = every_function_of_floats(m, DType.F64)
+    assert len(outputs) > 40
+    check_native(m.output(*outputs), tmp_path, bound=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [I64, DType.I32, DType.I16, DType.I8, DType.U8])
+def test_every_function_of_whole_numbers(tmp_path: Path, dtype: DType) -> None:
+    m = Maker()
+    n, d = m.input("n", 6, dtype=dtype), m.input("d", 6, dtype=dtype)
+    one, other = scalar.operand(0, dtype), scalar.operand(1, dtype)
+    divisor, few = scalar.apply("nonzero", other), scalar.const(3, dtype)
+    exprs = [scalar.apply(name, one, other) for name in ("bit_and", "bit_or", "bit_xor", "pow")]
+    exprs += [scalar.apply(name, one, divisor) for name in ("quotient", "rest")]
+    exprs += [scalar.apply(name, one, few) for name in ("shift_left", "shift_right", "quotient")]
+    exprs += [scalar.apply("bit_not", one), scalar.apply("max", one, other) * one]
+    used = [(n, d) if any(s.value == 1 and s.op == "operand" for s in e.walk()) else (n,)
+            for e in exprs]  # fmt: skip
+    graph = m.output(*(m.pointwise(e, *x) for e, x in zip(exprs, used, strict=True)))
+    context = build(emit(graph), native_levels()[-1], tmp_path).context(2)
+    low, high = np.iinfo(dtype.numpy).min, np.iinfo(dtype.numpy).max
+    a = np.array([low, high, 7, low // 2, 100, high], dtype.numpy)
+    b = np.array([-1 if low else 255, 3, 2, 5, 1, 2], dtype.numpy)
+    with np.errstate(all="ignore"):
+        wanted = run_graph(graph, [a, b])
+    for got, right in zip(context.run([a, b]), wanted, strict=True):
+        np.testing.assert_array_equal(got, right)
+    b[2] = 0
+    with pytest.raises(InputValueError, match="divided by 0"):
+        context.run([a, b])
+    with pytest.raises(InputValueError, match="divided by 0"):
+        run_graph(graph, [a, b])
 
 
 def test_special_values_follow_numpy(tmp_path: Path) -> None:

@@ -69,17 +69,26 @@ def test_narrow_integers_wrap() -> None:
     assert c(add(byte, byte)) == "(uint8_t)(x0 + x0)"
 
 
+def test_functions_that_f32_lacks_are_computed_in_f64() -> None:
+    assert c(scalar.apply("expm1", X)) == "(float)go_expm1((double)x0)"
+    wide = scalar.operand(0, DType.F64)
+    assert c(scalar.apply("pow", wide, wide)) == "go_pow(x0, x0)"
+    assert c(scalar.apply("pow", scalar.operand(0, DType.I8), scalar.const(2, DType.I8))) == (
+        "(int8_t)go_power(x0, 2)"
+    )
+
+
 def test_functions_without_c_are_refused_at_both_ends() -> None:
-    wide = scalar.apply("exp", scalar.operand(0, DType.F64))
-    assert scalar.not_computable(wide) == "exp of f64"
-    with pytest.raises(ValueError, match="no C for exp of f64"):
+    wide = scalar.apply("sin", scalar.operand(0, DType.F64))
+    assert scalar.not_computable(wide) == "sin of f64"
+    with pytest.raises(ValueError, match="no C for sin of f64"):
         c(wide)
 
 
 @pytest.mark.parametrize("dtype", list(DType))
-@pytest.mark.parametrize("op", ["add", "neg", "max", "abs", "exp", "relu", "floor"])
+@pytest.mark.parametrize("op", ["add", "neg", "max", "abs", "exp", "floor", "pow", "bit_not"])
 def test_whatever_is_computable_prints(op: str, dtype: DType) -> None:
-    args = [scalar.operand(0, dtype)] * (2 if op in ("add", "max") else 1)
+    args = [scalar.operand(0, dtype)] * (2 if op in ("add", "max", "pow") else 1)
     expr = scalar.apply(op, *args)
     if dtype is not BF16 and scalar.not_computable(expr) is None:
         assert c(expr)

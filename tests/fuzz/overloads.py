@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import layers  # noqa: F401  enters its kinds
 import torch
-from lines import KINDS, Line, chosen, enter, is_number, kind
+from functions import KINDS
+from lines import Line, chosen, enter, is_number, kind
 from scene import Scene, Unfit
 
 __all__ = ["KINDS"]

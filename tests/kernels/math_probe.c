@@ -49,5 +49,7 @@ void math_probe(go_team *team, const math_probe_args *a) {
             EACH_16(go_exp_negativef);
         case 12:
             EACH_16(go_exp_weightf);
+        case 13:
+            EACH_16(go_tanf);
     }
 }

@@ -21,7 +21,7 @@ from graphopt.kernels import reference_ops, registry
 FUNCTIONS = (
     *("exp", "log", "erf", "tanh", "sigmoid", "silu"),
     *("gelu_erf", "gelu_tanh", "sin", "cos", "rsqrt"),
-    *("exp_negative", "exp_weight"),
+    *("exp_negative", "exp_weight", "tan"),
 )
 TINY = 2.0**-126
 NAN, INF = math.nan, math.inf
@@ -93,6 +93,7 @@ def arguments(name):
         "rsqrt": floats_between(TINY, 3.4e38),
         "sin": angles,
         "cos": angles,
+        "tan": angles,
         "sigmoid": both_signs(1e-6, 87.33),
         "silu": both_signs(1e-6, 88.72),
     }.get(name, both_signs(1e-6, 12))
@@ -113,6 +114,7 @@ MAX_ULP = {
     "silu": 2.3,
     "sin": 1.5,
     "cos": 1.5,
+    "tan": 4.0,
     "rsqrt": 1.5,
 }
 
@@ -123,7 +125,7 @@ def test_error_in_ulp(name):
     reduction is exact enough, but the test is about its last digits."""
     x = arguments(name)
     got = evaluate(f"{platform.machine()}/scalar", name, x)
-    wide = x.astype(np.longdouble if name in ("sin", "cos") else np.float64)
+    wide = x.astype(np.longdouble if name in ("sin", "cos", "tan") else np.float64)
     exact = reference_ops.FUNCTIONS[name](wide).astype(np.float64)
     assert ulps(got, exact).max() <= MAX_ULP[name]
 
@@ -178,6 +180,7 @@ EDGES = {
     "gelu_tanh": {INF: INF, -INF: NAN, 0.0: 0, -1e30: 0, 1e30: 1e30},
     "sin": {INF: NAN, -INF: NAN, 0.0: 0},
     "cos": {INF: NAN, -INF: NAN, 0.0: 1},
+    "tan": {INF: NAN, -INF: NAN, 0.0: 0},
     "rsqrt": {INF: 0, 0.0: INF, -1.0: NAN, 1.0: 1, 4.0: 0.5},
 }
 

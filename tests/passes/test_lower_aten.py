@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
 from captured import arrays, captured  # noqa: E402
+from function_cases import FUNCTIONS  # noqa: E402
 from graphs import Maker, assert_close, check_left_alone, check_pass  # noqa: E402
 
 import graphopt.funasr.layers.cif  # noqa: E402, F401  (registers graphopt.cif)
@@ -24,7 +25,14 @@ from graphopt.ir.ops import Aten, Check  # noqa: E402
 from graphopt.ir.verify import verify  # noqa: E402
 from graphopt.passes.eliminate_dead_code import EliminateDeadCode  # noqa: E402
 from graphopt.passes.lower_aten import RULES, LowerAten  # noqa: E402
-from graphopt.passes.lowering import contractions, convolutions, pointwise, sequences, views  # noqa: E402
+from graphopt.passes.lowering import (  # noqa: E402
+    contractions,
+    convolutions,
+    functions,
+    pointwise,
+    sequences,
+    views,
+)
 from graphopt.passes.lowering.promotion import promoted  # noqa: E402
 from graphopt.testing import BF16_RELATIVE, FP32_RELATIVE  # noqa: E402
 
@@ -243,18 +251,17 @@ SEQUENCES: dict[str, Case] = {
 FAMILIES = {
     "views": VIEWS,
     "pointwise": POINTWISE,
+    "functions": FUNCTIONS,
     "contractions": CONTRACTIONS,
     "sequences": SEQUENCES,
 }
-# Ops whose node torch.export replaces by a simpler one before graphopt sees it.
-_NOT_SEEN: set[str] = set()
 
 
 def check(name: str, case: Case) -> None:
     function, tensors = case
     graph = captured(function, *tensors).graph
-    if f"aten.{name}" not in _NOT_SEEN:
-        assert f"aten.{name}" in {n.op.name for n in graph.nodes}, "the case has no such node"
+    missing = {f"aten.{op}" for op in name.split()} - {n.op.name for n in graph.nodes}
+    assert name == "of other types" or not missing, "the case has no such node"
     EliminateDeadCode().run(graph)
     LowerAten().run(graph)
     verify(graph, "lower_aten")
@@ -278,6 +285,11 @@ def test_pointwise(name: str) -> None:
     check(name, POINTWISE[name])
 
 
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions(name: str) -> None:
+    check(name, FUNCTIONS[name])
+
+
 @pytest.mark.parametrize("name", CONTRACTIONS)
 def test_contractions(name: str) -> None:
     check(name, CONTRACTIONS[name])
@@ -289,12 +301,14 @@ def test_sequences(name: str) -> None:
 
 
 def test_every_rule_has_a_case() -> None:
-    tested = {f"aten.{name}" for family in FAMILIES.values() for name in family}
+    tested = {
+        f"aten.{op}" for family in FAMILIES.values() for name in family for op in name.split()
+    }
     # A size read from a tensor is tested below, sizes that a node computes in
     # test_computed_dims.py, convolutions in test_convolutions.py.
     ops = {".".join(name.split(".")[:2]) for name in RULES if name not in convolutions.RULES}
     assert ops - tested == {"aten.item", "graphopt.cif"}
-    tables = (views, pointwise, contractions, convolutions, sequences)
+    tables = (views, pointwise, functions, contractions, convolutions, sequences)
     assert len(RULES) == sum(len(t.RULES) for t in tables)
 
 

@@ -26,6 +26,29 @@ if TYPE_CHECKING:
 OUTSIDE = "an index is outside the table"
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
+
+
+def _power(base: Array, exponent: Array) -> Array:
+    """Powers; of whole numbers 0 where the exact one, with a negative exponent, is no whole one."""
+    if np.result_type(base).kind == "f":
+        return np.asarray(np.power(base, exponent))
+    power = np.power(base, np.maximum(exponent, 0))
+    inverse = np.where(np.abs(base) == 1, np.power(base, exponent & 1), 0)
+    return np.where(exponent < 0, inverse.astype(power.dtype), power)
+
+
+def _quotient(left: Array, right: Array) -> Array:
+    """Of whole numbers, towards zero."""
+    down = np.floor_divide(left, right)
+    return np.asarray(down + ((down < 0) & (np.multiply(down, right) != left)).astype(down.dtype))
+
+
+def _nonzero(divisor: Array) -> Array:
+    if not np.all(divisor):
+        raise InputValueError("a whole number is divided by 0", 1, 0)
+    return divisor
+
 
 #: What the functions of a `Scalar` are in numpy.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -42,7 +65,35 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sqrt": np.sqrt,
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "tanh": np.tanh,
+    "exp2": np.exp2,
+    "expm1": np.expm1,
+    "log2": np.log2,
+    "log10": np.log10,
+    "log1p": np.log1p,
+    "tan": np.tan,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "atan2": np.arctan2,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "asinh": np.arcsinh,
+    "acosh": np.arccosh,
+    "atanh": np.arctanh,
     "erf": lambda x: _erf(x).astype(x.dtype),
+    "erfc": lambda x: _erfc(x).astype(x.dtype),
+    "pow": _power,
+    "copysign": np.copysign,
+    "round": np.rint,
+    "rest": np.fmod,
+    "quotient": _quotient,
+    "nonzero": _nonzero,
+    "bit_and": np.bitwise_and,
+    "bit_or": np.bitwise_or,
+    "bit_xor": np.bitwise_xor,
+    "bit_not": np.bitwise_not,
+    "shift_left": np.left_shift,
+    "shift_right": np.right_shift,
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "silu": lambda x: x / (1 + np.exp(-x)),
     "gelu_erf": lambda x: (0.5 * x * (1 + _erf(x / math.sqrt(2)))).astype(x.dtype),
