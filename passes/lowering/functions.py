@@ -294,7 +294,7 @@ def _pow(x: Scalar, y: Scalar) -> Scalar:
         return x if exponent == 1 else x * x if exponent == 2 else x * x * x
     if x.dtype.is_float:
         if exponent in (0.5, -0.5):
-            return apply("sqrt" if exponent > 0 else "rsqrt", x)  # type: ignore[operator]
+            return apply("sqrt" if exponent > 0 else "rsqrt", x)
         if exponent in (-1, -2):
             return 1 / x if exponent == -1 else 1 / (x * x)
     if x.op == "const" and x.value == 2 and x.dtype.is_float:
