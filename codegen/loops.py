@@ -264,7 +264,7 @@ def _pad(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     op, out, source = node.as_op(Pad), node.output, node.operands["x"]
     strides, order = layout_of(out).strides, memory_order(out, memory)
     f.pointer("dst", out.dtype, memory.address(out), write=True)
-    number = DType.F32 if out.dtype is DType.BF16 else out.dtype
+    number = DType.F32 if out.dtype.is_half else out.dtype
     value = scalar.const(op.value, number)
     if number is not out.dtype:
         value = Scalar("cast", out.dtype, (value,))

@@ -159,11 +159,11 @@ def can_fail(expr: Scalar) -> bool:
 
 
 def _cast(source: DType, target: DType, text: str) -> str:
-    if source is DType.BF16:
-        widened = f"go_f32_from_bf16({text})"
+    if source.is_half:
+        widened = f"go_f32_from_{source.value}({text})"
         return widened if target is DType.F32 else _cast(DType.F32, target, widened)
-    if target is DType.BF16:
-        return f"go_bf16_from_f32((float){text})"
+    if target.is_half:
+        return f"go_{target.value}_from_f32((float){text})"
     if target is DType.BOOL:
         return f"({text} != 0)"
     if source.is_float and not target.is_float:

@@ -20,6 +20,7 @@ class DType(enum.Enum):
     I16 = "i16"
     I32 = "i32"
     I64 = "i64"
+    F16 = "f16"
 
     @property
     def code(self) -> int:
@@ -33,8 +34,13 @@ class DType(enum.Enum):
 
     @property
     def is_float(self) -> bool:
-        """True for f32, bf16 and f64."""
-        return self in (DType.F32, DType.BF16, DType.F64)
+        """True for f32, bf16, f64 and f16."""
+        return self.is_half or self in (DType.F32, DType.F64)
+
+    @property
+    def is_half(self) -> bool:
+        """True for floats of 16 bits, which are computed with in f32."""
+        return self in (DType.BF16, DType.F16)
 
     @property
     def c_type(self) -> str:
@@ -62,6 +68,7 @@ _ITEMSIZE = {
     DType.I16: 2,
     DType.I32: 4,
     DType.I64: 8,
+    DType.F16: 2,
 }
 _C_TYPE = {
     DType.F32: "float",
@@ -73,6 +80,7 @@ _C_TYPE = {
     DType.I16: "int16_t",
     DType.I32: "int32_t",
     DType.I64: "int64_t",
+    DType.F16: "uint16_t",
 }
 _NUMPY = {
     DType.F32: np.float32,
@@ -84,6 +92,7 @@ _NUMPY = {
     DType.I16: np.int16,
     DType.I32: np.int32,
     DType.I64: np.int64,
+    DType.F16: np.float16,
 }
 _FROM_NUMPY = {np.dtype(v): k for k, v in _NUMPY.items() if k is not DType.BF16}
 

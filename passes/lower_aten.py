@@ -8,6 +8,7 @@ A node that no rule takes stays as it is, runs in torch, and carries the reason.
 one overload of an operator, with the schema that it was written for: a later torch that says
 something else is not misread. Whatever a node was given is read by its rule, or has its default,
 or cannot matter (`_HARMLESS` in `builder.py`, `implied` of a rule); else the node is left in torch.
+Floats of 16 bits are widened where a rule is for f32, and its results rounded, as torch does it.
 Softmax along an inner axis is moved to the last axis by permutes, which later cost nothing or one
 copy. Ops that change values in place never arrive here: capture makes them functional.
 """
@@ -27,6 +28,7 @@ from graphopt.passes.lowering import (
 )
 from graphopt.passes.lowering.builder import Builder, Unsupported
 from graphopt.passes.lowering.schema import Rule, overload
+from graphopt.passes.lowering.widening import Widening
 
 RULES: dict[str, Rule] = {
     **views.RULES,
@@ -49,14 +51,14 @@ class LowerAten(Pass):
         """Lowers every node that has a rule."""
         mapping: dict[Value, Value] = {}
         nodes: list[Node] = []
+        widening = Widening()
         for node in graph.nodes:
             node.replace_operands(mapping)
             if node.is_lowered:
                 nodes.append(node)
                 continue
-            builder = Builder(node)
             try:
-                results = _lower(builder)
+                made, results = _replaced(node, widening)
             except Unsupported as refusal:
                 node.decide(self.name, f"left in torch: {refusal}")
                 nodes.append(node)
@@ -67,11 +69,25 @@ class LowerAten(Pass):
                 mapping[old] = new
                 if not new.is_constant and not new.name:
                     new.name = old.name
-            nodes.extend(builder.nodes)
+            nodes.extend(made)
         modified = nodes != graph.nodes
         graph.nodes = nodes
         graph.outputs = [mapping.get(v, v) for v in graph.outputs]
         return modified
+
+
+def _replaced(node: Node, widening: Widening) -> tuple[list[Node], list[Value]]:
+    """The nodes that replace one, and what replaces its outputs; raises Unsupported.
+
+    A rule that is not for floats of 16 bits gets them widened.
+    """
+    builder = Builder(node)
+    try:
+        return builder.nodes, _lower(builder)
+    except Unsupported:
+        if not widening.concerns(node):
+            raise
+    return widening.lower(node, _lower)
 
 
 def _lower(builder: Builder) -> list[Value]:

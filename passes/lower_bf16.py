@@ -13,14 +13,12 @@ would add up), graph inputs and outputs, and what only f32 kernels read.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from graphopt.ir import DType, Graph, Node, Value, scalar
-from graphopt.ir.ops import Attention, Linear, PackRows, Pointwise
+from graphopt.ir import DType, Graph, Node, Value
+from graphopt.ir.ops import Linear, PackRows
 from graphopt.ir.ops.products import RESIDUALS
-from graphopt.ir.scalar import Scalar
 from graphopt.kernels.formats import BF16
 from graphopt.passes.base import Pass
+from graphopt.passes.support.narrowing import Narrowing
 from graphopt.passes.support.product import PackedRows, require_finite
 
 
@@ -37,36 +35,19 @@ class LowerBf16(Pass):
     def run(self, graph: Graph) -> bool:
         """First the multiplications, then the storage between them."""
         modified = self._gemm and self._lower_linears(graph)
-        self._readers = graph.users()
-        self._outputs = set(graph.outputs)
+        self._narrowing = Narrowing(graph)
         makers = [n for n in graph.nodes if n.op.STORES_BF16]
         candidates = [n for n in makers if n.output.dtype is DType.F32]
         refusals = {node: self._refusal(node) for node in candidates}
-        self._refuse_mixed_attention(graph, refusals)
+        self._narrowing.refuse_mixed_attention(refusals)
         for node, refusal in refusals.items():
             if refusal is None:
-                self._narrow(node.output)
+                self._narrowing.narrow(node.output)
                 node.decide(self.name, "stored as bf16")
                 modified = True
             else:
                 node.decide(self.name, f"kept f32: {refusal}")
         return modified
-
-    @staticmethod
-    def _refuse_mixed_attention(graph: Graph, refusals: dict[Node, str | None]) -> None:
-        """Query, key and value have one type: if one of them stays f32, all do."""
-        producers = graph.producers()
-        attentions = [n for n in graph.nodes if isinstance(n.op, Attention)]
-        settled = False
-        while not settled:
-            settled = True
-            for attention in attentions:
-                makers = [_maker(attention.operands[r], producers) for r in ("q", "k", "v")]
-                narrow = [m for m in makers if m is not None and m in refusals and not refusals[m]]
-                if narrow and len(narrow) < len(makers):
-                    for maker in narrow:
-                        refusals[maker] = "attention reads it beside an f32 tensor"
-                    settled = False
 
     def _lower_linears(self, graph: Graph) -> bool:
         packed = PackedRows(PackRows())
@@ -88,51 +69,10 @@ class LowerBf16(Pass):
         """Why the output must stay f32, or None."""
         value = node.output
         sums = any(role in node.operands for role in RESIDUALS)
-        if sums and any(self._adds(user, value) for user in self._readers[value]):
+        if sums and any(self._adds(user, value) for user in self._narrowing.readers[value]):
             return "residual stream"
-        return self._unreadable(value)
+        return self._narrowing.refusal(value)
 
     @staticmethod
     def _adds(user: Node, value: Value) -> bool:
         return any(user.operands.get(role) is value for role in RESIDUALS)
-
-    def _unreadable(self, value: Value) -> str | None:
-        if value in self._outputs:
-            return "output of the graph"
-        for user in self._readers[value]:
-            if user.op.is_view:
-                refusal = self._unreadable(user.output)
-                if refusal is not None:
-                    return refusal
-                continue
-            read_as = [user.op.operand(r) for r, v in user.operands.items() if v is value]
-            if not all(operand is not None and operand.bf16 for operand in read_as):
-                return f"read by {user.op} in f32"
-        return None
-
-    def _narrow(self, value: Value) -> None:
-        """Changes the type of a value, of views of it, and of expressions that read it."""
-        value.dtype = DType.BF16
-        for user in self._readers[value]:
-            if user.op.is_view:
-                self._narrow(user.output)
-            elif isinstance(user.op, Pointwise):
-                user.op.expr = _reading_bf16(user.op.expr, user, value)
-
-
-def _maker(value: Value, producers: dict[Value, Node]) -> Node | None:
-    """The node that makes the value behind views."""
-    while (node := producers.get(value)) is not None and node.op.is_view:
-        value = node.operands["x"]
-    return node
-
-
-def _reading_bf16(expr: Scalar, user: Node, value: Value) -> Scalar:
-    inputs = user.inputs
-
-    def leaf(s: Scalar) -> Scalar:
-        if s.op in ("operand", "load") and inputs[s.value] is value:  # type: ignore[index]
-            return scalar.cast(replace(s, dtype=DType.BF16), DType.F32)
-        return s
-
-    return scalar.substitute(expr, leaf)

@@ -15,7 +15,7 @@ def test_dtypes_agree_with_numpy_and_c() -> None:
         assert dtype.code == i and dtype.numpy.itemsize == dtype.itemsize == sizes[dtype.c_type]
         if dtype is not DType.BF16:  # stored as its bits
             assert DType.of(np.zeros(1, dtype.numpy)) is dtype
-    assert [d for d in DType if d.is_float] == [DType.F32, DType.BF16, DType.F64]
+    assert [d for d in DType if d.is_float] == [DType.F32, DType.BF16, DType.F64, DType.F16]
     with pytest.raises(KeyError):
         DType.of(np.zeros(1, np.complex64))
 

@@ -23,6 +23,7 @@ from graphopt.passes.eliminate_common_subexpressions import EliminateCommonSubex
 from graphopt.passes.eliminate_dead_code import EliminateDeadCode
 from graphopt.passes.fold_constants import FoldConstants
 from graphopt.passes.fuse_attention import FuseAttention
+from graphopt.passes.fuse_casts import FuseCasts
 from graphopt.passes.fuse_epilogue import FuseEpilogue
 from graphopt.passes.fuse_fsmn import FuseFsmn
 from graphopt.passes.fuse_patches import FusePatches
@@ -101,6 +102,7 @@ def precision_passes(
         passes.append(SplitActivations())
     if "bf16" in precision:
         passes.append(LowerBf16(gemm=True))
+    passes.append(FuseCasts(attention="bf16" in precision))
     if "int8" in precision or "int4" in precision:
         passes.append(FuseQuantize())
     if precision != "fp32":

@@ -132,6 +132,9 @@ ROUNDINGS = {
 }
 
 
+_OF_TYPES = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
+
+
 class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is active, torch's ops err by up to the given sizes.
 
@@ -172,7 +175,7 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _each(self, tensor: torch.Tensor) -> torch.Tensor:
         if not tensor.is_floating_point():
             return tensor
-        size = 2.0**-8 if tensor.dtype is torch.bfloat16 else self.rounding.result
+        size = max(self.rounding.result, _OF_TYPES.get(tensor.dtype, 0.0))
         return tensor * (1 + size * self._unit(tensor))
 
     def _whole(self, tensor: torch.Tensor, size: float) -> torch.Tensor:

@@ -28,6 +28,7 @@ from graphopt.runtime.library import dense_tensor
 _DTYPES = {
     torch.float32: DType.F32,
     torch.bfloat16: DType.BF16,
+    torch.float16: DType.F16,
     torch.float64: DType.F64,
     torch.bool: DType.BOOL,
     torch.uint8: DType.U8,
@@ -325,8 +326,8 @@ class _Importer:
             raise CaptureError(
                 self.graph.name,
                 origin.source or None,
-                f"{name or node.name} has dtype {tensor.dtype}; use float32, bfloat16 or integers "
-                "there",
+                f"{name or node.name} has dtype {tensor.dtype}; use float32, bfloat16, float16 or "
+                "integers there",
             )
         return dtype
 

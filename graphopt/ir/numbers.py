@@ -16,16 +16,21 @@ QUANTIZED = "qa8r"
 
 
 def widen(array: Array, dtype: DType) -> Array:
-    """A stored array as numbers: bf16 bits become f32."""
+    """A stored array as numbers: bf16 bits and f16 become f32."""
+    if dtype is DType.F16:
+        return array.astype(np.float32)
     if dtype is not DType.BF16:
         return array
     return (array.astype(np.uint32) << 16).view(np.float32)
 
 
 def narrow(array: Array, dtype: DType) -> Array:
-    """Numbers as stored; f32 is rounded to nearest even bf16."""
+    """Numbers as stored; f32 is rounded to nearest even bf16 or f16."""
     if array.dtype.kind == "f" and not dtype.is_float and dtype is not DType.BOOL:
         return np.asarray(truncate(array, dtype))
+    if dtype is DType.F16:
+        with np.errstate(over="ignore"):
+            return array.astype(np.float32).astype(np.float16)
     if dtype is not DType.BF16:
         return array.astype(dtype.numpy)
     rounded: Array = reference.bf16_from_f32(array).reshape(array.shape)

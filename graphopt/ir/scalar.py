@@ -207,7 +207,7 @@ def cast(arg: Scalar, dtype: DType) -> Scalar:
     """Converts as torch does; bool is `!= 0`. No-op if the type is already right."""
     if arg.dtype is dtype:
         return arg
-    if arg.op == "const" and dtype is not DType.BF16:
+    if arg.op == "const" and not dtype.is_half:
         return const(arg.value, dtype)  # type: ignore[arg-type]
     return Scalar("cast", dtype, (arg,))
 

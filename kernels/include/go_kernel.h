@@ -25,6 +25,7 @@ typedef enum {
     GO_I16 = 6,
     GO_I32 = 7,
     GO_I64 = 8,
+    GO_F16 = 9,
 } go_dtype;
 
 typedef enum {

@@ -55,6 +55,36 @@ static inline int64_t go_i64_from_f64(double x) {
     return x >= -0x1p63 && x < 0x1p63 ? (int64_t)x : INT64_MIN;
 }
 
+/* f16, the binary16 of IEEE 754, by whole numbers: processors differ in what they flush to zero. */
+static inline float go_f32_from_f16(uint16_t x) {
+    const uint32_t sign = (uint32_t)(x & 0x8000u) << 16, rest = x & 0x7fffu;
+    const uint32_t special = rest >= 0x7c00u ? 0x70000000u : 0x38000000u;
+    const uint32_t normal = (rest << 13) + special;
+    const float small = (float)(int32_t)rest * 0x1p-24f; /* without a leading one: exact */
+    uint32_t bits;
+    memcpy(&bits, &small, sizeof bits);
+    bits = (rest < 0x0400u ? bits : normal) | sign;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+/* To the nearest, ties to even; NaN to its quiet NaN. */
+static inline uint16_t go_f16_from_f32(float x) {
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    const uint32_t sign = (u >> 16) & 0x8000u, rest = u & 0x7fffffffu;
+    /* The last bit of the sum is worth 2^-24, as that of an f16 without a leading one. */
+    const float small = __builtin_fabsf(x) + 0.5f;
+    uint32_t bits;
+    memcpy(&bits, &small, sizeof bits);
+    const uint32_t normal = (rest - 0x38000000u + 0xfffu + ((rest >> 13) & 1u)) >> 13;
+    uint32_t half = rest < 0x38800000u ? bits - 0x3f000000u : normal;
+    half = rest >= 0x47800000u ? 0x7c00u : half;
+    half = rest > 0x7f800000u ? 0x7e00u : half;
+    return (uint16_t)(half | sign);
+}
+
 /* An index that counts from the end where it is negative. */
 static inline int64_t go_wrap(int64_t index, int64_t extent) {
     return index < 0 ? index + extent : index;

@@ -11,7 +11,8 @@
 
 #include "graphopt.h"
 
-static const size_t item_bytes[] = {4, 2, 8, 1, 1, 1, 2, 4, 8};
+static const size_t item_bytes[] = {4, 2, 8, 1, 1, 1, 2, 4, 8, 2}; /* by go_dtype */
+enum { ITEM_TYPES = sizeof item_bytes / sizeof *item_bytes };
 
 static size_t tensor_bytes(const go_tensor *tensor) {
     size_t bytes = item_bytes[tensor->dtype];
@@ -28,7 +29,8 @@ static int read_tensor(FILE *file, go_tensor *tensor) {
     if (fread(&tensor->dtype, 4, 1, file) != 1 || fread(&tensor->rank, 4, 1, file) != 1 ||
         fread(tensor->shape, sizeof tensor->shape, 1, file) != 1)
         return 1;
-    if (tensor->dtype < 0 || tensor->dtype > 8 || tensor->rank < 0 || tensor->rank > GO_MAX_RANK)
+    if (tensor->dtype < 0 || tensor->dtype >= ITEM_TYPES || tensor->rank < 0 ||
+        tensor->rank > GO_MAX_RANK)
         return 1;
     size_t bytes = tensor_bytes(tensor);
     tensor->data = malloc(bytes ? bytes : 1);

@@ -151,9 +151,9 @@ def filled(shape: Shape, value: float | int | bool, dtype: DType, builder: Build
     Args:
         shape: of the tensor.
         value: of every element, converted to `dtype` as torch does.
-        dtype: of the tensor; bf16 is cast from an f32 constant.
+        dtype: of the tensor; bf16 and f16 are cast from an f32 constant.
         builder: gets the nodes that this takes.
     """
-    held = DType.F32 if dtype is DType.BF16 else dtype
+    held = DType.F32 if dtype.is_half else dtype
     number = constant(np.array(scalar.const(value, held).value, held.numpy))
     return builder.expand(builder.cast(number, dtype), shape)

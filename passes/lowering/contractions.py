@@ -110,7 +110,7 @@ def _reduce(kind: str) -> Lowering:
         if kind in ("sum", "mean") and out.dtype is DType.BOOL:
             raise Unsupported(f"{kind} as bool")
         x = b.cast(x, out.dtype) if kind in ("sum", "mean") else x
-        x = b.cast(x, DType.F32) if x.dtype is DType.BF16 else x
+        x = b.cast(x, DType.F32) if x.dtype.is_half else x
         if kind == "any":
             x, kind_ = b.cast(x, DType.BOOL), "max"
         elif kind == "all":

@@ -22,28 +22,28 @@ class Operands:
     def read(self, argument: object) -> Scalar:
         """The argument in the type in which torch computes the result.
 
-        A result of bf16 is computed in f32: of numbers as they are, of tensors rounded to bf16.
+        A result of 16 bits is computed in f32: of numbers as they are, of tensors rounded to it.
         """
         out = self.out.dtype
-        if out is not DType.BF16:
+        if not out.is_half:
             return self.leaf(argument, out)
         is_tensor = isinstance(argument, Value) and argument.rank > 0
-        return self.leaf(argument, DType.BF16 if is_tensor else DType.F32)
+        return self.leaf(argument, out if is_tensor else DType.F32)
 
     def leaf(self, argument: object, dtype: DType) -> Scalar:
-        """The argument, a tensor or a number, converted to `dtype`; bf16 is held as f32."""
+        """The argument, a tensor or a number, converted to `dtype`; 16 bits are held as f32."""
         x = self._leaf(argument)
-        if x.op == "const" and dtype is not DType.BF16:
+        if x.op == "const" and not dtype.is_half:
             value = x.value
             if isinstance(value, float) and not math.isfinite(value) and not dtype.is_float:
                 raise Unsupported(f"{value} as {dtype.value}")
         x = scalar.cast(x, dtype)
-        return scalar.cast(x, DType.F32) if dtype is DType.BF16 else x
+        return scalar.cast(x, DType.F32) if dtype.is_half else x
 
     def _leaf(self, argument: object) -> Scalar:
         if isinstance(argument, Value):
             data = argument.data
-            if data is not None and data.size == 1 and argument.dtype is not DType.BF16:
+            if data is not None and data.size == 1 and not argument.dtype.is_half:
                 return scalar.const(data.reshape(()).item(), argument.dtype)
             self.values.append(argument)
             return scalar.operand(len(self.values) - 1, argument.dtype)
@@ -73,6 +73,6 @@ class Operands:
 
 
 def compute_type(b: Builder) -> DType:
-    """The type that torch computes in: that of the result, f32 for bf16."""
+    """The type that torch computes in: that of the result, f32 for 16 bits."""
     dtype = b.node.outputs[0].dtype
-    return DType.F32 if dtype is DType.BF16 else dtype
+    return DType.F32 if dtype.is_half else dtype

@@ -8,7 +8,7 @@ from graphopt.ir import DType, Value
 from graphopt.ir.scalar import Scalar
 
 _WHOLE = {DType.U8: 8, DType.I8: 8, DType.I16: 16, DType.I32: 32, DType.I64: 64}
-_FLOAT = [DType.BF16, DType.F32, DType.F64]
+_FLOAT = [DType.BF16, DType.F16, DType.F32, DType.F64]
 
 
 def promoted(arguments: Sequence[object]) -> DType:
@@ -45,6 +45,8 @@ def _wider(one: DType, other: DType) -> DType:
     """The smallest type for the numbers of both; the float if one is of whole numbers."""
     if _kind(one) != _kind(other):
         return one if _kind(one) > _kind(other) else other
+    if one.is_half and other.is_half and one is not other:
+        return DType.F32
     if one.is_float:
         return max(one, other, key=_FLOAT.index)
     if one is other or one is DType.BOOL:

@@ -22,7 +22,7 @@ def _argmax(b: Builder) -> Value:
     if axis is None or x.rank == 0:
         x, axis = b.reshape(x, (symbolic.product(x.shape),)), 0
     axis = axis_of(x, axis)
-    x = b.cast(x, DType.F32) if x.dtype is DType.BF16 else x
+    x = b.cast(x, DType.F32) if x.dtype.is_half else x
     y = b.emit(Reduce("argmax", (axis,)), x)
     return b.reshape(y, b.node.output.shape)
 

@@ -183,7 +183,7 @@ def _pad(b: Builder) -> Value:
         raise Unsupported(f"padding with {value}")
     if not any(before) and not any(after):
         return x
-    held = DType.F32 if x.dtype is DType.BF16 else x.dtype
+    held = DType.F32 if x.dtype.is_half else x.dtype
     number = scalar.const(value, held).value
     assert number is not None, "a constant has a value"
     return b.emit(Pad(tuple(before), number, b.node.output.shape), x)

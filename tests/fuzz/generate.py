@@ -34,6 +34,7 @@ _OTHERS = (
     "torch.randn(B, 3, T, {w})",
     "torch.randn(B, T, {w}, dtype=torch.float64)",
     "torch.randn(B, T, {w}).to(torch.bfloat16)",
+    "torch.randn(B, T, {w}).to(torch.float16)",
     "torch.randint(0, 7, (B, T))",
     "torch.randint(0, 6, (B,))",
     "torch.randint(-5, 6, (B, T, 1))",

@@ -135,7 +135,7 @@ def _scale(tensor: torch.Tensor) -> float:
 
 
 def _stored(dtype: torch.dtype) -> float:
-    return 2.0**-8 if dtype is torch.bfloat16 else 0.0
+    return {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}.get(dtype, 0.0)
 
 
 def _outcome(module: OptimizedModule, program: Program, case: Case, compiled: bool) -> str:

@@ -171,13 +171,14 @@ def _batch_norm(s: Scene) -> str:
 
 # Types and new tensors.
 
-_TYPES = ("float32", "float64", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+_HALF = ("bfloat16", "float16")
+_TYPES = ("float32", "float64", *_HALF, "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
 @kind("aten.to")
 def _to(s: Scene) -> str:
     name = s.anything()
-    types = _TYPES[:5] if s[name].is_floating_point() else _TYPES
+    types = _TYPES[:6] if s[name].is_floating_point() else _TYPES
     dtype = s.random.choice(types)
     # In float64 both are one type, of which `to` makes no copy unless it is told to.
     own = {str(s[name].dtype), f"torch.{dtype}"} == {"torch.float32", "torch.float64"}
@@ -186,7 +187,7 @@ def _to(s: Scene) -> str:
 
 @kind("aten._to_copy")
 def _to_copy(s: Scene) -> str:
-    return f"torch.ops.aten._to_copy({s.floats()}, dtype=torch.{s.random.choice(_TYPES[:3])})"
+    return f"torch.ops.aten._to_copy({s.floats()}, dtype=torch.{s.random.choice(_TYPES[:4])})"
 
 
 enter("aten.type_as", lambda s: f"{s.integers()}.type_as({s.floats()})")
@@ -477,6 +478,24 @@ def _linear(s: Scene) -> str:
     out = s.random.choice((s.width, s.width, 5, 16))
     bias = s.random.choice(["", ", bias=False"])
     return f"{s.member(f'nn.Linear({width}, {out}{bias})')}({name})"
+
+
+@kind("half")
+def _half(s: Scene) -> str:
+    """A product, norm or softmax in 16 bits."""
+    name, width = _last(s, 2, 3)
+    dtype = s.random.choice(_HALF)
+    x = f"{name}.to(torch.{dtype})"
+    weight = f"{s.parameter(s.width, width)}.to(torch.{dtype})"
+    y = s.random.choice(
+        (
+            f"torch.nn.functional.linear({x}, {weight})",
+            f"torch.nn.functional.layer_norm({x}, ({width},))",
+            f"torch.softmax({x}, -1)",
+            f"torch.nn.functional.gelu({x} @ {weight}.t())",
+        )
+    )
+    return f"{y}{s.random.choice(('', '.float()'))}"
 
 
 @kind("aten.addmm")

@@ -44,7 +44,12 @@ from graphopt.testing import BF16_RELATIVE, FP32_RELATIVE, relative_error
 
 #: Largest error over largest magnitude; whole numbers are compared exactly. A product of f64 may
 #: add up in another order.
-BOUNDS = {torch.float32: FP32_RELATIVE, torch.bfloat16: BF16_RELATIVE, torch.float64: 1e-12}
+BOUNDS = {
+    torch.float32: FP32_RELATIVE,
+    torch.bfloat16: BF16_RELATIVE,
+    torch.float16: BF16_RELATIVE / 8,
+    torch.float64: 1e-12,
+}
 
 COMPILED, IN_PART, LEFT = "compiled", "compiled in part", "left in torch"
 NO_CAPTURE, REFUSED, WRONG, RAW = "capture impossible", "refused", "WRONG", "RAW ERROR"

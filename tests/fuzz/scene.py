@@ -14,7 +14,8 @@ from reference import difference, wide
 
 from graphopt.compiler.rounding_noise import ROUNDINGS
 
-FLOATS = (torch.float32, torch.float64, torch.bfloat16)
+HALVES = (torch.bfloat16, torch.float16)
+FLOATS = (torch.float32, torch.float64, *HALVES)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 #: Results that differ by more than this, over their largest magnitude, under the roundings of a
 #: precision are no measure of anything.
@@ -311,17 +312,17 @@ class Scene:
                     return False
                 scale = float(finite.abs().max()) if finite.numel() else 1.0
                 limit = ILL_CONDITIONED[self.precision]
-                if value.dtype is torch.bfloat16 or self.precision == "fp32":
-                    limit = max(limit, 0.1 * self._has_bf16)
+                if value.dtype in HALVES or self.precision == "fp32":
+                    limit = max(limit, 0.1 * self._has_halves)
                 worst = max(difference(other, exact) for other in (value, *noisy))
                 if scale > LARGEST or worst > limit * scale:
                     return False
         return True
 
     @property
-    def _has_bf16(self) -> bool:
+    def _has_halves(self) -> bool:
         names = self._worlds[0].names.values()
-        return any(isinstance(t, torch.Tensor) and t.dtype is torch.bfloat16 for t in names)
+        return any(isinstance(t, torch.Tensor) and t.dtype in HALVES for t in names)
 
 
 class _Members(SimpleNamespace):

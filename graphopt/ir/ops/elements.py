@@ -140,7 +140,7 @@ def evaluate_scalar(
     if expr.op == "operand":
         return operands[expr.value]  # type: ignore[index]
     if expr.op == "const":
-        return np.asarray(expr.value, np.float32 if expr.dtype is DType.BF16 else expr.dtype.numpy)
+        return np.asarray(expr.value, np.float32 if expr.dtype.is_half else expr.dtype.numpy)
     if expr.op == "size":
         return np.int64(evaluate(expr.value, sizes))
     if expr.op == "index":
