@@ -90,6 +90,15 @@ def _child(
         pipe.send(row)
 
 
+def prepare() -> None:
+    """Imports here what every process would import for itself."""
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)  # a fork keeps no other threads
+    assert transformers.BertModel  # imported once it is looked up, with all that models share
+    entry = Entry(lambda: torch.nn.Linear(2, 2), lambda rows: (torch.ones(rows, 2),), ((2,),))
+    list(attempts("linear", entry, ["fp32"], interpret=True))
+
+
 def line(row: Row) -> str:
     """A row in one line."""
     error = "" if row.error != row.error else f"{row.error:.1e}"
@@ -151,6 +160,5 @@ def main() -> int:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    transformers.logging.set_verbosity_error()
-    torch.set_num_threads(1)
+    prepare()
     sys.exit(main())
