@@ -60,6 +60,16 @@ class InputStridesError(InputError):
         )
 
 
+class InputOverlapError(InputError):
+    """A tensor that the model writes to in place, and that shares memory with another one."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__(
+            f"the model writes in place to a tensor of shape {list(shape)}, which shares memory "
+            "with another one of this call; give .clone() of it"
+        )
+
+
 class InputRankError(InputError):
     """An input with another number of dimensions than the compiled one."""
 

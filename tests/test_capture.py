@@ -18,6 +18,7 @@ from graphopt.config import Config  # noqa: E402
 from graphopt.errors import (  # noqa: E402
     CaptureError,
     InputError,
+    InputOverlapError,
     InputStridesError,
     OptionError,
     TrainingModeError,
@@ -237,14 +238,25 @@ def test_sizes_from_data_are_refused() -> None:
         capture(Function(lambda x: x[x > 0] * 2), (torch.randn(2, 4),))
 
 
-def test_writing_into_an_input_is_refused() -> None:
+def test_writing_into_an_input_reaches_the_caller() -> None:
     class InPlace(Model):
-        def forward(self, x):
+        def forward(self, x, y):
             x.mul_(2)
-            return self.linear(x)
+            y["z"][:, 1:] = 3
+            return self.linear(x), x
 
-    with pytest.raises(CaptureError, match=r"its input 'x' in place; return the new value"):
-        capture(InPlace(), (torch.randn(2, 4),))
+    model = InPlace()
+    found = capture(model, (torch.randn(2, 4), {"z": torch.randn(2, 3)}))
+    for batch in (2, 5):
+        x, y = torch.randn(batch, 4), {"z": torch.randn(batch, 3)}
+        mine, its = copy.deepcopy((x, y)), copy.deepcopy((x, y))
+        with torch.no_grad():
+            same(call(found, *mine), model(*its))
+        same(mine, its)
+        assert not torch.equal(mine[0], x)
+    base = torch.randn(4, 4)
+    with pytest.raises(InputOverlapError, match=r"shape \[2, 4\].* shares memory .*clone"):
+        found.call.flatten((base[:2], {"z": base[2:, :3]}), {})
 
 
 def test_writing_into_a_temporary_is_captured() -> None:
@@ -358,6 +370,7 @@ class Stateful(Model):
         super().__init__()
         self.how = how
         self.register_buffer("seen", torch.zeros(4))
+        self.register_buffer("count", torch.tensor(0))
         self.plain, self.calls, self.last, self.kept = torch.zeros(4), 0, None, []
 
     def forward(self, x):
@@ -365,6 +378,14 @@ class Stateful(Model):
             self.seen[0] += x.sum()
         elif self.how == "plain":
             self.plain.add_(x.sum())
+        elif self.how == "assigned":
+            self.seen = self.seen * 2 + 1
+        elif self.how == "grows":
+            self.seen = torch.cat([self.seen, x.sum(0)])
+            return self.linear(x)
+        elif self.how == "count":
+            self.count += 2
+            return self.linear(x) * self.count
         elif self.how == "weight":
             self.linear.weight.mul_(2)
         elif self.how == "calls":
@@ -388,7 +409,7 @@ def held(model: Any) -> str:
     return repr((attributes, list(vars(model)), weights, list(model.buffers())))
 
 
-@pytest.mark.parametrize("how", ["buffer", "plain", "weight", "calls", "kept", "late", "nothing"])
+@pytest.mark.parametrize("how", ["calls", "kept", "late", "nothing"])
 def test_what_a_call_changes_in_the_model(how: str) -> None:
     model = Stateful(how)
     before = held(model)
@@ -396,9 +417,34 @@ def test_what_a_call_changes_in_the_model(how: str) -> None:
     if how == "nothing":  # that shows in a result
         same(call(capture(model, (x,)), x), copy.deepcopy(model)(x).detach())
     else:
-        name = {"buffer": "seen", "weight": r"linear\.weight", "late": "kept"}.get(how, how)
-        with pytest.raises(CaptureError, match=name):
+        with pytest.raises(CaptureError, match="kept" if how == "late" else how):
             capture(model, (x,))
+    assert held(model) == before
+
+
+@pytest.mark.parametrize("how", ["buffer", "assigned", "plain", "weight", "count"])
+def test_what_a_call_writes_to_tensors_of_the_model(how: str) -> None:
+    model = Stateful(how)
+    before, x = held(model), torch.randn(2, 4)
+    found = capture(model, (x,))
+    assert held(model) == before
+    assert [state.name for state in found.call.states] == [
+        {"weight": "linear.weight", "plain": "plain", "count": "count"}.get(how, "seen")
+    ]
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for batch in (2, 3):
+            x = torch.randn(batch, 4)
+            same(call(found, x), other(x))
+            same([*model.state_dict().values()], [*other.state_dict().values()])
+            same(model.plain, other.plain)
+
+
+def test_a_buffer_that_grows_is_refused() -> None:
+    model = Stateful("grows")
+    before = held(model)
+    with pytest.raises(CaptureError, match="'seen' another shape"):
+        capture(model, (torch.randn(2, 4),))
     assert held(model) == before
 
 
@@ -417,9 +463,16 @@ def test_float16_is_refused(where: str) -> None:
         capture(model, (x.half() if where == "input" else x,))
 
 
-def test_a_model_that_returns_a_size_is_refused() -> None:
-    with pytest.raises(CaptureError, match="size"):
-        capture(Function(lambda x: x.shape[0]), (torch.randn(2, 4),))
+def test_numbers_that_follow_from_sizes_are_results() -> None:
+    model = Function(
+        lambda x: (x.shape[0] * 2 + 1, x.shape[1] ** -0.5, x.shape[0] > 3, x * 2, x.shape)
+    )
+    found = capture(model, (torch.randn(2, 5),))
+    for shape in ((2, 5), (7, 3)):
+        got, wanted = call(found, x := torch.randn(shape)), model(x)
+        same(got[3:], wanted[3:])
+        rounded = wanted[0], pytest.approx(wanted[1], rel=1e-15), wanted[2]
+        assert got[:3] == rounded and list(map(type, got)) == list(map(type, wanted))
 
 
 def test_ranges_of_dynamic_shapes() -> None:

@@ -24,6 +24,7 @@ from graphopt.compiler.pipeline import PassManager, lowering_passes
 from graphopt.compiler.rounding_noise import ROUNDINGS, RoundingNoise
 from graphopt.config import Config
 from graphopt.errors import CaptureError, ExampleMismatchError, NondeterministicModelError
+from graphopt.frontend import nesting
 from graphopt.frontend.capture import capture
 from graphopt.frontend.held import Held
 from graphopt.frontend.import_torch import to_numpy
@@ -56,6 +57,7 @@ _TIMES = 8
 deviations, and so is the error of one run of a model with as many elements."""
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
+Results = tuple[list[Any], pytree.TreeSpec]
 
 
 @dataclass(frozen=True)
@@ -100,24 +102,25 @@ def check_example(
         NondeterministicModelError: if the model does not agree with itself.
     """
     options, call = form.options, (args, kwargs)
+    run = _Runs(model, form)
     narrowest = _bound_of_types(form.graph)
     bound, host = max(BOUNDS[options.precision], narrowest), options.target.is_host
     try:
-        wanted = _run_model(model, call)
+        wanted = run.model(call)
     except Exception as error:
         why = f"the model itself fails with the example inputs: {error}; give such as it takes"
         raise CaptureError(type(model).__name__, None, why) from error
-    got = _results(form.run if host else form.interpret, call)
+    got = run(form.run if host else form.interpret, call)
     departures = _compare(got, wanted)
     how = "compiled" if host else "in numpy, by the plan for another machine"
     if all(d.fits(bound) for d in departures):
         return f"example, {how}: as the model, within {bound:g} of the largest magnitude"
     worst = max(departures, key=lambda d: d.error)
-    for again in _compare(_run_model(model, call), wanted):
+    for again in _compare(run.model(call), wanted):
         if again.error > 0:
             raise NondeterministicModelError(type(model).__name__, again.what)
-    interpreted = _results(form.interpret, call)
-    amplified = _amplified(model, call, wanted, options.precision)
+    interpreted = run(form.interpret, call)
+    amplified = _amplified(run, call, wanted, options.precision)
     planned = _compare(got, interpreted)  # which round in another order, and so to other numbers
     if _within(planned, bound, amplified) and _within(departures, bound, amplified):
         return (
@@ -130,10 +133,8 @@ def check_example(
         and _within(_values(planned), bound, amplified)
         and _within(_values(departures), bound, amplified)
     ):
-        lowered = _compare(_results(lambda *a: _run_lowered(model, form, *a), call), wanted)
-        if _within(
-            lowered, max(BOUNDS["fp32"], narrowest), _amplified(model, call, wanted, "fp32")
-        ):
+        lowered = _compare(run(lambda *a: _run_lowered(model, form, *a), call), wanted)
+        if _within(lowered, max(BOUNDS["fp32"], narrowest), _amplified(run, call, wanted, "fp32")):
             return f"example, {how}: {worst.what}; the same plan in f32 decides as the model"
     if _within(_compare(interpreted, wanted), bound, amplified):
         culprit = "the plan in numpy agrees, so that generated code or a kernel is wrong"
@@ -172,34 +173,54 @@ def _copied(call: Call) -> Call:
     def copied(leaf: Any) -> Any:
         return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf
 
-    args, kwargs = pytree.tree_map(copied, call)
+    leaves, spec = nesting.flatten(call)
+    args, kwargs = pytree.tree_unflatten(map(copied, leaves), spec)
     return args, kwargs
 
 
-def _results(run: Any, call: Call) -> tuple[list[Any], Any]:
-    """Leaves and structure of the result and of the arguments after a call."""
-    args, kwargs = _copied(call)
-    with torch.no_grad(), torch.random.fork_rng(devices=()):
-        result = run(args, kwargs)
-    leaves, spec = pytree.tree_flatten((result, args, kwargs))
-    return leaves, spec
+class _Runs:
+    """Runs of a model and of what was compiled of it, from one state of the model.
 
-
-def _run_model(model: torch.nn.Module, call: Call) -> tuple[list[Any], Any]:
-    """The model's own result, by the code of its modules.
-
-    Torch's fast path of `nn.TransformerEncoder` gives other numbers where a mask hides a token.
+    Args:
+        model: as the user gave it; it is left as it was.
+        form: compiled of it.
     """
-    held, fast = Held(model), torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        return _results(lambda args, kwargs: model(*args, **kwargs), call)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        held.put_back()
+
+    def __init__(self, model: torch.nn.Module, form: Form) -> None:
+        self._model, self._states = model, form.call.states
+
+    def __call__(self, run: Any, call: Call) -> Results:
+        """Leaves and structure of the result, of the arguments and of states after a call."""
+        args, kwargs = _copied(call)
+        held, values = Held(self._model), [s.tensor.detach().clone() for s in self._states]
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=()):
+                result = run(args, kwargs)
+            after = [state.tensor for state in self._states]
+            leaves, spec = nesting.flatten((result, args, kwargs, after))
+            if self._states:  # a result may be one of them
+                leaves = [x.clone() if isinstance(x, torch.Tensor) else x for x in leaves]
+            return leaves, spec
+        finally:
+            held.put_back()
+            with torch.no_grad():
+                for state, value in zip(self._states, values, strict=True):
+                    state.tensor.copy_(value)
+
+    def model(self, call: Call) -> Results:
+        """The model's own result, by the code of its modules.
+
+        Torch's fast path of `nn.TransformerEncoder` gives other numbers where a mask hides a token.
+        """
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            return self(lambda args, kwargs: self._model(*args, **kwargs), call)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def _compare(got: tuple[list[Any], Any], wanted: tuple[list[Any], Any]) -> list[_Departure]:
+def _compare(got: Results, wanted: Results) -> list[_Departure]:
     """How every leaf departs; one departure for all if the structures differ."""
     (leaves, spec), (expected, expected_spec) = got, wanted
     if spec != expected_spec:
@@ -213,6 +234,9 @@ def _compare(got: tuple[list[Any], Any], wanted: tuple[list[Any], Any]) -> list[
 
 def _compare_leaf(name: str, got: Any, wanted: Any) -> _Departure:
     if isinstance(got, torch.Tensor) and isinstance(wanted, torch.Tensor):
+        return _compare_tensors(name, got, wanted)
+    if type(got) is type(wanted) is float:  # of sizes, in doubles
+        got, wanted = torch.tensor([got, wanted], dtype=torch.float64).split(1)
         return _compare_tensors(name, got, wanted)
     same = type(got) is type(wanted) and bool(got == wanted)
     return _Departure(f"{name} is {got!r}, not {wanted!r}", 0.0 if same else math.inf)
@@ -236,14 +260,12 @@ def _numbers(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     return numbers
 
 
-def _amplified(
-    model: torch.nn.Module, call: Call, wanted: tuple[list[Any], Any], precision: str
-) -> list[float]:
+def _amplified(run: _Runs, call: Call, wanted: Results, precision: str) -> list[float]:
     """How far each of the model's own results moves when its ops round as a precision does."""
     moved = []
     for seed in range(3):
         with RoundingNoise(ROUNDINGS[precision], seed):
-            moved.append(_run_model(model, call))
+            moved.append(run.model(call))
     errors = ([d.error for d in _compare(noisy, wanted)] for noisy in moved)
     return [max(leaf) for leaf in zip(*errors, strict=True)]
 

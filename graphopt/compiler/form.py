@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,14 @@ from graphopt.errors import (
     InputDtypeError,
     InputError,
     InputRankError,
+    PackageError,
     TorchNodeError,
     UnsupportedNodesError,
 )
 from graphopt.frontend.call_spec import CallSpec, Output
 from graphopt.frontend.capture import capture
 from graphopt.frontend.import_torch import TORCH_DTYPES, to_numpy
-from graphopt.frontend.size_gate import SizeGate
+from graphopt.frontend.size_gate import SizeGate, SizeOf
 from graphopt.hosts.torch_ops import evaluate_symbolic, register, sizes_of, to_torch
 from graphopt.ir import DType, Graph, Node, Ref, Value, learn_sizes
 from graphopt.ir.interpret import check_sizes, run_graph
@@ -79,11 +80,12 @@ class Form:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: Options,
+        states: Collection[str] = (),
     ) -> None:
         config = Config.from_environment()
         manager = PassManager(config)
         announce(f"{type(model).__name__}: capture")
-        captured = capture(model, args, kwargs, options.dynamic_shapes)
+        captured = capture(model, args, kwargs, options.dynamic_shapes, states)
         self.call: CallSpec = captured.call
         self._parameters = _positional_names(model, len(args))
         self.graph: Graph = captured.graph
@@ -136,6 +138,11 @@ class Form:
                 raise InputDtypeError(value.name, expected, str(leaf.dtype).removeprefix("torch."))
             if leaf.dim() != value.rank:
                 raise InputRankError(value.name, value.shape, leaf.shape)
+
+    @property
+    def states(self) -> set[str]:
+        """Names of the tensors of the model that a call may change."""
+        return {state.name for state in self.call.states}
 
     def misfit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> InputError | None:
         """What is wrong with the sizes of a call of the captured structure; None for nothing."""
@@ -293,6 +300,7 @@ class Form:
             write_package(staging, self._manifest(program), {**files, **texts})
 
     def _manifest(self, program: Program) -> Manifest:
+        self._require_pure()
         target = self.options.target
         count = self.call.in_spec.num_leaves
         leaves: list[Any] = []
@@ -323,6 +331,23 @@ class Form:
             changes_arguments=self.call.changes_arguments,
             steps=program.steps(),
         )
+
+    def _require_pure(self) -> None:
+        """Raises PackageError for what tensors of the model, or of the caller, have to do with."""
+        for write in self.call.writes:
+            name = self._inputs[write.target].name
+            what = (
+                f"its buffer {name!r}" if name in self.states else f"the caller's tensor {name!r}"
+            )
+            raise PackageError(
+                f"{self.graph.name} writes in place to {what}, which a package cannot; return the "
+                "new value, and take the old one as an argument"
+            )
+        if sizes := [leaf for leaf in self.call.out_leaves if isinstance(leaf, SizeOf)]:
+            raise PackageError(
+                f"{self.graph.name} returns the size {sizes[0]}, which a package cannot; return a "
+                "tensor, or read the size of one"
+            )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 
 from graphopt.compiler.example_check import check_example
 from graphopt.compiler.form import Form
@@ -23,6 +22,7 @@ from graphopt.errors import (
     InputError,
     PackageError,
 )
+from graphopt.frontend import nesting
 from graphopt.frontend.arguments import call_key
 from graphopt.frontend.model_check import Compiled, check_model
 from graphopt.runtime import process
@@ -72,6 +72,7 @@ class OptimizedModule(Compiled, torch.nn.Module):
         self._model = (model,)
         self.options = options
         self._forms: dict[tuple[Any, ...], list[Form]] = {}
+        self._states: set[str] = set()  # buffers that some form writes to
         self._signature = inspect.signature(model.forward)
         self._capturing = threading.RLock()
         self.eval()
@@ -195,6 +196,7 @@ class OptimizedModule(Compiled, torch.nn.Module):
         """A module that shares the compiled code, which never changes."""
         copied = OptimizedModule(self._model[0], self.options)
         copied._forms.update({key: list(forms) for key, forms in self._forms.items()})
+        copied._states |= self._states
         return copied
 
     def __reduce__(self) -> Any:
@@ -245,7 +247,7 @@ class OptimizedModule(Compiled, torch.nn.Module):
             if misfit is not None and not self._may_differ(forms, misfit):
                 raise misfit
             try:
-                form = Form(self._model[0], args, kwargs, self.options)
+                form = Form(self._model[0], args, kwargs, self.options, self._states)
             except CaptureError:
                 if misfit is None:
                     raise
@@ -254,6 +256,10 @@ class OptimizedModule(Compiled, torch.nn.Module):
                 raise misfit
             if self.options.check:
                 form.checked = check_example(self._model[0], form, args, kwargs)
+            if written := form.states - self._states:
+                # What else was captured may hold those buffers as constants.
+                self._states |= written
+                self._forms, forms = {}, []
             self._forms[key] = [*forms, form]
             return form
 
@@ -264,7 +270,7 @@ class OptimizedModule(Compiled, torch.nn.Module):
 
     def _refuse_near_miss(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuses a likely mistake, such as another dtype or rank, instead of capturing it."""
-        leaves, spec = pytree.tree_flatten((args, kwargs))
+        leaves, spec = nesting.flatten((args, kwargs))
         if not any(isinstance(leaf, torch.Tensor) for leaf in leaves):
             kinds = ", ".join(type(a).__name__ for a in (*args, *kwargs.values())) or "nothing"
             raise InputCountError("at least one tensor", kinds)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import sympy
 
 from graphopt.errors import CaptureError
 from graphopt.ir import DimInfo, Graph, Node, Value
 from graphopt.ir.networks import ranks
-from graphopt.ir.scalar import Scalar
+from graphopt.ir.scalar import symbols_in
 from graphopt.runtime.library import MAX_RANK
 
 
@@ -116,17 +115,7 @@ def _check_ranks(part: Graph, name: str) -> None:
 def _symbols(nodes: Iterable[Node], inputs: Iterable[Value]) -> set[sympy.Symbol]:
     """The dims in the shapes of values, and in whatever else nodes compute with."""
     shapes = [v.shape for v in (*inputs, *(v for n in nodes for v in n.outputs))]
-    return _within([*shapes, *(list(vars(n.op).values()) for n in nodes)])
-
-
-def _within(thing: Any) -> set[sympy.Symbol]:
-    if isinstance(thing, sympy.Basic):
-        return {s for s in thing.free_symbols if isinstance(s, sympy.Symbol)}
-    if isinstance(thing, Scalar):
-        thing = [thing.value, *thing.args]
-    return (
-        {s for part in thing for s in _within(part)} if isinstance(thing, list | tuple) else set()
-    )
+    return symbols_in([*shapes, *(list(vars(n.op).values()) for n in nodes)])
 
 
 def _inputs_that_give_dims(graph: Graph, nodes: list[Node], inputs: list[Value]) -> list[Value]:

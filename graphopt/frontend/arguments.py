@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import enum
-import types
 from typing import Any
 
 import numpy as np
@@ -11,13 +9,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from graphopt.errors import InputCountError, InputError, InputLayoutError
-
-VALUES = (
-    *(bool, int, float, complex, str, bytes, type(None), type(...), slice, range, enum.Enum),
-    *(np.generic, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size, type),
-    *(types.FunctionType, types.BuiltinFunctionType),
-)
-"""Arguments that are no tensors and that their text tells from others, or that never change."""
+from graphopt.frontend import nesting
 
 
 def call_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
@@ -27,7 +19,7 @@ def call_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         InputCountError: for an argument that is neither a tensor nor a plain value.
         InputLayoutError: for a tensor that is not dense, or not on the CPU.
     """
-    leaves, spec = pytree.tree_flatten((args, kwargs))
+    leaves, spec = nesting.flatten((args, kwargs))
     if not all(map(_is_known, leaves)):
         raise _unknown(args, kwargs)
     described = tuple(
@@ -40,12 +32,12 @@ def call_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
 def _is_known(leaf: Any) -> bool:
     if isinstance(leaf, torch.Tensor):
         return leaf.device.type == "cpu" and leaf.layout is torch.strided and not leaf.is_nested
-    return isinstance(leaf, VALUES)
+    return isinstance(leaf, nesting.VALUES)
 
 
 def _unknown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> InputError:
     """The error of the first argument that no capture can take."""
-    leaves, _ = pytree.tree_flatten_with_path((args, kwargs))
+    leaves, _ = nesting.flatten_with_path((args, kwargs))
     path, leaf = next((path, leaf) for path, leaf in leaves if not _is_known(leaf))
     kind_of = "argument" if path[0] == pytree.SequenceKey(0) else "keyword argument"
     where = f"{kind_of}{pytree.keystr(path[1:])}"

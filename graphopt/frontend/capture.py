@@ -1,12 +1,15 @@
 """From a torch module to a `Graph`, through torch.export.
 
-The module is exported as a function of its tensors alone: containers (dict, list, tuple) are taken
-apart, values that are no tensors are constants of the capture, and whatever the model puts into a
-container of its arguments (a cache dict, say) becomes a further output that `CallSpec` writes back.
+The module is exported as a function of its tensors alone: containers (dict, list, tuple, a cache of
+transformers) are taken apart, values that are no tensors are constants of the capture. What the
+model puts into a container of its arguments, or writes in place to a tensor of them or to a buffer,
+becomes a further output that `CallSpec` writes back.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +17,16 @@ import sympy
 import torch
 import torch.utils._pytree as pytree
 from torch.export import Dim as ExportDim
-from torch.export import ExportedProgram
 
 from graphopt.errors import CaptureError
-from graphopt.frontend.call_spec import CallSpec, Output
+from graphopt.frontend import nesting
+from graphopt.frontend.call_spec import CallSpec, Output, State, Write
 from graphopt.frontend.dynamic_shapes import by_parameter, declared_ranges, dims_of_tensors
-from graphopt.frontend.exporting import export_model
-from graphopt.frontend.import_torch import import_program
+from graphopt.frontend.exporting import COMPUTED, Exported, export_model
+from graphopt.frontend.import_torch import Imported, import_program
 from graphopt.frontend.model_check import check_model, check_weights
-from graphopt.frontend.size_gate import SizeGate
+from graphopt.frontend.size_gate import SizeGate, SizeOf
 from graphopt.ir import Graph
-from graphopt.runtime import structure
 
 
 @dataclass(eq=False)
@@ -40,6 +42,7 @@ def capture(
     args: tuple[Any, ...],
     kwargs: dict[str, Any] | None = None,
     dynamic_shapes: Any = None,
+    states: Collection[str] = (),
 ) -> Captured:
     """Captures a module with example inputs.
 
@@ -49,6 +52,8 @@ def capture(
         kwargs: example keyword arguments.
         dynamic_shapes: which dims vary, in the format of torch.export. If None: the first of every
             tensor, and every other one that the model does not fix and that is not 1 here.
+        states: names of buffers that are inputs of the graph even if this call does not write to
+            them, because another one does.
 
     torch.export runs the model once on stand-ins. Where it refuses (a model that keeps intermediate
     tensors as attributes, say), torch.fx traces the model symbolically and the trace is exported;
@@ -62,21 +67,21 @@ def capture(
     check_model(model)
     check_weights(model)
     kwargs = kwargs or {}
-    leaves, in_spec = pytree.tree_flatten((args, kwargs))
+    leaves, in_spec = nesting.flatten((args, kwargs))
     constants = {i: v for i, v in enumerate(leaves) if not isinstance(v, torch.Tensor)}
     tensors = tuple(v for v in leaves if isinstance(v, torch.Tensor))
     dims = dims_of_tensors(model, args, kwargs, tensors, dynamic_shapes)
 
     names = _tensor_names(model, args, kwargs)
 
-    questions: list[str] = []
-
-    def import_with(dims: Any) -> tuple[ExportedProgram, Graph, list[tuple[str, Any]]]:
-        program, guards = export_model(model, args, kwargs, dims, questions.append)
-        return program, *import_program(program, guards, type(model).__name__, names)
+    def import_with(dims: Any) -> tuple[Exported, Imported]:
+        exported = export_model(model, args, kwargs, dims)
+        name = type(model).__name__
+        return exported, import_program(exported.program, exported.guards, name, names, states)
 
     try:
-        program, graph, out_leaves = import_with(dims)
+        exported, imported = import_with(dims)
+        graph = imported.graph
         declared = declared_ranges(graph, dims)
         graph.conditions = list(dict.fromkeys([*graph.conditions, *declared]))
     except CaptureError:
@@ -86,7 +91,8 @@ def capture(
             raise
         for spec in ones:
             spec[0] = ExportDim.STATIC
-        program, graph, out_leaves = import_with(dims)
+        exported, imported = import_with(dims)
+        graph = imported.graph
     broken = SizeGate(graph).broken([t.shape for t in tensors])
     if broken:
         # torch.export takes a size for one that is not 1, which matters here, and it is 1.
@@ -94,23 +100,44 @@ def capture(
             raise _example_is_special(type(model).__name__, graph, broken[0])
         # That it is 1 may be what torch.export has found out later on the way.
         fixed = {s for c in broken for s in c.free_symbols}
-        for spec, value in zip(dims, graph.inputs, strict=True):
+        for spec, value in zip(dims, graph.inputs, strict=False):
             for axis, extent in enumerate(value.shape):
                 if isinstance(extent, int) or extent in fixed:
                     spec[axis] = ExportDim.STATIC
-        program, graph, out_leaves = import_with(dims)
-    out_spec = program.call_spec.out_spec
-    if out_spec is None:
-        raise CaptureError(type(model).__name__, None, "it returns nothing; return a tensor")
-    spec = CallSpec(
+        exported, imported = import_with(dims)
+    return Captured(imported.graph, _call_spec(model, in_spec, constants, exported, imported))
+
+
+def _call_spec(
+    model: torch.nn.Module,
+    in_spec: pytree.TreeSpec,
+    constants: dict[int, Any],
+    exported: Exported,
+    imported: Imported,
+) -> CallSpec:
+    graph, result = imported.graph, exported.result
+    computed = iter(imported.leaves)
+
+    def leaf(kept: Any) -> Any:
+        if kept is not COMPUTED:
+            return kept
+        kind, value = next(computed)
+        if kind == "output":
+            return Output(value)
+        return SizeOf(graph, value) if kind == "size" else value
+
+    leaves = [leaf(kept) for kept in result.leaves]
+    states = [State(name, model.get_submodule(name.rpartition(".")[0])) for name in imported.states]
+    return CallSpec(
         in_spec,
         constants,
-        out_spec,
-        [Output(leaf[1]) if leaf[0] == "output" else leaf[1] for leaf in out_leaves],
-        out_spec.type is dict and set(out_spec.context) == {structure.RESULT, structure.AFTER},
-        next(iter(questions), ""),
+        result.spec,
+        leaves,
+        result.changes_arguments,
+        exported.question,
+        tuple(states),
+        tuple(Write(*write) for write in imported.writes),
     )
-    return Captured(graph, spec)
 
 
 def _example_is_special(name: str, graph: Graph, condition: sympy.Basic) -> CaptureError:
@@ -130,18 +157,8 @@ def _tensor_names(
 ) -> list[str]:
     """A readable, unique name for each tensor argument."""
     names: list[str] = []
-
-    def visit(tree: Any, name: str) -> None:
-        if isinstance(tree, torch.Tensor):
-            names.append(name)
-        elif isinstance(tree, dict):
-            for key, item in tree.items():
-                visit(item, f"{name}_{key}")
-        elif isinstance(tree, list | tuple):
-            for i, item in enumerate(tree):
-                visit(item, f"{name}_{i}")
-
     for parameter, argument in by_parameter(model, args, kwargs).items():
-        visit(argument, parameter)
-    safe = ["".join(c if c.isalnum() else "_" for c in name) for name in names]
-    return [name if safe.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(safe)]
+        for path, leaf in nesting.flatten_with_path(argument)[0]:
+            if isinstance(leaf, torch.Tensor):
+                names.append("_".join([parameter, *re.findall(r"\w+", pytree.keystr(path))]))
+    return [name if names.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(names)]

@@ -106,7 +106,7 @@ def by_parameter(
 
 def declared_ranges(graph: Graph, dims: Sequence[Any]) -> Iterator[sympy.Basic]:
     """The ranges in `dynamic_shapes`, by which torch.export answers what a model asks of sizes."""
-    for value, spec in zip(graph.inputs, dims, strict=True):
+    for value, spec in zip(graph.inputs, dims, strict=False):
         each = spec.items() if isinstance(spec, dict) else enumerate(spec or ())
         for axis, varies in each:
             size, (low, high) = value.shape[axis], _range_of(varies)

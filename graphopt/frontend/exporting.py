@@ -7,8 +7,9 @@ import os
 import re
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import sympy
@@ -17,13 +18,66 @@ import torch.utils._pytree as pytree
 from torch.export import ExportedProgram
 
 from graphopt.errors import CaptureError
-from graphopt.frontend.arguments import VALUES
+from graphopt.frontend import nesting
+from graphopt.frontend.assigned import Assigned
 from graphopt.frontend.dynamic_shapes import by_parameter
 from graphopt.frontend.guards import Guards, read_guards
 from graphopt.frontend.held import Held
 from graphopt.frontend.memory_questions import MemoryQuestions
-from graphopt.frontend.regions import inline_regions, writes_in_place
+from graphopt.frontend.regions import functional, inline_regions, writes_in_place
 from graphopt.runtime import structure
+
+#: Stands in a result for a tensor or a size, which the graph computes.
+COMPUTED = object()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a model returned.
+
+    Attributes:
+        leaves: its constants and objects of the arguments; all else is `COMPUTED`.
+        spec: its structure. If the model changed containers of its arguments, that of a dict with
+            the result and the arguments after the call.
+        changes_arguments: whether it did.
+    """
+
+    leaves: list[Any]
+    spec: pytree.TreeSpec
+    changes_arguments: bool
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What torch.export made of a model.
+
+    Attributes:
+        program: a function of flat tensors that returns the computed leaves of the result.
+        guards: of the program.
+        result: of the model.
+        question: the first line that asks how a tensor lies in memory; empty without one.
+    """
+
+    program: ExportedProgram
+    guards: Guards
+    result: Result
+    question: str
+
+
+@dataclass(eq=False)
+class _Seen:
+    """What calls of a module showed, beside tensors.
+
+    Attributes:
+        result: of the last call.
+        changed: the names of what was changed in the model. All is put back but buffers, of which
+            torch.export keeps account.
+        questions: the lines that ask how a tensor lies in memory.
+    """
+
+    result: Result = field(init=False)
+    changed: list[str] = field(default_factory=list)
+    questions: list[str] = field(default_factory=list)
 
 
 class _TensorsOnly(torch.nn.Module):
@@ -33,23 +87,17 @@ class _TensorsOnly(torch.nn.Module):
         model: the module.
         in_spec: structure of its arguments.
         constants: those that are no tensors, by position.
-        note: receives the names of what a call changed in the model. All is put back but buffers,
-            of which torch.export keeps account.
-        note_question: receives the lines that ask how a tensor lies in memory.
+
+    Attributes:
+        seen: what calls showed.
     """
 
     def __init__(
-        self,
-        model: torch.nn.Module,
-        in_spec: pytree.TreeSpec,
-        constants: dict[int, Any],
-        note: Callable[[list[str]], None],
-        note_question: Callable[[str], None],
+        self, model: torch.nn.Module, in_spec: pytree.TreeSpec, constants: dict[int, Any]
     ) -> None:
         super().__init__()
         self.model = model
-        self._note = note
-        self._note_question = note_question
+        self.seen = _Seen()
         self.training = False
         self._in_spec = in_spec
         self._constants = constants
@@ -60,33 +108,49 @@ class _TensorsOnly(torch.nn.Module):
         leaves = [self._constants[i] if i in self._constants else next(rest) for i in range(count)]
         args, kwargs = pytree.tree_unflatten(leaves, self._in_spec)
         before = pytree.tree_unflatten(leaves, self._in_spec)
-        held = Held(self.model, tracing=True)
-        with MemoryQuestions(self._note_question):
+        held, assigned = Held(self.model, tracing=True), Assigned(self.model)
+        with MemoryQuestions(self.seen.questions.append):
             result = self.model(*args, **kwargs)
-        self._note(held.put_back())
-        _check_result(type(self.model).__name__, result)
+        assigned.write()
+        self.seen.changed += held.put_back()
         # By place: an argument that the model put somewhere else is something new there.
-        given = dict(pytree.tree_flatten_with_path(before)[0])
-        found, after_spec = pytree.tree_flatten_with_path((args, kwargs))
+        given = dict(nesting.flatten_with_path(before)[0])
+        found, after_spec = nesting.flatten_with_path((args, kwargs))
         changed = [
             structure.UNCHANGED if path in given and given[path] is leaf else leaf
             for path, leaf in found
         ]
-        if after_spec == self._in_spec and all(leaf is structure.UNCHANGED for leaf in changed):
-            return result
-        after = pytree.tree_unflatten(changed, after_spec)
-        return {structure.RESULT: result, structure.AFTER: after}
+        changes = after_spec != self._in_spec or any(x is not structure.UNCHANGED for x in changed)
+        own = {id(x): nesting.Given(i) for i, x in enumerate(nesting.objects((args, kwargs)))}
+        _check_result(type(self.model).__name__, result, own)
+        if changes:
+            after = pytree.tree_unflatten(changed, after_spec)
+            result = {structure.RESULT: result, structure.AFTER: after}
+        leaves, spec = nesting.flatten(result, own)
+        computed = tuple(leaf for leaf in leaves if isinstance(leaf, _COMPUTED))
+        kept = [COMPUTED if isinstance(leaf, _COMPUTED) else leaf for leaf in leaves]
+        self.seen.result = Result(kept, spec, changes)
+        return computed
+
+
+_COMPUTED = (torch.Tensor, *nesting.SIZES)
 
 
 def export_model(
-    model: torch.nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    dims: Any,
-    note_question: Callable[[str], None],
-) -> tuple[ExportedProgram, Guards]:
-    """Exports the model, or where that fails its trace, and leaves it as it was."""
-    leaves, in_spec = pytree.tree_flatten((args, kwargs))
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dims: Any
+) -> Exported:
+    """Exports the model, or where that fails its trace, and leaves it as it was.
+
+    Args:
+        model: the module.
+        args: example positional arguments.
+        kwargs: example keyword arguments.
+        dims: torch.export's dynamic_shapes of each tensor among them.
+
+    Raises:
+        CaptureError: if neither can be exported.
+    """
+    leaves, in_spec = nesting.flatten((args, kwargs))
     constants = {i: v for i, v in enumerate(leaves) if not isinstance(v, torch.Tensor)}
     # Dense and apart: what two of them share in memory is no part of the model.
     tensors = tuple(
@@ -96,9 +160,11 @@ def export_model(
     )
     changed: list[str] = []
 
-    def export(traced: torch.nn.Module) -> tuple[ExportedProgram, Guards]:
-        flat = _TensorsOnly(traced, in_spec, constants, changed.extend, note_question)
-        return _export(flat, tensors, dims)
+    def export(traced: torch.nn.Module) -> Exported:
+        flat = _TensorsOnly(traced, in_spec, constants)
+        program, guards = _export(flat, tensors, dims)
+        changed.extend(flat.seen.changed)
+        return Exported(program, guards, flat.seen.result, next(iter(flat.seen.questions), ""))
 
     held = Held(model)
     try:
@@ -147,9 +213,8 @@ def _export(
         inline_regions(program)
         if not writes_in_place(program):
             return program, read_guards(program)
-        program.example_inputs = None  # else torch 2.9 traces its check of them, too
-        functional = program.run_decompositions({})
-        return functional, read_guards(program, functional)
+        made = functional(program)
+        return made, read_guards(program, made)
 
 
 def trace(
@@ -181,20 +246,29 @@ def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
 def _refuse_state(
     model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], changed: list[str]
 ) -> None:
-    """Raises CaptureError if what a call changes in the model shows in the result of the next."""
-    leaves, spec = pytree.tree_flatten((args, kwargs))
-    held = Held(model)
-    results = []
+    """Raises CaptureError if what a call changes in the model shows in the result of the next.
+
+    Buffers are the same before every call: what is written to them is part of the graph.
+    """
+    leaves, spec = nesting.flatten((args, kwargs))
+    held, results = Held(model), []
+    buffers = [(owner, dict(owner._buffers)) for owner in model.modules()]
+    values = [buffer.clone() for buffer in model.buffers()]
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=()):
             for _ in range(_CALLS):
                 torch.manual_seed(0)
                 copies = [v.clone() if isinstance(v, torch.Tensor) else v for v in leaves]
                 again, named = pytree.tree_unflatten(copies, spec)
-                results.append(pytree.tree_leaves(model(*again, **named)))
+                result = nesting.flatten(model(*again, **named))[0]
+                results.append([v.clone() for v in result if isinstance(v, torch.Tensor)])
+                for owner, own in buffers:
+                    owner._buffers.update(own)
+                for buffer, value in zip(model.buffers(), values, strict=True):
+                    buffer.copy_(value)
     finally:
         changed = held.put_back() or changed
-    first, *others = ([v for v in r if isinstance(v, torch.Tensor)] for r in results)
+    first, *others = results
     if all(len(first) == len(other) and all(map(_is_same, first, other)) for other in others):
         return
     raise CaptureError(
@@ -205,16 +279,13 @@ def _refuse_state(
     )
 
 
-def _check_result(name: str, result: Any) -> None:
+def _check_result(name: str, result: Any, own: Mapping[int, nesting.Given]) -> None:
     """Raises CaptureError for a part of a result that is no tensor and no plain value."""
-    for path, leaf in pytree.tree_flatten_with_path(result)[0]:
-        if isinstance(leaf, (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, *VALUES)):
-            continue
-        kind, place = type(leaf).__name__, pytree.keystr(path)
-        remedy = "return the tensors that it holds, in tuples, lists and dicts"
-        if type(leaf).__module__.startswith("transformers"):
-            remedy = "call the model with use_cache=False, or set it in its config"
-        raise CaptureError(name, None, f"its result{place} is a {kind}; {remedy}")
+    for path, leaf in nesting.flatten_with_path(result)[0]:
+        if not isinstance(leaf, (*_COMPUTED, *nesting.VALUES)) and id(leaf) not in own:
+            kind, place = type(leaf).__name__, pytree.keystr(path)
+            remedy = "return the tensors that it holds, in tuples, lists and dicts"
+            raise CaptureError(name, None, f"its result{place} is a {kind}; {remedy}")
 
 
 _OTHERS = tuple(

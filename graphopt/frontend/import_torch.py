@@ -6,7 +6,8 @@ import operator
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from graphopt.frontend.guards import Guards
 from graphopt.frontend.torch_sizes import translate, translate_float
 from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Origin, Ref, Shape, Value, symbolic
 from graphopt.ir.ops import Aten
-from graphopt.ir.scalar import Scalar
+from graphopt.ir.scalar import Scalar, symbols_in
 from graphopt.runtime.library import dense_tensor
 
 _DTYPES = {
@@ -53,6 +54,7 @@ _NESTED = {
 }
 #: The file that calls the model, of which no line is the user's.
 _CALLER = os.path.join(os.path.dirname(__file__), "exporting.py")
+_STATE_WRITES = {OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION}
 _GUARDS = {"_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range_for_size"}
 
 
@@ -74,9 +76,31 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     return tensor.numpy()
 
 
+@dataclass(frozen=True)
+class Imported:
+    """The graph of an exported program.
+
+    Attributes:
+        graph: its inputs are those of the program, then states.
+        leaves: for each leaf of the result ("output", index), ("size", expression of sizes) or
+            ("constant", value).
+        states: paths of the tensors of the model that are inputs.
+        writes: (output, input) for what is written to inputs in place.
+    """
+
+    graph: Graph
+    leaves: list[tuple[str, Any]]
+    states: list[str]
+    writes: list[tuple[int, int]]
+
+
 def import_program(
-    program: ExportedProgram, guards: Guards, name: str, input_names: Sequence[str]
-) -> tuple[Graph, list[tuple[str, Any]]]:
+    program: ExportedProgram,
+    guards: Guards,
+    name: str,
+    input_names: Sequence[str],
+    states: Collection[str] = (),
+) -> Imported:
     """Builds the graph of an exported program.
 
     Args:
@@ -84,20 +108,29 @@ def import_program(
         guards: of the program.
         name: name of the graph.
         input_names: a name for each tensor input.
-
-    Returns:
-        The graph, and for each leaf of the result ("output", index) or ("constant", value).
+        states: paths of tensors of the model that are inputs, beside those that it writes to.
 
     Raises:
         CaptureError: for dtypes and constructs that the graph cannot hold.
     """
-    return _Importer(program, guards, name, input_names).run()
+    return _Importer(program, guards, name, input_names, states).run()
 
 
 class _Importer:
     def __init__(
-        self, program: ExportedProgram, guards: Guards, name: str, input_names: Sequence[str]
+        self,
+        program: ExportedProgram,
+        guards: Guards,
+        name: str,
+        input_names: Sequence[str],
+        states: Collection[str],
     ) -> None:
+        written = (
+            _path(spec)
+            for spec in program.graph_signature.output_specs
+            if spec.kind in _STATE_WRITES
+        )
+        self.states: dict[str, Value | None] = dict.fromkeys([*written, *states])
         self.program = program
         self.graph = Graph(_encodable(name))
         self.input_names = list(input_names)
@@ -108,7 +141,7 @@ class _Importer:
         self.constants = Constants(guards.aliases)
         self.held_names: dict[torch.fx.Node, str] = {}
 
-    def run(self) -> tuple[Graph, list[tuple[str, Any]]]:
+    def run(self) -> Imported:
         specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
         self._declare_dims(specs)
         self._learn_extents()
@@ -119,11 +152,14 @@ class _Importer:
                 self._call(node)
             elif node.op != "output":
                 raise self._nested(node)
+        states = {path: value for path, value in self.states.items() if value is not None}
+        self.graph.inputs += states.values()
         # Some are about sizes that a node computes.
         known = (c.xreplace(self.guards.aliases) for c in self.guards.conditions)
         conditions = [self._condition(c) for c in known]
         self.graph.conditions = self._checkable([*conditions, *self.graph.conditions])
-        return self.graph, self._outputs()
+        leaves, writes = self._outputs()
+        return Imported(self.graph, leaves, list(states), writes)
 
     def _nested(self, node: torch.fx.Node) -> CaptureError:
         """The error of a graph within the graph, of which `node` is the body."""
@@ -186,9 +222,17 @@ class _Importer:
             value = Value(self._dtype(tensor, node, name), self._input_shape(tensor, name), name)
             self.graph.inputs.append(value)
             self.env[node] = value
+        elif _path(spec) in self.states:
+            self.env[node] = self.states[_path(spec)] = self._state(node, _path(spec))
         else:
             self.constants.hold(node, self._held(spec))
-            self.held_names[node] = _encodable(str(spec.target).removeprefix("model."))
+            self.held_names[node] = _encodable(_path(spec))
+
+    def _state(self, node: torch.fx.Node, path: str) -> Value:
+        tensor, name = node.meta["val"], _encodable(path)
+        while name in self.input_names:
+            name += "_"
+        return Value(self._dtype(tensor, node, name), tuple(tensor.shape), name)
 
     def _held(self, spec: Any) -> torch.Tensor:
         """A weight or a buffer."""
@@ -474,37 +518,49 @@ class _Importer:
         file, line, code = users[-1]
         return Origin(module, f"{file}:{line}", code.strip())
 
-    def _written(self, target: str | None) -> str:
-        """What an output of torch.export writes to, in the user's words."""
-        given = {n.name: self.env[n] for n in self.env if n.op == "placeholder"}
-        if target in given:
-            return f"its input {given[target].name!r}"
-        return repr(str(target).removeprefix("model."))
-
-    def _outputs(self) -> list[tuple[str, Any]]:
+    def _outputs(self) -> tuple[list[tuple[str, Any]], list[tuple[int, int]]]:
+        """Leaves of the result, and writes, in the words of `Imported`."""
         (returned,) = next(n for n in self.program.graph.nodes if n.op == "output").args
+        specs = self.program.graph_signature.output_specs
+        given = {node.name: value for node, value in self.env.items() if node.op == "placeholder"}
         leaves: list[tuple[str, Any]] = []
-        for spec, node in zip(self.program.graph_signature.output_specs, returned, strict=True):
-            if spec.kind is not OutputKind.USER_OUTPUT:
-                raise CaptureError(
-                    self.graph.name,
-                    None,
-                    f"it overwrites {self._written(spec.target)} in place; return the new value "
-                    "instead",
-                )
+        written: list[tuple[Value, Value]] = []
+        for spec, node in zip(specs, returned, strict=True):
             value = self._read(node) if isinstance(node, torch.fx.Node) else node
-            if isinstance(value, Value):
+            if spec.kind in _STATE_WRITES:
+                target = self.states[_path(spec)]
+                assert target is not None
+                written.append((value, target))
+            elif spec.kind is OutputKind.USER_INPUT_MUTATION:
+                written.append((value, given[spec.target]))
+            elif isinstance(value, Value):
                 leaves.append(("output", len(self.graph.outputs)))
                 self.graph.outputs.append(value)
-            elif isinstance(value, int | float | bool | str) or value is None:
-                leaves.append(("constant", value))
-            elif _is_untraced(value):
-                raise self._untraced()
             else:
-                is_size = isinstance(value, sympy.Expr | Scalar)
-                kind = f"the size {value}" if is_size else type(value).__name__
-                raise CaptureError(self.graph.name, None, f"it returns {kind}; return a tensor")
-        return leaves
+                leaves.append(self._number(value))
+        count = len(self.graph.outputs)
+        self.graph.outputs += [value for value, _ in written]
+        places = [self.graph.inputs.index(target) for _, target in written]
+        return leaves, list(zip(range(count, len(self.graph.outputs)), places, strict=True))
+
+    def _number(self, value: Any) -> tuple[str, Any]:
+        """A leaf of the result that is no tensor of the graph."""
+        if _is_untraced(value):
+            raise self._untraced()
+        if isinstance(value, torch.SymBool):
+            value = self._condition(self._known(value, None))
+        if isinstance(value, sympy.Basic | Scalar):
+            computed = {self.graph.dims[name].symbol for name in self.graph.computed_dims()}
+            if symbols_in(value) & computed:
+                why = f"it returns the size {value}, which tensor values decide; return a tensor"
+                raise CaptureError(self.graph.name, None, why)
+            return "size", value
+        return "constant", value
+
+
+def _path(spec: Any) -> str:
+    """The path in the user's model of a tensor that it holds."""
+    return str(spec.target).removeprefix("model.")
 
 
 def _owns_its_memory(node: Any) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import TensorArgument
+from torch.export.graph_signature import InputKind, TensorArgument
 
 from graphopt.frontend.import_torch import WRITES_NOTHING
 
@@ -52,3 +52,15 @@ def writes_in_place(program: ExportedProgram) -> bool:
     targets = (node.target for node in program.graph.nodes)
     ops = (target for target in targets if isinstance(target, torch._ops.OpOverload))
     return any(op._schema.is_mutable and op._schema.name not in WRITES_NOTHING for op in ops)
+
+
+def functional(program: ExportedProgram) -> ExportedProgram:
+    """The program without writes in place: what inputs and buffers become is returned too.
+
+    Tensors that modules hold as plain attributes become buffers, which may be written to.
+    """
+    for spec in program.graph_signature.input_specs:
+        if spec.kind is InputKind.CONSTANT_TENSOR and str(spec.target).startswith("model."):
+            spec.kind, spec.persistent = InputKind.BUFFER, False
+    program.example_inputs = None  # else torch 2.9 traces its check of them, too
+    return program.run_decompositions({})

@@ -14,6 +14,8 @@ import sympy
 
 from graphopt.errors import EmptyInputError, InputConditionError, InputError, InputShapeError
 from graphopt.ir import Graph
+from graphopt.ir.ops.elements import evaluate_scalar
+from graphopt.ir.scalar import Scalar
 from graphopt.ir.symbolic import ratio
 
 _FUNCTIONS = {
@@ -78,6 +80,34 @@ class SizeGate:
             if shapes[number][axis] == 0:
                 return EmptyInputError(self._names[number], axis)
         return None
+
+
+class SizeOf:
+    """A number, or a condition, that follows from the sizes of a graph's inputs.
+
+    Args:
+        graph: whose dims it is made of.
+        number: over those that inputs have.
+    """
+
+    def __init__(self, graph: Graph, number: sympy.Basic | Scalar) -> None:
+        given = [info for info in graph.dims.values() if info.sources]
+        self._dims = [info.symbol for info in given]
+        self._sources = [info.sources[0] for info in given]
+        self._number = number
+        self._compute = None if isinstance(number, Scalar) else _function(self._dims, [number])
+
+    def __call__(self, shapes: Sequence[Sequence[Any]]) -> Any:
+        """What it is for inputs of these shapes."""
+        sizes = [shapes[number][axis] for number, axis in self._sources]
+        if self._compute is not None:
+            return self._compute(*sizes)[0]
+        return float(
+            evaluate_scalar(self._number, [], (), dict(zip(self._dims, sizes, strict=True)))
+        )
+
+    def __str__(self) -> str:
+        return str(self._number)
 
 
 def _function(dims: Sequence[sympy.Symbol], exprs: Iterable[Any]) -> Callable[..., Any]:

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import sympy
 
 from graphopt.dtype import truncate
 from graphopt.ir import Dim, DType
@@ -255,3 +257,16 @@ def substitute(expr: Scalar, leaf: Callable[[Scalar], Scalar]) -> Scalar:
     args = tuple(substitute(a, leaf) for a in expr.args)
     rebuilt = Scalar(expr.op, expr.dtype, args, expr.value)
     return leaf(rebuilt) if expr.op == "load" else rebuilt
+
+
+def symbols_in(thing: Any) -> set[sympy.Symbol]:
+    """The dims in sizes, in expressions, and in nested lists of them."""
+    if isinstance(thing, sympy.Basic):
+        return {s for s in thing.free_symbols if isinstance(s, sympy.Symbol)}
+    if isinstance(thing, Scalar):
+        thing = [thing.value, *thing.args]
+    return (
+        {s for part in thing for s in symbols_in(part)}
+        if isinstance(thing, list | tuple)
+        else set()
+    )

@@ -93,7 +93,7 @@ def match(template: Template, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 def _match(template: Template, tree: Any, found: dict[int, Any], where: str) -> None:
     ((kind, content),) = template.items()
     if kind == "tensor":
-        if not hasattr(tree, "shape") or not hasattr(tree, "dtype"):
+        if not _is_tensor(tree):
             raise InputCountError(f"a tensor as {where}", type(tree).__name__)
         found[content] = tree
     elif kind == "value":
@@ -165,10 +165,34 @@ def _merged(old: Any, new: Any) -> Any:
     if isinstance(old, dict | list) and type(new) is type(old):
         write_back(old, new)
         return old
-    if isinstance(new, tuple):
+    if type(new) is tuple or hasattr(new, "_make"):
         items = _merged_items(old if isinstance(old, tuple) else (), new)
         return new._make(items) if hasattr(new, "_make") else tuple(items)
+    if type(new) is type(old) and not _is_tensor(new) and (attributes := _attributes(new)):
+        for name, item in attributes.items():
+            object.__setattr__(old, name, _merged(getattr(old, name, None), item))
+        for name in _attributes(old).keys() - attributes.keys():
+            object.__delattr__(old, name)
+        if isinstance(new, dict | list):
+            write_back(old, new)
+        return old
     return new
+
+
+def _attributes(thing: Any) -> dict[str, Any]:
+    """What an object holds under names, without the items of the container that it may be."""
+    slots = [name for kind in type(thing).__mro__ for name in _names(kind)]
+    held = {name: getattr(thing, name) for name in slots if hasattr(thing, name)}
+    return {**held, **getattr(thing, "__dict__", {})}
+
+
+def _names(kind: type) -> Sequence[str]:
+    slots = vars(kind).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else [n for n in slots if not n.startswith("__")]
+
+
+def _is_tensor(thing: Any) -> bool:
+    return hasattr(thing, "shape") and hasattr(thing, "dtype")
 
 
 def _merged_items(old: Sequence[Any], new: Sequence[Any]) -> list[Any]:
