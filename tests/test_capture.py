@@ -448,21 +448,6 @@ def test_a_buffer_that_grows_is_refused() -> None:
     assert held(model) == before
 
 
-@pytest.mark.parametrize("where", ["input", "weight", "inside"])
-def test_float16_is_refused(where: str) -> None:
-    class Half(Model):
-        def forward(self, x):
-            if where == "weight":
-                return torch.nn.functional.linear(x.half(), self.linear.weight)
-            return (x.half() * 2).float() if where == "inside" else x * 2
-
-    model, x = Half(), torch.randn(2, 4)
-    if where == "weight":
-        model.half()
-    with pytest.raises(CaptureError, match="float16"):
-        capture(model, (x.half() if where == "input" else x,))
-
-
 def test_numbers_that_follow_from_sizes_are_results() -> None:
     model = Function(
         lambda x: (x.shape[0] * 2 + 1, x.shape[1] ** -0.5, x.shape[0] > 3, x * 2, x.shape)
