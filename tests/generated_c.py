@@ -17,6 +17,7 @@ import difflib
 import hashlib
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,9 @@ TARGET = "neoverse-n2"
 #: Keyword arguments of `optimize` beside the target and the example inputs.
 PLAIN = [{"precision": p} for p in ("fp32", "bf16", "int8", "int8+bf16")]
 BLOCKS = [{"precision": "int4", "group_size": 32}, {"precision": "int4", "activation_bits": 16}]
+CHOICES = [{"kv_cache": "int8", "head": "int4"}, {"activation_bits": "16", "group_size": "0"}]
+#: Those that compile what no name below stands for.
+EXAMPLES = ("arm_from_x86.py", "paraformer_int8.py", "vad_segments.py")
 
 
 def _zoo(name: str) -> Callable[..., None]:
@@ -42,14 +46,41 @@ def _zoo(name: str) -> Callable[..., None]:
     return plan
 
 
-def _recognizer(precision: str) -> None:
-    from graphopt import cli
+def _recognizer(**options: str) -> None:
     from graphopt.zoo import recognizer
 
+    _compile("funasr", recognizer.MODEL, options)
+
+
+def _smollm2(**options: str) -> None:
+    from graphopt.bench.llm.models import smollm2_file
+
+    _compile("llm", smollm2_file(), options)
+
+
+def _compile(kind: str, source: Path, options: dict[str, str]) -> None:
+    from graphopt import cli
+
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     with tempfile.TemporaryDirectory() as temporary, contextlib.suppress(SystemExit):
-        command = ["compile", "funasr", str(recognizer.MODEL), "--out", f"{temporary}/package"]
-        sys.argv = ["graphopt", *command, "--target", TARGET, "--precision", precision]
+        out = f"--out={temporary}/package"
+        sys.argv = ["graphopt", "compile", kind, str(source), out, f"--target={TARGET}", *flags]
         cli.main()
+
+
+def _example(name: str) -> Callable[[], None]:
+    """What an example compiles before it runs what here is not built."""
+
+    def plan() -> None:
+        import graphopt
+        from graphopt.errors import GraphoptError
+
+        sys.argv = [name, "--small"]
+        tree = Path(graphopt.__file__).resolve().parents[1]
+        with contextlib.suppress(GraphoptError):
+            runpy.run_path(str(tree / "examples" / name), run_name="__main__")
+
+    return plan
 
 
 def _language_model(name: str) -> Callable[..., None]:
@@ -86,6 +117,8 @@ def _optimize(model: Any, inputs: Any, options: dict[str, Any]) -> None:
 MODELS: dict[str, tuple[Callable[..., None], list[dict[str, Any]]]] = {
     "fsmn-vad": (_zoo("fsmn-vad"), [*PLAIN, {"precision": "int4", "group_size": None}]),
     "recognizer": (_recognizer, PLAIN),
+    "smollm2": (_smollm2, [{"kv_cache": "f32"}, *PLAIN[1:3], *CHOICES]),
+    **{name: (_example(name), [{}]) for name in EXAMPLES},
     "llama": (_language_model("Llama"), PLAIN + BLOCKS + [{"precision": "int4", "head": "int4"}]),
     "qwen3": (_language_model("Qwen3"), PLAIN[:1] + BLOCKS),
     "paraformer": (_zoo("paraformer"), PLAIN[:1] + PLAIN[3:]),
