@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from graphopt.bench.llm.models import smollm2_file
+from graphopt.compiler.options import Options
 from graphopt.llm.compiled import KV_CACHES
 from graphopt.llm.generate.cache import KeyValueCache
 from graphopt.llm.generate.chat import Chat
 from graphopt.llm.generate.engine import Engine
 from graphopt.llm.generate.sampling import Sampler
-from graphopt.llm.options import LlmOptions
 from graphopt.llm.package import compile_llm, load_chat
 
 TEXT = """The Amazon rainforest covers most of the Amazon basin of South America. This basin
@@ -80,7 +80,8 @@ def main() -> None:
         chats = {}
         for kind in KV_CACHES:
             package = Path(folder) / f"{kind}.gopt"
-            compile_llm(smollm2_file(), package, LlmOptions(kv_cache=kind))
+            options = Options.of(precision="int4", kv_cache=kind)
+            compile_llm(smollm2_file(), package, options)
             chats[kind] = load_chat(package, 1)
         engine = chats["bf16"].engine
         cache = engine.new_cache()

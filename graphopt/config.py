@@ -6,7 +6,7 @@ import difflib
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +23,6 @@ _NAMES = (
     "GRAPHOPT_CACHE",
 )
 _MOST_DEBUG = 5
-DUMP_FORMATS = ("text", "graphml", "dot")
 
 
 class UnknownSwitchWarning(UserWarning):
@@ -37,7 +36,7 @@ class Config:
     Attributes:
         debug: `GRAPHOPT_DEBUG`, 0 to 5; each level adds to the one before.
         dump: `GRAPHOPT_DUMP`, a folder for the graph after each pass and the generated C.
-        dump_format: `GRAPHOPT_DUMP_FORMAT`, one of `DUMP_FORMATS`: what graphs are dumped as.
+        dump_format: `GRAPHOPT_DUMP_FORMAT`, what graphs are dumped as, `text` if empty.
         stop_after: `GRAPHOPT_STOP_AFTER`, the last pass to run (to bisect a wrong result).
         skip: `GRAPHOPT_SKIP`, passes to leave out, separated by commas.
         verify: `GRAPHOPT_VERIFY`, 1 checks the graph after every pass.
@@ -48,7 +47,7 @@ class Config:
 
     debug: int = 0
     dump: Path | None = None
-    dump_format: str = "text"
+    dump_format: str = ""
     stop_after: str = ""
     skip: frozenset[str] = frozenset()
     verify: bool = False
@@ -68,7 +67,7 @@ class Config:
         return Config(
             debug=_number(env, "GRAPHOPT_DEBUG", _MOST_DEBUG),
             dump=Path(dump) if dump else None,
-            dump_format=_choice(env, "GRAPHOPT_DUMP_FORMAT", DUMP_FORMATS),
+            dump_format=env.get("GRAPHOPT_DUMP_FORMAT", "").strip(),
             stop_after=env.get("GRAPHOPT_STOP_AFTER", "").strip(),
             skip=frozenset(filter(None, map(str.strip, env.get("GRAPHOPT_SKIP", "").split(",")))),
             verify=bool(_number(env, "GRAPHOPT_VERIFY", 1)),
@@ -85,14 +84,6 @@ def _default_cache(env: Mapping[str, str]) -> Path:
         return Path.home() / ".cache" / "graphopt"
     except RuntimeError:
         return Path(tempfile.gettempdir()) / f"graphopt-cache-{os.getuid()}"
-
-
-def _choice(env: Mapping[str, str], name: str, choices: Sequence[str]) -> str:
-    """One of some words, the first if none is given."""
-    text = env.get(name, "").strip() or choices[0]
-    if text not in choices:
-        raise SwitchError(name, text, f"give one of {', '.join(choices)}")
-    return text
 
 
 def _number(env: Mapping[str, str], name: str, most: int) -> int:

@@ -26,6 +26,7 @@ def optimize(
     head: str = "auto",
     rounding: str = "nearest",
     calibration: Sequence[Any] | None = None,
+    context: int | None = None,
     check: bool = True,
 ) -> Any:
     """Compiles a model for a target and returns a module that is called like it.
@@ -53,14 +54,18 @@ def optimize(
             each, at twice the multiplications but reading the weights once.
         kv_cache: how a language model keeps keys and values: `f32`, `bf16`, or `int8` with a scale
             per token and head; by default f32 for `fp32` and bf16 otherwise.
-        head: how a language model in int4 keeps its head and the embedding: `int8`, `int4`, `exact`
-            (`graphopt.llm.options.LlmOptions`), or `auto`, int8 or with 16-bit activations
-            exactly. One that serves as both is stored once.
+        head: how a language model in int4 keeps its head and the embedding: `int8`, rows of 8 bits;
+            `int4` with the scales of the other weights (an embedding that is not tied to the head
+            stays int8); `exact`, what int8 leaves of the head in another matrix of int4, and the
+            embedding in bf16; or `auto`, which is `exact` with 16-bit activations, else `int8`. One
+            that serves as both is stored once.
         rounding: how weights become int4: `nearest`; `scale-search`, which chooses the scale of
             each block among many; or `gptq`, which makes up for errors in later weights. `report()`
             says what it cost.
         calibration: arrays of tokens for a language model, a few thousand in all: `gptq` needs
             them, `scale-search` weighs errors by what they excite.
+        context: largest number of positions of a language model; all if None. A window of
+            attention, or frequencies, that begin behind it are none.
         check: run the inputs of every capture through the model once and through what was compiled,
             and compare (`graphopt/compiler/example_check.py`). A plan for another architecture runs
             in numpy for that. A language model without example inputs is compared on a dozen tokens
@@ -90,6 +95,7 @@ def optimize(
         head=head,
         rounding=rounding,
         calibration=calibration,
+        context=context,
         check=check,
     )
     adapter = next(a for a in adapters() if a.takes(model, options))

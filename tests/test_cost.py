@@ -7,21 +7,24 @@ import pytest
 from decoders import SHAPE, tiny_decoder
 
 from graphopt.codegen.weights import WeightsFile
+from graphopt.compiler.options import Options
 from graphopt.ir import DType, Node, Value, constant
-from graphopt.ir.cost import Call, macs, memory_bytes, moved_bytes
+from graphopt.ir.cost import Call, memory_bytes, moved_bytes
 from graphopt.ir.ops import Attention, Linear
 from graphopt.ir.symbolic import symbol
 from graphopt.kernels.formats import INT4_BLOCKS, INT8
 from graphopt.llm.compiled import compile_decoder
-from graphopt.llm.options import LlmOptions
+from graphopt.target import find_target
 
 PAST, START, TOKENS, ROWS = 5, 2, 3, 16
 
 
 def work(precision: str, group: int = 32, bits: int = 8) -> dict[tuple[str, str], dict[str, Any]]:
     """Steps of one layer by module and op: 3 tokens behind 5, of which 2 are padding."""
-    options = LlmOptions("neoverse-n2", precision, group, bits)
-    program, engine = compile_decoder(tiny_decoder(layers=1), options, 1)
+    options = Options(
+        find_target("neoverse-n2"), precision, 1, group_size=group or None, activation_bits=bits
+    )
+    program, engine = compile_decoder(tiny_decoder(layers=1), options)
     shape = (1, 2, 1, ROWS, SHAPE.kv_heads, SHAPE.head_dim)
     cache = np.zeros(shape, engine.cache_shape.dtype.numpy)
     tokens = np.zeros((1, TOKENS), np.int64)
@@ -79,9 +82,9 @@ def test_attention_counts_what_the_causal_rule_lets_queries_see() -> None:
     v = Value(DType.F32, (2, 2, time, 8))
     call = Call({time: 5}, "aarch64")
     node = Node.of(Attention(1.0), q, k, v)
-    assert macs(node, call) == 2 * 4 * 25 * 16
+    assert node.op.macs(node, call) == 2 * 4 * 25 * 16
     node.op.causal = True
-    assert macs(node, call) == 2 * 4 * 15 * 16
+    assert node.op.macs(node, call) == 2 * 4 * 15 * 16
     assert memory_bytes(node, call) == 0
     assert moved_bytes(node, call) == 2 * 5 * 8 * 4 * (4 + 2 + 2 + 4)
 

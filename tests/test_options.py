@@ -14,7 +14,6 @@ import graphopt
 from graphopt.compiler.options import Options
 from graphopt.errors import CalibrationError, GraphoptError, OptionError
 from graphopt.llm.compiled import check_options
-from graphopt.llm.options import LlmOptions
 from graphopt.llm.package import compile_llm
 
 X = torch.randn(2, 3)
@@ -41,6 +40,7 @@ UNUSED: list[tuple[str, Any]] = [
     ("group_size", None),
     ("activation_bits", 16),
     ("rounding", "scale-search"),
+    ("context", 64),
 ]
 
 
@@ -80,6 +80,8 @@ def test_a_module_refuses_calibration() -> None:
         ("num_threads", 0, "0"),
         ("num_threads", -1, "-1"),
         ("num_threads", "x", "x"),
+        ("rounding", "gptq", "gptq needs text"),
+        ("context", True, "context=True.*number of positions"),
         ("strict", "yes", "strict='yes'.*True or False"),
         ("example_inputs", X, r"example_inputs='Tensor'.*example_inputs=\(x,\)"),
         ("example_inputs", {0: X}, "example_inputs='dict'.*names of parameters"),
@@ -144,13 +146,16 @@ def test_a_language_model_refuses_what_it_does_not_use(monkeypatch: pytest.Monke
     [
         ({"target": "nowhere"}, "nowhere"),
         ({"precision": "int3"}, "int3"),
-        ({"group": 7}, "group_size=7"),
+        ({"group_size": 7}, "group_size=7"),
+        ({"context": 0}, "context=0"),
+        ({"num_threads": 2}, "num_threads=2.*a language model in int4 does not use it"),
+        ({"check": False}, "check=False"),
         ({"activation_bits": 12}, "activation_bits=12"),
         ({"kv_cache": "int4"}, "kv_cache=int4"),
         ({"head": "big"}, "head=big"),
         ({"rounding": "up"}, "rounding=up"),
         ({"rounding": "gptq"}, "gptq needs text"),
-        ({"precision": "int8", "group": 64}, "group_size=64.*in int8"),
+        ({"precision": "int8", "group_size": 64}, "group_size=64.*in int8"),
         ({"precision": "int8", "requantize": True}, "requantize=True"),
         ({"precision": "fp32", "activation_bits": 16}, "activation_bits=16.*in fp32"),
     ],
@@ -159,13 +164,19 @@ def test_options_are_checked_before_a_model_is_read(
     options: dict[str, Any], match: str, tmp_path: Any
 ) -> None:
     with pytest.raises(GraphoptError, match=match):
-        compile_llm(tmp_path / "missing.gguf", tmp_path / "out", LlmOptions(**options))
+        compile_llm(
+            tmp_path / "missing.gguf",
+            tmp_path / "out",
+            Options.of(**{"precision": "int4", **options}),
+        )
 
 
 def test_options_that_fit() -> None:
-    check_options(LlmOptions())
-    check_options(LlmOptions(precision="int8+bf16", activation_bits=16, kv_cache="int8"))
-    check_options(LlmOptions(group=0, rounding="gptq", calibration="words"))
+    check_options(Options.of(precision="int4"))
+    check_options(Options.of(precision="int8+bf16", activation_bits=16, kv_cache="int8"))
+    check_options(
+        Options.of(precision="int4", group_size=None, rounding="gptq", calibration="words")
+    )
 
 
 def test_every_option_is_known_to_be_used_or_refused() -> None:
@@ -173,7 +184,7 @@ def test_every_option_is_known_to_be_used_or_refused() -> None:
 
     parameters = inspect.signature(graphopt.optimize).parameters
     ours = {f.name: f.default for f in dataclasses.fields(Options)}
-    assert set(parameters) - {"model"} == set(ours) - {"asked"}
+    assert set(parameters) - {"model"} == set(ours) - {"asked", "requantize"}
     given = {
         n: p.default for n, p in parameters.items() if n not in ("model", "target", "precision")
     }

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import os
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,10 @@ import sympy
 import torch
 import torch.utils._pytree as pytree
 
-from graphopt._version import VERSION
 from graphopt.compiler.options import Options
 from graphopt.compiler.partition import CompiledPart, TorchPart, partition
 from graphopt.compiler.pipeline import PassManager, export, lowering_passes
-from graphopt.compiler.program import Program, port_of
+from graphopt.compiler.program import Program, Signature
 from graphopt.compiler.report import NodeReport, node_reports
 from graphopt.compiler.schedule import StepBalance
 from graphopt.config import Config
@@ -43,10 +40,9 @@ from graphopt.ir.ops import Aten
 from graphopt.ir.ops.elements import evaluate_scalar
 from graphopt.ir.printer import print_graph
 from graphopt.ir.scalar import Scalar
-from graphopt.passes.support.rounding import Rounding
 from graphopt.progress import announce
 from graphopt.runtime import process, structure
-from graphopt.runtime.package import FORMAT, MARKS, Manifest, write_package
+from graphopt.runtime.package import MARKS
 from graphopt.runtime.staging import replaced_folder
 
 #: Runs a program, of which it also gets the number, on its inputs.
@@ -65,7 +61,7 @@ class Form:
     4. `precision_passes`, for each part: numbers become narrower; all but `fuse_patches` optional.
     5. `placement_passes`: strides, tasks, kernels. This tail is never left out.
     6. `plan_memory`, C and packed weights (`Program.module`), then a library for each ISA level
-       (`Program.library`, `package_files`).
+       (`Program.library`, `Program.write`).
 
     Attributes:
         call: how arguments and results map to tensors.
@@ -82,8 +78,7 @@ class Form:
         options: Options,
         states: Collection[str] = (),
     ) -> None:
-        config = Config.from_environment()
-        manager = PassManager(config)
+        manager = PassManager(Config.from_environment())
         announce(f"{type(model).__name__}: capture")
         captured = capture(model, args, kwargs, options.dynamic_shapes, states)
         self.call: CallSpec = captured.call
@@ -103,17 +98,7 @@ class Form:
             if isinstance(part, TorchPart):
                 self._parts.append(part)
                 continue
-            program = Program(
-                part.graph,
-                options.target,
-                options.precision,
-                options.num_threads,
-                config,
-                manager,
-                options.group,
-                options.activation_bits,
-                Rounding(options.rounding),
-            )
+            program = Program(part.graph, options, manager)
             program.plan()
             self._parts.append((part, program, register(program)))
 
@@ -289,47 +274,31 @@ class Form:
     def save(self, path: str | Path) -> None:
         """Writes the package; see `OptimizedModule.save`."""
         self._require_compiled()
+        self._require_pure()
         ((_, program, _),) = self._programs()
         texts = {
             "passes/1_captured.txt": self._texts["captured"],
             "passes/2_lowered.txt": self._texts["lowered"],
         }
         with replaced_folder(path, MARKS) as staging:
-            files = program.package_files()
-            announce(f"{self.graph.name}: write {os.path.basename(path)}")
-            write_package(staging, self._manifest(program), {**files, **texts})
+            program.write(staging, self._signature(), texts)
 
-    def _manifest(self, program: Program) -> Manifest:
-        self._require_pure()
-        target = self.options.target
-        count = self.call.in_spec.num_leaves
-        leaves: list[Any] = []
-        for i in range(count):
-            constant = i in self.call.constants
-            tensors_before = sum(not isinstance(x, _Constant) for x in leaves)
-            leaves.append(
-                _Constant(self.call.constants[i]) if constant else structure.Leaf(tensors_before)
-            )
-        leaves = [x.value if isinstance(x, _Constant) else x for x in leaves]
+    def _signature(self) -> Signature:
+        call, tensors = self.call, itertools.count()
+        leaves = [
+            call.constants[i] if i in call.constants else structure.Leaf(next(tensors))
+            for i in range(call.in_spec.num_leaves)
+        ]
         results = [
             structure.Leaf(leaf.index) if isinstance(leaf, Output) else leaf
-            for leaf in self.call.out_leaves
+            for leaf in call.out_leaves
         ]
-        return Manifest(
-            format=FORMAT,
-            version=VERSION,
-            name=self.graph.name,
-            target=target.name,
-            arch=target.arch,
-            precision=self.options.precision,
-            levels=target.levels,
-            inputs=tuple(port_of(v, v.name) for v in self._inputs),
-            outputs=tuple(port_of(v, f"output{i}") for i, v in enumerate(self._outputs)),
-            call=structure.describe(pytree.tree_unflatten(leaves, self.call.in_spec)),
-            result=structure.describe(pytree.tree_unflatten(results, self.call.out_spec)),
-            parameters=self._parameters,
-            changes_arguments=self.call.changes_arguments,
-            steps=program.steps(),
+        return Signature(
+            pytree.tree_unflatten(leaves, call.in_spec),
+            pytree.tree_unflatten(results, call.out_spec),
+            self._parameters,
+            tuple(f"output{i}" for i in range(len(self._outputs))),
+            call.changes_arguments,
         )
 
     def _require_pure(self) -> None:
@@ -348,11 +317,6 @@ class Form:
                 f"{self.graph.name} returns the size {sizes[0]}, which a package cannot; return a "
                 "tensor, or read the size of one"
             )
-
-
-@dataclass(frozen=True)
-class _Constant:
-    value: Any
 
 
 def _positional_names(model: torch.nn.Module, count: int) -> tuple[str, ...]:

@@ -44,7 +44,8 @@ class ModuleAdapter:
 
     def used(self, model: Any, precision: str) -> tuple[str, set[str]]:
         """The name of the class, and what every module uses."""
-        return type(model).__name__, {"example_inputs", "dynamic_shapes", "strict", "check"}
+        used = {"num_threads", "example_inputs", "dynamic_shapes", "strict", "check"}
+        return type(model).__name__, used
 
     def optimize(self, model: Any, options: Options) -> OptimizedModule:
         """The module, captured and built if there are example inputs."""

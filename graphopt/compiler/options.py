@@ -1,4 +1,4 @@
-"""What `graphopt.optimize` was asked for: which values there are, and what a kind of model uses."""
+"""What a model is compiled for: which values there are, and what a kind of model uses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphopt.compiler.pipeline import check_activation_bits
-from graphopt.errors import OptionError
+from graphopt.errors import CalibrationError, OptionError
 from graphopt.passes.support.rounding import check_rounding
 from graphopt.runtime.library import check_threads
 from graphopt.target import Target, find_target
@@ -16,17 +16,20 @@ from graphopt.target import Target, find_target
 #: Options whose values are names.
 _NAMES = ("target", "precision", "kv_cache", "head", "rounding")
 #: Options that every kind of model uses.
-_ALWAYS = {"target", "precision", "num_threads"}
+_ALWAYS = {"target", "precision"}
 _LARGEST_GROUP = 1024
 
 
 @dataclass(frozen=True)
 class Options:
-    """The options of `graphopt.optimize`, where they are explained.
+    """The options of `graphopt.optimize`, where they are explained, and of the command line.
 
     Attributes:
         target: the target itself.
         precision: never `auto`.
+        calibration: where a tokenizer is at hand, also a text.
+        requantize: whether weights that a file has quantized are made f32 when they are read;
+            otherwise `int4` takes those in blocks of 4 bits as they are.
         asked: the precision as it was asked for.
     """
 
@@ -42,16 +45,19 @@ class Options:
     head: str = "auto"
     rounding: str = "nearest"
     calibration: Sequence[Any] | None = None
+    context: int | None = None
+    requantize: bool = False
     check: bool = True
     asked: str = "auto"
 
     @staticmethod
     def of(**given: Any) -> Options:
-        """The options from arguments of `graphopt.optimize`.
+        """The options from keywords, of which only the ones given count.
 
         Raises:
             OptionError, UnknownTargetError, UnknownPrecisionError, ThreadCountError: for a value
                 that an option cannot have, whatever the model.
+            CalibrationError: for `gptq` without calibration.
         """
         defaults: dict[str, Any] = {"target": "native", "precision": "auto"}
         defaults |= {f.name: f.default for f in dataclasses.fields(Options)[2:]}
@@ -62,6 +68,8 @@ class Options:
         planned = target.precision(given["precision"])
         check_activation_bits(given["activation_bits"])
         check_rounding(given["rounding"])
+        if given["rounding"] == "gptq" and given["calibration"] is None:
+            raise CalibrationError("rounding by gptq needs text")
         changed = {"target": target, "precision": planned, "asked": given["precision"]}
         return Options(**{**given, **changed})
 
@@ -69,6 +77,11 @@ class Options:
     def group(self) -> int:
         """Int4 weights that share a scale; 0 for a scale per channel."""
         return self.group_size or 0
+
+    @property
+    def as_blocks(self) -> bool:
+        """Whether weights that come quantized stay so when they are read."""
+        return "int4" in self.precision and not self.requantize
 
     def refuse_unused(self, used: Collection[str], kind: str) -> None:
         """Raises OptionError for the first option that is given and not used.
@@ -109,10 +122,13 @@ def _check_values(options: Mapping[str, Any]) -> None:
         if not isinstance(value, Target):
             how = "give a name or a Target; inputs go by keyword, such as example_inputs=(x,)"
             raise OptionError(name, value, how)
-    for name in ("strict", "check"):
+    for name in ("strict", "check", "requantize"):
         if not isinstance(options[name], bool):
             raise OptionError(name, options[name], "give True or False")
     check_group_size(options["group_size"])
+    context = options["context"]
+    if context is not None and (type(context) is not int or context < 1):
+        raise OptionError("context", context, "give a number of positions, or None for all")
     example = options["example_inputs"]
     if not isinstance(example, tuple | list | dict | None):
         what = type(example).__name__

@@ -160,12 +160,16 @@ class UnusedSwitchWarning(UserWarning):
 class PassManager:
     """Runs passes one after the other, checks and shows what they did.
 
-    Args:
+    Attributes:
         config: what to check and show.
+
+    Args:
+        config: as above.
         report: receives a line per pass (`GRAPHOPT_DEBUG`); standard error by default.
 
     Raises:
-        SwitchError: for a pass to skip or to stop after that is unknown, or cannot be left out.
+        SwitchError: for a pass to skip or to stop after that is unknown, or cannot be left out,
+            and for an unknown format of dumps.
     """
 
     def __init__(self, config: Config, report: Callable[[str], None] | None = None) -> None:
@@ -175,7 +179,11 @@ class PassManager:
             free = ", ".join(name for name in pass_names() if name not in REQUIRED)
             why = f"no code can be made without it; passes that may be left out are {free}"
             raise SwitchError("GRAPHOPT_SKIP", required[0], why)
-        self._config = config
+        self._kind = config.dump_format or next(iter(_EXPORTS))
+        if self._kind not in _EXPORTS:
+            remedy = f"give one of {', '.join(_EXPORTS)}"
+            raise SwitchError("GRAPHOPT_DUMP_FORMAT", self._kind, remedy)
+        self.config = config
         self._seen: set[str] = set()
         self._report = report or (lambda text: print(text, file=sys.stderr))
         self._count = 0
@@ -187,40 +195,40 @@ class PassManager:
             self._dump("capture", graph)
         for step in passes:
             self._seen.add(step.name)
-            left_out = self._stopped or step.name in self._config.skip
+            left_out = self._stopped or step.name in self.config.skip
             if left_out and step.name not in REQUIRED:
                 continue
             announce(f"{graph.name}: {step.name}")
-            before = print_graph(graph) if self._config.debug >= 3 else ""
+            before = print_graph(graph) if self.config.debug >= 3 else ""
             nodes, start = len(graph.nodes), time.perf_counter()
             modified = step.run(graph)
             seconds = time.perf_counter() - start
-            if self._config.verify:
+            if self.config.verify:
                 verify(graph, step.name)
-            if self._config.debug >= 1:
+            if self.config.debug >= 1:
                 what = "changed" if modified else "no change"
                 size = f"{nodes} -> {len(graph.nodes)} nodes, {seconds * 1e3:.1f} ms"
                 self._report(f"{printable(graph.name)}: {step.name}: {what}, {size}")
-            if self._config.debug >= 3 and modified:
+            if self.config.debug >= 3 and modified:
                 after = print_graph(graph)
                 diff = difflib.unified_diff(
                     before.splitlines(), after.splitlines(), lineterm="", n=1
                 )
                 self._report("\n".join(diff))
             self._dump(step.name, graph)
-            self._stopped = self._stopped or step.name == self._config.stop_after
+            self._stopped = self._stopped or step.name == self.config.stop_after
         return graph
 
     def warn_of_unused(self) -> None:
         """Warns of passes to skip or to stop after that were not among those that ran."""
-        for name in sorted({*self._config.skip, self._config.stop_after} - {"", *self._seen}):
-            variable = "GRAPHOPT_SKIP" if name in self._config.skip else "GRAPHOPT_STOP_AFTER"
+        for name in sorted({*self.config.skip, self.config.stop_after} - {"", *self._seen}):
+            variable = "GRAPHOPT_SKIP" if name in self.config.skip else "GRAPHOPT_STOP_AFTER"
             message = f"{variable}={name} has no effect: this precision has no such pass"
             warnings.warn(message, UnusedSwitchWarning, stacklevel=2)
 
     def show_decisions(self, graph: Graph) -> None:
         """Lists kernels and reasons (`GRAPHOPT_DEBUG=2`)."""
-        if self._config.debug >= 2:
+        if self.config.debug >= 2:
             self._report(print_graph(graph, reasons=True))
 
     def show_memory(self, graph: Graph, plan: MemoryPlan, arch: str) -> None:
@@ -231,10 +239,10 @@ class PassManager:
             plan: where its values are.
             arch: whose layouts packed values have; names the dump.
         """
-        if self._config.debug >= 1:
+        if self.config.debug >= 1:
             count = f"{len(plan.slots)} slots for {len(plan.slot_of)} values and scratch memories"
             self._report(f"{printable(graph.name)}: plan_memory: {count}")
-        if self._config.dump is not None:
+        if self.config.dump is not None:
             text = f"# after plan_memory\n{print_memory(graph, plan)}"
             self._write(graph, f"plan_memory_{arch}.txt", text)
 
@@ -246,16 +254,16 @@ class PassManager:
             source: the C.
             arch: for which it is; names the dump.
         """
-        if self._config.debug >= 4:
+        if self.config.debug >= 4:
             self._report(source)
-        if self._config.dump is not None:
+        if self.config.dump is not None:
             self._write(graph, f"module_{arch}.c", source)
 
     def show_library(self, graph: Graph, library: Path) -> None:
         """Says where a library lies (`GRAPHOPT_DEBUG=4`), and shows its code (5)."""
-        if self._config.debug >= 4:
+        if self.config.debug >= 4:
             self._report(f"{printable(graph.name)}: built {library}")
-        if self._config.debug >= 5:
+        if self.config.debug >= 5:
             command = ["objdump", "-d", "--no-show-raw-insn", str(library)]
             try:
                 shown = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -264,8 +272,8 @@ class PassManager:
             self._report(shown.stdout or shown.stderr)
 
     def _dump(self, name: str, graph: Graph) -> None:
-        if self._config.dump is not None:
-            kind = self._config.dump_format
+        if self.config.dump is not None:
+            kind = self._kind
             text = _EXPORTS[kind](graph)
             text = f"# after {name}\n{text}" if kind == "text" else text
             ending = "txt" if kind == "text" else kind
@@ -273,10 +281,10 @@ class PassManager:
         self._count += 1
 
     def _write(self, graph: Graph, name: str, text: str) -> None:
-        assert self._config.dump is not None
-        folder = self._config.dump / file_name(graph.name)
+        assert self.config.dump is not None
+        folder = self.config.dump / file_name(graph.name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
         except OSError as error:
-            raise SwitchError("GRAPHOPT_DUMP", str(self._config.dump), str(error)) from error
+            raise SwitchError("GRAPHOPT_DUMP", str(self.config.dump), str(error)) from error

@@ -13,29 +13,30 @@ from typing import Any
 import numpy as np
 from sympy import Symbol
 
+from graphopt._version import VERSION
 from graphopt.codegen.emit import Module, emit_module
+from graphopt.compiler.options import Options
 from graphopt.compiler.pipeline import PassManager, placement_passes, precision_passes
 from graphopt.compiler.schedule import StepBalance, balance_of, trace_tasks
-from graphopt.config import Config
 from graphopt.errors import StorageError
 from graphopt.ir import Graph, Value, learn_sizes
-from graphopt.ir.cost import Call, macs, memory_bytes, moved_bytes
+from graphopt.ir.cost import Call, memory_bytes, moved_bytes
 from graphopt.ir.networks import critical_path
-from graphopt.ir.ops import CachedAttention
+from graphopt.ir.ops import Attention, CachedAttention, Conv, Linear, Norm
 from graphopt.ir.printer import print_graph
 from graphopt.ir.symbolic import evaluate
 from graphopt.kernels import registry
 from graphopt.kernels.formats import F32
 from graphopt.kernels.registry import Level
-from graphopt.passes.support.rounding import NEAREST, Rounding
+from graphopt.passes.support.rounding import Rounding
 from graphopt.progress import announce
-from graphopt.runtime import process
+from graphopt.runtime import process, structure
 from graphopt.runtime.cpus import usable_cpus
 from graphopt.runtime.emulate import Emulation
 from graphopt.runtime.library import ContextPool, Library
-from graphopt.runtime.package import Port, Step
+from graphopt.runtime.package import FORMAT, Manifest, Port, Step, write_package
 from graphopt.runtime.sealed import copy_of
-from graphopt.target import Target, native
+from graphopt.target import native
 from graphopt.toolchain.build import Builder
 
 Array = np.ndarray[Any, Any]
@@ -45,10 +46,23 @@ class OtherMachineWarning(UserWarning):
     """A module built for another machine runs its plan through this machine's kernels."""
 
 
-def port_of(value: Value, name: str) -> Port:
-    """An input or output as a manifest describes it."""
-    shape = tuple(e if isinstance(e, int) else str(e) for e in value.shape)
-    return Port(name, value.dtype.value, shape, value.is_state)
+@dataclass(frozen=True)
+class Signature:
+    """How a package is called.
+
+    Attributes:
+        call: positional and keyword arguments, with a `structure.Leaf` for each input.
+        result: what a call gives, with a `structure.Leaf` for each output.
+        parameters: names of the positional arguments.
+        outputs: names of the outputs.
+        changes_arguments: as a `Manifest` says.
+    """
+
+    call: Any
+    result: Any
+    parameters: tuple[str, ...]
+    outputs: tuple[str, ...]
+    changes_arguments: bool = False
 
 
 @dataclass(eq=False)
@@ -57,35 +71,28 @@ class Program:
 
     Attributes:
         graph: lowered, not yet planned; planned in place by `plan`.
-        target: what it is planned for.
-        precision: one of `graphopt.target.PRECISIONS`.
-        threads: threads of a run; all allowed CPUs if None.
-        config: switches.
-        group: int4 weights that share a scale; 0 for a scale per channel.
-        activation_bits: of quantized activations, 8, or 16 for two int8 rows.
-        rounding: how weights become int4.
+        options: what it is planned for.
+        manager: runs passes and shows what they do.
+        rounding: how weights become int4, where that takes more than the options say.
     """
 
     graph: Graph
-    target: Target
-    precision: str
-    threads: int | None
-    config: Config
+    options: Options
     manager: PassManager
-    group: int = 32
-    activation_bits: int = 8
-    rounding: Rounding = NEAREST
+    rounding: Rounding | None = None
 
     def __post_init__(self) -> None:
-        self._contexts = ContextPool(self.threads)
+        self._contexts = ContextPool(self.options.num_threads)
         self._opening = threading.RLock()
         self._folder = process.Folder("graphopt-")
 
     def plan(self) -> None:
         """Runs the passes that depend on precision and target."""
+        options = self.options
+        rounding = self.rounding or Rounding(options.rounding)
         passes = [
-            *precision_passes(self.precision, self.group, self.activation_bits, self.rounding),
-            *placement_passes(self.target, self.config.serial_conv),
+            *precision_passes(options.precision, options.group, options.activation_bits, rounding),
+            *placement_passes(options.target, self.manager.config.serial_conv),
         ]
         self.manager.run(self.graph, passes)
         self.manager.warn_of_unused()
@@ -94,17 +101,17 @@ class Program:
     @cached_property
     def builder(self) -> Builder:
         """The compiler, with this process's share of CPUs."""
-        return Builder(self.config.cache, usable_cpus())
+        return Builder(self.manager.config.cache, usable_cpus())
 
     @cached_property
     def module(self) -> Module:
         """C and weights for the target."""
-        return self._emit(self.target.arch)
+        return self._emit(self.options.target.arch)
 
     @cached_property
     def _host_module(self) -> Module:
         host = native()
-        return self.module if self.target.arch == host.arch else self._emit(host.arch)
+        return self.module if self.options.target.arch == host.arch else self._emit(host.arch)
 
     def _emit(self, arch: str) -> Module:
         announce(f"{self.graph.name}: C for {arch}")
@@ -136,19 +143,45 @@ class Program:
             raise StorageError(folder, error.strerror or error, "TMPDIR") from error
         return path
 
-    def package_files(self) -> dict[str, Path | str]:
-        """What a package holds of this program: relative name -> file or text."""
+    def write(self, folder: Path, signature: Signature, texts: Mapping[str, str] = {}) -> None:
+        """Writes the package of this program into a new folder.
+
+        Args:
+            folder: to make, or empty.
+            signature: how the package is called.
+            texts: more files for it, by name.
+
+        Raises:
+            StorageError: if there is no room.
+        """
+        target = self.options.target
         files: dict[str, Path | str] = {
             "module.c": self.module.source,
             "weights.bin": self.weights_file(self.module),
             "passes/3_planned.txt": print_graph(self.graph, reasons=True),
         }
-        for level in self.target.isa_levels:
+        for level in target.isa_levels:
             files[f"lib/{level.name}.so"] = self._build(self.module, level)
-        return files
+        manifest = Manifest(
+            format=FORMAT,
+            version=VERSION,
+            name=self.graph.name,
+            target=target.name,
+            arch=target.arch,
+            precision=self.options.precision,
+            levels=target.levels,
+            inputs=tuple(_port(value, value.name) for value in self.graph.inputs),
+            outputs=tuple(map(_port, self.graph.outputs, signature.outputs)),
+            call=structure.describe(signature.call),
+            parameters=signature.parameters,
+            result=structure.describe(signature.result),
+            changes_arguments=signature.changes_arguments,
+            steps=self._steps(),
+        )
+        announce(f"{self.graph.name}: write the package")
+        write_package(folder, manifest, {**files, **texts})
 
-    def steps(self) -> tuple[Step, ...]:
-        """The steps of a run as a manifest describes them."""
+    def _steps(self) -> tuple[Step, ...]:
         return tuple(
             Step(
                 step.comment.partition(" = ")[0],
@@ -167,12 +200,12 @@ class Program:
 
     @cached_property
     def _library(self) -> Library:
-        mine = native()
-        if self.target.name != mine.name:
-            shared = [name for name in self.target.levels if name in mine.levels]
-            if self.target.arch != mine.arch or shared != list(self.target.levels):
+        target, mine = self.options.target, native()
+        if target.name != mine.name:
+            shared = [name for name in target.levels if name in mine.levels]
+            if target.arch != mine.arch or shared != list(target.levels):
                 warnings.warn(
-                    f"{self.graph.name} is built for {self.target.name}; this machine runs the "
+                    f"{self.graph.name} is built for {target.name}; this machine runs the "
                     f"same plan through its own {mine.levels[-1]} kernels",
                     OtherMachineWarning,
                     stacklevel=3,
@@ -219,33 +252,39 @@ class Program:
 
         Returns:
             One dict a step: `node`, `op`, `kernel`, `module`, `macs`, `bytes` (all that it moves),
-            `memory_bytes` (of those, constants and cached rows), the format of the weights
-            (`scheme`), `group`, `causal` and `rms`, shapes with dtypes of its `inputs` and
-            `outputs`, and for attention over a cache its `keys`.
+            `memory_bytes` (of those, constants and cached rows), shapes with dtypes of its `inputs`
+            and `outputs`; of a product the format of the weights (`scheme`) and their `group`, of
+            attention whether it is `causal`, over a cache its `keys`, of a norm whether it is
+            `rms`.
         """
         integers = zip(self.graph.inputs, inputs, strict=True)
         numbers = {value: array for value, array in integers if array.dtype == np.int64}
-        call = Call(self._sizes(inputs, outputs), self.target.arch, numbers)
+        call = Call(self._sizes(inputs, outputs), self.options.target.arch, numbers)
         rows = []
         for step in self._host_module.steps:
             node = step.node
-            row = {
+            row: dict[str, Any] = {
                 "node": step.comment.partition(" = ")[0],
                 "op": node.op.name,
                 "kernel": node.kernel,
                 "module": node.origin.module,
-                "macs": macs(node, call),
+                "macs": node.op.macs(node, call),
                 "bytes": moved_bytes(node, call),
                 "memory_bytes": memory_bytes(node, call),
-                "scheme": str(getattr(node.op, "format", None) or F32),
-                "group": getattr(node.op, "group", 0),
-                "causal": getattr(node.op, "causal", False),
-                "rms": getattr(node.op, "rms", False),
                 "inputs": [_shape_and_dtype(value, call.sizes) for value in node.inputs],
                 "outputs": [_shape_and_dtype(value, call.sizes) for value in node.outputs],
             }
-            if isinstance(node.op, CachedAttention):
-                row["keys"] = int(call.keys(node).max())
+            match node.op:
+                case Linear() as op:
+                    row |= {"scheme": str(op.decided), "group": op.group}
+                case Conv():
+                    row |= {"scheme": str(F32), "group": 0}
+                case Norm(rms=rms):
+                    row["rms"] = rms
+                case Attention(causal=causal):
+                    row["causal"] = causal
+                case CachedAttention():
+                    row["keys"] = int(call.keys(node).max())
             rows.append(row)
         return rows
 
@@ -290,19 +329,28 @@ class Program:
             InputError: if an input does not fit.
             RunError: if the program fails.
         """
+        target = self.options.target
         emulation = Emulation(
             self.builder,
             self.module.source,
-            self.target.arch,
+            target.arch,
             [v.name for v in self.graph.inputs],
             [v.shape for v in self.graph.inputs],
             [number for number, v in enumerate(self.graph.inputs) if v.is_state],
         )
         return emulation.run(
-            self.weights_file(self.module), inputs, level or self.target.levels[-1], sve_bits
+            self.weights_file(self.module),
+            inputs,
+            level or target.levels[-1],
+            sve_bits,
         )
 
 
 def _shape_and_dtype(value: Value, sizes: Mapping[Symbol, int]) -> tuple[tuple[int, ...], str]:
     shape = tuple(evaluate(extent, sizes) for extent in value.shape)
     return shape, value.packed or value.dtype.value
+
+
+def _port(value: Value, name: str) -> Port:
+    shape = tuple(e if isinstance(e, int) else str(e) for e in value.shape)
+    return Port(name, value.dtype.value, shape, value.is_state)

@@ -18,7 +18,7 @@ class AutoModelAdapter:
 
     def used(self, model: Any, precision: str) -> tuple[str, set[str]]:
         """What its parts use."""
-        return "a FunASR AutoModel", {"strict", "check"}
+        return "a FunASR AutoModel", {"num_threads", "strict", "check"}
 
     def optimize(self, model: Any, options: Options) -> Any:
         """An AutoModel with compiled parts inside."""

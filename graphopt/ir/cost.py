@@ -1,4 +1,4 @@
-"""What a node costs in a call: multiply-adds, bytes that it moves, bytes out of memory."""
+"""What a node costs in a call: bytes that it moves, bytes out of memory."""
 
 from __future__ import annotations
 
@@ -50,11 +50,6 @@ class Call:
         rule = layouts.layout(self.arch, ROWS[value.packed])
         panel = layouts.packed_lhs_bytes(rule, rule.mr, self.size(value.shape[-1]))
         return self.size(*value.shape[:-1]) * int(panel) // rule.mr
-
-
-def macs(node: Node, call: Call) -> int:
-    """Multiply-adds of the node's products; 0 for ops without. Hidden keys do not count."""
-    return node.op.macs(node, call)
 
 
 def moved_bytes(node: Node, call: Call) -> int:

@@ -63,21 +63,21 @@ def compile_llm(
     context: ContextOption = None,
 ) -> None:
     """Compile a language model into a package for graphopt chat."""
+    from graphopt.compiler.options import Options
     from graphopt.llm import package
-    from graphopt.llm.options import LlmOptions
 
     text = None if calibration is None else calibration.read_text(encoding="utf-8")
-    options = LlmOptions(
-        target,
-        precision,
-        group_size,
-        activation_bits,
-        requantize,
-        kv_cache,
-        head,
-        rounding,
-        text,
-        context,
+    options = Options.of(
+        target=target,
+        precision=precision,
+        group_size=group_size or None,
+        activation_bits=activation_bits,
+        requantize=requantize,
+        kv_cache=kv_cache,
+        head=head,
+        rounding=rounding,
+        calibration=text,
+        context=context,
     )
     with Console(stderr=True).status(f"compiling for {target}"):
         summary = package.compile_llm(source, out, options)

@@ -7,15 +7,13 @@ from graphopt.compiler.pipeline import PassManager, lowering_passes
 from graphopt.compiler.program import Program
 from graphopt.config import Config
 from graphopt.dtype import DType
-from graphopt.errors import CalibrationError, OptionError, UnknownPrecisionError
+from graphopt.errors import UnknownPrecisionError
 from graphopt.llm.decoder.calibration import calibration_inputs
 from graphopt.llm.decoder.graph import DecoderWeights, decoder_graph
 from graphopt.llm.generate.cache import CacheShape
 from graphopt.llm.generate.engine import Engine
 from graphopt.llm.interface.adapter import DecoderAdapter
-from graphopt.llm.options import LlmOptions
 from graphopt.passes.support.rounding import Rounding
-from graphopt.target import find_target
 
 #: Names of what keys and values are kept as; int8 has a scale per token and head.
 KV_CACHES = {"f32": DType.F32, "bf16": DType.BF16, "int8": DType.I8}
@@ -23,79 +21,59 @@ KV_CACHES = {"f32": DType.F32, "bf16": DType.BF16, "int8": DType.I8}
 HEADS = ("auto", "int8", "int4", "exact")
 
 
-def compile_decoder(
-    weights: DecoderWeights, options: LlmOptions, threads: int | None = None
-) -> tuple[Program, Engine]:
+def compile_decoder(weights: DecoderWeights, options: Options) -> tuple[Program, Engine]:
     """Plans a decoder; it is built when it first runs.
 
     Args:
         weights: all of it.
         options: what to compile for.
-        threads: of a run; all CPUs of the process if None.
 
     Raises:
-        UnknownTargetError: for an unknown target.
         GroupSizeError: if the group does not divide a depth.
-        UnknownPrecisionError: for a precision, or a kind of cache, of head or of rounding that
-            there is not.
+        UnknownPrecisionError: for an unknown kind of cache or of head.
         CalibrationError: for calibration that is missing or makes no sense.
     """
-    target = find_target(options.target)
-    precision = target.precision(options.precision)
-    config = Config.from_environment()
-    manager = PassManager(config)
-    cache = _cache_type(options.kv_cache, precision)
-    kept = _head(options.head, precision, options.activation_bits)
-    graph = decoder_graph(weights, cache, "int4" in precision, kept, precision != "fp32")
+    manager = PassManager(Config.from_environment())
+    cache, kept = check_kinds(options)
+    narrow = options.precision != "fp32"
+    graph = decoder_graph(weights, cache, "int4" in options.precision, kept, narrow)
     manager.run(graph, lowering_passes())
     inputs = None
     if options.calibration is not None:
         inputs = calibration_inputs(graph, options.calibration, weights.shape.vocabulary)
     rounding = Rounding(options.rounding, inputs, kept == "int4")
-    program = Program(
-        graph,
-        target,
-        precision,
-        threads,
-        config,
-        manager,
-        options.group,
-        options.activation_bits,
-        rounding,
-    )
+    program = Program(graph, options, manager, rounding)
     program.plan()
     shape = weights.shape
     rows = CacheShape(cache, len(weights.layers), shape.kv_heads, shape.head_dim, shape.context)
     return program, Engine(program.run, shape.vocabulary, rows)
 
 
-def check_options(options: LlmOptions) -> None:
-    """Raises for what `compile_decoder` would refuse of the options alone, without a model.
+def check_options(options: Options) -> None:
+    """Raises for options that make no sense where files are compiled, without a model.
 
     Raises:
-        UnknownTargetError, UnknownPrecisionError, CalibrationError, OptionError: naming it.
+        UnknownPrecisionError, OptionError: naming it.
     """
-    given = Options.of(
-        target=options.target,
-        precision=options.precision,
-        group_size=options.group or None,
-        activation_bits=options.activation_bits,
-        rounding=options.rounding,
-        calibration=options.calibration,
-    )
-    precision = given.precision
-    _cache_type(options.kv_cache, precision)
-    _head(options.head, precision, options.activation_bits)
-    if options.rounding == "gptq" and options.calibration is None:
-        raise CalibrationError("rounding by gptq needs text")
-    kind, used = DecoderAdapter().used(None, precision)
-    given.refuse_unused(used, f"{kind} in {precision}")
-    if options.requantize and "int4" not in precision:
-        raise OptionError("requantize", True, f"nothing becomes int4 in {precision}; leave it out")
+    kind, used = DecoderAdapter().used(None, options.precision)
+    used -= {"num_threads", "check"}  # nothing runs
+    if "int4" in options.precision:
+        used.add("requantize")
+    options.refuse_unused(used, f"{kind} in {options.precision}")
+    check_kinds(options)
+
+
+def check_kinds(options: Options) -> tuple[DType, str]:
+    """What keys and values are stored as, and what `decoder_graph` calls the kind of head.
+
+    Raises:
+        UnknownPrecisionError: for an unknown kind, or one that the precision does not have.
+    """
+    cache = _cache_type(options.kv_cache, options.precision)
+    return cache, _head(options.head, options.precision, options.activation_bits)
 
 
 def _head(head: str, precision: str, activation_bits: int) -> str:
-    """What `decoder_graph` calls it."""
     if head not in HEADS:
         raise UnknownPrecisionError(f"head={head}", HEADS)
     if "int4" not in precision:

@@ -15,24 +15,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphopt._version import VERSION
 from graphopt.dtype import DType
 from graphopt.errors import ModelFileError, PackageCorruptError
 from graphopt.llm.generate.cache import CacheShape
 from graphopt.llm.generate.chat import Chat
 from graphopt.llm.generate.engine import Engine
 from graphopt.llm.generate.tokenizer import ChatFormat, Tokenizer, read_tokenizer
-from graphopt.llm.options import LlmOptions
 from graphopt.runtime import structure
 from graphopt.runtime.fields import Name, Size
 from graphopt.runtime.loaded import open_module
-from graphopt.runtime.package import FORMAT as DECODER_FORMAT
-from graphopt.runtime.package import Manifest, write_package
+from graphopt.runtime.package import Manifest
 from graphopt.runtime.sealed import SealedFolder, open_sealed, seal
 from graphopt.runtime.signing import PublicKey
 from graphopt.runtime.staging import check_place, replaced_folder
 
 if TYPE_CHECKING:
+    from graphopt.compiler.options import Options
     from graphopt.compiler.program import Program
     from graphopt.ir.loss import Loss
     from graphopt.llm.decoder.graph import DecoderWeights
@@ -87,7 +85,7 @@ class WeightsSummary:
         return text if self.loss is None else f"{text}; rounding lost {self.loss} (mean share)"
 
 
-def compile_llm(source: str | Path, out: str | Path, options: LlmOptions) -> WeightsSummary:
+def compile_llm(source: str | Path, out: str | Path, options: Options) -> WeightsSummary:
     """Compiles a language model into a package for `graphopt chat`.
 
     Args:
@@ -103,11 +101,9 @@ def compile_llm(source: str | Path, out: str | Path, options: LlmOptions) -> Wei
         ModelFileError: naming what of the source is missing, damaged or not understood.
         UnsupportedDecoderError: naming what the graph cannot express.
         GroupSizeError: if the group does not divide a depth.
-        UnknownPrecisionError: for a precision, a kind of cache, of head or of rounding that there
-            is not.
+        UnknownPrecisionError: for an unknown kind of cache or of head.
         OptionError: for an option that the precision does not use, and a context that the model
             does not have.
-        CalibrationError: for `gptq` without calibration.
         PackageError: if something that is no package is in the way.
     """
     from graphopt.llm.compiled import check_options
@@ -119,7 +115,7 @@ def compile_llm(source: str | Path, out: str | Path, options: LlmOptions) -> Wei
     return save_llm(weights, tokenizer, out, options)
 
 
-def read_model(source: Path, options: LlmOptions) -> tuple[DecoderWeights, Tokenizer]:
+def read_model(source: Path, options: Options) -> tuple[DecoderWeights, Tokenizer]:
     """Weights and tokenizer of a GGUF file or a model directory."""
     if source.is_dir():
         from graphopt.llm.readers.meta_checkpoint import is_meta_checkpoint, read_meta_checkpoint
@@ -141,7 +137,7 @@ def read_model(source: Path, options: LlmOptions) -> tuple[DecoderWeights, Token
 
 
 def save_llm(
-    weights: DecoderWeights, tokenizer: Tokenizer, out: str | Path, options: LlmOptions
+    weights: DecoderWeights, tokenizer: Tokenizer, out: str | Path, options: Options
 ) -> WeightsSummary:
     """Compiles a decoder and writes it with its tokenizer, whole or not at all.
 
@@ -155,17 +151,20 @@ def save_llm(
         What became of the weights.
 
     Raises:
-        UnknownTargetError, GroupSizeError, UnknownPrecisionError, CalibrationError: as for
-            `compile_decoder`.
+        GroupSizeError, UnknownPrecisionError, CalibrationError: as for `compile_decoder`.
         PackageError: if something that is no package is in the way.
     """
+    from graphopt.compiler.program import Signature
     from graphopt.llm.compiled import compile_decoder
 
     if isinstance(options.calibration, str):
         options = replace(options, calibration=[tokenizer.encode(options.calibration)])
     with replaced_folder(out, [DESCRIPTION]) as staging:
         program, engine = compile_decoder(weights, options)
-        write_package(staging / DECODER, _manifest(program), program.package_files())
+        leaves = tuple(structure.Leaf(i) for i in range(len(program.graph.inputs)))
+        names = tuple(value.name for value in program.graph.inputs)
+        signature = Signature((leaves, {}), structure.Leaf(0), names, ("logits",))
+        program.write(staging / DECODER, signature)
         (staging / TOKENIZER).write_text(tokenizer.text, encoding="utf-8")
         described = Description(
             FORMAT, program.graph.name, engine.vocabulary, engine.cache_shape, tokenizer.chat
@@ -187,29 +186,6 @@ def _summary(program: Program) -> WeightsSummary:
     values = {value for node in ends for value in node.inputs}
     losses = [n.op.loss for n in nodes if isinstance(n.op, Linear) and n.op.loss is not None]
     return WeightsSummary(weights.bytes, weights.bytes_of(values), mean_loss(losses))
-
-
-def _manifest(program: Program) -> Manifest:
-    from graphopt.compiler.program import port_of
-
-    graph, target = program.graph, program.target
-    leaves = tuple(structure.Leaf(i) for i in range(len(graph.inputs)))
-    return Manifest(
-        format=DECODER_FORMAT,
-        version=VERSION,
-        name=graph.name,
-        target=target.name,
-        arch=target.arch,
-        precision=program.precision,
-        levels=target.levels,
-        inputs=tuple(port_of(value, value.name) for value in graph.inputs),
-        outputs=(port_of(graph.outputs[0], "logits"),),
-        call=structure.describe((leaves, {})),
-        parameters=tuple(value.name for value in graph.inputs),
-        result=structure.describe(structure.Leaf(0)),
-        changes_arguments=False,
-        steps=program.steps(),
-    )
 
 
 def load_chat(

@@ -9,10 +9,10 @@ import pytest
 from decoders import tiny_decoder
 
 from graphopt.bench.llm.models import bytes_tokenizer, smollm2_file
+from graphopt.compiler.options import Options
 from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.generate.engine import Engine
 from graphopt.llm.generate.sampling import Sampler
-from graphopt.llm.options import LlmOptions
 from graphopt.llm.package import load_chat, save_llm
 from graphopt.target import find_target
 
@@ -26,7 +26,8 @@ PROMPT = [3, 14, 15, 92, 65, 35, 89]
 
 def engines(weights, precision, context):
     """The same decoder on this machine and under qemu, with rooms of `context` tokens."""
-    program, engine = compile_decoder(weights, LlmOptions("neoverse-n2", precision), 1)
+    options = Options(find_target("neoverse-n2"), precision, 1)
+    program, engine = compile_decoder(weights, options)
     shape = replace(engine.cache_shape, context=context)
     runs = (program.run, lambda inputs: program.emulate(inputs, "", 128))
     return [Engine(run, engine.vocabulary, shape) for run in runs]
@@ -55,7 +56,7 @@ def test_every_step_finds_what_the_steps_before_it_cached():
 def test_a_package_talks_under_emulation(tmp_path):
     pytest.importorskip("tokenizers")
     best = replace(find_target("neoverse-n2"), levels=("sve2",))
-    options = LlmOptions(best, "fp32")
+    options = Options(best, "fp32")
     save_llm(tiny_decoder(), bytes_tokenizer(), tmp_path / "arm.gopt", options)
     chat = load_chat(tmp_path / "arm.gopt", 1, emulate=True)
     here, _ = engines(tiny_decoder(), "fp32", 16)

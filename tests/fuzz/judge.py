@@ -94,8 +94,8 @@ def judge(program: Program, compiled: bool = True) -> Judgement:
 
 def optimized(program: Program) -> OptimizedModule:
     """A model that is compiled when it is called."""
-    target = find_target("native")
-    return OptimizedModule(program.load().model, Options(target, program.precision, 2, False, None))
+    options = Options(find_target("native"), program.precision, num_threads=2)
+    return OptimizedModule(program.load().model, options)
 
 
 def case_of(program: Program, sizes: Sizes) -> Case | None:

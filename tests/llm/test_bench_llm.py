@@ -11,13 +11,14 @@ from typer.testing import CliRunner
 from graphopt.bench.llm import models, quality, speed, worker
 from graphopt.bench.llm.prepare import compile_file, prepare
 from graphopt.cli import app
+from graphopt.compiler.options import Options
 from graphopt.errors import BenchmarkError
-from graphopt.llm.options import LlmOptions
 from graphopt.llm.readers.gguf_file import read_gguf
 
 gguf = pytest.importorskip("gguf")
 pytest.importorskip("tokenizers")
 KINDS = gguf.GGMLQuantizationType
+INT4 = Options.of(precision="int4")
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def file(tmp_path):
 def test_rows(file, tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "_TASKS", {"prefill_128": ("prefill", 128), "decode": ("decode", 4)})
     package = tmp_path / "m.gopt"
-    compile_file(file, package, LlmOptions(), no_vocabulary=True)
+    compile_file(file, package, INT4, no_vocabulary=True)
     paths = {"graphopt": package, "llama.cpp": tmp_path / "none.gguf"}
     mine, theirs = (row.as_dict() for row in speed.measure("m", paths, [1], 2))
     assert mine["prefill_128"] > 0 and mine["decode"] > 0 and mine["load_s"] > 0
@@ -105,9 +106,9 @@ def test_the_text_is_long_enough():
 
 def test_models_that_are_none(tmp_path):
     with pytest.raises(BenchmarkError, match="no model 'gpt'"):
-        prepare("gpt", tmp_path, LlmOptions(), False)
+        prepare("gpt", tmp_path, INT4, False)
     with pytest.raises(BenchmarkError, match="cannot read a package"):
-        prepare(str(tmp_path), tmp_path, LlmOptions(), True)
+        prepare(str(tmp_path), tmp_path, INT4, True)
     with pytest.raises(BenchmarkError, match="quality"):
         quality.measure(models.LLAMA, tmp_path, 10, False)
     assert worker.ENGINES.keys() >= {"graphopt", "llama.cpp"}

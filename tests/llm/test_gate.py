@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from decoders import tiny_decoder
 
+from graphopt.compiler.options import Options
 from graphopt.compiler.program import Program
 from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.generate.engine import Engine
-from graphopt.llm.options import LlmOptions
 
 PROMPT = [3, 14, 15, 92, 65, 35, 89]
 
@@ -27,10 +27,11 @@ def gate_kernels(program: Program) -> list[str]:
 def test_logits_are_those_of_two_steps(
     precision: str, group: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = LlmOptions("native", precision, group)
-    program, fused = compile_decoder(tiny_decoder(), options, 2)
+    kept = {"group_size": group or None} if precision == "int4" else {}
+    options = Options.of(precision=precision, num_threads=2, **kept)
+    program, fused = compile_decoder(tiny_decoder(), options)
     monkeypatch.setenv("GRAPHOPT_SKIP", "fuse_quantize")
-    other, apart = compile_decoder(tiny_decoder(), options, 2)
+    other, apart = compile_decoder(tiny_decoder(), options)
     assert gate_kernels(program) == ["go_quantize_rows"] * 2
     assert gate_kernels(other) == ["loop"] * 2
     np.testing.assert_array_equal(logits(fused), logits(apart))

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tiny
 
+from graphopt.compiler.options import Options
 from graphopt.errors import ModelFileError, UnsupportedDecoderError
 from graphopt.llm.compiled import compile_decoder
-from graphopt.llm.options import LlmOptions
 from graphopt.llm.readers.gguf_file import read_gguf
 from graphopt.llm.readers.transformers_model import read_decoder
 
@@ -121,7 +121,7 @@ def test_blocks_are_taken_as_they_are(model, tmp_path, kind):
     logits = []
     for weights, precision, bits in ((blocks, "fp32", 8), (blocks, "int4", 16)):
         _, engine = compile_decoder(
-            weights, LlmOptions(precision=precision, activation_bits=bits), 2
+            weights, Options.of(precision=precision, activation_bits=bits, num_threads=2)
         )
         logits.append(engine.forward(ids, engine.new_cache(2), np.arange(40)))
     a, b = (x - np.log(np.exp(x).sum(-1, keepdims=True)) for x in logits)

@@ -7,10 +7,10 @@ from test_gguf_file import KINDS, write
 from test_meta_checkpoint import kl
 
 import graphopt
+from graphopt.compiler.options import Options
 from graphopt.errors import CalibrationError, OptionError, TokenRangeError, UnknownPrecisionError
 from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.decoder.matrices import ByteMatrix
-from graphopt.llm.options import LlmOptions
 from graphopt.llm.readers.gguf_file import read_gguf
 from graphopt.llm.readers.transformers_model import read_decoder
 
@@ -18,7 +18,7 @@ IDS = tiny.prompts(2, 20)
 
 
 def logits(weights, **how):
-    program, engine = compile_decoder(weights, LlmOptions(**how), 2)
+    program, engine = compile_decoder(weights, Options.of(num_threads=2, **how))
     ids = IDS.numpy()
     return program, engine.forward(ids, engine.new_cache(2), np.arange(ids.size))
 
@@ -47,14 +47,14 @@ def test_calibration_helps_and_is_reported():
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("group", [32, 0])
+@pytest.mark.parametrize("group", [32, None])
 def test_head_and_embedding(tied, group):
     model = tiny.model(tie_word_embeddings=tied, vocab_size=200)
     weights = read_decoder(model)
     exact = model(IDS).logits.detach().numpy().reshape(IDS.numel(), -1)
     lost, size = {}, {}
     for head in ("int4", "int8", "exact"):
-        program, got = logits(weights, head=head, group=group, activation_bits=16)
+        program, got = logits(weights, head=head, group_size=group, activation_bits=16)
         lost[head] = kl(exact, got)
         ends = {"embedding", "head"}
         values = {v for n in program.graph.nodes if n.origin.module in ends for v in n.inputs}
@@ -66,7 +66,7 @@ def test_head_and_embedding(tied, group):
     assert size["int4"] < (0.9 if tied else 2.3) * padded
     for unknown, precision in (("int2", "int4"), ("int4", "int8")):
         with pytest.raises(UnknownPrecisionError, match=f"head={unknown}"):
-            compile_decoder(weights, LlmOptions(precision=precision, head=unknown))
+            compile_decoder(weights, Options.of(precision=precision, head=unknown))
 
 
 def test_8_bit_blocks_are_rounded_once_and_that_is_said(tmp_path):
@@ -78,7 +78,7 @@ def test_8_bit_blocks_are_rounded_once_and_that_is_said(tmp_path):
     assert isinstance(weights.layers[0].qkv, ByteMatrix) and isinstance(weights.head, ByteMatrix)
     np.testing.assert_array_equal(weights.layers[0].qkv.dense(), dense.layers[0].qkv)
     np.testing.assert_array_equal(weights.head.dense(), dense.head)
-    _, engine = compile_decoder(dense, LlmOptions(precision="fp32"), 2)
+    _, engine = compile_decoder(dense, Options.of(precision="fp32", num_threads=2))
     exact = engine.forward(IDS.numpy(), engine.new_cache(2), np.arange(IDS.numel()))
     for bits, share, bound in ((8, 1e-4, 0.01), (16, 1e-6, 1e-4)):
         program, got = logits(weights, activation_bits=bits)

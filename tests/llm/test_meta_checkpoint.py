@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tiny
 
+from graphopt.compiler.options import Options
 from graphopt.errors import ModelFileError, UnsupportedDecoderError
 from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.decoder.matrices import AdaptedMatrix, BlockMatrix, ByteMatrix, RotatedMatrix
 from graphopt.llm.generate.sampling import Sampler
-from graphopt.llm.options import LlmOptions
 from graphopt.llm.package import compile_llm, load_chat
 from graphopt.llm.readers.meta_checkpoint import is_meta_checkpoint, read_meta_checkpoint
 from graphopt.llm.readers.meta_tokenizer import read_meta_tokenizer
@@ -145,7 +145,7 @@ def test_what_comes_is_multiplied_as_it_is(model, tmp_path, kind):
     logits = model(torch.tensor(ids)).logits.detach().numpy().reshape(40, -1)
     for precision, bits, bound in (("fp32", 8, 1e-6), ("int4", 16, 1e-4), ("int4", 8, 0.05)):
         program, engine = compile_decoder(
-            weights, LlmOptions(precision=precision, activation_bits=bits), 2
+            weights, Options.of(precision=precision, activation_bits=bits, num_threads=2)
         )
         got = engine.forward(ids, engine.new_cache(2), np.arange(40))
         assert kl(logits, got) < bound, precision
@@ -168,7 +168,7 @@ def test_the_command_makes_a_package_of_it(tmp_path):
     with torch.no_grad():
         write(made, tmp_path / "m", spinquant=True)
     write_tokenizer(tmp_path / "m")
-    summary = compile_llm(tmp_path / "m", tmp_path / "m.gopt", LlmOptions())
+    summary = compile_llm(tmp_path / "m", tmp_path / "m.gopt", Options.of(precision="int4"))
     assert 0 < summary.head_bytes < summary.bytes
     chat = load_chat(tmp_path / "m.gopt", 1)
     said = list(chat.answer([{"role": "user", "content": "hello"}], Sampler(0.0), 3))

@@ -7,12 +7,12 @@ import pytest
 from decoders import tiny_decoder
 
 from graphopt.bench.llm.worker import OnnxRuntime
+from graphopt.compiler.options import Options
 from graphopt.errors import BenchmarkError
 from graphopt.kernels.reference import quantize_blocks_int4
 from graphopt.llm.architectures.qwen3 import Qwen3Graph
 from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.decoder.matrices import BlockMatrix
-from graphopt.llm.options import LlmOptions
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -41,7 +41,7 @@ def with_blocks(weights):
 
 def ours(weights, precision):
     """Logits of the last tokens from the prompt on."""
-    _, engine = compile_decoder(weights, LlmOptions(precision=precision), 1)
+    _, engine = compile_decoder(weights, Options.of(precision=precision, num_threads=1))
     rows = np.arange(PROMPT - 1, len(TOKENS))
     return engine.forward(TOKENS[None], engine.new_cache(), rows)
 

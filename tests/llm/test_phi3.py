@@ -11,6 +11,7 @@ import tiny
 from tiny import prompts, torch
 
 import graphopt
+from graphopt.compiler.options import Options
 from graphopt.errors import (
     ContextLengthError,
     OptionError,
@@ -21,7 +22,6 @@ from graphopt.ir import DType
 from graphopt.ir.interpret import run_graph
 from graphopt.llm.decoder.graph import decoder_graph
 from graphopt.llm.generate.sampling import Sampler
-from graphopt.llm.options import LlmOptions
 from graphopt.llm.package import compile_llm, load_chat, read_model
 from graphopt.llm.readers.gguf_file import GgufFile, read_gguf
 from graphopt.llm.readers.transformers_model import read_decoder
@@ -113,10 +113,10 @@ def test_package_of_a_directory(tmp_path):
     changes = {"rope_parameters": HALF, "sliding_window": 32}
     folder = test_chat.write_directory(tmp_path / "m", "Phi3", **changes)
     with pytest.raises(UnsupportedDecoderError, match="--context"):
-        read_model(folder, LlmOptions())
+        read_model(folder, Options.of(precision="int4"))
     with pytest.raises(OptionError, match="context=65: give 1 to 64"):
-        read_model(folder, LlmOptions(context=65))
-    compile_llm(folder, tmp_path / "m.gopt", LlmOptions(precision="fp32", context=32))
+        read_model(folder, Options.of(precision="int4", context=65))
+    compile_llm(folder, tmp_path / "m.gopt", Options.of(precision="fp32", context=32))
     chat = load_chat(tmp_path / "m.gopt", 1)
     made = list(chat.generate([5, 6, 7, 8], Sampler(), 12))
     model = tiny.transformers.AutoModelForCausalLM.from_pretrained(folder)

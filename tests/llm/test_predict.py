@@ -1,6 +1,7 @@
 """Predicted speed of language models on Arm cores, with prices that are given."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ from typer.testing import CliRunner
 from graphopt.bench.llm import models, predict
 from graphopt.bench.llm.prepare import weights_of
 from graphopt.cli import app
+from graphopt.compiler.options import Options
 from graphopt.errors import BenchmarkError
-from graphopt.llm.options import LlmOptions
 
-OPTIONS = LlmOptions(target="neoverse-n2")
+OPTIONS = Options.of(target="neoverse-n2", precision="int4")
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_llama_without_weights(tmp_path):
     matrices = [m for layer in blocks.layers for m in (layer.qkv, layer.output, layer.gate_up)]
     count = sum(m.q.size for m in matrices) + sum(layer.down.q.size for layer in blocks.layers)
     assert count == 973_078_528  # of Meta's 1,235,814,400 without embedding and norms
-    dense = weights_of(models.LLAMA, tmp_path, LlmOptions(requantize=True))
+    dense = weights_of(models.LLAMA, tmp_path, replace(OPTIONS, requantize=True))
     assert dense.layers[0].down.shape == blocks.layers[0].down.q.shape
     assert dense.head is dense.embedding and not np.any(dense.norm != 1)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from graphs import Maker, check_left_alone, check_native, ops, random_inputs, tied
 
+from graphopt.compiler.options import Options
 from graphopt.compiler.pipeline import PassManager
 from graphopt.compiler.program import Program
 from graphopt.config import Config
@@ -99,12 +100,11 @@ def test_a_head_becomes_int4_on_demand_with_the_table_it_shares(tmp_path: Path) 
 @pytest.mark.skipif(not shutil.which("qemu-aarch64"), reason="qemu-aarch64 is not installed")
 @pytest.mark.parametrize("group", [32, 0])
 def test_rows_are_looked_up_in_the_packing_of_arm(group: int) -> None:
-    config = Config.from_environment()
     rounding = Rounding(returned=True)
-    target = find_target("neoverse-n2")
-    graph, manager = tied(width=64), PassManager(config)
+    options = Options(find_target("neoverse-n2"), "int4", 1, group_size=group or None)
+    graph, manager = tied(width=64), PassManager(Config())
     table = graph.nodes[0].inputs[0].data
-    program = Program(graph, target, "int4", 1, config, manager, group, 8, rounding)
+    program = Program(graph, options, manager, rounding)
     program.plan()
     tokens = np.array([[3, 36, 0], [3, 3, 17]])
     found, _ = program.emulate([tokens, np.ones((2, 64), np.float32)], "", 128)

@@ -51,11 +51,17 @@ def bench_llm(
     from graphopt.bench.llm import quality as qualities
     from graphopt.bench.llm.prepare import prepare
     from graphopt.bench.llm.published import PUBLISHED
+    from graphopt.compiler.options import Options
     from graphopt.llm.compiled import check_options
-    from graphopt.llm.options import LlmOptions
 
     console = Console(stderr=json, width=None if sys.stdout.isatty() else _FILE_WIDTH)
-    options = LlmOptions(target, precision, group_size, activation_bits, requantize)
+    options = Options.of(
+        target=target,
+        precision=precision,
+        group_size=group_size or None,
+        activation_bits=activation_bits,
+        requantize=requantize,
+    )
     counts = numbers(threads, "--threads")
     if quality:
         of_speed = ["target", "precision", "group_size", "activation_bits", "requantize"]

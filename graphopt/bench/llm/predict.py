@@ -14,14 +14,13 @@ from rich.table import Table
 from graphopt.bench.arm_model import Machine, Prices, step_costs
 from graphopt.bench.llm.prepare import weights_of
 from graphopt.bench.llm.published import PUBLISHED
+from graphopt.compiler.options import Options
 from graphopt.compiler.program import Program
 from graphopt.config import Config
 from graphopt.llm.compiled import compile_decoder
 from graphopt.llm.generate.cache import KeyValueCache
 from graphopt.llm.generate.chat import CHUNK
 from graphopt.llm.generate.engine import Engine
-from graphopt.llm.options import LlmOptions
-from graphopt.target import find_target
 from graphopt.toolchain.build import Builder
 
 CORES = (1, 16, 64)
@@ -102,7 +101,7 @@ class Prediction:
 
 
 def predict(
-    model: str, folder: Path, options: LlmOptions, progress: Callable[[str], None] = lambda _: None
+    model: str, folder: Path, options: Options, progress: Callable[[str], None] = lambda _: None
 ) -> list[Prediction]:
     """Cycles per token of a model on 1, 16 and 64 cores of an Arm target.
 
@@ -116,9 +115,10 @@ def predict(
         BenchmarkError: for an unknown model.
         MissingToolError, MissingEmulatorError, PricingError: see `graphopt.n2sim.price`.
     """
-    target, config, machine = find_target(options.target), Config.from_environment(), Machine()
+    target, config, machine = options.target, Config.from_environment(), Machine()
     progress(f"{target.name}: planning {model}")
-    program, engine = compile_decoder(weights_of(model, folder, options), options, 1)
+    weights = weights_of(model, folder, options)
+    program, engine = compile_decoder(weights, replace(options, num_threads=1))
     prices = Prices(target, Builder(config.cache, 1), config.cache / "prices.json", progress)
     found: dict[int, dict[str, Phase]] = {cores: {} for cores in CORES}
     for name, chunks in PHASES.items():

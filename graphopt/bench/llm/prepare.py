@@ -7,14 +7,14 @@ from pathlib import Path
 from graphopt.bench.llm.models import LLAMA, bytes_tokenizer, empty_llama, gguf_of
 from graphopt.bench.llm.onnx_decoder import write_onnx
 from graphopt.bench.llm.worker import ENGINES
+from graphopt.compiler.options import Options
 from graphopt.errors import BenchmarkError, GraphoptError, MissingDependencyError
 from graphopt.llm.decoder.graph import DecoderWeights
-from graphopt.llm.options import LlmOptions
 from graphopt.llm.package import compile_llm, save_llm
 
 
 def prepare(
-    model: str, folder: Path, options: LlmOptions, peers: bool
+    model: str, folder: Path, options: Options, peers: bool
 ) -> dict[str, Path | GraphoptError]:
     """Paths by engine: a package for this one, the same weights as GGUF and as ONNX for others.
 
@@ -54,7 +54,7 @@ def _as_onnx(file: Path, out: Path) -> Path | GraphoptError:
     return out
 
 
-def compile_file(file: Path, out: Path, options: LlmOptions, no_vocabulary: bool = False) -> None:
+def compile_file(file: Path, out: Path, options: Options, no_vocabulary: bool = False) -> None:
     """Compiles a GGUF file into a package.
 
     Args:
@@ -74,7 +74,7 @@ def compile_file(file: Path, out: Path, options: LlmOptions, no_vocabulary: bool
     save_llm(GgufFile(file).weights(options.as_blocks), bytes_tokenizer(), out, options)
 
 
-def weights_of(model: str, folder: Path, options: LlmOptions) -> DecoderWeights:
+def weights_of(model: str, folder: Path, options: Options) -> DecoderWeights:
     """Weights for a plan, where only sizes count; those of Llama 3.2 1B have no values.
 
     Args:

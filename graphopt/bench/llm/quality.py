@@ -13,10 +13,10 @@ import numpy as np
 from rich.table import Table
 
 from graphopt.bench.llm.models import LLAMA, SMOLLM2, smollm2_file, write_q4_0
+from graphopt.compiler.options import Options
 from graphopt.dependencies import require
 from graphopt.errors import BenchmarkError, GroupSizeError
 from graphopt.llm.compiled import compile_decoder
-from graphopt.llm.options import LlmOptions
 from graphopt.llm.readers.gguf_file import GgufFile
 
 Array = np.ndarray[Any, Any]
@@ -161,7 +161,7 @@ def _variants(
         progress(f"{name}: compiling")
         calibration = None if rounding == "nearest" else known
         how = {
-            "group": group,
+            "group_size": group,
             "activation_bits": bits,
             "rounding": rounding,
             "calibration": calibration,
@@ -180,7 +180,7 @@ def _variants(
 
 
 def _compiled(weights: Any, precision: str, **how: Any) -> Logits:
-    _, engine = compile_decoder(weights, LlmOptions(precision=precision, **how))
+    _, engine = compile_decoder(weights, Options.of(precision=precision, **how))
 
     def logits(tokens: Array) -> Array:
         return engine.forward(tokens[None], engine.new_cache(), np.arange(len(tokens)))

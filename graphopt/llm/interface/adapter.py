@@ -6,12 +6,14 @@ from typing import Any
 
 from graphopt.compiler.options import Options
 from graphopt.frontend.model_check import check_model
-from graphopt.llm.options import LlmOptions
 from graphopt.llm.readers.transformers_model import (
     is_causal_model,
     is_decoder,
     refuse_other_decoder,
 )
+
+#: Options of what a language model keeps between its tokens, and of its ends.
+_KEPT = ("kv_cache", "head", "context")
 
 
 class DecoderAdapter:
@@ -35,22 +37,12 @@ class DecoderAdapter:
         return False
 
     def used(self, model: Any, precision: str) -> tuple[str, set[str]]:
-        """What says how its cache and its head are kept; calibration where weights are rounded."""
+        """What says how it is kept and run; calibration where weights are rounded."""
         calibrated = {"calibration"} if "int4" in precision else set()
-        return "a language model", {"kv_cache", "head", "check"} | calibrated
+        return "a language model", {"num_threads", "check", *_KEPT} | calibrated
 
     def optimize(self, model: Any, options: Options) -> Any:
         """An `OptimizedDecoder`."""
         from graphopt.llm.interface.generation import OptimizedDecoder
 
-        chosen = LlmOptions(
-            options.target,
-            options.precision,
-            options.group,
-            options.activation_bits,
-            kv_cache=options.kv_cache,
-            head=options.head,
-            rounding=options.rounding,
-            calibration=options.calibration,
-        )
-        return OptimizedDecoder(model, chosen, options.num_threads, options.check)
+        return OptimizedDecoder(model, options)

@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache
 from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from graphopt.compiler.options import Options
 from graphopt.compiler.report import Report, node_reports
 from graphopt.errors import (
     InputShapeError,
@@ -24,11 +25,10 @@ from graphopt.errors import (
     UnsupportedArgumentError,
 )
 from graphopt.frontend.model_check import Compiled
-from graphopt.llm.compiled import check_options, compile_decoder
+from graphopt.llm.compiled import check_kinds, compile_decoder
 from graphopt.llm.generate.cache import KeyValueCache
 from graphopt.llm.interface import call_arguments
 from graphopt.llm.interface.logits_check import check_logits
-from graphopt.llm.options import LlmOptions
 from graphopt.llm.readers.transformers_model import read_decoder
 from graphopt.runtime import process
 
@@ -159,8 +159,6 @@ class OptimizedDecoder(Compiled, PreTrainedModel, GenerationMixin):  # type: ign
     Args:
         model: a causal language model of transformers (graphopt/llm/readers/transformers_model.py).
         options: what to compile for.
-        threads: of a run; all CPUs of the process if None.
-        check: whether to compare logits with the model's (graphopt/llm/interface/logits_check.py).
 
     Attributes:
         checked: what was compared and found.
@@ -176,19 +174,17 @@ class OptimizedDecoder(Compiled, PreTrainedModel, GenerationMixin):  # type: ign
     __call__ = torch.nn.Module.__call__
     main_input_name = "input_ids"
 
-    def __init__(
-        self, model: Any, options: LlmOptions, threads: int | None = None, check: bool = True
-    ) -> None:
-        check_options(options)
+    def __init__(self, model: Any, options: Options) -> None:
+        check_kinds(options)
         own = copy.deepcopy(model.config)
         own._attn_implementation = "eager"  # the one that transformers lets every class have
         super().__init__(own)
         self.generation_config = copy.deepcopy(model.generation_config)
         weights = read_decoder(model, options.context)
         self._reach = weights.traits.rotary_reach
-        self.program, self.engine = compile_decoder(weights, options, threads)
+        self.program, self.engine = compile_decoder(weights, options)
         self.checked = "example: not compared"
-        if check:
+        if options.check:
             with process.calls:
                 self.checked = check_logits(model, weights, self.program, self.engine)
         self.eval()  # type: ignore[no-untyped-call]
@@ -297,12 +293,12 @@ class OptimizedDecoder(Compiled, PreTrainedModel, GenerationMixin):  # type: ign
 
     def report(self) -> Report:
         """Every node: kernel and reasons."""
-        graph, target = self.program.graph, self.program.target
-        rows = tuple(node_reports(graph))
+        graph, options = self.program.graph, self.program.options
+        target, rows = options.target, tuple(node_reports(graph))
         return Report(
             graph.name,
             target.name,
-            self.program.precision,
+            options.precision,
             target.levels,
             rows,
             (self.checked,),

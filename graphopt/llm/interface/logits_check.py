@@ -78,10 +78,10 @@ def check_logits(model: Any, weights: DecoderWeights, program: Program, engine: 
     Raises:
         ExampleMismatchError: if logits differ by more than the precision explains.
     """
-    shape, precision = weights.shape, program.precision
+    shape, precision = weights.shape, program.options.precision
     count = min(TOKENS, shape.context)
     tokens = np.random.default_rng(0).integers(shape.vocabulary, size=(1, count))
-    cache, host = engine.cache_shape, program.target.is_host
+    cache, host = engine.cache_shape, program.options.target.is_host
     wanted = _of_model(model, tokens)
     if host:
         got = engine.forward(tokens, engine.new_cache(), np.arange(count))

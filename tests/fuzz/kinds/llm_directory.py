@@ -5,7 +5,7 @@ from pathlib import Path
 from fuzz.files import Kind
 from mutations import Mutation, accidents, json_values, number, of, of_header, text, text_bytes
 
-from graphopt.llm.options import LlmOptions
+from graphopt.compiler.options import Options
 from graphopt.llm.package import read_model
 
 WEIGHTS = "model.safetensors"
@@ -19,7 +19,7 @@ def make(path: Path) -> None:
 
 
 def use(path: Path) -> None:
-    _, tokenizer = read_model(path, LlmOptions())
+    _, tokenizer = read_model(path, Options.of(precision="int4"))
     tokenizer.encode("hello")
 
 

@@ -23,12 +23,12 @@ DESCRIPTION, TOKENIZER = "llm.json", "tokenizer.json"
 def make(path: Path) -> None:
     import language_models
 
-    from graphopt.llm.options import LlmOptions
+    from graphopt.compiler.options import Options
     from graphopt.llm.package import compile_llm
 
     source = path.with_name("source")
     language_models.directory(source)
-    compile_llm(source, path, LlmOptions(precision="int8"))
+    compile_llm(source, path, Options.of(precision="int8"))
 
 
 def use(path: Path) -> None:
