@@ -21,7 +21,7 @@ from graphopt.ir.ops import (
 )
 from graphopt.ir.symbolic import THREADS, ceil_div, minimum, product, simplify
 from graphopt.kernels import layouts
-from graphopt.kernels.formats import ROWS
+from graphopt.kernels.formats import F32, ROWS
 from graphopt.kernels.scratch import (
     attention_scratch_bytes,
     cif_scratch_bytes,
@@ -35,7 +35,7 @@ from graphopt.kernels.scratch import (
 def bytes_of(value: Value, arch: str) -> Dim:
     """Size of a value's own memory; packed values by the layout of the architecture."""
     if value.packed:
-        rule = layouts.layout(arch, ROWS[value.packed])
+        rule = ROWS[value.packed].layout(arch)
         rows = product(value.shape[:-1])
         return simplify(layouts.packed_lhs_bytes(rule, rows, value.shape[-1], ceil_div))
     return simplify(elements(value) * value.dtype.itemsize)
@@ -81,7 +81,7 @@ def scratch_of(node: Node, arch: str) -> Dim:
         return simplify(quantized_result_bytes(rows, n, THREADS, minimum))
     if isinstance(op, Matmul):
         right = given["right"]
-        rule = layouts.layout(arch, "f32")
+        rule = F32.layout(arch)
         return simplify(layouts.packed_rhs_bytes(rule, right.shape[-1], right.shape[-2], ceil_div))
     return 0
 

@@ -7,7 +7,6 @@ from graphopt.codegen.memory import Memory
 from graphopt.ir import DType, Node
 from graphopt.ir.ops import Gather
 from graphopt.ir.symbolic import product
-from graphopt.kernels import layouts
 
 
 def emit_packed_gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
@@ -34,8 +33,9 @@ def emit_packed_gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         count=f.size(product(indices.shape)),
         rows=rows,
         columns=columns,
+        token=form.token,
         layout=layout,
         group=group,
-        panel=int(layouts.packed_rhs_bytes(layout, layout.nr, columns, group=group)),
+        panel=form.packed_bytes(memory.weights.arch, layout.nr, columns, group),
         depth=-(-columns // layout.k_multiple) * layout.k_multiple,
     )

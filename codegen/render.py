@@ -44,6 +44,12 @@ def render(template: str, **values: object) -> str:
 
 
 def render_macro(template: str, macro: str, **values: object) -> list[str]:
-    """The lines, without those that are empty, that a macro of a template makes."""
+    """The lines, without those that are empty, that a macro of a template makes.
+
+    Args:
+        template: its name in `codegen/templates`.
+        macro: a name in it.
+        values: arguments of the macro.
+    """
     text = getattr(_ENVIRONMENT.get_template(template).module, macro)(**values)
     return [line for line in text.splitlines() if line]

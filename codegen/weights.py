@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.ir import Value
-from graphopt.kernels import layouts, packing
-from graphopt.kernels.formats import Format
+from graphopt.kernels.formats import F32, Format
 
 _ALIGNMENT = 64
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -56,8 +55,8 @@ class WeightsFile:
         assert data is not None
         n, k = data.shape
         size = format.packed_bytes(self.arch, n, k, group)
-        form = f"{format.token} {group}"
-        return self._place(value, form, size, lambda: format.pack(self.arch, data, scales))
+        form, layout = f"{format.token} {group}", format.layout(self.arch)
+        return self._place(value, form, size, lambda: format.pack(layout, data, scales))
 
     def conv(self, value: Value, groups: int) -> int:
         """Offset of convolution weights [out, in / groups, (kh,) kw], packed group by group.
@@ -71,12 +70,11 @@ class WeightsFile:
         if in_c == 1 and groups == out_c:
             taps = np.ascontiguousarray(w[:, 0].transpose(1, 2, 0))
             return self._place(value, "taps", taps.nbytes, lambda: _bytes(taps))
-        layout = layouts.layout(self.arch, "f32")
-        per_group = int(layouts.packed_rhs_bytes(layout, out_c // groups, kh * kw * in_c))
+        per_group = F32.packed_bytes(self.arch, out_c // groups, kh * kw * in_c)
 
         def make() -> Bytes:
             rows = w.transpose(0, 2, 3, 1).reshape(groups, out_c // groups, -1)
-            return np.concatenate([packing.pack_rhs_f32(layout, r) for r in rows])
+            return np.concatenate([F32.pack(F32.layout(self.arch), r, None) for r in rows])
 
         return self._place(value, "conv", per_group * groups, make)
 

@@ -6,7 +6,6 @@ import io
 import sys
 import tempfile
 import warnings
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +23,7 @@ from graphopt.flags import TrustedKeys, numbers, refuse
 from graphopt.funasr.commands import align, compile_app, transcribe
 from graphopt.llm.commands import chat, compile_llm
 from graphopt.printable import printable
+from graphopt.target import PRECISIONS
 
 _FILE_WIDTH = 180  # of wide tables in files and pipes
 
@@ -45,17 +45,9 @@ app.command()(chat)
 bench_app.command("llm")(bench_llm)
 
 
-class Precision(StrEnum):
-    """Precisions of ``graphopt.optimize``."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
-    int8 = "int8"
-    int8_bf16 = "int8+bf16"
-
-
-PrecisionOption = Annotated[Precision, typer.Option(help="What to compute in.")]
+PrecisionOption = Annotated[
+    str, typer.Option(help=f"What to compute in: auto, {', '.join(PRECISIONS)}.")
+]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="Threads; by default all CPUs this process may use.")
 ]
@@ -79,7 +71,7 @@ def main() -> None:
 @needs("funasr", "demo")
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for packages and dumps.")] = Path("demo-out"),
-    precision: PrecisionOption = Precision.auto,
+    precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
     small: Annotated[
         bool, typer.Option("--small", help="Paraformer with 4 + 2 blocks instead of 50 + 16.")
@@ -87,8 +79,10 @@ def demo(
 ) -> None:
     """Optimize FSMN-VAD and Paraformer-large for this machine and for neoverse-n2, and compare."""
     from graphopt.bench.demo import Options, run_demo
+    from graphopt.target import native
 
-    options = Options(out, precision.value, threads, (4, 2) if small else (50, 16))
+    native().precision(precision)
+    options = Options(out, precision, threads, (4, 2) if small else (50, 16))
     if not run_demo(Console(), options):
         raise GraphoptError("the optimized FSMN-VAD found other segments than torch; see above")
 
@@ -104,7 +98,7 @@ def optimize(
         ),
     ],
     target: Annotated[str, typer.Option(help="See graphopt targets.")] = "native",
-    precision: PrecisionOption = Precision.auto,
+    precision: PrecisionOption = "auto",
     out: Annotated[
         Path | None, typer.Option(help="Package to write; MODEL-TARGET.gopt by default.")
     ] = None,
@@ -130,7 +124,7 @@ def optimize(
     from graphopt.target import find_target
     from graphopt.zoo.catalog import build_model
 
-    find_target(target).precision(precision.value)
+    find_target(target).precision(precision)
     console = Console()
     with console.status(f"building {model}"):
         module, inputs = build_model(model)
@@ -141,7 +135,7 @@ def optimize(
         fast = graphopt.optimize(
             module,
             target=target,
-            precision=precision.value,
+            precision=precision,
             example_inputs=inputs,
             num_threads=threads,
             strict=strict,
@@ -238,7 +232,7 @@ def verify(
 def balance(
     model: Annotated[str, typer.Argument(help="As for graphopt optimize.")],
     cores: Annotated[str, typer.Option(help="Numbers of cores, one table each.")] = "16,64,128",
-    precision: PrecisionOption = Precision.auto,
+    precision: PrecisionOption = "auto",
     repeats: Annotated[
         int, typer.Option(min=1, help="Runs; the shortest time of each task counts.")
     ] = 5,
@@ -254,13 +248,11 @@ def balance(
     with console.status(f"building {model}"):
         module, inputs = build_model(model)
     with show_progress(console, f"optimizing {model}"):
-        fast = graphopt.optimize(
-            module, precision=precision.value, example_inputs=inputs, strict=True
-        )
+        fast = graphopt.optimize(module, precision=precision, example_inputs=inputs, strict=True)
         tables = {n: fast.balance(*inputs, cores=n, repeats=repeats) for n in counts}
     for count, rows in tables.items():
-        console.print(balance_table(f"{model}, {precision.value}: {count} cores", rows))
-    console.print(overview_table(f"{model}, {precision.value}", tables))
+        console.print(balance_table(f"{model}, {precision}: {count} cores", rows))
+    console.print(overview_table(f"{model}, {precision}", tables))
 
 
 @app.command()

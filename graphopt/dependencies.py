@@ -104,8 +104,13 @@ def keep_process_settings() -> Iterator[None]:
 def quiet_auto_model(folder: Path, purpose: str, **options: Any) -> Any:
     """A model directory as a ``funasr.AutoModel`` on the CPU that prints nothing.
 
+    Args:
+        folder: The directory.
+        purpose: What needs it, for the error.
+        options: More arguments of ``AutoModel``.
+
     Raises:
-        MissingDependencyError: If FunASR is not installed; ``purpose`` names what needs it.
+        MissingDependencyError: If FunASR is not installed.
     """
     auto_model = require("funasr.auto.auto_model", purpose).AutoModel
     with keep_process_settings():

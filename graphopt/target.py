@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from graphopt.errors import UnknownPrecisionError, UnknownTargetError
 from graphopt.kernels import registry
+from graphopt.kernels.formats import FORMATS
 from graphopt.kernels.registry import Level
 from graphopt.runtime.cpus import usable_cpus
 
-PRECISIONS = ("fp32", "bf16", "int8", "int8+bf16", "int4")
+#: Of `graphopt.optimize`; `auto` is one of them.
+PRECISIONS = tuple(dict.fromkeys(name for format in FORMATS for name in format.precisions))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
     go_pack_<token>_<NxK>_<isa>[_<variant>]                 packing
     go_<op>_<isa>[_<variant>]                               everything else
 
-Operand tokens: ``f32``, ``bf16``, ``i32``, or ``q`` + ``s``/``a`` (symmetric,
+Operand tokens: ``f``, ``bf`` or ``i`` + bits, or ``q`` + ``s``/``a`` (symmetric,
 asymmetric) + bits + ``t``/``r``/``c``/``b<n>``/``b`` (tensor, row, channel, block of n, block
 of any length).
 The C symbol, the registry row, the test id and the benchmark row are this one string.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from graphopt.kernels.registry import LEVELS
 
 _ISAS = "|".join(sorted({row.name for row in LEVELS}, reverse=True))  # sve2x before sve2
-_TOKEN = r"(?:f32|bf16|i32|q[sa][1-9][0-9]*(?:t|r|c|b(?:[1-9][0-9]*)?))"
+_TOKEN = r"(?:(?:f|bf|i)[1-9][0-9]*|q[sa][1-9][0-9]*(?:t|r|c|b(?:[1-9][0-9]*)?))"
 _SIZE = r"[1-9][0-9]*"
 _TAIL = rf"(?P<isa>{_ISAS})(?:_(?P<variant>[a-z0-9]+))?"
 _GEMM = re.compile(

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from graphopt.kernels.formats import FORMATS, Format
+
 ROOT = Path(__file__).parent
 
 #: Flags without which kernels are not what reference.py says: a compiler that
@@ -92,11 +94,7 @@ class Level:
 
 #: Generic name -> argument struct of go_kernel.h.
 ARGUMENTS = {
-    "go_gemm_f32": "go_gemm_args",
-    "go_gemm_bf16": "go_gemm_args",
-    "go_gemm_qa8": "go_gemm_args",
-    "go_gemm_qs4c": "go_gemm_args",
-    "go_gemm_qs4b": "go_gemm_args",
+    **{format.kernel: "go_gemm_args" for format in FORMATS},
     "go_pack_bf16": "go_pack_lhs_args",
     "go_quantize_rows": "go_pack_lhs_args",
     "go_patches_bf16": "go_patches_args",
@@ -117,35 +115,35 @@ _ARCH_PACKING = {"x86_64": ("1x2", "1x4"), "aarch64": ("8x4", "8x8")}
 def _kernels(
     arch: str,
     isa: str,
-    *,
-    f32: str,
-    bf16: str,
-    qa8: str,
-    qs4: str,
     attention: str = "common",
+    **gemms: str,
 ) -> tuple[Kernel, ...]:
-    """Rows of one level: folder and tile of its GEMMs, and folder of its attention.
+    """Rows of one level.
 
-    The folder may be that of another level, whose sources are compiled once more with this
-    level's flags, or "scalar", portable C for any level. The other sources are shared by all.
+    Args:
+        arch: its architecture.
+        isa: its name.
+        attention: folder of its attention.
+        gemms: folder and tile of GEMMs, by what their sources are called. The folder may be that of
+            another level, whose sources are compiled once more with this level's flags. Those that
+            are not given are portable C. The other sources are shared by all levels.
     """
+    assert gemms.keys() <= {format.source for format in FORMATS}, "a source is misspelled"
     pack_bf16, pack_qa8 = _ARCH_PACKING[arch]
 
-    def gemm(lhs: str, rhs: str, where: str, source: str) -> Kernel:
-        folder, tile = where.split("/")
-        scheme = "qa8" if rhs == "qs8c" else rhs
+    def gemm(format: Format) -> Kernel:
+        layout = format.layout(arch)
+        portable = f"scalar/{layout.mr}x{layout.nr}x{layout.step}"
+        folder, tile = gemms.get(format.source, portable).split("/")
+        lhs, rhs = format.rows or "f32", format.operand or format.token
         symbol = f"go_gemm_f32_{lhs}_{rhs}_{tile}_{isa}"
-        return Kernel(f"go_gemm_{scheme}", symbol, f"{folder}/{source}.c")
+        return Kernel(format.kernel, symbol, f"{folder}/{format.source}.c")
 
     def plain(op: str, folder: str = "common") -> Kernel:
         return Kernel(f"go_{op}", f"go_{op}_{isa}", f"{folder}/{op}.c")
 
     return (
-        gemm("f32", "f32", f32, "gemm_f32"),
-        gemm("bf16", "bf16", bf16, "gemm_bf16"),
-        gemm("qa8r", "qs8c", qa8, "gemm_qa8"),
-        gemm("qa8r", "qs4c", qs4, "gemm_qs4"),
-        gemm("qa8r", "qs4b", qs4, "gemm_qs4"),
+        *map(gemm, FORMATS),
         Kernel("go_pack_bf16", f"go_pack_bf16_{pack_bf16}_{isa}", "common/pack_bf16.c"),
         Kernel("go_quantize_rows", f"go_pack_qa8r_{pack_qa8}_{isa}", "common/quantize_rows.c"),
         *(
@@ -170,15 +168,15 @@ _N2_BASE = ("asimd", "asimddp", "i8mm", "bf16", "atomics", "lrcpc", "ilrcpc")
 
 #: Kernels that several levels compile from the same sources.
 _AVX512 = {
-    "f32": "avx512_vnni/12x32x1",
-    "bf16": "avx512_vnni/12x32x2",
-    "qa8": "avx512_vnni/12x32x4",
-    "qs4": "avx512_vnni/6x32x8",
+    "gemm_f32": "avx512_vnni/12x32x1",
+    "gemm_bf16": "avx512_vnni/12x32x2",
+    "gemm_qa8": "avx512_vnni/12x32x4",
+    "gemm_qs4": "avx512_vnni/6x32x8",
 }
 _SVE = {
-    "bf16": "sve2/8x8x4",
-    "qa8": "sve2/8x8x8",
-    "qs4": "neon_i8mm/8x8x16",
+    "gemm_bf16": "sve2/8x8x4",
+    "gemm_qa8": "sve2/8x8x8",
+    "gemm_qs4": "neon_i8mm/8x8x16",
     "attention": "neon_i8mm",
 }
 _FOUR_ROWS = (Part("quantize_group", "neon_dotprod/quantize_group.h"),)
@@ -191,14 +189,7 @@ LEVELS = (
         "x86_64",
         ("-march=x86-64",),
         (),
-        _kernels(
-            "x86_64",
-            "scalar",
-            f32="scalar/1x16x1",
-            bf16="scalar/1x16x2",
-            qa8="scalar/1x16x4",
-            qs4="scalar/1x16x8",
-        ),
+        _kernels("x86_64", "scalar"),
     ),
     Level(
         "x86_64",
@@ -209,10 +200,10 @@ LEVELS = (
         _kernels(
             "x86_64",
             "avx2",
-            f32="avx2/6x16x1",
-            bf16="avx2/4x16x2",
-            qa8="avx2/4x64x4",
-            qs4="avx2/4x16x8",
+            gemm_f32="avx2/6x16x1",
+            gemm_bf16="avx2/4x16x2",
+            gemm_qa8="avx2/4x64x4",
+            gemm_qs4="avx2/4x16x8",
         ),
     ),
     Level(
@@ -245,14 +236,7 @@ LEVELS = (
         "generic",
         ("-march=armv8-a",),
         (),
-        _kernels(
-            "aarch64",
-            "scalar",
-            f32="scalar/4x16x1",
-            bf16="scalar/8x8x4",
-            qa8="scalar/8x8x8",
-            qs4="scalar/8x8x16",
-        ),
+        _kernels("aarch64", "scalar", gemm_f32="scalar/4x16x1"),
     ),
     Level(
         "aarch64",
@@ -263,10 +247,10 @@ LEVELS = (
         _kernels(
             "aarch64",
             "neon_dotprod",
-            f32="neon_i8mm/6x16x1",
-            bf16="neon_dotprod/8x8x4",
-            qa8="neon_dotprod/8x8x8",
-            qs4="neon_dotprod/8x8x16",
+            gemm_f32="neon_i8mm/6x16x1",
+            gemm_bf16="neon_dotprod/8x8x4",
+            gemm_qa8="neon_dotprod/8x8x8",
+            gemm_qs4="neon_dotprod/8x8x16",
         ),
         _FOUR_ROWS,
     ),
@@ -279,10 +263,10 @@ LEVELS = (
         _kernels(
             "aarch64",
             "neon_i8mm",
-            f32="neon_i8mm/6x16x1",
-            bf16="neon_i8mm/8x8x4",
-            qa8="neon_i8mm/8x8x8",
-            qs4="neon_i8mm/8x8x16",
+            gemm_f32="neon_i8mm/6x16x1",
+            gemm_bf16="neon_i8mm/8x8x4",
+            gemm_qa8="neon_i8mm/8x8x8",
+            gemm_qs4="neon_i8mm/8x8x16",
             attention="neon_i8mm",
         ),
         _BF16,
@@ -296,7 +280,7 @@ LEVELS = (
         _kernels(
             "aarch64",
             "sve_i8mm",
-            f32="neon_i8mm/6x16x1",
+            gemm_f32="neon_i8mm/6x16x1",
             **_SVE,
         ),
         _BF16,
@@ -310,7 +294,7 @@ LEVELS = (
         _kernels(
             "aarch64",
             "sve2",
-            f32="neon_i8mm/6x16x1",
+            gemm_f32="neon_i8mm/6x16x1",
             **_SVE,
         ),
         _BF16,
@@ -324,7 +308,7 @@ LEVELS = (
         _kernels(
             "aarch64",
             "sve_f32mm",
-            f32="sve_f32mm/8x16x1",
+            gemm_f32="sve_f32mm/8x16x1",
             **_SVE,
         ),
         _BF16,
@@ -338,10 +322,10 @@ LEVELS = (
         _kernels(
             "aarch64",
             "sme",
-            f32="sme/16x32x1",
-            bf16="neon_i8mm/8x8x4",
-            qa8="sme/32x32x8",
-            qs4="neon_i8mm/8x8x16",
+            gemm_f32="sme/16x32x1",
+            gemm_bf16="neon_i8mm/8x8x4",
+            gemm_qa8="sme/32x32x8",
+            gemm_qs4="neon_i8mm/8x8x16",
             attention="neon_i8mm",
         ),
         _BF16,

@@ -10,7 +10,7 @@ the GEMM of each. The windows are made by the kernel that packs them (`fuse_patc
 convolution becomes a linear for each group and a cat.
 1. One tap at stride 1 without padding needs no windows: a linear in every precision.
 2. With `windows`, for narrow precisions: dense and grouped convolutions with at least 16 values a
-   window and 16 filters a group, as `quantize_dynamic_int8` asks.
+   window and 16 filters a group, as `quantize_weights` asks.
 Left alone: one channel per group, which has no product of matrices, and small ones; they stay f32.
 """
 

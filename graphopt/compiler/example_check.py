@@ -52,6 +52,12 @@ _OF_TYPES = {DType.BF16: BOUNDS["bf16"], DType.F16: BOUNDS["bf16"] / 8}
 """The same for models that compute in these types, whatever the precision: f16 has three bits more.
 Their results are rounded as in torch, but sums in another order round the other way."""
 
+
+def bound_of(precision: str) -> float:
+    """The bound of a precision; the widest for one that was not measured."""
+    return BOUNDS.get(precision, max(BOUNDS.values()))
+
+
 _TIMES = 8
 """How often what noise makes an error may be: the largest of three runs is a few standard
 deviations, and so is the error of one run of a model with as many elements."""
@@ -104,7 +110,7 @@ def check_example(
     options, call = form.options, (args, kwargs)
     run = _Runs(model, form)
     narrowest = _bound_of_types(form.graph)
-    bound, host = max(BOUNDS[options.precision], narrowest), options.target.is_host
+    bound, host = max(bound_of(options.precision), narrowest), options.target.is_host
     try:
         wanted = run.model(call)
     except Exception as error:

@@ -108,6 +108,11 @@ class OptimizedModule(Compiled, torch.nn.Module):
     def profile(self, *args: Any, repeats: int = 5, **kwargs: Any) -> list[dict[str, Any]]:
         """Median milliseconds, multiply-adds and bytes of every compiled step on this machine.
 
+        Args:
+            args: positional arguments of the call.
+            repeats: runs that are timed.
+            kwargs: keyword arguments of the call.
+
         Returns:
             One dict a step: `node`, `op`, `kernel`, `module`, `ms`, `macs`, `bytes`, and
             `critical`: whether it is on the critical path, which no number of cores shortens.

@@ -9,6 +9,8 @@ from typing import Any
 
 from graphopt.compiler.pipeline import check_activation_bits
 from graphopt.errors import CalibrationError, OptionError
+from graphopt.ir.numbers import QUANTIZED
+from graphopt.kernels.formats import INT4_BLOCKS, formats_of
 from graphopt.passes.support.rounding import check_rounding
 from graphopt.runtime.library import check_threads
 from graphopt.target import Target, find_target
@@ -103,9 +105,10 @@ def _same(given: Any, default: Any) -> bool:
 
 def narrow_options(precision: str) -> set[str]:
     """Options that say how numbers become narrow, of those that a precision uses."""
-    if "int4" in precision:
-        return {"group_size", "activation_bits", "rounding"}
-    return {"activation_bits"} if "int8" in precision else set()
+    formats = formats_of(precision)
+    of_int4 = {"group_size", "rounding"} if INT4_BLOCKS in formats else set()
+    in_rows = any(format.rows == QUANTIZED for format in formats)
+    return of_int4 | ({"activation_bits"} if in_rows else set())
 
 
 def _check_values(options: Mapping[str, Any]) -> None:

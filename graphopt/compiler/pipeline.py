@@ -15,8 +15,10 @@ from graphopt.config import Config
 from graphopt.errors import MissingToolError, OptionError, SwitchError, UnknownPrecisionError
 from graphopt.ir import Graph
 from graphopt.ir.networks import dot, graphml
+from graphopt.ir.numbers import QUANTIZED
 from graphopt.ir.printer import file_name, print_graph
 from graphopt.ir.verify import REQUIRED, verify
+from graphopt.kernels.formats import BF16, F32, INT4_BLOCKS, INT8, formats_of
 from graphopt.passes.assign_layouts import AssignLayouts
 from graphopt.passes.base import Pass
 from graphopt.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
@@ -33,7 +35,7 @@ from graphopt.passes.lower_aten import LowerAten
 from graphopt.passes.lower_bf16 import LowerBf16
 from graphopt.passes.lower_depthwise import LowerDepthwise
 from graphopt.passes.parallelize_conv import ParallelizeConv
-from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
+from graphopt.passes.quantize_weights import QuantizeWeights
 from graphopt.passes.quantize_weights_int4 import QuantizeWeightsInt4
 from graphopt.passes.select_kernels import SelectKernels
 from graphopt.passes.simplify_views import SimplifyViews
@@ -89,23 +91,28 @@ def precision_passes(
         UnknownPrecisionError: for rounding where nothing becomes int4, or other bits.
     """
     check_activation_bits(activation_bits)
-    if "int4" not in precision and rounding.method != NEAREST.method:
+    formats = formats_of(precision)
+    in_rows = any(format.rows for format in formats)
+    quantized = any(format.rows == QUANTIZED for format in formats)
+    if INT4_BLOCKS not in formats and rounding.method != NEAREST.method:
         raise UnknownPrecisionError(f"rounding={rounding.method} beside {precision}", ("int4",))
     passes: list[Pass] = []
-    if precision != "fp32" and activation_bits == 8:  # windows are gathered as rows of 8 bits
+    if in_rows and activation_bits == 8:  # windows are gathered as rows of 8 bits
         passes.append(UnfoldConv(windows=True))
-    if "int4" in precision:
+    if INT4_BLOCKS in formats:
         passes.append(QuantizeWeightsInt4(group, rounding))
-    if "int8" in precision or "int4" in precision:
-        passes.append(QuantizeDynamicInt8())
+        passes.append(QuantizeWeights(INT8))
+    else:
+        narrow = [format for format in formats if format not in (F32, BF16)]
+        passes += [QuantizeWeights(format) for format in narrow]
     if activation_bits == 16:
         passes.append(SplitActivations())
-    if "bf16" in precision:
+    if BF16 in formats:
         passes.append(LowerBf16(gemm=True))
-    passes.append(FuseCasts(attention="bf16" in precision))
-    if "int8" in precision or "int4" in precision:
+    passes.append(FuseCasts(attention=BF16 in formats))
+    if quantized:
         passes.append(FuseQuantize())
-    if precision != "fp32":
+    if in_rows:
         passes.append(FusePatches())
     return passes
 

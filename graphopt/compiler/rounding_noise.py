@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from graphopt.kernels.formats import BF16, F32, formats_of
+from graphopt.target import PRECISIONS
+
 #: Ops that only move, choose or make numbers; what they return is not rounded.
 _EXACT = frozenset(
     [
@@ -120,16 +123,21 @@ class Rounding:
     right: float
 
 
-#: f32 keeps 24 bits and elementary functions err by a few units: 2**-22. bf16 keeps 8 bits. Rows in
-#: int8 have 255 steps over their range, weights 254; in int4 15. The second factor of a product is
-#: the one with weights.
-ROUNDINGS = {
-    "fp32": Rounding(2.0**-22, 2.0**-22, 2.0**-22),
-    "bf16": Rounding(2.0**-8, 2.0**-8, 2.0**-8),
-    "int8": Rounding(2.0**-22, 2.0**-8, 2.0**-8),
-    "int8+bf16": Rounding(2.0**-8, 2.0**-7, 2.0**-7),
-    "int4": Rounding(2.0**-22, 2.0**-8, 2.0**-4),
-}
+#: Of a row: bf16 keeps 8 bits, int8 has 255 steps over its range.
+_OF_ROWS = {"": F32.error, "bf16": 2.0**-8, "qa8r": 2.0**-8}
+
+
+def _rounding(precision: str) -> Rounding:
+    """The second factor of a product is the one with weights."""
+    formats = {format.name: format for format in formats_of(precision)}.values()
+    return Rounding(
+        BF16.error if BF16 in formats else F32.error,
+        sum(_OF_ROWS[format.rows] for format in formats),
+        sum(format.error for format in formats),
+    )
+
+
+ROUNDINGS = {precision: _rounding(precision) for precision in PRECISIONS}
 
 
 _OF_TYPES = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}

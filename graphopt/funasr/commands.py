@@ -12,6 +12,7 @@ from rich.console import Console
 
 from graphopt.dependencies import needs
 from graphopt.flags import TrustedKeys, refuse
+from graphopt.target import PRECISIONS
 
 if TYPE_CHECKING:
     from graphopt.funasr.recognizer import Transcript
@@ -45,7 +46,7 @@ def funasr(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Package to write.")],
     target: Annotated[str, typer.Option(help="See graphopt targets.")] = "native",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, int8 or int8+bf16.")] = "auto",
+    precision: Annotated[str, typer.Option(help=f"auto, {', '.join(PRECISIONS)}.")] = "auto",
     vad_option: _VadOptions = None,
 ) -> None:
     """Compile FunASR's model directories into a package for graphopt transcribe or align."""

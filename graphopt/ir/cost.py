@@ -47,7 +47,7 @@ class Call:
         """Bytes of a whole value; of packed rows those that there are, not of a whole panel."""
         if not value.packed:
             return self.size(*value.shape) * value.dtype.itemsize
-        rule = layouts.layout(self.arch, ROWS[value.packed])
+        rule = ROWS[value.packed].layout(self.arch)
         panel = layouts.packed_lhs_bytes(rule, rule.mr, self.size(value.shape[-1]))
         return self.size(*value.shape[:-1]) * int(panel) // rule.mr
 

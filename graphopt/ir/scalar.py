@@ -215,7 +215,13 @@ def cast(arg: Scalar, dtype: DType) -> Scalar:
 
 
 def apply(op: str, *args: Scalar, dtype: DType | None = None) -> Scalar:
-    """A function of sub-expressions; comparisons are bool, others have the type of the last."""
+    """A function of sub-expressions.
+
+    Args:
+        op: its name.
+        args: the sub-expressions.
+        dtype: of the result; if None that of the last sub-expression, or bool of a comparison.
+    """
     if dtype is None:
         dtype = DType.BOOL if op in COMPARISONS else args[-1].dtype
     return Scalar(op, dtype, tuple(args))

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from graphopt.dependencies import needs
 from graphopt.flags import TrustedKeys, refuse
+from graphopt.target import PRECISIONS
 
 TargetOption = Annotated[str, typer.Option(help="See graphopt targets.")]
 GroupOption = Annotated[
@@ -50,9 +51,7 @@ def compile_llm(
     source: Annotated[Path, typer.Argument(help="Hugging Face model directory, or GGUF file.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Package to write.")],
     target: TargetOption = "native",
-    precision: Annotated[
-        str, typer.Option(help="int4, int8, int8+bf16, bf16, fp32 or auto.")
-    ] = "int4",
+    precision: Annotated[str, typer.Option(help=f"auto, {', '.join(PRECISIONS)}.")] = "int4",
     group_size: GroupOption = 32,
     activation_bits: BitsOption = 8,
     requantize: RequantizeOption = False,

@@ -12,9 +12,10 @@ from graphopt.llm.decoder.calibration import calibration_inputs
 from graphopt.llm.decoder.graph import DecoderWeights, decoder_graph
 from graphopt.llm.generate.cache import CacheShape
 from graphopt.llm.generate.engine import Engine
-from graphopt.llm.interface.adapter import DecoderAdapter
 from graphopt.passes.support.rounding import Rounding
 
+#: What errors call these models.
+KIND = "a language model"
 #: Names of what keys and values are kept as; int8 has a scale per token and head.
 KV_CACHES = {"f32": DType.F32, "bf16": DType.BF16, "int8": DType.I8}
 #: Names of what the head and the embedding are kept as beside int4 weights.
@@ -55,12 +56,14 @@ def check_options(options: Options) -> None:
     Raises:
         UnknownPrecisionError, OptionError: naming it.
     """
-    kind, used = DecoderAdapter().used(None, options.precision)
-    used -= {"num_threads", "check"}  # nothing runs
-    if "int4" in options.precision:
-        used.add("requantize")
-    options.refuse_unused(used, f"{kind} in {options.precision}")
+    reads = {"requantize"} if "int4" in options.precision else set()
+    options.refuse_unused(used_of(options.precision) | reads, f"{KIND} in {options.precision}")
     check_kinds(options)
+
+
+def used_of(precision: str) -> set[str]:
+    """Options of any language model: how it is kept, and calibration where weights are rounded."""
+    return {"kv_cache", "head", "context"} | ({"calibration"} if "int4" in precision else set())
 
 
 def check_kinds(options: Options) -> tuple[DType, str]:

@@ -39,7 +39,12 @@ class Llvm:
         return _find(os.environ.get("LLVM_SUFFIX"), os.environ.get("PATH", ""))
 
     def run(self, tool: str, *arguments: str, text: str | None = None) -> tuple[str, str]:
-        """Standard output and standard error of one tool, given ``text``.
+        """Standard output and standard error of one tool.
+
+        Args:
+            tool: its name without a version.
+            arguments: of the command.
+            text: standard input; none if None.
 
         Raises:
             MissingToolError: if this LLVM came without the tool.

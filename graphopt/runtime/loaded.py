@@ -156,7 +156,13 @@ class LoadedModule:
         return self._result(outputs, given, (args, kwargs))
 
     def profile(self, *args: Any, repeats: int = 5, **kwargs: Any) -> list[dict[str, Any]]:
-        """Median milliseconds of every step: dicts of `node`, `op`, `kernel`, `module`, `ms`."""
+        """Median milliseconds of every step: dicts of `node`, `op`, `kernel`, `module`, `ms`.
+
+        Args:
+            args: positional arguments of the call.
+            repeats: runs that are timed.
+            kwargs: keyword arguments of the call.
+        """
         given = self._stored(self._match(args, kwargs))
         seconds = self._runnable().times(repeats)
         self._run(given, None)

@@ -51,5 +51,11 @@ def overload(schema: str) -> str:
 
 
 def rules(lower: Lowering, *schemas: str, implied: str = "") -> dict[str, Rule]:
-    """One way to lower several overloads, by overload; `implied` as of `Rule`, in one text."""
+    """One way to lower several overloads, by overload.
+
+    Args:
+        lower: the way.
+        schemas: of the overloads.
+        implied: as of `Rule`, in one text.
+    """
     return {overload(s): Rule(s, lower, frozenset(implied.split())) for s in schemas}

@@ -25,7 +25,7 @@ from graphopt.bench.kernels.workloads import Gemm, Label, Operands
 from graphopt.config import Config
 from graphopt.errors import BenchmarkError, MissingToolError
 from graphopt.kernels import registry
-from graphopt.kernels.layouts import layout
+from graphopt.kernels.formats import INT8
 from graphopt.kernels.packing import pack_lhs_qa8r
 from graphopt.kernels.reference import quantize_rows
 from graphopt.n2sim.llvm import Llvm
@@ -189,7 +189,7 @@ def test_calls_are_on_memory_of_their_own() -> None:
 @pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
 def test_packed_rows_are_read_back(arch: str) -> None:
     x = np.random.default_rng(0).standard_normal((11, 45), dtype=np.float32)
-    rule = layout(arch, "qa8")
+    rule = INT8.layout(arch)
     values = unpack_rows(rule, 11, 45, pack_lhs_qa8r(rule, quantize_rows(x)))
     assert np.abs(values - x).max() <= 0.51 * np.ptp(x, axis=1).max() / 255
 

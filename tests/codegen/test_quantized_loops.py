@@ -25,7 +25,7 @@ from graphopt.codegen.emit import Module, emit_module
 from graphopt.ir import Value, scalar
 from graphopt.ir.ops import Pointwise
 from graphopt.passes.fuse_quantize import FuseQuantize
-from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
+from graphopt.passes.quantize_weights import QuantizeWeights
 from graphopt.runtime.emulate import Emulation
 from graphopt.target import find_target
 from graphopt.toolchain.build import Builder
@@ -96,7 +96,7 @@ def module_of(fused: bool, arch: str) -> Module:
     m = Maker("rows")
     made = (gate, wide_gate, broadcast, indices, loads, transposed, repeated, single)
     graph = m.output(*(m.linear(rows(m), 16) for rows in made))
-    QuantizeDynamicInt8().run(graph)
+    QuantizeWeights().run(graph)
     loops = [n for n in graph.nodes if isinstance(n.op, Pointwise)]
     if fused:
         assert FuseQuantize().run(graph)

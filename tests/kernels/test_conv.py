@@ -7,7 +7,7 @@ import pytest
 from across import bits, run_everywhere
 from harness import LEVEL_IDS, Case, end_of, require, run_cases
 
-from graphopt.kernels import layouts, reference_ops
+from graphopt.kernels import formats, reference_ops
 from graphopt.kernels.arguments import ACTIVATIONS, BF16, F32, ConvArgs
 from graphopt.kernels.packing import pack_rhs_f32
 from graphopt.kernels.reference import activation, bf16_from_f32, f32_from_bf16
@@ -75,7 +75,7 @@ def packed_weights(spec, weight):
     rows = weight.transpose(0, 2, 3, 1)
     if spec.groups == spec.in_c == spec.out_c:
         return np.ascontiguousarray(rows.reshape(spec.out_c, -1).T)
-    layout = layouts.layout("x86_64", "f32")
+    layout = formats.F32.layout("x86_64")
     parts = np.split(rows.reshape(spec.out_c, -1), spec.groups)
     return np.concatenate([pack_rhs_f32(layout, part) for part in parts])
 

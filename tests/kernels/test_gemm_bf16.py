@@ -7,7 +7,7 @@ import pytest
 from gemm_cases import ACTIVATION_ERROR, FEW_ROWS, OPTIONS, SHAPES, Call, Options, check, make_call
 from harness import LEVEL_IDS, NATIVE_IDS, Runner, build_host, require, require_gcc, run_cases
 
-from graphopt.kernels import layouts, packing, reference
+from graphopt.kernels import formats, layouts, packing, reference
 
 NEON = "#include <arm_neon.h>\n"  # so that a macro can change an intrinsic after it
 IMMINTRIN = "#include <immintrin.h>\n"
@@ -16,7 +16,7 @@ UNPAIRED = "((c) + (__m512)(a) * (__m512)(b))"
 
 def calls_for(arch: str, plan: list[tuple[tuple[int, int, int], Options]]):
     """Calls, and their operands widened to f32."""
-    layout = layouts.layout(arch, "bf16")
+    layout = formats.BF16.layout(arch)
     for i, (shape, options) in enumerate(plan):
         m, n, k = shape
         rng = np.random.default_rng(i)

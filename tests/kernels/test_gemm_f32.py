@@ -9,12 +9,12 @@ import pytest
 from gemm_cases import OPTIONS, SHAPES, Options, check, make_call
 from harness import LEVEL_IDS, NATIVE_IDS, Runner, build_host, require, require_gcc, run_cases
 
-from graphopt.kernels import layouts, packing, reference
+from graphopt.kernels import formats, layouts, packing, reference
 
 
 def calls_for(arch: str, plan: list[tuple[tuple[int, int, int], Options]]):
     """Calls, and the f32 products [m, n] without epilogue, exact and in float64."""
-    layout = layouts.layout(arch, "f32")
+    layout = formats.F32.layout(arch)
     for i, (shape, options) in enumerate(plan):
         m, n, k = shape
         rng = np.random.default_rng(i)

@@ -17,7 +17,7 @@ from harness import (
     sme_probe,
 )
 
-from graphopt.kernels import layouts, packing, reference
+from graphopt.kernels import formats, layouts, packing, reference
 
 #: Behind these a macro changes an intrinsic in products alone, not where results are quantized.
 NEON = '#include <arm_neon.h>\n#include "quantize_rows.h"\n'
@@ -47,7 +47,7 @@ def operands(m: int, n: int, k: int, seed: int, extreme: str = ""):
 
 def calls_for(arch: str, plan: list[tuple[tuple[int, int, int], Options, str]]):
     """Calls with the results they must give."""
-    lhs, rhs = layouts.layout(arch, "qa8"), layouts.layout(arch, "qa8")
+    lhs, rhs = formats.INT8.layout(arch), formats.INT8.layout(arch)
     for i, (shape, options, extreme) in enumerate(plan):
         a, w = operands(*shape, i, extreme)
         if extreme == "not finite":

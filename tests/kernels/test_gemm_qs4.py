@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from graphopt.kernels import layouts, packing, reference
+from graphopt.kernels import formats, layouts, packing, reference
 
-GENERICS = ("go_gemm_qs4c", "go_gemm_qs4b")
+OF_KERNEL = {format.kernel: format for format in (formats.INT4_CHANNELS, formats.INT4_BLOCKS)}
+GENERICS = tuple(OF_KERNEL)
 ARCHES = ("x86_64", "aarch64")
 CHANNEL = 0  # instead of a block length: one scale per channel
 #: Behind these a macro changes an intrinsic in products alone, not where results are quantized.
@@ -86,7 +87,7 @@ def test_block_lengths_that_do_not_fit_are_refused(group):
 
 def unpacked(arch: str, body: np.ndarray, n: int, k: int) -> np.ndarray:
     """Values [n, k] from nibbles, one at a time, as the table in packing.py says."""
-    rule = layouts.layout(arch, "qs4c")
+    rule = formats.INT4_CHANNELS.layout(arch)
     q = np.zeros((n, k), np.int8)
     for (row, j), _ in np.ndenumerate(q):
         step, i = divmod(j, rule.kr)
@@ -99,7 +100,7 @@ def unpacked(arch: str, body: np.ndarray, n: int, k: int) -> np.ndarray:
 
 @pytest.mark.parametrize("arch", ARCHES)
 def test_packed_channels_are_where_the_table_says(arch):
-    rule, n, k = layouts.layout(arch, "qs4c"), 19, 43
+    rule, n, k = formats.INT4_CHANNELS.layout(arch), 19, 43
     w = reference.quantize_channels_int4(
         np.random.default_rng(1).standard_normal((n, k)).astype(np.float32)
     )
@@ -114,7 +115,7 @@ def test_packed_channels_are_where_the_table_says(arch):
 
 @pytest.mark.parametrize("arch", ARCHES)
 def test_packed_blocks_are_where_the_table_says(arch):
-    rule, n, k = layouts.layout(arch, "qs4b"), 19, 96
+    rule, n, k = formats.INT4_BLOCKS.layout(arch), 19, 96
     w = reference.quantize_blocks_int4(
         np.random.default_rng(1).standard_normal((n, k)).astype(np.float32), 32
     )
@@ -166,7 +167,7 @@ Step = tuple[tuple[int, int, int], int, Options, str]
 
 def calls_for(arch: str, generic: str, plan: list[Step]):
     """Calls with the results they must give."""
-    lhs, rhs = layouts.layout(arch, "qa8"), layouts.layout(arch, generic.removeprefix("go_gemm_"))
+    lhs, rhs = formats.INT8.layout(arch), OF_KERNEL[generic].layout(arch)
     pack = packing.pack_rhs_qs4b if generic == "go_gemm_qs4b" else packing.pack_rhs_qs4c
     gemm = reference.gemm_qs4b if generic == "go_gemm_qs4b" else reference.gemm_qa8
     for i, (shape, group, options, extreme) in enumerate(plan):
@@ -291,7 +292,7 @@ def test_a_row_does_not_depend_on_its_neighbours(where, generic):
     runner, arch = require(where), require(where).level.arch
     group = CHANNEL if generic == "go_gemm_qs4c" else 64
     a, w = operands((19, 40, 256), group, 7)
-    lhs, rhs = layouts.layout(arch, "qa8"), layouts.layout(arch, generic.removeprefix("go_gemm_"))
+    lhs, rhs = formats.INT8.layout(arch), OF_KERNEL[generic].layout(arch)
     packed = (packing.pack_rhs_qs4b if group else packing.pack_rhs_qs4c)(rhs, w)
     cases, calls = [], []
     for m in (1, 2, 3, 4, 5, 19):

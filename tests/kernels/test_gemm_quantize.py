@@ -7,7 +7,7 @@ import pytest
 from gemm_cases import Call, Options, make_call
 from harness import LEVEL_IDS, Case, Runner, require, run_cases
 
-from graphopt.kernels import layouts, packing, reference
+from graphopt.kernels import formats, layouts, packing, reference
 from graphopt.kernels.scratch import quantized_result_bytes, quantized_result_stride
 
 GENERICS = ("go_gemm_qa8", "go_gemm_qs4c", "go_gemm_qs4b", "go_gemm_bf16", "go_gemm_f32")
@@ -50,14 +50,14 @@ def operands(generic: str, arch: str, shape: tuple[int, int, int], seed: int) ->
     if m > 4:
         a[m // 2], a[m - 2, k // 3], a[1, 0] = 0, np.nan, -np.inf
     if generic == "go_gemm_f32":
-        rhs = packing.pack_rhs_f32(layouts.layout(arch, "f32"), w)
+        rhs = packing.pack_rhs_f32(formats.F32.layout(arch), w)
         return {"lhs": a, "lhs_stride": k, "rhs": rhs}
     if generic == "go_gemm_bf16":
-        rule = layouts.layout(arch, "bf16")
+        rule = formats.BF16.layout(arch)
         lhs, rhs = reference.bf16_from_f32(a), reference.bf16_from_f32(w)
         return {"lhs": packing.pack_lhs_bf16(rule, lhs), "rhs": packing.pack_rhs_bf16(rule, rhs)}
-    lhs = packing.pack_lhs_qa8r(layouts.layout(arch, "qa8"), reference.quantize_rows(a))
-    rule = layouts.layout(arch, generic.removeprefix("go_gemm_"))
+    lhs = packing.pack_lhs_qa8r(formats.INT8.layout(arch), reference.quantize_rows(a))
+    rule = next(f for f in formats.FORMATS if f.kernel == generic).layout(arch)
     if generic == "go_gemm_qs4b":
         rhs = packing.pack_rhs_qs4b(rule, reference.quantize_blocks_int4(w, 32))
     elif generic == "go_gemm_qs4c":
@@ -73,7 +73,7 @@ def quantizing(call: Call, arch: str, threads: int) -> Case:
     m, n = args.m, args.n
     args.dst_stride = quantized_result_stride(n)
     scratch = np.full(quantized_result_bytes(m, n, threads) // 4, np.nan, np.float32)
-    size = layouts.packed_lhs_bytes(layouts.layout(arch, "qa8"), m, n)
+    size = layouts.packed_lhs_bytes(formats.INT8.layout(arch), m, n)
     panels = np.full(size, 0x5A, np.uint8)
     pointers = call.case.pointers | {"dst": scratch, "packed": panels}
     return Case(args, pointers, ("dst", "packed"), threads)
@@ -105,7 +105,7 @@ def check(runner: Runner, generic: str, made: list[Made]) -> None:
     results = iter(run_cases(runner, generic, cases))
     for one in made:
         rows = reference.quantize_rows(one.call.output(next(results)))
-        want = packing.pack_lhs_qa8r(layouts.layout(arch, "qa8"), rows)
+        want = packing.pack_lhs_qa8r(formats.INT8.layout(arch), rows)
         for case in one.quantizing:
             shape = (case.args.m, case.args.n, case.args.k)
             label = f"{shape} on {case.threads} threads"

@@ -18,7 +18,7 @@ from graphopt.bench.kernels import native
 from graphopt.codegen import weights
 from graphopt.compiler import schedule
 from graphopt.dtype import DType
-from graphopt.kernels import arguments, layouts, reference_ops, registry, scratch
+from graphopt.kernels import arguments, formats, layouts, reference_ops, registry, scratch
 from graphopt.passes import lower_aten, quantize_weights_int4
 from graphopt.runtime import library
 from graphopt.toolchain.build import Toolchain
@@ -55,7 +55,7 @@ ENUMS = {
 
 def constants(arch: str) -> list[tuple[str, int]]:
     """C expressions and what Python says of them."""
-    f32, bf16, qa8 = (layouts.layout(arch, scheme) for scheme in ("f32", "bf16", "qa8"))
+    f32, bf16, qa8 = (f.layout(arch) for f in (formats.F32, formats.BF16, formats.INT8))
     return [
         ("GO_ABI_VERSION", library.ABI_VERSION),
         ("GO_MAX_RANK", library.MAX_RANK),
@@ -147,7 +147,7 @@ show((n + GO_BF16_NR - 1) / GO_BF16_NR * go_bf16_tile_at(&g, 0, 1, 0, n).rhs_str
 
 def python_sizes(arch: str, m: int, n: int, k: int, group: int, heads: int, threads: int):
     """The same sizes as Python computes them."""
-    rule = {scheme: layouts.layout(arch, scheme) for scheme in ("bf16", "qa8", "qs4c", "qs4b")}
+    rule = {format.token: format.layout(arch) for format in formats.FORMATS}
     stride = scratch.quantized_result_stride(n)
     return [
         scratch.attention_scratch_bytes(2, heads, n, k, m, threads),
@@ -217,7 +217,7 @@ def test_structs_enums_constants_and_sizes_are_those_of_c(arch: str, tmp_path: P
     run = subprocess.run([*emulator, tmp_path / "mirrors"], capture_output=True, check=True)
     *sizes, rows = map(int, run.stdout.split())
     expected = [size for case in CASES for size in python_sizes(arch, *case)]
-    assert sizes == expected + layouts.layout(arch, "qs4b").scale_places()
+    assert sizes == expected + formats.INT4_BLOCKS.layout(arch).scale_places()
     assert rows <= scratch._QUANTIZED_ROWS
     if arch == "aarch64":
         assert rows == scratch._QUANTIZED_ROWS

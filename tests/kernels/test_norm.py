@@ -5,7 +5,7 @@ import pytest
 from across import run_everywhere
 from harness import LEVEL_IDS, Case, end_of, require, run_cases
 
-from graphopt.kernels import layouts
+from graphopt.kernels import formats, layouts
 from graphopt.kernels.arguments import BF16, F32, NormArgs
 from graphopt.kernels.packing import pack_lhs_qa8r
 from graphopt.kernels.reference import bf16_from_f32, f32_from_bf16, quantize_rows
@@ -111,7 +111,7 @@ def test_variance_survives_a_large_mean(where):
 def test_packed_rows_are_the_quantized_result(where, threads):
     """The panels equal those of the pack kernel for the f32 result, byte for byte."""
     runner = require(where)
-    layout = layouts.layout(runner.level.arch, "qa8")
+    layout = formats.INT8.layout(runner.level.arch)
     rng = np.random.default_rng(6)
     cases = []
     for rows, cols in [(1, 1), (3, 16), (8, 31), (13, 33), (150, 512), (9, 2081)]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from harness import LEVEL_IDS, Case, require, run_cases
 
-from graphopt.kernels import layouts, packing, reference
+from graphopt.kernels import formats, layouts, packing, reference
 from graphopt.kernels.arguments import BF16, F32, PackLhsArgs
 from graphopt.kernels.scratch import row_values_scratch_bytes
 
@@ -72,7 +72,7 @@ def all_rows() -> list[tuple[np.ndarray, int, int]]:
 @pytest.mark.parametrize("where", LEVEL_IDS)
 def test_quantize_rows_is_the_reference_bit_for_bit(where):
     runner = require(where)
-    layout = layouts.layout(runner.level.arch, "qa8")
+    layout = formats.INT8.layout(runner.level.arch)
     cases, expected = [], []
     for x, pad, threads in all_rows():
         wide = reference.f32_from_bf16(x) if x.dtype == np.uint16 else x
@@ -112,7 +112,7 @@ WIDE = [(1, 1024), (1, 1025), (2, 1500), (3, 4099), (7, 1100), (8, 1100), (11, 1
 @pytest.mark.parametrize("where", LEVEL_IDS)
 def test_computed_rows_are_quantized_like_rows_in_memory(where):
     runner = replace(require(where), mutation=(ENTRY, COMPUTED))
-    layout = layouts.layout(runner.level.arch, "qa8")
+    layout = formats.INT8.layout(runner.level.arch)
     wide = [(rows(m, k, m), 1, threads) for m, k in WIDE for threads in (1, 2, 3, 8)]
     cases, expected = [], []
     for x, pad, threads in [*all_rows(), *wide]:
@@ -130,20 +130,20 @@ def test_computed_rows_are_quantized_like_rows_in_memory(where):
 
 
 @pytest.mark.parametrize("where", LEVEL_IDS)
-@pytest.mark.parametrize("scheme", ["qa8", "bf16"])
+@pytest.mark.parametrize("scheme", ["qa8r", "bf16"])
 def test_threads_share_panels(where, scheme):
     """With more threads than panels two of them fill one, and one of these what is left of it."""
     runner = require(where)
-    layout = layouts.layout(runner.level.arch, scheme)
+    layout = formats.ROWS[scheme].layout(runner.level.arch)
     cases, expected = [], []
     for m in range(1, 25):
         x = rows(m, 40, m)
-        if scheme == "qa8":
+        if scheme == "qa8r":
             expected.append(packing.pack_lhs_qa8r(layout, reference.quantize_rows(x)))
         else:
             expected.append(packing.pack_lhs_bf16(layout, reference.bf16_from_f32(x)))
         cases.append(pack_case(x, expected[-1].nbytes, threads=8))
-    generic = "go_quantize_rows" if scheme == "qa8" else "go_pack_bf16"
+    generic = "go_quantize_rows" if scheme == "qa8r" else "go_pack_bf16"
     for want, got in zip(expected, run_cases(runner, generic, cases), strict=True):
         np.testing.assert_array_equal(got["dst"], want)
 
@@ -151,7 +151,7 @@ def test_threads_share_panels(where, scheme):
 @pytest.mark.parametrize("where", LEVEL_IDS)
 def test_pack_bf16_is_the_reference_bit_for_bit(where):
     runner = require(where)
-    layout = layouts.layout(runner.level.arch, "bf16")
+    layout = formats.BF16.layout(runner.level.arch)
     cases, expected = [], []
     for x, pad, threads in all_rows():
         bits = x if x.dtype == np.uint16 else reference.bf16_from_f32(x)

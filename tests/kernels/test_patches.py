@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from harness import LEVEL_IDS, Case, require, run_cases
 
-from graphopt.kernels import layouts, packing, reference, reference_ops
+from graphopt.kernels import formats, packing, reference, reference_ops
 from graphopt.kernels.arguments import BF16, F32, PatchesArgs
 from graphopt.kernels.scratch import patches_scratch_bytes
 
@@ -66,7 +66,7 @@ def make_case(spec, layout, seed):
     rows = reference_ops.patches(image, spec.kernel, spec.out_size, spec.stride, spec.dilation, pad)
     rows = rows.reshape(-1, spec.kernel[0] * spec.kernel[1] * spec.channels)
     wide = reference.f32_from_bf16(rows) if spec.dtype == BF16 else rows
-    if layout.scheme == "qa8":
+    if layout.bits == 8:
         wanted = packing.pack_lhs_qa8r(layout, reference.quantize_rows(wide))
     else:
         wanted = packing.pack_lhs_bf16(layout, reference.bf16_from_f32(wide))
@@ -95,12 +95,12 @@ def make_case(spec, layout, seed):
 
 
 @pytest.mark.parametrize(
-    "scheme, generic", [("qa8", "go_patches_qa8r"), ("bf16", "go_patches_bf16")]
+    "scheme, generic", [("qa8r", "go_patches_qa8r"), ("bf16", "go_patches_bf16")]
 )
 @pytest.mark.parametrize("where", LEVEL_IDS)
 def test_is_the_reference_bit_for_bit(where, scheme, generic):
     runner = require(where)
-    layout = layouts.layout(runner.level.arch, scheme)
+    layout = formats.ROWS[scheme].layout(runner.level.arch)
     made = [make_case(spec, layout, i) for i, spec in enumerate(SPECS)]
     results = run_cases(runner, generic, [case for case, _ in made])
     for spec, (_, wanted), got in zip(SPECS, made, results, strict=True):

@@ -18,7 +18,9 @@ IDS = tiny.prompts(2, 20)
 
 
 def logits(weights, **how):
-    program, engine = compile_decoder(weights, Options.of(num_threads=2, **how))
+    program, engine = compile_decoder(
+        weights, Options.of(num_threads=2, **{"precision": "int4", **how})
+    )
     ids = IDS.numpy()
     return program, engine.forward(ids, engine.new_cache(2), np.arange(ids.size))
 

@@ -10,7 +10,7 @@ from graphopt.ir.ops import Pointwise, Softmax
 from graphopt.passes.assign_layouts import AssignLayouts
 from graphopt.passes.fuse_quantize import LARGEST_WEIGHT, FuseQuantize
 from graphopt.passes.lower_bf16 import LowerBf16
-from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
+from graphopt.passes.quantize_weights import QuantizeWeights
 
 
 def quantize(m: Maker, x):
@@ -64,7 +64,7 @@ def test_rows_that_would_be_stored_as_bf16_are_quantized_from_f32() -> None:
         m = Maker()
         x = m.input("x", "B", "T", 32)
         graph = m.output(m.linear(m.linear(x, 48, name="first"), 16, name="second"))
-        for step in (QuantizeDynamicInt8(), *passes, FuseQuantize()):
+        for step in (QuantizeWeights(), *passes, FuseQuantize()):
             step.run(graph)
         assert ops(graph) == ["quantize_rows", "linear", "linear"]
         assert not any("lower_bf16" in r for r in graph.nodes[1].reasons)

@@ -18,7 +18,7 @@ from graphopt.ir.interpret import run_graph
 from graphopt.ir.ops import Linear
 from graphopt.ir.printer import print_graph
 from graphopt.ir.verify import verify
-from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
+from graphopt.passes.quantize_weights import QuantizeWeights
 from graphopt.passes.quantize_weights_int4 import QuantizeWeightsInt4
 from graphopt.passes.split_activations import SplitActivations
 from graphopt.testing import sqnr
@@ -38,7 +38,7 @@ def finished_linear() -> Maker:
 
 def test_sum_finishes_what_the_kernel_did(golden) -> None:
     graph = finished_linear().graph
-    QuantizeDynamicInt8().run(graph)
+    QuantizeWeights().run(graph)
     assert SplitActivations().run(graph)
     verify(graph, "split_activations")
     golden("split_activations", print_graph(graph))
@@ -53,7 +53,7 @@ def test_error_of_activations_vanishes(int4: bool) -> None:
         graph = finished_linear().graph
         inputs = random_inputs(graph)
         weights = [QuantizeWeightsInt4(32)] if int4 else []
-        for step in (*weights, QuantizeDynamicInt8()):
+        for step in (*weights, QuantizeWeights()):
             step.run(graph)
         linears = [n for n in graph.nodes if isinstance(n.op, Linear)]
         if split:
@@ -76,7 +76,7 @@ def test_error_of_activations_vanishes(int4: bool) -> None:
 def test_kernels_give_what_numpy_gives(tmp_path: Path) -> None:
     """Numpy rounds the remainder twice, so that some of its int8 steps differ."""
     graph = finished_linear().graph
-    for step in (QuantizeDynamicInt8(), SplitActivations()):
+    for step in (QuantizeWeights(), SplitActivations()):
         step.run(graph)
     module = check_native(graph, tmp_path, sizes=({}, {"B": 1, "T": 1}, {"T": 40}), bound=2e-5)
     assert "go_split(team" in module.source
@@ -84,7 +84,7 @@ def test_kernels_give_what_numpy_gives(tmp_path: Path) -> None:
 
 def test_rows_of_zeros_and_nan_stay_what_they_are(tmp_path: Path) -> None:
     graph = finished_linear().graph
-    for step in (QuantizeDynamicInt8(), SplitActivations()):
+    for step in (QuantizeWeights(), SplitActivations()):
         step.run(graph)
     inputs = random_inputs(graph)
     inputs[0][0, 0], inputs[0][0, 1, 5] = 0, np.nan

@@ -5,7 +5,7 @@ from graphs import Maker, X, check_left_alone, check_pass, mul, ops
 
 from graphopt.passes.fuse_patches import FusePatches
 from graphopt.passes.lower_bf16 import LowerBf16
-from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
+from graphopt.passes.quantize_weights import QuantizeWeights
 from graphopt.passes.unfold_conv import UnfoldConv
 
 WINDOWS, POINTWISE = UnfoldConv(windows=True), UnfoldConv(windows=False)
@@ -79,7 +79,7 @@ def test_windows_stay_where_nothing_becomes_narrower() -> None:
     check_left_alone(POINTWISE, graph)
 
 
-@pytest.mark.parametrize("narrow", [QuantizeDynamicInt8(), LowerBf16(gemm=True)])
+@pytest.mark.parametrize("narrow", [QuantizeWeights(), LowerBf16(gemm=True)])
 def test_patches_pack_themselves(narrow) -> None:
     m = Maker()
     x = m.input("x", "B", 8, "T")

@@ -10,8 +10,9 @@ import numpy as np
 from graphopt.bench.kernels.workloads import LIMITS, Array, Label, Step, Workload
 from graphopt.kernels import reference_ops
 from graphopt.kernels.arguments import F32, DepthwiseArgs, NormArgs, PackLhsArgs
+from graphopt.kernels.formats import INT8
 from graphopt.kernels.host_case import At, Case
-from graphopt.kernels.layouts import Layout, layout, packed_lhs_bytes
+from graphopt.kernels.layouts import Layout, packed_lhs_bytes
 
 _EPS = 1e-5
 
@@ -43,7 +44,7 @@ def unpack_rows(rule: Layout, m: int, k: int, packed: Array) -> Array:
 
 
 def _empty_rows(arch: str, m: int, k: int) -> tuple[Layout, Array]:
-    rule = layout(arch, "qa8")
+    rule = INT8.layout(arch)
     return rule, np.zeros(packed_lhs_bytes(rule, m, k), np.uint8)
 
 

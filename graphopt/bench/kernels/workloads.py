@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from graphopt.kernels import packing, reference
 from graphopt.kernels.arguments import F32, GemmArgs, PackLhsArgs
+from graphopt.kernels.formats import FORMATS, ROWS, Format, int4
 from graphopt.kernels.host_case import At, Case
-from graphopt.kernels.layouts import layout, packed_lhs_bytes
+from graphopt.kernels.layouts import packed_lhs_bytes
 
 Array = NDArray[Any]
 
@@ -137,6 +138,12 @@ class Gemm:
         blocks = f" g{self.group}" if self.group else ""
         return f"{self.scheme} {self.m}x{self.n}x{self.k}{blocks}"
 
+    @property
+    def format(self) -> Format:
+        """Of the weights."""
+        named = [format for format in FORMATS if format.name == self.scheme]
+        return int4(self.group or 0) if self.scheme == "int4" else named[0]
+
     def build(self, arch: str, threads: int) -> Workload:
         """Random normal operands; with a packing step unless the scheme is f32."""
         rng = np.random.default_rng(0)
@@ -148,14 +155,12 @@ class Gemm:
         pointers: dict[str, Array | At] = {"lhs": lhs, "rhs": self._rhs(arch, w)}
         pointers["dst"] = np.zeros((self.m, self.n), np.float32)
         args.group = self.group or 0
-        blocks = "qs4b" if self.group else "qs4c"
-        token = {"int8": "qa8", "int4": blocks}.get(self.scheme, self.scheme)
         return Workload(
             Label(self.name, "gemm", self.scheme, self.m, self.n, self.k, self.group),
             self.m * self.n * self.k,
             self.m * self.k,
             pack,
-            Step(f"go_gemm_{token}", Case(args, pointers)),
+            Step(self.format.kernel, Case(args, pointers)),
             {"x": x, "w": w},
             reference.gemm_exact(x, w),
             LIMITS[self.scheme],
@@ -163,27 +168,21 @@ class Gemm:
 
     def _pack(self, arch: str, x: Array) -> tuple[Step | None, Array]:
         """The packing step and its destination, which holds packed rows from the start."""
-        if self.scheme == "f32":
+        if not self.format.rows:
             return None, x
-        if self.scheme == "bf16":
-            rule, generic = layout(arch, "bf16"), "go_pack_bf16"
+        rule = ROWS[self.format.rows].layout(arch)
+        if self.format.rows == "bf16":
+            generic = "go_pack_bf16"
             packed = packing.pack_lhs_bf16(rule, reference.bf16_from_f32(x))
         else:
-            rule, generic = layout(arch, "qa8"), "go_quantize_rows"
+            generic = "go_quantize_rows"
             packed = packing.pack_lhs_qa8r(rule, reference.quantize_rows(x))
         assert packed.nbytes == packed_lhs_bytes(rule, self.m, self.k)
         args = PackLhsArgs(m=self.m, k=self.k, src_stride=self.k, src_dtype=F32)
         return Step(generic, Case(args, {"src": x, "dst": packed})), packed
 
     def _rhs(self, arch: str, w: Array) -> Array:
-        if self.scheme == "f32":
-            return packing.pack_rhs_f32(layout(arch, "f32"), w)
-        if self.scheme == "bf16":
-            return packing.pack_rhs_bf16(layout(arch, "bf16"), reference.bf16_from_f32(w))
-        if self.group:
-            blocks = reference.quantize_blocks_int4(w, self.group)
-            return packing.pack_rhs_qs4b(layout(arch, "qs4b"), blocks)
-        if self.scheme == "int4":
-            channels = reference.quantize_channels_int4(w)
-            return packing.pack_rhs_qs4c(layout(arch, "qs4c"), channels)
-        return packing.pack_rhs_qs8c(layout(arch, "qa8"), reference.quantize_channels(w))
+        weight, scale = w, None
+        if self.format.quantize is not None:
+            weight, scale = self.format.quantize(w, self.group or 0)
+        return self.format.pack(self.format.layout(arch), weight, scale)

@@ -12,9 +12,6 @@ from graphopt.llm.readers.transformers_model import (
     refuse_other_decoder,
 )
 
-#: Options of what a language model keeps between its tokens, and of its ends.
-_KEPT = ("kv_cache", "head", "context")
-
 
 class DecoderAdapter:
     """A causal model of transformers without example inputs; see `graphopt.adapters.Adapter`."""
@@ -38,8 +35,9 @@ class DecoderAdapter:
 
     def used(self, model: Any, precision: str) -> tuple[str, set[str]]:
         """What says how it is kept and run; calibration where weights are rounded."""
-        calibrated = {"calibration"} if "int4" in precision else set()
-        return "a language model", {"num_threads", "check", *_KEPT} | calibrated
+        from graphopt.llm.compiled import KIND, used_of
+
+        return KIND, {"num_threads", "check"} | used_of(precision)
 
     def optimize(self, model: Any, options: Options) -> Any:
         """An `OptimizedDecoder`."""

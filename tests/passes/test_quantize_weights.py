@@ -11,7 +11,7 @@ from graphopt.ir.interpret import run_graph
 from graphopt.ir.printer import print_graph
 from graphopt.ir.verify import verify
 from graphopt.kernels import reference
-from graphopt.passes.quantize_dynamic_int8 import QuantizeDynamicInt8
+from graphopt.passes.quantize_weights import QuantizeWeights
 from graphopt.testing import INT8_SQNR, sqnr
 
 
@@ -26,39 +26,39 @@ def test_one_quantized_tensor_serves_all_linears(golden) -> None:
     graph = two_linears().graph
     inputs = random_inputs(graph)
     before = run_graph(graph, inputs)
-    assert QuantizeDynamicInt8().run(graph)
-    verify(graph, "quantize_dynamic_int8")
-    golden("quantize_dynamic_int8", print_graph(graph))
+    assert QuantizeWeights().run(graph)
+    verify(graph, "quantize_weights")
+    golden("quantize_weights", print_graph(graph))
     for got, exact in zip(run_graph(graph, inputs), before, strict=True):
         assert INT8_SQNR < sqnr(got, exact) < 60  # not exact either: it did quantize
-    check_left_alone(QuantizeDynamicInt8(), graph)
+    check_left_alone(QuantizeWeights(), graph)
 
 
 @pytest.mark.parametrize("depth, width", [(15, 64), (64, 15)])
 def test_small_linears_are_left_alone(depth: int, width: int) -> None:
     m = Maker()
     graph = m.output(m.linear(m.input("x", "B", depth), width))
-    check_left_alone(QuantizeDynamicInt8(), graph)
+    check_left_alone(QuantizeWeights(), graph)
     assert f"{depth} x {width} is too small" in graph.nodes[0].reasons[0]
 
 
 def test_sixteen_is_enough() -> None:
     m = Maker()
     graph = m.output(m.linear(m.input("x", "B", 16), 16))
-    assert QuantizeDynamicInt8().run(graph)
+    assert QuantizeWeights().run(graph)
 
 
 def test_other_nodes_are_left_alone() -> None:
     m = Maker()
     graph = m.output(m.pointwise(mul(X, 2.0), m.norm(m.input("x", "B", 32))))
-    check_left_alone(QuantizeDynamicInt8(), graph)
+    check_left_alone(QuantizeWeights(), graph)
 
 
 def test_a_weight_that_is_not_finite_is_refused_by_name() -> None:
     graph = two_linears().graph
     graph.nodes[1].inputs[1].data[3, 4] = np.nan
     with pytest.raises(WeightError, match="'q'"):
-        QuantizeDynamicInt8().run(graph)
+        QuantizeWeights().run(graph)
 
 
 def test_activations_and_residuals_stay_in_the_epilogue() -> None:
@@ -69,7 +69,7 @@ def test_activations_and_residuals_stay_in_the_epilogue() -> None:
     node.operands["residual0"] = r
     node.op.activation = "relu"
     graph = m.output(node.output)
-    QuantizeDynamicInt8().run(graph)
+    QuantizeWeights().run(graph)
     assert ops(graph) == ["quantize_rows", "linear"]
     assert node.operands.get("residual0") is r and node.op.activation == "relu"
 
@@ -77,8 +77,8 @@ def test_activations_and_residuals_stay_in_the_epilogue() -> None:
 def test_a_table_that_a_linear_multiplies_by_is_its_weights(golden) -> None:
     graph = tied()
     table = graph.nodes[0].operands["table"].data
-    QuantizeDynamicInt8().run(graph)
-    golden("quantize_dynamic_int8_table", print_graph(graph, reasons=True))
+    QuantizeWeights().run(graph)
+    golden("quantize_weights_table", print_graph(graph, reasons=True))
     tokens = np.array([[3, 36, 0], [3, 3, 17]])
     found = run_graph(graph, [tokens, np.ones((2, 40), np.float32)])[0]
     whole = reference.quantize_channels(table)
@@ -87,6 +87,6 @@ def test_a_table_that_a_linear_multiplies_by_is_its_weights(golden) -> None:
 
 def test_packed_rows_are_read(tmp_path: Path) -> None:
     graph = tied()
-    QuantizeDynamicInt8().run(graph)
+    QuantizeWeights().run(graph)
     module = check_native(graph, tmp_path, sizes=({}, {"B": 1, "T": 1}), bound=1e-6)
     assert module.memory.weights.bytes < 2 * 64 * 40  # the table is there once, in int8

@@ -1,0 +1,96 @@
+"""Multiplies by weights of a format, and packs activations row by row as it wants them.
+
+                                              %1 = go.quantize_rows(%x)            # qa8r
+    %1 = go.linear(%x, weight=%w)      ->     %2 = go.linear(%1, weight=%q, scale=%s, format=int8)
+
+In int8, weights are symmetric with one scale per output channel, activations asymmetric with scale
+and zero point per row at run time (kernels/reference.py defines both); kernels/formats.py has the
+formats. One packed tensor serves all linears that read the same input. A table that `go.gather`
+shares with a linear, as the embedding of a language model whose head is tied to it, is looked up in
+the quantized weights: they are there once, and a row is the one that the head multiplies by.
+A linear with an operand `scale` has rows in int8: i8 [n, k] and f32 [n] are taken as they are.
+Left in floating point: a depth or width below 16, where quantizing costs more than it saves.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from graphopt.ir import DType, Graph, Node, Value, constant
+from graphopt.ir.ops import Gather, Linear, PackRows, QuantizeRows
+from graphopt.kernels.formats import INT8, Format
+from graphopt.passes.base import Pass
+from graphopt.passes.support.product import SMALLEST, PackedRows, require_finite
+
+#: What packs rows for a format.
+_PACKING = {"": None, "bf16": PackRows, "qa8r": QuantizeRows}
+
+
+class QuantizeWeights(Pass):
+    """See the module.
+
+    Args:
+        format: of the weights, one scale per channel if it has scales.
+    """
+
+    def __init__(self, format: Format = INT8) -> None:
+        self._format = format
+
+    def run(self, graph: Graph) -> bool:
+        """Rewrites every linear that is worth it."""
+        chosen = [
+            node
+            for node in graph.nodes
+            if isinstance(node.op, Linear) and node.op.format is None and self._accepts(node)
+        ]
+        whole = [node.operands["weight"] for node in chosen if "scale" not in node.operands]
+        with ThreadPoolExecutor() as pool:
+            distinct = list(dict.fromkeys(whole))
+            rounded = dict(zip(distinct, pool.map(self._rounded, distinct), strict=True))
+        packing = _PACKING[self._format.rows]
+        packed, nodes = packing and PackedRows(packing()), list[Node]()
+        linears = set(chosen)
+        for node in graph.nodes:
+            op = node.op
+            if node in linears:
+                if packed:
+                    packed.give(node, nodes)
+                node.as_op(Linear).format = self._format
+                if (weight := node.operands["weight"]) in rounded:
+                    node.operands |= rounded[weight]
+            elif (
+                self._format.looked_up
+                and isinstance(op, Gather)
+                and node.operands["table"] in rounded
+            ):
+                found = rounded[node.operands["table"]]
+                node.operands |= {"table": found["weight"], "scale": found["scale"]}
+                op.format = self._format
+                how = "rows of the weights that a linear multiplies by"
+                node.decide(self.name, f"{self._format}: {how}")
+            nodes.append(node)
+        graph.nodes = nodes
+        return bool(chosen)
+
+    def _accepts(self, node: Node) -> bool:
+        weight = node.operands["weight"]
+        if "scale" in node.operands:
+            if self._format is INT8:
+                node.decide(self.name, "int8 with the scales that came, activations per row")
+            return self._format is INT8
+        out_features, in_features = weight.shape
+        if min(in_features, out_features) < SMALLEST:
+            node.decide(self.name, f"kept in float: {in_features} x {out_features} is too small")
+            return False
+        require_finite(weight)
+        node.decide(self.name, f"{self._format}: {self._format.how}")
+        return True
+
+    def _rounded(self, weight: Value) -> dict[str, Value]:
+        """Operands of a linear in place of an f32 weight."""
+        assert weight.data is not None
+        if self._format.quantize is None:  # packing rounds
+            return {}
+        q, scales = self._format.quantize(weight.data, 0)
+        scale = Value(DType.F32, scales.shape, f"{weight.name}.scale", data=scales)
+        return {"weight": constant(q, weight.name), "scale": scale}
