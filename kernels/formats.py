@@ -28,10 +28,10 @@ class Format:
         x86_64: how weights lie in memory once they are packed.
         aarch64: the same.
         pack: makes that of weights and their scales, None without.
-        dense: the numbers that weights and scales stand for, f32 [n, k].
         quantize: weights f32 [n, k] -> i8 weights and their scales: f32 [n], or bf16 [n, k / group]
             where the second argument is a group, not 0; None for a format without scales, of which
             weights stay f32 until they are packed.
+        rounded: what packing makes of weights without scales, f32 [n, k].
         looked_up: whether generated code finds rows in packed weights (codegen/packed_table.py).
         precisions: those of `graphopt.optimize` in which products of f32 get this format.
         error: largest rounding of a weight, relative to the largest beside it: f32 keeps 24 bits
@@ -47,10 +47,10 @@ class Format:
     x86_64: Layout
     aarch64: Layout
     pack: Callable[[Layout, Array, Array | None], packing.Bytes]
-    dense: Callable[[Array, Array | None], Array]
     precisions: tuple[str, ...]
     error: float
     quantize: Callable[[Array, int], tuple[Array, Array]] | None = None
+    rounded: Callable[[Array], Array] = lambda weight: weight
     looked_up: bool = False
     operand: str = ""
     how: str = ""
@@ -83,17 +83,13 @@ class Format:
         """
         return int(packed_rhs_bytes(self.layout(arch), n, k, group=group))
 
+    def dense(self, weight: Array, scale: Array | None) -> Array:
+        """The numbers that weights and scales stand for, f32 [n, k]."""
+        return self.rounded(weight) if scale is None else reference.dequantize(weight, scale)
 
-def _as_it_is(weight: Array, scale: Array | None) -> Array:
-    return weight
 
-
-def _in_bf16(weight: Array, scale: Array | None) -> Array:
+def _in_bf16(weight: Array) -> Array:
     return reference.f32_from_bf16(reference.bf16_from_f32(weight))
-
-
-def _scaled(weight: Array, scale: Array | None) -> Array:
-    return weight if scale is None else reference.dequantize(weight, scale)
 
 
 def _pack_f32(layout: Layout, weight: Array, scale: Array | None) -> packing.Bytes:
@@ -142,7 +138,6 @@ F32 = Format(
     x86_64=Layout(1, 16, 1, 1, 32),
     aarch64=Layout(1, 16, 1, 1, 32),
     pack=_pack_f32,
-    dense=_as_it_is,
     precisions=("fp32",),
     error=2.0**-22,
 )
@@ -154,9 +149,9 @@ BF16 = Format(
     x86_64=Layout(1, 16, 2, 8, 16),
     aarch64=Layout(8, 8, 4, 8, 16),
     pack=_pack_bf16,
-    dense=_in_bf16,
     precisions=("bf16", "int8+bf16"),
     error=2.0**-8,
+    rounded=_in_bf16,
 )
 INT8 = Format(
     "int8",
@@ -166,7 +161,6 @@ INT8 = Format(
     x86_64=Layout(1, 16, 4, 32, 8, tail=8, row_tail=16, biased=True),
     aarch64=Layout(8, 8, 8, 32, 8, tail=16, row_tail=16),
     pack=_pack_int8,
-    dense=_scaled,
     precisions=("int8", "int8+bf16"),
     error=2.0**-8,
     quantize=_quantize_int8,
@@ -182,7 +176,6 @@ INT4_CHANNELS = Format(
     x86_64=Layout(1, 16, 4, 32, 4, tail=8, biased=True),
     aarch64=Layout(8, 8, 8, 32, 4, tail=16),
     pack=_pack_channels,
-    dense=_scaled,
     precisions=("int4",),
     error=2.0**-4,
     quantize=_quantize_channels,
@@ -196,7 +189,6 @@ INT4_BLOCKS = Format(
     x86_64=Layout(1, 16, 4, 32, 4, tail=4, block_tail=2, biased=True),
     aarch64=Layout(8, 8, 8, 32, 4, tail=4, block_tail=2),
     pack=_pack_blocks,
-    dense=_scaled,
     precisions=("int4",),
     error=2.0**-4,
     quantize=_quantize_blocks,

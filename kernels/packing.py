@@ -52,8 +52,19 @@ Bytes = NDArray[np.uint8]
 Array = NDArray[Any]
 
 
-def _panels(x: Array, width: int, kr: int, depth: int, fill: int = 0) -> Array:
-    """Rearrange rows [r, k] to [r / width, depth / kr, width, kr], padded with ``fill``."""
+def panels_of(x: Array, width: int, kr: int, depth: int, fill: int = 0) -> Array:
+    """Rearrange rows [r, k] to panels.
+
+    Args:
+        x: the rows.
+        width: rows of a panel.
+        kr: adjacent values of a row.
+        depth: k, padded; see ``padded_depth``.
+        fill: what padding holds.
+
+    Returns:
+        [r / width, depth / kr, width, kr], the last panel padded too.
+    """
     rows, k = x.shape
     count = ceil_div(rows, width)
     if (count * width, depth) != (rows, k):
@@ -63,11 +74,12 @@ def _panels(x: Array, width: int, kr: int, depth: int, fill: int = 0) -> Array:
     return np.ascontiguousarray(x.reshape(count, width, depth // kr, kr).transpose(0, 2, 1, 3))
 
 
-def _depth(layout: Layout, k: int) -> int:
+def padded_depth(layout: Layout, k: int) -> int:
+    """The depth of panels."""
     return int(ceil_div(k, layout.k_multiple)) * layout.k_multiple
 
 
-def _with_tail(body: Array, tail: list[Array], width: int) -> Bytes:
+def with_tail(body: Array, tail: list[Array], width: int) -> Bytes:
     """Append per-row arrays (int32 or f32, one value a row) to every panel."""
     panels = len(body)
     words = np.zeros((panels, len(tail), width), np.uint32)
@@ -83,19 +95,31 @@ def _with_tail(body: Array, tail: list[Array], width: int) -> Bytes:
 def pack_rhs_f32(layout: Layout, w: Array) -> Bytes:
     """Pack torch-ordered weights f32 [n, k] for the f32 GEMM and the convolution."""
     w = np.asarray(w, np.float32)
-    return _panels(w, layout.nr, layout.kr, _depth(layout, w.shape[1])).reshape(-1).view(np.uint8)
+    return (
+        panels_of(w, layout.nr, layout.kr, padded_depth(layout, w.shape[1]))
+        .reshape(-1)
+        .view(np.uint8)
+    )
 
 
 def pack_rhs_bf16(layout: Layout, w: Array) -> Bytes:
     """Pack torch-ordered weights given as bf16 bits (uint16) [n, k]."""
     w = np.asarray(w, np.uint16)
-    return _panels(w, layout.nr, layout.kr, _depth(layout, w.shape[1])).reshape(-1).view(np.uint8)
+    return (
+        panels_of(w, layout.nr, layout.kr, padded_depth(layout, w.shape[1]))
+        .reshape(-1)
+        .view(np.uint8)
+    )
 
 
 def pack_lhs_bf16(layout: Layout, x: Array) -> Bytes:
     """Pack rows given as bf16 bits (uint16) [m, k], as the kernel go_pack_bf16 does."""
     x = np.asarray(x, np.uint16)
-    return _panels(x, layout.mr, layout.kr, _depth(layout, x.shape[1])).reshape(-1).view(np.uint8)
+    return (
+        panels_of(x, layout.mr, layout.kr, padded_depth(layout, x.shape[1]))
+        .reshape(-1)
+        .view(np.uint8)
+    )
 
 
 def pack_rhs_qs8c(layout: Layout, w: QuantizedColumns) -> Bytes:
@@ -104,8 +128,8 @@ def pack_rhs_qs8c(layout: Layout, w: QuantizedColumns) -> Bytes:
     fill = 0
     if layout.biased:
         q, fill = q ^ np.uint8(0x80), 0x80
-    body = _panels(q, layout.nr, layout.kr, _depth(layout, q.shape[1]), fill)
-    return _with_tail(body, _column_tail(layout, w), layout.nr)
+    body = panels_of(q, layout.nr, layout.kr, padded_depth(layout, q.shape[1]), fill)
+    return with_tail(body, _column_tail(layout, w), layout.nr)
 
 
 def _column_tail(layout: Layout, w: QuantizedColumns) -> list[Array]:
@@ -120,7 +144,7 @@ def _column_tail(layout: Layout, w: QuantizedColumns) -> list[Array]:
 
 def _nibbles(layout: Layout, q: Array) -> Array:
     """Panels of nibble pairs [panels, k32 / (2 kr), nr, kr] of int4 values [n, k]."""
-    steps = _panels(q, layout.nr, layout.kr, _depth(layout, q.shape[1])).view(np.uint8)
+    steps = panels_of(q, layout.nr, layout.kr, padded_depth(layout, q.shape[1])).view(np.uint8)
     low = steps[:, 0::2] + np.uint8(8)  # 0 .. 15; the high half wraps where it is signed
     high = steps[:, 1::2] + np.uint8(8 if layout.biased else 0)
     return np.asarray(low | high << np.uint8(4))
@@ -128,16 +152,16 @@ def _nibbles(layout: Layout, q: Array) -> Array:
 
 def pack_rhs_qs4c(layout: Layout, w: QuantizedColumns) -> Bytes:
     """Pack weights quantized by reference.quantize_channels_int4."""
-    return _with_tail(_nibbles(layout, w.q), _column_tail(layout, w), layout.nr)
+    return with_tail(_nibbles(layout, w.q), _column_tail(layout, w), layout.nr)
 
 
 def pack_rhs_qs4b(layout: Layout, w: QuantizedBlocks) -> Bytes:
     """Pack weights quantized by reference.quantize_blocks_int4."""
     panels, blocks = ceil_div(len(w.q), layout.nr), w.scale.shape[1]
-    in_order = _panels(w.scale, layout.nr, 1, blocks).reshape(panels, blocks, layout.nr)
+    in_order = panels_of(w.scale, layout.nr, 1, blocks).reshape(panels, blocks, layout.nr)
     scales = np.empty_like(in_order)
     scales[:, :, layout.scale_places()] = in_order
-    shifts = _panels(w.shift[:, None], layout.nr, 1, 1).reshape(panels, layout.nr)
+    shifts = panels_of(w.shift[:, None], layout.nr, 1, 1).reshape(panels, layout.nr)
     body = _nibbles(layout, w.q).reshape(panels, layout.nr * w.q.shape[1] // 2)
     parts = [body, scales.reshape(panels, blocks * layout.nr).view(np.uint8)]
     if layout.biased and body.size:
@@ -150,9 +174,9 @@ def pack_rhs_qs4b(layout: Layout, w: QuantizedBlocks) -> Bytes:
 
 def pack_lhs_qa8r(layout: Layout, x: QuantizedRows) -> Bytes:
     """Pack rows quantized by reference.quantize_rows, as the kernel go_quantize_rows does."""
-    body = _panels(x.q, layout.mr, layout.kr, _depth(layout, x.q.shape[1]))
+    body = panels_of(x.q, layout.mr, layout.kr, padded_depth(layout, x.q.shape[1]))
     neg_zp, scale = (-x.zp).astype(np.int32), x.scale.astype(np.float32)
     if layout.biased:
         sums = x.q.sum(axis=1, dtype=np.int32)
-        return _with_tail(body, [neg_zp, sums, scale, np.zeros_like(sums)], layout.mr)
-    return _with_tail(body, [np.repeat(neg_zp, 2), np.repeat(scale, 2)], 2 * layout.mr)
+        return with_tail(body, [neg_zp, sums, scale, np.zeros_like(sums)], layout.mr)
+    return with_tail(body, [np.repeat(neg_zp, 2), np.repeat(scale, 2)], 2 * layout.mr)

@@ -4,11 +4,25 @@ import copy
 import dataclasses
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from graphs import BF16, F32, I64, Maker, add
+import numpy as np
+from graphs import (
+    BF16,
+    F32,
+    I64,
+    Maker,
+    add,
+    assert_close,
+    build,
+    emit,
+    native_levels,
+    random_inputs,
+)
 
 from graphopt.codegen.emit import EMITTERS
 from graphopt.ir import DimInfo, DType, Graph, Node, Value, scalar
+from graphopt.ir.interpret import run_graph
 from graphopt.ir.op import Op
 from graphopt.ir.ops import (
     OPS,
@@ -33,6 +47,8 @@ from graphopt.ir.ops import (
 )
 from graphopt.ir.verify import VerificationError, verify
 from graphopt.kernels import formats
+from graphopt.passes.fuse_patches import FusePatches
+from graphopt.testing import BF16_RELATIVE
 
 
 def every_op() -> Graph:
@@ -53,7 +69,7 @@ def every_op() -> Graph:
         m.op(Matmul(), y, m.permute(x, 0, 2, 1)),
         m.conv(image, m.constant("k", 4, 2, 3, 3), "B", 4, 4, 3, groups=2),
         m.depthwise(y, identity=1),
-        m.op(Patches((1, 3), (1, 1), (0, 1), (1, 1)), y),
+        m.quantized(m.op(Patches((1, 3), (1, 1), (0, 1), (1, 1)), y), 16, name="p"),
         m.op(Attention(0.5), heads, heads, heads),
         m.op(Cat(2), y, x, m.slice(y, 2, 0, 4)),
         m.op(Pad((0, 0, 1), 0.0, (*y.shape[:2], 10)), y),
@@ -72,7 +88,7 @@ def every_op() -> Graph:
     turned = m.reshape(m.slice(angles, 2, 0, 1), "B", "T", 2)
     rotated = m.op(Rope(0), q, q, q, turned, turned, **kept)
     values.append(m.op(CachedAttention(0, 0.5), rotated, **kept))
-    m.graph.nodes.append(Node.of(Cif(1.0, "exact", "floor", "N"), y, alphas))
+    m.graph.nodes.append(Node.of(Cif(1.0, "integrate", "floor", "N"), y, alphas))
     tokens, time = m.shape("N", "T")
     m.graph.dims["N"] = DimInfo(tokens, 3, (), bound=time)
     return m.output(*values)
@@ -88,6 +104,17 @@ def test_every_op_is_listed_and_has_code() -> None:
 
 def test_every_op_is_legal_as_its_builder_makes_it() -> None:
     verify(every_op(), "the test")
+
+
+def test_code_of_every_op_computes_what_the_op_says(tmp_path: Path) -> None:
+    graph = every_op()
+    given = dict(zip((v.name for v in graph.inputs), random_inputs(graph), strict=True))
+    given |= {"lengths": np.ones_like(given["lengths"]), "alphas": np.abs(given["alphas"])}
+    expected = run_graph(graph, [array.copy() for array in given.values()])
+    FusePatches().run(graph)  # windows are gathered as packed rows alone
+    library = build(emit(graph), native_levels()[-1], tmp_path)
+    got = library.context(2).run(list(given.values()))
+    assert_close(got, expected, BF16_RELATIVE, [v.dtype for v in graph.outputs])
 
 
 Edit = Callable[[Node, random.Random], bool]

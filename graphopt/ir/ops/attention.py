@@ -118,8 +118,8 @@ class Rope(Op):
     NAME = "go.rope"
     OPERANDS = (
         *(Operand(name, Strides.DENSE_LAST, dtypes=F32_ONLY) for name in ("q", "k", "v")),
-        Operand("cos", dtypes=F32_ONLY),
-        Operand("sin", dtypes=F32_ONLY),
+        Operand("cos", Strides.DENSE, dtypes=F32_ONLY),
+        Operand("sin", Strides.DENSE, dtypes=F32_ONLY),
         *_CACHE,
     )
     KERNEL = "go_rope"

@@ -9,6 +9,7 @@ from graphopt.ir.graph import Node, Value
 from graphopt.ir.op import F32_ONLY, Array, Op, Operand, Operands, Sizes, Strides
 from graphopt.ir.symbolic import symbol
 from graphopt.kernels import reference_ops
+from graphopt.kernels.arguments import CIF_COUNTS, CIF_RULES
 
 
 @dataclass
@@ -51,6 +52,11 @@ class Cif(Op):
             Value(DType.F32, (batch, time)),
             Value(DType.I32, (batch,)),
         ]
+
+    def problem(self, node: Node) -> str | None:
+        if self.rule not in CIF_RULES or self.count not in CIF_COUNTS:
+            return f"no rule {self.rule} with count {self.count}"
+        return None
 
     def evaluate(self, node: Node, given: dict[str, Array], sizes: Sizes) -> list[Array]:
         hidden, alphas = given["hidden"], given["alphas"]
