@@ -80,7 +80,13 @@ def padded_depth(layout: Layout, k: int) -> int:
 
 
 def with_tail(body: Array, tail: list[Array], width: int) -> Bytes:
-    """Append per-row arrays (int32 or f32, one value a row) to every panel."""
+    """Append arrays to every panel.
+
+    Args:
+        body: panels, see ``panels_of``.
+        tail: int32 or f32 arrays of one value for each row.
+        width: rows of a panel.
+    """
     panels = len(body)
     words = np.zeros((panels, len(tail), width), np.uint32)
     for i, values in enumerate(tail):

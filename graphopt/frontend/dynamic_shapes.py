@@ -22,7 +22,15 @@ def dims_of_tensors(
     tensors: tuple[torch.Tensor, ...],
     dynamic_shapes: Any,
 ) -> list[Any]:
-    """torch.export's dynamic_shapes of each flat tensor."""
+    """torch.export's dynamic_shapes of each flat tensor.
+
+    Args:
+        model: what is captured.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        tensors: of these arguments, in order.
+        dynamic_shapes: as of `graphopt.optimize`.
+    """
     if dynamic_shapes is None:
         specs = [
             {
@@ -99,7 +107,13 @@ def _refuse_unknown_keys(tree: dict[str, Any], spec: Any, where: str) -> None:
 def by_parameter(
     model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    """Arguments by the names of the parameters of `forward`."""
+    """Arguments by the names of the parameters of `forward`.
+
+    Args:
+        model: the module.
+        args: positional arguments of a call.
+        kwargs: keyword arguments of the same call.
+    """
     bound = inspect.signature(model.forward).bind(*args, **kwargs)
     return dict(bound.arguments)
 

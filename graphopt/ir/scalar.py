@@ -157,7 +157,13 @@ def operand(number: int, dtype: DType) -> Scalar:
 
 
 def load(number: int, dtype: DType, indices: Sequence[Scalar]) -> Scalar:
-    """Operand `number` at computed indices, i64, one for each of its axes and inside of it."""
+    """An element of an operand.
+
+    Args:
+        number: of the operand.
+        dtype: of the operand.
+        indices: computed ones, i64, one for each of its axes and inside of it.
+    """
     return Scalar("load", dtype, tuple(indices), number)
 
 

@@ -17,7 +17,13 @@ Formula = Callable[..., Scalar]
 
 
 def where(condition: Scalar, chosen: Scalar, other: Scalar | float) -> Scalar:
-    """One of two, of the type of the first."""
+    """One of two, of the type of the first.
+
+    Args:
+        condition: bool.
+        chosen: where the condition holds.
+        other: elsewhere.
+    """
     beside = other if isinstance(other, Scalar) else const(other, chosen.dtype)
     return apply("where", condition, chosen, beside)
 
