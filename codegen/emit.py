@@ -21,7 +21,7 @@ from graphopt.codegen.size_c import c_size
 from graphopt.codegen.size_checks import size_checks
 from graphopt.ir import Dim, Graph, Node, Value
 from graphopt.ir.op import Op
-from graphopt.ir.ops import Linear, Norm, Pointwise
+from graphopt.ir.ops import Linear, Norm, Pointwise, Recurrent
 from graphopt.ir.printer import name_values, print_node
 from graphopt.ir.verify import VerificationError, unwritten
 
@@ -168,6 +168,8 @@ def _stem(node: Node) -> str:
         parts += [op.decided.name, f"{k}x{n}"]
         parts += [op.activation] if op.activation else []
         parts += ["quantize"] if node.output.packed else []
+    elif isinstance(op, Recurrent):
+        parts += [op.kind, op.decided.name]
     elif isinstance(op, Norm) and "packed" in op.writes:
         parts.append("quantize")
     elif isinstance(op, Pointwise):

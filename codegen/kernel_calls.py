@@ -7,6 +7,7 @@ from collections.abc import Callable
 from graphopt.codegen.cif import emit_cif
 from graphopt.codegen.function import Fields, FunctionBuilder
 from graphopt.codegen.memory import Memory
+from graphopt.codegen.recurrent import emit_recurrent
 from graphopt.codegen.scalar_c import literal
 from graphopt.ir import DType, Node, Shape, Value
 from graphopt.ir.layout import layout_of, row_stride
@@ -22,6 +23,7 @@ from graphopt.ir.ops import (
     PackRows,
     Patches,
     QuantizeRows,
+    Recurrent,
     Softmax,
     SplitRows,
 )
@@ -365,4 +367,5 @@ CALLS: dict[type[Op], Emit] = {
     Patches: _patches,
     Matmul: _matmul,
     Cif: emit_cif,
+    Recurrent: emit_recurrent,
 }

@@ -18,6 +18,7 @@ from graphopt.ir.ops import (
     Matmul,
     Patches,
     Pointwise,
+    Recurrent,
 )
 from graphopt.ir.symbolic import THREADS, ceil_div, minimum, product, simplify
 from graphopt.kernels import layouts
@@ -28,6 +29,7 @@ from graphopt.kernels.scratch import (
     conv_scratch_bytes,
     patches_scratch_bytes,
     quantized_result_bytes,
+    recurrent_scratch_bytes,
     row_values_scratch_bytes,
 )
 
@@ -79,6 +81,9 @@ def scratch_of(node: Node, arch: str) -> Dim:
         rows, n = product(node.output.shape[:-1]), given["weight"].shape[0]
         assert isinstance(n, int), "weights have a known size"
         return simplify(quantized_result_bytes(rows, n, THREADS, minimum))
+    if isinstance(op, Recurrent):
+        state, hidden = given["state"], given.get("cell", given["state"]).shape[2]
+        return simplify(recurrent_scratch_bytes(*state.shape, hidden, THREADS))
     if isinstance(op, Matmul):
         right = given["right"]
         rule = F32.layout(arch)

@@ -247,6 +247,39 @@ class ConvArgs(Structure):
     )
 
 
+CELLS = ("lstm", "gru", "tanh", "relu")
+
+
+class RecurrentArgs(Structure):
+    """go_recurrent_args."""
+
+    _fields_ = (
+        ("batch", c_size_t),
+        ("time", c_size_t),
+        ("directions", c_size_t),
+        ("hidden", c_size_t),
+        ("width", c_size_t),
+        ("cell_kind", c_int),
+        ("gates", c_void_p),
+        ("gates_stride", c_ssize_t * 2),
+        ("weight", c_void_p),
+        ("weight_bytes", c_size_t),
+        ("bias", c_void_p),
+        ("projection", c_void_p),
+        ("projection_bytes", c_size_t),
+        ("pack", c_void_p),
+        ("product", c_void_p),
+        ("state", c_void_p),
+        ("cell", c_void_p),
+        ("lengths", c_void_p),
+        ("dst", c_void_p),
+        ("dst_stride", c_ssize_t * 2),
+        ("last_state", c_void_p),
+        ("last_cell", c_void_p),
+        ("scratch", c_void_p),
+    )
+
+
 CIF_RULES = ("integrate", "prefix")
 CIF_COUNTS = ("floor", "round", "fires")
 

@@ -19,6 +19,8 @@ _PATCH_ROWS = 8
 
 #: The largest GO_QA8_ROWS of common/layouts.h.
 _QUANTIZED_ROWS = 4
+#: MOST_ROWS and MOST_GATES of common/recurrent.c.
+_RECURRENT_ROWS, _MOST_GATES = 48, 4
 #: GO_OWNED_BYTES, GO_OWNED_LEAST and GO_OWNED_MOST of common/gemm_quantize.h.
 _OWNED_BYTES, _OWNED_LEAST, _OWNED_MOST = 512 * 1024, 32, 128
 
@@ -107,6 +109,32 @@ def row_values_scratch_bytes(depth: Any, threads: Any) -> Any:
     are fewer than that.
     """
     return 4 * threads * _QUANTIZED_ROWS * depth
+
+
+def recurrent_scratch_bytes(
+    directions: Any,
+    batch: Any,
+    width: Any,
+    hidden: Any,
+    threads: Any,
+    ceil_div: Callable[[Any, int], Any] = ceil_div,
+) -> Any:
+    """Bytes behind ``go_recurrent_args.scratch``.
+
+    Two states, a cell and an output of each item, and per thread a product and its packed rows.
+
+    Args:
+        directions: 1 or 2.
+        batch: items of a call.
+        width: of a state.
+        hidden: units, the width of a cell.
+        threads: of the team.
+        ceil_div: ceiling division that understands these sizes.
+    """
+    width16, hidden16 = 16 * ceil_div(width, 16), 16 * ceil_div(hidden, 16)
+    most = max(width16, hidden16)
+    own = _RECURRENT_ROWS * (_MOST_GATES * most + most + 16)
+    return 4 * (2 * directions * batch * (width16 + hidden16) + threads * own)
 
 
 def quantized_result_stride(n: int) -> int:

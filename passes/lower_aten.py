@@ -23,6 +23,7 @@ from graphopt.passes.lowering import (
     convolutions,
     functions,
     pointwise,
+    recurrent,
     sequences,
     views,
 )
@@ -36,6 +37,7 @@ RULES: dict[str, Rule] = {
     **functions.RULES,
     **contractions.RULES,
     **convolutions.RULES,
+    **recurrent.RULES,
     **sequences.RULES,
 }
 

@@ -4,7 +4,7 @@
     %2 = go.norm(%1)                 ->     %2 = go.linear(%1, weight=%w, format=bf16) # bf16
                                             %3 = go.norm(%2)
 
-1. A linear that is not int8 gets `format=bf16` if the GEMM is to be bf16 too.
+1. A linear or recurrent layer that is not int8 gets `format=bf16` if the GEMM is to be bf16 too.
 2. A result of a linear, norm, attention or depthwise convolution is stored as bf16 if all its
    readers take bf16. They compute in f32; only storage is narrow.
 Left in f32: the residual stream (a sum that is added to again: rounding it at each of many layers
@@ -14,8 +14,9 @@ would add up), graph inputs and outputs, and what only f32 kernels read.
 from __future__ import annotations
 
 from graphopt.ir import DType, Graph, Node, Value
-from graphopt.ir.ops import Linear, PackRows
+from graphopt.ir.ops import Linear, PackRows, Recurrent
 from graphopt.ir.ops.products import RESIDUALS
+from graphopt.ir.ops.recurrent import WEIGHTS
 from graphopt.kernels.formats import BF16
 from graphopt.passes.base import Pass
 from graphopt.passes.support.narrowing import Narrowing
@@ -55,9 +56,12 @@ class LowerBf16(Pass):
         modified = False
         for node in graph.nodes:
             op = node.op
-            if isinstance(op, Linear) and op.format is None:
-                require_finite(node.operands["weight"])
-                packed.give(node, nodes)
+            if isinstance(op, Linear | Recurrent) and op.format is None:
+                for role in WEIGHTS:
+                    if role in node.operands:
+                        require_finite(node.operands[role])
+                if isinstance(op, Linear):
+                    packed.give(node, nodes)
                 op.format = BF16
                 node.decide(self.name, "bf16: products in bf16, sums in f32")
                 modified = True

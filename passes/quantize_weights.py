@@ -8,6 +8,7 @@ and zero point per row at run time (kernels/reference.py defines both); kernels/
 formats. One packed tensor serves all linears that read the same input. A table that `go.gather`
 shares with a linear, as the embedding of a language model whose head is tied to it, is looked up in
 the quantized weights: they are there once, and a row is the one that the head multiplies by.
+The state of a recurrent layer is packed in the same way before each step, by its kernel.
 A linear with an operand `scale` has rows in int8: i8 [n, k] and f32 [n] are taken as they are.
 Left in floating point: a depth or width below 16, where quantizing costs more than it saves.
 """
@@ -17,13 +18,12 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from graphopt.ir import DType, Graph, Node, Value, constant
-from graphopt.ir.ops import Gather, Linear, PackRows, QuantizeRows
+from graphopt.ir.ops import Gather, Linear, Recurrent
+from graphopt.ir.ops.recurrent import WEIGHTS
+from graphopt.ir.ops.rows import PACKING
 from graphopt.kernels.formats import INT8, Format
 from graphopt.passes.base import Pass
 from graphopt.passes.support.product import SMALLEST, PackedRows, require_finite
-
-#: What packs rows for a format.
-_PACKING = {"": None, "bf16": PackRows, "qa8r": QuantizeRows}
 
 
 class QuantizeWeights(Pass):
@@ -37,27 +37,32 @@ class QuantizeWeights(Pass):
         self._format = format
 
     def run(self, graph: Graph) -> bool:
-        """Rewrites every linear that is worth it."""
+        """Rewrites every linear and recurrent layer that is worth it."""
         chosen = [
             node
             for node in graph.nodes
-            if isinstance(node.op, Linear) and node.op.format is None and self._accepts(node)
+            if isinstance(node.op, Linear | Recurrent)
+            and node.op.format is None
+            and self._accepts(node)
         ]
-        whole = [node.operands["weight"] for node in chosen if "scale" not in node.operands]
+        whole = [
+            node.operands[role]
+            for node in chosen
+            for role, scale in WEIGHTS.items()
+            if role in node.operands and scale not in node.operands
+        ]
         with ThreadPoolExecutor() as pool:
             distinct = list(dict.fromkeys(whole))
             rounded = dict(zip(distinct, pool.map(self._rounded, distinct), strict=True))
-        packing = _PACKING[self._format.rows]
+        packing = PACKING[self._format.rows]
         packed, nodes = packing and PackedRows(packing()), list[Node]()
-        linears = set(chosen)
+        products = set(chosen)
         for node in graph.nodes:
             op = node.op
-            if node in linears:
-                if packed:
+            if node in products:
+                if packed and isinstance(op, Linear):
                     packed.give(node, nodes)
-                node.as_op(Linear).format = self._format
-                if (weight := node.operands["weight"]) in rounded:
-                    node.operands |= rounded[weight]
+                self._narrow(node, rounded)
             elif (
                 self._format.looked_up
                 and isinstance(op, Gather)
@@ -82,9 +87,20 @@ class QuantizeWeights(Pass):
         if min(in_features, out_features) < SMALLEST:
             node.decide(self.name, f"kept in float: {in_features} x {out_features} is too small")
             return False
-        require_finite(weight)
+        for role in WEIGHTS:
+            if role in node.operands:
+                require_finite(node.operands[role])
         node.decide(self.name, f"{self._format}: {self._format.how}")
         return True
+
+    def _narrow(self, node: Node, rounded: dict[Value, dict[str, Value]]) -> None:
+        """Lets a product read weights of the format."""
+        assert isinstance(node.op, Linear | Recurrent)
+        node.op.format = self._format
+        for role, scale in WEIGHTS.items():
+            weight = node.operands.get(role)
+            if weight is not None and (found := rounded.get(weight)):
+                node.operands |= {role: found["weight"], scale: found["scale"]}
 
     def _rounded(self, weight: Value) -> dict[str, Value]:
         """Operands of a linear in place of an f32 weight."""

@@ -40,6 +40,7 @@ from graphopt.ir.ops import (
     Pad,
     Patches,
     Pointwise,
+    Recurrent,
     Reduce,
     Rope,
     Softmax,
@@ -89,6 +90,10 @@ def every_op() -> Graph:
     rotated = m.op(Rope(0), q, q, q, turned, turned, **kept)
     values.append(m.op(CachedAttention(0, 0.5), rotated, **kept))
     m.graph.nodes.append(Node.of(Cif(1.0, "integrate", "floor", "N"), y, alphas))
+    state, weight = m.input("state", 2, "B", 5), m.constant("r", 96, 5)
+    layer = Recurrent("gru", 2, batch_first=True)
+    m.graph.nodes.append(Node.of(layer, m.linear(y, 96), weight, state, lengths=lengths))
+    values += m.graph.nodes[-1].outputs
     tokens, time = m.shape("N", "T")
     m.graph.dims["N"] = DimInfo(tokens, 3, (), bound=time)
     return m.output(*values)

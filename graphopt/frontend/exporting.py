@@ -24,7 +24,8 @@ from graphopt.frontend.dynamic_shapes import by_parameter
 from graphopt.frontend.guards import Guards, read_guards
 from graphopt.frontend.held import Held
 from graphopt.frontend.memory_questions import MemoryQuestions
-from graphopt.frontend.regions import functional, inline_regions, needs_retracing
+from graphopt.frontend.recurrent_layers import RecurrentLayers
+from graphopt.frontend.regions import functional, inline_regions, writes_in_place
 from graphopt.runtime import structure
 
 #: Stands in a result for a tensor or a size, which the graph computes.
@@ -109,7 +110,7 @@ class _TensorsOnly(torch.nn.Module):
         args, kwargs = pytree.tree_unflatten(leaves, self._in_spec)
         before = pytree.tree_unflatten(leaves, self._in_spec)
         held, assigned = Held(self.model, tracing=True), Assigned(self.model)
-        with MemoryQuestions(self.seen.questions.append):
+        with MemoryQuestions(self.seen.questions.append), RecurrentLayers():
             result = self.model(*args, **kwargs)
         assigned.write()
         self.seen.changed += held.put_back()
@@ -211,7 +212,7 @@ def _export(
         warnings.simplefilter("ignore")
         program = torch.export.export(wrapper, tensors, dynamic_shapes=(tuple(dims),), strict=False)
         inline_regions(program)
-        if not needs_retracing(program):
+        if not writes_in_place(program):
             return program, read_guards(program)
         made = functional(program)
         return made, read_guards(program, made)

@@ -251,6 +251,47 @@ typedef struct {
     void *scratch;
 } go_conv_args;
 
+/* A recurrent layer over time, in one or two directions, the second back in time. Units come in
+ * blocks of 16; columns, of which there are `gates` times the padded units, and the order of gates
+ * are those of kernels/reference_recurrent.py. A step, for state h (width) and cell c (hidden):
+ *   p = product of h by weight, + bias; x = gates of the step
+ *   GO_CELL_LSTM  c = s(x1 + p1) * c + s(x0 + p0) * tanh(x2 + p2); y = s(x3 + p3) * tanh(c)
+ *   GO_CELL_GRU   n = tanh(x2 + s(x0 + p0) * p2); y = n + s(x1 + p1) * (h - n)
+ *   GO_CELL_TANH  y = tanh(x + p);   GO_CELL_RELU  y = max(x + p, 0)
+ * with s the logistic function; h is y, or the product of y by `projection`. Where t >= lengths[b]
+ * states stay and the result is 0. Without `projection`, width == hidden.
+ * `product` is the GEMM of the format of the weights and `pack` that which makes its left operand,
+ * null for rows of f32. Weights of a direction follow those of the other, `*_bytes` each, a
+ * multiple of the bytes of 16 columns.
+ * `scratch`: see recurrent_scratch_bytes in kernels/scratch.py. */
+typedef enum {
+    GO_CELL_LSTM = 0,
+    GO_CELL_GRU = 1,
+    GO_CELL_TANH = 2,
+    GO_CELL_RELU = 3,
+} go_cell;
+
+typedef struct {
+    size_t batch, time, directions, hidden, width;
+    go_cell cell_kind;
+    const float *gates;        /* per step [directions][columns] */
+    ptrdiff_t gates_stride[2]; /* batch, time */
+    const void *weight;
+    size_t weight_bytes;
+    const float *bias;      /* [directions][columns] or null */
+    const void *projection; /* or null */
+    size_t projection_bytes;
+    void (*pack)(go_team *team, const go_pack_lhs_args *args);
+    void (*product)(go_team *team, const go_gemm_args *args);
+    const float *state;            /* dense [directions][batch][width] */
+    const float *cell;             /* dense [directions][batch][hidden], of an LSTM */
+    const int64_t *lengths;        /* [batch] or null */
+    float *dst;                    /* per step [directions][width] */
+    ptrdiff_t dst_stride[2];       /* batch, time */
+    float *last_state, *last_cell; /* as state and cell */
+    void *scratch;
+} go_recurrent_args;
+
 /* Continuous integrate-and-fire: frames hidden[b,t,:] with weights alphas[b,t] to
  * tokens dst[b,n,:], whose number is computed too. A token is the sum of now[t] *
  * hidden[t] over its frames and of next[t] * hidden[t] of the frame that fired

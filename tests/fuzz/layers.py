@@ -1,6 +1,8 @@
-"""Kinds of steps of a random model that are layers: convolutions of every form."""
+"""Kinds of steps of a random model that are layers: convolutions of every form, recurrent ones."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from lines import chosen, enter, kind
 from scene import Scene
@@ -59,3 +61,34 @@ def _computed(s: Scene) -> str:
     weight = f"({s.parameter(channels, channels, 3)} * {s.floats(3)}.mean())"
     padding = chosen(s, '"same"', "2")
     return f"F.conv1d({text}, {weight}, padding={padding}).transpose(1, 2)"
+
+
+@kind("graphopt.recurrent")
+def _recurrent(s: Scene) -> str:
+    name = s.floats(3)
+    kind_, width = s.random.choice(("LSTM", "LSTM", "GRU", "RNN")), s.random.choice((6, 20, 32))
+    options = f"num_layers={s.random.choice((1, 1, 2))}, bias={chosen(s, 'True', 'False')}"
+    options += f", bidirectional={chosen(s, 'True', 'False')}"
+    options += f", batch_first={chosen(s, 'True', 'False')}"
+    if kind_ == "LSTM" and s.random.random() < 0.3:
+        options += ", proj_size=5"
+    if kind_ == "RNN":
+        options += f', nonlinearity="{chosen(s, "tanh", "relu")}"'
+    text = name if s.random.random() < 0.8 else f"{name}[0]"
+    member = s.member(f"nn.{kind_}({s.static(name, 2)}, {width}, {options})")
+    return f"{member}({text})[{chosen(s, '0', '0', '1[0]')}]"
+
+
+def _cell(kind_: str, states: str, part: str = "") -> Callable[[Scene], str]:
+    def make(s: Scene) -> str:
+        name, bias = s.floats(2), chosen(s, "True", "False")
+        member = s.member(f"nn.{kind_}({s.static(name, 1)}, {s.width}, bias={bias}{states})")
+        return f"{member}({name}){part}"
+
+    return make
+
+
+enter("aten.lstm_cell", _cell("LSTMCell", "", "[1]"))
+enter("aten.gru_cell", _cell("GRUCell", ""))
+enter("aten.rnn_tanh_cell", _cell("RNNCell", ""))
+enter("aten.rnn_relu_cell", _cell("RNNCell", ', nonlinearity="relu"'))

@@ -30,6 +30,7 @@ from graphopt.passes.lowering import (  # noqa: E402
     convolutions,
     functions,
     pointwise,
+    recurrent,
     sequences,
     views,
 )
@@ -305,10 +306,11 @@ def test_every_rule_has_a_case() -> None:
         f"aten.{op}" for family in FAMILIES.values() for name in family for op in name.split()
     }
     # A size read from a tensor is tested below, sizes that a node computes in
-    # test_computed_dims.py, convolutions in test_convolutions.py.
-    ops = {".".join(name.split(".")[:2]) for name in RULES if name not in convolutions.RULES}
+    # test_computed_dims.py, layers in test_convolutions.py and test_recurrent.py.
+    layers = convolutions.RULES | recurrent.RULES
+    ops = {".".join(name.split(".")[:2]) for name in RULES if name not in layers}
     assert ops - tested == {"aten.item", "graphopt.cif"}
-    tables = (views, pointwise, functions, contractions, convolutions, sequences)
+    tables = (views, pointwise, functions, contractions, convolutions, recurrent, sequences)
     assert len(RULES) == sum(len(t.RULES) for t in tables)
 
 

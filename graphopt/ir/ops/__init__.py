@@ -5,6 +5,7 @@ from graphopt.ir.ops.attention import Attention, CachedAttention, Rope
 from graphopt.ir.ops.cif import Cif
 from graphopt.ir.ops.elements import Check, Gather, Pointwise, Reduce
 from graphopt.ir.ops.products import Conv, Depthwise, Linear, Matmul, Patches
+from graphopt.ir.ops.recurrent import Recurrent
 from graphopt.ir.ops.rows import Norm, PackRows, QuantizeRows, Softmax, SplitRows
 from graphopt.ir.ops.views import Cat, Expand, Pad, Permute, Reshape, Slice
 
@@ -28,6 +29,7 @@ OPS = (
     Permute,
     Pointwise,
     QuantizeRows,
+    Recurrent,
     Reduce,
     Reshape,
     Rope,
@@ -57,6 +59,7 @@ __all__ = [
     "Permute",
     "Pointwise",
     "QuantizeRows",
+    "Recurrent",
     "Reduce",
     "Reshape",
     "Rope",

@@ -132,3 +132,11 @@ class Softmax(Op):
             shifted = x - x.max(-1, keepdims=True, initial=-np.inf)
             total = np.exp(shifted).sum(-1, keepdims=True)
             return [shifted - np.log(total) if self.log else np.exp(shifted) / total]
+
+
+#: What packs rows, by how they are packed (kernels/formats.py); None for rows that are not.
+PACKING: dict[str, type[QuantizeRows | PackRows] | None] = {
+    "": None,
+    "bf16": PackRows,
+    "qa8r": QuantizeRows,
+}
