@@ -217,11 +217,8 @@ class Constructs(torch.nn.Module):
         self.how = how
 
     def forward(self, x: torch.Tensor) -> Any:
-        if self.how == "autocast":
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                return x @ x.T
         if self.how == "cond":
-            return torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,))
+            return torch.cond(x.sum() > 0, lambda x: x[x.long()], torch.cos, (x[0],))
         if self.how == "set":
             return {x * 2}
         if self.how == "nonzero":
@@ -232,7 +229,6 @@ class Constructs(torch.nn.Module):
 
 
 CONSTRUCTS = {
-    "autocast": r"test_bad_input\.py:\d+; autocast holds.*leave torch\.autocast out",
     "cond": r"cond holds a graph of its own; optimize the branches",
     "set": r"its result is a set; return the tensors that it holds",
     "nonzero": r"test_bad_input\.py:\d+; a size depends on tensor values; compute it outside",

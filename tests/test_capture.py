@@ -25,6 +25,7 @@ from graphopt.errors import (  # noqa: E402
 )
 from graphopt.frontend.arguments import call_key  # noqa: E402
 from graphopt.frontend.capture import Captured, capture  # noqa: E402
+from graphopt.hosts.torch_ops import to_torch  # noqa: E402
 from graphopt.ir.interpret import run_graph  # noqa: E402
 from graphopt.testing import FP32_RELATIVE  # noqa: E402
 
@@ -45,7 +46,8 @@ def call(found: Captured, *args: Any, **kwargs: Any) -> Any:
     if not all(n.is_lowered for n in graph.nodes):
         PassManager(Config(verify=True)).run(graph, lowering_passes())
     outputs = run_graph(graph, arrays(found.call.flatten(args, kwargs)))
-    return found.call.unflatten([torch.from_numpy(y.copy()) for y in outputs], args, kwargs)
+    tensors = [to_torch(y.copy(), v.dtype) for y, v in zip(outputs, graph.outputs, strict=True)]
+    return found.call.unflatten(tensors, args, kwargs)
 
 
 def same(got: Any, wanted: Any) -> None:
@@ -491,11 +493,56 @@ def test_regions_that_change_nothing_are_taken_in() -> None:
         same(call(capture(model, (x,)), x), model(x))
 
 
-@pytest.mark.parametrize("transform", ["vmap", "grad"])
-def test_transforms_that_export_does_not_see_are_refused(transform: str) -> None:
-    changed = getattr(torch.func, transform)(lambda x: (x**2).sum())
-    with pytest.raises(CaptureError, match=r"torch\.vmap or torch\.func; write that out"):
-        capture(Function(changed), (torch.randn(2, 4),))
+def test_autocast_casts_as_the_region_says() -> None:
+    class Regions(Model):
+        def forward(self, x):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                y = self.linear(x)
+                with torch.autocast("cpu", enabled=False):
+                    z = self.linear(y.float() @ self.linear.weight)
+                return y, z, y @ y.T, y.softmax(-1)
+
+    model, x = Regions(), torch.randn(2, 4)
+    with torch.no_grad():
+        got, wanted = call(capture(model, (x,)), x), model(x)
+    assert [t.dtype for t in got] == [t.dtype for t in wanted]
+    assert_close(arrays([t.float() for t in got]), arrays([t.float() for t in wanted]), 0.01)
+
+
+def test_branches_of_cond_are_selected() -> None:
+    branches = lambda x: (x * 2, x.sin()), lambda x: (x.exp() + x.sum(), x + 1)
+    model = Function(lambda x: torch.cond(x.sum() > 0, *branches, (x,)))
+    found = capture(model, (torch.randn(2, 4),))
+    for sign in (1, -1, 3):
+        x = torch.rand(3, 4) * sign
+        same(call(found, x), model(x))
+
+
+def test_a_branch_of_cond_that_may_fail_is_not_computed_beside_the_other() -> None:
+    model = Function(
+        lambda x, i: torch.cond((i < 2).all(), lambda x, i: x[i], lambda x, i: x + i, (x, i))
+    )
+    with pytest.raises(CaptureError, match="cond holds a graph of its own"):
+        capture(model, (torch.randn(4), torch.arange(4)))
+
+
+def test_mapped_functions_and_checkpoints() -> None:
+    class Mapped(Model):
+        def forward(self, x):
+            y = torch.vmap(lambda row: row * row.sum())(x)
+            with torch.inference_mode():
+                z = torch.utils.checkpoint.checkpoint(self.linear, y, use_reentrant=False)
+            return z, torch.func.jvp(torch.sin, (x,), (y,))[1]
+
+    model = Mapped()
+    found = capture(model, (torch.randn(2, 4),))
+    with torch.no_grad():
+        same(call(found, x := torch.randn(3, 4)), model(x))
+
+
+def test_gradients_are_refused() -> None:
+    with pytest.raises(CaptureError, match="TensorWrapper"):
+        capture(Function(torch.func.grad(lambda x: (x**2).sum())), (torch.randn(2, 4),))
 
 
 def test_memory_behind_a_view_is_refused() -> None:

@@ -25,7 +25,7 @@ from graphopt.frontend.guards import Guards, read_guards
 from graphopt.frontend.held import Held
 from graphopt.frontend.memory_questions import MemoryQuestions
 from graphopt.frontend.recurrent_layers import RecurrentLayers
-from graphopt.frontend.regions import functional, inline_regions, writes_in_place
+from graphopt.frontend.regions import functional, inline_regions, needs_retracing
 from graphopt.runtime import structure
 
 #: Stands in a result for a tensor or a size, which the graph computes.
@@ -212,7 +212,7 @@ def _export(
         warnings.simplefilter("ignore")
         program = torch.export.export(wrapper, tensors, dynamic_shapes=(tuple(dims),), strict=False)
         inline_regions(program)
-        if not writes_in_place(program):
+        if not needs_retracing(program):
             return program, read_guards(program)
         made = functional(program)
         return made, read_guards(program, made)
