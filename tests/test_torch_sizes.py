@@ -180,3 +180,22 @@ def test_parts_from_and_to_a_size() -> None:
             torch.testing.assert_close(got, wanted, rtol=0, atol=0)
     with pytest.raises(TorchNodeError, match=r"aten\.index at .*test_torch_sizes.*out of bounds"):
         fast(torch.randn(3, 4), torch.tensor([5, 0]))
+
+
+class Unflattened(nn.Module):
+    """A mask whose length follows from its view, that of the frames once they are compared."""
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        mask = mask.view(x.shape[0], -1)
+        if mask.shape[1] != x.shape[1]:
+            raise ValueError("a mask of another length")
+        return x * mask[:, : x.shape[1]]
+
+
+def test_a_size_that_is_an_expression_of_others() -> None:
+    fast = graphopt.optimize(Unflattened().eval(), precision="fp32", check=False)
+    for shape in ((2, 7), (3, 5)):
+        given = torch.randn(shape), torch.rand(shape)
+        wanted = Unflattened()(*given)
+        torch.testing.assert_close(fast.interpret(*given), wanted, rtol=0, atol=0)
+    assert len(fast.report().checks) == 1  # one capture

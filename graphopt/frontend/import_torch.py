@@ -283,7 +283,7 @@ class _Importer:
             if isinstance(extent, int):
                 shape.append(extent)
                 continue
-            expr = extent.node.expr.xreplace(self.guards.aliases)
+            expr = self._expr(extent)
             if expr.free_symbols - set(self.symbols):
                 raise CaptureError(
                     self.graph.name,
@@ -302,7 +302,7 @@ class _Importer:
     def _computed_dim(self, results: Any, bound: Dim) -> str:
         """Names the one size of the results that depends on data; returns the name."""
         sizes: list[Any] = [e for t in results for e in t.shape if not isinstance(e, int)]
-        extents = [e.node.expr.xreplace(self.guards.aliases) for e in sizes]
+        extents = [self._expr(e) for e in sizes]
         (size,) = {e for e in extents if isinstance(e, sympy.Symbol)} - set(self.symbols)
         name = self._dim_name("N")
         self.symbols[size] = symbolic.symbol(name)
@@ -326,9 +326,15 @@ class _Importer:
         number = self._translate(self._known(value, node), translate_float)
         return float(number.value) if number.op == "const" else number
 
+    def _expr(self, value: Any) -> sympy.Expr:
+        """The expression of a number of torch's, in sizes that are no other's name."""
+        if isinstance(value, int):
+            return sympy.Integer(value)
+        return value.node.expr.xreplace(self.guards.aliases)
+
     def _known(self, value: Any, node: torch.fx.Node | None) -> sympy.Expr:
         """The expression of a number of torch's; raises CaptureError if it depends on data."""
-        expr = value.node.expr.xreplace(self.guards.aliases)
+        expr = self._expr(value)
         unknown = expr.free_symbols - set(self.symbols)
         if unknown:
             raise CaptureError(
@@ -447,11 +453,11 @@ class _Importer:
         step: int = 1,
     ) -> None:
         """How long a part is that torch gave a size of its own, not knowing the sign of an end."""
-        size = node.meta["val"].shape[axis]
-        if isinstance(size, int) or not (size.node.expr.free_symbols - set(self.symbols)):
+        size, whole = node.meta["val"].shape[axis], source.meta["val"].shape[axis]
+        own = self._expr(size)
+        if not own.free_symbols - set(self.symbols):
             return
-        whole = source.meta["val"].shape[axis]
-        whole = whole if isinstance(whole, int) else whole.node.expr
+        whole = self._expr(whole)
 
         def bound(given: Any, default: Any) -> Any:
             number = given.meta["val"] if isinstance(given, torch.fx.Node) else given
@@ -459,14 +465,14 @@ class _Importer:
                 return default
             if isinstance(number, int):
                 return sympy.Min(whole, number) if number >= 0 else sympy.Max(0, whole + number)
-            expr, is_negative = number.node.expr, number.node.hint < 0
+            expr, is_negative = self._expr(number), number.node.hint < 0
             sign = sympy.Lt(expr, 0) if is_negative else sympy.Ge(expr, 0)
             self.graph.conditions.append(self._translate(sign))
             return sympy.Max(0, whole + expr) if is_negative else sympy.Min(whole, expr)
 
         first, last = bound(start, 0), bound(end, whole)
         extent = last if first == 0 else sympy.Max(0, last - first)
-        self.guards.aliases[size.node.expr] = sympy.ceiling(extent / step)
+        self.guards.aliases[own] = sympy.ceiling(extent / step)
 
     def _value(self, tensor: torch.Tensor, node: torch.fx.Node) -> Value:
         shape = tuple(self._size(extent, node) for extent in tensor.shape)
