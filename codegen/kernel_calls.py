@@ -17,11 +17,11 @@ from graphopt.ir.ops import (
     Cif,
     Conv,
     Depthwise,
+    Im2col,
     Linear,
     Matmul,
     Norm,
     PackRows,
-    Patches,
     QuantizeRows,
     Recurrent,
     Softmax,
@@ -245,7 +245,7 @@ def _depthwise(node: Node, f: FunctionBuilder, memory: Memory) -> None:
 
 
 def _window(
-    op: Conv | Patches, x: Shape, out: Shape, taps: tuple[object, object]
+    op: Conv | Im2col, x: Shape, out: Shape, taps: tuple[object, object]
 ) -> dict[str, object]:
     """Sizes of a convolution's window, from shapes with the channels first."""
     pairs = {
@@ -288,8 +288,8 @@ def _conv(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     f.call(node.kernel, "go_conv_args", fields, op.serial)
 
 
-def _patches(node: Node, f: FunctionBuilder, memory: Memory) -> None:
-    op, x, out = node.as_op(Patches), node.operands["x"], node.output
+def _im2col(node: Node, f: FunctionBuilder, memory: Memory) -> None:
+    op, x, out = node.as_op(Im2col), node.operands["x"], node.output
     channels_first = (0, x.rank - 1, *range(1, x.rank - 1))
     x_shape, out_shape = (tuple(v.shape[a] for a in channels_first) for v in (x, out))
     sizes = {
@@ -306,7 +306,7 @@ def _patches(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         "dst": f.pointer("dst", None, memory.address(out), write=True),
         "scratch": f.pointer("scratch", None, memory.scratch(node), write=True),
     }
-    f.call(node.kernel, "go_patches_args", fields)
+    f.call(node.kernel, "go_im2col_args", fields)
 
 
 def _height_width(shape: Shape) -> tuple[object, object]:
@@ -364,7 +364,7 @@ CALLS: dict[type[Op], Emit] = {
     Attention: _attention,
     Depthwise: _depthwise,
     Conv: _conv,
-    Patches: _patches,
+    Im2col: _im2col,
     Matmul: _matmul,
     Cif: emit_cif,
     Recurrent: emit_recurrent,

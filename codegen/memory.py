@@ -14,9 +14,9 @@ from graphopt.ir.ops import (
     CachedAttention,
     Cif,
     Conv,
+    Im2col,
     Linear,
     Matmul,
-    Patches,
     Pointwise,
     Recurrent,
 )
@@ -27,7 +27,7 @@ from graphopt.kernels.scratch import (
     attention_scratch_bytes,
     cif_scratch_bytes,
     conv_scratch_bytes,
-    patches_scratch_bytes,
+    im2col_scratch_bytes,
     quantized_result_bytes,
     recurrent_scratch_bytes,
     row_values_scratch_bytes,
@@ -75,8 +75,8 @@ def scratch_of(node: Node, arch: str) -> Dim:
         return simplify(cif_scratch_bytes(*given["alphas"].shape))
     if isinstance(op, Pointwise) and node.output.packed:
         return simplify(row_values_scratch_bytes(node.output.shape[-1], THREADS))
-    if isinstance(op, Patches):
-        return simplify(patches_scratch_bytes(node.output.shape[-1], THREADS, ceil_div))
+    if isinstance(op, Im2col):
+        return simplify(im2col_scratch_bytes(node.output.shape[-1], THREADS, ceil_div))
     if isinstance(op, Linear) and node.output.packed:
         rows, n = product(node.output.shape[:-1]), given["weight"].shape[0]
         assert isinstance(n, int), "weights have a known size"

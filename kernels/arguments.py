@@ -76,8 +76,8 @@ _WINDOW = (
 )
 
 
-class PatchesArgs(Structure):
-    """go_patches_args."""
+class Im2colArgs(Structure):
+    """go_im2col_args."""
 
     _fields_ = (
         ("batch", c_size_t),

@@ -161,7 +161,7 @@ def attention(
     return y
 
 
-def patches(
+def im2col(
     src: Array,
     kernel: tuple[int, int],
     out_size: tuple[int, int],

@@ -97,8 +97,8 @@ ARGUMENTS = {
     **{format.kernel: "go_gemm_args" for format in FORMATS},
     "go_pack_bf16": "go_pack_lhs_args",
     "go_quantize_rows": "go_pack_lhs_args",
-    "go_patches_bf16": "go_patches_args",
-    "go_patches_qa8r": "go_patches_args",
+    "go_im2col_bf16": "go_im2col_args",
+    "go_im2col_qa8r": "go_im2col_args",
     "go_norm": "go_norm_args",
     "go_softmax": "go_softmax_args",
     "go_attention": "go_attention_args",
@@ -149,9 +149,9 @@ def _kernels(
         Kernel("go_quantize_rows", f"go_pack_qa8r_{pack_qa8}_{isa}", "common/quantize_rows.c"),
         *(
             Kernel(
-                f"go_patches_{token}",
-                f"go_pack_{token}_{tile}_{isa}_patches",
-                f"common/patches_{token}.c",
+                f"go_im2col_{token}",
+                f"go_pack_{token}_{tile}_{isa}_im2col",
+                f"common/im2col_{token}.c",
             )
             for token, tile in (("bf16", pack_bf16), ("qa8r", pack_qa8))
         ),

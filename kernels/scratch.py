@@ -14,8 +14,8 @@ from graphopt.kernels.layouts import ceil_div
 #: QUERY_ROWS of common/attention.h.
 _QUERY_ROWS = 24
 
-#: GO_PATCH_ROWS of common/patches.h.
-_PATCH_ROWS = 8
+#: GO_IM2COL_ROWS of common/im2col.h.
+_IM2COL_ROWS = 8
 
 #: The largest GO_QA8_ROWS of common/layouts.h.
 _QUANTIZED_ROWS = 4
@@ -89,17 +89,17 @@ def cif_scratch_bytes(batch: Any, frames: Any) -> Any:
     return 12 * batch * frames
 
 
-def patches_scratch_bytes(
+def im2col_scratch_bytes(
     depth: Any, threads: Any, ceil_div: Callable[[Any, int], Any] = ceil_div
 ) -> Any:
-    """Bytes behind ``go_patches_args.scratch``: per thread the f32 windows of one task.
+    """Bytes behind ``go_im2col_args.scratch``: per thread the f32 windows of one task.
 
     Args:
         depth: values of a window, kh * kw * channels.
         threads: of the team.
         ceil_div: ceiling division that understands these sizes.
     """
-    return 4 * threads * 16 * ceil_div(_PATCH_ROWS * depth, 16)
+    return 4 * threads * 16 * ceil_div(_IM2COL_ROWS * depth, 16)
 
 
 def row_values_scratch_bytes(depth: Any, threads: Any) -> Any:

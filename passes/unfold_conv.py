@@ -1,12 +1,12 @@
 """Convolution as rows times columns: its windows become rows, its filters a linear.
 
     %1 = go.permute(%x)                                # [B, T, C]
-    %2 = go.patches(%1, taps=(1, 3), ...)            # [B, T, 3 * C]
+    %2 = go.im2col(%1, taps=(1, 3), ...)            # [B, T, 3 * C]
     %3 = go.linear(%2, weight=%w)                ...   # what went with the convolution goes along
     %4 = go.permute(%3)                                # [B, N, T]
 
 for %4 = go.conv(%x, weight=%w, ...). So a convolution has every precision that a linear has, and
-the GEMM of each. The windows are made by the kernel that packs them (`fuse_patches`). A grouped
+the GEMM of each. The windows are made by the kernel that packs them (`fuse_im2col`). A grouped
 convolution becomes a linear for each group and a cat.
 1. One tap at stride 1 without padding needs no windows: a linear in every precision.
 2. With `windows`, for narrow precisions: dense and grouped convolutions with at least 16 values a
@@ -22,7 +22,7 @@ import numpy as np
 
 from graphopt.ir import Graph, Node, Value
 from graphopt.ir.op import Op
-from graphopt.ir.ops import Cat, Conv, Linear, Patches, Permute, Slice
+from graphopt.ir.ops import Cat, Conv, Im2col, Linear, Permute, Slice
 from graphopt.passes.base import Pass
 from graphopt.passes.support.product import SMALLEST
 
@@ -125,7 +125,7 @@ class _Unfolded:
         op, taps = conv.as_op(Conv), conv.operands["weight"].shape[2:]
         height, width = (1, *taps) if len(taps) == 1 else taps
         assert isinstance(height, int) and isinstance(width, int), "filters have known sizes"
-        windows = self._add(Patches((height, width), op.stride, op.padding, op.dilation), x)
+        windows = self._add(Im2col((height, width), op.stride, op.padding, op.dilation), x)
         windows.shape = (x.shape[0], *conv.output.shape[2:], windows.shape[-1])
         return windows
 

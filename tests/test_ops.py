@@ -34,11 +34,11 @@ from graphopt.ir.ops import (
     Cif,
     Expand,
     Gather,
+    Im2col,
     Linear,
     Matmul,
     PackRows,
     Pad,
-    Patches,
     Pointwise,
     Recurrent,
     Reduce,
@@ -48,7 +48,7 @@ from graphopt.ir.ops import (
 )
 from graphopt.ir.verify import VerificationError, verify
 from graphopt.kernels import formats
-from graphopt.passes.fuse_patches import FusePatches
+from graphopt.passes.fuse_im2col import FuseIm2col
 from graphopt.testing import BF16_RELATIVE
 
 
@@ -70,7 +70,7 @@ def every_op() -> Graph:
         m.op(Matmul(), y, m.permute(x, 0, 2, 1)),
         m.conv(image, m.constant("k", 4, 2, 3, 3), "B", 4, 4, 3, groups=2),
         m.depthwise(y, identity=1),
-        m.quantized(m.op(Patches((1, 3), (1, 1), (0, 1), (1, 1)), y), 16, name="p"),
+        m.quantized(m.op(Im2col((1, 3), (1, 1), (0, 1), (1, 1)), y), 16, name="p"),
         m.op(Attention(0.5), heads, heads, heads),
         m.op(Cat(2), y, x, m.slice(y, 2, 0, 4)),
         m.op(Pad((0, 0, 1), 0.0, (*y.shape[:2], 10)), y),
@@ -116,7 +116,7 @@ def test_code_of_every_op_computes_what_the_op_says(tmp_path: Path) -> None:
     given = dict(zip((v.name for v in graph.inputs), random_inputs(graph), strict=True))
     given |= {"lengths": np.ones_like(given["lengths"]), "alphas": np.abs(given["alphas"])}
     expected = run_graph(graph, [array.copy() for array in given.values()])
-    FusePatches().run(graph)  # windows are gathered as packed rows alone
+    FuseIm2col().run(graph)  # windows are gathered as packed rows alone
     library = build(emit(graph), native_levels()[-1], tmp_path)
     got = library.context(2).run(list(given.values()))
     assert_close(got, expected, BF16_RELATIVE, [v.dtype for v in graph.outputs])

@@ -24,7 +24,7 @@ from graphopt.config import Config, UnknownSwitchWarning
 from graphopt.errors import SwitchError
 from graphopt.frontend.capture import capture
 from graphopt.ir.interpret import run_graph
-from graphopt.ir.ops import Patches
+from graphopt.ir.ops import Im2col
 from graphopt.ir.verify import REQUIRED
 from graphopt.target import find_target
 from graphopt.testing import relative_error
@@ -82,7 +82,7 @@ def planned(model: nn.Module, precision: str, bits: int, **switches: object) -> 
     results = run_graph(graph, [x.numpy(), tokens.numpy()])
     manager.run(graph, placement_passes(TARGET))
     assert all(node.kernel for node in graph.nodes)
-    assert all(n.output.packed for n in graph.nodes if isinstance(n.op, Patches)), (
+    assert all(n.output.packed for n in graph.nodes if isinstance(n.op, Im2col)), (
         "it has no other C"
     )
     assert "run(" in emit_module(graph, TARGET.arch).source

@@ -21,7 +21,7 @@ GROUPS = {
     "go.linear": "products",
     "go.matmul": "products",
     "go.conv": "convolution",
-    "go.patches": "convolution",
+    "go.im2col": "convolution",
     "go.depthwise": "convolution",
     "go.attention": "attention",
     "go.norm": "norm",

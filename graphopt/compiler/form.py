@@ -58,7 +58,7 @@ class Form:
     2. `lowering_passes` (pipeline.py): fused `go.*` nodes, the same for every target. Each of them
        but `lower_aten` may be left out (`GRAPHOPT_SKIP`).
     3. `partition`: what no rule lowered stays in torch, between compiled parts.
-    4. `precision_passes`, for each part: numbers become narrower; all but `fuse_patches` optional.
+    4. `precision_passes`, for each part: numbers become narrower; all but `fuse_im2col` optional.
     5. `placement_passes`: strides, tasks, kernels. This tail is never left out.
     6. `plan_memory`, C and packed weights (`Program.module`), then a library for each ISA level
        (`Program.library`, `Program.write`).

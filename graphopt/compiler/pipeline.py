@@ -28,7 +28,7 @@ from graphopt.passes.fuse_attention import FuseAttention
 from graphopt.passes.fuse_casts import FuseCasts
 from graphopt.passes.fuse_epilogue import FuseEpilogue
 from graphopt.passes.fuse_fsmn import FuseFsmn
-from graphopt.passes.fuse_patches import FusePatches
+from graphopt.passes.fuse_im2col import FuseIm2col
 from graphopt.passes.fuse_pointwise import FusePointwise
 from graphopt.passes.fuse_quantize import FuseQuantize
 from graphopt.passes.lower_aten import LowerAten
@@ -113,7 +113,7 @@ def precision_passes(
     if quantized:
         passes.append(FuseQuantize())
     if in_rows:
-        passes.append(FusePatches())
+        passes.append(FuseIm2col())
     return passes
 
 

@@ -23,7 +23,7 @@ from graphopt.ir.symbolic import evaluate
 
 #: Passes without which no code can be made: they are never left out.
 REQUIRED = frozenset(
-    {"lower_aten", "fuse_patches", "assign_layouts", "parallelize_conv", "select_kernels"}
+    {"lower_aten", "fuse_im2col", "assign_layouts", "parallelize_conv", "select_kernels"}
 )
 
 

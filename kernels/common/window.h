@@ -4,7 +4,7 @@
 
 #include "go_vec.h"
 
-/* Where the windows lie: of a convolution, or of its patches. Strides: batch, h, w. */
+/* Where the windows lie: of a convolution, or of im2col. Strides: batch, h, w. */
 typedef struct {
     size_t in_h, in_w, out_h, out_w, kh, kw;
     size_t stride_h, stride_w, dilation_h, dilation_w;

@@ -96,7 +96,7 @@ typedef struct {
 /* The windows of a dense convolution as packed rows [batch * out_h * out_w][kh * kw *
  * channels], 0 outside the image; channels innermost (a 1-D image has h = 1). A window is
  * packed exactly as the pack kernel would a row of f32. `scratch`: see
- * patches_scratch_bytes in kernels/scratch.py. */
+ * im2col_scratch_bytes in kernels/scratch.py. */
 typedef struct {
     size_t batch, channels, in_h, in_w, out_h, out_w, kh, kw;
     size_t stride_h, stride_w, dilation_h, dilation_w;
@@ -106,7 +106,7 @@ typedef struct {
     go_dtype src_dtype;      /* GO_F32 or GO_BF16 */
     void *dst;               /* packed panels */
     void *scratch;
-} go_patches_args;
+} go_im2col_args;
 
 /* Layer norm (mean and variance, then weight and bias) or RMS norm (rms != 0)
  * over the last axis. If `packed` is not null the normalized row is also

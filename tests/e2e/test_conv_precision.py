@@ -64,7 +64,7 @@ def test_against_torch(name: str, precision: str) -> None:
     factors, and a sum whose terms' rounding errors average out."""
     fast, x, wanted = compile_model(name, precision)
     listing = str(fast.report())
-    assert ("_patches" in listing) == ("pointwise" not in name), listing
+    assert ("_im2col" in listing) == ("pointwise" not in name), listing
     assert "go_conv" not in listing, listing
     got = fast(x).numpy()
     if "int8" in precision:

@@ -24,7 +24,7 @@ from graphopt.runtime import library
 from graphopt.toolchain.build import Toolchain
 
 ARCHES = ("x86_64", "aarch64")
-SOURCES = ("attention.h", "gemm_bf16.h", "gemm_qs4.h", "patches.h", "conv.c", "cif.c")
+SOURCES = ("attention.h", "gemm_bf16.h", "gemm_qs4.h", "im2col.h", "conv.c", "cif.c")
 INCLUDES = (*SOURCES, "timer.h", "peak.h", "trace_team.c", "stdio.h")
 
 
@@ -34,7 +34,7 @@ def mirrors() -> dict[str, type[Structure]]:
     for module in (arguments, library, native):
         for name, kind in inspect.getmembers(module, inspect.isclass):
             if issubclass(kind, Structure) and kind.__module__ == module.__name__:
-                words = re.findall("[A-Z][a-z]*", name)
+                words = re.findall("[A-Z][a-z0-9]*", name)
                 found["_".join(["go", *words]).lower()] = kind
     return found
 
@@ -69,7 +69,7 @@ def constants(arch: str) -> list[tuple[str, int]]:
         ("PHASE_END", int(schedule._PHASE_END)),
         ("STEP_END", int(schedule._STEP_END)),
         ("QUERY_ROWS", scratch._QUERY_ROWS),
-        ("GO_PATCH_ROWS", scratch._PATCH_ROWS),
+        ("GO_IM2COL_ROWS", scratch._IM2COL_ROWS),
         ("GO_OWNED_BYTES", scratch._OWNED_BYTES),
         ("GO_OWNED_LEAST", scratch._OWNED_LEAST),
         ("GO_OWNED_MOST", scratch._OWNED_MOST),
@@ -134,7 +134,7 @@ const scratch_map map = map_scratch(&a, (unsigned)threads - 1);
 show((char *)(map.weights + QUERY_ROWS * round16(n)) - (char *)NULL);
 const go_conv_args c = {.groups = heads, .in_c = heads * k, .kh = 3, .kw = 2, .tile_rows = m};
 show(threads * window_floats(&c) * sizeof(float));
-show(threads * go_patches_floats(k) * sizeof(float));
+show(threads * go_im2col_floats(k) * sizeof(float));
 show(go_has_buffers(threads, &g) ? threads * go_owned_rows(&g) : m);
 const size_t panels = (m + GO_QA8_MR - 1) / GO_QA8_MR, columns = (n + GO_QS8_NR - 1) / GO_QS8_NR;
 show(panels * go_qa8_panel_bytes(k));
@@ -152,7 +152,7 @@ def python_sizes(arch: str, m: int, n: int, k: int, group: int, heads: int, thre
     return [
         scratch.attention_scratch_bytes(2, heads, n, k, m, threads),
         scratch.conv_scratch_bytes(heads * k, m, heads, 3, 2, m, threads),
-        scratch.patches_scratch_bytes(k, threads),
+        scratch.im2col_scratch_bytes(k, threads),
         scratch.quantized_result_bytes(m, n, threads) // (4 * stride),
         layouts.packed_lhs_bytes(rule["qa8"], m, k),
         layouts.packed_rhs_bytes(rule["qa8"], n, k),

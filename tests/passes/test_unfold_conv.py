@@ -1,9 +1,9 @@
-"""Convolutions as linears over patches, and patches that pack themselves."""
+"""Convolutions as linears over im2col, and windows that are packed as they are gathered."""
 
 import pytest
 from graphs import Maker, X, check_left_alone, check_pass, mul, ops
 
-from graphopt.passes.fuse_patches import FusePatches
+from graphopt.passes.fuse_im2col import FuseIm2col
 from graphopt.passes.lower_bf16 import LowerBf16
 from graphopt.passes.quantize_weights import QuantizeWeights
 from graphopt.passes.unfold_conv import UnfoldConv
@@ -33,7 +33,7 @@ def test_1_one_tap_that_skips_or_pads_is_a_window(attrs) -> None:
     graph = m.output(conv(m, x, m.constant("w", 32, 32, 1), "B", 32, extent, **attrs))
     check_left_alone(POINTWISE, graph)
     check_pass(WINDOWS, graph)
-    assert "patches" in ops(graph)
+    assert "im2col" in ops(graph)
 
 
 def test_2_windows_and_what_goes_with_them(golden) -> None:
@@ -43,7 +43,7 @@ def test_2_windows_and_what_goes_with_them(golden) -> None:
     y = conv(m, x, weight, "B", 16, "T", residual0=r, padding=(0, 1), activation="relu")
     graph = m.output(y)
     golden("unfold_conv", check_pass(WINDOWS, graph))
-    assert ops(graph) == ["permute", "permute", "patches", "linear", "permute"]
+    assert ops(graph) == ["permute", "permute", "im2col", "linear", "permute"]
 
 
 def test_2_groups_and_two_axes() -> None:
@@ -53,7 +53,7 @@ def test_2_groups_and_two_axes() -> None:
     attrs = {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2), "groups": 2}
     graph = m.output(conv(m, x, weight, "B", 32, 5, 6, residual0=r, **attrs))
     check_pass(WINDOWS, graph)
-    assert ops(graph).count("linear") == ops(graph).count("patches") == 2
+    assert ops(graph).count("linear") == ops(graph).count("im2col") == 2
     assert {"cat", "slice"} <= set(ops(graph)) and "conv" not in ops(graph)
 
 
@@ -80,18 +80,18 @@ def test_windows_stay_where_nothing_becomes_narrower() -> None:
 
 
 @pytest.mark.parametrize("narrow", [QuantizeWeights(), LowerBf16(gemm=True)])
-def test_patches_pack_themselves(narrow) -> None:
+def test_im2col_pack_themselves(narrow) -> None:
     m = Maker()
     x = m.input("x", "B", 8, "T")
     graph = m.output(conv(m, x, m.constant("w", 16, 8, 3), "B", 16, "T", padding=(0, 1)))
     WINDOWS.run(graph)
     narrow.run(graph)
-    check_pass(FusePatches(), graph)
-    assert ops(graph) == ["permute", "patches", "linear", "permute"]
+    check_pass(FuseIm2col(), graph)
+    assert ops(graph) == ["permute", "im2col", "linear", "permute"]
     assert graph.nodes[1].output.packed in ("qa8r", "bf16")
 
 
 def test_rows_of_other_nodes_are_left_alone() -> None:
     m = Maker()
     x = m.pointwise(mul(X, 2.0), m.input("x", "B", 32))
-    check_left_alone(FusePatches(), m.output(m.quantized(x, 16)))
+    check_left_alone(FuseIm2col(), m.output(m.quantized(x, 16)))

@@ -327,7 +327,7 @@ class Depthwise(Op):
 
 
 @dataclass
-class Patches(Op):
+class Im2col(Op):
     """The windows of a convolution as rows, of x [batch, (height,) width, channels].
 
     Attributes:
@@ -344,7 +344,7 @@ class Patches(Op):
     padding: tuple[int, int]
     dilation: tuple[int, int]
 
-    NAME = "go.patches"
+    NAME = "go.im2col"
     OPERANDS = (Operand("x", Strides.DENSE_LAST, bf16=True, dtypes=F32_OR_BF16),)
     PACKS = frozenset({QUANTIZED, "bf16"})
 
@@ -361,11 +361,11 @@ class Patches(Op):
         shape = sized(node.output.shape, sizes)
         out_size = (1, shape[1]) if len(shape) == 3 else (shape[1], shape[2])
         geometry = (self.stride, self.dilation, self.padding)
-        rows: Array = reference_ops.patches(x, self.taps, out_size, *geometry).reshape(shape)
+        rows: Array = reference_ops.im2col(x, self.taps, out_size, *geometry).reshape(shape)
         return [quantize_rows(rows) if node.output.packed == QUANTIZED else rows]
 
     def kernel(self, node: Node) -> str:
-        return f"go_patches_{node.output.packed}"
+        return f"go_im2col_{node.output.packed}"
 
 
 def doubled(shape: Shape) -> Shape:

@@ -1,4 +1,4 @@
-"""Patches of an image as packed rows, byte for byte."""
+"""Windows of an image (im2col) as packed rows, byte for byte."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ import pytest
 from harness import LEVEL_IDS, Case, require, run_cases
 
 from graphopt.kernels import formats, packing, reference, reference_ops
-from graphopt.kernels.arguments import BF16, F32, PatchesArgs
-from graphopt.kernels.scratch import patches_scratch_bytes
+from graphopt.kernels.arguments import BF16, F32, Im2colArgs
+from graphopt.kernels.scratch import im2col_scratch_bytes
 
 THREADS = 3
 
@@ -63,14 +63,14 @@ def make_case(spec, layout, seed):
         whole = np.ascontiguousarray(whole[:, :, :-1])
     image = whole[:, : spec.size[0], : spec.size[1], : spec.channels]
     pad = (spec.pad[0], spec.pad[2])
-    rows = reference_ops.patches(image, spec.kernel, spec.out_size, spec.stride, spec.dilation, pad)
+    rows = reference_ops.im2col(image, spec.kernel, spec.out_size, spec.stride, spec.dilation, pad)
     rows = rows.reshape(-1, spec.kernel[0] * spec.kernel[1] * spec.channels)
     wide = reference.f32_from_bf16(rows) if spec.dtype == BF16 else rows
     if layout.bits == 8:
         wanted = packing.pack_lhs_qa8r(layout, reference.quantize_rows(wide))
     else:
         wanted = packing.pack_lhs_bf16(layout, reference.bf16_from_f32(wide))
-    args = PatchesArgs(
+    args = Im2colArgs(
         batch=spec.batch,
         channels=spec.channels,
         in_h=spec.size[0],
@@ -88,14 +88,14 @@ def make_case(spec, layout, seed):
         src_stride=tuple(s // whole.itemsize for s in whole.strides[:3]),
         src_dtype=spec.dtype,
     )
-    scratch = np.zeros(patches_scratch_bytes(rows.shape[1], THREADS) // 4, np.float32)
+    scratch = np.zeros(im2col_scratch_bytes(rows.shape[1], THREADS) // 4, np.float32)
     pointers = {"src": whole, "dst": np.full(wanted.nbytes, 0xEE, np.uint8), "scratch": scratch}
     writes = ("dst", "scratch")
     return Case(args, pointers, writes, THREADS, align={"scratch": 64}), wanted
 
 
 @pytest.mark.parametrize(
-    "scheme, generic", [("qa8r", "go_patches_qa8r"), ("bf16", "go_patches_bf16")]
+    "scheme, generic", [("qa8r", "go_im2col_qa8r"), ("bf16", "go_im2col_bf16")]
 )
 @pytest.mark.parametrize("where", LEVEL_IDS)
 def test_is_the_reference_bit_for_bit(where, scheme, generic):

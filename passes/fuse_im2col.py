@@ -1,7 +1,7 @@
-"""Lets the kernel that makes patches pack them for the multiplication.
+"""Lets the kernel of im2col pack the rows that it gathers for the multiplication.
 
-    %1 = go.patches(%x)
-    %2 = go.quantize_rows(%1)       ->     %2 = go.patches(%x)      # qa8r
+    %1 = go.im2col(%x)
+    %2 = go.quantize_rows(%1)       ->     %2 = go.im2col(%x)      # qa8r
 
 Likewise `go.pack_rows` for bf16. The windows, several times as large as the image, are never
 stored as floats.
@@ -10,11 +10,11 @@ stored as floats.
 from __future__ import annotations
 
 from graphopt.ir import Graph
-from graphopt.ir.ops import PackRows, Patches, QuantizeRows
+from graphopt.ir.ops import Im2col, PackRows, QuantizeRows
 from graphopt.passes.base import Pass
 
 
-class FusePatches(Pass):
+class FuseIm2col(Pass):
     """See the module."""
 
     def run(self, graph: Graph) -> bool:
@@ -24,12 +24,12 @@ class FusePatches(Pass):
         for node in list(graph.nodes):
             if not isinstance(node.op, QuantizeRows | PackRows):
                 continue
-            patches = producers.get(node.operands["x"])
-            if patches is None or not isinstance(patches.op, Patches):
+            gathered = producers.get(node.operands["x"])
+            if gathered is None or not isinstance(gathered.op, Im2col):
                 continue
-            patches.outputs = [node.output]
-            patches.decide(self.name, "packs its windows for the multiplication")
-            patches.fused.append(node.origin)
+            gathered.outputs = [node.output]
+            gathered.decide(self.name, "packs its windows for the multiplication")
+            gathered.fused.append(node.origin)
             graph.nodes.remove(node)
             modified = True
         return modified
