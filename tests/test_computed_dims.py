@@ -92,7 +92,7 @@ def test_a_batch_that_torch_fixes_at_one() -> None:
     model = FixedBatch().eval().requires_grad_(False)
     fast = graphopt.optimize(model, precision="fp32", example_inputs=given(1, 24), strict=True)
     with torch.no_grad():
-        for batch, frames in ((1, 57), (2, 24)):  # another batch has a form of its own
+        for batch, frames in ((1, 57), (2, 24)):  # another batch has one of its own
             assert_same(fast(*given(batch, frames)), model(*given(batch, frames)))
 
 

@@ -14,8 +14,8 @@ from captured import Function  # noqa: E402
 from torch import nn  # noqa: E402
 
 import graphopt  # noqa: E402
-from graphopt.compiler.form import Form  # noqa: E402
 from graphopt.compiler.rounding_noise import ROUNDINGS  # noqa: E402
+from graphopt.compiler.specialization import Specialization  # noqa: E402
 from graphopt.errors import (  # noqa: E402
     CaptureError,
     ExampleMismatchError,
@@ -57,7 +57,7 @@ def test_agreement_is_reported() -> None:
         "example, compiled: as the model, within 0.0001 of the largest magnitude",
     )
     assert "as the model" in fast.report().title
-    fast(X)  # a call of another form is checked too
+    fast(X)  # a call of another structure is checked too
     assert len(fast.report().checks) == 2
     assert all("as the model" in line for line in fast.report().checks)
 
@@ -106,8 +106,10 @@ def test_wrong_pass_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_wrong_code_is_told_from_a_wrong_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Form.run
-    monkeypatch.setattr(Form, "run", lambda self, args, kwargs: run(self, args, kwargs) + 1)
+    run = Specialization.run
+    monkeypatch.setattr(
+        Specialization, "run", lambda self, args, kwargs: run(self, args, kwargs) + 1
+    )
     assert "generated code or a kernel is wrong" in refusal(torch.sin)
 
 
@@ -138,12 +140,12 @@ def test_random_model_is_named() -> None:
 
 def test_amplified_rounding_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error of one rounding in f32, which the sine of large numbers makes visible."""
-    run = Form.run
+    run = Specialization.run
 
-    def rounded(self: Form, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def rounded(self: Specialization, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return run(self, tuple(x * (1 + 2.0**-22) for x in args), kwargs)
 
-    monkeypatch.setattr(Form, "run", rounded)
+    monkeypatch.setattr(Specialization, "run", rounded)
     model = Function(lambda x: torch.sin(x * 1e4))
     fast = graphopt.optimize(model, precision="fp32", example_inputs=(X,))
     assert "amplifies rounding" in fast.report().checks[0]

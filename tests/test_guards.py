@@ -10,9 +10,9 @@ from captured import Function, arrays
 from torch import nn
 
 import graphopt
-from graphopt.compiler.form import Form
-from graphopt.compiler.module import MOST_FORMS
+from graphopt.compiler.module import MOST_SPECIALIZATIONS
 from graphopt.compiler.pipeline import PassManager, lowering_passes
+from graphopt.compiler.specialization import Specialization
 from graphopt.config import Config
 from graphopt.errors import (
     CaptureError,
@@ -133,7 +133,9 @@ BRANCHES: dict[str, tuple[Any, list[Any]]] = {
 def test_sizes_that_take_another_way(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     function, shapes = BRANCHES[name]
     model = Function(function)
-    monkeypatch.setattr(Form, "run", Form.interpret)  # the graph is in question, not its code
+    monkeypatch.setattr(
+        Specialization, "run", Specialization.interpret
+    )  # the graph is in question, not its code
     fast = graphopt.optimize(model, precision="fp32")
     for shape in (*shapes, shapes[0]):
         (x,) = _inputs(shape)
@@ -143,7 +145,7 @@ def test_sizes_that_take_another_way(name: str, monkeypatch: pytest.MonkeyPatch)
 
 def test_operands_that_begin_to_broadcast(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Function(lambda x, y: x + y)
-    monkeypatch.setattr(Form, "run", Form.interpret)
+    monkeypatch.setattr(Specialization, "run", Specialization.interpret)
     fast = graphopt.optimize(model, precision="fp32")
     for shapes in (((1, 4), (2, 4)), ((3, 4), (3, 4)), ((3, 4), (1, 4)), ((3, 1), (3, 5))):
         x, y = _inputs(*shapes)
@@ -171,9 +173,9 @@ def test_no_elements_where_all_is_torchs(first: Any) -> None:
 
 def test_sizes_of_ever_another_form_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Function(lambda x: x * int(x.shape[1]))
-    monkeypatch.setattr(Form, "run", Form.interpret)
+    monkeypatch.setattr(Specialization, "run", Specialization.interpret)
     fast = graphopt.optimize(model, precision="fp32")
-    for length in range(2, 2 + MOST_FORMS):
+    for length in range(2, 2 + MOST_SPECIALIZATIONS):
         fast(*_inputs((1, length)))
     with pytest.raises(InputShapeError, match="size 20 along axis 1"):
         fast(*_inputs((1, 20)))

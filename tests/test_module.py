@@ -38,11 +38,11 @@ def close(got: Any, expected: Any) -> None:
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows with every capture and every library asked for."""
-    from graphopt.compiler import form
+    from graphopt.compiler import specialization
 
     done: list[str] = []
-    capture, library = form.capture, Builder.library
-    monkeypatch.setattr(form, "capture", lambda *a: done.append("capture") or capture(*a))
+    capture, library = specialization.capture, Builder.library
+    monkeypatch.setattr(specialization, "capture", lambda *a: done.append("capture") or capture(*a))
     monkeypatch.setattr(Builder, "library", lambda *a: done.append("build") or library(*a))
     return done
 

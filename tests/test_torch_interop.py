@@ -31,8 +31,8 @@ class Around(torch.nn.Module):
 
 def program(fast: Any) -> int:
     """The number of the one program of a module that is compiled as a whole."""
-    (form,) = fast._captured()
-    ((_, _, number),) = form._programs()
+    (specialization,) = fast._captured()
+    ((_, _, number),) = specialization._programs()
     return number
 
 

@@ -35,7 +35,7 @@ from graphopt.ir.numbers import QUANTIZED, narrow, widen
 from graphopt.testing import relative_error
 
 if TYPE_CHECKING:
-    from graphopt.compiler.form import Form
+    from graphopt.compiler.specialization import Specialization
 
 BOUNDS = {"fp32": 1e-4, "bf16": 0.025, "int8": 0.09, "int8+bf16": 0.09, "int4": 0.3}
 """Largest `relative_error` of a result without a second look.
@@ -87,15 +87,18 @@ class _Departure:
 
 
 def check_example(
-    model: torch.nn.Module, form: Form, args: tuple[Any, ...], kwargs: dict[str, Any]
+    model: torch.nn.Module,
+    specialization: Specialization,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> str:
     """Runs the example through both.
 
-    A form for another architecture runs in numpy: the same plan, without the code for the target.
+    One for another architecture runs in numpy: the same plan, without the code for the target.
 
     Args:
         model: as the user gave it; it is left as it was.
-        form: captured from these arguments.
+        specialization: captured from these arguments.
         args: positional arguments.
         kwargs: keyword arguments.
 
@@ -107,16 +110,16 @@ def check_example(
         ExampleMismatchError: if the results differ, naming the first node that departs.
         NondeterministicModelError: if the model does not agree with itself.
     """
-    options, call = form.options, (args, kwargs)
-    run = _Runs(model, form)
-    narrowest = _bound_of_types(form.graph)
+    options, call = specialization.options, (args, kwargs)
+    run = _Runs(model, specialization)
+    narrowest = _bound_of_types(specialization.graph)
     bound, host = max(bound_of(options.precision), narrowest), options.target.is_host
     try:
         wanted = run.model(call)
     except Exception as error:
         why = f"the model itself fails with the example inputs: {error}; give such as it takes"
         raise CaptureError(type(model).__name__, None, why) from error
-    got = run(form.run if host else form.interpret, call)
+    got = run(specialization.run if host else specialization.interpret, call)
     departures = _compare(got, wanted)
     how = "compiled" if host else "in numpy, by the plan for another machine"
     if all(d.fits(bound) for d in departures):
@@ -125,7 +128,7 @@ def check_example(
     for again in _compare(run.model(call), wanted):
         if again.error > 0:
             raise NondeterministicModelError(type(model).__name__, again.what)
-    interpreted = run(form.interpret, call)
+    interpreted = run(specialization.interpret, call)
     amplified = _amplified(run, call, wanted, options.precision)
     planned = _compare(got, interpreted)  # which round in another order, and so to other numbers
     if _within(planned, bound, amplified) and _within(departures, bound, amplified):
@@ -139,13 +142,13 @@ def check_example(
         and _within(_values(planned), bound, amplified)
         and _within(_values(departures), bound, amplified)
     ):
-        lowered = _compare(run(lambda *a: _run_lowered(model, form, *a), call), wanted)
+        lowered = _compare(run(lambda *a: _run_lowered(model, specialization, *a), call), wanted)
         if _within(lowered, max(BOUNDS["fp32"], narrowest), _amplified(run, call, wanted, "fp32")):
             return f"example, {how}: {worst.what}; the same plan in f32 decides as the model"
     if _within(_compare(interpreted, wanted), bound, amplified):
         culprit = "the plan in numpy agrees, so that generated code or a kernel is wrong"
     else:
-        culprit = _first_departure(model, form, call, bound)
+        culprit = _first_departure(model, specialization, call, bound)
     raise ExampleMismatchError(type(model).__name__, worst.what, bound, culprit)
 
 
@@ -189,11 +192,11 @@ class _Runs:
 
     Args:
         model: as the user gave it; it is left as it was.
-        form: compiled of it.
+        specialization: compiled of it.
     """
 
-    def __init__(self, model: torch.nn.Module, form: Form) -> None:
-        self._model, self._states = model, form.call.states
+    def __init__(self, model: torch.nn.Module, specialization: Specialization) -> None:
+        self._model, self._states = model, specialization.call.states
 
     def __call__(self, run: Any, call: Call) -> Results:
         """Leaves and structure of the result, of the arguments and of states after a call."""
@@ -277,10 +280,13 @@ def _amplified(run: _Runs, call: Call, wanted: Results, precision: str) -> list[
 
 
 def _run_lowered(
-    model: torch.nn.Module, form: Form, args: tuple[Any, ...], kwargs: dict[str, Any]
+    model: torch.nn.Module,
+    specialization: Specialization,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> Any:
     """The result of the graph before numbers become narrower, in numpy."""
-    captured = capture(model, args, kwargs, form.options.dynamic_shapes)
+    captured = capture(model, args, kwargs, specialization.options.dynamic_shapes)
     graph = PassManager(Config()).run(captured.graph, lowering_passes())
     tensors = captured.call.flatten(args, kwargs)
     known: dict[Value, torch.Tensor] = dict(zip(graph.inputs, tensors, strict=True))
@@ -290,15 +296,17 @@ def _run_lowered(
     return captured.call.unflatten(outputs, args, kwargs)
 
 
-def _first_departure(model: torch.nn.Module, form: Form, call: Call, bound: float) -> str:
+def _first_departure(
+    model: torch.nn.Module, specialization: Specialization, call: Call, bound: float
+) -> str:
     """Names the first node whose values are not those of torch, and the pass that made it so.
 
     The captured graph runs in torch, node by node; the graph after each lowering pass, and the
     planned one, in numpy. Values keep their names on the way.
     """
     args, kwargs = _copied(call)
-    graph = capture(model, args, kwargs, form.options.dynamic_shapes).graph
-    tensors = form.call.flatten(args, kwargs)
+    graph = capture(model, args, kwargs, specialization.options.dynamic_shapes).graph
+    tensors = specialization.call.flatten(args, kwargs)
     known: dict[str, torch.Tensor] = {}
     for _, made in _execute(graph, tensors):
         known.update({v.name: t for v, t in made.items() if v.name})
@@ -310,10 +318,10 @@ def _first_departure(model: torch.nn.Module, form: Form, call: Call, bound: floa
         place = _departing_node(graph, tensors, known, bound)
         if place is not None:
             return f"{place}, after the pass {step.name}"
-    for part_graph, inputs in form.planned(tensors):
+    for part_graph, inputs in specialization.planned(tensors):
         place = _departing_node(part_graph, inputs, known, bound)
         if place is not None:
-            return f"{place}, in the plan for {form.options.precision}"
+            return f"{place}, in the plan for {specialization.options.precision}"
     return "no single node departs: its errors add up, or capture left something out"
 
 
@@ -337,7 +345,7 @@ def _execute(
     graph: Graph, tensors: Sequence[torch.Tensor]
 ) -> Iterator[tuple[Node, dict[Value, torch.Tensor]]]:
     """Runs a graph at any stage: `go.*` nodes in numpy, others in torch; yields what each makes."""
-    from graphopt.compiler.form import run_in_torch
+    from graphopt.compiler.specialization import run_in_torch
 
     sizes = sizes_of(graph, tensors)
     env: dict[Value, torch.Tensor] = dict(zip(graph.inputs, tensors, strict=True))

@@ -1,4 +1,4 @@
-"""The drop-in module for any torch module, compiled call form by call form."""
+"""The drop-in module for any torch module, compiled specialization by specialization."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from graphopt.compiler.example_check import check_example
-from graphopt.compiler.form import Form
 from graphopt.compiler.options import Options
 from graphopt.compiler.report import Report
 from graphopt.compiler.schedule import StepBalance
+from graphopt.compiler.specialization import Specialization
 from graphopt.errors import (
     CalibrationError,
     CaptureError,
@@ -28,7 +28,7 @@ from graphopt.frontend.model_check import Compiled, check_model
 from graphopt.runtime import process
 from graphopt.runtime.library import check_threads
 
-MOST_FORMS = 8
+MOST_SPECIALIZATIONS = 8
 """How often a module captures its model for calls that differ in sizes alone."""
 
 
@@ -72,8 +72,8 @@ class OptimizedModule(Compiled, torch.nn.Module):
         # In a tuple, so that the model's parameters are not parameters of this module too.
         self._model = (model,)
         self.options = options
-        self._forms: dict[tuple[Any, ...], list[Form]] = {}
-        self._states: set[str] = set()  # buffers that some form writes to
+        self._specializations: dict[tuple[Any, ...], list[Specialization]] = {}
+        self._states: set[str] = set()  # buffers that some specialization writes to
         self._signature = inspect.signature(model.forward)
         self._capturing = threading.RLock()
         self.eval()
@@ -84,16 +84,16 @@ class OptimizedModule(Compiled, torch.nn.Module):
         Raises:
             InputError: if an argument does not fit what was compiled.
         """
-        form, args, kwargs = self._form(args, kwargs)
-        return form.run(args, kwargs)
+        specialization, args, kwargs = self._specialization(args, kwargs)
+        return specialization.run(args, kwargs)
 
     def prepare(self, *args: Any, **kwargs: Any) -> None:
-        """Captures and builds for calls of the form of these arguments."""
-        self._form(args, kwargs)[0].build()
+        """Captures and builds for calls of the structure of these arguments."""
+        self._specialization(args, kwargs)[0].build()
 
     def report(self) -> Report:
         """Every node: compiled or not, kernel, reasons."""
-        rows = [row for form in self._captured() for row in form.reports()]
+        rows = [row for specialization in self._captured() for row in specialization.reports()]
         options = self.options
         name = type(self._model[0]).__name__
         return Report(
@@ -102,7 +102,10 @@ class OptimizedModule(Compiled, torch.nn.Module):
             options.precision,
             options.target.levels,
             tuple(rows),
-            tuple(form.checked or "example: not compared" for form in self._captured()),
+            tuple(
+                specialization.checked or "example: not compared"
+                for specialization in self._captured()
+            ),
         )
 
     def profile(self, *args: Any, repeats: int = 5, **kwargs: Any) -> list[dict[str, Any]]:
@@ -117,8 +120,8 @@ class OptimizedModule(Compiled, torch.nn.Module):
             One dict a step: `node`, `op`, `kernel`, `module`, `ms`, `macs`, `bytes`, and
             `critical`: whether it is on the critical path, which no number of cores shortens.
         """
-        form, args, kwargs = self._form(args, kwargs)
-        return form.profile(args, kwargs, repeats)
+        specialization, args, kwargs = self._specialization(args, kwargs)
+        return specialization.profile(args, kwargs, repeats)
 
     def balance(self, *args: Any, cores: int, repeats: int = 5, **kwargs: Any) -> list[StepBalance]:
         """How evenly the tasks of every step fall on `cores` cores; see `schedule.py`.
@@ -127,8 +130,8 @@ class OptimizedModule(Compiled, torch.nn.Module):
             ThreadCountError: for less than one core.
         """
         check_threads(cores)
-        form, args, kwargs = self._form(args, kwargs)
-        return form.balance(args, kwargs, cores, repeats)
+        specialization, args, kwargs = self._specialization(args, kwargs)
+        return specialization.balance(args, kwargs, cores, repeats)
 
     def emulate(self, *args: Any, sve_bits: int = 128, level: str = "", **kwargs: Any) -> Any:
         """Runs the code built for the target, under qemu where this machine differs.
@@ -142,8 +145,8 @@ class OptimizedModule(Compiled, torch.nn.Module):
         Raises:
             MissingEmulatorError: if qemu is not installed.
         """
-        form, args, kwargs = self._form(args, kwargs)
-        return form.emulate(args, kwargs, level, sve_bits)
+        specialization, args, kwargs = self._specialization(args, kwargs)
+        return specialization.emulate(args, kwargs, level, sve_bits)
 
     def interpret(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the planned graphs in numpy, op by op: slow, and without generated code.
@@ -154,8 +157,8 @@ class OptimizedModule(Compiled, torch.nn.Module):
         Raises:
             InputError: as a call does.
         """
-        form, args, kwargs = self._form(args, kwargs)
-        return form.interpret(args, kwargs)
+        specialization, args, kwargs = self._specialization(args, kwargs)
+        return specialization.interpret(args, kwargs)
 
     def save(self, path: str | Path) -> None:
         """Writes a package that `graphopt.load` runs without torch and compiler.
@@ -164,18 +167,19 @@ class OptimizedModule(Compiled, torch.nn.Module):
             path: the folder to make; an older package there is replaced, in one step.
 
         Raises:
-            PackageError: if nothing, or more than one call form, was captured, if something that is
-                no package is in the way, or if the system does not let the folder be written.
+            PackageError: if nothing, or more than one specialization, was captured, if something
+                that is no package is in the way, or if the system does not let the folder be
+                written.
             UnsupportedNodesError: if a node needs torch.
         """
-        forms = self._captured()
-        if len(forms) != 1:
+        specializations = self._captured()
+        if len(specializations) != 1:
             raise PackageError(
-                f"{len(forms)} call forms were captured and a package holds one; optimize with "
-                "example_inputs= and save before other calls"
+                f"{len(specializations)} specializations were captured and a package holds one; "
+                "optimize with example_inputs= and save before other calls"
             )
         with process.changes:
-            forms[0].save(path)
+            specializations[0].save(path)
 
     def dump(self, format: str = "text") -> str:
         """The planned graphs, with reasons.
@@ -187,13 +191,19 @@ class OptimizedModule(Compiled, torch.nn.Module):
             OptionError: for another format.
             PackageError: as `graphml`, which holds one graph, if there is not just one.
         """
-        texts = [text for form in self._captured() for text in form.dumps(format)]
+        texts = [
+            text for specialization in self._captured() for text in specialization.dumps(format)
+        ]
         if format == "graphml" and len(texts) != 1:
             raise PackageError(f"{len(texts)} graphs were compiled and GraphML holds one; use dot")
         return "\n".join(texts)
 
-    def _captured(self) -> list[Form]:
-        return [form for forms in self._forms.values() for form in forms]
+    def _captured(self) -> list[Specialization]:
+        return [
+            specialization
+            for specializations in self._specializations.values()
+            for specialization in specializations
+        ]
 
     def __copy__(self) -> OptimizedModule:
         return self.__deepcopy__({})
@@ -201,7 +211,9 @@ class OptimizedModule(Compiled, torch.nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> OptimizedModule:
         """A module that shares the compiled code, which never changes."""
         copied = OptimizedModule(self._model[0], self.options)
-        copied._forms.update({key: list(forms) for key, forms in self._forms.items()})
+        copied._specializations.update(
+            {key: list(specializations) for key, specializations in self._specializations.items()}
+        )
         copied._states |= self._states
         return copied
 
@@ -211,22 +223,26 @@ class OptimizedModule(Compiled, torch.nn.Module):
             ".save(path) and open it with graphopt.load(path), or pickle the original"
         )
 
-    def _form(
+    def _specialization(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Form, tuple[Any, ...], dict[str, Any]]:
-        """The form of a call, and its arguments in the one order that the form knows."""
+    ) -> tuple[Specialization, tuple[Any, ...], dict[str, Any]]:
+        """The specialization of a call, and its arguments in the one order that this one knows."""
         args, kwargs = self._bind(args, kwargs)
         key = call_key(args, kwargs)
-        form = self._find(key, args, kwargs)
-        if form is None:
-            form = self._capture(key, args, kwargs)
-        return form, args, kwargs
+        specialization = self._find(key, args, kwargs)
+        if specialization is None:
+            specialization = self._capture(key, args, kwargs)
+        return specialization, args, kwargs
 
     def _find(
         self, key: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Form | None:
-        forms = self._forms.get(key, ())
-        fitting = (form for form in forms if form.misfit(args, kwargs) is None)
+    ) -> Specialization | None:
+        specializations = self._specializations.get(key, ())
+        fitting = (
+            specialization
+            for specialization in specializations
+            if specialization.misfit(args, kwargs) is None
+        )
         return next(fitting, None)
 
     def _bind(
@@ -241,38 +257,42 @@ class OptimizedModule(Compiled, torch.nn.Module):
         return bound.args, bound.kwargs
 
     @torch.compiler.disable(reason="graphopt captures with torch.export")  # type: ignore[no-untyped-call, untyped-decorator]
-    def _capture(self, key: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Form:
+    def _capture(
+        self, key: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Specialization:
         with process.calls, process.changes, self._capturing:
-            form = self._find(key, args, kwargs)
-            if form is not None:
-                return form
-            forms = self._forms.get(key, [])
-            if not forms:
+            specialization = self._find(key, args, kwargs)
+            if specialization is not None:
+                return specialization
+            specializations = self._specializations.get(key, [])
+            if not specializations:
                 self._refuse_near_miss(args, kwargs)
-            misfit = forms[0].misfit(args, kwargs) if forms else None
-            if misfit is not None and not self._may_differ(forms, misfit):
+            misfit = specializations[0].misfit(args, kwargs) if specializations else None
+            if misfit is not None and not self._may_differ(specializations, misfit):
                 raise misfit
             try:
-                form = Form(self._model[0], args, kwargs, self.options, self._states)
+                specialization = Specialization(
+                    self._model[0], args, kwargs, self.options, self._states
+                )
             except CaptureError:
                 if misfit is None:
                     raise
                 raise misfit from None  # no model takes such sizes
-            if (misfit := form.misfit(args, kwargs)) is not None:
+            if (misfit := specialization.misfit(args, kwargs)) is not None:
                 raise misfit
             if self.options.check:
-                form.checked = check_example(self._model[0], form, args, kwargs)
-            if written := form.states - self._states:
+                specialization.checked = check_example(self._model[0], specialization, args, kwargs)
+            if written := specialization.states - self._states:
                 # What else was captured may hold those buffers as constants.
                 self._states |= written
-                self._forms, forms = {}, []
-            self._forms[key] = [*forms, form]
-            return form
+                self._specializations, specializations = {}, []
+            self._specializations[key] = [*specializations, specialization]
+            return specialization
 
-    def _may_differ(self, forms: list[Form], misfit: InputError) -> bool:
-        """Whether sizes that no form was captured for may have a form of their own."""
+    def _may_differ(self, specializations: list[Specialization], misfit: InputError) -> bool:
+        """Whether sizes that no specialization was captured for may have one of their own."""
         is_open = self.options.dynamic_shapes is None and not isinstance(misfit, EmptyInputError)
-        return is_open and len(forms) < MOST_FORMS
+        return is_open and len(specializations) < MOST_SPECIALIZATIONS
 
     def _refuse_near_miss(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuses a likely mistake, such as another dtype or rank, instead of capturing it."""
@@ -280,6 +300,6 @@ class OptimizedModule(Compiled, torch.nn.Module):
         if not any(isinstance(leaf, torch.Tensor) for leaf in leaves):
             kinds = ", ".join(type(a).__name__ for a in (*args, *kwargs.values())) or "nothing"
             raise InputCountError("at least one tensor", kinds)
-        for form in self._captured():
-            if form.call.in_spec == spec:
-                form.check(leaves)
+        for specialization in self._captured():
+            if specialization.call.in_spec == spec:
+                specialization.check(leaves)

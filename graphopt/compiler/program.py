@@ -1,4 +1,4 @@
-"""One captured call form, planned for a target and built for the machines that run it."""
+"""A captured graph, planned for a target and built for the machines that run it."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Report:
         precision: with what numbers.
         levels: ISA levels.
         nodes: the rows.
-        checks: of every call form, what comparing it with the model found.
+        checks: of every specialization, what comparing it with the model found.
     """
 
     name: str

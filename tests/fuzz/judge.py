@@ -13,8 +13,8 @@ from plan_noise import deviations
 from program import Program, Sizes, double
 from reference import deviation, difference, wide
 
-from graphopt.compiler.form import Options
 from graphopt.compiler.module import OptimizedModule
+from graphopt.compiler.options import Options
 from graphopt.errors import CaptureError, GraphoptError, GroupSizeError, InputError
 from graphopt.target import find_target
 from graphopt.testing import FP32_RELATIVE

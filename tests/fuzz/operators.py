@@ -29,8 +29,8 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils import _pytree as pytree
 
 import graphopt
-from graphopt.compiler.form import run_in_torch
 from graphopt.compiler.pipeline import PassManager, lowering_passes
+from graphopt.compiler.specialization import run_in_torch
 from graphopt.config import Config
 from graphopt.errors import CaptureError, GraphoptError, LoweringError
 from graphopt.frontend.arguments import call_key

@@ -1,4 +1,4 @@
-"""One call form of a model: captured, cut into parts, planned, built and run."""
+"""One specialization of a model: captured, cut into parts, planned, built and run."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from graphopt.runtime.staging import replaced_folder
 RunPart = Callable[[Program, int, list[torch.Tensor]], Sequence[torch.Tensor]]
 
 
-class Form:
+class Specialization:
     """One structure of arguments: captured, cut into parts, planned, built.
 
     The steps from a call of a model to a library, and where they are listed:
