@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from graphopt.ir import DType, Graph, Node, Value
 from graphopt.ir.ops import Conv, Depthwise, Linear, Pointwise
-from graphopt.ir.ops.products import ACTIVATIONS, RESIDUALS
+from graphopt.ir.ops.contractions import ACTIVATIONS, RESIDUALS
 from graphopt.passes.base import Pass
 from graphopt.passes.support.pattern import Neighbours, binary, other_side, unary
 

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from graphopt.ir import DType, Graph, Node, Value
 from graphopt.ir.ops import Linear, PackRows, Recurrent
-from graphopt.ir.ops.products import RESIDUALS
+from graphopt.ir.ops.contractions import RESIDUALS
 from graphopt.ir.ops.recurrent import WEIGHTS
 from graphopt.kernels.formats import BF16
 from graphopt.passes.base import Pass
+from graphopt.passes.support.gemm import PackedRows, require_finite
 from graphopt.passes.support.narrowing import Narrowing
-from graphopt.passes.support.product import PackedRows, require_finite
 
 
 class LowerBf16(Pass):

@@ -23,7 +23,7 @@ from graphopt.ir.ops.recurrent import WEIGHTS
 from graphopt.ir.ops.rows import PACKING
 from graphopt.kernels.formats import INT8, Format
 from graphopt.passes.base import Pass
-from graphopt.passes.support.product import SMALLEST, PackedRows, require_finite
+from graphopt.passes.support.gemm import SMALLEST, PackedRows, require_finite
 
 
 class QuantizeWeights(Pass):

@@ -30,7 +30,7 @@ from graphopt.ir.interpret import execute
 from graphopt.ir.ops import Gather, Linear, QuantizeRows
 from graphopt.kernels.formats import int4
 from graphopt.passes.base import Pass
-from graphopt.passes.support.product import SMALLEST, PackedRows, require_finite
+from graphopt.passes.support.gemm import SMALLEST, PackedRows, require_finite
 from graphopt.passes.support.rounding import NEAREST, Rounding, loss_of, round_weights
 
 Array = np.ndarray[Any, Any]

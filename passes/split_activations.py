@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from graphopt.ir import DType, Graph, Node, Value, scalar
 from graphopt.ir.ops import Linear, Pointwise, QuantizeRows, Reshape, Slice, SplitRows
-from graphopt.ir.ops.products import doubled
+from graphopt.ir.ops.contractions import doubled
 from graphopt.ir.scalar import Scalar
 from graphopt.passes.base import Pass
 

@@ -24,7 +24,7 @@ from graphopt.ir import Graph, Node, Value
 from graphopt.ir.op import Op
 from graphopt.ir.ops import Cat, Conv, Im2col, Linear, Permute, Slice
 from graphopt.passes.base import Pass
-from graphopt.passes.support.product import SMALLEST
+from graphopt.passes.support.gemm import SMALLEST
 
 _EXTRAS = ("factor", "residual0", "residual1")
 

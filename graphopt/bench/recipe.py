@@ -18,8 +18,8 @@ from graphopt.bench.measure import Result
 
 #: What each op counts as in the shares.
 GROUPS = {
-    "go.linear": "products",
-    "go.matmul": "products",
+    "go.linear": "GEMM",
+    "go.matmul": "GEMM",
     "go.conv": "convolution",
     "go.im2col": "convolution",
     "go.depthwise": "convolution",
@@ -29,7 +29,7 @@ GROUPS = {
     "go.pack_rows": "pack",
     "go.cif": "CIF",
 }
-COLUMNS = ("products", "convolution", "attention", "norm", "pack", "CIF", "other")
+COLUMNS = ("GEMM", "convolution", "attention", "norm", "pack", "CIF", "other")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import numpy as np
 
 from graphopt.ir import Dim, DType, Shape, Value, constant, scalar, symbolic
 from graphopt.ir.ops import Cat, Conv, Matmul, Pad
-from graphopt.ir.ops.products import positions
+from graphopt.ir.ops.contractions import positions
 from graphopt.passes.lowering.builder import Builder, Unsupported, require_f32
 from graphopt.passes.lowering.schema import Rule, rules
 

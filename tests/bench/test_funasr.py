@@ -122,7 +122,7 @@ def test_arithmetic_and_weights_on_cores() -> None:
 
 def test_shares_add_up() -> None:
     found = recipe.shares([("go.linear", 3.0), ("go.conv", 1.0), ("go.pointwise", 4.0)])
-    assert found["products"] == 3 / 8 and found["other"] == 0.5
+    assert found["GEMM"] == 3 / 8 and found["other"] == 0.5
     assert sum(found.values()) == 1.0
 
 

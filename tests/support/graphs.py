@@ -27,7 +27,7 @@ from graphopt.ir.ops import (
     Reshape,
     Slice,
 )
-from graphopt.ir.ops.products import RESIDUALS
+from graphopt.ir.ops.contractions import RESIDUALS
 from graphopt.ir.printer import print_graph
 from graphopt.ir.scalar import Scalar
 from graphopt.ir.verify import verify

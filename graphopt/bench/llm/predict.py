@@ -30,9 +30,9 @@ PHASES: dict[str, tuple[tuple[int, int], ...]] = {
     "prefill_512": tuple((first, CHUNK) for first in range(0, 512, CHUNK)),
     "decode": ((160, 1),),
 }
-COLUMNS = ("products", "head", "attention", "rope", "norm", "quantize", "other")
+COLUMNS = ("GEMM", "head", "attention", "rope", "norm", "quantize", "other")
 _GROUPS = {
-    "go.linear": "products",
+    "go.linear": "GEMM",
     "go.cached_attention": "attention",
     "go.rope": "rope",
     "go.norm": "norm",

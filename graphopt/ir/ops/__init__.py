@@ -3,8 +3,8 @@
 from graphopt.ir.ops.aten import Aten
 from graphopt.ir.ops.attention import Attention, CachedAttention, Rope
 from graphopt.ir.ops.cif import Cif
+from graphopt.ir.ops.contractions import Conv, Depthwise, Im2col, Linear, Matmul
 from graphopt.ir.ops.elements import Check, Gather, Pointwise, Reduce
-from graphopt.ir.ops.products import Conv, Depthwise, Im2col, Linear, Matmul
 from graphopt.ir.ops.recurrent import Recurrent
 from graphopt.ir.ops.rows import Norm, PackRows, QuantizeRows, Softmax, SplitRows
 from graphopt.ir.ops.views import Cat, Expand, Pad, Permute, Reshape, Slice

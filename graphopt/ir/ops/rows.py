@@ -10,7 +10,7 @@ from graphopt.dtype import DType
 from graphopt.ir.graph import Node, Value
 from graphopt.ir.numbers import QUANTIZED, quantize_rows
 from graphopt.ir.op import F32_ONLY, F32_OR_BF16, Array, Op, Operand, Operands, Sizes, Strides
-from graphopt.ir.ops.products import doubled
+from graphopt.ir.ops.contractions import doubled
 
 _ROWS = Operand("x", Strides.ROWS, bf16=True, dtypes=F32_OR_BF16)
 

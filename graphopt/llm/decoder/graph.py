@@ -30,8 +30,8 @@ from graphopt.ir.ops import CachedAttention, Gather, Norm, Pointwise, Reshape, R
 from graphopt.ir.scalar import Scalar
 from graphopt.ir.symbolic import simplify, symbol
 from graphopt.kernels import reference
+from graphopt.llm.decoder.linears import Linears
 from graphopt.llm.decoder.matrices import Matrix, dense
-from graphopt.llm.decoder.products import Products
 from graphopt.llm.decoder.traits import Traits
 
 Array = np.ndarray[Any, Any]
@@ -175,8 +175,8 @@ class DecoderGraph:
         w, shape = self.weights, self.weights.shape
         self.graph = Graph(w.name)
         keep_bytes, exact = self.head != "float", self.head == "exact"
-        self.products = Products(self.graph, self.keep_blocks, keep_bytes, exact)
-        self.bytes = self.products.rows(w.head, "head") if self.head == "int8" else None
+        self.linears = Linears(self.graph, self.keep_blocks, keep_bytes, exact)
+        self.bytes = self.linears.rows(w.head, "head") if self.head == "int8" else None
         self.whole = constant(dense(w.head), "head.weight") if self.head == "int4" else None
         self._inputs()
         self._angles()
@@ -211,8 +211,8 @@ class DecoderGraph:
             return self.emit(where, Gather(), self.whole, self.tokens)
         if self.head in ("int8", "int4"):
             shared = self.bytes if tied else None
-            rows = shared or self.products.rows(w.embedding, where)
-            return self.products.look_up(where, rows, self.tokens)
+            rows = shared or self.linears.rows(w.embedding, where)
+            return self.linears.look_up(where, rows, self.tokens)
         array = dense(w.embedding)
         if not self.narrow_embedding:
             return self.emit(where, Gather(), constant(array, where), self.tokens)
@@ -224,10 +224,10 @@ class DecoderGraph:
     def logits(self, x: Value) -> Value:
         """Of normalized rows [R, hidden]: [R, vocabulary]."""
         if self.bytes is not None:
-            return self.products.by_rows("head", x, self.bytes)
+            return self.linears.by_rows("head", x, self.bytes)
         if self.whole is not None:
-            return self.products.linear("head", x, self.whole)
-        write = self.products.split if self.head == "exact" else self.products.product
+            return self.linears.linear("head", x, self.whole)
+        write = self.linears.split if self.head == "exact" else self.linears.gemm
         return write("head", x, self.weights.head)
 
     def _inputs(self) -> None:
@@ -254,7 +254,7 @@ class DecoderGraph:
 
     def emit(self, where: str, op: Op, *operands: Value, **named: Value) -> Value:
         """Appends a node with one output and returns it; see `Node.of`."""
-        return self.products.emit(where, op, *operands, **named)
+        return self.linears.emit(where, op, *operands, **named)
 
     def pointwise(self, where: str, expr: Scalar, inputs: list[Value], shape: Shape) -> Value:
         """An expression over the elements of values that are broadcast to one shape.
@@ -333,8 +333,8 @@ class DecoderGraph:
         Returns:
             f32 [B, T, hidden].
         """
-        x = self.products.add(where, x, self.attention(f"{where}.attention", number, layer, x))
-        return self.products.add(where, x, self.feed_forward(f"{where}.feed_forward", layer, x))
+        x = self.linears.add(where, x, self.attention(f"{where}.attention", number, layer, x))
+        return self.linears.add(where, x, self.feed_forward(f"{where}.feed_forward", layer, x))
 
     def attention(self, where: str, number: int, layer: LayerWeights, x: Value) -> Value:
         """What attention adds to the stream.
@@ -350,7 +350,7 @@ class DecoderGraph:
         """
         shape = self.weights.shape
         normed = self.norm(f"{where}.norm", x, layer.attention_norm)
-        qkv = self.products.product(f"{where}.qkv", normed, layer.qkv, layer.qkv_bias)
+        qkv = self.linears.gemm(f"{where}.qkv", normed, layer.qkv, layer.qkv_bias)
         first = 0
         parts: list[Value] = []
         for heads in (shape.heads, shape.kv_heads, shape.kv_heads):
@@ -367,7 +367,7 @@ class DecoderGraph:
         seen = self.emit(where, attention, rotated, **cache)
         joined: Shape = (*self.bt, shape.heads * shape.head_dim)
         merged = self.emit(where, Reshape(joined), seen)
-        return self.products.product(f"{where}.output", merged, layer.output)
+        return self.linears.gemm(f"{where}.output", merged, layer.output)
 
     def heads(self, where: str, layer: LayerWeights, q: Value, k: Value) -> tuple[Value, Value]:
         """Query and key as they will be rotated; unchanged, unless a class of models overrides it.
@@ -396,12 +396,12 @@ class DecoderGraph:
         """
         width = self.weights.shape.intermediate
         normed = self.norm(f"{where}.norm", x, layer.feed_forward_norm)
-        both = self.products.product(f"{where}.gate_up", normed, layer.gate_up)
+        both = self.linears.gemm(f"{where}.gate_up", normed, layer.gate_up)
         gate, up = self.columns(where, both, 0, width), self.columns(where, both, width, width)
         active = self.activation(scalar.operand(0, DType.F32))
         expr = scalar.apply("mul", active, scalar.operand(1, DType.F32))
         gated = self.pointwise(where, expr, [gate, up], gate.shape)
-        return self.products.product(f"{where}.down", gated, layer.down)
+        return self.linears.gemm(f"{where}.down", gated, layer.down)
 
     def activation(self, gate: Scalar) -> Scalar:
         """Of the gate."""

@@ -1,4 +1,4 @@
-"""Products with the matrices of a decoder, as nodes of a graph."""
+"""GEMMs with the matrices of a decoder, as nodes of a graph."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Rows:
 
 
 @dataclass(eq=False)
-class Products:
-    """Writes products into a graph.
+class Linears:
+    """Writes GEMMs into a graph.
 
     Attributes:
         graph: receives the nodes.
@@ -101,7 +101,7 @@ class Products:
         added = None if bias is None else constant(bias, f"{where}.bias")
         return self.emit(where, op or Linear(), x, weight, scale=scale, bias=added)
 
-    def product(self, where: str, x: Value, matrix: Matrix, bias: Array | None = None) -> Value:
+    def gemm(self, where: str, x: Value, matrix: Matrix, bias: Array | None = None) -> Value:
         """The product with any matrix.
 
         Args:
