@@ -20,6 +20,7 @@ from torch.export import ExportedProgram
 from graphopt.errors import CaptureError
 from graphopt.frontend import nesting
 from graphopt.frontend.assigned import Assigned
+from graphopt.frontend.conversions import idle_conversions
 from graphopt.frontend.dynamic_shapes import by_parameter
 from graphopt.frontend.guards import Guards, read_guards
 from graphopt.frontend.held import Held
@@ -110,7 +111,7 @@ class _TensorsOnly(torch.nn.Module):
         args, kwargs = pytree.tree_unflatten(leaves, self._in_spec)
         before = pytree.tree_unflatten(leaves, self._in_spec)
         held, assigned = Held(self.model, tracing=True), Assigned(self.model)
-        with MemoryQuestions(self.seen.questions.append), RecurrentLayers():
+        with MemoryQuestions(self.seen.questions.append), RecurrentLayers(), idle_conversions():
             result = self.model(*args, **kwargs)
         assigned.write()
         self.seen.changed += held.put_back()
