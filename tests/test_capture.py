@@ -551,3 +551,15 @@ def test_memory_behind_a_view_is_refused() -> None:
     assert capture(frames, (x,)).graph.outputs[0].shape == (2, 3)
     with pytest.raises(CaptureError, match=r"as_strided reads .* index the tensor"):
         capture(Function(lambda x: x.t().as_strided((2, 3), (4, 1))), (x,))
+
+
+def test_converting_a_layer_to_what_it_is_changes_nothing() -> None:
+    class Converting(Model):
+        def forward(self, x):
+            if x.dim() > 1:  # which torch.fx cannot trace
+                self.linear = self.linear.to(torch.float32)
+            return self.linear.float().to("cpu")(x)
+
+    model, x = Converting(), torch.randn(2, 4)
+    with torch.no_grad():
+        same(call(capture(model, (x,)), x), model(x))
