@@ -22,8 +22,13 @@ from graphopt.passes.lowering import (
     contractions,
     convolutions,
     functions,
+    indexing,
+    padding,
+    parts,
     pointwise,
+    rearranging,
     recurrent,
+    resampling,
     sequences,
     views,
 )
@@ -33,6 +38,11 @@ from graphopt.passes.lowering.widening import Widening
 
 RULES: dict[str, Rule] = {
     **views.RULES,
+    **parts.RULES,
+    **padding.RULES,
+    **indexing.RULES,
+    **rearranging.RULES,
+    **resampling.RULES,
     **pointwise.RULES,
     **functions.RULES,
     **contractions.RULES,

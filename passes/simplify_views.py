@@ -73,7 +73,7 @@ class SimplifyViews(Pass):
         inner = self._views.get(x, _View(x, tuple(range(x.rank))))
         if isinstance(node.op, Permute):
             return _View(inner.base, tuple(inner.axes[a] for a in node.op.axes))
-        axes = _unit_reshape(x.shape, node.output.shape)
+        axes = unit_reshape(x.shape, node.output.shape)
         if axes is None:
             return None
         return _View(inner.base, tuple(None if a is None else inner.axes[a] for a in axes))
@@ -149,7 +149,7 @@ class SimplifyViews(Pass):
         return self._emit(_View(inner, common), node, nodes)
 
 
-def _unit_reshape(
+def unit_reshape(
     before: tuple[object, ...], after: tuple[object, ...]
 ) -> tuple[int | None, ...] | None:
     """For each extent of `after` its axis in `before`, if they differ in extents of 1 only."""

@@ -38,6 +38,7 @@ from graphopt.passes.parallelize_conv import ParallelizeConv
 from graphopt.passes.quantize_weights import QuantizeWeights
 from graphopt.passes.quantize_weights_int4 import QuantizeWeightsInt4
 from graphopt.passes.select_kernels import SelectKernels
+from graphopt.passes.simplify_loads import SimplifyLoads
 from graphopt.passes.simplify_views import SimplifyViews
 from graphopt.passes.split_activations import SplitActivations
 from graphopt.passes.support.rounding import NEAREST, Rounding
@@ -55,6 +56,7 @@ def lowering_passes() -> list[Pass]:
         FoldConstants(),
         EliminateCommonSubexpressions(),
         EliminateDeadCode(),
+        SimplifyLoads(),
         SimplifyViews(),
         LowerDepthwise(),
         UnfoldConv(windows=False),

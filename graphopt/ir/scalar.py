@@ -264,11 +264,13 @@ def renumbered(expr: Scalar, number: Callable[[int], int]) -> Scalar:
 
 def substitute(expr: Scalar, leaf: Callable[[Scalar], Scalar]) -> Scalar:
     """Rebuilds the expression with every leaf, and every load of new indices, as `leaf(it)`."""
-    if not expr.args:
-        return leaf(expr)
-    args = tuple(substitute(a, leaf) for a in expr.args)
-    rebuilt = Scalar(expr.op, expr.dtype, args, expr.value)
-    return leaf(rebuilt) if expr.op == "load" else rebuilt
+    return rebuild(expr, lambda s: leaf(s) if not s.args or s.op == "load" else s)
+
+
+def rebuild(expr: Scalar, change: Callable[[Scalar], Scalar]) -> Scalar:
+    """Rebuilds the expression from its leaves on, each part of new parts as `change(it)`."""
+    args = tuple(rebuild(a, change) for a in expr.args)
+    return change(Scalar(expr.op, expr.dtype, args, expr.value))
 
 
 def symbols_in(thing: Any) -> set[sympy.Symbol]:
