@@ -28,7 +28,7 @@ typedef struct {
     size_t groups, rows; /* chains of a direction, and items of one (but the last) */
     size_t chains, slices;
     size_t blocks, projected; /* of units, and of the columns of a projection */
-} schedule;
+} sharing;
 
 static size_t greatest_divisor(size_t a, size_t b) {
     while (b) {
@@ -38,10 +38,10 @@ static size_t greatest_divisor(size_t a, size_t b) {
     return a;
 }
 
-static schedule schedule_for(const go_recurrent_args *a, size_t threads) {
+static sharing sharing_for(const go_recurrent_args *a, size_t threads) {
     const size_t wanted = go_min_size(go_ceil_div(threads, a->directions), a->batch / LEAST_ROWS);
     const size_t least = go_ceil_div(a->batch, MOST_ROWS);
-    schedule s = {.blocks = go_ceil_div(a->hidden, UNITS)};
+    sharing s = {.blocks = go_ceil_div(a->hidden, UNITS)};
     s.projected = a->projection ? go_ceil_div(a->width, UNITS) : 0;
     s.rows = go_ceil_div(a->batch, wanted > least ? wanted : least);
     s.groups = go_ceil_div(a->batch, s.rows);
@@ -58,7 +58,7 @@ typedef struct {
     size_t width, units;
 } chain;
 
-static chain chain_at(const go_recurrent_args *a, const schedule *s, size_t number) {
+static chain chain_at(const go_recurrent_args *a, const sharing *s, size_t number) {
     const size_t direction = number / s->groups, first = number % s->groups * s->rows;
     const size_t width = go_ceil_div(a->width, UNITS) * UNITS, units = s->blocks * UNITS;
     const size_t item = direction * a->batch + first, items = a->directions * a->batch;
@@ -82,7 +82,7 @@ typedef struct {
     size_t held; /* which step of which chain is packed, from 1 on */
 } workspace;
 
-static workspace workspace_of(const go_recurrent_args *a, const schedule *s, size_t rank) {
+static workspace workspace_of(const go_recurrent_args *a, const sharing *s, size_t rank) {
     const chain c = chain_at(a, s, 0);
     const size_t items = a->directions * a->batch;
     const size_t most = c.units > c.width ? c.units : c.width;
@@ -205,7 +205,7 @@ static size_t slice_begin(size_t blocks, size_t slices, size_t slice) {
 }
 
 /* A slice of the cells of a chain in a step. */
-static void step_slice(const go_recurrent_args *a, const schedule *s, workspace *w, size_t number,
+static void step_slice(const go_recurrent_args *a, const sharing *s, workspace *w, size_t number,
                        size_t slice, size_t step) {
     const chain c = chain_at(a, s, number);
     const size_t begin = slice_begin(s->blocks, s->slices, slice);
@@ -233,8 +233,8 @@ static void step_slice(const go_recurrent_args *a, const schedule *s, workspace 
 }
 
 /* A slice of the projection behind a step. */
-static void project_slice(const go_recurrent_args *a, const schedule *s, workspace *w,
-                          size_t number, size_t slice, size_t step) {
+static void project_slice(const go_recurrent_args *a, const sharing *s, workspace *w, size_t number,
+                          size_t slice, size_t step) {
     const chain c = chain_at(a, s, number);
     const size_t begin = slice_begin(s->projected, s->slices, slice);
     const size_t end = slice_begin(s->projected, s->slices, slice + 1);
@@ -259,7 +259,7 @@ static void copy_rows(const float *from, size_t from_stride, float *to, size_t t
     }
 }
 
-static void begin_chain(const go_recurrent_args *a, const schedule *s, size_t number) {
+static void begin_chain(const go_recurrent_args *a, const sharing *s, size_t number) {
     const chain c = chain_at(a, s, number);
     const size_t item = c.direction * a->batch + c.first;
     copy_rows(a->state + item * a->width, a->width, c.state[0], c.width, a->width, c.rows);
@@ -267,7 +267,7 @@ static void begin_chain(const go_recurrent_args *a, const schedule *s, size_t nu
         copy_rows(a->cell + item * a->hidden, a->hidden, c.cell, c.units, a->hidden, c.rows);
 }
 
-static void end_chain(const go_recurrent_args *a, const schedule *s, size_t number) {
+static void end_chain(const go_recurrent_args *a, const sharing *s, size_t number) {
     const chain c = chain_at(a, s, number);
     const size_t item = c.direction * a->batch + c.first;
     copy_rows(c.state[a->time % 2], c.width, a->last_state + item * a->width, a->width, a->width,
@@ -276,8 +276,7 @@ static void end_chain(const go_recurrent_args *a, const schedule *s, size_t numb
         copy_rows(c.cell, c.units, a->last_cell + item * a->hidden, a->hidden, a->hidden, c.rows);
 }
 
-static void whole_chain(const go_recurrent_args *a, const schedule *s, workspace *w,
-                        size_t number) {
+static void whole_chain(const go_recurrent_args *a, const sharing *s, workspace *w, size_t number) {
     begin_chain(a, s, number);
     for (size_t step = 0; step < a->time; step++) {
         step_slice(a, s, w, number, 0, step);
@@ -290,7 +289,7 @@ void GO_NAME(recurrent)(go_team *team, const go_recurrent_args *a);
 
 void GO_NAME(recurrent)(go_team *team, const go_recurrent_args *a) {
     if (a->batch == 0 || a->hidden == 0) return;
-    const schedule s = schedule_for(a, team->size);
+    const sharing s = sharing_for(a, team->size);
     const size_t tasks = s.chains * s.slices;
     workspace own = workspace_of(a, &s, team->rank);
     if (s.slices == 1) {

@@ -18,13 +18,29 @@ from graphopt.bench.kernels import native
 from graphopt.codegen import weights
 from graphopt.compiler import schedule
 from graphopt.dtype import DType
-from graphopt.kernels import arguments, formats, layouts, reference_ops, registry, scratch
+from graphopt.kernels import (
+    arguments,
+    formats,
+    layouts,
+    reference_ops,
+    reference_recurrent,
+    registry,
+    scratch,
+)
 from graphopt.passes import lower_aten, quantize_weights_int4
 from graphopt.runtime import library
 from graphopt.toolchain.build import Toolchain
 
 ARCHES = ("x86_64", "aarch64")
-SOURCES = ("attention.h", "gemm_bf16.h", "gemm_qs4.h", "im2col.h", "conv.c", "cif.c")
+SOURCES = (
+    "attention.h",
+    "gemm_bf16.h",
+    "gemm_qs4.h",
+    "im2col.h",
+    "conv.c",
+    "cif.c",
+    "recurrent.c",
+)
 INCLUDES = (*SOURCES, "timer.h", "peak.h", "trace_team.c", "stdio.h")
 
 
@@ -49,6 +65,7 @@ ENUMS = {
     },
     "go_cif_rule": {f"GO_CIF_{r.upper()}": i for i, r in enumerate(arguments.CIF_RULES)},
     "go_cif_count": {f"GO_CIF_COUNT_{c.upper()}": i for i, c in enumerate(arguments.CIF_COUNTS)},
+    "go_cell": {f"GO_CELL_{c.upper()}": i for i, c in enumerate(arguments.CELLS)},
     "go_code": {f"GO_{'ERROR_' * (c > 0)}{c.name}": c for c in library.Code},
 }
 
@@ -81,6 +98,9 @@ def constants(arch: str) -> list[tuple[str, int]]:
         ("GO_QS8_NR", qa8.nr),
         ("GO_QA8_KR", qa8.kr),
         ("GO_BIASED", int(qa8.biased)),
+        ("UNITS", reference_recurrent.UNITS),
+        ("MOST_ROWS", scratch._RECURRENT_ROWS),
+        ("MOST_GATES", max(reference_recurrent.GATES.values())),
         ("sizeof(share)", scratch.cif_scratch_bytes(1, 1)),
     ]
 
@@ -136,6 +156,10 @@ const go_conv_args c = {.groups = heads, .in_c = heads * k, .kh = 3, .kw = 2, .t
 show(threads * window_floats(&c) * sizeof(float));
 show(threads * go_im2col_floats(k) * sizeof(float));
 show(go_has_buffers(threads, &g) ? threads * go_owned_rows(&g) : m);
+const go_recurrent_args r = {.batch = m, .directions = 2, .hidden = n, .width = k};
+const sharing shared = sharing_for(&r, threads);
+const float *rows = workspace_of(&r, &shared, threads - 1).rows;
+show((char *)(rows + MOST_ROWS * (round16(n > k ? n : k) + UNITS)) - (char *)NULL);
 const size_t panels = (m + GO_QA8_MR - 1) / GO_QA8_MR, columns = (n + GO_QS8_NR - 1) / GO_QS8_NR;
 show(panels * go_qa8_panel_bytes(k));
 show(columns * go_qa8_tile_at(&g, 0, 1, 0, n).rhs_stride);
@@ -154,6 +178,7 @@ def python_sizes(arch: str, m: int, n: int, k: int, group: int, heads: int, thre
         scratch.conv_scratch_bytes(heads * k, m, heads, 3, 2, m, threads),
         scratch.im2col_scratch_bytes(k, threads),
         scratch.quantized_result_bytes(m, n, threads) // (4 * stride),
+        scratch.recurrent_scratch_bytes(2, m, k, n, threads),
         layouts.packed_lhs_bytes(rule["qa8"], m, k),
         layouts.packed_rhs_bytes(rule["qa8"], n, k),
         layouts.packed_rhs_bytes(rule["qs4c"], n, k),
