@@ -14,7 +14,7 @@ from captured import Function  # noqa: E402
 from torch import nn  # noqa: E402
 
 import graphopt  # noqa: E402
-from graphopt.compiler.rounding_noise import ROUNDINGS  # noqa: E402
+from graphopt.compiler.rounding_noise import ROUNDINGS, RoundingNoise  # noqa: E402
 from graphopt.compiler.specialization import Specialization  # noqa: E402
 from graphopt.errors import (  # noqa: E402
     CaptureError,
@@ -170,6 +170,17 @@ def test_other_decisions_of_narrower_numbers_are_no_fault(monkeypatch: pytest.Mo
     break_relu(monkeypatch)
     with pytest.raises(ExampleMismatchError, match=r"%relu"):
         graphopt.optimize(model, precision="int8", example_inputs=(many,))
+
+
+def test_products_inside_a_recurrent_layer_err_too() -> None:
+    layer, errors = nn.LSTM(64, 32).eval(), {}
+    with torch.no_grad():
+        exact, _ = layer(X)
+        for precision in ("fp32", "int8"):
+            with RoundingNoise(ROUNDINGS[precision], 0):
+                errors[precision] = (layer(X)[0] - exact).abs().max()
+    assert errors["int8"] > 100 * errors["fp32"] > 0
+    assert torch.backends.mkldnn.enabled
 
 
 def test_example_and_model_stay_as_they_are() -> None:

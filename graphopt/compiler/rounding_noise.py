@@ -156,6 +156,16 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.rounding = rounding
         self.random = torch.Generator().manual_seed(seed)
 
+    def __enter__(self) -> RoundingNoise:
+        # An op of oneDNN's is a whole recurrent layer, with all products inside.
+        self._onednn = torch._C._get_mkldnn_enabled()
+        torch._C._set_mkldnn_enabled(False)
+        return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        torch._C._set_mkldnn_enabled(self._onednn)
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+import torch.utils._pytree as pytree
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -61,6 +63,7 @@ def recurrent(
         x, lengths.cpu(), batch_first, enforce_sorted=False
     )
     order, back = packed.sorted_indices, packed.unsorted_indices
+    assert order is not None and back is not None, "it was asked not to rely on an order"
     ordered = [state.index_select(1, order) for state in states]
     hx = ordered if kind == "lstm" else ordered[0]
     y, *last = function(packed.data, packed.batch_sizes, hx, *rest)
@@ -124,8 +127,25 @@ class _Packed:
         return y if batch_first else y.transpose(0, 1)
 
 
-def _asks_type(func: Any) -> bool:
-    return func in (torch.Tensor.dtype.__get__, torch.Tensor.device.__get__)
+_QUESTIONS = frozenset(
+    [
+        torch.Tensor.size,
+        torch.Tensor.dim,
+        torch.Tensor.dtype.__get__,  # type: ignore[attr-defined]
+        torch.Tensor.device.__get__,
+    ]
+)
+"""What recurrent layers ask of the data of a packed sequence, and stand-ins can answer."""
+
+_ROW_BY_ROW = frozenset(
+    [
+        *(torch.dropout, torch.relu, torch.sigmoid, torch.tanh),
+        *(torch.Tensor.relu, torch.Tensor.sigmoid, torch.Tensor.tanh, torch.layer_norm),
+        *(F.dropout, F.elu, F.embedding, F.gelu, F.layer_norm, F.leaky_relu, F.linear),
+        *(F.relu, F.sigmoid, F.silu, F.softplus, F.tanh),
+    ]
+)
+"""What makes of each row of its first argument, or index in it, a row of its own."""
 
 
 class RecurrentLayers(TorchFunctionMode):
@@ -138,26 +158,27 @@ class RecurrentLayers(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._packed: dict[int, _Packed] = {}
+        self._data: dict[int, _Packed] = {}
+        self._sizes: dict[int, _Packed] = {}
         self._stand_ins: list[Tensor] = []  # which must live as long as their ids count
 
     def __enter__(self) -> Any:
         self._expected = torch.nn.RNNBase.get_expected_hidden_size
         torch.nn.RNNBase.get_expected_hidden_size = _expected_hidden_size  # type: ignore
-        return super().__enter__()
+        return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *error: Any) -> None:
         torch.nn.RNNBase.get_expected_hidden_size = self._expected  # type: ignore
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if func is torch._VF._pack_padded_sequence:
             return self._pack(*args)
-        given = next((self._packed[id(a)] for a in args if id(a) in self._packed), None)
-        if given is not None:
-            return self._read(given, func, args)
+        leaves = map(id, pytree.tree_leaves((args, kwargs)))
+        if (self._data or self._sizes) and any(i in self._data or i in self._sizes for i in leaves):
+            return self._read(func, args, kwargs or {})
         kind = _LAYERS.get(func)
         if kind is None or kwargs or len(args) != 9:
             return func(*args, **(kwargs or {}))
@@ -183,35 +204,43 @@ class RecurrentLayers(TorchFunctionMode):
         return tuple(torch.ops.graphopt.recurrent(x, states, list(weights), lengths, *rest))
 
     def _pack(self, padded: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
-        return self._stand_in(_Packed(padded, lengths, batch_first))
+        packed = _Packed(padded, lengths, batch_first)
+        sizes = torch.zeros(packed.time, dtype=torch.int64)
+        self._sizes[id(sizes)] = packed
+        return self._stand_in(packed, padded.flatten(0, 1)), self._kept(sizes)
 
-    def _stand_in(self, packed: _Packed, sizes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        data = packed.padded.flatten(0, 1)
-        sizes = torch.zeros(packed.time, dtype=torch.int64) if sizes is None else sizes
-        self._stand_ins += [data, sizes]
-        self._packed |= {id(data): packed, id(sizes): packed}
-        return data, sizes
+    def _kept(self, stand_in: Tensor) -> Tensor:
+        self._stand_ins.append(stand_in)
+        return stand_in
 
-    def _read(self, packed: _Packed, func: Any, args: tuple[Any, ...]) -> Any:
-        kind = _LAYERS.get(func)
-        if kind is not None:
-            _, sizes, hx, weights, *options = args
+    def _stand_in(self, packed: _Packed, data: Tensor) -> Tensor:
+        self._data[id(data)] = packed
+        return self._kept(data)
+
+    def _read(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What a function makes of the stand-ins among its arguments."""
+        packed, sizes = self._data.get(id(args[0])), self._sizes.get(id(args[0]))
+        if packed is not None and func in _LAYERS and id(args[1]) in self._sizes:
+            _, _, hx, weights, *options = args
             given = (packed.padded, packed.lengths, hx, weights, options, packed.batch_first)
-            made = self._layer(kind, *given)
-            if made is not None:
+            if (made := self._layer(_LAYERS[func], *given)) is not None:
                 y, *states = made
                 whole = replace(packed, padded=y, filled=True)
-                return (self._stand_in(whole, sizes)[0], *states)
-        if func is torch._VF._pad_packed_sequence:
+                return (self._stand_in(whole, y.flatten(0, 1)), *states)
+        if packed is not None and func is torch._VF._pad_packed_sequence:
             _, _, batch_first, value, total = args
             if sys._getframe(2).f_locals.get("total_length") is None:
                 longest = packed.lengths.max().item()
                 torch._check(longest == packed.time)  # type: ignore[no-untyped-call]
                 total = packed.time
             return packed.unpacked(batch_first, value, total), packed.lengths
-        if func is torch.Tensor.__getitem__ and args[1] == 0:
-            return packed.padded.shape[0 if packed.batch_first else 1]
-        if func in (torch.Tensor.size, torch.Tensor.dim) or _asks_type(func):
+        if packed is not None and func in _ROW_BY_ROW:
+            y = func(*args, **kwargs)
+            rows = replace(packed, padded=y.unflatten(0, packed.padded.shape[:2]), filled=False)
+            return self._stand_in(rows, y)
+        if sizes is not None and func is torch.Tensor.__getitem__ and args[1] == 0:
+            return sizes.padded.shape[0 if sizes.batch_first else 1]
+        if func in _QUESTIONS:
             return func(*args)
         raise CaptureError(
             "a packed sequence",

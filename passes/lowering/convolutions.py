@@ -102,10 +102,13 @@ def _convolved(
         return _with_computed_weights(b, x, weight, bias, geometry)
     if weight.rank == 5:
         return _three_axes(b, x, weight, bias, geometry)
-    pairs = (geometry.stride, geometry.padding, geometry.dilation)
-    if weight.rank == 3:
-        pairs = tuple((fill, *pair) for fill, pair in zip((1, 0, 1), pairs, strict=True))
-    return b.emit(Conv(*pairs, geometry.groups), x, weight, bias=bias)  # type: ignore[arg-type]
+    stride, dilation = (_height_width(v, 1) for v in (geometry.stride, geometry.dilation))
+    op = Conv(stride, _height_width(geometry.padding, 0), dilation, geometry.groups)
+    return b.emit(op, x, weight, bias=bias)
+
+
+def _height_width(each: tuple[int, ...], missing: int) -> tuple[int, int]:
+    return (missing, each[0]) if len(each) == 1 else (each[0], each[1])
 
 
 def _three_axes(
@@ -145,7 +148,7 @@ def _with_computed_weights(
     b: Builder, x: Value, weight: Value, bias: Value | None, geometry: _Geometry
 ) -> Value:
     axes, groups = x.rank - 2, geometry.groups
-    taps = [int(k) for k in weight.shape[2:]]  # type: ignore[arg-type]
+    taps = [int(k) for k in weight.shape[2:]]
     each = zip(x.shape[2:], taps, geometry.stride, geometry.padding, geometry.dilation, strict=True)
     found = tuple(positions(*given) for given in each)
     x = _padded(b, x, geometry.padding, geometry.padding)
@@ -226,8 +229,7 @@ def _phase_filters(weight: Any, geometry: _Geometry) -> tuple[Any, list[int]]:
         at = [along[k] for along, k in zip(places, tap, strict=True)]
         phase = tuple(p for _, p in at)
         step = [e - 1 - m // d for e, (m, _), d in zip(extents, at, distances, strict=True)]
-        one = by_group[(slice(None), slice(None), slice(None), *tap)]
-        filters[(slice(None), *phase, slice(None), slice(None), *step)] = one.transpose(0, 2, 1)
+        filters[:, *phase, :, :, *step] = by_group[:, :, :, *tap].transpose(0, 2, 1)
     count = groups * math.prod(geometry.stride) * outer
     return filters.reshape(count, inner, *extents), distances
 

@@ -35,9 +35,9 @@ def _cells(weights: Sequence[Value], count: int, biases: bool) -> list[_Cell]:
     cells = []
     for first in range(0, len(weights), each):
         inputs, states, *rest = (w.data for w in weights[first : first + each])
-        bias = [rest.pop(0), rest.pop(0)] if biases else [None, None]
+        added = (rest.pop(0), rest.pop(0)) if biases else (None, None)
         assert inputs is not None and states is not None
-        cells.append(_Cell(inputs, states, *bias, rest[0] if rest else None))
+        cells.append(_Cell(inputs, states, *added, rest[0] if rest else None))
     return cells
 
 
@@ -54,10 +54,13 @@ def _recurrent(b: Builder) -> list[Value]:
         name = weights[len(weights) // layers * layer].name
         own = [b.slice(state, 0, first, directions) for state in states]
         op = Recurrent(kind, directions, batch_first)
-        gates = b.emit(Linear(), x, **_inputs(kind, held, name))
-        roles = dict(zip(("state", "cell"), own, strict=False))
-        roles |= _steps(kind, held, name)
-        node = Node.of(op, gates, origin=b.node.origin, lengths=lengths, **roles)
+        inputs, steps = _inputs(kind, held, name), _steps(kind, held, name)
+        gates = b.emit(Linear(), x, inputs["weight"], bias=inputs.get("bias"))
+        operands = [gates, steps["weight"], *own]
+        rest = [steps.get(role) for role in ("bias", "projection")]
+        node = Node.of(
+            op, *operands, origin=b.node.origin, bias=rest[0], lengths=lengths, projection=rest[1]
+        )
         b.nodes.append(node)
         x, *after = node.outputs
         for values, value in zip(last, after, strict=True):

@@ -6,10 +6,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import torch.nn.functional as F  # noqa: E402
 from captured import arrays, captured  # noqa: E402
 from graphs import assert_close  # noqa: E402
 from torch import nn  # noqa: E402
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence  # noqa: E402
+from torch.nn.utils.rnn import (  # noqa: E402
+    PackedSequence,
+    pack_padded_sequence,
+    pad_packed_sequence,
+)
 
 from graphopt.errors import CaptureError  # noqa: E402
 from graphopt.ir import DType  # noqa: E402
@@ -110,12 +115,35 @@ def test_the_longest_length_is_checked_where_it_is_the_size_of_the_result() -> N
     compare(graph, function, (x, LENGTHS), GRU)
 
 
-def test_the_data_of_a_packed_sequence_cannot_be_read() -> None:
+def test_rows_of_a_packed_sequence_may_be_changed_one_by_one() -> None:
     def function(x: Any, lengths: Any, layer: Any) -> Any:
-        return layer(pack_padded_sequence(x, lengths, True))[0].data.mean(0)
+        y = pack_padded_sequence(x, lengths, True)
+        for _ in range(2):
+            rows = torch.tanh(F.linear(y.data, layer.weight_ih_l0[:8]))
+            y = PackedSequence(rows, y.batch_sizes)
+        return pad_packed_sequence(layer(y)[0], True, total_length=x.shape[1])
 
-    with pytest.raises(CaptureError, match="mean reads its data; unpack it"):
-        captured(function, randn(3, 5, 8), LENGTHS, layer=GRU)
+    x = randn(3, 5, 8)
+    compare(lower(function, (x, LENGTHS), GRU), function, (x, LENGTHS), GRU)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda y: y.data.mean(0),
+        lambda y: y.data[0],
+        lambda y: torch.cat([y.data, y.data]),
+        lambda y: y.batch_sizes + 1,
+        lambda y: LSTM(PackedSequence(randn(10, 8), y.batch_sizes))[1],
+    ],
+    ids=["mean", "row", "cat", "sizes", "other data"],
+)
+def test_the_data_of_a_packed_sequence_cannot_be_read(read: Any) -> None:
+    def function(x: Any, lengths: Any) -> Any:
+        return read(pack_padded_sequence(x, lengths, True))
+
+    with pytest.raises(CaptureError, match=r"reads its data; unpack it with pad_packed"):
+        captured(function, randn(3, 5, 8), LENGTHS)
 
 
 def test_weights_computed_at_run_time_stay_in_torch() -> None:
