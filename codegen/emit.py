@@ -14,18 +14,20 @@ from graphopt._version import VERSION
 from graphopt.codegen.cached_attention import CACHE_CALLS
 from graphopt.codegen.function import FunctionBuilder
 from graphopt.codegen.kernel_calls import CALLS, Emit
+from graphopt.codegen.lines import LINES
 from graphopt.codegen.loops import LOOPS
 from graphopt.codegen.memory import Memory
 from graphopt.codegen.render import render
 from graphopt.codegen.size_c import c_size
 from graphopt.codegen.size_checks import size_checks
+from graphopt.codegen.windows import WINDOWS
 from graphopt.ir import Dim, Graph, Node, Value
 from graphopt.ir.op import Op
 from graphopt.ir.ops import Linear, Norm, Pointwise, Recurrent
 from graphopt.ir.printer import name_values, print_node
 from graphopt.ir.verify import VerificationError, unwritten
 
-EMITTERS: dict[type[Op], Emit] = {**CALLS, **CACHE_CALLS, **LOOPS}
+EMITTERS: dict[type[Op], Emit] = {**CALLS, **CACHE_CALLS, **LOOPS, **LINES, **WINDOWS}
 
 
 @dataclass(frozen=True)

@@ -102,9 +102,15 @@ class FunctionBuilder:
         else:
             self.line(f"{kernel}(team, &args);")
 
-    def loops(self, macro: str, **values: object) -> None:
-        """Appends what a macro of templates/loops.c.j2 makes."""
-        self.body += render_macro("loops.c.j2", macro, **values)
+    def loops(self, macro: str, template: str = "loops.c.j2", **values: object) -> None:
+        """Appends what a macro of a template makes.
+
+        Args:
+            macro: its name.
+            template: a file in `codegen/templates`.
+            values: of the macro's parameters.
+        """
+        self.body += render_macro(template, macro, **values)
 
     def hand_over(self, signature: str) -> None:
         """Makes the body so far a function of its own, which a kernel is to call.

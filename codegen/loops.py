@@ -238,14 +238,24 @@ def _cat(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         f.line("{")
         name = f.pointer(f"part{i}", part.dtype, memory.address(part))
         at = simplify(start * strides[axis])
-        _copy(f, part, name, f"dst + {f.size(at)}", strides, order)
+        copy_elements(f, part, name, f"dst + {f.size(at)}", strides, order)
         f.line("}")
         start = simplify(start + part.shape[axis])
 
 
-def _copy(
+def copy_elements(
     f: FunctionBuilder, source: Value, name: str, dst: str, strides: Shape, order: list[int]
 ) -> None:
+    """A loop nest that copies a value.
+
+    Args:
+        f: receives the code.
+        source: the value.
+        name: of the pointer to it.
+        dst: C of a pointer to where the first element goes.
+        strides: of the destination.
+        order: axes, slowest first.
+    """
     tensors = [broadcast_strides(source, source.rank), strides]
     nest = _nest(source.shape, tensors, order, set())
     inner = len(nest.extents) - 1
@@ -277,7 +287,7 @@ def _pad(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     name = f.pointer("src", source.dtype, memory.address(source))
     terms = [b * s for b, s in zip(op.before, strides, strict=True)]
     start = simplify(sum(terms))
-    _copy(f, source, name, f"dst + {f.size(start)}", strides, order)
+    copy_elements(f, source, name, f"dst + {f.size(start)}", strides, order)
 
 
 def _gather(node: Node, f: FunctionBuilder, memory: Memory) -> None:
@@ -308,13 +318,13 @@ _COMPARE = {"max": ">", "min": "<"}
 
 
 def _reduce(node: Node, f: FunctionBuilder, memory: Memory) -> None:
-    """Each result in order of its elements; sums of floats run in double."""
+    """Each result in order of its elements; sums and products of floats run in double."""
     op, x, out = node.as_op(Reduce), node.operands["x"], node.output
     kind, reduced = op.kind, set(op.axes)
     f.pointer("x", x.dtype, memory.address(x))
     f.pointer("dst", out.dtype, memory.address(out), write=True)
     count = product(x.shape[a] for a in reduced)
-    is_sum = kind in ("sum", "mean")
+    is_sum = kind in ("sum", "mean", "prod")
     if not is_sum and x.dtype is not DType.BOOL and not is_non_negative(count - 1):
         f.frame()
         f.loops("refuse_none", count=f.size(count))
@@ -326,9 +336,9 @@ def _reduce(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         "floating": x.dtype.is_float,
     }
     loops = {axis: _extent_and_step(f, x, axis) for axis in sorted(reduced)}
-    if kind == "argmax":
+    if kind in ("argmax", "argmin"):
         ((extent, step),) = loops.values()
-        f.loops("argmax", **results, extent=extent, step=step)
+        f.loops("arg", **results, extent=extent, step=step, compare=_COMPARE[kind[3:]])
         return
     first = str(int(kind == "min")) if x.dtype is DType.BOOL else "a[0]"
     mean = f" / (double)({f.size(count)})" if kind == "mean" else ""
@@ -336,7 +346,8 @@ def _reduce(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         "reduce",
         **results,
         total=("double" if x.dtype.is_float else "int64_t") if is_sum else x.dtype.c_type,
-        start="0" if is_sum else first,
+        start=str(int(kind == "prod")) if is_sum else first,
+        fold="*=" if kind == "prod" else "+=",
         loops=[(axis, extent) for axis, (extent, _) in loops.items()],
         index=" + ".join(_times(f"r{axis}", step) for axis, (_, step) in loops.items()) or "0",
         compare=_COMPARE.get(kind),

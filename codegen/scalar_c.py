@@ -84,6 +84,8 @@ def literal(value: object, dtype: DType) -> str:
     if dtype is DType.BOOL:
         return "1" if value else "0"
     if not dtype.is_float:
+        if value == -(2**63):  # C has no literals below 0
+            return "INT64_MIN"
         return f"INT64_C({value})" if abs(int(value)) > 2**31 - 1 else str(value)  # type: ignore[call-overload]
     number = float(value) if dtype is DType.F64 else float(np.float32(value))  # type: ignore[arg-type]
     if math.isnan(number):

@@ -100,16 +100,19 @@ def _pack_bf16(layout: Layout, weight: Array, scale: Array | None) -> packing.By
     return packing.pack_rhs_bf16(layout, reference.bf16_from_f32(weight).reshape(weight.shape))
 
 
-def _packing(
-    pack: Callable[[Layout, Any], packing.Bytes], quantized: Callable[[Array, Array], Any]
-) -> Callable[[Layout, Array, Array | None], packing.Bytes]:
-    """`pack`, which takes what `quantized` makes of weights and scales."""
+def _pack_int8(layout: Layout, weight: Array, scale: Array | None) -> packing.Bytes:
+    assert scale is not None, "quantized weights have scales"
+    return packing.pack_rhs_qs8c(layout, reference.QuantizedColumns(weight, scale))
 
-    def packed(layout: Layout, weight: Array, scale: Array | None) -> packing.Bytes:
-        assert scale is not None, "quantized weights have scales"
-        return pack(layout, quantized(weight, scale))
 
-    return packed
+def _pack_channels(layout: Layout, weight: Array, scale: Array | None) -> packing.Bytes:
+    assert scale is not None, "quantized weights have scales"
+    return packing.pack_rhs_qs4c(layout, reference.QuantizedColumns(weight, scale))
+
+
+def _pack_blocks(layout: Layout, weight: Array, scale: Array | None) -> packing.Bytes:
+    assert scale is not None, "quantized weights have scales"
+    return packing.pack_rhs_qs4b(layout, reference.QuantizedBlocks(weight, scale))
 
 
 def _quantize_int8(weight: Array, group: int) -> tuple[Array, Array]:
@@ -117,12 +120,14 @@ def _quantize_int8(weight: Array, group: int) -> tuple[Array, Array]:
     return made.q, made.scale
 
 
-def _quantize_int4(weight: Array, group: int) -> tuple[Array, Array]:
-    if not group:
-        channels = reference.quantize_channels_int4(weight)
-        return channels.q, channels.scale
-    blocks = reference.quantize_blocks_int4(weight, group)
-    return blocks.q, blocks.scale
+def _quantize_channels(weight: Array, group: int) -> tuple[Array, Array]:
+    made = reference.quantize_channels_int4(weight)
+    return made.q, made.scale
+
+
+def _quantize_blocks(weight: Array, group: int) -> tuple[Array, Array]:
+    made = reference.quantize_blocks_int4(weight, group)
+    return made.q, made.scale
 
 
 F32 = Format(
@@ -155,7 +160,7 @@ INT8 = Format(
     "qa8r",
     x86_64=Layout(1, 16, 4, 32, 8, tail=8, row_tail=16, biased=True),
     aarch64=Layout(8, 8, 8, 32, 8, tail=16, row_tail=16),
-    pack=_packing(packing.pack_rhs_qs8c, reference.QuantizedColumns),
+    pack=_pack_int8,
     precisions=("int8", "int8+bf16"),
     error=2.0**-8,
     quantize=_quantize_int8,
@@ -170,10 +175,10 @@ INT4_CHANNELS = Format(
     "qa8r",
     x86_64=Layout(1, 16, 4, 32, 4, tail=8, biased=True),
     aarch64=Layout(8, 8, 8, 32, 4, tail=16),
-    pack=_packing(packing.pack_rhs_qs4c, reference.QuantizedColumns),
+    pack=_pack_channels,
     precisions=("int4",),
     error=2.0**-4,
-    quantize=_quantize_int4,
+    quantize=_quantize_channels,
     looked_up=True,
 )
 INT4_BLOCKS = Format(
@@ -183,10 +188,10 @@ INT4_BLOCKS = Format(
     "qa8r",
     x86_64=Layout(1, 16, 4, 32, 4, tail=4, block_tail=2, biased=True),
     aarch64=Layout(8, 8, 8, 32, 4, tail=4, block_tail=2),
-    pack=_packing(packing.pack_rhs_qs4b, reference.QuantizedBlocks),
+    pack=_pack_blocks,
     precisions=("int4",),
     error=2.0**-4,
-    quantize=_quantize_int4,
+    quantize=_quantize_blocks,
     looked_up=True,
 )
 FORMATS = (F32, BF16, INT8, INT4_CHANNELS, INT4_BLOCKS)

@@ -5,7 +5,8 @@
 
 1. Views (permute, slice, expand, reshape where strides allow) share the memory of their source.
 2. Attention writes [batch, time, head, dim] and convolution writes channels innermost, because the
-   next op reads rows of channels; element-wise ops and cat keep the order of their largest operand.
+   next op reads rows of channels; element-wise ops, cat, pooling, scans and sorts keep the order
+   of their largest operand.
 3. Where a kernel needs rows at equal distance or a dense last axis and the value has none, and
    where a graph output is not dense, a copy is inserted and says why.
 """
@@ -15,7 +16,19 @@ from __future__ import annotations
 from graphopt.ir import Graph, Layout, Node, Value, scalar
 from graphopt.ir.layout import dense, is_contiguous, layout_of, reshaped_strides, row_stride
 from graphopt.ir.op import Strides
-from graphopt.ir.ops import Attention, Cat, Conv, Expand, Pad, Permute, Pointwise, Slice
+from graphopt.ir.ops import (
+    Attention,
+    Cat,
+    Conv,
+    Expand,
+    Pad,
+    Permute,
+    Pointwise,
+    Pool,
+    Scan,
+    Slice,
+    Sort,
+)
 from graphopt.ir.scalar import read_in_place
 from graphopt.ir.symbolic import evaluate, simplify
 from graphopt.passes.base import Pass
@@ -111,7 +124,7 @@ class AssignLayouts(Pass):
                     order = (0, 2, 1, 3)
                 elif isinstance(node.op, Conv):
                     order = _channels_innermost(value.rank)
-                elif isinstance(node.op, Pointwise | Cat | Pad):
+                elif isinstance(node.op, Pointwise | Cat | Pad | Pool | Scan | Sort):
                     order = self._order_of_operands(node, value)
             value.layout = dense(value, order)
 

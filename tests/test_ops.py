@@ -40,10 +40,14 @@ from graphopt.ir.ops import (
     PackRows,
     Pad,
     Pointwise,
+    Pool,
     Recurrent,
     Reduce,
     Rope,
+    Scan,
+    Scatter,
     Softmax,
+    Sort,
     SplitRows,
 )
 from graphopt.ir.verify import VerificationError, verify
@@ -77,12 +81,17 @@ def every_op() -> Graph:
         m.op(Expand((*y.shape[:2], 8)), m.reshape(m.slice(y, 2, 0, 1), "B", "T", 1)),
         m.op(Gather(), m.constant("table", 9, 4), lengths),
         m.op(Reduce("sum", (1,)), y),
+        m.op(Pool("mean", (*image.shape[:2], 3, 2)), image),
+        m.op(Scan("sum", 1), y),
+        m.op(Scatter("sum"), y, m.input("places", "B", dtype=I64), m.input("stored", "B")),
     ]
     row = scalar.load(0, F32, (scalar.check(scalar.operand(1, I64), 9), scalar.index(1)))
     values.append(
         m.op(Pointwise(row, m.shape("B", 4)), m.constant("table", 9, 4), m.reshape(lengths, "B", 1))
     )
     m.graph.nodes.append(Node.of(Check(1), m.op(Reduce("max", (0,)), lengths)))
+    m.graph.nodes.append(Node.of(Sort(1, False), y))
+    values += m.graph.nodes[-1].outputs
     q = m.permute(heads, 0, 2, 1, 3)
     angles = m.slice(q, 3, 0, 2)
     kept = {"past": lengths, "start": lengths, "cache": cache}

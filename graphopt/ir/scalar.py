@@ -238,7 +238,7 @@ def has_code(s: Scalar) -> bool:
     if not s.args or s.op in _OF_ANY_TYPE or s.op in COMPARISONS:
         return True
     dtype = s.args[0].dtype
-    if dtype is DType.BOOL or dtype is DType.BF16:
+    if dtype is DType.BOOL or dtype.is_half:
         return False
     if dtype.is_float:
         return s.op in _OF_NUMBERS | _OF_FLOATS and (dtype is DType.F32 or s.op not in _OF_F32)

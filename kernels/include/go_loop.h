@@ -17,6 +17,12 @@ static inline double go_relu(double x) { return x < 0.0 ? 0.0 : x; }
 static inline double go_max(double a, double b) { return a > b || a != a ? a : b; }
 static inline double go_min(double a, double b) { return a < b || a != a ? a : b; }
 
+/* log(e^a + e^b). */
+static inline double go_log_add_exp(double a, double b) {
+    const double high = go_max(a, b), low = a == high ? b : a;
+    return low == high ? high + 0x1.62e42fefa39efp-1 : high + go_log1p(go_exp(low - high));
+}
+
 /* Whole numbers, modulo 2^64. Of 0 nothing is a quotient: the run fails. */
 static inline int64_t go_nonzero(const go_frame *frame, int64_t divisor) {
     if (divisor == 0) {

@@ -91,6 +91,20 @@ class Builder:
         """
         return self.emit(Pointwise(expr, shape), *inputs)
 
+    def apply(self, of: Callable[..., Scalar], *values: Value) -> Value:
+        """An element-wise node of values that broadcast.
+
+        Args:
+            of: makes the expression of an element from those of the values.
+            values: operands; floats of 16 bits are refused.
+        """
+        if half := next((v.dtype for v in values if v.dtype.is_half), None):
+            raise Unsupported(f"floats of 16 bits: {half.value}")
+        expr = of(*(scalar.operand(i, v.dtype) for i, v in enumerate(values)))
+        if (function := scalar.not_computable(expr)) is not None:
+            raise Unsupported(function)
+        return self.pointwise(expr, values, broadcast(*(v.shape for v in values)))
+
     def cast(self, value: Value, dtype: DType) -> Value:
         """The value in another type."""
         if value.dtype is dtype:
@@ -129,6 +143,13 @@ class Builder:
         if start == 0 and step == 1 and value.shape[axis] == extent:
             return value
         return self.emit(Slice(axis, start, extent, step), value)
+
+
+def broadcast(*shapes: Shape) -> Shape:
+    """The shape to which shapes broadcast."""
+    rank = max(map(len, shapes), default=0)
+    padded = [(*[1] * (rank - len(shape)), *shape) for shape in shapes]
+    return tuple(next((e for e in axis if e != 1), 1) for axis in zip(*padded, strict=True))
 
 
 def axis_of(value: Value, axis: int) -> int:

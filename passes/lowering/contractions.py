@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphopt.ir import DType, Node, Shape, Value, scalar, symbolic
-from graphopt.ir.ops import Attention, Check, Linear, Matmul, Norm, Reduce, Softmax
-from graphopt.passes.lowering.builder import Builder, Unsupported, axis_of, require_f32
+from graphopt.ir import DType, Node, Shape, Value, scalar
+from graphopt.ir.ops import Attention, Check, Linear, Matmul
+from graphopt.passes.lowering.builder import Builder, Unsupported, require_f32
 from graphopt.passes.lowering.schema import Lowering, Rule, rules
 
 
@@ -59,70 +59,6 @@ def _matmul_of(b: Builder, left: Value, right: Value) -> Value:
     return b.emit(Matmul(), left, right, shape=out.shape)
 
 
-def _layer_norm(b: Builder) -> Value:
-    x, out = b.tensor("input"), b.node.output
-    weight, bias = b.arg("weight"), b.arg("bias")
-    require_f32("layer norm", x, weight, bias)
-    count = len(b.arg("normalized_shape"))
-    flat = (*x.shape[: x.rank - count], symbolic.product(x.shape[x.rank - count :]))
-    size = (flat[-1],)
-    y = b.emit(
-        Norm(float(b.arg("eps", 1e-5)), rms=False),
-        b.reshape(x, flat),
-        weight=None if weight is None else b.reshape(weight, size),
-        bias=None if bias is None else b.reshape(bias, size),
-    )
-    return b.reshape(y, out.shape)
-
-
-def _rms_norm(b: Builder) -> Value:
-    x, weight, out = b.tensor("input"), b.arg("weight"), b.node.output
-    require_f32("rms norm", x, weight)
-    if len(b.arg("normalized_shape")) != 1:
-        raise Unsupported("rms norm over several axes")
-    eps = b.arg("eps")
-    op = Norm(1.1920928955078125e-07 if eps is None else float(eps), rms=True)
-    return b.emit(op, x, weight=weight, shape=out.shape)
-
-
-def _softmax(log: bool) -> Lowering:
-    def rule(b: Builder) -> Value:
-        x, out = b.tensor(), b.node.output
-        if x.dtype is not DType.F32 or out.dtype is not DType.F32:
-            raise Unsupported(f"softmax from {x.dtype.value} to {out.dtype.value}")
-        axis = axis_of(x, b.arg("dim"))
-        axes = [a for a in range(x.rank) if a != axis] + [axis]
-        moved = b.permute(x, axes)
-        y = b.emit(Softmax(log), moved)
-        return b.permute(y, [axes.index(a) for a in range(x.rank)])
-
-    return rule
-
-
-def _reduce(kind: str) -> Lowering:
-    def rule(b: Builder) -> Value:
-        x, out = b.tensor(), b.node.output
-        axes = b.arg("dim")
-        if axes is None or axes == [] or x.rank == 0:
-            axes = list(range(x.rank))
-        axes = [axes] if isinstance(axes, int) else axes
-        reduced = tuple(sorted(axis_of(x, a) for a in axes))
-        if kind in ("sum", "mean") and out.dtype is DType.BOOL:
-            raise Unsupported(f"{kind} as bool")
-        x = b.cast(x, out.dtype) if kind in ("sum", "mean") else x
-        x = b.cast(x, DType.F32) if x.dtype.is_half else x
-        if kind == "any":
-            x, kind_ = b.cast(x, DType.BOOL), "max"
-        elif kind == "all":
-            x, kind_ = b.cast(x, DType.BOOL), "min"
-        else:
-            kind_ = kind
-        y = b.emit(Reduce(kind_, reduced), x)
-        return b.cast(b.reshape(y, out.shape), out.dtype)
-
-    return rule
-
-
 def _item(b: Builder) -> list[Value]:
     """A size read from a tensor, which the model equates with a size of an input."""
     b.nodes.append(Node.of(Check(b.op.size), b.tensor(), origin=b.node.origin))
@@ -168,20 +104,6 @@ def _additive(b: Builder, mask: Value, scores: Shape) -> Value:
     return b.pointwise(scalar.apply("where", keep, shown, hidden), [mask], mask.shape)
 
 
-_SUM = "(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"
-
-
-def _reductions(kinds: str, *schemas: str) -> dict[str, Rule]:
-    """Rules for reductions whose schemas differ in `{kind}` alone."""
-    return {
-        overload: rule
-        for kind in kinds.split()
-        for overload, rule in rules(
-            _reduce(kind), *(s.format(kind=kind) for s in schemas), implied="keepdim"
-        ).items()
-    }
-
-
 RULES: dict[str, Rule] = {
     **rules(_linear, "aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"),
     **rules(
@@ -194,43 +116,6 @@ RULES: dict[str, Rule] = {
         _matmul("mat2"),
         "aten::bmm(Tensor self, Tensor mat2) -> Tensor",
         "aten::mm(Tensor self, Tensor mat2) -> Tensor",
-    ),
-    **rules(
-        _layer_norm,
-        "aten::layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, "
-        "Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enable=True) -> Tensor",
-        implied="cudnn_enable",
-    ),
-    **rules(
-        _rms_norm,
-        "aten::rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, "
-        "float? eps=None) -> Tensor",
-    ),
-    **rules(
-        _softmax(log=False),
-        "aten::softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor",
-        "aten::_softmax(Tensor self, int dim, bool half_to_float) -> Tensor",
-        implied="half_to_float",
-    ),
-    **rules(
-        _softmax(log=True),
-        "aten::log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor",
-        "aten::_log_softmax(Tensor self, int dim, bool half_to_float) -> Tensor",
-        implied="half_to_float",
-    ),
-    **_reductions("sum mean", "aten::{kind}(Tensor self, *, ScalarType? dtype=None) -> Tensor"),
-    **_reductions("sum", "aten::{kind}.dim_IntList" + _SUM),
-    **_reductions("mean", "aten::{kind}.dim" + _SUM),
-    **_reductions(
-        "any all",
-        "aten::{kind}(Tensor self) -> Tensor",
-        "aten::{kind}.dim(Tensor self, int dim, bool keepdim=False) -> Tensor",
-        "aten::{kind}.dims(Tensor self, int[]? dim=None, bool keepdim=False) -> Tensor",
-    ),
-    **_reductions(
-        "max min",
-        "aten::{kind}(Tensor self) -> Tensor",
-        "aten::a{kind}(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor",
     ),
     **rules(_item, "aten::item(Tensor self) -> Scalar"),
     **rules(

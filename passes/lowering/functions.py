@@ -192,6 +192,7 @@ _MOST = {
     DType.F32: float(np.finfo(np.float32).max),
     DType.F64: float(np.finfo(np.float64).max),
     DType.BF16: 3.3895313892515355e38,
+    DType.F16: 65504.0,
 }
 
 
@@ -226,7 +227,7 @@ def _entropy(x: Scalar) -> Scalar:
 # Of two numbers, or more.
 
 
-def _floor_quotient(x: Scalar, y: Scalar) -> Scalar:
+def _floor_quotient(x: Scalar, y: Scalar, narrow: Formula) -> Scalar:
     """As torch: of floats the floor of the exact quotient, with the signs of C at zeros."""
     if not x.dtype.is_float:
         y = _divisor(y)
@@ -235,7 +236,8 @@ def _floor_quotient(x: Scalar, y: Scalar) -> Scalar:
         return apply("quotient", x, y) - cast(below, x.dtype)
     rest = apply("rest", x, y)
     below = apply("and", differs(rest, 0), apply("ne", y < 0, rest < 0))
-    exact = where(below, (x - rest) / y - 1, (x - rest) / y)
+    exact = narrow(narrow(x - rest) / y)
+    exact = where(below, narrow(exact - 1), exact)
     floor = apply("floor", exact)
     near = where(exact - floor > 0.5, floor + 1, floor)
     zero = apply("copysign", const(0, x.dtype), x / y)
@@ -262,32 +264,36 @@ def _divisor(y: Scalar) -> Scalar:
     return apply("nonzero", y)
 
 
-def _true_quotient(x: Scalar, y: Scalar) -> Scalar:
+def _true_quotient(x: Scalar, y: Scalar, narrow: Formula) -> Scalar:
     return x / y
 
 
-def _truncated_quotient(x: Scalar, y: Scalar) -> Scalar:
-    return apply("trunc", x / y) if x.dtype.is_float else apply("quotient", x, _divisor(y))
+def _truncated_quotient(x: Scalar, y: Scalar, narrow: Formula) -> Scalar:
+    if x.dtype.is_float:
+        return apply("trunc", narrow(x / y))
+    return apply("quotient", x, _divisor(y))
 
 
 _QUOTIENTS = {None: _true_quotient, "trunc": _truncated_quotient, "floor": _floor_quotient}
 
 
 def _divide(b: Builder) -> Value:
-    mode = b.arg("rounding_mode")
-    return _quotient(_QUOTIENTS[mode], rounded=mode == "floor")(b)  # type: ignore[return-value]
+    return _quotient(_QUOTIENTS[b.arg("rounding_mode")])(b)  # type: ignore[return-value]
 
 
-def _quotient(of: Formula, rounded: bool) -> Lowering:
-    """A rule for a quotient; torch rounds to bf16 on the way to one that is `rounded` down."""
-    rule = formula(of, "self", "other")
+def _quotient(of: Formula) -> Lowering:
+    """A rule for a quotient. Of tensors of 16 bits torch rounds every step to their type."""
 
-    def of_type(b: Builder) -> Value:
-        if rounded and b.node.output.dtype is DType.BF16:
-            raise Unsupported("floor division of bf16")
-        return rule(b)  # type: ignore[return-value]
+    def rule(b: Builder) -> Value:
+        operands, other, out = Operands(b), b.arg("other"), b.node.output.dtype
 
-    return of_type
+        def narrow(x: Scalar) -> Scalar:
+            steps = out.is_half and isinstance(other, Value) and other.rank > 0
+            return cast(cast(x, out), x.dtype) if steps else x
+
+        return operands.emit(of(operands.read(b.arg("self")), operands.read(other), narrow))
+
+    return rule
 
 
 def _pow(x: Scalar, y: Scalar) -> Scalar:
@@ -545,7 +551,7 @@ RULES: dict[str, Rule] = {
         "aten::prelu(Tensor self, Tensor weight) -> Tensor",
         "aten::_prelu_kernel(Tensor self, Tensor weight) -> Tensor",
     ),
-    **_of_two("div true_divide divide", _quotient(_true_quotient, rounded=False)),
+    **_of_two("div true_divide divide", _quotient(_true_quotient)),
     **rules(
         _divide,
         *(
@@ -554,7 +560,7 @@ RULES: dict[str, Rule] = {
             for form in ("Tensor", "Scalar")
         ),
     ),
-    **_of_two("floor_divide", _quotient(_floor_quotient, rounded=True), " Scalar"),
+    **_of_two("floor_divide", _quotient(_floor_quotient), " Scalar"),
     **_of_two("remainder", formula(_modulo, "self", "other"), "Tensor Scalar Scalar_Tensor"),
     **_of_two("fmod", formula(_rest, "self", "other")),
     **_of_two(

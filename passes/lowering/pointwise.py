@@ -89,32 +89,6 @@ def _glu(b: Builder) -> Value:
     return operands.emit(scalar.apply("mul", value, scalar.apply("sigmoid", gate)))
 
 
-def _batch_norm(b: Builder) -> Value:
-    if b.arg("training"):
-        raise Unsupported("batch norm in training mode")
-    x = b.tensor("input")
-    parts = {k: b.arg(k) for k in ("weight", "bias", "running_mean", "running_var")}
-    if x.rank < 2 or parts["running_mean"] is None or parts["running_var"] is None:
-        raise Unsupported("batch norm without channels or statistics")
-    shape = (x.shape[1], *[1] * (x.rank - 2))
-    operands, dtype = Operands(b), compute_type(b)
-    leaf = {k: operands.leaf(b.reshape(v, shape), dtype) for k, v in parts.items() if v is not None}
-    y = scalar.apply("sub", operands.leaf(x, dtype), leaf["running_mean"])
-    spread = scalar.apply("add", leaf["running_var"], scalar.const(b.arg("eps"), dtype))
-    y = scalar.apply("mul", y, scalar.apply("rsqrt", spread))
-    if "weight" in leaf:
-        y = scalar.apply("mul", y, leaf["weight"])
-    if "bias" in leaf:
-        y = scalar.apply("add", y, leaf["bias"])
-    return operands.emit(y)
-
-
-def _batch_norm_of_inference(b: Builder) -> list[Value]:
-    """The result, and the statistics of a batch that was not looked at."""
-    statistics = [filled(v.shape, 0.0, v.dtype, b) for v in b.node.outputs[1:]]
-    return [_batch_norm(b), *statistics]
-
-
 def _copy(b: Builder) -> Value:
     out = b.node.output
     return b.expand(b.cast(b.tensor("src"), out.dtype), out.shape)
@@ -246,20 +220,6 @@ RULES: dict[str, Rule] = {
     ),
     **rules(_gelu, 'aten::gelu(Tensor self, *, str approximate="none") -> Tensor'),
     **rules(_glu, "aten::glu(Tensor self, int dim=-1) -> Tensor"),
-    **rules(
-        _batch_norm,
-        "aten::batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, "
-        "Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled) "
-        "-> Tensor",
-        implied="momentum cudnn_enabled",
-    ),
-    **rules(
-        _batch_norm_of_inference,
-        "aten::_native_batch_norm_legit_no_training(Tensor input, Tensor? weight, Tensor? bias, "
-        "Tensor running_mean, Tensor running_var, float momentum, float eps) "
-        "-> (Tensor, Tensor, Tensor)",
-        implied="momentum",
-    ),
     **rules(
         _cast,
         f"aten::to.device(Tensor self, Device device, ScalarType dtype, {_TO}) -> Tensor",

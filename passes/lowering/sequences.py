@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from graphopt.ir import DType, Node, Value, symbolic
-from graphopt.ir.ops import Cif, Reduce
-from graphopt.passes.lowering.builder import Builder, Unsupported, axis_of
+from graphopt.ir import DType, Node, Value
+from graphopt.ir.ops import Cif
+from graphopt.passes.lowering.builder import Builder, Unsupported
 from graphopt.passes.lowering.schema import Rule, rules
 
 
@@ -17,25 +17,10 @@ def _cif(b: Builder) -> list[Value]:
     return b.nodes[-1].outputs
 
 
-def _argmax(b: Builder) -> Value:
-    x, axis = b.tensor(), b.arg("dim")
-    if axis is None or x.rank == 0:
-        x, axis = b.reshape(x, (symbolic.product(x.shape),)), 0
-    axis = axis_of(x, axis)
-    x = b.cast(x, DType.F32) if x.dtype.is_half else x
-    y = b.emit(Reduce("argmax", (axis,)), x)
-    return b.reshape(y, b.node.output.shape)
-
-
 RULES: dict[str, Rule] = {
     **rules(
         _cif,
         "graphopt::cif(Tensor hidden, Tensor alphas, float threshold, str rule, str count) -> "
         "(Tensor, Tensor, Tensor)",
-    ),
-    **rules(
-        _argmax,
-        "aten::argmax(Tensor self, int? dim=None, bool keepdim=False) -> Tensor",
-        implied="keepdim",
     ),
 }

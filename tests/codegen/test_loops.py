@@ -273,7 +273,7 @@ def test_loads_refuse_an_index_outside(tmp_path: Path) -> None:
     np.testing.assert_array_equal(context.run([np.array([-1, -4]), row])[0], [3, 0])
 
 
-@pytest.mark.parametrize("kind", ["sum", "mean", "max", "min"])
+@pytest.mark.parametrize("kind", ["sum", "mean", "prod", "max", "min"])
 def test_reduce(tmp_path: Path, kind: str) -> None:
     m = Maker()
     x, n = m.input("x", *BTC), m.input("n", *BTC, dtype=I64)
@@ -289,6 +289,8 @@ def test_reduce(tmp_path: Path, kind: str) -> None:
         number = m.reshape(m.slice(m.slice(n, 1, 0, 1), 2, 0, 1), "B")
         single = m.reshape(m.slice(number, 0, 0, 1))
         outputs.append(m.op(Reduce(kind=kind, axes=()), single))
+    if kind in ("max", "min"):
+        outputs += [m.op(Reduce(f"arg{kind}", (2,)), x), m.op(Reduce(f"arg{kind}", (0,)), n)]
     check_native(m.output(*outputs), tmp_path, sizes=SIZES)
 
 

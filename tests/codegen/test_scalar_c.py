@@ -27,6 +27,7 @@ def c(expr) -> str:
         (True, BOOL, "1"),
         (7, I64, "7"),
         (2**40, I64, "INT64_C(1099511627776)"),
+        (-(2**63), I64, "INT64_MIN"),
     ],
 )
 def test_literals(value, dtype, text: str) -> None:

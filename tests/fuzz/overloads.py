@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import layers  # noqa: F401  enters its kinds
 import torch
-from functions import KINDS
 from lines import Line, chosen, enter, is_number, kind
+from reductions import KINDS
 from scene import Scene, Unfit
 
 __all__ = ["KINDS"]

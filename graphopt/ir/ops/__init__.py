@@ -5,9 +5,11 @@ from graphopt.ir.ops.attention import Attention, CachedAttention, Rope
 from graphopt.ir.ops.cif import Cif
 from graphopt.ir.ops.contractions import Conv, Depthwise, Im2col, Linear, Matmul
 from graphopt.ir.ops.elements import Check, Gather, Pointwise, Reduce
+from graphopt.ir.ops.lines import Scan, Scatter, Sort
 from graphopt.ir.ops.recurrent import Recurrent
 from graphopt.ir.ops.rows import Norm, PackRows, QuantizeRows, Softmax, SplitRows
 from graphopt.ir.ops.views import Cat, Expand, Pad, Permute, Reshape, Slice
+from graphopt.ir.ops.windows import Pool
 
 #: What generated code runs.
 OPS = (
@@ -28,13 +30,17 @@ OPS = (
     Im2col,
     Permute,
     Pointwise,
+    Pool,
     QuantizeRows,
     Recurrent,
     Reduce,
     Reshape,
     Rope,
+    Scan,
+    Scatter,
     Slice,
     Softmax,
+    Sort,
     SplitRows,
 )
 
@@ -58,12 +64,16 @@ __all__ = [
     "Pad",
     "Permute",
     "Pointwise",
+    "Pool",
     "QuantizeRows",
     "Recurrent",
     "Reduce",
     "Reshape",
     "Rope",
+    "Scan",
+    "Scatter",
     "Slice",
     "Softmax",
+    "Sort",
     "SplitRows",
 ]

@@ -237,11 +237,15 @@ class Pointwise(Op):
         return "go_quantize_rows" if node.output.packed else "loop"
 
 
+_INDICES = ("argmax", "argmin")
+
+
 @dataclass
 class Reduce(Op):
     """A number of the elements along some axes, which keep an extent of 1.
 
-    `kind` is sum, mean, max, min, or argmax: the index of the first of the largest along one axis.
+    `kind` is sum, mean, prod, max, min, or argmax and argmin: the index of the first of the largest
+    or smallest along one axis. A NaN is larger and smaller than any number.
     """
 
     kind: str
@@ -252,22 +256,22 @@ class Reduce(Op):
 
     def results(self, given: Operands) -> list[Value]:
         x = given["x"]
-        dtype = DType.I64 if self.kind == "argmax" else x.dtype
+        dtype = DType.I64 if self.kind in _INDICES else x.dtype
         return [Value(dtype, tuple(1 if a in self.axes else e for a, e in enumerate(x.shape)))]
 
     def problem(self, node: Node) -> str | None:
-        if self.kind not in ("sum", "mean", "max", "min", "argmax"):
+        if self.kind not in ("sum", "mean", "prod", "max", "min", *_INDICES):
             return f"there is no reduction {self.kind}"
         if any(not 0 <= a < node.operands["x"].rank for a in self.axes):
             return "it reduces an axis that x does not have"
-        if self.kind == "argmax" and len(self.axes) != 1:
-            return f"an argmax along {len(self.axes)} axes"
+        if self.kind in _INDICES and len(self.axes) != 1:
+            return f"an {self.kind} along {len(self.axes)} axes"
         return None
 
     def evaluate(self, node: Node, given: dict[str, Array], sizes: Sizes) -> list[Array]:
         x, kind, axes = given["x"], self.kind, self.axes
-        if kind == "argmax":
-            return [np.asarray(np.argmax(x, axes[0], keepdims=True))]
+        if kind in _INDICES:
+            return [np.asarray(getattr(np, kind)(x, axes[0], keepdims=True))]
         if kind == "mean":
             count = math.prod(x.shape[a] for a in axes)
             with np.errstate(invalid="ignore"):
