@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from graphopt.funasr.layers.streaming import DecoderChunk, Heads
-from graphopt.funasr.models.paraformer_streaming import LEAST_CACHED
+from graphopt.funasr.stream.caches import LEAST_CACHED
 
 Cache = dict[str, Any]
 

@@ -25,8 +25,6 @@ from graphopt.runtime.sealed import SealedFolder
 
 Array = np.ndarray[Any, Any]
 
-LEAST_CACHED = 2  # frames of a cache, filled or not: an axis of one frame would be another graph
-
 
 @dataclass(frozen=True)
 class StreamingPart(Spelling):

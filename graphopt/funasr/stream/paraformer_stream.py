@@ -14,7 +14,8 @@ import numpy as np
 from graphopt.errors import RecognizerOptionError
 from graphopt.funasr.audio.feature_stream import FeatureStream
 from graphopt.funasr.audio.samples import SignalStream
-from graphopt.funasr.models.paraformer_streaming import LEAST_CACHED, StreamingParaformer
+from graphopt.funasr.models.paraformer_streaming import StreamingParaformer
+from graphopt.funasr.stream.caches import LEAST_CACHED
 from graphopt.runtime.fields import FieldError, Range, read_fields
 from graphopt.runtime.package import Port
 
