@@ -47,7 +47,7 @@ def optimize(
         precision: `fp32`, `bf16`, `int8`, `int8+bf16`, `int4`, or `auto`: the fastest without int4
             that the target has matrix instructions for.
         num_threads: threads of a run; all CPUs that this process may use if None.
-        strict: refuse a model of which a node would stay in torch.
+        strict: refuse a model of which a node would stay in torch, or a module run in Python.
         group_size: int4 weights that share a scale, a multiple of 32 up to 1024; None for one
             scale per channel.
         activation_bits: of activations where weights are int8 or int4: 8, or 16 for two int8 rows

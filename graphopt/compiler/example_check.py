@@ -23,8 +23,14 @@ import torch.utils._pytree as pytree
 from graphopt.compiler.pipeline import PassManager, lowering_passes
 from graphopt.compiler.rounding_noise import ROUNDINGS, RoundingNoise
 from graphopt.config import Config
-from graphopt.errors import CaptureError, ExampleMismatchError, NondeterministicModelError
+from graphopt.errors import (
+    CaptureError,
+    ExampleMismatchError,
+    GraphoptError,
+    NondeterministicModelError,
+)
 from graphopt.frontend import nesting
+from graphopt.frontend.call_spec import State
 from graphopt.frontend.capture import capture
 from graphopt.frontend.held import Held
 from graphopt.frontend.import_torch import to_numpy
@@ -35,6 +41,8 @@ from graphopt.ir.numbers import QUANTIZED, narrow, widen
 from graphopt.testing import relative_error
 
 if TYPE_CHECKING:
+    from graphopt.compiler.options import Options
+    from graphopt.compiler.pieces import Pieces
     from graphopt.compiler.specialization import Specialization
 
 BOUNDS = {"fp32": 1e-4, "bf16": 0.025, "int8": 0.09, "int8+bf16": 0.09, "int4": 0.3}
@@ -111,7 +119,7 @@ def check_example(
         NondeterministicModelError: if the model does not agree with itself.
     """
     options, call = specialization.options, (args, kwargs)
-    run = _Runs(model, specialization)
+    run = _Runs(model, specialization.call.states)
     narrowest = _bound_of_types(specialization.graph)
     bound, host = max(bound_of(options.precision), narrowest), options.target.is_host
     try:
@@ -158,6 +166,68 @@ def _bound_of_types(graph: Graph) -> float:
     return max((_OF_TYPES.get(value.dtype, 0.0) for value in values), default=0.0)
 
 
+def check_pieces(
+    model: torch.nn.Module,
+    pieces: Pieces,
+    options: Options,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> str | None:
+    """Runs the example through a model of which submodules are compiled, each with a check.
+
+    Without narrower numbers, by which its Python may decide otherwise, the whole is compared too.
+
+    Args:
+        model: as the user gave it; it is left as it was.
+        pieces: runs the model's Python; so is its copy.
+        options: with which it is compiled.
+        args: positional arguments.
+        kwargs: keyword arguments.
+
+    Returns:
+        What was compared and found, for the report; None if the model does not take its example.
+
+    Raises:
+        ExampleMismatchError: if the results differ.
+        NondeterministicModelError: if the model does not agree with itself.
+    """
+    call = (args, kwargs)
+    states = [
+        State(f"{path}.{name}".strip("."), owner)
+        for path, owner in model.named_modules()
+        for name, buffer in owner._buffers.items()
+        if buffer is not None
+    ]
+    run, held = _Runs(model, states), Held(pieces.model)
+    try:
+        got = run(pieces.run if options.target.is_host else pieces.interpret, call)
+    except GraphoptError:
+        raise
+    except Exception:  # the model's own
+        return None
+    finally:
+        held.put_back()
+    if not options.check:
+        return ""
+    if options.precision != "fp32":
+        return "example: in Python around compiled submodules, each as it is in the model"
+    narrowest = max(
+        (_bound_of_types(specialization.graph) for specialization in pieces.specializations()),
+        default=0.0,
+    )
+    wanted, bound = run.model(call), max(BOUNDS["fp32"], narrowest)
+    departures = _compare(got, wanted)
+    if not all(d.fits(bound) for d in departures):
+        for again in _compare(run.model(call), wanted):
+            if again.error > 0:
+                raise NondeterministicModelError(type(model).__name__, again.what)
+        if not _within(departures, bound, _amplified(run, call, wanted, "fp32")):
+            worst = max(departures, key=lambda d: d.error)
+            culprit = "its submodules agree with theirs, so that something between them differs"
+            raise ExampleMismatchError(type(model).__name__, worst.what, bound, culprit)
+    return f"example, in Python around compiled submodules: as the model, within {bound:g}"
+
+
 def _within(departures: list[_Departure], bound: float, amplified: list[float]) -> bool:
     """Whether no result is further away than the bound, or than noise explains."""
     return len(departures) == len(amplified) and all(
@@ -192,11 +262,11 @@ class _Runs:
 
     Args:
         model: as the user gave it; it is left as it was.
-        specialization: compiled of it.
+        states: tensors of it that a call may change.
     """
 
-    def __init__(self, model: torch.nn.Module, specialization: Specialization) -> None:
-        self._model, self._states = model, specialization.call.states
+    def __init__(self, model: torch.nn.Module, states: Sequence[State]) -> None:
+        self._model, self._states = model, states
 
     def __call__(self, run: Any, call: Call) -> Results:
         """Leaves and structure of the result, of the arguments and of states after a call."""
@@ -214,7 +284,8 @@ class _Runs:
             held.put_back()
             with torch.no_grad():
                 for state, value in zip(self._states, values, strict=True):
-                    state.tensor.copy_(value)
+                    if not torch.equal(state.tensor, value):
+                        state.tensor.copy_(value)
 
     def model(self, call: Call) -> Results:
         """The model's own result, by the code of its modules.

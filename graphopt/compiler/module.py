@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from graphopt.compiler.example_check import check_example
+from graphopt.compiler.example_check import check_example, check_pieces
 from graphopt.compiler.options import Options
+from graphopt.compiler.pieces import Pieces
 from graphopt.compiler.report import Report
 from graphopt.compiler.schedule import StepBalance
 from graphopt.compiler.specialization import Specialization
@@ -72,8 +73,9 @@ class OptimizedModule(Compiled, torch.nn.Module):
         # In a tuple, so that the model's parameters are not parameters of this module too.
         self._model = (model,)
         self.options = options
-        self._specializations: dict[tuple[Any, ...], list[Specialization]] = {}
+        self._specializations: dict[tuple[Any, ...], list[Specialization | Pieces]] = {}
         self._states: set[str] = set()  # buffers that some specialization writes to
+        self._pieces: Pieces | None = None  # for calls that no graph holds
         self._signature = inspect.signature(model.forward)
         self._capturing = threading.RLock()
         self.eval()
@@ -198,12 +200,14 @@ class OptimizedModule(Compiled, torch.nn.Module):
             raise PackageError(f"{len(texts)} graphs were compiled and GraphML holds one; use dot")
         return "\n".join(texts)
 
-    def _captured(self) -> list[Specialization]:
-        return [
-            specialization
-            for specializations in self._specializations.values()
-            for specialization in specializations
-        ]
+    def _captured(self) -> list[Specialization | Pieces]:
+        return list(
+            dict.fromkeys(
+                specialization
+                for specializations in self._specializations.values()
+                for specialization in specializations
+            )
+        )
 
     def __copy__(self) -> OptimizedModule:
         return self.__deepcopy__({})
@@ -215,6 +219,7 @@ class OptimizedModule(Compiled, torch.nn.Module):
             {key: list(specializations) for key, specializations in self._specializations.items()}
         )
         copied._states |= self._states
+        copied._pieces = self._pieces
         return copied
 
     def __reduce__(self) -> Any:
@@ -225,7 +230,7 @@ class OptimizedModule(Compiled, torch.nn.Module):
 
     def _specialization(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Specialization, tuple[Any, ...], dict[str, Any]]:
+    ) -> tuple[Specialization | Pieces, tuple[Any, ...], dict[str, Any]]:
         """The specialization of a call, and its arguments in the one order that this one knows."""
         args, kwargs = self._bind(args, kwargs)
         key = call_key(args, kwargs)
@@ -236,7 +241,7 @@ class OptimizedModule(Compiled, torch.nn.Module):
 
     def _find(
         self, key: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Specialization | None:
+    ) -> Specialization | Pieces | None:
         specializations = self._specializations.get(key, ())
         fitting = (
             specialization
@@ -259,11 +264,11 @@ class OptimizedModule(Compiled, torch.nn.Module):
     @torch.compiler.disable(reason="graphopt captures with torch.export")  # type: ignore[no-untyped-call, untyped-decorator]
     def _capture(
         self, key: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Specialization:
+    ) -> Specialization | Pieces:
         with process.calls, process.changes, self._capturing:
-            specialization = self._find(key, args, kwargs)
-            if specialization is not None:
-                return specialization
+            found = self._find(key, args, kwargs)
+            if found is not None:
+                return found
             specializations = self._specializations.get(key, [])
             if not specializations:
                 self._refuse_near_miss(args, kwargs)
@@ -274,10 +279,12 @@ class OptimizedModule(Compiled, torch.nn.Module):
                 specialization = Specialization(
                     self._model[0], args, kwargs, self.options, self._states
                 )
-            except CaptureError:
-                if misfit is None:
-                    raise
-                raise misfit from None  # no model takes such sizes
+            except CaptureError as refusal:
+                if misfit is not None:
+                    raise misfit from None  # no model takes such sizes
+                self._pieces = self._in_pieces(refusal, args, kwargs)
+                self._specializations[key] = [self._pieces]
+                return self._pieces
             if (misfit := specialization.misfit(args, kwargs)) is not None:
                 raise misfit
             if self.options.check:
@@ -289,7 +296,23 @@ class OptimizedModule(Compiled, torch.nn.Module):
             self._specializations[key] = [*specializations, specialization]
             return specialization
 
-    def _may_differ(self, specializations: list[Specialization], misfit: InputError) -> bool:
+    def _in_pieces(
+        self, refusal: CaptureError, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Pieces:
+        """The model in Python around compiled submodules; raises the refusal if there are none."""
+        if self.options.strict or self.options.dynamic_shapes is not None:
+            raise refusal
+        model, options = self._model[0], self.options
+        pieces = self._pieces or Pieces(model, lambda part: _Submodule(part, options))
+        checked = check_pieces(model, pieces, options, args, kwargs)
+        if checked is None or not pieces.specializations():
+            raise refusal
+        pieces.add(refusal, checked)
+        return pieces
+
+    def _may_differ(
+        self, specializations: list[Specialization | Pieces], misfit: InputError
+    ) -> bool:
         """Whether sizes that no specialization was captured for may have one of their own."""
         is_open = self.options.dynamic_shapes is None and not isinstance(misfit, EmptyInputError)
         return is_open and len(specializations) < MOST_SPECIALIZATIONS
@@ -301,5 +324,40 @@ class OptimizedModule(Compiled, torch.nn.Module):
             kinds = ", ".join(type(a).__name__ for a in (*args, *kwargs.values())) or "nothing"
             raise InputCountError("at least one tensor", kinds)
         for specialization in self._captured():
-            if specialization.call.in_spec == spec:
+            if isinstance(specialization, Specialization) and specialization.call.in_spec == spec:
                 specialization.check(leaves)
+
+
+class _Submodule(OptimizedModule):
+    """A submodule of a model that runs in Python, which knows how it calls it."""
+
+    def specialization(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Specialization, tuple[Any, ...], dict[str, Any]]:
+        """The specialization of a call, and its arguments as the specialization takes them.
+
+        Raises:
+            CaptureError: if no graph holds it.
+            InputError: for arguments that are captured no more.
+        """
+        specialization, args, kwargs = self._specialization(args, kwargs)
+        assert isinstance(specialization, Specialization)
+        return specialization, args, kwargs
+
+    def specializations(self) -> list[Specialization]:
+        """What was captured."""
+        return [
+            specialization
+            for specialization in self._captured()
+            if isinstance(specialization, Specialization)
+        ]
+
+    def _in_pieces(
+        self, refusal: CaptureError, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Pieces:
+        raise refusal
+
+    def _refuse_near_miss(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        leaves, _ = nesting.flatten((args, kwargs))
+        if not any(isinstance(leaf, torch.Tensor) for leaf in leaves):
+            raise InputCountError("at least one tensor", "none")

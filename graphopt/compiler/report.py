@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 
 from rich.console import Console
@@ -43,6 +43,10 @@ class NodeReport:
     source: str
     reasons: tuple[str, ...]
     loss: Loss | None = None
+
+    def within(self, path: str) -> NodeReport:
+        """The row in the report of a model that has this one under a path."""
+        return replace(self, module=f"{printable(path)}.{self.module}".rstrip("."))
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class Report:
             )
         for row in self.in_torch:
             why = "\n".join(row.reasons)
-            cells = row.op, "torch", "1", row.source or row.module, why
+            cells = row.op, row.kernel, "1", row.source or row.module, why
             table.add_row(*map(Text, cells), style="bold red")
         groups: dict[tuple[str, str, tuple[str, ...]], list[NodeReport]] = {}
         for row in self.nodes:

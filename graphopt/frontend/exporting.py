@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import sympy
@@ -115,6 +116,9 @@ class _TensorsOnly(torch.nn.Module):
             result = self.model(*args, **kwargs)
         assigned.write()
         self.seen.changed += held.put_back()
+        if held.by_hooks:
+            why = f"{held.by_hooks[0]} changes with every call; leave that hook out"
+            raise CaptureError(type(self.model).__name__, None, why)
         # By place: an argument that the model put somewhere else is something new there.
         given = dict(nesting.flatten_with_path(before)[0])
         found, after_spec = nesting.flatten_with_path((args, kwargs))
@@ -189,13 +193,25 @@ def export_model(
 
 
 @contextmanager
-def _without_log(name: str) -> Iterator[None]:
-    logger = logging.getLogger(name)
-    before, logger.disabled = logger.disabled, True
+def _silence() -> Iterator[None]:
+    """Nothing is printed of what torch raises, which becomes a typed error."""
+    names = ("torch._subclasses.fake_tensor", "torch.export._trace")
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.disabled for logger in loggers]
+    printing = [
+        vars(import_module(name)) for name in ("torch.export._trace", "torch.fx.graph_module")
+    ]
     try:
+        for logger in loggers:
+            logger.disabled = True
+        for module in printing:
+            module["print"] = lambda *_, **__: None  # the graph up to the error, on stderr
         yield
     finally:
-        logger.disabled = before
+        for module in printing:
+            module.pop("print", None)
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
 
 
 def _export(
@@ -207,7 +223,7 @@ def _export(
     with (
         torch.no_grad(),
         warnings.catch_warnings(),
-        _without_log("torch._subclasses.fake_tensor"),  # of what it raises, too
+        _silence(),
         symbolic_config.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
     ):
         warnings.simplefilter("ignore")
@@ -241,8 +257,10 @@ _CALLS = 3
 """After so many, what a call leaves in the model has shown in a result, if it ever does."""
 
 
-def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(one, other)
+def _is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one.shape == other.shape and torch.equal(one, other)
+    return type(one) is type(other) and repr(one) == repr(other)
 
 
 def _refuse_state(
@@ -263,7 +281,7 @@ def _refuse_state(
                 copies = [v.clone() if isinstance(v, torch.Tensor) else v for v in leaves]
                 again, named = pytree.tree_unflatten(copies, spec)
                 result = nesting.flatten(model(*again, **named))[0]
-                results.append([v.clone() for v in result if isinstance(v, torch.Tensor)])
+                results.append([v.clone() if isinstance(v, torch.Tensor) else v for v in result])
                 for owner, own in buffers:
                     owner._buffers.update(own)
                 for buffer, value in zip(model.buffers(), values, strict=True):

@@ -25,11 +25,18 @@ class Held:
     """
 
     def __init__(self, model: torch.nn.Module, tracing: bool = False) -> None:
+        self.by_hooks: list[str] = []
+        self._hooks: list[tuple[str, Any]] = []
         self._contents: list[tuple[str, Any, Any]] = []
         self._tensors: list[tuple[str, torch.Tensor, torch.Tensor]] = []
         self._seen: set[int] = set()
         self._tracing = tracing
         self._visit("", model)
+        # What hooks write to beside the model, such as a list of what they have seen.
+        self._inside = len(self._contents)
+        for name, hook in self._hooks:
+            for thing in _surroundings(hook):
+                self._visit(name, thing)
 
     def _visit(self, name: str, value: Any) -> None:
         if id(value) in self._seen:
@@ -47,16 +54,22 @@ class Held:
         for key, item in items:
             if self._tracing and key in ("_parameters", "_buffers"):
                 continue
+            if key in _HOOKS:
+                self._hooks += [(f"a hook of {name or 'it'}", hook) for hook in item.values()]
             inner = name if key in ("_modules", "_parameters", "_buffers") else _join(name, key)
             self._visit(inner, item)
 
     def put_back(self) -> list[str]:
-        """Makes everything as it was; returns the names of what had changed."""
+        """Makes everything as it was; returns the names of what had changed.
+
+        What hooks changed outside of the model is named in `by_hooks` instead.
+        """
         names: list[str] = []
-        for name, value, before in self._contents:
+        for number, (name, value, before) in enumerate(self._contents):
             now = _content(value)
             if now is not None and not _same(before, now):
-                names.append(_name_of(name, before, now))
+                changed = names if number < self._inside else self.by_hooks
+                changed.append(_name_of(name, before, now))
                 _put_back(value, before)
         with torch.no_grad():
             for name, tensor, values in self._tensors:
@@ -64,6 +77,21 @@ class Held:
                     names.append(name)
                     tensor.copy_(values)
         return names
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+
+
+def _surroundings(hook: Any) -> list[Any]:
+    """What a function, a method or an object that is called can write to."""
+    inner = [getattr(hook, "func", None), getattr(hook, "__self__", None)]
+    cells = [*(getattr(hook, "__closure__", None) or ()), *_cells_within(inner[0])]
+    held = [cell.cell_contents for cell in cells if cell != types.CellType()]
+    return [*held, *(getattr(hook, "__defaults__", None) or ()), inner[1], hook]
+
+
+def _cells_within(function: Any) -> tuple[Any, ...]:
+    return getattr(function, "__closure__", None) or ()
 
 
 def _content(value: Any) -> Any:
