@@ -3,7 +3,8 @@
 1. Weights that are known and one or two axes: `go.conv`.
 2. Three axes: the sum over the taps in depth of convolutions of the other two, whose batch is
    that of all depths.
-3. Weights computed at run time: the windows side by side, and a matmul.
+3. Weights, or a number of groups, that are known at run time: the windows side by side, and a
+   matmul for each group.
 4. Transposed: position q * stride + phase of the result reads the inputs q - m, for all phases
    alike. So it is a convolution at stride 1 with filters for each phase, whose channels are then
    positions; filters that have no tap at some m have a zero there. Along one axis that is a view.
@@ -35,7 +36,7 @@ class _Geometry:
     stride: tuple[int, ...]
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
-    groups: int
+    groups: Dim
 
     def inner(self) -> _Geometry:
         """That of all axes but the first."""
@@ -98,7 +99,7 @@ def _convolved(
     b: Builder, x: Value, weight: Value, bias: Value | None, geometry: _Geometry
 ) -> Value:
     """The convolution of x [batch, channels, ...] with weights as torch has them."""
-    if not weight.is_constant:
+    if not weight.is_constant or not isinstance(geometry.groups, int):
         return _with_computed_weights(b, x, weight, bias, geometry)
     if weight.rank == 5:
         return _three_axes(b, x, weight, bias, geometry)
@@ -152,27 +153,26 @@ def _with_computed_weights(
     each = zip(x.shape[2:], taps, geometry.stride, geometry.padding, geometry.dilation, strict=True)
     found = tuple(positions(*given) for given in each)
     x = _padded(b, x, geometry.padding, geometry.padding)
-    x = b.permute(x, (0, *range(2, x.rank), 1))
-    outer, inner = weight.shape[0] // groups, weight.shape[1]
-    weight = b.permute(weight, (*range(2, weight.rank), 1, 0))
-    parts: list[Value] = []
-    for g in range(groups):
-        source = b.slice(x, x.rank - 1, g * inner, inner)
-        windows = []
-        for tap in itertools.product(*map(range, taps)):
-            window = source
-            for axis in range(axes):
-                start = tap[axis] * geometry.dilation[axis]
-                window = b.slice(window, 1 + axis, start, found[axis], geometry.stride[axis])
-            windows.append(window)
-        rows = b.emit(Cat(1 + axes), *windows) if len(windows) > 1 else windows[0]
-        filters = b.slice(weight, weight.rank - 1, g * outer, outer)
-        depth = symbolic.product(filters.shape[:-1])
-        rows = b.reshape(rows, (symbolic.product(rows.shape[:-1]), depth))
-        parts.append(b.emit(Matmul(), rows, b.reshape(filters, (depth, outer))))
-    y = b.emit(Cat(1), *parts) if groups > 1 else parts[0]
-    y = b.reshape(y, (x.shape[0], *found, y.shape[-1]))
-    return _plus_channels(b, b.permute(y, (0, 1 + axes, *range(1, 1 + axes))), bias)
+    outer, inner = symbolic.floor_div(weight.shape[0], groups), weight.shape[1]
+    x = b.reshape(x, (x.shape[0], groups, inner, *x.shape[2:]))
+    x = b.permute(x, (1, 0, *range(3, x.rank), 2))
+    windows = []
+    for tap in itertools.product(*map(range, taps)):
+        window = x
+        for axis in range(axes):
+            start = tap[axis] * geometry.dilation[axis]
+            window = b.slice(window, 2 + axis, start, found[axis], geometry.stride[axis])
+        windows.append(window)
+    rows = b.emit(Cat(2 + axes), *windows) if len(windows) > 1 else windows[0]
+    depth = symbolic.simplify(math.prod(taps) * inner)
+    rows = b.reshape(rows, (groups, symbolic.product((x.shape[1], *found)), depth))
+    weight = b.reshape(weight, (groups, outer, *weight.shape[1:]))
+    weight = b.permute(weight, (0, *range(3, weight.rank), 2, 1))
+    y = b.emit(Matmul(), rows, b.reshape(weight, (groups, depth, outer)))
+    y = b.reshape(y, (groups, x.shape[1], *found, outer))
+    y = b.permute(y, (1, 0, 2 + axes, *range(2, 2 + axes)))
+    y = b.reshape(y, (x.shape[1], symbolic.simplify(groups * outer), *found))
+    return _plus_channels(b, y, bias)
 
 
 def _transposed(
@@ -184,10 +184,10 @@ def _transposed(
     extra: tuple[int, ...],
 ) -> Value:
     """The transposed convolution, which crops `padding` and adds `extra` behind each axis."""
-    if weight.data is None:
-        raise Unsupported("transposed convolution with weights computed at run time")
+    if weight.data is None or not isinstance(geometry.groups, int):
+        raise Unsupported("transposed convolution with weights or groups computed at run time")
     axes, groups, stride = x.rank - 2, geometry.groups, geometry.stride
-    filters, distances = _phase_filters(weight.data, geometry)
+    filters, distances = _phase_filters(weight.data, geometry.stride, geometry.dilation, groups)
     reach = [(k - 1) * d for k, d in zip(filters.shape[2:], distances, strict=True)]
     behind: list[int] = []
     found: list[Dim] = []
@@ -209,28 +209,30 @@ def _transposed(
     return _plus_channels(b, y, bias)
 
 
-def _phase_filters(weight: Any, geometry: _Geometry) -> tuple[Any, list[int]]:
+def _phase_filters(
+    weight: Any, stride: tuple[int, ...], dilation: tuple[int, ...], groups: int
+) -> tuple[Any, list[int]]:
     """Filters [groups * phases * out, in, ...] at stride 1 and the distances of their taps.
 
     `weight` is [in, out / groups, ...]. Its tap k is at m = k * dilation // stride of the filters
     of phase k * dilation % stride; the first tap of a convolution reads the earliest input.
     """
-    groups, taps = geometry.groups, weight.shape[2:]
+    taps = weight.shape[2:]
     inner, outer = weight.shape[0] // groups, weight.shape[1]
     places = [
         [divmod(k * d, s) for k in range(count)]
-        for count, s, d in zip(taps, geometry.stride, geometry.dilation, strict=True)
+        for count, s, d in zip(taps, stride, dilation, strict=True)
     ]
     distances = [math.gcd(*(m for m, _ in along)) or 1 for along in places]
     extents = [along[-1][0] // d + 1 for along, d in zip(places, distances, strict=True)]
-    filters = np.zeros((groups, *geometry.stride, outer, inner, *extents), np.float32)
+    filters = np.zeros((groups, *stride, outer, inner, *extents), np.float32)
     by_group = weight.reshape(groups, inner, outer, *taps)
     for tap in itertools.product(*map(range, taps)):
         at = [along[k] for along, k in zip(places, tap, strict=True)]
         phase = tuple(p for _, p in at)
         step = [e - 1 - m // d for e, (m, _), d in zip(extents, at, distances, strict=True)]
         filters[:, *phase, :, :, *step] = by_group[:, :, :, *tap].transpose(0, 2, 1)
-    count = groups * math.prod(geometry.stride) * outer
+    count = groups * math.prod(stride) * outer
     return filters.reshape(count, inner, *extents), distances
 
 

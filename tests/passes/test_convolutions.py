@@ -61,6 +61,15 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         lambda x, g: F.conv2d(x, PAIRS * g.T[:, :, None, None], None, 1, 1, 1, 2),
         (IMAGE, GAIN),
     ),
+    "filters for each item, none without items": (
+        lambda x: F.conv2d(
+            x.flatten(0, 1)[None],
+            (EACH[1] * x.mean((2, 3))[:, None, :, None, None]).flatten(0, 1),
+            padding=1,
+            groups=x.shape[0],
+        ),
+        (IMAGE,),
+    ),
     "transposed": (
         lambda x: (
             F.conv_transpose1d(x, BACK[0]),

@@ -21,7 +21,7 @@ from graphopt.compiler.example_check import BOUNDS
 from graphopt.compiler.module import OptimizedModule
 from graphopt.compiler.options import Options
 from graphopt.compiler.report import Report
-from graphopt.errors import ExampleMismatchError, GraphoptError
+from graphopt.errors import ExampleMismatchError, GraphoptError, LoweringError
 from graphopt.target import native
 from graphopt.testing import relative_error
 
@@ -88,7 +88,7 @@ def _attempt(
         row.seconds = exports.seconds, time.perf_counter() - begun - exports.seconds
         run = fast.interpret if interpret else fast
         _judge(row, model, calls, fast, run)
-    except ExampleMismatchError as error:
+    except (ExampleMismatchError, LoweringError) as error:  # faults of graphopt, by its own word
         row.kind, row.why = WRONG, _line(error)
     except GraphoptError as error:
         row.kind, row.why = REFUSED, _line(error)
