@@ -139,7 +139,7 @@ class Pieces:
     def profile(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int
     ) -> list[dict[str, Any]]:
-        """Rows of all compiled submodules, in the order of their calls."""
+        """Rows of all compiled submodules, in the order of their calls; see `Specialization`."""
         rows: list[dict[str, Any]] = []
 
         def run(
@@ -154,13 +154,13 @@ class Pieces:
     def balance(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], cores: int, repeats: int
     ) -> list[StepBalance]:
-        """Raises UnsupportedNodesError: there is no one graph."""
+        """Raises UnsupportedNodesError: there is no one graph; see `Specialization`."""
         raise self._error()
 
     def emulate(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], level: str, sve_bits: int
     ) -> Any:
-        """Raises UnsupportedNodesError: the target's code is not the whole model."""
+        """Raises UnsupportedNodesError: this is not the whole model; see `Specialization`."""
         raise self._error()
 
     def save(self, path: object) -> None:
