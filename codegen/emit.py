@@ -21,7 +21,7 @@ from graphopt.codegen.render import render
 from graphopt.codegen.size_c import c_size
 from graphopt.codegen.size_checks import size_checks
 from graphopt.codegen.windows import WINDOWS
-from graphopt.ir import Dim, Graph, Node, Value
+from graphopt.ir import Dim, DimInfo, Graph, Node, Value
 from graphopt.ir.op import Op
 from graphopt.ir.ops import Linear, Norm, Pointwise, Recurrent
 from graphopt.ir.printer import name_values, print_node
@@ -129,8 +129,7 @@ def emit_module(graph: Graph, arch: str) -> Module:
         slots=list(map(_largest, slots)),
         steps=steps,
         dim_names=[str(info.symbol) for info in given],
-        dim_sources=[f"{{{info.sources[0][0]}, {info.sources[0][1]}}}" for info in given]
-        or ["{0, 0}"],
+        dim_sources=[_source(info) for info in given] or ["{0, 0}"],
         bounds={n: c_size(i.bound) for n, i in graph.dims.items() if i.bound is not None},
         conditions=size_checks(
             extents, [*sizes, *memory.offsets], slots, graph.conditions, graph.dims
@@ -187,3 +186,9 @@ def _shapes(values: list[Value]) -> list[list[str]]:
 def _ports(values: list[Value]) -> list[str]:
     rows = [f"{{GO_{v.dtype.name}, {v.rank}, {int(v.is_state)}}}" for v in values]
     return rows or ["{0, 0, 0}"]
+
+
+def _source(info: DimInfo) -> str:
+    """Where a dim comes from, as a `go_dim_source`."""
+    number, axis = info.sources[0]
+    return f"{{{number}, {axis}, {int(info.found)}}}"

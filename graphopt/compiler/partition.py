@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import sympy
 
 from graphopt.errors import CaptureError
 from graphopt.ir import DimInfo, Graph, Node, Value
-from graphopt.ir.networks import ranks
-from graphopt.ir.scalar import symbols_in
+from graphopt.ir.networks import ranks, symbols
 from graphopt.runtime.library import MAX_RANK
 
 
@@ -79,9 +77,9 @@ def _compiled(
     inside = {v for n in nodes for v in n.outputs}
     chosen = set(nodes)
     asked = inside & set(graph.outputs)
-    if graph.computed_dims():
+    if any(not info.sources for info in graph.dims.values()):
         others = [n for n in graph.nodes if n not in chosen]
-        asked.update(_given(graph, _symbols(others, ())))
+        asked.update(_given(graph, symbols(others, ())))
     inputs = list(
         dict.fromkeys(v for n in nodes for v in n.inputs if v not in inside and not v.is_constant)
     )
@@ -112,29 +110,21 @@ def _check_ranks(part: Graph, name: str) -> None:
             raise CaptureError(name, None, remedy)
 
 
-def _symbols(nodes: Iterable[Node], inputs: Iterable[Value]) -> set[sympy.Symbol]:
-    """The dims in the shapes of values, and in whatever else nodes compute with."""
-    shapes = [v.shape for v in (*inputs, *(v for n in nodes for v in n.outputs))]
-    return symbols_in([*shapes, *(list(vars(n.op).values()) for n in nodes)])
-
-
 def _inputs_that_give_dims(graph: Graph, nodes: list[Node], inputs: list[Value]) -> list[Value]:
     """Values that a part takes only to learn the size of a dim: of the whole graph, or computed."""
     computed = {info.symbol for info in _computed_dims(graph, nodes).values()}
-    missing = _symbols(nodes, inputs) - {e for v in inputs for e in v.shape} - computed
+    missing = symbols(nodes, inputs) - {e for v in inputs for e in v.shape} - computed
     sources = [i.sources[0][0] for i in graph.dims.values() if i.symbol in missing and i.sources]
     extra = dict.fromkeys(graph.inputs[number] for number in sources)
     extra |= dict.fromkeys(_given(graph, missing))
     return [value for value in extra if value not in inputs]
 
 
-def _given(graph: Graph, symbols: set[sympy.Symbol]) -> list[Value]:
-    """Of each computed dim among some, the first value that has it as an extent."""
-    if not graph.computed_dims():
-        return []
+def _given(graph: Graph, wanted: set[sympy.Symbol]) -> list[Value]:
+    """Of each dim among some that a node finds, the first value that has it as an extent."""
+    dims = [info.symbol for info in graph.dims.values() if not info.sources]
     made = [v for n in graph.nodes if n.op.computes for v in n.outputs]
-    dims = [info.symbol for info in graph.dims.values() if info.bound is not None]
-    return [next(v for v in made if dim in v.shape) for dim in dims if dim in symbols]
+    return [next(v for v in made if dim in v.shape) for dim in dims if dim in wanted]
 
 
 def _computed_dims(graph: Graph, nodes: list[Node]) -> dict[str, DimInfo]:
@@ -151,5 +141,5 @@ def _dims_of(graph: Graph, inputs: list[Value]) -> dict[str, DimInfo]:
             if extent == info.symbol
         )
         if sources:
-            dims[name] = DimInfo(info.symbol, info.hint, sources)
+            dims[name] = DimInfo(info.symbol, info.hint, sources, found=info.found)
     return dims

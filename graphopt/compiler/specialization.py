@@ -21,10 +21,12 @@ from graphopt.compiler.report import NodeReport, node_reports
 from graphopt.compiler.schedule import StepBalance
 from graphopt.config import Config
 from graphopt.errors import (
+    InputConditionError,
     InputCountError,
     InputDtypeError,
     InputError,
     InputRankError,
+    InputValueError,
     PackageError,
     TorchNodeError,
     UnsupportedNodesError,
@@ -180,6 +182,10 @@ class Specialization:
             if isinstance(part, TorchPart):
                 results = run_in_torch(part.node, env, sizes)
                 env.update(zip(part.node.outputs, results, strict=True))
+                for value, tensor in zip(part.node.outputs, results, strict=True):
+                    learn_sizes(sizes, value, tensor.shape)
+                if part.node.op.computes:
+                    self._check_found(sizes)
                 continue
             compiled, program, number = part
             results = run(program, number, [_of(env, v) for v in compiled.inputs])
@@ -188,6 +194,16 @@ class Specialization:
                 learn_sizes(sizes, value, tensor.shape)
         # The caller may write to a result: constants stay what they are.
         return [_of(env, v).clone() if v.is_constant else env[v] for v in self._outputs]
+
+    def _check_found(self, sizes: dict[sympy.Symbol, Any]) -> None:
+        """Raises InputConditionError for sizes that torch found, and that do not fit together."""
+        if torch.compiler.is_compiling():
+            return
+        for condition in self.graph.conditions:
+            found = not self.graph.known_at_entry(condition) and condition.free_symbols <= {*sizes}
+            if found and not condition.subs(sizes):
+                text = f"the sizes that it computes do not satisfy {condition}"
+                raise InputConditionError(text)
 
     def profile(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int
@@ -393,4 +409,9 @@ def run_in_torch(
             raise
         where = node.origin.source or node.origin.module
         raise TorchNodeError(node.op.name, where, error) from error
+    if aten.dim and isinstance(result, int | torch.SymInt):
+        if not torch.compiler.is_compiling() and result < 0:
+            what = f"a size that {node.origin.code or node.op.name} computes is negative"
+            raise InputValueError(what, 0, int(result))
+        result = torch.arange(result)
     return list(result) if isinstance(result, tuple | list) else [result]

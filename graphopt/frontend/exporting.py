@@ -28,6 +28,8 @@ from graphopt.frontend.held import Held
 from graphopt.frontend.memory_questions import MemoryQuestions
 from graphopt.frontend.recurrent_layers import RecurrentLayers
 from graphopt.frontend.regions import functional, inline_regions, needs_retracing
+from graphopt.frontend.replaced_functions import replaced_functions
+from graphopt.frontend.whole_numbers import asking_module, symbolic_int
 from graphopt.runtime import structure
 
 #: Stands in a result for a tensor or a size, which the graph computes.
@@ -172,9 +174,23 @@ def export_model(
         changed.extend(flat.seen.changed)
         return Exported(program, guards, flat.seen.result, next(iter(flat.seen.questions), ""))
 
+    asking: list[dict[str, Any]] = []
+
+    def export_as_it_is() -> Exported:
+        while True:
+            try:
+                with replaced_functions(), symbolic_int(asking):
+                    return export(model)
+            except Exception as refusal:
+                names = asking_module(refusal)
+                if names is None or any(names is known for known in asking):
+                    raise
+                held.put_back()
+                asking.append(names)
+
     held = Held(model)
     try:
-        exported = export(model)
+        exported = export_as_it_is()
     except CaptureError:
         raise
     except Exception as refusal:
@@ -195,7 +211,11 @@ def export_model(
 @contextmanager
 def _silence() -> Iterator[None]:
     """Nothing is printed of what torch raises, which becomes a typed error."""
-    names = ("torch._subclasses.fake_tensor", "torch.export._trace")
+    names = (
+        "torch._subclasses.fake_tensor",
+        "torch.export._trace",
+        "torch.fx.experimental.symbolic_shapes",
+    )
     loggers = [logging.getLogger(name) for name in names]
     before = [logger.disabled for logger in loggers]
     printing = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sympy
@@ -26,10 +26,12 @@ class Guards:
     Attributes:
         aliases: sizes of inputs that must equal an expression of others.
         conditions: what else must hold.
+        asserts: what torch asserts of sizes and numbers that are read from tensors.
     """
 
     aliases: dict[sympy.Symbol, sympy.Expr]
     conditions: list[sympy.Basic]
+    asserts: list[sympy.Basic] = field(default_factory=list)
 
 
 def read_guards(*stages: ExportedProgram) -> Guards:
@@ -57,7 +59,9 @@ def read_guards(*stages: ExportedProgram) -> Guards:
             conditions.append(expr)
     conditions += [condition for stage in stages for condition in _kept_axes(stage)]
     replaced = (condition.xreplace(aliases) for condition in conditions)
-    return Guards(aliases, [condition for condition in replaced if condition != sympy.true])
+    asserts = [a.xreplace(aliases) for a in _asserts(stages[0])]
+    conditions = [condition for condition in replaced if condition != sympy.true]
+    return Guards(aliases, conditions, asserts)
 
 
 def _shape_guards(program: ExportedProgram) -> list[tuple[sympy.Basic, bool]]:
@@ -68,6 +72,18 @@ def _shape_guards(program: ExportedProgram) -> list[tuple[sympy.Basic, bool]]:
                 env = extent.node.shape_env
                 return [(g.expr.xreplace(env.replacements), _within_torch(g)) for g in env.guards]
     return []
+
+
+def _asserts(program: ExportedProgram) -> Iterator[sympy.Basic]:
+    """What the program asserts of sizes while it runs."""
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        for number in (value, *getattr(value, "shape", ())):
+            if isinstance(number, torch.SymInt):
+                env: Any = number.node.shape_env
+                for asserted in env.deferred_runtime_asserts.values():
+                    yield from (a.expr.xreplace(env.replacements) for a in asserted)
+                return
 
 
 def _kept_axes(program: ExportedProgram) -> Iterator[sympy.Basic]:

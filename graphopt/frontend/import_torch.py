@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from graphopt.errors import CaptureError, SizeError
 from graphopt.frontend.constants import Constants
+from graphopt.frontend.data_sizes import sizes_of_inputs
 from graphopt.frontend.guards import Guards
 from graphopt.frontend.torch_sizes import translate, translate_float
 from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Origin, Ref, Shape, Value, symbolic
@@ -137,7 +139,7 @@ class _Importer:
         self.env: dict[torch.fx.Node, Any] = {}
         self.symbols: dict[sympy.Symbol, sympy.Symbol] = {}
         self.guards = guards
-        self.known: dict[Dim, int] = {}
+        self.known: dict[Dim, Dim] = {}
         self.constants = Constants(guards.aliases)
         self.held_names: dict[torch.fx.Node, str] = {}
 
@@ -145,6 +147,7 @@ class _Importer:
         specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
         self._declare_dims(specs)
         self._learn_extents()
+        self._learn_read_sizes()
         for node in self.program.graph.nodes:
             if node.op == "placeholder":
                 self._placeholder(node, specs[node.name])
@@ -157,6 +160,8 @@ class _Importer:
         # Some are about sizes that a node computes.
         known = (c.xreplace(self.guards.aliases) for c in self.guards.conditions)
         conditions = [self._condition(c) for c in known]
+        read = (a.xreplace(self.guards.aliases) for a in self.guards.asserts)
+        conditions += [self._translate(a) for a in read if a.free_symbols <= set(self.symbols)]
         self.graph.conditions = self._checkable([*conditions, *self.graph.conditions])
         leaves, writes = self._outputs()
         return Imported(self.graph, leaves, list(states), writes)
@@ -214,6 +219,17 @@ class _Importer:
             for expr, number in (condition.args, condition.args[::-1]):
                 if number.is_Integer:
                     self.known[symbolic.simplify(self._translate(expr))] = int(number)
+
+    def _learn_read_sizes(self) -> None:
+        """Notes which numbers read from tensors must be sizes of inputs, and of what follows."""
+        hints = {theirs: self.graph.dims[str(ours)].hint for theirs, ours in self.symbols.items()}
+        found = sizes_of_inputs(self.guards.asserts, hints)
+        self.guards.aliases.update(found)
+        for asserted in self.guards.asserts:
+            if isinstance(asserted, sympy.Eq) and asserted.free_symbols & set(found):
+                sides = [self._translate(side.xreplace(found)) for side in asserted.args]
+                read = int(bool(asserted.rhs.free_symbols & set(found)))
+                self.known[symbolic.simplify(sides[read])] = symbolic.simplify(sides[1 - read])
 
     def _placeholder(self, node: torch.fx.Node, spec: Any) -> None:
         if spec.kind is InputKind.USER_INPUT:
@@ -310,6 +326,21 @@ class _Importer:
         self.graph.dims[name] = DimInfo(self.symbols[size], hint, (), bound)
         return name
 
+    def _found_dim(self, result: Any) -> str:
+        """Names the sizes that a node finds in data; returns the name of the first, or nothing."""
+        results = result if isinstance(result, list | tuple) else [result]
+        extents = [e for t in results for e in getattr(t, "shape", ())]
+        numbers = [e.node.expr for e in (*extents, *results) if isinstance(e, torch.SymInt)]
+        known = {*self.symbols, *self.guards.aliases}
+        found = list(dict.fromkeys(n for n in numbers if n.is_Symbol and n not in known))
+        names = []
+        for number in found:
+            names.append(self._dim_name("N"))
+            self.symbols[number] = symbolic.symbol(names[-1])
+            hint = max(self.graph.hints().values(), default=_FRAMES_PER_TOKEN)
+            self.graph.dims[names[-1]] = DimInfo(self.symbols[number], hint, (), found=True)
+        return names[0] if names else ""
+
     def _dim_name(self, base: str) -> str:
         count = sum(re.fullmatch(rf"{base}\d*", name) is not None for name in self.graph.dims)
         return base if count == 0 else f"{base}{count}"
@@ -340,7 +371,7 @@ class _Importer:
             raise CaptureError(
                 self.graph.name,
                 (self._origin(node).source if node else "") or None,
-                "a size depends on tensor values; compute it outside the model and pass "
+                "a number depends on tensor values; compute it outside the model and pass "
                 "a tensor of that size, or optimize the parts before and after it",
             )
         return expr
@@ -428,12 +459,19 @@ class _Importer:
         op.overload, op.schema = str(node.target), schema_text(node.target._schema)
         if opname in _COMPUTES and namespace == "graphopt":
             op.dim = self._computed_dim(result, _COMPUTES[opname](inputs))
+        if self._is_number_alone(node):
+            self.env[node] = self._number_as_tensor(node, inputs[0])
+            return
+        op.dim = op.dim or self._found_dim(result)
         if isinstance(result, torch.Tensor):
             outputs = [self._value(result, node)]
             self.env[node] = outputs[0]
         elif isinstance(result, list | tuple):
             outputs = [self._value(t, node) for t in result]
             self.env[node] = outputs
+        elif op.dim:
+            self.env[node] = self._symbolic(node)
+            outputs = [Value(DType.I64, (symbolic.symbol(op.dim),), f"{node.name}_below")]
         else:
             outputs = []
             self.env[node] = self._symbolic(node)
@@ -442,6 +480,45 @@ class _Importer:
             op.size = self.env[node]
         operands = {f"x{i}": value for i, value in enumerate(inputs)}
         self.graph.nodes.append(Node(op, operands, outputs, self._origin(node)))
+
+    def _is_number_alone(self, node: torch.fx.Node) -> bool:
+        """Whether a node reads a number from a tensor that no size is made of."""
+        result = node.meta.get("val")
+        if not isinstance(result, torch.SymInt | torch.SymFloat):
+            return False
+        number = result.node.expr
+        known = {*self.symbols, *self.guards.aliases, *self._sizes}
+        if not number.is_Symbol or number in known:
+            return False
+        return all(_is_symbolic(user) or _takes_number(user, node) for user in node.users)
+
+    @cached_property
+    def _sizes(self) -> set[sympy.Symbol]:
+        """The symbols of torch in the shapes of whatever the program computes."""
+        tensors = (
+            tensor
+            for node in self.program.graph.nodes
+            for tensor in torch.utils._pytree.tree_leaves(node.meta.get("val"))
+            if isinstance(tensor, torch.Tensor)
+        )
+        extents = (e for tensor in tensors for e in tensor.shape if isinstance(e, torch.SymInt))
+        return {symbol for extent in extents for symbol in extent.node.expr.free_symbols}
+
+    def _number_as_tensor(self, node: torch.fx.Node, source: Value) -> Value:
+        """The tensor without axes that stands for a number which ops of torch take."""
+        for user in node.users:
+            if _is_symbolic(user) and _is_read(user):
+                raise CaptureError(
+                    self.graph.name,
+                    self._origin(user).source or None,
+                    "it computes with a number that it reads from a tensor; compute with the "
+                    "tensor",
+                )
+        schema = "aten::reshape(Tensor self, SymInt[] shape) -> Tensor"
+        op = Aten("aten.reshape", {"self": Ref(0), "shape": []}, "aten.reshape.default", schema)
+        value = Value(source.dtype, (), node.name)
+        self.graph.nodes.append(Node(op, {"x0": source}, [value], self._origin(node)))
+        return value
 
     def _learn_extent(
         self,
@@ -461,11 +538,14 @@ class _Importer:
 
         def bound(given: Any, default: Any) -> Any:
             number = given.meta["val"] if isinstance(given, torch.fx.Node) else given
-            if number is None or number == sys.maxsize:
+            if number is None:
                 return default
             if isinstance(number, int):
+                if number == sys.maxsize:
+                    return default
                 return sympy.Min(whole, number) if number >= 0 else sympy.Max(0, whole + number)
-            expr, is_negative = self._expr(number), number.node.hint < 0
+            expr, hint = self._expr(number), number.node.hint
+            is_negative = hint is not None and hint < 0  # a size that is read is none below 0
             sign = sympy.Lt(expr, 0) if is_negative else sympy.Ge(expr, 0)
             self.graph.conditions.append(self._translate(sign))
             return sympy.Max(0, whole + expr) if is_negative else sympy.Min(whole, expr)
@@ -586,6 +666,14 @@ def _is_untraced(value: Any) -> bool:
     return isinstance(value, FakeTensor) or (
         isinstance(value, torch.Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value)
     )
+
+
+def _takes_number(user: torch.fx.Node, number: torch.fx.Node) -> bool:
+    """Whether an op takes a number where it could take a tensor without axes."""
+    arguments = user.target._schema.arguments  # type: ignore[union-attr]
+    given = {a.name: v for a, v in zip(arguments, user.args, strict=False)} | user.kwargs
+    kinds = [str(a.type) for a in arguments if given.get(a.name) is number]
+    return bool(kinds) and all(kind in ("Tensor", "number") for kind in kinds)
 
 
 def _name(node: torch.fx.Node) -> str:

@@ -43,7 +43,8 @@ class SizeGate:
         self._shapes = [value.shape for value in graph.inputs]
         self._sources = [info.sources[0] for info in given]
         self._expected = [_function(dims, value.shape) for value in graph.inputs]
-        self._conditions = [(c, _function(dims, [c])) for c in graph.conditions]
+        conditions = filter(graph.known_at_entry, graph.conditions)
+        self._conditions = [(c, _function(dims, [c])) for c in conditions]
 
     def misfit(self, shapes: Sequence[Sequence[Any]]) -> InputError | None:
         """The first thing that is wrong with the shapes of the inputs, which have the right ranks.

@@ -196,13 +196,16 @@ class DimInfo:
         hint: the size it had in the example inputs; for a computed dim a guess.
         sources: (input index, axis) pairs that all have this size; none for a computed dim.
         bound: the largest size of a dim that a node computes while the graph runs (the one whose
-            op `computes` it), over dims of the inputs; None for dims of inputs.
+            op `computes` it), over dims of the inputs; None for dims of inputs, and for those that
+            torch finds between compiled parts.
+        found: whether torch finds it in data; it may be 0, as no other.
     """
 
     symbol: sympy.Symbol
     hint: int
     sources: tuple[tuple[int, int], ...]
     bound: Dim | None = None
+    found: bool = False
 
 
 @dataclass(eq=False)
@@ -257,6 +260,11 @@ class Graph:
             for info in self.dims.values()
             if info.sources
         }
+
+    def known_at_entry(self, condition: sympy.Basic) -> bool:
+        """Whether a condition is on sizes of the inputs alone, and not on what nodes find."""
+        found = {info.symbol for info in self.dims.values() if not info.sources}
+        return not condition.free_symbols & found
 
     def computed_dims(self) -> list[str]:
         """Names of the dims that nodes compute, in order."""

@@ -38,7 +38,7 @@ def check_sizes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> None:
                 raise InputShapeError(value.name, axis, expected, got)
             if got == 0 and not isinstance(extent, int):
                 raise EmptyInputError(value.name, axis)
-    for condition in graph.conditions:
+    for condition in filter(graph.known_at_entry, graph.conditions):
         if not condition.subs(sizes):
             raise InputConditionError(str(condition))
 

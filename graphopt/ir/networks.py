@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 
 import networkx as nx
+import sympy
 
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.printer import name_values, print_node, shape_text
+from graphopt.ir.scalar import symbols_in
 from graphopt.printable import printable
 
 
 def network(nodes: Iterable[Node]) -> nx.DiGraph:
     """Nodes, with an edge from the one that makes a value to each that reads it.
 
+    What has a dim that a node finds comes behind that node.
     What reads or writes a state comes behind the write before it, and a write behind the reads.
 
     Args:
@@ -42,8 +45,21 @@ def network(nodes: Iterable[Node]) -> nx.DiGraph:
                 writers[value] = i
             else:
                 readers.setdefault(value, []).append(i)
+    for dim, maker in {n.op.computes: i for i, n in enumerate(nodes) if n.op.computes}.items():
+        readers_of = (i for i, n in enumerate(nodes) if i > maker and _mentions(n, dim))
+        found.add_edges_from((maker, i) for i in readers_of)
     found.remove_edges_from(list(nx.selfloop_edges(found)))
     return found
+
+
+def symbols(nodes: Iterable[Node], inputs: Iterable[Value]) -> set[sympy.Symbol]:
+    """The dims in the shapes of values, and in whatever else nodes compute with."""
+    shapes = [v.shape for v in (*inputs, *(v for n in nodes for v in n.outputs))]
+    return symbols_in([*shapes, *(list(vars(n.op).values()) for n in nodes)])
+
+
+def _mentions(node: Node, dim: str) -> bool:
+    return any(symbol.name == dim for symbol in symbols([node], ()))
 
 
 def cycle(nodes: Sequence[Node]) -> list[Node]:

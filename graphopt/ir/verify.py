@@ -52,7 +52,8 @@ def verify(graph: Graph, after: str) -> None:
     5. Once memory is planned, every output is memory of its own that a node writes.
     """
     defined: set[Value] = set(graph.inputs)
-    symbols = {info.symbol for info in graph.dims.values() if info.bound is None}
+    computed = {node.op.computes for node in graph.nodes}
+    symbols = {info.symbol for name, info in graph.dims.items() if name not in computed}
 
     def require(condition: bool, problem: str) -> None:
         if not condition:
@@ -60,12 +61,11 @@ def verify(graph: Graph, after: str) -> None:
 
     for position, node in enumerate(graph.nodes):
         where = f"node {position} ({node.op}, {node.origin.module or 'no module'})"
-        if computed := node.op.computes:
-            require(computed in graph.computed_dims(), f"{where} computes no dim of the graph")
-            require(
-                graph.dims[computed].symbol not in symbols, f"{where} computes {computed} again"
-            )
-            symbols.add(graph.dims[computed].symbol)
+        if dim := node.op.computes:
+            bounded = not node.is_lowered or dim in graph.computed_dims()
+            require(dim in graph.dims and bounded, f"{where} computes no dim of the graph")
+            require(graph.dims[dim].symbol not in symbols, f"{where} computes {dim} again")
+            symbols.add(graph.dims[dim].symbol)
         for value in node.inputs:
             if not (value in defined or value.is_constant):
                 require(False, f"{where} reads an undefined value{_ring(graph)}")

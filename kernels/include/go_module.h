@@ -23,6 +23,7 @@ typedef struct {
 typedef struct {
     int32_t input;
     int32_t axis;
+    int32_t may_be_empty; /* found in data before the module runs */
 } go_dim_source;
 
 typedef struct {

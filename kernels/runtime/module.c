@@ -181,7 +181,7 @@ static go_code bind(go_context *c, const go_tensor *inputs) {
     for (int d = 0; d < desc->dim_count; d++)
         c->dims[d] = inputs[desc->dims[d].input].shape[desc->dims[d].axis];
     for (int d = 0; d < desc->dim_count; d++)
-        if (c->dims[d] < 1)
+        if (c->dims[d] < 1 && !desc->dims[d].may_be_empty)
             return refuse(c, GO_ERROR_EMPTY, desc->dims[d].input, desc->dims[d].axis, 1, c->dims[d],
                           "input %d has size %lld along axis %d", desc->dims[d].input,
                           (long long)c->dims[d], desc->dims[d].axis);

@@ -61,6 +61,8 @@ def _matmul_of(b: Builder, left: Value, right: Value) -> Value:
 
 def _item(b: Builder) -> list[Value]:
     """A size read from a tensor, which the model equates with a size of an input."""
+    if b.op.size is None:
+        raise Unsupported("a number that the model takes for a size, and that no input has")
     b.nodes.append(Node.of(Check(b.op.size), b.tensor(), origin=b.node.origin))
     return []
 

@@ -19,7 +19,8 @@ class Aten(Op):
         overload: `<namespace>.<name>.<overload>`.
         schema: of the overload, without marks of aliasing.
         size: of a number read from a tensor, the size that the model equates it with.
-        dim: name of the dim that it computes; empty for none.
+        dim: name of the dim that it computes; empty for none. A number that becomes a size makes
+            the numbers below it, i64[dim], of which later parts learn it.
     """
 
     target: str
