@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphopt.codegen.cif import emit_cif
+from graphopt.codegen.experts import emit_grouped_matmul
 from graphopt.codegen.function import Fields, FunctionBuilder
 from graphopt.codegen.memory import Memory
 from graphopt.codegen.recurrent import emit_recurrent
@@ -17,6 +18,7 @@ from graphopt.ir.ops import (
     Cif,
     Conv,
     Depthwise,
+    GroupedMatmul,
     Im2col,
     Linear,
     Matmul,
@@ -366,6 +368,7 @@ CALLS: dict[type[Op], Emit] = {
     Conv: _conv,
     Im2col: _im2col,
     Matmul: _matmul,
+    GroupedMatmul: emit_grouped_matmul,
     Cif: emit_cif,
     Recurrent: emit_recurrent,
 }

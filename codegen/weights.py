@@ -78,6 +78,18 @@ class WeightsFile:
 
         return self._place(value, "conv", per_group * groups, make)
 
+    def experts(self, value: Value) -> int:
+        """Offset of weights [experts, n, k], each matrix packed for the right operand of a GEMM."""
+        data = value.data
+        assert data is not None
+        count, n, k = data.shape
+        layout = F32.layout(self.arch)
+
+        def make() -> Bytes:
+            return np.concatenate([F32.pack(layout, matrix, None) for matrix in data])
+
+        return self._place(value, "experts", count * F32.packed_bytes(self.arch, n, k), make)
+
     def _place(self, value: Value, form: str, size: int, make: Callable[[], Bytes]) -> int:
         key = (value, form)
         if key not in self._offsets:

@@ -21,6 +21,7 @@ from graphopt.passes.base import Pass
 from graphopt.passes.lowering import (
     contractions,
     convolutions,
+    experts,
     functions,
     indexing,
     lines,
@@ -43,6 +44,7 @@ from graphopt.passes.lowering.widening import Widening
 RULES: dict[str, Rule] = {
     **views.RULES,
     **parts.RULES,
+    **experts.RULES,
     **padding.RULES,
     **indexing.RULES,
     **rearranging.RULES,

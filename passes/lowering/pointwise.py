@@ -258,5 +258,13 @@ RULES: dict[str, Rule] = {
     ),
     **_filled("zeros", 0),
     **_filled("ones", 1),
+    # Whatever lies in new memory is right; the same each time is better.
+    **rules(
+        _fill_with(0),
+        f"aten::empty.memory_format(SymInt[] size, *, {_LIKE}) -> Tensor",
+        f"aten::empty_like(Tensor self, *, {_LIKE}) -> Tensor",
+        f"aten::new_empty(Tensor self, SymInt[] size, *, {_MADE}) -> Tensor",
+        implied="size self",
+    ),
     **rules(_fill("s"), f"aten::scalar_tensor(Scalar s, *, {_MADE}) -> Tensor"),
 }

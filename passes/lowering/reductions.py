@@ -63,6 +63,27 @@ def _count_nonzero(b: Builder) -> Value:
     return _result(b, _folded(b, "sum", counted, _axes(x, b.arg("dim"))))
 
 
+def _histogram(b: Builder) -> Value:
+    """How many elements lie in each of as many bins of equal width; the last has both its ends."""
+    x, bins = b.tensor(), b.arg("bins", 100)
+    low, high = b.arg("min", 0), b.arg("max", 0)
+    if not all(isinstance(n, int | float) for n in (low, high)) or low >= high:
+        raise Unsupported("a histogram between the least and the largest element")
+    x = b.reshape(x, (symbolic.product(x.shape),))
+    if x.dtype is not DType.F32:
+        raise Unsupported(f"a histogram of {x.dtype.value}")
+    value = scalar.operand(0, x.dtype)
+    first, last = (scalar.const(n, x.dtype) for n in (low, high))
+    count, width = scalar.const(bins, x.dtype), scalar.const(high - low, x.dtype)
+    place = apply("div", apply("mul", apply("sub", value, first), count), width)
+    place = apply("min", scalar.cast(place, DType.I64), scalar.const(bins - 1, DType.I64))
+    inside = apply("and", apply("ge", value, first), apply("le", value, last))
+    place = where(inside, place, scalar.const(-1, DType.I64))
+    hit = scalar.cast(apply("eq", place, scalar.index(0)), DType.I64)
+    hits = b.pointwise(hit, [b.reshape(x, (1, *x.shape))], (bins, *x.shape))
+    return _result(b, _folded(b, "sum", hits, (1,)))
+
+
 def _line(b: Builder, x: Value, axis: int | None) -> tuple[Value, int]:
     """X and an axis of it, which is flat if there is none."""
     if axis is None or x.rank == 0:
@@ -330,6 +351,10 @@ RULES: dict[str, Rule] = {
         "max min",
         "aten::{kind}(Tensor self) -> Tensor",
         "aten::a{kind}(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor",
+    ),
+    **rules(
+        _histogram,
+        "aten::histc(Tensor self, int bins=100, Scalar min=0, Scalar max=0) -> Tensor",
     ),
     **rules(
         _count_nonzero,

@@ -5,6 +5,7 @@ from graphopt.ir.ops.attention import Attention, CachedAttention, Rope
 from graphopt.ir.ops.cif import Cif
 from graphopt.ir.ops.contractions import Conv, Depthwise, Im2col, Linear, Matmul
 from graphopt.ir.ops.elements import Check, Gather, Pointwise, Reduce
+from graphopt.ir.ops.experts import GroupedMatmul
 from graphopt.ir.ops.lines import Scan, Scatter, Sort
 from graphopt.ir.ops.recurrent import Recurrent
 from graphopt.ir.ops.rows import Norm, PackRows, QuantizeRows, Softmax, SplitRows
@@ -22,6 +23,7 @@ OPS = (
     Depthwise,
     Expand,
     Gather,
+    GroupedMatmul,
     Linear,
     Matmul,
     Norm,
@@ -56,6 +58,7 @@ __all__ = [
     "Depthwise",
     "Expand",
     "Gather",
+    "GroupedMatmul",
     "Im2col",
     "Linear",
     "Matmul",
