@@ -14,7 +14,7 @@ _COLUMNS = 64
 
 
 def emit_grouped_matmul(node: Node, f: FunctionBuilder, memory: Memory) -> None:
-    """Tasks by expert and columns, however many rows each finds."""
+    """Tasks by expert and columns, however many rows each finds; see `Emit`."""
     x, weight, ends = (node.operands[name] for name in ("x", "weight", "ends"))
     experts, n, k = weight.shape
     arch = memory.weights.arch

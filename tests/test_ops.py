@@ -21,7 +21,7 @@ from graphs import (
 )
 
 from graphopt.codegen.emit import EMITTERS
-from graphopt.ir import DimInfo, DType, Graph, Node, Value, scalar
+from graphopt.ir import DimInfo, DType, Graph, Node, Value, scalar, symbolic
 from graphopt.ir.interpret import run_graph
 from graphopt.ir.op import Op
 from graphopt.ir.ops import (
@@ -34,6 +34,7 @@ from graphopt.ir.ops import (
     Cif,
     Expand,
     Gather,
+    GroupedMatmul,
     Im2col,
     Linear,
     Matmul,
@@ -81,6 +82,12 @@ def every_op() -> Graph:
         m.op(Expand((*y.shape[:2], 8)), m.reshape(m.slice(y, 2, 0, 1), "B", "T", 1)),
         m.op(Gather(), m.constant("table", 9, 4), lengths),
         m.op(Reduce("sum", (1,)), y),
+        m.op(
+            GroupedMatmul(),
+            m.reshape(y, symbolic.product(m.shape("B", "T")), 8),
+            m.constant("experts", 2, 5, 8),
+            m.constant("ends", data=np.array([1, 2])),
+        ),
         m.op(Pool("mean", (*image.shape[:2], 3, 2)), image),
         m.op(Scan("sum", 1), y),
         m.op(Scatter("sum"), y, m.input("places", "B", dtype=I64), m.input("stored", "B")),

@@ -29,6 +29,7 @@ from graphopt.passes.lower_aten import RULES, LowerAten  # noqa: E402
 from graphopt.passes.lowering import (  # noqa: E402
     contractions,
     convolutions,
+    experts,
     functions,
     indexing,
     lines,
@@ -134,6 +135,10 @@ POINTWISE: dict[str, Case] = {
     "zero": (lambda x: written(x, lambda y: y[0].zero_()), (X,)),
     "copy": (lambda x, n: written(x, lambda y: y.copy_(n[:1])), (X, NUMBERS)),
     "zeros": (lambda x: torch.zeros(x.shape[1]), (X,)),
+    "empty_like empty new_empty": (
+        lambda x: (torch.empty_like(x).fill_(2), torch.empty(3).zero_(), x.new_empty(2).zero_()),
+        (X,),
+    ),
     "zeros_like": (lambda x: torch.zeros_like(x), (NUMBERS,)),
     "new_zeros": (lambda x: x.new_zeros(3), (X,)),
     "ones": (lambda x: torch.ones(x.shape[1], dtype=torch.bool), (X,)),
@@ -236,13 +241,13 @@ def test_every_rule_has_a_case() -> None:
         f"aten.{op}" for family in FAMILIES.values() for name in family for op in name.split()
     }
     # A size read from a tensor is tested below, sizes that a node computes in
-    # test_computed_dims.py, layers in test_convolutions.py and test_recurrent.py, what moves
-    # elements in test_lower_reading.py.
+    # test_computed_dims.py, layers in test_convolutions.py, test_experts.py and test_recurrent.py,
+    # what moves elements in test_lower_reading.py.
     here = (pointwise, functions, reductions, norms, pooling, lines, contractions, sequences)
     ops = {".".join(name.split(".")[:2]) for table in here for name in table.RULES}
     assert ops - tested == {"aten.item", "graphopt.cif"}
     reading = (indexing, padding, parts, rearranging, resampling, views)
-    tables = (*here, convolutions, recurrent, *reading)
+    tables = (*here, convolutions, experts, recurrent, *reading)
     assert len(RULES) == sum(len(table.RULES) for table in tables)
 
 
@@ -346,7 +351,7 @@ def test_a_rule_that_fails_names_the_node() -> None:
         LowerAten().run(graph)
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", [n for n in RULES if n not in experts.RULES])
 def test_rules_have_the_schemas_of_this_torch(name: str) -> None:
     namespace, op, *overload = name.split(".")
     packet = getattr(getattr(torch.ops, namespace), op)

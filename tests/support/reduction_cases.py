@@ -75,6 +75,20 @@ REDUCTIONS: dict[str, Call] = {
         Y,
     ),
     **named(
+        "histc",
+        lambda x, n, o: (
+            (
+                torch.histc(x, 4, -1, 1),
+                torch.histc(n.float(), 4, 0, 3),
+                torch.histc(x[:0], 2, 0, 1),
+            ),
+            torch.histc(o, 3, -1.5, 3),
+        ),
+        X,
+        N,
+        ODD,
+    ),
+    **named(
         "kthvalue median",
         lambda x, n, o: (
             (*x.kthvalue(2, 1), *n[:, :3].sum(0).kthvalue(1), x.median(), n.median()),

@@ -1,4 +1,4 @@
-"""The product of a mixture of experts: each row by the matrix of the expert that it is sorted to."""
+"""The product of a mixture of experts: each row by the matrix of its expert."""
 
 from __future__ import annotations
 
