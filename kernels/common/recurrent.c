@@ -132,9 +132,10 @@ static void multiply(const go_recurrent_args *a, workspace *w, const chain *c, c
  * LSTM, the cell, which changes. */
 GO_INLINE go_f32x16 cell_step(const go_cell kind, const float *x, const float *p, go_f32x16 h,
                               go_f32x16 *cell) {
-    go_f32x16 sum[MOST_GATES];
-    GO_UNROLLED (g, kind == GO_CELL_LSTM ? 4 : kind == GO_CELL_GRU ? 2 : 1)
-        sum[g] = go_load(x + g * UNITS) + go_load(p + g * UNITS);
+    const int summed = kind == GO_CELL_LSTM ? 4 : kind == GO_CELL_GRU ? 2 : 1;
+    go_f32x16 sum[MOST_GATES] = {0};
+    GO_UNROLLED (g, MOST_GATES)
+        if (g < summed) sum[g] = go_load(x + g * UNITS) + go_load(p + g * UNITS);
     if (kind == GO_CELL_LSTM) {
         const go_f32x16 new = sigmoid_lanes(sum[0]) * tanh_lanes(sum[2]);
         *cell = go_fma(sigmoid_lanes(sum[1]), *cell, new);
