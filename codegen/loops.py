@@ -133,7 +133,7 @@ def _element(
             return index_of[number]
         if leaf.op == "load":
             steps = map(f.size, layout_of(inputs[number]).strides)
-            terms = [_times(at, s) for at, s in zip(indices, steps, strict=True) if s != "0"]
+            terms = [f"{at} * {s}" for at, s in zip(indices, steps, strict=True)]
             return f"{names[number]}[{' + '.join(terms) or '0'}]"
         return f"a{number}[{_times(f'i{inner}', f.size(nest.strides[number][inner]))}]"
 

@@ -229,13 +229,13 @@ def _behind(op: Op, x: Value, at: list[Scalar]) -> list[Scalar] | None:
         own = at[len(at) - x.rank :]
         return [place(0) if e == 1 else i for e, i in zip(x.shape, own, strict=True)]
     if isinstance(op, Reshape):
-        axes = unit_reshape(x.shape, op.shape)
-        if axes is None:
+        kept = unit_reshape(x.shape, op.shape)
+        if kept is None:
             return None
         moved = [place(0)] * x.rank
-        for axis, index in zip(axes, at, strict=True):
-            if axis is not None:
-                moved[axis] = index
+        for source, index in zip(kept, at, strict=True):
+            if source is not None:
+                moved[source] = index
         return moved
     return None
 

@@ -27,7 +27,7 @@ def _size(value: Place) -> Dim | None:
     """What an expression is if it is a number or a size."""
     if not isinstance(value, Scalar):
         return value
-    return value.value if value.op in ("const", "size") else None  # type: ignore[return-value]
+    return value.value if value.op in ("const", "size") else None
 
 
 def plus(a: Place, b: Place) -> Scalar:
@@ -153,7 +153,7 @@ def _of_remainder(_: Scalar, a: _Bounds, b: _Bounds) -> _Bounds:
 
 
 def _of_wrap(expr: Scalar, a: _Bounds) -> _Bounds | None:
-    extent: Dim = expr.value  # type: ignore[assignment]
+    extent: Dim = expr.value
     if is_non_negative(a[0]):
         return a
     if is_non_negative(simplify(-1 - a[1])):

@@ -269,7 +269,7 @@ def _resized(
 ) -> Value:
     """X with other sizes along some axes; 16 bits become f32."""
     real, tables, shape = _Real(x), _Tables(b, x), list(x.shape)
-    taps = [[(scalar.index(n), real.of(1.0))] for n in range(x.rank)]
+    taps: list[list[Tap]] = [[(scalar.index(n), real.of(1.0))] for n in range(x.rank)]
     for axis in axes:
         taps[axis.axis], shape[axis.axis] = of(real, tables, axis), axis.out
     expr = _weighted(taps, lambda places: element(0, x, places))

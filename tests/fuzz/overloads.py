@@ -5,6 +5,7 @@ from __future__ import annotations
 import contractions  # noqa: F401  enters its kinds
 import habits  # noqa: F401
 import layers  # noqa: F401
+import moves  # noqa: F401
 import torch
 from lines import Line, chosen, enter, is_number, kind
 from reductions import KINDS

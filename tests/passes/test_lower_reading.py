@@ -1,16 +1,19 @@
 """Rules that give axes another order and elements other places: each overload against torch."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
-from captured import arrays, captured  # noqa: E402
-from graphs import assert_close  # noqa: E402
+from captured import arrays, captured, lowered  # noqa: E402
+from graphs import assert_close, check_native  # noqa: E402
 
+from graphopt.errors import InputValueError  # noqa: E402
 from graphopt.ir import DType  # noqa: E402
 from graphopt.ir.interpret import run_graph  # noqa: E402
 from graphopt.ir.ops import Aten  # noqa: E402
@@ -354,6 +357,43 @@ def test_rules(name: str) -> None:
         dtypes = [v.dtype for v in graph.outputs]
         bound = BF16_RELATIVE if DType.BF16 in dtypes else FP32_RELATIVE
         assert_close(run_graph(graph, arrays(tensors)), wanted, bound, dtypes)
+
+
+def test_the_code_does_the_same(tmp_path: Path) -> None:
+    """One library of loops that read in every way: through data, guarded, between elements."""
+
+    def model(image: Any, at: Any, grid: Any) -> list[Any]:
+        row, few = image[:, :, 0], at.shape[0]
+        return [
+            *(image[:, at], image[:, at - 4, at], image.gather(2, image.int().clamp(0, 3))),
+            *(image.take(at), image.flip(2), image.roll(2, 3), row.unfold(2, 2, 1)),
+            *(
+                F.unfold(image, 2, padding=1),
+                torch.diag_embed(row, -1),
+                image.repeat_interleave(2, 2),
+            ),
+            *(F.pad(row, (1, 2), mode="reflect"), F.pad(row, (1, 2), mode="circular")),
+            *(F.pad(image, (-1, 2)), F.one_hot(at, 5), image[:, few - image.shape[2] :]),
+            image.slice_scatter(image[:, :, ::2] * 2, 2, 0, None, 2),
+            F.interpolate(image, scale_factor=1.5),
+            F.interpolate(image, scale_factor=1.5, mode="bilinear"),
+            F.interpolate(image, (9, 3), mode="bicubic"),
+            F.grid_sample(image, grid, "bilinear", "reflection", align_corners=False),
+        ]
+
+    tensors = (IMAGE, SOME, randn(2, 3, 4, 2))
+    graph = lowered(captured(model, *tensors).graph)
+    assert all(n.is_lowered for n in graph.nodes)
+    check_native(graph, tmp_path, bound=FP32_RELATIVE)
+    assert_close(run_graph(graph, arrays(tensors)), arrays(model(*tensors)), FP32_RELATIVE)
+
+
+def test_an_index_outside_fails_the_run() -> None:
+    graph = lowered(captured(lambda x, i: x.gather(1, i), X[0], MANY[0]).graph)
+    row, indices = X[0].numpy(), MANY[0].numpy()
+    for wrong in (-1, 4):
+        with pytest.raises(InputValueError, match=f"got {wrong}"):
+            run_graph(graph, [row, np.where(indices == 2, wrong, indices)])
 
 
 def test_every_overload_has_a_case() -> None:

@@ -160,9 +160,9 @@ def evaluate_scalar(
         indices = [_inside(a, n, looked_at) for a, n in zip(args, array.shape, strict=True)]
         return array[tuple(np.broadcast_arrays(*indices))] if array.size else array.dtype.type(0)
     if expr.op == "wrap":
-        return np.where(args[0] < 0, args[0] + evaluate(expr.value, sizes), args[0])  # type: ignore[arg-type]
+        return np.where(args[0] < 0, args[0] + evaluate(expr.value, sizes), args[0])
     if expr.op == "check":
-        return _inside(args[0], evaluate(expr.value, sizes), looked_at)  # type: ignore[arg-type]
+        return _inside(args[0], evaluate(expr.value, sizes), looked_at)
     if expr.op == "cast":
         return widen(narrow(args[0], expr.dtype), expr.dtype)
     with np.errstate(all="ignore"):
@@ -231,7 +231,7 @@ class Pointwise(Op):
         if number in read_in_place(self.expr):
             return stored
         loads = sum(s.op == "load" and s.value == number for s in self.expr.walk())
-        return min(stored, loads * call.size(*self.shape) * value.dtype.itemsize)
+        return min(stored, int(loads * call.size(*self.shape)) * value.dtype.itemsize)
 
     def kernel(self, node: Node) -> str:
         return "go_quantize_rows" if node.output.packed else "loop"
