@@ -25,6 +25,7 @@ from graphopt.frontend.conversions import idle_conversions
 from graphopt.frontend.dynamic_shapes import by_parameter
 from graphopt.frontend.guards import Guards, read_guards
 from graphopt.frontend.held import Held
+from graphopt.frontend.in_place import write_apart
 from graphopt.frontend.memory_questions import MemoryQuestions
 from graphopt.frontend.recurrent_layers import RecurrentLayers
 from graphopt.frontend.regions import functional, inline_regions, needs_retracing
@@ -249,6 +250,7 @@ def _export(
         warnings.simplefilter("ignore")
         program = torch.export.export(wrapper, tensors, dynamic_shapes=(tuple(dims),), strict=False)
         inline_regions(program)
+        write_apart(program.graph)
         if not needs_retracing(program):
             return program, read_guards(program)
         made = functional(program)
