@@ -316,8 +316,8 @@ def _compare_leaf(name: str, got: Any, wanted: Any) -> _Departure:
     if isinstance(got, torch.Tensor) and isinstance(wanted, torch.Tensor):
         return _compare_tensors(name, got, wanted)
     if type(got) is type(wanted) is float:  # of sizes, in doubles
-        got, wanted = torch.tensor([got, wanted], dtype=torch.float64).split(1)
-        return _compare_tensors(name, got, wanted)
+        mine, its = (torch.tensor([number], dtype=torch.float64) for number in (got, wanted))
+        return _compare_tensors(name, mine, its)
     same = type(got) is type(wanted) and bool(got == wanted)
     return _Departure(f"{name} is {got!r}, not {wanted!r}", 0.0 if same else math.inf)
 

@@ -210,7 +210,7 @@ class _Piece:
         """The submodule's result, by compiled code if it can be."""
         found = None if self._is_refused else self._find(args, kwargs)
         if found is None:
-            return self._copied._call_impl(*args, **kwargs)
+            return self._copied._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
         return _run_one.get()(*found)
 
     def _find(

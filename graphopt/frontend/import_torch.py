@@ -255,7 +255,7 @@ class _Importer:
         if spec.kind is InputKind.PARAMETER or (
             spec.kind is InputKind.BUFFER and spec.persistent is not False
         ):
-            tensor = self.program.state_dict[spec.target]
+            tensor: torch.Tensor = self.program.state_dict[spec.target]
         else:
             tensor = self.program.constants[spec.target]
         if _is_untraced(tensor):

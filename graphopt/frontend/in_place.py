@@ -60,7 +60,7 @@ def _name(node: Any) -> str:
 
 def _keeps_type(node: torch.fx.Node) -> bool:
     """Whether the other operand is a tensor of the same floating-point type."""
-    tensors = [getattr(arg, "meta", {}).get("val") for arg in node.args[:2]]
+    tensors: list[Any] = [getattr(arg, "meta", {}).get("val") for arg in node.args[:2]]
     return node.target._overloadname == "Tensor" and all(  # type: ignore[union-attr]
         isinstance(t, torch.Tensor) and t.is_floating_point() and t.dtype is tensors[0].dtype
         for t in tensors

@@ -137,9 +137,9 @@ def _is_shape(thing: Any) -> bool:
 
 
 def _is_closed(leaf: Any) -> bool:
-    return isinstance(leaf, _CLOSED) and not (
-        _is_shape(leaf) and any(isinstance(extent, torch.SymInt) for extent in leaf)
-    )
+    if isinstance(leaf, torch.Size):
+        return not any(isinstance(extent, torch.SymInt) for extent in leaf)
+    return isinstance(leaf, _CLOSED)
 
 
 def _opened(thing: Any) -> _Opened | None:
@@ -148,7 +148,8 @@ def _opened(thing: Any) -> _Opened | None:
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         named = {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)}
         return _Opened(kind, False, (), {**getattr(thing, "__dict__", {}), **named}, [], {})
-    if kind.__getstate__ is not object.__getstate__ or hasattr(kind, "__setstate__"):
+    own: Any = kind.__getstate__
+    if own is not object.__getstate__ or hasattr(kind, "__setstate__"):
         return None
     try:
         reduced = thing.__reduce_ex__(2)

@@ -77,7 +77,7 @@ def _select(module: torch.fx.GraphModule, cond: torch.fx.Node) -> None:
 
 def _body(module: torch.fx.GraphModule, held: torch.fx.Node) -> torch.fx.GraphModule:
     """The graph behind a name, itself without regions."""
-    body = getattr(module, str(held.target))
+    body: torch.fx.GraphModule = getattr(module, str(held.target))
     _inline_into(body)
     return body
 
@@ -105,8 +105,8 @@ def _alike(one: torch.fx.GraphModule, other: torch.fx.GraphModule) -> bool:
     """Whether two graphs have results of the same shapes and types, all of them tensors."""
     kinds = []
     for body in (one, other):
-        (results,) = next(node for node in body.graph.nodes if node.op == "output").args
-        values = [getattr(result, "meta", {}).get("val") for result in results]  # type: ignore[union-attr]
+        output: Any = next(node for node in body.graph.nodes if node.op == "output")
+        values: list[Any] = [getattr(result, "meta", {}).get("val") for result in output.args[0]]
         if not all(isinstance(value, torch.Tensor) for value in values):
             return False
         kinds.append([(value.dtype, list(map(str, value.shape))) for value in values])
@@ -161,4 +161,5 @@ def functional(program: ExportedProgram) -> ExportedProgram:
         if spec.kind is InputKind.CONSTANT_TENSOR and str(spec.target).startswith("model."):
             spec.kind, spec.persistent = InputKind.BUFFER, False
     program.example_inputs = None  # else torch 2.9 traces its check of them, too
-    return program.run_decompositions({})
+    made: ExportedProgram = program.run_decompositions({})
+    return made
