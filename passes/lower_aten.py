@@ -37,7 +37,7 @@ from graphopt.passes.lowering import (
     sequences,
     views,
 )
-from graphopt.passes.lowering.builder import Builder, Unsupported
+from graphopt.passes.lowering.builder import Builder, NotWidened, Unsupported
 from graphopt.passes.lowering.schema import Rule, overload
 from graphopt.passes.lowering.widening import Widening
 
@@ -106,6 +106,8 @@ def _replaced(node: Node, widening: Widening) -> tuple[list[Node], list[Value]]:
     builder = Builder(node)
     try:
         return builder.nodes, _lower(builder)
+    except NotWidened:
+        raise
     except Unsupported:
         if not widening.concerns(node):
             raise

@@ -18,6 +18,10 @@ class Unsupported(Exception):
     """A rule cannot lower this node; the text says why and ends up in the report."""
 
 
+class NotWidened(Unsupported):
+    """Torch rounds steps of it to 16 bits, so that the rule for f32 has other numbers."""
+
+
 #: Arguments that cannot matter on a CPU to ops that do not see strides, and which values may not.
 _HARMLESS: dict[str, Callable[[Any], bool]] = {
     "copy": lambda value: True,

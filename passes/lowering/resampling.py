@@ -19,7 +19,7 @@ from graphopt.ir.indices import (
 )
 from graphopt.ir.scalar import Scalar, apply
 from graphopt.ir.symbolic import simplify
-from graphopt.passes.lowering.builder import Builder, Unsupported
+from graphopt.passes.lowering.builder import Builder, NotWidened, Unsupported
 from graphopt.passes.lowering.loads import chosen, computed, element, here, loaded
 from graphopt.passes.lowering.rearranging import repeated
 from graphopt.passes.lowering.schema import Lowering, Rule, rules
@@ -287,6 +287,8 @@ def _grid_sampler(b: Builder) -> Value:
     x, grid, out = b.tensor("input"), b.tensor("grid"), b.node.output
     mode, padding = _MODES[b.arg("interpolation_mode")], _PADDINGS[b.arg("padding_mode")]
     corners = bool(b.arg("align_corners"))
+    if x.dtype.is_half or grid.dtype.is_half:
+        raise NotWidened(f"places in {grid.dtype.value}")
     if x.dtype is not DType.F32 or grid.dtype is not DType.F32 or 0 in (*x.shape, *grid.shape):
         raise Unsupported(f"a grid of {grid.dtype.value} into {x.dtype.value}")
     real, tables, sizes = _Real(x), _Tables(b, x), x.shape[2:]

@@ -390,6 +390,15 @@ def test_the_code_does_the_same(tmp_path: Path) -> None:
     assert_close(run_graph(graph, arrays(tensors)), arrays(model(*tensors)), FP32_RELATIVE)
 
 
+def test_places_in_16_bits_stay_in_torch() -> None:
+    """Torch rounds every step to them, and an error of a place is none of last bits."""
+    tensors = (IMAGE.bfloat16(), randn(2, 3, 4, 2).bfloat16())
+    graph = captured(lambda x, g: F.grid_sample(x, g, align_corners=False), *tensors).graph
+    LowerAten().run(graph)
+    (node,) = graph.nodes
+    assert node.reasons == ["lower_aten: left in torch: places in bf16"]
+
+
 def test_an_index_outside_fails_the_run() -> None:
     graph = lowered(captured(lambda x, i: x.gather(1, i), X[0], MANY[0]).graph)
     row, indices = X[0].numpy(), MANY[0].numpy()
