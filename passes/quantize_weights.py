@@ -54,13 +54,13 @@ class QuantizeWeights(Pass):
         with ThreadPoolExecutor() as pool:
             distinct = list(dict.fromkeys(whole))
             rounded = dict(zip(distinct, pool.map(self._rounded, distinct), strict=True))
-        packing = PACKING[self._format.rows]
-        packed, nodes = packing and PackedRows(packing()), list[Node]()
+        packing, nodes = PACKING[self._format.rows], list[Node]()
+        packed = None if packing is None else PackedRows(packing())
         products = set(chosen)
         for node in graph.nodes:
             op = node.op
             if node in products:
-                if packed and isinstance(op, Linear):
+                if packed is not None and isinstance(op, Linear):
                     packed.give(node, nodes)
                 self._narrow(node, rounded)
             elif (
