@@ -22,7 +22,9 @@ def test_the_oldest_transformers():
         "import sys, pytest, transformers; print(transformers.__version__, flush=True); "
         "sys.exit(pytest.main(['-q', '-x', '-n0', '-p', 'no:cacheprovider', *sys.argv[1:]]))"
     )
-    tests = [str(Path(__file__).with_name(f"test_{name}.py")) for name in ("interface", "phi3")]
+    tests = [
+        str(Path(__file__).with_name(f"test_{name}.py")) for name in ("interface", "phi3", "caches")
+    ]
     environment = {**os.environ, "PYTHONPATH": str(OLDEST)}
     command = [sys.executable, "-c", code, *tests]
     ran = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
