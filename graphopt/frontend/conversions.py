@@ -36,10 +36,9 @@ def _unless_idle(name: str) -> Callable[..., torch.nn.Module]:
 
     @wraps(convert)
     def converted(module: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.nn.Module:
+        device, dtype = torch.device("cpu") if name == "cpu" else None, _DTYPES.get(name)
         if name == "to":
             device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
-        else:
-            device, dtype = torch.device("cpu") if name == "cpu" else None, _DTYPES.get(name)
         is_idle = all(
             (device is None or tensor.device == device)
             and (dtype is None or not tensor.is_floating_point() or tensor.dtype == dtype)
