@@ -21,6 +21,7 @@ from torch.export import ExportedProgram
 from graphopt.errors import CaptureError
 from graphopt.frontend import nesting
 from graphopt.frontend.assigned import Assigned
+from graphopt.frontend.complex_numbers import ComplexNumbers, whole
 from graphopt.frontend.conversions import idle_conversions
 from graphopt.frontend.dynamic_shapes import by_parameter
 from graphopt.frontend.guards import Guards, read_guards
@@ -115,7 +116,12 @@ class _TensorsOnly(torch.nn.Module):
         args, kwargs = pytree.tree_unflatten(leaves, self._in_spec)
         before = pytree.tree_unflatten(leaves, self._in_spec)
         held, assigned = Held(self.model, tracing=True), Assigned(self.model)
-        with MemoryQuestions(self.seen.questions.append), RecurrentLayers(), idle_conversions():
+        with (
+            MemoryQuestions(self.seen.questions.append),
+            RecurrentLayers(),
+            ComplexNumbers(),
+            idle_conversions(),
+        ):
             result = self.model(*args, **kwargs)
         assigned.write()
         self.seen.changed += held.put_back()
@@ -136,7 +142,7 @@ class _TensorsOnly(torch.nn.Module):
             after = pytree.tree_unflatten(changed, after_spec)
             result = {structure.RESULT: result, structure.AFTER: after}
         leaves, spec = nesting.flatten(result, own)
-        computed = tuple(leaf for leaf in leaves if isinstance(leaf, _COMPUTED))
+        computed = tuple(whole(leaf) for leaf in leaves if isinstance(leaf, _COMPUTED))
         kept = [COMPUTED if isinstance(leaf, _COMPUTED) else leaf for leaf in leaves]
         self.seen.result = Result(kept, spec, changes)
         return computed
