@@ -221,8 +221,6 @@ class Constructs(torch.nn.Module):
             return torch.cond(x.sum() > 0, lambda x: x[x.long()], torch.cos, (x[0],))
         if self.how == "set":
             return {x * 2}
-        if self.how == "nonzero":
-            return x[x > 0]
         if self.how == "fraction":
             return x * x.shape[1] ** (1 / 3)
         return x @ x.reshape(x.shape[1], x.shape[0]).T
@@ -231,7 +229,6 @@ class Constructs(torch.nn.Module):
 CONSTRUCTS = {
     "cond": r"cond holds a graph of its own; optimize the branches",
     "set": r"its result is a set; return the tensors that it holds",
-    "nonzero": r"test_bad_input\.py:\d+; a size depends on tensor values; compute it outside",
     "fraction": r"the size .*\(axis 1 of x\).*exponent 0\.33.* is not a whole number of eighths",
     "sizes": r"test_bad_input\.py:\d+ \(return x @.*got \[\(a size\)",
 }
