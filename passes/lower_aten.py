@@ -19,7 +19,7 @@ from graphopt.errors import LoweringError
 from graphopt.ir import Graph, Node, Value
 from graphopt.passes.base import Pass
 from graphopt.passes.lowering import (
-    contractions,
+    attention,
     convolutions,
     experts,
     functions,
@@ -30,6 +30,7 @@ from graphopt.passes.lowering import (
     parts,
     pointwise,
     pooling,
+    products,
     rearranging,
     recurrent,
     reductions,
@@ -55,7 +56,8 @@ RULES: dict[str, Rule] = {
     **norms.RULES,
     **pooling.RULES,
     **lines.RULES,
-    **contractions.RULES,
+    **products.RULES,
+    **attention.RULES,
     **convolutions.RULES,
     **recurrent.RULES,
     **sequences.RULES,

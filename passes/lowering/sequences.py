@@ -1,9 +1,9 @@
-"""Ops along the time of a sequence: continuous integrate-and-fire, the index of the largest."""
+"""Continuous integrate-and-fire, and sizes that are read from tensors."""
 
 from __future__ import annotations
 
 from graphopt.ir import DType, Node, Value
-from graphopt.ir.ops import Cif
+from graphopt.ir.ops import Check, Cif
 from graphopt.passes.lowering.builder import Builder, Unsupported
 from graphopt.passes.lowering.schema import Rule, rules
 
@@ -17,10 +17,19 @@ def _cif(b: Builder) -> list[Value]:
     return b.nodes[-1].outputs
 
 
+def _item(b: Builder) -> list[Value]:
+    """A size read from a tensor, which the model equates with a size of an input."""
+    if b.op.size is None:
+        raise Unsupported("a number that the model takes for a size, and that no input has")
+    b.nodes.append(Node.of(Check(b.op.size), b.tensor(), origin=b.node.origin))
+    return []
+
+
 RULES: dict[str, Rule] = {
     **rules(
         _cif,
         "graphopt::cif(Tensor hidden, Tensor alphas, float threshold, str rule, str count) -> "
         "(Tensor, Tensor, Tensor)",
     ),
+    **rules(_item, "aten::item(Tensor self) -> Scalar"),
 }

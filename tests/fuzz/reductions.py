@@ -161,3 +161,42 @@ for _n in (1, 2, 3):
                 f"{'[0]' if 'max' in op else ''}"
             ),
         )
+
+
+def _square(s: Scene) -> tuple[str, str]:
+    """A value of three axes and one of its batches times itself, [n, n]."""
+    name = s.floats(3)
+    return name, f"({name}[0].t() @ {name}[0]).tanh()"
+
+
+for _name, _text in {
+    "mv": "torch.mv({n}[0], {n}[0, 0].tanh())",
+    "dot": "torch.dot({n}[0, 0], {n}[0, 0].tanh())",
+    "vdot": f"{_A}vdot({{n}}[0, 0], {{n}}[0, 0].tanh())",
+    "inner": "torch.inner({n}, {n}[0, 0].tanh())",
+    "baddbmm": "torch.baddbmm({n}, {n}, {s}.expand({n}.shape[0], -1, -1), alpha=0.5, beta=2)",
+    "addbmm": "torch.addbmm({n}[0], {n}, {s}.expand({n}.shape[0], -1, -1))",
+    "addmv": "torch.addmv({n}[0, :, 0], {n}[0], {n}[0, 0].tanh())",
+    "addr": "torch.addr({n}[0], {n}[0, :, 0], {n}[0, 0])",
+    "chain_matmul": "torch.chain_matmul({n}[0], {s}, {s})",
+    "linalg_multi_dot": "torch.linalg.multi_dot([{n}[0], {s}, {s}])",
+    "tensordot": "torch.tensordot({n}, {s}, 1)",
+    "bilinear": f"{_A}bilinear({{n}}, {{n}}, {{s}}[None])",
+}.items():
+
+    def _product(s: Scene, text: str = _text) -> str:
+        name, square = _square(s)
+        return text.format(n=name, s=square)
+
+    enter(f"aten.{_name}", _product)
+
+
+@kind("aten.einsum")
+def _einsum(s: Scene) -> str:
+    name, square = _square(s)
+    text = chosen(s, "btc,cd->btd", "btc,dc->dbt", "...c,cd->...d", "btc,cd->b")
+    return chosen(
+        s,
+        f'torch.einsum("{text}", {name}, {square})',
+        f'torch.einsum("btc,bsc->bts", {name}, {name}.tanh())',
+    )

@@ -27,7 +27,7 @@ from graphopt.ir.verify import verify  # noqa: E402
 from graphopt.passes.eliminate_dead_code import EliminateDeadCode  # noqa: E402
 from graphopt.passes.lower_aten import RULES, LowerAten  # noqa: E402
 from graphopt.passes.lowering import (  # noqa: E402
-    contractions,
+    attention,
     convolutions,
     experts,
     functions,
@@ -38,6 +38,7 @@ from graphopt.passes.lowering import (  # noqa: E402
     parts,
     pointwise,
     pooling,
+    products,
     rearranging,
     recurrent,
     reductions,
@@ -157,19 +158,76 @@ POINTWISE: dict[str, Case] = {
 LINEAR, KERNEL1 = torch.nn.Linear(4, 5), torch.nn.Parameter(randn(6, 4, 3))
 GAIN = torch.nn.Parameter(randn(4))  # fixes the size of the axis
 MATRIX = torch.nn.Parameter(randn(4, 5))
-CONTRACTIONS: dict[str, Case] = {
+BILINEAR = torch.nn.Bilinear(4, 4, 3)
+PRODUCTS: dict[str, Case] = {
     "linear": (
-        lambda x, w: (
-            LINEAR(x),
-            F.linear(x, LINEAR.weight),
-            F.linear(x[0], w, LINEAR.bias),
+        lambda x, w, v: (
+            (
+                LINEAR(x),
+                F.linear(x, LINEAR.weight),
+                F.linear(x[0], w, LINEAR.bias),
+                LINEAR(x[0, 0]),
+            ),
+            (F.linear(x, v), F.linear(x[0, 0], w)),
         ),
-        (X, WEIGHT),
+        (X, WEIGHT, randn(4)),
     ),
-    "addmm": (lambda x: torch.addmm(LINEAR.bias, x, MATRIX), (X[0],)),
-    "matmul": (lambda x, y: (x @ y, x @ MATRIX), (X, SQUARE)),
-    "bmm": (lambda x, y: torch.bmm(x, y), (X, SQUARE)),
-    "mm": (lambda x: aten.mm(x, MATRIX), (X[0],)),
+    "matmul bmm mm mv dot vdot inner chain_matmul linalg_multi_dot": (
+        lambda x, y, v, q, k: (
+            (x @ y, x @ MATRIX, torch.bmm(x, y), aten.mm(x[0], MATRIX), aten.mm(x[0], y[0])),
+            (x @ v, v @ y, v @ v, torch.mv(x[0], v), torch.dot(v, v), aten.vdot(v, v), v @ MATRIX),
+            (
+                x @ y[:1],
+                x[:1] @ y,
+                x[0] @ y,
+                x @ y[0],
+                q @ k,
+                q[:, :1] @ k,
+                q @ k[:, 0, None, 0].mT,
+            ),
+            (torch.inner(x, v), torch.inner(x, x[0]), torch.inner(v, v), torch.inner(v[0], x)),
+            (torch.chain_matmul(x[0], y[0], y[1]), torch.linalg.multi_dot([v, y[0], y[1], v])),
+            (x.double() @ y.double(), x.long() @ y.long(), x.bfloat16() @ y.bfloat16()),
+        ),
+        (X, SQUARE, randn(4), randn(2, 3, 2, 4), randn(2, 1, 4, 5)),
+    ),
+    "addmm baddbmm addbmm addmv addr": (
+        lambda x, y, v: (
+            (torch.addmm(LINEAR.bias, x[0], MATRIX), torch.addmm(LINEAR.bias[:1], x[0], MATRIX)),
+            (torch.addmm(x[0], x[0], y[0], alpha=2, beta=0.5), torch.addmm(v, x[0], y[0])),
+            (torch.baddbmm(x, x, y, beta=2), torch.baddbmm(v[0], x, y, alpha=0.5, beta=0)),
+            (torch.addbmm(x[0], x, y), torch.addmv(x[0, :, 0], x[0], v, alpha=3)),
+            torch.addr(x[0], x[0, :, 0], v, beta=2),
+        ),
+        (X, SQUARE, randn(4)),
+    ),
+    "einsum tensordot bilinear": (
+        lambda x, y, v: (
+            *(
+                torch.einsum(text, *operands)
+                for text, *operands in (
+                    ("bij,bjk->bik", x, y),
+                    ("bij,jk", x, MATRIX),
+                    ("bij,bkj->bki", x, y),
+                    ("...ij,...jk->...ik", x, y),
+                    ("b i j -> j", x),
+                    ("bij,bij->bi", x, x),
+                    ("i,j->ij", v, v),
+                    ("bij,bjk,k->bi", x, y, v),
+                    ("bij,j->", x, v),
+                    ("bij,bij->bij", x, x[:1]),
+                    ("bij,kl->bkli", x, MATRIX[:2]),
+                    ("ij,kj->ik", x[0], y[0]),
+                )
+            ),
+            (
+                torch.tensordot(x, y, dims=([0, 2], [0, 1])),
+                torch.tensordot(x, y, 1),
+                BILINEAR(x, x),
+            ),
+        ),
+        (X, SQUARE, randn(4)),
+    ),
     "scaled_dot_product_attention": (
         lambda q, k, m: (
             F.scaled_dot_product_attention(q * GAIN, k * GAIN, k * GAIN, m),
@@ -188,7 +246,7 @@ FAMILIES = {
     "norms": NORMS,
     "pools": POOLS,
     "lines": LINES,
-    "contractions": CONTRACTIONS,
+    "products": PRODUCTS,
     "sequences": SEQUENCES,
 }
 
@@ -226,9 +284,9 @@ def test_reductions(name: str) -> None:
     check(name, (REDUCTIONS | NORMS | POOLS | LINES)[name])
 
 
-@pytest.mark.parametrize("name", CONTRACTIONS)
-def test_contractions(name: str) -> None:
-    check(name, CONTRACTIONS[name])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products(name: str) -> None:
+    check(name, PRODUCTS[name])
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
@@ -243,7 +301,7 @@ def test_every_rule_has_a_case() -> None:
     # A size read from a tensor is tested below, sizes that a node computes in
     # test_computed_dims.py, layers in test_convolutions.py, test_experts.py and test_recurrent.py,
     # what moves elements in test_lower_reading.py.
-    here = (pointwise, functions, reductions, norms, pooling, lines, contractions, sequences)
+    here = (pointwise, functions, reductions, norms, pooling, lines, products, attention, sequences)
     ops = {".".join(name.split(".")[:2]) for table in here for name in table.RULES}
     assert ops - tested == {"aten.item", "graphopt.cif"}
     reading = (indexing, padding, parts, rearranging, resampling, views)
@@ -287,17 +345,7 @@ REFUSED: dict[str, Case] = {
         lambda x, w: F.conv1d(x, w),
         (SQUARE, randn(3, 4, 2)),
     ),
-    "matmul with a vector": (lambda x, y: torch.matmul(x, y), (X, randn(4))),
-    "matmul that broadcasts its batch axes": (lambda x, y: x @ y, (X, SQUARE[:1])),
     "no rule for aten.view.dtype": (lambda x: x.view(torch.int32), (X,)),
-    "a bias that is not one number for each output": (
-        lambda x: torch.addmm(LINEAR.bias[:1], x, MATRIX),
-        (X[0],),
-    ),
-    "attention that broadcasts its heads": (
-        lambda q, k: F.scaled_dot_product_attention(q * GAIN, k * GAIN, k * GAIN),
-        (randn(2, 2, 3, 4), randn(2, 1, 3, 4)),
-    ),
     "attention with dropout": (
         lambda x: F.scaled_dot_product_attention(x * GAIN, x * GAIN, x * GAIN, dropout_p=0.5),
         (randn(1, 2, 3, 4),),
@@ -306,7 +354,6 @@ REFUSED: dict[str, Case] = {
         lambda x: F.scaled_dot_product_attention(x, x, x),
         (randn(1, 2, 3, 4),),
     ),
-    "addmm with alpha or beta": (lambda x: torch.addmm(LINEAR.bias, x, MATRIX, alpha=2), (X[0],)),
 }
 
 
@@ -460,8 +507,17 @@ POISONED = [QUERIES[0].masked_fill(torch.eye(3, 4) > 0, math.nan), *QUERIES[1:]]
         ([*QUERIES, HIDDEN], {}),
         ([*QUERIES, UNSEEN[0, 0]], {}),
         ([*POISONED, UNSEEN], {}),
+        ([q[:, 0] for q in QUERIES], {}),
+        ([*(q[:, 0] for q in QUERIES), UNSEEN[:, 0]], {}),
+        ([q[0, 0] for q in QUERIES], {"is_causal": True}),
+        ([*(q.unflatten(1, (2, 2)) for q in QUERIES), UNSEEN[:, None]], {}),
+        ([QUERIES[0], QUERIES[1][:, :1], QUERIES[2][:, :1]], {}),
+        ([QUERIES[0], QUERIES[1][:1], QUERIES[2][:1]], {}),
     ],
-    ids=["causal 3x5", "causal 5x3", "gqa", "bool", "-inf", "2-D", "NaN"],
+    ids=[
+        *("causal 3x5", "causal 5x3", "gqa", "bool", "-inf", "2-D mask", "NaN", "3-D", "3-D mask"),
+        *("2-D", "5-D", "one head", "one batch"),
+    ],
 )
 def test_attention_is_that_of_torch(tensors: list[Any], options: dict[str, Any]) -> None:
     got, wanted = attend(tensors, **options)
