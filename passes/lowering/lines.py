@@ -18,7 +18,7 @@ from graphopt.passes.lowering.builder import (
     filled,
 )
 from graphopt.passes.lowering.functions import where
-from graphopt.passes.lowering.reductions import sort
+from graphopt.passes.lowering.reductions import refuse_equal, sort
 from graphopt.passes.lowering.schema import Lowering, Rule, rules
 
 
@@ -73,6 +73,7 @@ def _topk(b: Builder) -> list[Value]:
     x = _with_axes(b, b.tensor())
     axis = axis_of(x, b.arg("dim", -1))
     b.arg("sorted")  # ours always are
+    refuse_equal(x)
     made = sort(b, x, axis, descending=bool(b.arg("largest", True)))
     first = [b.slice(y, axis, 0, b.arg("k")) for y in made]
     return [b.reshape(y, out.shape) for y, out in zip(first, b.node.outputs, strict=True)]

@@ -147,6 +147,8 @@ def _softmax(log: bool) -> Lowering:
             raise Unsupported(f"softmax as {x.dtype.value}")
         line = x if x.rank else b.reshape(x, (1,))
         axis = axis_of(line, b.arg("dim"))
+        if 0 in x.shape:
+            return x
         if x.dtype is DType.F64:
             return b.reshape(_wide_softmax(b, line, axis, log), out.shape)
         axes = [a for a in range(line.rank) if a != axis] + [axis]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from graphopt.ir import DType, Node, Shape, Value, scalar, symbolic
 from graphopt.ir.ops import Reduce, Sort
 from graphopt.ir.scalar import Scalar, apply
-from graphopt.passes.lowering.builder import Builder, Unsupported, axis_of
+from graphopt.passes.lowering.builder import Builder, Unsupported, axis_of, broadcast
 from graphopt.passes.lowering.functions import equal, is_nan, where
 from graphopt.passes.lowering.schema import Lowering, Rule, rules
 
@@ -225,7 +225,9 @@ def _cosine_similarity(b: Builder) -> Value:
     x, y, eps = _floats(b, "x1"), _floats(b, "x2"), _number(b, "eps", 1e-8)
     rank = max(x.rank, y.rank)
     x, y = (b.reshape(v, (*[1] * (rank - v.rank), *v.shape)) for v in (x, y))
-    axes = (axis_of(x, b.arg("dim", 1)),)
+    axis = axis_of(x, b.arg("dim", 1))
+    axes, extent = (axis,), broadcast(x.shape, y.shape)[axis]
+    x, y = (b.expand(v, (*v.shape[:axis], extent, *v.shape[axis + 1 :])) for v in (x, y))
 
     def unit(v: Value) -> Value:
         length = _norm_of(b, v, axes, 2)
@@ -279,8 +281,15 @@ def sort(b: Builder, x: Value, axis: int, descending: bool = False) -> list[Valu
     return b.nodes[-1].outputs
 
 
+def refuse_equal(x: Value) -> None:
+    """Of several equal elements torch gives some index; whole numbers are often equal."""
+    if not x.dtype.is_float:
+        raise Unsupported(f"the index of one of several equal elements of {x.dtype.value}")
+
+
 def _kth(b: Builder) -> list[Value]:
     x, axis = _line(b, b.tensor(), b.arg("dim", -1))
+    refuse_equal(x)
     place = b.arg("k") - 1
     found = [b.slice(y, axis, place, 1) for y in sort(b, x, axis)]
     return [_result(b, y, i) for i, y in enumerate(found)]

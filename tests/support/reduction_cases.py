@@ -91,7 +91,7 @@ REDUCTIONS: dict[str, Call] = {
     **named(
         "kthvalue median",
         lambda x, n, o: (
-            (*x.kthvalue(2, 1), *n[:, :3].sum(0).kthvalue(1), x.median(), n.median()),
+            (*x.kthvalue(2, 1), x[:, 0, 0].kthvalue(1)[0], x.median(), n.median()),
             (x.median(1).values, o.median(1).values, o.median(), *x[0].median(0, keepdim=True)),
         ),
         X,
@@ -154,7 +154,7 @@ NORMS: dict[str, Call] = {
         lambda x, n: (
             (x.softmax(-1), x.softmax(1), aten._softmax(x, 1, False), x.double().softmax(1)),
             (x.log_softmax(0), aten._log_softmax(x, -1, False), x.double().log_softmax(-1)),
-            (n.softmax(0, dtype=torch.float32), x.sum().softmax(0)),
+            (n.softmax(0, dtype=torch.float32), x.sum().softmax(0), x[:, :0].double().softmax(1)),
             x.bfloat16().softmax(1, dtype=torch.float32),
         ),
         X,
