@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import Any
 from unittest import mock
@@ -25,9 +25,9 @@ def idle_conversions() -> Iterator[None]:
     torch.export cannot replace parameters, and refuses `self.head.to(self.dtype)` even where all
     of them have that dtype.
     """
-    with mock.patch.multiple(
-        torch.nn.Module, **{name: _unless_idle(name) for name in ("to", "cpu", *_DTYPES)}
-    ):
+    with ExitStack() as patches:
+        for name in ("to", "cpu", *_DTYPES):
+            patches.enter_context(mock.patch.object(torch.nn.Module, name, _unless_idle(name)))
         yield
 
 
