@@ -82,8 +82,9 @@ def scratch_of(node: Node, arch: str) -> Dim:
         assert isinstance(n, int), "weights have a known size"
         return simplify(quantized_result_bytes(rows, n, THREADS, minimum))
     if isinstance(op, Recurrent):
-        state, hidden = given["state"], given.get("cell", given["state"]).shape[2]
-        return simplify(recurrent_scratch_bytes(*state.shape, hidden, THREADS))
+        directions, batch, width = given["state"].shape
+        hidden = given.get("cell", given["state"]).shape[2]
+        return simplify(recurrent_scratch_bytes(directions, batch, width, hidden, THREADS))
     if isinstance(op, Matmul):
         right = given["right"]
         rule = F32.layout(arch)

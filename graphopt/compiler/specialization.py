@@ -413,5 +413,5 @@ def run_in_torch(
         if not torch.compiler.is_compiling() and result < 0:
             what = f"a size that {node.origin.code or node.op.name} computes is negative"
             raise InputValueError(what, 0, int(result))
-        result = torch.arange(result)
+        result = torch.arange(result)  # type: ignore[arg-type]
     return list(result) if isinstance(result, tuple | list) else [result]

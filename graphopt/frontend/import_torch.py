@@ -6,7 +6,7 @@ import operator
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -417,7 +417,7 @@ class _Importer:
             return
         if node.target is operator.getitem:
             source, position = node.args
-            self.env[node] = self._read(source)[position]  # type: ignore[arg-type,index]
+            self.env[node] = self._read(source)[position]  # type: ignore[arg-type]
             return
         if _is_symbolic(node):
             if _is_read(node):
@@ -501,7 +501,8 @@ class _Importer:
             for tensor in torch.utils._pytree.tree_leaves(node.meta.get("val"))
             if isinstance(tensor, torch.Tensor)
         )
-        extents = (e for tensor in tensors for e in tensor.shape if isinstance(e, torch.SymInt))
+        sizes: Iterator[Any] = (extent for tensor in tensors for extent in tensor.shape)
+        extents = (size for size in sizes if isinstance(size, torch.SymInt))
         return {symbol for extent in extents for symbol in extent.node.expr.free_symbols}
 
     def _number_as_tensor(self, node: torch.fx.Node, source: Value) -> Value:

@@ -31,7 +31,7 @@ class _Int(metaclass=_Kind):
         if isinstance(value, torch.Tensor):
             value = value.item()
         if isinstance(value, torch.SymInt | torch.SymFloat):
-            return torch.sym_int(value)
+            return torch.sym_int(value)  # type: ignore[no-untyped-call]
         return int(value, *base)
 
 

@@ -157,7 +157,7 @@ def _with_computed_weights(
     x = b.reshape(x, (x.shape[0], groups, inner, *x.shape[2:]))
     x = b.permute(x, (1, 0, *range(3, x.rank), 2))
     windows = []
-    for tap in itertools.product(*map(range, taps)):
+    for tap in itertools.product(*(range(n) for n in taps)):
         window = x
         for axis in range(axes):
             start = tap[axis] * geometry.dilation[axis]

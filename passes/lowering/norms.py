@@ -16,7 +16,8 @@ from graphopt.passes.lowering.schema import Lowering, Rule, rules
 def _normal_rows(b: Builder, x: Value, eps: float, rms: bool = False, **given: Value) -> Value:
     """Rows of x with mean 0 and variance 1, times a weight and plus a bias if there are any."""
     if x.dtype is DType.F32 and all(v.dtype is DType.F32 for v in given.values()):
-        return b.emit(Norm(eps, rms=rms), x, **given)
+        weight, bias = given.get("weight"), given.get("bias")
+        return b.emit(Norm(eps, rms=rms), x, weight=weight, bias=bias)
     if x.dtype is not DType.F64 or rms:
         require_f32("a norm", x, *given.values())
     spread, mean = variance(b, x, (x.rank - 1,), 0)
@@ -69,7 +70,7 @@ def _scaled(b: Builder, y: Value, shape: Shape) -> Value:
     for name, op in (("weight", "mul"), ("bias", "add")):
         part = b.arg(name)
         if part is not None:
-            y = b.apply(lambda v, w, op=op: apply(op, v, w), y, b.reshape(part, column))  # type: ignore[misc]
+            y = b.apply(lambda v, w, op=op: apply(op, v, w), y, b.reshape(part, column))
     return y
 
 

@@ -129,7 +129,7 @@ def _with_axes(b: Builder, x: Value, rank: int) -> Value:
     return b.reshape(x, (*shape, *[1] * (rank - len(shape))))
 
 
-def _hstack(b: Builder) -> Value:
+def _hstack(b: Builder) -> Value | list[Value]:
     return _side_by_side(min(1, b.node.output.rank - 1))(b)
 
 

@@ -226,6 +226,9 @@ for _op, _first in (("zeros", ""), ("ones", ""), ("full", ", 1.5")):
     )
 enter("aten.new_zeros", lambda s: f"{(n := s.floats())}.new_zeros({_shape_text(s, n)})")
 enter("aten.new_ones", lambda s: f"{(n := s.floats())}.new_ones({_shape_text(s, n)})")
+enter("aten.empty_like", lambda s: f"torch.empty_like({s.floats()}).fill_(0.5)")
+enter("aten.empty", lambda s: f"torch.empty({_shape_text(s, s.anything(1, 2, 3))}).fill_(2)")
+enter("aten.new_empty", lambda s: f"{(n := s.floats())}.new_empty({_shape_text(s, n)}).zero_()")
 enter("aten.fill", lambda s: f"torch.fill({s.floats()}, {s.number(-2, 2)})")
 enter("aten.scalar_tensor", lambda s: f"{s.floats()} * torch.scalar_tensor({s.number(1, 2)})")
 

@@ -27,6 +27,7 @@ def _along(text: str) -> str:
 for _name, _text in {
     "prod.dim_int": "torch.prod({n}.tanh(), {a})",
     "nansum": "torch.nansum({n}, {a})",
+    "histc": "torch.histc({n}.sign(), 3, -1.5, 1.5)",
     "count_nonzero": "torch.count_nonzero({n}.relu(), {a})",
     "count_nonzero.dim_IntList": "torch.count_nonzero({n}.relu(), ({a},))",
     "argmin": "torch.argmin({n}, {a})",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,8 @@ class Pool(Op):
         counts = sized(self.shape, sizes)[2:]
         axes = range(len(counts))
         taps = [self._taps(a, counts[a], x.shape[2 + a], sizes) for a in axes]
-        at, there = [], np.ones((), bool)
+        at: list[Any] = []
+        there = np.ones((), bool)
         for a, (places, inside, _) in enumerate(taps):
             spread = [1] * (2 * len(counts))
             spread[a], spread[len(counts) + a] = places.shape
