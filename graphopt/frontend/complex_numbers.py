@@ -30,14 +30,16 @@ class _Complex(torch.Tensor):
     def of(pair: Tensor) -> _Complex:
         """The complex numbers whose parts lie along the last axis."""
         kind = {torch.float32: torch.complex64, torch.float64: torch.complex128}[pair.dtype]
-        made: _Complex = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: _Complex = torch.Tensor._make_wrapper_subclass(
             _Complex, pair.shape[:-1], dtype=kind, device=pair.device
         )
         made.pair = pair
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         raise NotImplementedError(f"{func} of complex numbers has no form in real ones")
 
 
@@ -141,7 +143,8 @@ def _angle(z: Any) -> Any:
 
 
 def _of_parts(real: Tensor, imag: Tensor) -> Any:
-    return _Complex.of(torch.stack(torch.broadcast_tensors(real, imag), -1))
+    parts = torch.broadcast_tensors(real, imag)  # type: ignore[no-untyped-call]
+    return _Complex.of(torch.stack(parts, -1))
 
 
 def _axis(z: Any, axis: int) -> int:
@@ -276,7 +279,7 @@ def _stft(
     filters = (_real_matrix(n_fft, bins, input.dtype) * shape[:, None]).t()
     filters = filters * n_fft**-0.5 if normalized else filters
     parts = F.conv1d(signal, filters[:, None].contiguous(), stride=hop)
-    pair = parts.unflatten(1, (bins, 2)).transpose(2, 3)
+    pair = parts.unflatten(1, (bins, 2)).transpose(2, 3)  # type: ignore[no-untyped-call]
     pair = pair[0] if input.dim() == 1 else pair
     return _Complex.of(pair) if return_complex else pair
 
@@ -309,7 +312,8 @@ def _istft(
     start = n_fft // 2 if center else 0
     end = signal.shape[-1] - start if length is None else start + length
     if length is not None:
-        signal, weight = (_fit(x, torch.sym_max(end, x.shape[-1]), 2) for x in (signal, weight))
+        whole = torch.sym_max(end, signal.shape[-1])  # type: ignore[no-untyped-call]
+        signal, weight = (_fit(x, whole, 2) for x in (signal, weight))
     result = signal[:, 0, start:end] / weight[:, 0, start:end]
     return result if pair.dim() == 4 else result[0]
 

@@ -47,8 +47,8 @@ def _four_axes(b: Builder, x: Value, batch: Shape, heads: object) -> Value:
     """[.., heads, time, size] with all batches in one axis; both are repeated as they must be."""
     x = b.reshape(x, (*[1] * (3 - x.rank), *x.shape))
     last = (heads, *x.shape[-2:])
-    x = b.expand(x, (*batch, *last))  # type: ignore[arg-type]
-    return b.reshape(x, (symbolic.product(batch), *last))  # type: ignore[arg-type]
+    x = b.expand(x, (*batch, *last))
+    return b.reshape(x, (symbolic.product(batch), *last))
 
 
 def _of_four(b: Builder, mask: Value, batch: Shape, rank: int) -> Value:

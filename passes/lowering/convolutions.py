@@ -231,7 +231,8 @@ def _phase_filters(
         at = [along[k] for along, k in zip(places, tap, strict=True)]
         phase = tuple(p for _, p in at)
         step = [e - 1 - m // d for e, (m, _), d in zip(extents, at, distances, strict=True)]
-        filters[:, *phase, :, :, *step] = by_group[:, :, :, *tap].transpose(0, 2, 1)
+        place: Any = (slice(None), *phase, slice(None), slice(None), *step)
+        filters[place] = by_group[:, :, :, *tap].transpose(0, 2, 1)
     count = groups * math.prod(stride) * outer
     return filters.reshape(count, inner, *extents), distances
 

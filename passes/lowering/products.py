@@ -88,7 +88,7 @@ def reshaped(b: Builder, value: Value, shape: Shape) -> Value:
     """The elements in another shape; a constant stays one."""
     if value.data is None or value.shape == shape:
         return b.reshape(value, shape)
-    return Value(value.dtype, shape, value.name, data=value.data.reshape(shape))  # type: ignore[arg-type]
+    return Value(value.dtype, shape, value.name, data=value.data.reshape(shape))
 
 
 def permuted(b: Builder, value: Value, axes: Sequence[int]) -> Value:
