@@ -129,7 +129,7 @@ def emit_module(graph: Graph, arch: str) -> Module:
         slots=list(map(_largest, slots)),
         steps=steps,
         dim_names=[str(info.symbol) for info in given],
-        dim_sources=[_source(info) for info in given] or ["{0, 0}"],
+        dim_sources=[_source(info) for info in given] or ["{0, 0, 0}"],
         bounds={n: c_size(i.bound) for n, i in graph.dims.items() if i.bound is not None},
         conditions=size_checks(
             extents, [*sizes, *memory.offsets], slots, graph.conditions, graph.dims

@@ -5,7 +5,7 @@
 
 torch.export takes the number for a size `u` of its own and asserts what must hold of it, here that
 `u` is `T`, or of a mask that was cut as x was, that one expression of `u` is another of `T`. Where
-that holds for `u = T`, the number is `T`, and every call is checked for it. Of other numbers
+all of that holds for `u = T`, the number is `T`, and every call is checked for it. Of other numbers
 nothing is known before torch has read them.
 """
 
@@ -25,18 +25,33 @@ def sizes_of_inputs(asserts: Iterable[sympy.Basic], hints: Mapping[sympy.Symbol,
         asserts: what torch asserts of them.
         hints: the sizes of the inputs in the example.
     """
+    equalities = [a for a in asserts if isinstance(a, sympy.Eq)]
     found: Sizes = {}
-    for equality in asserts:
+    for equality in equalities:
         unknown = equality.free_symbols - set(hints) - set(found)
-        if not isinstance(equality, sympy.Eq) or len(unknown) != 1:
+        if len(unknown) != 1:
             continue
         (number,) = unknown
-        for size in sorted(equality.free_symbols & set(hints), key=str):
-            replaced = equality.xreplace({**found, number: size})
-            if _holds(replaced, hints):
-                found[number] = size
-                break
+        known = {*hints, *found, number}
+        of_number = [e for e in equalities if number in e.free_symbols <= known]
+        if size := _size_of(number, [e.xreplace(found) for e in of_number], hints):
+            found[number] = size
     return found
+
+
+def _size_of(
+    number: sympy.Symbol, equalities: list[sympy.Basic], hints: Mapping[sympy.Symbol, int]
+) -> sympy.Symbol | None:
+    """The size that a number must be for all equalities to hold, whatever the sizes are.
+
+    If there is none, the only one for which they do in the example: then they are conditions.
+    """
+    sizes = {size for equality in equalities for size in equality.free_symbols & set(hints)}
+    in_order = sorted(sizes, key=str)
+    replaced = {s: [e.xreplace({number: s}) for e in equalities] for s in in_order}
+    always = [s for s in in_order if all(_holds(e, hints) for e in replaced[s])]
+    here = [s for s in in_order if all(e.xreplace(dict(hints)) == sympy.true for e in replaced[s])]
+    return always[0] if always else here[0] if len(here) == 1 else None
 
 
 def _holds(condition: sympy.Basic, hints: Mapping[sympy.Symbol, int]) -> bool:

@@ -229,7 +229,9 @@ class _Importer:
             if isinstance(asserted, sympy.Eq) and asserted.free_symbols & set(found):
                 sides = [self._translate(side.xreplace(found)) for side in asserted.args]
                 read = int(bool(asserted.rhs.free_symbols & set(found)))
-                self.known[symbolic.simplify(sides[read])] = symbolic.simplify(sides[1 - read])
+                extent, other = (symbolic.simplify(sides[i]) for i in (read, 1 - read))
+                if not isinstance(extent, sympy.Symbol):  # which an input has, whatever it equals
+                    self.known[extent] = other
 
     def _placeholder(self, node: torch.fx.Node, spec: Any) -> None:
         if spec.kind is InputKind.USER_INPUT:
