@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from types import FrameType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 import torch.utils._pytree as pytree
 from torch import Tensor
+from torch.nn.utils.rnn import pad_packed_sequence
 from torch.overrides import TorchFunctionMode
 
 from graphopt.errors import CaptureError
@@ -133,6 +135,7 @@ _QUESTIONS = frozenset(
         torch.Tensor.dim,
         torch.Tensor.dtype.__get__,  # type: ignore[attr-defined]
         torch.Tensor.device.__get__,
+        torch.Tensor.is_complex,
     ]
 )
 """What recurrent layers ask of the data of a packed sequence, and stand-ins can answer."""
@@ -229,7 +232,7 @@ class RecurrentLayers(TorchFunctionMode):
                 return (self._stand_in(whole, y.flatten(0, 1)), *states)
         if packed is not None and func is torch._VF._pad_packed_sequence:
             _, _, batch_first, value, total = args
-            if sys._getframe(2).f_locals.get("total_length") is None:
+            if not _has_total_length():
                 longest = packed.lengths.max().item()
                 torch._check(longest == packed.time)  # type: ignore[no-untyped-call]
                 total = packed.time
@@ -248,6 +251,14 @@ class RecurrentLayers(TorchFunctionMode):
             f"{getattr(func, '__name__', func)} reads its data; unpack it with "
             "pad_packed_sequence before, and pack the result again",
         )
+
+
+def _has_total_length() -> bool:
+    """Whether the `pad_packed_sequence` that is running was given the length of its result."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not pad_packed_sequence.__code__:
+        frame = frame.f_back
+    return frame is not None and frame.f_locals["total_length"] is not None
 
 
 def _expected_hidden_size(layer: Any, x: Tensor, sizes: Tensor | None) -> tuple[Any, ...]:
