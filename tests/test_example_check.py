@@ -183,6 +183,19 @@ def test_products_inside_a_recurrent_layer_err_too() -> None:
     assert torch.backends.mkldnn.enabled
 
 
+def test_the_order_of_equal_elements_is_no_fault() -> None:
+    def model(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        ranks, places = torch.sort(x, descending=True)
+        return ranks, places, x.argsort(), *torch.topk(x.float() / 2, 5)
+
+    equals = torch.arange(3).repeat_interleave(400)[None] % 2  # too many for torch to keep in order
+    fast = graphopt.optimize(Function(model), precision="fp32", example_inputs=(equals,))
+    _, places, rising, _, most = fast(equals)
+    assert torch.equal(places, torch.sort(equals, stable=True, descending=True).indices)
+    assert torch.equal(rising, torch.argsort(equals, stable=True))
+    assert most.tolist() == [[400, 401, 402, 403, 404]]
+
+
 def test_example_and_model_stay_as_they_are() -> None:
     class Caching(nn.Module):
         def forward(self, x: torch.Tensor, cache: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -22,6 +22,7 @@ import torch.utils._pytree as pytree
 
 from graphopt.compiler.pipeline import PassManager, lowering_passes
 from graphopt.compiler.rounding_noise import ROUNDINGS, RoundingNoise
+from graphopt.compiler.stable_sorts import StableSorts
 from graphopt.config import Config
 from graphopt.errors import (
     CaptureError,
@@ -273,7 +274,7 @@ class _Runs:
         args, kwargs = _copied(call)
         held, values = Held(self._model), [s.tensor.detach().clone() for s in self._states]
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=()):
+            with torch.no_grad(), torch.random.fork_rng(devices=()), StableSorts():
                 result = run(args, kwargs)
             after = [state.tensor for state in self._states]
             leaves, spec = nesting.flatten((result, args, kwargs, after))

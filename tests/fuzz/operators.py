@@ -31,6 +31,7 @@ from torch.utils import _pytree as pytree
 import graphopt
 from graphopt.compiler.pipeline import PassManager, lowering_passes
 from graphopt.compiler.specialization import run_in_torch
+from graphopt.compiler.stable_sorts import StableSorts
 from graphopt.config import Config
 from graphopt.errors import CaptureError, GraphoptError, LoweringError
 from graphopt.frontend.arguments import call_key
@@ -166,7 +167,8 @@ def judge(sample: Sample) -> tuple[str, str]:
     """How a sample ends, and for what is not right what is wrong."""
     tensors, module = sample.tensors, Calls(sample)
     try:
-        wanted = module(*(t.clone() for t in tensors))
+        with StableSorts():
+            wanted = module(*(t.clone() for t in tensors))
     except Exception:
         return "torch refuses it", ""
     results = [x for x in pytree.tree_leaves(wanted) if isinstance(x, torch.Tensor)]
@@ -178,7 +180,7 @@ def judge(sample: Sample) -> tuple[str, str]:
         nodes = PassManager(Config(verify=True)).run(captured.graph, lowering_passes()).nodes
         if any(map(is_undefined, nodes)):
             return "other numbers each time", ""
-        with torch.no_grad():
+        with torch.no_grad(), StableSorts():
             got = interpret(captured, [t.clone() for t in tensors])
     except CaptureError as error:
         return NO_CAPTURE, str(error)
@@ -198,7 +200,8 @@ def build(group: list[Sample]) -> list[str]:
     """Compiles samples into one library and runs it; a line for each that is wrong."""
     module = Calls(*group)
     tensors = tuple(t for sample in group for t in sample.tensors)
-    wanted = module(*tensors)
+    with StableSorts():
+        wanted = module(*tensors)
     compiled = graphopt.optimize(
         module,
         example_inputs=tensors,
@@ -206,7 +209,8 @@ def build(group: list[Sample]) -> list[str]:
         precision="fp32",
         num_threads=2,
     )
-    got = compiled(*tensors)
+    with StableSorts():
+        got = compiled(*tensors)
     wrong = [difference(x, y) for x, y in zip(got, wanted, strict=True)]
     return [f"{WRONG} when built: {s.name}: {w}" for s, w in zip(group, wrong, strict=True) if w]
 
