@@ -14,6 +14,7 @@ EXAMPLES = [
     (errors.SizeError("T/2", "it is 5/2"), ["T/2", "5/2", "whole numbers"]),
     (errors.ModelError("'model.pt' is a name", "load the model"), ["model.pt", "load"]),
     (errors.InputLayoutError("argument[1]", "sparse_coo", "cpu"), ["argument[1]", ".to_dense()"]),
+    (errors.InputOverlapError([2, 3]), ["[2, 3]", "shares memory", ".clone()"]),
     (errors.InputStridesError([1, 4], "m.py:3"), ["[1, 4]", "m.py:3", ".contiguous()"]),
     (errors.InputConditionError("not Eq(Mod(T, 2), 0)"), ["Eq(Mod(T, 2), 0)", "pad or cut"]),
     (errors.EmptyInputError("x", 1), ["'x'", "axis 1", "skip the call"]),

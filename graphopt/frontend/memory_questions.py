@@ -17,6 +17,7 @@ _QUESTIONS = frozenset(
         torch.Tensor.storage_offset,
     ]
 )
+_MODES = os.path.dirname(__file__) + os.sep
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 
 
@@ -36,6 +37,8 @@ class MemoryQuestions(TorchFunctionMode):
     ) -> Any:
         if func in _QUESTIONS:
             frame = sys._getframe(1)
+            while frame.f_back is not None and frame.f_code.co_filename.startswith(_MODES):
+                frame = frame.f_back  # of another mode, through which the question went
             if not frame.f_code.co_filename.startswith(_TORCH):
                 self._note(f"{frame.f_code.co_filename}:{frame.f_lineno}")
         return func(*args, **(kwargs or {}))

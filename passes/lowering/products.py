@@ -85,14 +85,14 @@ def _by_terms(b: Builder, left: Value, right: Value) -> Value:
 
 
 def reshaped(b: Builder, value: Value, shape: Shape) -> Value:
-    """The elements in another shape; a constant stays one."""
+    """The elements in another shape; see `Builder.reshape`. A constant stays one."""
     if value.data is None or value.shape == shape:
         return b.reshape(value, shape)
     return Value(value.dtype, shape, value.name, data=value.data.reshape(shape))
 
 
 def permuted(b: Builder, value: Value, axes: Sequence[int]) -> Value:
-    """The axes in another order; a constant stays one."""
+    """The axes in another order; see `Builder.permute`. A constant stays one."""
     if value.data is None or list(axes) == list(range(value.rank)):
         return b.permute(value, axes)
     data = value.data.transpose(axes).copy()
