@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 
 from graphopt.errors import CaptureError
 
@@ -50,6 +52,28 @@ class Assigned:
                         f"it gives {where!r} another shape or dtype, or makes it anew; give it the"
                     )
                     raise CaptureError(self._name, None, f"{why} shape that it keeps")
+
+
+def drop_constant_writes(program: ExportedProgram) -> None:
+    """Drops writes of constants to attributes that nothing reads.
+
+    Such are the weights that hooks of `torch.nn.utils.weight_norm` compute before each call.
+
+    Args:
+        program: its attributes that are no buffers are inputs of kind `CONSTANT_TENSOR`.
+    """
+    kinds = {spec.arg.name: spec.kind for spec in program.graph_signature.input_specs}
+    nodes = list(program.graph.nodes)
+    writes = [node for node in nodes if node.target is torch.ops.aten.copy_.default]
+    varies = {node.args[0] for node in writes}
+    for node in nodes:
+        if kinds.get(node.name) is InputKind.USER_INPUT or varies & set(node.all_input_nodes):
+            varies.add(node)
+    for node in writes:
+        attribute, value = node.args[:2]
+        is_attribute = kinds.get(attribute.name) is InputKind.CONSTANT_TENSOR
+        if is_attribute and value not in varies and [*attribute.users] == [node] and not node.users:
+            program.graph.erase_node(node)
 
 
 def _counts(holder: dict[str, Any], owner: torch.nn.Module, value: Any) -> bool:

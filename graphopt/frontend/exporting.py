@@ -20,7 +20,7 @@ from torch.export import ExportedProgram
 
 from graphopt.errors import CaptureError
 from graphopt.frontend import nesting
-from graphopt.frontend.assigned import Assigned
+from graphopt.frontend.assigned import Assigned, drop_constant_writes
 from graphopt.frontend.complex_numbers import ComplexNumbers, whole
 from graphopt.frontend.conversions import idle_conversions
 from graphopt.frontend.dynamic_shapes import by_parameter
@@ -256,6 +256,7 @@ def _export(
         warnings.simplefilter("ignore")
         program = torch.export.export(wrapper, tensors, dynamic_shapes=(tuple(dims),), strict=False)
         inline_regions(program)
+        drop_constant_writes(program)
         write_apart(program.graph)
         if not needs_retracing(program):
             return program, read_guards(program)
