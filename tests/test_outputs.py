@@ -46,17 +46,17 @@ def test_a_graph_without_a_node(tmp_path: Path) -> None:
 def test_results_beside_a_node_that_stays_in_torch() -> None:
     model = Function(
         lambda x, linear: (
-            torch.cumsum(x, 1),
+            torch.special.i0e(x),
             x,
             linear.weight,
             x.transpose(1, 2),
-            torch.cumsum(torch.full((5,), 2.0), 0),  # of constants: there before the first call
+            torch.special.i0e(torch.full((5,), 2.0)),  # of constants: there before the first call
             torch.zeros(x.shape[1], 2) + 1,
         ),
         linear=torch.nn.Linear(3, 2),
     )
     fast = graphopt.optimize(model, precision="fp32", example_inputs=(X,))
-    assert [row.op for row in fast.report().in_torch] == ["aten.cumsum"]
+    assert [row.op for row in fast.report().in_torch] == ["aten.special_i0e"]
     for x in (X, X[:1, :2] + 1):
         with torch.no_grad():
             same(fast(x), model(x))

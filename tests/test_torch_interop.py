@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 
 import graphopt
+from graphopt.errors import TorchNodeError
 
 torch = pytest.importorskip("torch")
 
 import models  # noqa: E402
+from captured import Function  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +117,13 @@ def test_autocast_does_not_matter(fast: Any) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(fast(x), fast(x))
         assert fast(x).dtype is torch.float32
+
+
+def test_an_error_of_a_node_in_torch_names_it() -> None:
+    fast = graphopt.optimize(
+        Function(lambda x: torch.linalg.cholesky(x) * 2),
+        precision="fp32",
+        example_inputs=(torch.eye(3),),
+    )
+    with pytest.raises(TorchNodeError, match=r"linalg_cholesky at .*captured.*positive-definite"):
+        fast(-torch.eye(3))

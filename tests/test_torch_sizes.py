@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._sympy.functions import FloatTrueDiv, FloorToInt, IntTrueDiv, ToFloat, TruncToInt
 
 import graphopt
-from graphopt.errors import CaptureError, SizeError, TorchNodeError
+from graphopt.errors import CaptureError, InputValueError, SizeError
 from graphopt.frontend.capture import capture
 from graphopt.frontend.torch_sizes import translate
 from graphopt.ir import symbolic
@@ -167,7 +167,7 @@ class Parts(nn.Module):
         filled = x * 1
         filled[:, t - 2 :] = 7
         parts = [x[:, : t - 3] * 2, x[:, t - 3 :], x[:, 4 - t :], x[:, t - 5 :: 2], x[:, t - 3]]
-        return [*parts, filled, torch.full((1,), t).cumsum(0), x[rows]]
+        return [*parts, filled, torch.special.i0e(torch.full((1,), t)), x[rows]]
 
 
 def test_parts_from_and_to_a_size() -> None:
@@ -178,7 +178,7 @@ def test_parts_from_and_to_a_size() -> None:
         given = torch.randn(3, t), torch.tensor([2, 0])
         for got, wanted in zip(fast(*given), model(*given), strict=True):
             torch.testing.assert_close(got, wanted, rtol=0, atol=0)
-    with pytest.raises(TorchNodeError, match=r"aten\.index at .*test_torch_sizes.*out of bounds"):
+    with pytest.raises(InputValueError, match="outside"):
         fast(torch.randn(3, 4), torch.tensor([5, 0]))
 
 

@@ -64,7 +64,7 @@ def empty_cache(batch: int = 1) -> dict[str, Any]:
 
 
 class Partly(nn.Module):
-    """cumsum stays in torch."""
+    """special.i0e stays in torch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Partly(nn.Module):
         self.linear = nn.Linear(16, 16)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cumsum(self.linear(x), 1).relu() + self.linear(x)
+        return torch.special.i0e(self.linear(x)).relu() + self.linear(x)
 
 
 class Lookup(nn.Module):
