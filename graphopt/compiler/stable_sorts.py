@@ -38,8 +38,8 @@ def _topk(
 ) -> Any:
     if out or input.dim() == 0 or not 0 <= k <= input.shape[dim]:
         return torch.topk(input, k, dim, largest, sorted, **out)
-    whole = torch.sort(input, stable=True, dim=dim, descending=largest)
-    return torch.return_types.topk([part.narrow(dim, 0, k) for part in whole])
+    values, indices = torch.sort(input, stable=True, dim=dim, descending=largest)
+    return torch.return_types.topk((values.narrow(dim, 0, k), indices.narrow(dim, 0, k)))
 
 
 def _of_self(function: Callable[..., Any]) -> Callable[..., Any]:
