@@ -337,8 +337,14 @@ def _check_result(name: str, result: Any, own: Mapping[int, nesting.Given]) -> N
             raise CaptureError(name, None, f"its result{place} is a {kind}; {remedy}")
 
 
+_HERE = os.path.dirname(__file__)
 _OTHERS = tuple(
-    os.path.dirname(path) + os.sep for path in (torch.__file__, sympy.__file__, __file__)
+    folder + os.sep
+    for folder in (
+        *map(os.path.dirname, (torch.__file__, sympy.__file__)),
+        _HERE,
+        os.path.join(os.path.dirname(_HERE), "compiler"),
+    )
 )
 """Folders whose lines are not the user's."""
 
