@@ -114,3 +114,15 @@ def test_the_numbers_of_a_model_are_whole_afterwards() -> None:
     model = Function(lambda x, n: x * int(n))
     found = graphopt.frontend.capture.capture(model, (torch.randn(3), torch.tensor(2)))
     assert found.graph.outputs and "int" not in globals()
+
+
+def test_what_a_model_asserts_of_values_is_checked() -> None:
+    def model(x: Any) -> Any:
+        torch._check((x < 9).all().item())
+        return x * 2
+
+    x = torch.rand(3) + 1
+    fast = graphopt.optimize(Function(model), precision="fp32", example_inputs=(x,))
+    assert torch.equal(fast(x), x * 2)
+    with pytest.raises(InputValueError):
+        fast(x + 9)

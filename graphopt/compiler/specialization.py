@@ -402,6 +402,8 @@ def run_in_torch(
     op = getattr(getattr(getattr(torch.ops, namespace), name), overload)
     placement = {"device", "layout", "pin_memory", "memory_format"}
     kwargs = {k: convert(v) for k, v in aten.arguments.items() if k not in placement}
+    if any(a.name == "device" and not a.has_default_value() for a in op._schema.arguments):
+        kwargs["device"] = torch.device("cpu")
     try:
         result = op(**kwargs)
     except Exception as error:
@@ -414,4 +416,6 @@ def run_in_torch(
             what = f"a size that {node.origin.code or node.op.name} computes is negative"
             raise InputValueError(what, 0, int(result))
         result = torch.arange(result)  # type: ignore[arg-type]
+    if not node.outputs:  # a number that the graph knows
+        return []
     return list(result) if isinstance(result, tuple | list) else [result]

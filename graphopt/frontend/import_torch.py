@@ -479,7 +479,8 @@ class _Importer:
             self.env[node] = self._symbolic(node)
             if not inputs:
                 return
-            op.size = self.env[node]
+            # A truth that is read is one that the model asserts: else torch cannot export it.
+            op.size = 1 if isinstance(result, torch.SymBool) else self.env[node]
         operands = {f"x{i}": value for i, value in enumerate(inputs)}
         self.graph.nodes.append(Node(op, operands, outputs, self._origin(node)))
 
