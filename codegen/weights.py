@@ -74,7 +74,7 @@ class WeightsFile:
 
         def make() -> Bytes:
             rows = w.transpose(0, 2, 3, 1).reshape(groups, out_c // groups, -1)
-            return np.concatenate([F32.pack(F32.layout(self.arch), r, None) for r in rows])
+            return self._one_after_another(rows)
 
         return self._place(value, "conv", per_group * groups, make)
 
@@ -83,12 +83,13 @@ class WeightsFile:
         data = value.data
         assert data is not None
         count, n, k = data.shape
+        size = count * F32.packed_bytes(self.arch, n, k)
+        return self._place(value, "experts", size, lambda: self._one_after_another(data))
+
+    def _one_after_another(self, matrices: np.ndarray[Any, Any]) -> Bytes:
+        """Matrices [count, n, k], each packed by itself."""
         layout = F32.layout(self.arch)
-
-        def make() -> Bytes:
-            return np.concatenate([F32.pack(layout, matrix, None) for matrix in data])
-
-        return self._place(value, "experts", count * F32.packed_bytes(self.arch, n, k), make)
+        return np.concatenate([F32.pack(layout, matrix, None) for matrix in matrices])
 
     def _place(self, value: Value, form: str, size: int, make: Callable[[], Bytes]) -> int:
         key = (value, form)

@@ -65,6 +65,8 @@ def drop_constant_writes(program: ExportedProgram) -> None:
     kinds = {spec.arg.name: spec.kind for spec in program.graph_signature.input_specs}
     nodes = list(program.graph.nodes)
     writes = [node for node in nodes if node.target is torch.ops.aten.copy_.default]
+    if not writes:
+        return
     varies = {node.args[0] for node in writes}
     for node in nodes:
         if kinds.get(node.name) is InputKind.USER_INPUT or varies & set(node.all_input_nodes):
