@@ -74,7 +74,7 @@ def _row_fields(f: FunctionBuilder, memory: Memory, name: str, value: Value, wri
 
 def _epilogue(
     node: Node,
-    activation: str | None,
+    op: Linear | Conv,
     f: FunctionBuilder,
     memory: Memory,
     row: Callable[[Value], object],
@@ -82,8 +82,8 @@ def _epilogue(
     fields: Fields = {}
     if (bias := _optional(f, memory, node, "bias")) is not None:
         fields["bias"] = bias
-    if activation:
-        fields["activation"] = f"GO_ACT_{activation.upper()}"
+    if op.activation:
+        fields["activation"] = f"GO_ACT_{op.activation.upper()}"
     if (factor := node.operands.get("factor")) is not None:
         fields["factor"] = _read(f, memory, "factor", factor)
         fields["factor_stride"] = f.size(row(factor))
@@ -95,6 +95,8 @@ def _epilogue(
         fields["residual"] = "{" + ", ".join(names) + "}"
         fields["residual_stride"] = "{" + ", ".join(steps) + "}"
         fields["residual_dtype"] = "{" + ", ".join(map(_dtype, residuals)) + "}"
+    if op.last:
+        fields["last"] = f"GO_ACT_{op.last.upper()}"
     return fields
 
 
@@ -113,7 +115,7 @@ def _linear(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     packed = memory.weight(memory.weights.gemm(weight, op.decided, op.group, scale))
     fields["rhs"] = f.pointer("rhs", None, packed)
     fields |= _linear_result(node, f, memory, n)
-    fields["epilogue"] = _epilogue(node, op.activation, f, memory, lambda v: _rows(v)[1])
+    fields["epilogue"] = _epilogue(node, op, f, memory, lambda v: _rows(v)[1])
     if not fields["epilogue"]:
         fields["epilogue"] = {"bias": "NULL"}
     f.call(node.kernel, "go_gemm_args", fields)
@@ -284,7 +286,7 @@ def _conv(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         "dst_dtype": _dtype(out),
         "scratch": f.pointer("scratch", None, memory.scratch(node), write=True),
     }
-    epilogue = _epilogue(node, op.activation, f, memory, lambda v: v.shape[1])
+    epilogue = _epilogue(node, op, f, memory, lambda v: v.shape[1])
     if epilogue:
         fields["epilogue"] = epilogue
     f.call(node.kernel, "go_conv_args", fields, op.serial)

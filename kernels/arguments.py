@@ -6,7 +6,18 @@ Sizes and fields are those of the C structs. Pointer fields are ``c_void_p`` and
 from ctypes import Structure, c_float, c_int, c_size_t, c_ssize_t, c_void_p
 
 F32, BF16 = 0, 1
-ACTIVATIONS = ("none", "relu", "gelu_erf", "gelu_tanh", "silu", "sigmoid", "tanh")
+ACTIVATIONS = (
+    "none",
+    "relu",
+    "gelu_erf",
+    "gelu_tanh",
+    "silu",
+    "sigmoid",
+    "tanh",
+    "relu6",
+    "hardsigmoid",
+    "hardswish",
+)
 
 
 class Epilogue(Structure):
@@ -21,6 +32,7 @@ class Epilogue(Structure):
         ("residual", c_void_p * 2),
         ("residual_stride", c_ssize_t * 2),
         ("residual_dtype", c_int * 2),
+        ("last", c_int),
     )
 
 

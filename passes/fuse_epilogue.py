@@ -5,18 +5,23 @@
     %3 = go.pointwise(%2, %r, expr=add(x0, x1)) ->                residual0=%r, activation=relu)
 
 Linear and convolution: one activation, then one multiplication by a tensor of the result's shape
-(as in SwiGLU: silu(gate) * up), then up to two additions of such tensors.
-Depthwise convolution, after those: one addition.
+(as in SwiGLU: silu(gate) * up), then up to two additions of such tensors, then another activation
+(as behind the shortcut of a residual network).
+Depthwise convolution along time, after those: one activation, one addition.
 Left alone: results that several nodes read, operands that broadcast, other orders.
 """
 
 from __future__ import annotations
 
-from graphopt.ir import DType, Graph, Node, Value
+from graphopt.ir import DType, Graph, Node, Value, scalar
 from graphopt.ir.ops import Conv, Depthwise, Linear, Pointwise
 from graphopt.ir.ops.contractions import ACTIVATIONS, RESIDUALS
 from graphopt.passes.base import Pass
-from graphopt.passes.support.pattern import Neighbours, binary, other_side, unary
+from graphopt.passes.support.pattern import Neighbours, binary, other_side
+
+_X = scalar.operand(0, DType.F32)
+#: Activations by the expression that a node of its own has for them.
+_EXPRESSIONS = {scalar.activated(name, _X): name for name in ACTIVATIONS}
 
 
 class FuseEpilogue(Pass):
@@ -43,10 +48,8 @@ class FuseEpilogue(Pass):
         follower = around.only_user(node.output, Pointwise)
         if follower is None or follower.output.dtype is not DType.F32:
             return None
-        if unary(follower) in ACTIVATIONS:
-            op = node.op
-            free = isinstance(op, Linear | Conv) and not op.activation
-            return follower if free and not _is_multiplied_or_added(node) else None
+        if follower.as_op(Pointwise).expr in _EXPRESSIONS:
+            return follower if _place(node) else None
         found = _operand(node, follower)
         if found is None or found[1].dtype is not DType.F32:
             return None
@@ -56,9 +59,9 @@ class FuseEpilogue(Pass):
     def _absorb(self, node: Node, follower: Node, around: Neighbours) -> None:
         found = _operand(node, follower)
         if found is None:
-            assert isinstance(node.op, Linear | Conv), "only these take an activation"
-            node.op.activation = unary(follower)
-            node.decide(self.name, f"the kernel applies {unary(follower)}")
+            name = _EXPRESSIONS[follower.as_op(Pointwise).expr]
+            setattr(node.op, _place(node), name)
+            node.decide(self.name, f"the kernel applies {name}")
         else:
             role, value = found
             node.operands[role] = value
@@ -67,8 +70,22 @@ class FuseEpilogue(Pass):
         around.absorb(node, follower)
 
 
+def _place(node: Node) -> str:
+    """The attribute for an activation that follows what is there; empty if there is none."""
+    op = node.op
+    if isinstance(op, Depthwise):
+        free = not op.activation and not ({"mask_out", *RESIDUALS} & set(node.operands))
+        return "activation" if free else ""
+    assert isinstance(op, Linear | Conv)
+    if not _is_multiplied_or_added(node):
+        return "" if op.activation else "activation"
+    return "" if op.last else "last"
+
+
 def _operand(node: Node, follower: Node) -> tuple[str, Value] | None:
     """The role and value of what the follower multiplies by or adds, if the kernel can too."""
+    if isinstance(node.op, Linear | Conv) and node.op.last:
+        return None
     value = _other(follower, "mul", node.output)
     if value is not None and node.op.operand("factor") and not _is_multiplied_or_added(node):
         return "factor", value

@@ -8,8 +8,10 @@
     %3 = go.pointwise(%1, %2)
 
 The canonical form of a chain is one permute of the axes that matter, then one reshape that adds
-extents of 1. A reshape that merges or splits axes ends a chain. Arithmetic that reads an index of
-its output, loads, or has a mix of different views, is left alone.
+extents of 1. A reshape that merges or splits axes ends a chain. Where a permuted one is the result
+of a product, whose kernel can do the arithmetic, operands of its shape that are no views are
+permuted back. Arithmetic that reads an index of its output, loads, or has another mix of different
+views, is left alone.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphopt.ir import Graph, Node, Value
-from graphopt.ir.ops import Permute, Pointwise, Reshape
+from graphopt.ir.ops import Linear, Permute, Pointwise, Reshape
 from graphopt.ir.printer import print_graph
 from graphopt.passes.base import Pass
 
@@ -39,6 +41,7 @@ class SimplifyViews(Pass):
         """One sweep; views of views are resolved on the way."""
         self._views: dict[Value, _View] = {}
         self._made: dict[tuple[Value, tuple[int | None, ...]], Value] = {}
+        self._products: set[Value] = set()
         mapping: dict[Value, Value] = {}
         before = print_graph(graph)
         nodes: list[Node] = []
@@ -54,11 +57,19 @@ class SimplifyViews(Pass):
                 if sunk is not None:
                     mapping[node.output] = sunk
                     continue
+            self._note_product(node)
             nodes.append(node)
         graph.nodes = nodes
         graph.replace(mapping)
         self._drop_unread(graph)
         return print_graph(graph) != before
+
+    def _note_product(self, node: Node) -> None:
+        """Remembers what a linear makes, and arithmetic on it."""
+        if isinstance(node.op, Linear) or (
+            isinstance(node.op, Pointwise) and not self._products.isdisjoint(node.inputs)
+        ):
+            self._products.update(node.outputs)
 
     @staticmethod
     def _drop_unread(graph: Graph) -> None:
@@ -121,20 +132,21 @@ class SimplifyViews(Pass):
         (common,) = axes
         out = node.output
         if len(common) != out.rank or any(
-            v.rank != out.rank for v in node.inputs if not _is_number(v)
+            v.rank > out.rank or (v.rank < out.rank and not v.is_constant) for v in node.inputs
         ):
             return None
         base_rank = next(v.base.rank for v in views if v is not None)
         if any(v is not None and v.base.rank != base_rank for v in views):
             return None
-        if any(
-            v is None and not value.is_constant for v, value in zip(views, node.inputs, strict=True)
+        if not all(
+            v is not None or value.is_constant or self._is_permuted_back(value, node, common)
+            for v, value in zip(views, node.inputs, strict=True)
         ):
             return None
         if any(a is None and out.shape[i] != 1 for i, a in enumerate(common)):
             return None
         bases = [
-            v.base if v is not None else _constant_behind(value, common, base_rank)
+            v.base if v is not None else self._behind(value, common, base_rank, node, nodes)
             for v, value in zip(views, node.inputs, strict=True)
         ]
         shape = [next(v.base.shape[a] for v in views if v is not None) for a in range(base_rank)]
@@ -145,8 +157,36 @@ class SimplifyViews(Pass):
         sunk.fused, sunk.reasons = node.fused, node.reasons
         inner = sunk.output
         inner.name = out.name
+        self._note_product(sunk)
         nodes.append(sunk)
         return self._emit(_View(inner, common), node, nodes)
+
+    def _is_permuted_back(self, value: Value, node: Node, axes: tuple[int | None, ...]) -> bool:
+        """Whether an operand that is no view is to be read by the kernel of a product."""
+        bases = {self._views[v].base for v in node.inputs if v in self._views}
+        return (
+            None not in axes
+            and value.shape == node.output.shape
+            and value not in self._products
+            and not self._products.isdisjoint(bases)
+        )
+
+    def _behind(
+        self,
+        value: Value,
+        axes: tuple[int | None, ...],
+        rank: int,
+        node: Node,
+        nodes: list[Node],
+    ) -> Value:
+        """What is read in place of an operand that is no view."""
+        if value.is_constant:
+            return _constant_behind(value, axes, rank)
+        back = [axes.index(a) for a in range(rank)]
+        nodes.append(Node.of(Permute(tuple(back)), value, origin=node.origin))
+        permuted = nodes[-1].output
+        self._views[permuted] = _View(value, tuple(back))
+        return permuted
 
 
 def unit_reshape(
@@ -173,9 +213,8 @@ def _constant_behind(value: Value, axes: tuple[int | None, ...], rank: int) -> V
             return value
         return Value(value.dtype, (1,) * rank, value.name, data=value.data.reshape((1,) * rank))
     order = [a for a in axes if a is not None]
-    squeezed = value.data.reshape(
-        [e for e, a in zip(value.shape, axes, strict=True) if a is not None]
-    )
+    padded = (1,) * (len(axes) - value.rank) + value.shape
+    squeezed = value.data.reshape([e for e, a in zip(padded, axes, strict=True) if a is not None])
     shape = [1] * rank
     for extent, a in zip(squeezed.shape, order, strict=True):
         shape[a] = extent

@@ -20,7 +20,7 @@ from dataclasses import replace
 from graphopt.ir import DType, Graph, Node, Value, scalar
 from graphopt.ir.ops import Linear, Pointwise, QuantizeRows, Reshape, Slice, SplitRows
 from graphopt.ir.ops.contractions import doubled
-from graphopt.ir.scalar import Scalar
+from graphopt.ir.scalar import Scalar, activated
 from graphopt.passes.base import Pass
 
 
@@ -59,7 +59,7 @@ class SplitActivations(Pass):
     def _sum(self, node: Node) -> list[Node]:
         """The linear of both rows, and the sum that finishes the original one."""
         out, given = node.output, node.operands
-        whole = replace(node.as_op(Linear), activation=None)
+        whole = replace(node.as_op(Linear), activation=None, last=None)
         linear = Node.of(
             whole, given["x"], given["weight"], scale=given.get("scale"), origin=node.origin
         )
@@ -83,17 +83,18 @@ class SplitActivations(Pass):
 
     @staticmethod
     def _finished(node: Node, operands: list[Value]) -> Scalar:
-        """y0 + y1 + bias, the activation, the factor, the residuals: the order of go_epilogue."""
+        """y0 + y1 + bias and what follows, in the order of go_epilogue."""
         leaves = iter(
             scalar.cast(scalar.operand(i, v.dtype), DType.F32) for i, v in enumerate(operands)
         )
         total = scalar.apply("add", next(leaves), next(leaves))
         if "bias" in node.operands:
             total = scalar.apply("add", total, next(leaves))
-        if activation := node.as_op(Linear).activation:
-            total = scalar.apply(activation, total)
+        op = node.as_op(Linear)
+        if op.activation:
+            total = activated(op.activation, total)
         if "factor" in node.operands:
             total = scalar.apply("mul", total, next(leaves))
         for leaf in leaves:
             total = scalar.apply("add", total, leaf)
-        return total
+        return activated(op.last, total) if op.last else total

@@ -32,6 +32,17 @@ def test_quotients_round_as_python_does() -> None:
         assert s.evaluate(sympy.Mod(B - T, 3), sizes) == (b - t) % 3
 
 
+def test_quotients_of_quotients_have_one_form() -> None:
+    """Windows of stride 2 behind each other, and what torch says of both at once."""
+    half = s.floor_div(T - 1, 2) + 1
+    twice = s.floor_div(half - 1, 2) + 1
+    assert twice == s.floor_div(T - 1, 4) + 1
+    for t in range(1, 20):
+        assert s.evaluate(twice, {T: t}) == ((t - 1) // 2) // 2 + 1
+        odd = s.floor_div(s.floor_div(T, 3) + s.floor_div(T, 2), 2)
+        assert s.evaluate(odd, {T: t}) == (t // 3 + t // 2) // 2
+
+
 def test_a_size_is_a_whole_number() -> None:
     assert s.evaluate(T * (T + 1) / 2, {T: 4}) == 10
     with pytest.raises(SizeError, match=r"T/2.* 5/2, which is not a whole number"):

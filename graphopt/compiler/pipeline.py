@@ -24,6 +24,7 @@ from graphopt.passes.base import Pass
 from graphopt.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from graphopt.passes.eliminate_dead_code import EliminateDeadCode
 from graphopt.passes.fold_constants import FoldConstants
+from graphopt.passes.fold_scales import FoldScales
 from graphopt.passes.fuse_attention import FuseAttention
 from graphopt.passes.fuse_casts import FuseCasts
 from graphopt.passes.fuse_epilogue import FuseEpilogue
@@ -65,6 +66,7 @@ def lowering_passes() -> list[Pass]:
         FuseAttention(),
         SimplifyViews(),
         FuseFsmn(),
+        FoldScales(),
         FuseEpilogue(),
         FusePointwise(),
         EliminateCommonSubexpressions(),
@@ -100,7 +102,7 @@ def precision_passes(
         raise UnknownPrecisionError(f"rounding={rounding.method} beside {precision}", ("int4",))
     passes: list[Pass] = []
     if in_rows and activation_bits == 8:  # windows are gathered as rows of 8 bits
-        passes.append(UnfoldConv(windows=True))
+        passes += [UnfoldConv(windows=True), SimplifyViews()]
     if INT4_BLOCKS in formats:
         passes.append(QuantizeWeightsInt4(group, rounding))
         passes.append(QuantizeWeights(INT8))

@@ -233,6 +233,21 @@ def apply(op: str, *args: Scalar, dtype: DType | None = None) -> Scalar:
     return Scalar(op, dtype, tuple(args))
 
 
+def activated(name: str, x: Scalar) -> Scalar:
+    """What an activation is as an expression: a function of that name, or some steps."""
+
+    def to_six(y: Scalar) -> Scalar:
+        return apply("min", apply("max", y, const(0, x.dtype)), const(6, x.dtype))
+
+    if name == "relu6":
+        return to_six(x)
+    if name == "hardsigmoid":
+        return to_six(x + 3) / 6
+    if name == "hardswish":
+        return x * to_six(x + 3) / 6
+    return apply(name, x)
+
+
 def has_code(s: Scalar) -> bool:
     """Whether generated code has the function of a node for its type."""
     if not s.args or s.op in _OF_ANY_TYPE or s.op in COMPARISONS:

@@ -58,7 +58,21 @@ def floor_div(a: Dim, b: Dim) -> Dim:
     """A // b, as Python rounds."""
     if isinstance(a, int) and isinstance(b, int):
         return a // b
-    return simplify(sympy.floor(sympy.sympify(a) / b))
+    return simplify(sympy.floor(_without_floors(sympy.sympify(a), b) / b))
+
+
+def _without_floors(a: sympy.Expr, b: Dim) -> sympy.Expr:
+    """A sum over whole numbers and a floor, without that floor where a // b stays what it is.
+
+    The floor of (floor(x) + n) / b is that of (x + n) / b: two windows of stride 2 one behind the
+    other have as many positions as torch says of both.
+    """
+    terms = sympy.Add.make_args(a)
+    floors = [term for term in terms if isinstance(term, sympy.floor)]
+    if len(floors) != 1 or not (isinstance(b, int) and b > 0):
+        return a
+    rest = sympy.Add(*(term for term in terms if term is not floors[0]))
+    return a - floors[0] + floors[0].args[0] if rest.is_integer else a
 
 
 def ceil_div(a: Dim, b: Dim) -> Dim:

@@ -78,10 +78,7 @@ GO_INLINE void go_qa8_finish_rows(const go_gemm_args *args, const go_qa8_tile *t
                                   const go_qa8_columns *c, uint32_t rhs_bias, const int32_t *sums,
                                   size_t ld, const int full, const int act, const int residuals,
                                   const go_dtype dtype) {
-    go_epilogue e = args->epilogue;
-    e.activation = (go_activation)act;
-    if (residuals < 2) e.factor = NULL, e.residual[1] = NULL;
-    if (residuals < 1) e.residual[0] = NULL;
+    const go_epilogue e = go_epilogue_of(args, act, residuals);
     const size_t n = full ? GO_LANES : c->count;
     for (size_t r = 0; r < t->rows; r++) {
         go_qa8_row q = go_qa8_row_tail(args->lhs, row + r, t->depth);

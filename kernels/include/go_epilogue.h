@@ -42,10 +42,19 @@ static __attribute__((noinline, unused)) void go_activate_lanes(go_f32x16 *v, go
     *v = x;
 }
 
-/* relu keeps NaN, as torch does. */
+/* Between 0 and 6. This and relu keep NaN, as torch does. */
+GO_INLINE go_f32x16 go_relu6(go_f32x16 v) {
+    const go_f32x16 six = go_splat(6.0f);
+    v = go_select(v < go_zero(), go_zero(), v);
+    return go_select(v > six, six, v);
+}
+
 GO_INLINE go_f32x16 go_activate(go_f32x16 v, go_activation act) {
     if (act == GO_ACT_NONE) return v;
     if (act == GO_ACT_RELU) return go_select(v < go_zero(), go_zero(), v);
+    if (act == GO_ACT_RELU6) return go_relu6(v);
+    if (act == GO_ACT_HARDSIGMOID) return go_relu6(v + go_splat(3.0f)) / go_splat(6.0f);
+    if (act == GO_ACT_HARDSWISH) return v * go_relu6(v + go_splat(3.0f)) / go_splat(6.0f);
     go_activate_lanes(&v, act);
     return v;
 }
@@ -64,6 +73,7 @@ GO_INLINE void go_epilogue_store(const go_epilogue *e, void *dst, ptrdiff_t dst_
         ptrdiff_t at = (ptrdiff_t)row * e->residual_stride[i] + (ptrdiff_t)col;
         v += go_load_as(e->residual[i], at, e->residual_dtype[i], n);
     }
+    v = go_activate(v, e->last);
     go_store_as(dst, (ptrdiff_t)row * dst_stride + (ptrdiff_t)col, dst_dtype, v, n);
 }
 
@@ -71,12 +81,26 @@ GO_INLINE void go_epilogue_store(const go_epilogue *e, void *dst, ptrdiff_t dst_
 GO_INLINE int go_epilogue_is_plain(const go_gemm_args *args) {
     const go_epilogue *e = &args->epilogue;
     return args->dst_dtype == GO_F32 && e->activation <= GO_ACT_RELU && !e->factor &&
-           !e->residual[0] && !e->residual[1];
+           !e->residual[0] && !e->residual[1] && !e->last;
 }
 
 /* Whether rows take the loop for everything, not one of those for what is common. */
 GO_INLINE int go_epilogue_is_rare(const go_epilogue *e) {
-    return e->activation > GO_ACT_RELU || e->factor;
+    return e->activation > GO_ACT_RELU || e->factor || e->last > GO_ACT_RELU ||
+           (e->last && !e->residual[0]);
+}
+
+/* The epilogue with what is constant in a loop over rows: the activation, and how many
+ * residuals there can be (2 if there can be a factor); without one nothing comes last. */
+GO_INLINE go_epilogue go_epilogue_of(const go_gemm_args *args, const int act, const int residuals) {
+    go_epilogue e = args->epilogue;
+    e.activation = (go_activation)act;
+    if (residuals < 2) {
+        e.factor = NULL, e.residual[1] = NULL;
+        if (e.last) e.last = GO_ACT_RELU;
+    }
+    if (residuals < 1) e.residual[0] = NULL, e.last = GO_ACT_NONE;
+    return e;
 }
 
 /* Values first .. first + count - 1 of a row. */
@@ -111,10 +135,7 @@ GO_INLINE float *go_gemm_row(const go_gemm_args *args, size_t row) {
 GO_INLINE void go_epilogue_lanes(const go_gemm_args *args, size_t row, size_t rows, size_t col,
                                  size_t n, const float *values, size_t ld, const int act,
                                  const int residuals, const go_dtype dtype) {
-    go_epilogue e = args->epilogue;
-    e.activation = (go_activation)act;
-    if (residuals < 2) e.factor = NULL, e.residual[1] = NULL;
-    if (residuals < 1) e.residual[0] = NULL;
+    const go_epilogue e = go_epilogue_of(args, act, residuals);
     for (size_t r = 0; r < rows; r++)
         go_epilogue_store(&e, args->dst, args->dst_stride, dtype, row + r, col,
                           go_load(values + r * ld), n);

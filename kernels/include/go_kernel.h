@@ -36,10 +36,13 @@ typedef enum {
     GO_ACT_SILU = 4,
     GO_ACT_SIGMOID = 5,
     GO_ACT_TANH = 6,
+    GO_ACT_RELU6 = 7,
+    GO_ACT_HARDSIGMOID = 8,
+    GO_ACT_HARDSWISH = 9,
 } go_activation;
 
 /* What happens to a finished f32 row before it is stored:
- *   y = activation(x + bias) * factor + residual[0] + residual[1]
+ *   y = last(activation(x + bias) * factor + residual[0] + residual[1])
  * in this order, every step rounded to f32, then one conversion to the type of
  * the destination. A null pointer leaves its step out. */
 typedef struct {
@@ -51,6 +54,7 @@ typedef struct {
     const void *residual[2]; /* [m][n], row strides below */
     ptrdiff_t residual_stride[2];
     go_dtype residual_dtype[2]; /* GO_F32 or GO_BF16 */
+    go_activation last;
 } go_epilogue;
 
 /* dst[m][n] = epilogue(lhs[m][k] x rhs[k][n]). What `lhs` and `rhs` hold depends

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from graphopt.ir import DType, Value
-from graphopt.ir.scalar import Scalar, apply, cast, const
+from graphopt.ir.scalar import Scalar, activated, apply, cast, const
 from graphopt.passes.lowering.builder import Builder, Unsupported, filled
 from graphopt.passes.lowering.operands import Operands
 from graphopt.passes.lowering.schema import Lowering, Rule, rules
@@ -157,18 +157,6 @@ def _rrelu(x: Scalar, lower: float, upper: float, training: bool) -> Scalar:
 def _log_sigmoid(x: Scalar) -> Scalar:
     tail = apply("log1p", apply("exp", -apply("abs", x)))
     return apply("min", x, const(0, x.dtype)) - tail
-
-
-def _hardsigmoid(x: Scalar) -> Scalar:
-    return _bounded(x + 3, 0, 6) / 6
-
-
-def _hardswish(x: Scalar) -> Scalar:
-    return x * _bounded(x + 3, 0, 6) / 6
-
-
-def _bounded(x: Scalar, low: float, high: float) -> Scalar:
-    return apply("min", apply("max", x, const(low, x.dtype)), const(high, x.dtype))
 
 
 def _logit(x: Scalar, eps: float | None) -> Scalar:
@@ -465,13 +453,13 @@ _FUNCTIONS: dict[str, Formula] = {
     "positive": lambda x: x,
     "reciprocal": lambda x: 1 / x,
     "square": lambda x: x * x,
-    "relu6": lambda x: _bounded(x, 0, 6),
+    "relu6": lambda x: activated("relu6", x),
     "deg2rad": lambda x: x * (math.pi / 180),
     "rad2deg": lambda x: x * (180 / math.pi),
     "mish": _mish,
     "selu": _selu,
-    "hardsigmoid": _hardsigmoid,
-    "hardswish": _hardswish,
+    "hardsigmoid": lambda x: activated("hardsigmoid", x),
+    "hardswish": lambda x: activated("hardswish", x),
     "log_sigmoid": _log_sigmoid,
     "sinc special_sinc": _sinc,
     "special_entr": _entropy,

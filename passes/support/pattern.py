@@ -51,14 +51,6 @@ class Binary:
     right: Value | float
 
 
-def unary(node: Node) -> str | None:
-    """The function of a pointwise node that applies one function to its only operand."""
-    expr = node.as_op(Pointwise).expr
-    if len(node.operands) == 1 and len(expr.args) == 1 and expr.args[0].op == "operand":
-        return expr.op
-    return None
-
-
 def binary(node: Node, op: str) -> Binary | None:
     """The sides of a pointwise node that is one binary function of operands or numbers."""
     expr = node.as_op(Pointwise).expr

@@ -50,6 +50,7 @@ class Options:
 
     act: str = "none"
     bias: bool = False
+    last: str = "none"
     factor: str = ""  # "f32" or "bf16"
     residuals: tuple[str, ...] = ()  # "f32" or "bf16"
     dst: str = "f32"
@@ -69,6 +70,9 @@ OPTIONS = (
     Options(residuals=("bf16", "bf16"), dst="bf16", dst_pad=2, threads=3),
     Options(factor="f32", bias=True),
     Options(act="relu", factor="bf16", residuals=("f32",), dst="bf16"),
+    Options(bias=True, residuals=("f32",), last="relu"),
+    Options(residuals=("f32", "bf16"), last="relu6", dst="bf16"),
+    Options(factor="f32", last="relu"),
     *(
         Options(act=act, bias=True, factor="f32" if act == "silu" else "")
         for act in ACTIVATIONS[2:]
@@ -97,7 +101,7 @@ class Call:
                 y = y * self.factor
             for residual in self.residuals:
                 y = y + residual
-        return y
+            return activation(y, self.options.last).astype(np.float32)
 
     def output(self, result: dict[str, np.ndarray]) -> np.ndarray:
         """The stored f32 [m, n]; checks that the row padding is untouched."""
@@ -117,6 +121,7 @@ def make_call(shape: tuple[int, int, int], options: Options, seed: int, operands
     args.dst_stride = width
     args.dst_dtype = BF16 if options.dst == "bf16" else F32
     args.epilogue.activation = ACTIVATIONS.index(options.act)
+    args.epilogue.last = ACTIVATIONS.index(options.last)
     pointers: dict[str, np.ndarray | At] = dict(operands)
     bias = rng.standard_normal(n).astype(np.float32) if options.bias else None
     if bias is not None:
@@ -154,7 +159,7 @@ ACTIVATION_ERROR = 2e-6
 
 def check(call: Call, got: np.ndarray, want: np.ndarray, label: str) -> None:
     """Compare stored results with f32 results ``want``: same bits unless an activation ran."""
-    exact = call.options.act in ("none", "relu")
+    exact = call.options.act in ("none", "relu", "relu6")
     if call.options.dst == "bf16":
         want = f32_from_bf16(bf16_from_f32(want))
     if exact:

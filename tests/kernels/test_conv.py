@@ -30,6 +30,7 @@ class Spec:
     tile_rows: int = 5
     extras: str = ""
     act: str = "none"
+    last: str = "none"
     src_dtype: int = F32
     dst_dtype: int = F32
 
@@ -51,10 +52,36 @@ SPECS = [
     Spec(2, (11, 13), 3, 17, 1, (3, 3), (2, 2), pad=(1, 1, 1, 1), extras="b", act="gelu_erf"),
     Spec(1, (7, 10), 12, 18, 3, (3, 2), (1, 1), (2, 3), (2, 2, 1, 2), 7, "r"),
     Spec(1, (6, 5), 8, 40, 2, (2, 2), pad=(0, 1, 0, 1), extras="b", src_dtype=BF16),
-    Spec(2, (1, 31), 16, 19, kernel=(1, 4), pad=(0, 0, 3, 0), extras="br", dst_dtype=BF16),
+    Spec(
+        2,
+        (1, 31),
+        16,
+        19,
+        kernel=(1, 4),
+        pad=(0, 0, 3, 0),
+        extras="br",
+        last="relu",
+        dst_dtype=BF16,
+    ),
     Spec(2, (9, 14), 19, 19, 19, (3, 3), pad=(1, 1, 1, 1), extras="br", act="silu"),
     Spec(1, (8, 11), 32, 32, 32, (5, 3), (2, 2), pad=(2, 2, 1, 1), tile_rows=11),
-    Spec(1, (5, 6), 35, 35, 35, (3, 3), (1, 1), (1, 2), (1, 1, 2, 2), 8, "b", "none", BF16, BF16),
+    Spec(
+        1,
+        (5, 6),
+        35,
+        35,
+        35,
+        (3, 3),
+        (1, 1),
+        (1, 2),
+        (1, 1, 2, 2),
+        8,
+        "b",
+        "none",
+        "none",
+        BF16,
+        BF16,
+    ),
     Spec(1, (4, 5), 6, 12, 6, (3, 3), pad=(1, 1, 1, 1), extras="b"),
 ]
 
@@ -119,6 +146,7 @@ def make_case(spec, seed=0):
         dst_dtype=spec.dst_dtype,
     )
     args.epilogue.activation = ACTIVATIONS.index(spec.act)
+    args.epilogue.last = ACTIVATIONS.index(spec.last)
     if "b" in spec.extras:
         data["bias"] = pointers["epilogue.bias"] = rng.normal(0, 1, spec.out_c).astype(np.float32)
     if "r" in spec.extras:
@@ -145,7 +173,7 @@ def oracle(spec, data):
     y = activation(y, spec.act)
     if "residual" in data:
         y, size = y + data["residual"], size + np.abs(data["residual"])
-    return y, size
+    return activation(y, spec.last), size
 
 
 @pytest.mark.parametrize("where", LEVEL_IDS)

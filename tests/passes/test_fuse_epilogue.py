@@ -4,6 +4,7 @@ import pytest
 from graphs import Maker, X, add, check_left_alone, check_pass, mul, ops
 
 from graphopt.ir import scalar
+from graphopt.ir.ops import Depthwise, Linear
 from graphopt.passes.fuse_epilogue import ACTIVATIONS, FuseEpilogue
 from graphopt.testing import FP32_RELATIVE
 
@@ -50,8 +51,9 @@ def test_nothing_is_multiplied_after_an_addition_or_twice() -> None:
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_every_activation(name: str) -> None:
     m = Maker()
-    y = m.pointwise(scalar.apply(name, X), m.linear(m.input("x", *BTC), 8))
+    y = m.pointwise(scalar.activated(name, X), m.linear(m.input("x", *BTC), 8))
     check_pass(FuseEpilogue(), m.output(y), FP32_RELATIVE)
+    assert ops(m.graph) == ["linear"]
 
 
 def test_convolution() -> None:
@@ -106,21 +108,42 @@ def test_additions_that_broadcast_are_left_alone() -> None:
     check_left_alone(FuseEpilogue(), m.output(m.pointwise(mul(), a, wide, shape=wide.shape)))
 
 
-@pytest.mark.parametrize("op", ["relu", "relu_of_depthwise", "exp", "second"])
-def test_other_orders_are_left_alone(op: str) -> None:
+@pytest.mark.parametrize("name", ["relu", "hardswish"])
+def test_activation_behind_a_residual(name: str) -> None:
+    """Nothing is added after it, and no third activation is applied."""
     m = Maker()
     x, r = m.input("x", *BTC), m.input("r", *BTC)
-    y = m.depthwise(x) if op == "relu_of_depthwise" else m.linear(x, 8)
-    relu = scalar.apply("relu", X)
-    if op == "relu":  # an activation after an addition
-        y = m.pointwise(add(), y, r)
-        y = m.pointwise(relu, y)
-    elif op == "second":  # a second activation
+    y = m.pointwise(add(), m.pointwise(scalar.apply("silu", X), m.linear(x, 8)), r)
+    y = m.pointwise(scalar.activated(name, X), y)
+    y = m.pointwise(add(), m.pointwise(scalar.apply("relu", X), y), r)
+    check_pass(FuseEpilogue(), m.output(y), FP32_RELATIVE)
+    assert ops(m.graph) == ["linear", "pointwise", "pointwise"]
+    op = m.graph.nodes[0].as_op(Linear)
+    assert (op.activation, op.last) == ("silu", name)
+
+
+def test_activation_of_depthwise() -> None:
+    """Before an addition, not behind it."""
+    m = Maker()
+    x, r = m.input("x", *BTC), m.input("r", *BTC)
+    relu = scalar.activated("relu6", X)
+    y = m.pointwise(add(), m.pointwise(relu, m.depthwise(x)), r)
+    check_pass(FuseEpilogue(), m.output(m.pointwise(relu, y)), FP32_RELATIVE)
+    assert ops(m.graph) == ["depthwise", "pointwise"]
+    assert m.graph.nodes[0].as_op(Depthwise).activation == "relu6"
+
+
+@pytest.mark.parametrize("op", ["exp", "second"])
+def test_other_orders_are_left_alone(op: str) -> None:
+    m = Maker()
+    y = m.linear(m.input("x", *BTC), 8)
+    if op == "second":  # a second activation
+        relu = scalar.apply("relu", X)
         y = m.pointwise(scalar.apply("tanh", X), m.pointwise(relu, y))
     else:
-        y = m.pointwise(scalar.apply("exp", X) if op == "exp" else relu, y)
+        y = m.pointwise(scalar.apply("exp", X), y)
     graph = m.output(y)
-    if op in ("relu", "second"):  # the first of the two is taken in, the other is not
+    if op == "second":  # the first of the two is taken in, the other is not
         check_pass(FuseEpilogue(), graph, FP32_RELATIVE)
         assert ops(graph) == ["linear", "pointwise"]
     else:

@@ -4,6 +4,7 @@ from graphs import Maker, X, Y, add, check_left_alone, check_pass, mul, ops
 
 from graphopt.ir import scalar
 from graphopt.passes.simplify_views import SimplifyViews
+from graphopt.testing import FP32_RELATIVE
 
 
 def test_opposite_permutes_cancel() -> None:
@@ -30,6 +31,27 @@ def test_a_constant_is_turned_the_other_way() -> None:
     check_pass(SimplifyViews(), graph)
     assert ops(graph) == ["pointwise", "permute"]
     assert graph.nodes[0].inputs[1].shape == (1, 1, 4)
+
+
+def test_what_is_added_to_a_product_is_turned_its_way() -> None:
+    """The kernel of a linear adds rows as it makes them; elsewhere a mix stays as it is."""
+    m = Maker()
+    x, r = m.input("x", "B", "T", 4), m.input("r", "B", 4, "T")
+    y = m.pointwise(mul(), m.linear(x, 4), m.constant("gain", 4))
+    y = m.pointwise(add(), m.permute(y, 0, 2, 1), r)
+    graph = m.output(m.pointwise(add(), y, m.permute(m.linear(x, 4), 0, 2, 1)))
+    check_pass(SimplifyViews(), graph, FP32_RELATIVE)
+    assert ops(graph) == ["linear", "pointwise", "permute", "pointwise", "linear", "pointwise",
+                          "permute"]  # fmt: skip
+    assert graph.outputs[0] is graph.nodes[-1].output
+
+
+def test_a_constant_of_fewer_axes_is_turned_too() -> None:
+    m = Maker()
+    x = m.permute(m.input("x", "B", "T", 3, 4), 0, 3, 1, 2)
+    graph = m.output(m.pointwise(mul(), x, m.constant("gain", 4, 1, 1)))
+    check_pass(SimplifyViews(), graph)
+    assert ops(graph) == ["pointwise", "permute"]
 
 
 def test_a_number_gets_no_more_axes_than_what_it_meets() -> None:

@@ -23,8 +23,9 @@ from graphopt.ir.op import (
     Sizes,
     Strides,
 )
-from graphopt.ir.ops.elements import FUNCTIONS
+from graphopt.ir.ops.elements import evaluate_scalar
 from graphopt.ir.ops.views import sized
+from graphopt.ir.scalar import activated, operand
 from graphopt.ir.symbolic import evaluate, floor_div, product, simplify
 from graphopt.kernels import reference_ops
 from graphopt.kernels.formats import F32, Format
@@ -33,13 +34,26 @@ if TYPE_CHECKING:
     from graphopt.ir.cost import Call
 
 #: What kernels can apply to a result before they store it.
-ACTIVATIONS = ("relu", "gelu_erf", "gelu_tanh", "silu", "sigmoid", "tanh")
+ACTIVATIONS = (
+    "relu",
+    "gelu_erf",
+    "gelu_tanh",
+    "silu",
+    "sigmoid",
+    "tanh",
+    "relu6",
+    "hardsigmoid",
+    "hardswish",
+)
 #: Operands that are added to a result, in the order in which they are.
 RESIDUALS = ("residual", "residual0", "residual1")
 
 
 def _epilogue(strides: Strides) -> tuple[Operand, ...]:
-    """What a kernel can do to its result: + bias, activation, * factor, + residuals, in order."""
+    """What a kernel reads to finish its result.
+
+    + bias, activation, * factor, + residuals, another activation, in this order.
+    """
     return (
         Operand("bias", optional=True, dtypes=F32_ONLY),
         *(
@@ -49,29 +63,38 @@ def _epilogue(strides: Strides) -> tuple[Operand, ...]:
     )
 
 
-def _finished(y: Array, given: Mapping[str, Array], activation: str | None) -> Array:
+def _finished(y: Array, given: Mapping[str, Array], op: Linear | Conv) -> Array:
     if "bias" in given:
         y = y + given["bias"]
-    if activation:
-        y = FUNCTIONS[activation](y)
+    if op.activation:
+        y = _activated(op.activation, y)
     if "factor" in given:
         y = y * given["factor"]
     for role in ("residual0", "residual1"):
         if role in given:
             y = y + given[role]
-    return y
+    return _activated(op.last, y) if op.last else y
 
 
-def _activation_problem(activation: str | None) -> str | None:
-    return f"no activation {activation}" if activation not in (None, *ACTIVATIONS) else None
+def _activated(name: str, y: Array) -> Array:
+    expr = activated(name, operand(0, DType.F32))
+    return np.asarray(evaluate_scalar(expr, [y], y.shape, {}))
+
+
+def _activation_problem(*activations: str | None) -> str | None:
+    unknown = (a for a in activations if a not in (None, *ACTIVATIONS))
+    return next((f"no activation {a}" for a in unknown), None)
 
 
 @dataclass
 class Linear(Op):
-    """x [.., k] times weight [n, k] transposed, then + bias, activation, * factor, + residuals.
+    """x [.., k] times weight [n, k] transposed, finished as follows.
+
+    + bias, activation, * factor, + residuals, last.
 
     Attributes:
         activation: one of `ACTIVATIONS`.
+        last: one of them, behind the residuals.
         format: of the weights (kernels/formats.py); None until a pass decides, which is f32.
         group: of int4, values along k that share a scale; 0 for a scale per channel.
         loss: what rounding the weights lost.
@@ -81,6 +104,7 @@ class Linear(Op):
     """
 
     activation: str | None = None
+    last: str | None = None
     format: Format | None = None
     group: int = 0
     loss: Loss | None = field(metadata=HIDDEN, default=None)
@@ -119,11 +143,11 @@ class Linear(Op):
                 return (
                     f"weights of {self.format} {'without' if self.format.scaled else 'with'} scales"
                 )
-        return _activation_problem(self.activation)
+        return _activation_problem(self.activation, self.last)
 
     def evaluate(self, node: Node, given: dict[str, Array], sizes: Sizes) -> list[Array]:
         weight = self.decided.dense(given["weight"], given.get("scale"))
-        y = _finished(given["x"] @ weight.T, given, self.activation)
+        y = _finished(given["x"] @ weight.T, given, self)
         return [quantize_rows(y) if node.output.packed else y]
 
     def macs(self, node: Node, call: Call) -> int:
@@ -179,6 +203,7 @@ class Conv(Op):
         dilation: distance of the taps.
         groups: of channels.
         activation: one of `ACTIVATIONS`.
+        last: one of them, behind the residuals.
         serial: whether one thread runs it.
         tile_rows: output positions in a task; 0 until a pass decides.
     """
@@ -188,6 +213,7 @@ class Conv(Op):
     dilation: tuple[int, int]
     groups: int
     activation: str | None = None
+    last: str | None = None
     serial: bool = False
     tile_rows: int = 0
 
@@ -217,7 +243,7 @@ class Conv(Op):
         inner, outer = weight.shape[1], weight.shape[0]
         if inner * self.groups != x.shape[1] or outer % self.groups:
             return f"{self.groups} groups of {inner} channels, of {x.shape[1]}, to {outer}"
-        return _activation_problem(self.activation)
+        return _activation_problem(self.activation, self.last)
 
     def evaluate(self, node: Node, given: dict[str, Array], sizes: Sizes) -> list[Array]:
         x, w = given["x"], given["weight"]
@@ -241,7 +267,7 @@ class Conv(Op):
             for role, a in given.items()
             if role not in ("x", "weight")
         }
-        return [np.moveaxis(_finished(np.moveaxis(y, 1, -1), rest, self.activation), -1, 1)]
+        return [np.moveaxis(_finished(np.moveaxis(y, 1, -1), rest, self), -1, 1)]
 
     def macs(self, node: Node, call: Call) -> int:
         return call.size(*node.output.shape, *node.operands["weight"].shape[1:])
@@ -318,6 +344,8 @@ class Depthwise(Op):
             y = y + given["bias"]
         if self.identity:
             y = y + (u if self.identity == 1 else src)[:, :t_out]
+        if self.activation:
+            y = _activated(self.activation, y)
         if "mask_out" in given:
             y = y * given["mask_out"]
         return [y + given["residual"] if "residual" in given else y]
