@@ -24,7 +24,7 @@ from graphopt.errors import (
     PackageError,
 )
 from graphopt.frontend import nesting
-from graphopt.frontend.arguments import call_key
+from graphopt.frontend.arguments import bind, call_key
 from graphopt.frontend.model_check import Compiled, check_model
 from graphopt.runtime import process
 from graphopt.runtime.library import check_threads
@@ -232,7 +232,7 @@ class OptimizedModule(Compiled, torch.nn.Module):
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Specialization | Pieces, tuple[Any, ...], dict[str, Any]]:
         """The specialization of a call, and its arguments in the one order that this one knows."""
-        args, kwargs = self._bind(args, kwargs)
+        args, kwargs = bind(self._signature, args, kwargs)
         key = call_key(args, kwargs)
         specialization = self._find(key, args, kwargs)
         if specialization is None:
@@ -249,17 +249,6 @@ class OptimizedModule(Compiled, torch.nn.Module):
             if specialization.misfit(args, kwargs) is None
         )
         return next(fitting, None)
-
-    def _bind(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Keyword arguments become positional where the signature lets them."""
-        try:
-            bound = self._signature.bind(*args, **kwargs)
-        except TypeError as error:
-            given = f"{len(args)} positional and {len(kwargs)} keyword arguments ({error})"
-            raise InputCountError(str(self._signature), given) from None
-        return bound.args, bound.kwargs
 
     @torch.compiler.disable(reason="graphopt captures with torch.export")  # type: ignore[no-untyped-call, untyped-decorator]
     def _capture(

@@ -1,4 +1,7 @@
-"""How a call of the user's module maps to the tensors of a graph, and back."""
+"""How a call of the user's module maps to the tensors of a graph, and back.
+
+Arguments are those that `arguments.bind` gives, so that the order of keywords does not matter.
+"""
 
 from __future__ import annotations
 

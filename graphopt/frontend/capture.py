@@ -8,20 +8,18 @@ becomes a further output that `CallSpec` writes back.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import sympy
 import torch
-import torch.utils._pytree as pytree
 from torch.export import Dim as ExportDim
 
 from graphopt.errors import CaptureError
-from graphopt.frontend import nesting
+from graphopt.frontend.arguments import Arguments, rest_name
 from graphopt.frontend.call_spec import CallSpec, Output, State, Write
-from graphopt.frontend.dynamic_shapes import by_parameter, declared_ranges, dims_of_tensors
+from graphopt.frontend.dynamic_shapes import declared_ranges, dims_of_tensors
 from graphopt.frontend.exporting import COMPUTED, Exported, export_model
 from graphopt.frontend.import_torch import Imported, import_program
 from graphopt.frontend.model_check import check_model, check_weights
@@ -49,7 +47,7 @@ def capture(
     Args:
         model: a module in eval mode.
         args: example positional arguments; their sizes become the hints of the dims.
-        kwargs: example keyword arguments.
+        kwargs: example keyword arguments, in any order. The graph has all in that of `bind`.
         dynamic_shapes: which dims vary, in the format of torch.export. If None: the first of every
             tensor, and every other one that the model does not fix and that is not 1 here.
         states: names of buffers that are inputs of the graph even if this call does not write to
@@ -66,17 +64,13 @@ def capture(
     """
     check_model(model)
     check_weights(model)
-    kwargs = kwargs or {}
-    leaves, in_spec = nesting.flatten((args, kwargs))
-    constants = {i: v for i, v in enumerate(leaves) if not isinstance(v, torch.Tensor)}
-    tensors = tuple(v for v in leaves if isinstance(v, torch.Tensor))
-    dims = dims_of_tensors(model, args, kwargs, tensors, dynamic_shapes)
-
-    names = _tensor_names(model, args, kwargs)
+    call = Arguments.of(model, args, kwargs)
+    tensors = call.tensors
+    dims = dims_of_tensors(call, rest_name(model), dynamic_shapes)
 
     def import_with(dims: Any) -> tuple[Exported, Imported]:
-        exported = export_model(model, args, kwargs, dims)
-        name = type(model).__name__
+        exported = export_model(model, call, dims)
+        name, names = type(model).__name__, call.tensor_names
         return exported, import_program(exported.program, exported.guards, name, names, states)
 
     try:
@@ -105,15 +99,11 @@ def capture(
                 if isinstance(extent, int) or extent in fixed:
                     spec[axis] = ExportDim.STATIC
         exported, imported = import_with(dims)
-    return Captured(imported.graph, _call_spec(model, in_spec, constants, exported, imported))
+    return Captured(imported.graph, _call_spec(model, call, exported, imported))
 
 
 def _call_spec(
-    model: torch.nn.Module,
-    in_spec: pytree.TreeSpec,
-    constants: dict[int, Any],
-    exported: Exported,
-    imported: Imported,
+    model: torch.nn.Module, call: Arguments, exported: Exported, imported: Imported
 ) -> CallSpec:
     graph, result = imported.graph, exported.result
     computed = iter(imported.leaves)
@@ -129,8 +119,8 @@ def _call_spec(
     leaves = [leaf(kept) for kept in result.leaves]
     states = [State(name, model.get_submodule(name.rpartition(".")[0])) for name in imported.states]
     return CallSpec(
-        in_spec,
-        constants,
+        call.spec,
+        call.constants,
         result.spec,
         leaves,
         result.changes_arguments,
@@ -150,15 +140,3 @@ def _example_is_special(name: str, graph: Graph, condition: sympy.Basic) -> Capt
         f"it treats the size of {' and '.join(places)} in the example inputs otherwise than other "
         "sizes; give an example of another size, or leave that axis out of dynamic_shapes",
     )
-
-
-def _tensor_names(
-    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> list[str]:
-    """A readable, unique name for each tensor argument."""
-    names: list[str] = []
-    for parameter, argument in by_parameter(model, args, kwargs).items():
-        for path, leaf in nesting.flatten_with_path(argument)[0]:
-            if isinstance(leaf, torch.Tensor):
-                names.append("_".join([parameter, *re.findall(r"\w+", pytree.keystr(path))]))
-    return [name if names.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(names)]

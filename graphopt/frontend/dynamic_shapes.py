@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import sympy
@@ -12,40 +11,38 @@ import torch
 from torch.export import Dim as ExportDim
 
 from graphopt.errors import CaptureError, OptionError
+from graphopt.frontend import nesting
+from graphopt.frontend.arguments import Arguments
 from graphopt.ir import Graph
 
 
-def dims_of_tensors(
-    model: torch.nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    tensors: tuple[torch.Tensor, ...],
-    dynamic_shapes: Any,
-) -> list[Any]:
-    """torch.export's dynamic_shapes of each flat tensor.
+def dims_of_tensors(call: Arguments, rest: str, dynamic_shapes: Any) -> list[Any]:
+    """torch.export's dynamic_shapes of each tensor of a call.
 
     Args:
-        model: what is captured.
-        args: its positional arguments.
-        kwargs: its keyword arguments.
-        tensors: of these arguments, in order.
+        call: of the model that is captured.
+        rest: the parameter that takes the keywords which no other does; empty without one.
         dynamic_shapes: as of `graphopt.optimize`.
+
+    Raises:
+        OptionError: for what fits no argument, by its place.
     """
     if dynamic_shapes is None:
-        specs = [
+        return [
             {
                 a: ExportDim.AUTO if a == 0 or e != 1 else ExportDim.STATIC
                 for a, e in enumerate(t.shape)
             }
-            for t in tensors
+            for t in call.tensors
         ]
-    else:
-        specs = []
-        if isinstance(dynamic_shapes, dict):
-            tree: Any = by_parameter(model, args, kwargs)
-        else:
-            tree = tuple(args) + tuple(kwargs.values())
-        _collect_specs(tree, dynamic_shapes, specs, "dynamic_shapes")
+    tree: Any = (*call.args, *call.kwargs.values())
+    if isinstance(dynamic_shapes, dict):
+        tree, of_rest = call.by_parameter, dynamic_shapes.get(rest)
+        if rest not in tree and isinstance(of_rest, dict):  # torch.export has those in a dict
+            others = {key: spec for key, spec in dynamic_shapes.items() if key != rest}
+            dynamic_shapes = {**others, **of_rest}
+    specs: list[Any] = []
+    _collect_specs(tree, dynamic_shapes, specs, "dynamic_shapes")
     return specs
 
 
@@ -53,19 +50,19 @@ def _collect_specs(tree: Any, spec: Any, out: list[Any], where: str) -> None:
     if isinstance(tree, torch.Tensor):
         _check_spec(tree, spec, where)
         out.append(spec)
-    elif isinstance(tree, dict):
-        _refuse_unknown_keys(tree, spec, where)
-        for key, item in tree.items():
-            _collect_specs(item, None if spec is None else spec.get(key), out, f"{where}[{key!r}]")
-    elif isinstance(tree, list | tuple):
-        if spec is not None and not isinstance(spec, list | tuple):
-            raise OptionError("dynamic_shapes", spec, f"{where} takes a tuple, one entry each")
-        if spec is not None and len(spec) != len(tree):
+        return
+    parts = nesting.parts(tree)
+    if isinstance(spec, list | tuple) and parts and not isinstance(tree, dict):
+        if len(spec) != len(parts):
             raise CaptureError(
-                where, None, f"it has {len(spec)} entries for {len(tree)} arguments: give one each"
+                where, None, f"it has {len(spec)} entries for {len(parts)} arguments: give one each"
             )
-        for i, item in enumerate(tree):
-            _collect_specs(item, None if spec is None else spec[i], out, f"{where}[{i}]")
+        spec = dict(zip(parts, spec, strict=True))
+    if not parts and spec:
+        raise OptionError(where, spec, f"a {type(tree).__name__} there has no axes: give None")
+    _refuse_unknown_keys(tree, parts, spec, where)
+    for key, item in parts.items():
+        _collect_specs(item, None if spec is None else spec.get(key), out, f"{where}[{key!r}]")
 
 
 #: What torch.export takes for an axis.
@@ -92,30 +89,22 @@ def _check_spec(tensor: torch.Tensor, spec: Any, where: str) -> None:
             raise OptionError(f"{where}[{axis}]", varies, how)
 
 
-def _refuse_unknown_keys(tree: dict[str, Any], spec: Any, where: str) -> None:
+def _refuse_unknown_keys(tree: Any, parts: dict[Any, Any], spec: Any, where: str) -> None:
     if spec is None:
         return
     if not isinstance(spec, dict):
-        raise OptionError("dynamic_shapes", spec, f"{where} takes a dict by {', '.join(tree)}")
-    unknown = [key for key in spec if key not in tree]
+        is_list = isinstance(tree, list | tuple)
+        how = "a tuple, one entry each" if is_list else f"a dict by {_listed(parts)}"
+        raise OptionError("dynamic_shapes", spec, f"{where} takes {how}")
+    unknown = [key for key in spec if key not in parts]
     if unknown:
         raise OptionError(
-            where, unknown[0], f"no such argument in the example; there are {', '.join(tree)}"
+            where, unknown[0], f"no such argument in the example; there are {_listed(parts)}"
         )
 
 
-def by_parameter(
-    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> dict[str, Any]:
-    """Arguments by the names of the parameters of `forward`.
-
-    Args:
-        model: the module.
-        args: positional arguments of a call.
-        kwargs: keyword arguments of the same call.
-    """
-    bound = inspect.signature(model.forward).bind(*args, **kwargs)
-    return dict(bound.arguments)
+def _listed(keys: Iterable[Any]) -> str:
+    return ", ".join(map(str, keys))
 
 
 def declared_ranges(graph: Graph, dims: Sequence[Any]) -> Iterator[sympy.Basic]:

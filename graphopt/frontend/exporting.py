@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-import os
 import re
-import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,17 +12,16 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-import sympy
 import torch
 import torch.utils._pytree as pytree
 from torch.export import ExportedProgram
 
 from graphopt.errors import CaptureError
 from graphopt.frontend import nesting
+from graphopt.frontend.arguments import Arguments
 from graphopt.frontend.assigned import Assigned, drop_constant_writes
 from graphopt.frontend.complex_numbers import ComplexNumbers, whole
 from graphopt.frontend.conversions import idle_conversions
-from graphopt.frontend.dynamic_shapes import by_parameter
 from graphopt.frontend.guards import Guards, read_guards
 from graphopt.frontend.held import Held
 from graphopt.frontend.in_place import write_apart
@@ -31,6 +29,7 @@ from graphopt.frontend.memory_questions import MemoryQuestions
 from graphopt.frontend.recurrent_layers import RecurrentLayers
 from graphopt.frontend.regions import functional, inline_regions, needs_retracing
 from graphopt.frontend.replaced_functions import replaced_functions
+from graphopt.frontend.user_lines import raising_line
 from graphopt.frontend.whole_numbers import asking_module, symbolic_int
 from graphopt.runtime import structure
 
@@ -151,32 +150,25 @@ class _TensorsOnly(torch.nn.Module):
 _COMPUTED = (torch.Tensor, *nesting.SIZES)
 
 
-def export_model(
-    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dims: Any
-) -> Exported:
+def export_model(model: torch.nn.Module, call: Arguments, dims: Any) -> Exported:
     """Exports the model, or where that fails its trace, and leaves it as it was.
 
     Args:
         model: the module.
-        args: example positional arguments.
-        kwargs: example keyword arguments.
+        call: example arguments.
         dims: torch.export's dynamic_shapes of each tensor among them.
 
     Raises:
         CaptureError: if neither can be exported.
     """
-    leaves, in_spec = nesting.flatten((args, kwargs))
-    constants = {i: v for i, v in enumerate(leaves) if not isinstance(v, torch.Tensor)}
     # Dense and apart: what two of them share in memory is no part of the model.
     tensors = tuple(
-        v.detach().clone(memory_format=torch.contiguous_format)
-        for v in leaves
-        if isinstance(v, torch.Tensor)
+        tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in call.tensors
     )
     changed: list[str] = []
 
     def export(traced: torch.nn.Module) -> Exported:
-        flat = _TensorsOnly(traced, in_spec, constants)
+        flat = _TensorsOnly(traced, call.spec, call.constants)
         program, guards = _export(flat, tensors, dims)
         changed.extend(flat.seen.changed)
         return Exported(program, guards, flat.seen.result, next(iter(flat.seen.questions), ""))
@@ -203,7 +195,7 @@ def export_model(
     except Exception as refusal:
         held.put_back()
         try:
-            traced = trace(model, args, kwargs)
+            traced = trace(model, call)
             changed += held.put_back()
             exported = export(traced)
         except Exception:
@@ -211,7 +203,7 @@ def export_model(
     finally:
         held.put_back()
     if changed:
-        _refuse_state(model, args, kwargs, changed)
+        _refuse_state(model, call, changed)
     return exported
 
 
@@ -264,9 +256,7 @@ def _export(
         return made, read_guards(program, made)
 
 
-def trace(
-    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> torch.fx.GraphModule:
+def trace(model: torch.nn.Module, call: Arguments) -> torch.fx.GraphModule:
     """Traces a model with torch.fx, without example values.
 
     Arguments that are no tensors are fixed; containers of tensors are not taken apart. What the
@@ -274,11 +264,10 @@ def trace(
 
     Args:
         model: what is traced.
-        args: positional arguments of an example call.
-        kwargs: keyword arguments of the example call.
+        call: of an example.
     """
-    arguments = by_parameter(model, args, kwargs)
-    constants = {k: v for k, v in arguments.items() if not isinstance(v, torch.Tensor)}
+    given = inspect.signature(model.forward).bind(*call.args, **call.kwargs).arguments
+    constants = {k: v for k, v in given.items() if not isinstance(v, torch.Tensor)}
     return torch.fx.symbolic_trace(model, concrete_args=constants)
 
 
@@ -292,14 +281,11 @@ def _is_same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and repr(one) == repr(other)
 
 
-def _refuse_state(
-    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], changed: list[str]
-) -> None:
+def _refuse_state(model: torch.nn.Module, call: Arguments, changed: list[str]) -> None:
     """Raises CaptureError if what a call changes in the model shows in the result of the next.
 
     Buffers are the same before every call: what is written to them is part of the graph.
     """
-    leaves, spec = nesting.flatten((args, kwargs))
     held, results = Held(model), []
     buffers = [(owner, dict(owner._buffers)) for owner in model.modules()]
     values = [buffer.clone() for buffer in model.buffers()]
@@ -307,9 +293,8 @@ def _refuse_state(
         with torch.no_grad(), torch.random.fork_rng(devices=()):
             for _ in range(_CALLS):
                 torch.manual_seed(0)
-                copies = [v.clone() if isinstance(v, torch.Tensor) else v for v in leaves]
-                again, named = pytree.tree_unflatten(copies, spec)
-                result = nesting.flatten(model(*again, **named))[0]
+                args, kwargs = call.copied()
+                result = nesting.flatten(model(*args, **kwargs))[0]
                 results.append([v.clone() if isinstance(v, torch.Tensor) else v for v in result])
                 for owner, own in buffers:
                     owner._buffers.update(own)
@@ -337,24 +322,9 @@ def _check_result(name: str, result: Any, own: Mapping[int, nesting.Given]) -> N
             raise CaptureError(name, None, f"its result{place} is a {kind}; {remedy}")
 
 
-_HERE = os.path.dirname(__file__)
-_OTHERS = tuple(
-    folder + os.sep
-    for folder in (
-        *map(os.path.dirname, (torch.__file__, sympy.__file__)),
-        _HERE,
-        os.path.join(os.path.dirname(_HERE), "compiler"),
-    )
-)
-"""Folders whose lines are not the user's."""
-
-
 def _refusal(name: str, error: Exception) -> CaptureError:
     """A CaptureError with the user's line, from whatever torch.export raised."""
-    frames = traceback.extract_tb(error.__traceback__)
-    users = [f for f in frames if f.line and not f.filename.startswith(("<", *_OTHERS))]
-    users = [f for f in users if os.path.dirname(f.filename) != os.path.dirname(os.__file__)]
-    location = f"{users[-1].filename}:{users[-1].lineno} ({users[-1].line})" if users else None
+    location = raising_line(error)
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if "found a fake tensor" in first:
         return CaptureError(

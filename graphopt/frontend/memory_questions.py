@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
+
+from graphopt.frontend.user_lines import asking_line
 
 _QUESTIONS = frozenset(
     [
@@ -17,12 +17,10 @@ _QUESTIONS = frozenset(
         torch.Tensor.storage_offset,
     ]
 )
-_MODES = os.path.dirname(__file__) + os.sep
-_TORCH = os.path.dirname(torch.__file__) + os.sep
 
 
 class MemoryQuestions(TorchFunctionMode):
-    """While it is active, notes the first line outside of torch that asks for strides.
+    """While it is active, notes the lines of the user that ask for strides.
 
     Args:
         note: receives it, as `file:line`.
@@ -35,10 +33,6 @@ class MemoryQuestions(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func in _QUESTIONS:
-            frame = sys._getframe(1)
-            while frame.f_back is not None and frame.f_code.co_filename.startswith(_MODES):
-                frame = frame.f_back  # of another mode, through which the question went
-            if not frame.f_code.co_filename.startswith(_TORCH):
-                self._note(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        if func in _QUESTIONS and (line := asking_line()):
+            self._note(line)
         return func(*args, **(kwargs or {}))

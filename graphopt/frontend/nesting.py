@@ -196,6 +196,31 @@ def flatten_with_path(tree: Any) -> tuple[list[tuple[Any, Any]], pytree.TreeSpec
         return [((pytree.SequenceKey(i),), leaf) for i, leaf in enumerate(leaves)], spec
 
 
+def parts(thing: Any) -> dict[Any, Any]:
+    """What a container or an object holds by index, key or name, in the order of `flatten`.
+
+    Args:
+        thing: anything; what is a leaf has no parts.
+    """
+    if isinstance(thing, list | tuple):
+        return dict(zip(getattr(thing, "_fields", range(len(thing))), thing, strict=True))
+    if isinstance(thing, dict):
+        return dict(thing)
+    if _is_closed(thing) or (type(thing) not in pytree.SUPPORTED_NODES and _opened(thing) is None):
+        return {}
+    tree = thing if type(thing) in pytree.SUPPORTED_NODES else _opened(thing)
+    try:
+        pairs, _ = pytree.tree_flatten_with_path(tree, is_leaf=lambda x: x is not tree)
+    except ValueError:
+        return dict(enumerate(pytree.tree_leaves(tree, is_leaf=lambda x: x is not tree)))
+    return {_name_of(path[0]): part for path, part in pairs}
+
+
+def _name_of(key: Any) -> Any:
+    """The index, key or name in an entry of a path."""
+    return next(getattr(key, field) for field in ("idx", "key", "name") if hasattr(key, field))
+
+
 def objects(tree: Any) -> list[Any]:
     """The objects that `flatten` opens, in order."""
     opener = _Opener({})

@@ -77,16 +77,9 @@ def recurrent(
 
 @recurrent.register_fake
 def _recurrent_fake(
-    x: Tensor,
-    states: list[Tensor],
-    weights: list[Tensor],
-    lengths: Tensor | None,
-    kind: str,
-    biases: bool,
-    layers: int,
-    bidirectional: bool,
-    batch_first: bool,
+    x: Tensor, states: list[Tensor], weights: list[Tensor], lengths: Tensor | None, *options: Any
 ) -> list[Tensor]:
+    *_, bidirectional, batch_first = options
     batch = x.shape[0 if batch_first else 1]
     sizes = [state.shape[1] for state in states]
     for size in [*sizes, *([] if lengths is None else [lengths.shape[0]])]:

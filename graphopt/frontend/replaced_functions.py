@@ -12,28 +12,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
-
-def _make_pad_mask(lengths: Any, xs: Any = None, length_dim: int = -1, maxlen: Any = None) -> Any:
-    """FunASR's mask of what lies behind the end of each item: bool [B, T], or as large as `xs`."""
-    if length_dim == 0:
-        raise ValueError("length_dim cannot be 0")
-    lengths = torch.as_tensor(lengths)
-    if maxlen is None:
-        maxlen = lengths.max().item() if xs is None else xs.size(length_dim)
-    mask = torch.arange(maxlen, dtype=torch.int64).unsqueeze(0) >= lengths.unsqueeze(-1)
-    if xs is None:
-        return mask
-    shape = [1] * xs.dim()
-    shape[0], shape[length_dim] = mask.shape
-    return mask.view(shape).expand_as(xs)
-
-
 #: By module and name.
-_STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("funasr.models.transformer.utils.nets_utils", "make_pad_mask"): _make_pad_mask,
-}
+_STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {}
+
+
+def stand_in(module: str, name: str, function: Callable[..., Any]) -> None:
+    """Lets a function stand in for one of a library while models are captured.
+
+    Args:
+        module: the library's, which need not be installed.
+        name: of the function there.
+        function: takes and gives the same.
+    """
+    _STAND_INS[module, name] = function
 
 
 @contextmanager

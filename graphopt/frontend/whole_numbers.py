@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
+
+from graphopt.frontend.user_lines import is_users
 
 _MESSAGE = "Could not extract specialized integer"
 
@@ -39,8 +41,9 @@ def asking_module(error: BaseException) -> dict[str, Any] | None:
     """The names of the module whose line made a whole number of a tensor; None for other errors."""
     if _MESSAGE not in str(error):
         return None
-    places = [f for f in _frames(error.__traceback__) if not _is_of_tracer(f)]
-    return places[-1] if places and "int" not in places[-1] else None
+    frames = [f for f in _frames(error.__traceback__) if is_users(f.f_code.co_filename)]
+    names = frames[-1].f_globals if frames else {}
+    return names if frames and "int" not in names else None
 
 
 @contextmanager
@@ -55,12 +58,7 @@ def symbolic_int(modules: list[dict[str, Any]]) -> Iterator[None]:
             names.pop("int", None)
 
 
-def _frames(traceback: TracebackType | None) -> Iterator[dict[str, Any]]:
+def _frames(traceback: TracebackType | None) -> Iterator[FrameType]:
     while traceback is not None:
-        yield traceback.tb_frame.f_globals
+        yield traceback.tb_frame
         traceback = traceback.tb_next
-
-
-def _is_of_tracer(names: dict[str, Any]) -> bool:
-    name = str(names.get("__name__", ""))
-    return name.partition(".")[0] in ("torch", "sympy") or name.startswith("graphopt.frontend.")

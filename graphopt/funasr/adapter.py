@@ -6,6 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from graphopt.compiler.options import Options
+from graphopt.frontend.replaced_functions import stand_in
+from graphopt.funasr.layers.pad_mask import make_pad_mask
+
+stand_in("funasr.models.transformer.utils.nets_utils", "make_pad_mask", make_pad_mask)
 
 
 class AutoModelAdapter:

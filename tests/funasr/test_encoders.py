@@ -12,6 +12,7 @@ from funasr.models.sanm.encoder import SANMEncoder  # noqa: E402
 from funasr.models.transformer.encoder import TransformerEncoder  # noqa: E402
 from graphs import assert_close  # noqa: E402
 
+import graphopt.funasr.adapter  # noqa: E402, F401
 from graphopt.frontend.capture import capture  # noqa: E402
 from graphopt.frontend.replaced_functions import replaced_functions  # noqa: E402
 from graphopt.ir.interpret import run_graph  # noqa: E402

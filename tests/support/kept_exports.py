@@ -31,13 +31,12 @@ def kept_exports() -> Iterator[Exports]:
     """While it is entered, no model is exported twice for the same call."""
     export, exports = capture.export_model, Exports()
 
-    def exported(model: Any, args: Any, kwargs: Any, dims: Any, *more: Any) -> Any:
-        leaves = capture.pytree.tree_leaves((args, kwargs))
-        kinds = [(leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf for leaf in leaves]
+    def exported(model: Any, call: Any, dims: Any, *more: Any) -> Any:
+        kinds = [(x.shape, x.dtype) if hasattr(x, "dtype") else x for x in call.leaves]
         key = id(model), repr(kinds), repr(dims)
         if key not in exports.made:
             begun = time.perf_counter()
-            exports.made[key] = model, export(model, args, kwargs, dims, *more)
+            exports.made[key] = model, export(model, call, dims, *more)
             exports.seconds += time.perf_counter() - begun
         return exports.made[key][1]
 

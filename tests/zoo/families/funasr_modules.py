@@ -10,6 +10,8 @@ import torch
 from entry import TEXT, Entry, Inputs, Sizes
 from torch import nn
 
+import graphopt.funasr.adapter  # noqa: F401
+
 Tensor = torch.Tensor
 SPEECH: Sizes = ((2, 30), (3, 47))
 SMALL: dict[str, Any] = {"output_size": 32, "attention_heads": 4, "num_blocks": 2}
