@@ -151,6 +151,28 @@ def test_amplified_rounding_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None
     assert "amplifies rounding" in fast.report().checks[0]
 
 
+def test_what_is_left_of_a_sum_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where rows are of equal numbers, less their mean; more in place of zeros is a fault."""
+
+    def normal(x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.layer_norm(x, (48,))
+
+    def leave(part: float) -> None:
+        rule = dataclasses.replace(
+            RULES["aten.layer_norm"],
+            lower=lambda b: b.apply(lambda v: v * part, b.tensor("input")),
+            implied=frozenset(["normalized_shape", "cudnn_enable"]),
+        )
+        monkeypatch.setitem(RULES, "aten.layer_norm", rule)
+
+    rows = torch.ones(2, 48)
+    leave(1e-6)
+    fast = graphopt.optimize(Function(normal), precision="fp32", example_inputs=(rows,))
+    assert "off by 1e-06 from zeros; the model amplifies rounding" in fast.report().checks[0]
+    leave(0.1)
+    assert "result 0 is off by 0.1 from zeros" in refusal(normal, rows)
+
+
 def test_other_decisions_of_narrower_numbers_are_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 3,000 random classes the largest and the next are often nearer than a step of int8."""
     torch.manual_seed(0)

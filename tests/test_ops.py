@@ -7,112 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from graphs import (
-    BF16,
-    F32,
-    I64,
-    Maker,
-    add,
-    assert_close,
-    build,
-    emit,
-    native_levels,
-    random_inputs,
-)
+from every_op import every_op
+from graphs import BF16, F32, assert_close, build, emit, native_levels, random_inputs
 
 from graphopt.codegen.emit import EMITTERS
-from graphopt.ir import DimInfo, DType, Graph, Node, Value, scalar, symbolic
+from graphopt.ir import DType, Graph, Node, Value
 from graphopt.ir.interpret import run_graph
 from graphopt.ir.op import Op
-from graphopt.ir.ops import (
-    OPS,
-    Aten,
-    Attention,
-    CachedAttention,
-    Cat,
-    Check,
-    Cif,
-    Expand,
-    Gather,
-    GroupedMatmul,
-    Im2col,
-    Linear,
-    Matmul,
-    PackRows,
-    Pad,
-    Pointwise,
-    Pool,
-    Recurrent,
-    Reduce,
-    Rope,
-    Scan,
-    Scatter,
-    Softmax,
-    Sort,
-    SplitRows,
-)
+from graphopt.ir.ops import OPS, Aten, Cif
 from graphopt.ir.verify import VerificationError, verify
-from graphopt.kernels import formats
 from graphopt.passes.fuse_im2col import FuseIm2col
 from graphopt.testing import BF16_RELATIVE
-
-
-def every_op() -> Graph:
-    """A graph with a node of each op."""
-    m = Maker()
-    x, lengths = m.input("x", "B", "T", 8), m.input("lengths", "B", dtype=I64)
-    image, heads = m.input("image", "B", 4, 6, 5), m.input("heads", "B", 2, "T", 4)
-    alphas = m.input("alphas", "B", "T")
-    cache = m.input("cache", 1, 2, "B", 16, 2, 4)
-    cache.is_state = True
-    y = m.pointwise(add(), x, m.constant("c", 8))
-    values = [
-        m.quantized(m.norm(y), 16),
-        m.linear(m.op(PackRows(), y), 16, name="v", op=Linear(format=formats.BF16)),
-        m.linear(y, 8, name="u", op=Linear(activation="relu")),
-        m.op(SplitRows(), y),
-        m.op(Softmax(False), m.permute(y, 0, 2, 1)),
-        m.op(Matmul(), y, m.permute(x, 0, 2, 1)),
-        m.conv(image, m.constant("k", 4, 2, 3, 3), "B", 4, 4, 3, groups=2),
-        m.depthwise(y, identity=1),
-        m.quantized(m.op(Im2col((1, 3), (1, 1), (0, 1), (1, 1)), y), 16, name="p"),
-        m.op(Attention(0.5), heads, heads, heads),
-        m.op(Cat(2), y, x, m.slice(y, 2, 0, 4)),
-        m.op(Pad((0, 0, 1), 0.0, (*y.shape[:2], 10)), y),
-        m.op(Expand((*y.shape[:2], 8)), m.reshape(m.slice(y, 2, 0, 1), "B", "T", 1)),
-        m.op(Gather(), m.constant("table", 9, 4), lengths),
-        m.op(Reduce("sum", (1,)), y),
-        m.op(
-            GroupedMatmul(),
-            m.reshape(y, symbolic.product(m.shape("B", "T")), 8),
-            m.constant("experts", 2, 5, 8),
-            m.constant("ends", data=np.array([1, 2])),
-        ),
-        m.op(Pool("mean", (*image.shape[:2], 3, 2)), image),
-        m.op(Scan("sum", 1), y),
-        m.op(Scatter("sum"), y, m.input("places", "B", dtype=I64), m.input("stored", "B")),
-    ]
-    row = scalar.load(0, F32, (scalar.check(scalar.operand(1, I64), 9), scalar.index(1)))
-    values.append(
-        m.op(Pointwise(row, m.shape("B", 4)), m.constant("table", 9, 4), m.reshape(lengths, "B", 1))
-    )
-    m.graph.nodes.append(Node.of(Check(1), m.op(Reduce("max", (0,)), lengths)))
-    m.graph.nodes.append(Node.of(Sort(1, False), y))
-    values += m.graph.nodes[-1].outputs
-    q = m.permute(heads, 0, 2, 1, 3)
-    angles = m.slice(q, 3, 0, 2)
-    kept = {"past": lengths, "start": lengths, "cache": cache}
-    turned = m.reshape(m.slice(angles, 2, 0, 1), "B", "T", 2)
-    rotated = m.op(Rope(0), q, q, q, turned, turned, **kept)
-    values.append(m.op(CachedAttention(0, 0.5), rotated, **kept))
-    m.graph.nodes.append(Node.of(Cif(1.0, "integrate", "floor", "N"), y, alphas))
-    state, weight = m.input("state", 2, "B", 5), m.constant("r", 96, 5)
-    layer = Recurrent("gru", 2, batch_first=True)
-    m.graph.nodes.append(Node.of(layer, m.linear(y, 96), weight, state, lengths=lengths))
-    values += m.graph.nodes[-1].outputs
-    tokens, time = m.shape("N", "T")
-    m.graph.dims["N"] = DimInfo(tokens, 3, (), bound=time)
-    return m.output(*values)
 
 
 def test_every_op_is_listed_and_has_code() -> None:

@@ -83,11 +83,13 @@ class _Departure:
         what: the leaf and how it differs.
         error: `relative_error`; of whole numbers the share that differs; infinite for what is no
             matter of size.
+        size: the largest difference of floats; of all else as `error`.
         decides: whether it is a decision: other whole numbers, or another number of elements.
     """
 
     what: str
     error: float
+    size: float
     decides: bool = False
 
     def fits(self, bound: float) -> bool:
@@ -142,8 +144,9 @@ def check_example(
     planned = _compare(got, interpreted)  # which round in another order, and so to other numbers
     if _within(planned, bound, amplified) and _within(departures, bound, amplified):
         return (
-            f"example, {how}: {worst.what}; the model amplifies rounding: its own results move by "
-            f"{max(amplified):.2g} when its ops round as {options.precision} does"
+            f"example, {how}: {worst.what}; the model amplifies rounding: its own "
+            f"{max(amplified, key=lambda d: d.error).what} when its ops round as "
+            f"{options.precision} does"
         )
     if (
         (options.precision != "fp32" or narrowest)
@@ -229,17 +232,17 @@ def check_pieces(
     return f"example, in Python around compiled submodules: as the model, within {bound:g}"
 
 
-def _within(departures: list[_Departure], bound: float, amplified: list[float]) -> bool:
+def _within(departures: list[_Departure], bound: float, amplified: list[_Departure]) -> bool:
     """Whether no result is further away than the bound, or than noise explains."""
     return len(departures) == len(amplified) and all(
-        d.fits(bound) or d.error <= _TIMES * moved
+        d.fits(bound) or d.size <= _TIMES * moved.size
         for d, moved in zip(departures, amplified, strict=True)
     )
 
 
 def _values(departures: list[_Departure]) -> list[_Departure]:
     """The departures without those of decisions, which no bound is for."""
-    return [replace(d, error=0.0) if d.decides else d for d in departures]
+    return [replace(d, error=0.0, size=0.0) if d.decides else d for d in departures]
 
 
 def _mostly(departures: list[_Departure]) -> bool:
@@ -306,7 +309,7 @@ def _compare(got: Results, wanted: Results) -> list[_Departure]:
     (leaves, spec), (expected, expected_spec) = got, wanted
     if spec != expected_spec:
         what = f"the result is a {spec}, the model's a {expected_spec}"
-        return [_Departure(what, math.inf)]
+        return [_Departure(what, math.inf, math.inf)]
     return [
         _compare_leaf(f"result {i}", mine, its)
         for i, (mine, its) in enumerate(zip(leaves, expected, strict=True))
@@ -320,20 +323,27 @@ def _compare_leaf(name: str, got: Any, wanted: Any) -> _Departure:
         mine, its = (torch.tensor([number], dtype=torch.float64) for number in (got, wanted))
         return _compare_tensors(name, mine, its)
     same = type(got) is type(wanted) and bool(got == wanted)
-    return _Departure(f"{name} is {got!r}, not {wanted!r}", 0.0 if same else math.inf)
+    error = 0.0 if same else math.inf
+    return _Departure(f"{name} is {got!r}, not {wanted!r}", error, error)
 
 
 def _compare_tensors(name: str, got: torch.Tensor, wanted: torch.Tensor) -> _Departure:
     if got.dtype is not wanted.dtype or got.shape != wanted.shape:
         mine, its = (f"{str(t.dtype)[6:]}{list(t.shape)}" for t in (got, wanted))
         decides = got.dtype is wanted.dtype and got.dim() == wanted.dim()
-        return _Departure(f"{name} is {mine}, the model's {its}", math.inf, decides)
+        return _Departure(f"{name} is {mine}, the model's {its}", math.inf, math.inf, decides)
     if not wanted.is_floating_point():
         count = int((got != wanted).sum())
         what = f"{name} has {count} of {wanted.numel()} other elements"
-        return _Departure(what, count / max(1, wanted.numel()), decides=True)
-    error = relative_error(_numbers(got), _numbers(wanted))
-    return _Departure(f"{name} is off by {error:.2g} of its largest magnitude", error)
+        share = count / max(1, wanted.numel())
+        return _Departure(what, share, share, decides=True)
+    mine, its = _numbers(got), _numbers(wanted)
+    error = relative_error(mine, its)
+    if math.isinf(error) and not its.any() and np.isfinite(mine).all():
+        size = float(np.abs(mine).max())
+        return _Departure(f"{name} is off by {size:.2g} from zeros", error, size)
+    size = error * float(np.abs(its, where=np.isfinite(its), out=np.zeros_like(its)).max(initial=0))
+    return _Departure(f"{name} is off by {error:.2g} of its largest magnitude", error, size)
 
 
 def _numbers(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
@@ -341,14 +351,14 @@ def _numbers(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     return numbers
 
 
-def _amplified(run: _Runs, call: Call, wanted: Results, precision: str) -> list[float]:
+def _amplified(run: _Runs, call: Call, wanted: Results, precision: str) -> list[_Departure]:
     """How far each of the model's own results moves when its ops round as a precision does."""
     moved = []
     for seed in range(3):
         with RoundingNoise(ROUNDINGS[precision], seed):
             moved.append(run.model(call))
-    errors = ([d.error for d in _compare(noisy, wanted)] for noisy in moved)
-    return [max(leaf) for leaf in zip(*errors, strict=True)]
+    departures = (_compare(noisy, wanted) for noisy in moved)
+    return [max(leaf, key=lambda d: d.size) for leaf in zip(*departures, strict=True)]
 
 
 def _run_lowered(

@@ -1,8 +1,8 @@
 """How much rounding may change a result: ops of torch that err as those of a precision do.
 
 A bound on the error of a compiled model has to say how its rounding errors grow on the way. That
-can be measured: the model runs in torch while every result, and every operand of a product, is off
-by about what the precision loses there. What such runs differ by is no fault of a compiler.
+can be measured: the model runs in torch while every result, and every operand of a product or sum,
+is off by about what the precision loses there. What such runs differ by is no fault of a compiler.
 """
 
 from __future__ import annotations
@@ -106,6 +106,24 @@ _EXACT = frozenset(
 _PRODUCTS = frozenset(
     ["addmm", "mm", "bmm", "baddbmm", "convolution", "mv", "dot", "addmv", "linear"]
 )
+#: Ops that add up their first operand, of which less may be left than was rounded on the way.
+_SUMS = frozenset(
+    [
+        "cumsum",
+        "logcumsumexp",
+        "logsumexp",
+        "mean",
+        "nansum",
+        "native_batch_norm",
+        "native_group_norm",
+        "native_layer_norm",
+        "std",
+        "std_mean",
+        "sum",
+        "var",
+        "var_mean",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -122,6 +140,9 @@ class Rounding:
     left: float
     right: float
 
+
+#: Of what is added up, in f32: of some hundred equal numbers all roundings go the same way.
+_OF_SUMS = 4 * F32.error
 
 #: Of a row: bf16 keeps 8 bits, int8 has 255 steps over its range.
 _OF_ROWS = {"": F32.error, "bf16": 2.0**-8, "qa8r": 2.0**-8}
@@ -178,6 +199,8 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._whole(a, sizes[factors.index(i)]) if i in factors else a
                 for i, a in enumerate(args)
             )
+        if name in _SUMS:
+            args = (self._off(args[0], _OF_SUMS), *args[1:])
         result = func(*args, **kwargs)
         if name in _EXACT:
             return result
@@ -191,9 +214,11 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return torch.utils._pytree.tree_map_only(torch.Tensor, self._each, result)
 
     def _each(self, tensor: torch.Tensor) -> torch.Tensor:
+        return self._off(tensor, max(self.rounding.result, _OF_TYPES.get(tensor.dtype, 0.0)))
+
+    def _off(self, tensor: torch.Tensor, size: float) -> torch.Tensor:
         if not tensor.is_floating_point():
             return tensor
-        size = max(self.rounding.result, _OF_TYPES.get(tensor.dtype, 0.0))
         return tensor * (1 + size * self._unit(tensor))
 
     def _whole(self, tensor: torch.Tensor, size: float) -> torch.Tensor:

@@ -173,6 +173,19 @@ def test_integers_and_booleans(tmp_path: Path) -> None:
     check_native(m.output(*outputs), tmp_path, sizes=SIZES)
 
 
+def test_what_looks_like_a_slip_to_a_compiler(tmp_path: Path) -> None:
+    m = Maker()
+    values = []
+    for number, dtype in enumerate((BOOL, DType.U8, I64, F32)):
+        x, own = m.input(f"x{number}", "B", dtype=dtype), scalar.operand(0, dtype)
+        values += [
+            m.pointwise(scalar.apply(name, own, other), x)
+            for name in COMPARISONS
+            for other in (own, scalar.const(dtype is not BOOL and 100, dtype))
+        ]
+    check_native(m.output(*values), tmp_path)
+
+
 def test_bf16(tmp_path: Path) -> None:
     m = Maker()
     x = m.input("x", *BTC, dtype=BF16)
