@@ -337,12 +337,12 @@ def _compare_tensors(name: str, got: torch.Tensor, wanted: torch.Tensor) -> _Dep
         what = f"{name} has {count} of {wanted.numel()} other elements"
         share = count / max(1, wanted.numel())
         return _Departure(what, share, share, decides=True)
-    mine, its = _numbers(got), _numbers(wanted)
-    error = relative_error(mine, its)
-    if math.isinf(error) and not its.any() and np.isfinite(mine).all():
-        size = float(np.abs(mine).max())
+    numbers, its_own = _numbers(got), _numbers(wanted)
+    error = relative_error(numbers, its_own)
+    if math.isinf(error) and not its_own.any() and np.isfinite(numbers).all():
+        size = float(np.abs(numbers).max())
         return _Departure(f"{name} is off by {size:.2g} from zeros", error, size)
-    size = error * float(np.abs(its, where=np.isfinite(its), out=np.zeros_like(its)).max(initial=0))
+    size = error * float(np.abs(its_own[np.isfinite(its_own)]).max(initial=0))
     return _Departure(f"{name} is off by {error:.2g} of its largest magnitude", error, size)
 
 
