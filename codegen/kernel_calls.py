@@ -11,7 +11,7 @@ from graphopt.codegen.memory import Memory
 from graphopt.codegen.recurrent import emit_recurrent
 from graphopt.codegen.scalar_c import literal
 from graphopt.ir import DType, Node, Shape, Value
-from graphopt.ir.layout import layout_of, row_stride
+from graphopt.ir.layout import channel_rows, layout_of, row_stride
 from graphopt.ir.op import Op
 from graphopt.ir.ops import (
     Attention,
@@ -97,6 +97,8 @@ def _epilogue(
         fields["residual_dtype"] = "{" + ", ".join(map(_dtype, residuals)) + "}"
     if op.last:
         fields["last"] = f"GO_ACT_{op.last.upper()}"
+    if op.slope:
+        fields["slope"] = literal(op.slope, DType.F32)
     return fields
 
 
@@ -273,6 +275,7 @@ def _conv(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         "out_c": out.shape[1],
         **_window(op, x.shape, out.shape, _height_width(weight.shape)),
         "tile_rows": op.tile_rows,
+        "tile_cols": op.tile_cols,
     }
     fields: Fields = {name: f.size(size) for name, size in sizes.items()}
     packed = memory.weight(memory.weights.conv(weight, op.groups))
@@ -286,7 +289,7 @@ def _conv(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         "dst_dtype": _dtype(out),
         "scratch": f.pointer("scratch", None, memory.scratch(node), write=True),
     }
-    epilogue = _epilogue(node, op, f, memory, lambda v: v.shape[1])
+    epilogue = _epilogue(node, op, f, memory, channel_rows)
     if epilogue:
         fields["epilogue"] = epilogue
     f.call(node.kernel, "go_conv_args", fields, op.serial)

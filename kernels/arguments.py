@@ -17,6 +17,7 @@ ACTIVATIONS = (
     "relu6",
     "hardsigmoid",
     "hardswish",
+    "leaky_relu",
 )
 
 
@@ -33,6 +34,7 @@ class Epilogue(Structure):
         ("residual_stride", c_ssize_t * 2),
         ("residual_dtype", c_int * 2),
         ("last", c_int),
+        ("slope", c_float),
     )
 
 
@@ -247,6 +249,7 @@ class ConvArgs(Structure):
         ("out_c", c_size_t),
         *_WINDOW,
         ("tile_rows", c_size_t),
+        ("tile_cols", c_size_t),
         ("src", c_void_p),
         ("src_stride", c_ssize_t * 3),
         ("src_dtype", c_int),

@@ -245,12 +245,17 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def activation(x: Array, name: str) -> Array:
+def activation(x: Array, name: str, slope: float = 0.0) -> Array:
     """Apply an activation of go_kernel.h ("none", "relu", "gelu_erf", ...) in float64.
 
-    KeyError if there is no such activation.
+    Args:
+        x: what it is applied to.
+        name: of the activation; KeyError if there is none of that name.
+        slope: of "leaky_relu".
     """
     with np.errstate(all="ignore"):
+        if name == "leaky_relu":
+            return np.where(x > 0, x, np.asarray(x, np.float64) * np.float32(slope))
         return _ACTIVATIONS[name](np.asarray(x, np.float64))
 
 

@@ -14,7 +14,14 @@
 from __future__ import annotations
 
 from graphopt.ir import Graph, Layout, Node, Value, scalar
-from graphopt.ir.layout import dense, is_contiguous, layout_of, reshaped_strides, row_stride
+from graphopt.ir.layout import (
+    channel_rows,
+    dense,
+    is_contiguous,
+    layout_of,
+    reshaped_strides,
+    row_stride,
+)
 from graphopt.ir.op import Strides
 from graphopt.ir.ops import (
     Attention,
@@ -208,8 +215,7 @@ def _fits(value: Value, strides: Strides) -> bool:
         case Strides.CHANNELS:
             return _dense_axis(value, 1)
         case Strides.CHANNELS_INNERMOST:
-            innermost = dense(value, _channels_innermost(value.rank))
-            return layout_of(value).strides == innermost.strides
+            return channel_rows(value) is not None
 
 
 def _dense_axis(value: Value, axis: int) -> bool:

@@ -88,9 +88,11 @@ def _affine_of(node: Node, follower: Node) -> tuple[Array, Array] | None:
         leaves.append((None, data if data.size == channels else data.reshape(())))
     with np.errstate(all="ignore"):
         found = _affine(follower.as_op(Pointwise).expr, leaves)
-    if found is None or found[0] is None:
+    if found is None:
         return None
     scale, shift = found
+    if scale is None:
+        return None
     return np.broadcast_to(scale, channels), np.broadcast_to(shift, channels)
 
 

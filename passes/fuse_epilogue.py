@@ -21,7 +21,7 @@ from graphopt.passes.support.pattern import Neighbours, binary, other_side
 
 _X = scalar.operand(0, DType.F32)
 #: Activations by the expression that a node of its own has for them.
-_EXPRESSIONS = {scalar.activated(name, _X): name for name in ACTIVATIONS}
+_EXPRESSIONS = {scalar.activated(a, _X): a for a in ACTIVATIONS if a != "leaky_relu"}
 
 
 class FuseEpilogue(Pass):
@@ -48,8 +48,9 @@ class FuseEpilogue(Pass):
         follower = around.only_user(node.output, Pointwise)
         if follower is None or follower.output.dtype is not DType.F32:
             return None
-        if follower.as_op(Pointwise).expr in _EXPRESSIONS:
-            return follower if _place(node) else None
+        named = _activation(follower)
+        if named is not None:
+            return follower if _place(node, *named) else None
         found = _operand(node, follower)
         if found is None or found[1].dtype is not DType.F32:
             return None
@@ -59,8 +60,12 @@ class FuseEpilogue(Pass):
     def _absorb(self, node: Node, follower: Node, around: Neighbours) -> None:
         found = _operand(node, follower)
         if found is None:
-            name = _EXPRESSIONS[follower.as_op(Pointwise).expr]
-            setattr(node.op, _place(node), name)
+            named = _activation(follower)
+            assert named is not None, "a follower is an operand's, or an activation"
+            name, slope = named
+            setattr(node.op, _place(node, name, slope), name)
+            if slope:
+                node.op.slope = slope  # type: ignore[attr-defined]
             node.decide(self.name, f"the kernel applies {name}")
         else:
             role, value = found
@@ -70,13 +75,30 @@ class FuseEpilogue(Pass):
         around.absorb(node, follower)
 
 
-def _place(node: Node) -> str:
+def _activation(follower: Node) -> tuple[str, float] | None:
+    """The activation that a node of its own is, and its slope."""
+    expr = follower.as_op(Pointwise).expr
+    if expr in _EXPRESSIONS:
+        return _EXPRESSIONS[expr], 0.0
+    if expr.op == "where" and expr.args[2].op == "mul":
+        factor = expr.args[2].args[1]
+        slope = factor.value if factor.op == "const" else 0.0
+        if isinstance(slope, float) and slope and expr == scalar.activated("leaky_relu", _X, slope):
+            return "leaky_relu", slope
+    return None
+
+
+def _place(node: Node, name: str, slope: float) -> str:
     """The attribute for an activation that follows what is there; empty if there is none."""
     op = node.op
     if isinstance(op, Depthwise):
-        free = not op.activation and not ({"mask_out", *RESIDUALS} & set(node.operands))
+        free = (
+            not slope and not op.activation and not ({"mask_out", *RESIDUALS} & set(node.operands))
+        )
         return "activation" if free else ""
     assert isinstance(op, Linear | Conv)
+    if slope and op.slope not in (0.0, slope):
+        return ""
     if not _is_multiplied_or_added(node):
         return "" if op.activation else "activation"
     return "" if op.last else "last"

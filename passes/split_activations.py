@@ -92,9 +92,9 @@ class SplitActivations(Pass):
             total = scalar.apply("add", total, next(leaves))
         op = node.as_op(Linear)
         if op.activation:
-            total = activated(op.activation, total)
+            total = activated(op.activation, total, op.slope)
         if "factor" in node.operands:
             total = scalar.apply("mul", total, next(leaves))
         for leaf in leaves:
             total = scalar.apply("add", total, leaf)
-        return activated(op.last, total) if op.last else total
+        return activated(op.last, total, op.slope) if op.last else total

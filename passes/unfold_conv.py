@@ -73,7 +73,7 @@ class UnfoldConv(Pass):
 
 def _is_pointwise(node: Node) -> bool:
     taps, op = node.operands["weight"].shape[2:], node.as_op(Conv)
-    still = op.stride == (1, 1) and op.padding == (0, 0)
+    still = op.stride == (1, 1) and op.padding == op.behind == (0, 0)
     return still and all(extent == 1 for extent in taps)
 
 
@@ -125,7 +125,9 @@ class _Unfolded:
         op, taps = conv.as_op(Conv), conv.operands["weight"].shape[2:]
         height, width = (1, *taps) if len(taps) == 1 else taps
         assert isinstance(height, int) and isinstance(width, int), "filters have known sizes"
-        windows = self._add(Im2col((height, width), op.stride, op.padding, op.dilation), x)
+        windows = self._add(
+            Im2col((height, width), op.stride, op.padding, op.dilation, op.behind), x
+        )
         windows.shape = (x.shape[0], *conv.output.shape[2:], windows.shape[-1])
         return windows
 

@@ -30,6 +30,7 @@ from graphopt.passes.fuse_casts import FuseCasts
 from graphopt.passes.fuse_epilogue import FuseEpilogue
 from graphopt.passes.fuse_fsmn import FuseFsmn
 from graphopt.passes.fuse_im2col import FuseIm2col
+from graphopt.passes.fuse_padding import FusePadding
 from graphopt.passes.fuse_pointwise import FusePointwise
 from graphopt.passes.fuse_quantize import FuseQuantize
 from graphopt.passes.lower_aten import LowerAten
@@ -60,6 +61,7 @@ def lowering_passes() -> list[Pass]:
         SimplifyLoads(),
         SimplifyViews(),
         LowerDepthwise(),
+        FusePadding(),
         UnfoldConv(windows=False),
         SimplifyViews(),
         EliminateDeadCode(),

@@ -54,6 +54,13 @@ def row_stride(shape: Shape, strides: Shape) -> Dim | None:
     return merged[0][1] if merged else shape[-1]
 
 
+def channel_rows(value: Value) -> Dim | None:
+    """`row_stride` of [batch, channels, ...] read as rows of channels."""
+    order = (0, *range(2, value.rank), 1)
+    strides = layout_of(value).strides
+    return row_stride(tuple(value.shape[a] for a in order), tuple(strides[a] for a in order))
+
+
 def merge_axes(shape: Shape, strides: Shape) -> list[tuple[Dim, Dim]]:
     """The fewest (extent, stride) loops, slowest first, that visit the elements in order."""
     merged: list[tuple[Dim, Dim]] = []

@@ -37,7 +37,7 @@ class Strides(Enum):
     CHANNELS = auto()
     """The axis of channels, 1, has no gaps."""
     CHANNELS_INNERMOST = auto()
-    """Dense, with the axis of channels innermost."""
+    """Rows of channels, axis 1, at equal distance, in the order of the other axes."""
 
 
 #: What most operands that are numbers of a product or a row may be.

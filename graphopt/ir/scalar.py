@@ -233,12 +233,20 @@ def apply(op: str, *args: Scalar, dtype: DType | None = None) -> Scalar:
     return Scalar(op, dtype, tuple(args))
 
 
-def activated(name: str, x: Scalar) -> Scalar:
-    """What an activation is as an expression: a function of that name, or some steps."""
+def activated(name: str, x: Scalar, slope: float = 0.0) -> Scalar:
+    """What an activation is as an expression: a function of that name, or some steps.
+
+    Args:
+        name: of the activation.
+        x: what it is applied to.
+        slope: of `leaky_relu`.
+    """
 
     def to_six(y: Scalar) -> Scalar:
         return apply("min", apply("max", y, const(0, x.dtype)), const(6, x.dtype))
 
+    if name == "leaky_relu":
+        return apply("where", x > 0, x, x * slope)
     if name == "relu6":
         return to_six(x)
     if name == "hardsigmoid":

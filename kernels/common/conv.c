@@ -1,25 +1,45 @@
 /* go_conv: 1-D and 2-D convolution, channels innermost.
  *
- * Dense and grouped: a task is `tile_rows` output positions of one group. It copies
- * their windows, widened to f32 and 0 outside the image, as rows [kh][kw][in_c /
- * groups] into its thread's scratch memory and multiplies them by the packed weights:
- * one chain of fused multiply-adds per output, in this order, from 0. So a position
- * outside the image and a stored 0 give the same bits.
+ * Dense and grouped: a task is at most `tile_rows` output positions and `tile_cols` output
+ * channels of one group. It copies the windows, widened to f32 and 0 outside the image, as
+ * rows [kh][kw][in_c / groups] into its thread's scratch memory and multiplies them by the
+ * packed weights: one chain of fused multiply-adds per output, in this order, from 0. So a
+ * position outside the image and a stored 0 give the same bits. Products run over BAND rows
+ * and DEPTH values at once: weights come from a far cache once for all rows of a band.
  *
  * Depthwise (one channel per group): the same chain on 16 channels at a time, without
- * the copy; a task is `tile_rows` positions of all channels.
+ * the copy. Windows of common widths have loops that load an input once for neighbouring
+ * outputs.
  *
  * Scratch, in floats: threads * tile_rows * kh * kw * in_c / groups, each thread's
  * part rounded up to 16; none for depthwise (conv_scratch_bytes). dst must not
  * overlap src.
  */
+#include "split.h"
 #include "tile_f32.h"
 #include "window.h"
 
-enum { STORE_ROWS = 2 * GO_TILE_ROWS, NEIGHBOURS = 4 };
+/* Outputs of a depthwise convolution whose sums, with the weights of a line of taps, are in
+ * registers. */
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define GO_LINE 8
+#else
+#define GO_LINE 4
+#endif
+
+enum { UNIT = 6, BAND = 48, DEPTH = 512, NEIGHBOURS = 4, LINE = GO_LINE, WIDEST = 7 };
 
 GO_INLINE go_position position_of(const go_conv_args *a, size_t index) {
     return go_position_of(a->out_h, a->out_w, index);
+}
+
+/* The position behind p in order. */
+GO_INLINE go_position after(const go_conv_args *a, go_position p) {
+    if (++p.w < a->out_w) return p;
+    p.w = 0;
+    if (++p.h < a->out_h) return p;
+    p.h = 0, p.batch++;
+    return p;
 }
 
 GO_INLINE void *dst_of(const go_conv_args *a, go_position p) {
@@ -30,44 +50,57 @@ GO_INLINE void *dst_of(const go_conv_args *a, go_position p) {
 
 /* Epilogue and store of rows x cols sums, at output channel `channel`. */
 static void store_sums(const go_conv_args *a, size_t first, size_t rows, size_t channel,
-                       size_t cols, const float *tile) {
-    for (size_t c = 0; c < cols; c += GO_LANES) {
-        size_t n = go_min_size(GO_LANES, cols - c);
-        const float *bias = a->epilogue.bias;
-        go_f32x16 shift = bias ? go_load_n(bias + channel + c, n) : go_zero();
-        for (size_t r = 0; r < rows; r++) {
-            go_f32x16 v = go_load(tile + r * GO_TILE_COLS + c);
-            if (bias) v += shift;
-            void *dst = dst_of(a, position_of(a, first + r));
-            go_epilogue_store(&a->epilogue, dst, 0, a->dst_dtype, first + r, channel + c, v, n);
-        }
+                       size_t cols, const float *sums, size_t ld) {
+    go_gemm_args one = {.dst_dtype = a->dst_dtype, .epilogue = a->epilogue};
+    const ptrdiff_t step = a->dst_stride[2];
+    if (a->dst_stride[1] == (ptrdiff_t)a->out_w * step &&
+        a->dst_stride[0] == (ptrdiff_t)a->out_h * a->dst_stride[1]) {
+        one.dst = a->dst, one.dst_stride = step;
+        go_epilogue_tile(&one, first, rows, channel, cols, sums, ld);
+        return;
+    }
+    go_position p = position_of(a, first);
+    for (size_t r = 0; r < rows; r++, p = after(a, p)) {
+        one.dst = dst_of(a, p); /* of every row: its stride is 0 */
+        go_epilogue_tile(&one, first + r, 1, channel, cols, sums + r * ld, ld);
     }
 }
 
-/* Output positions first .. first + rows - 1 of one group. */
-static void dense_tile(const go_conv_args *a, size_t group, size_t first, size_t rows,
-                       float *windows) {
-    size_t channels = a->in_c / a->groups, cols = a->out_c / a->groups;
-    size_t depth = a->kh * a->kw * channels;
+static void copy_windows(const go_conv_args *a, size_t group, size_t first, size_t rows,
+                         float *windows) {
+    const size_t channels = a->in_c / a->groups, depth = a->kh * a->kw * channels;
     const go_windows w = GO_WINDOWS_OF(a);
-    for (size_t r = 0; r < rows; r++) {
-        go_position p = position_of(a, first + r);
+    go_position p = position_of(a, first);
+    for (size_t r = 0; r < rows; r++, p = after(a, p)) {
         if (a->src_dtype == GO_BF16)
             go_copy_window(&w, p, group * channels, channels, windows + r * depth, GO_BF16);
         else
             go_copy_window(&w, p, group * channels, channels, windows + r * depth, GO_F32);
     }
-    float tile[STORE_ROWS * GO_TILE_COLS];
+}
+
+/* Output positions first .. first + rows - 1 and channels col .. end - 1 of one group. */
+static void dense_tile(const go_conv_args *a, size_t group, size_t first, size_t rows, size_t col,
+                       size_t end, float *windows) {
+    const size_t cols = a->out_c / a->groups, depth = a->kh * a->kw * (a->in_c / a->groups);
+    copy_windows(a, group, first, rows, windows);
+    float sums[BAND * GO_TILE_COLS];
     const float *rhs = (const float *)a->rhs + group * go_ceil_div(cols, 16) * 16 * depth;
-    go_f32_operands o = {.a_stride = (ptrdiff_t)depth, .ldb = GO_LANES, .k = depth};
+    go_f32_operands o = {.a_stride = (ptrdiff_t)depth, .ldb = GO_LANES};
     o.b_next = (ptrdiff_t)(GO_LANES * depth);
-    for (size_t c = 0; c < cols; c += GO_TILE_COLS)
-        for (size_t r = 0; r < rows; r += STORE_ROWS) {
-            size_t some_rows = go_min_size(STORE_ROWS, rows - r);
-            size_t some_cols = go_min_size(GO_TILE_COLS, cols - c);
-            o.a = windows + r * depth, o.b = rhs + c * depth;
-            go_tile_f32(&o, some_rows, some_cols, tile, GO_TILE_COLS);
-            store_sums(a, first + r, some_rows, group * cols + c, some_cols, tile);
+    for (; col < end; col += GO_TILE_COLS)
+        for (size_t r = 0; r < rows; r += BAND) {
+            const size_t some_rows = go_min_size(BAND, rows - r);
+            const size_t some_cols = go_min_size(GO_TILE_COLS, end - col);
+            for (size_t k = 0; k < depth; k += DEPTH) {
+                o.a = windows + r * depth + k, o.b = rhs + col * depth + k * GO_LANES;
+                o.k = go_min_size(DEPTH, depth - k);
+                if (k)
+                    go_more_tile_f32(&o, some_rows, some_cols, sums, GO_TILE_COLS);
+                else
+                    go_tile_f32(&o, some_rows, some_cols, sums, GO_TILE_COLS);
+            }
+            store_sums(a, first + r, some_rows, group * cols + col, some_cols, sums, GO_TILE_COLS);
         }
 }
 
@@ -126,15 +159,113 @@ GO_INLINE void depthwise_run(const go_conv_args *a, size_t begin, size_t end, si
     }
 }
 
-static void depthwise_tile(const go_conv_args *a, size_t begin, size_t end) {
-    for (size_t c = 0; c < a->out_c; c += GO_LANES) {
-        size_t n = go_min_size(GO_LANES, a->out_c - c);
+/* Whether results are final behind the bias but for a relu. */
+GO_INLINE int is_plain(const go_conv_args *a) {
+    const go_gemm_args one = {.dst_dtype = a->dst_dtype, .epilogue = a->epilogue};
+    return go_epilogue_is_plain(&one);
+}
+
+/* `count` outputs side by side from p on, all of whose taps lie in columns of the image, 16
+ * channels from c on. An input is loaded once for all outputs that read it; the chains are
+ * those of depthwise_sums. count, kw, step (of columns) and plain must be constants. */
+GO_INLINE void line_outputs(const go_conv_args *a, go_position p, size_t index, size_t c,
+                            const int count, const int kw, const int step, const int plain) {
+    static const float outside[GO_LANES];
+    const ptrdiff_t x = (ptrdiff_t)(p.w * a->stride_w) - a->pad_left;
+    float tile[LINE * GO_LANES];
+    GO_UNROLLED (q, GO_REGS) {
+        const size_t at = c + (size_t)q * GO_REG_LANES;
+        const float *weight = (const float *)a->rhs + at;
+        go_reg sum[LINE];
+        GO_UNROLLED (k, count) sum[k] = go_reg_zero();
+        for (size_t i = 0; i < a->kh; i++, weight += (size_t)kw * a->out_c) {
+            const ptrdiff_t y = go_input_at(p.h, a->stride_h, i, a->dilation_h, a->pad_top);
+            const int inside = y >= 0 && y < (ptrdiff_t)a->in_h;
+            const ptrdiff_t pixel = inside ? a->src_stride[2] : 0;
+            const float *u = outside;
+            if (inside)
+                u = (const float *)a->src + (ptrdiff_t)p.batch * a->src_stride[0] +
+                    y * a->src_stride[1] + x * pixel + (ptrdiff_t)at;
+            go_reg w[WIDEST];
+            GO_UNROLLED (j, kw) w[j] = go_reg_load(weight + (size_t)j * a->out_c);
+            GO_UNROLLED (s, (count - 1) * step + kw) {
+                const go_reg v = go_reg_load(u + s * pixel);
+                GO_UNROLLED (k, count)
+                    if (s >= k * step && s < k * step + kw)
+                        sum[k] = go_reg_fma(w[s - k * step], v, sum[k]);
+            }
+        }
+        if (plain) {
+            const float *bias = a->epilogue.bias;
+            const go_reg shift = bias ? go_reg_load(bias + at) : go_reg_zero();
+            float *dst = (float *)dst_of(a, p) + at;
+            GO_UNROLLED (k, count) {
+                if (bias) sum[k] += shift;
+                if (a->epilogue.activation) sum[k] = go_reg_relu(sum[k]);
+                go_reg_store(dst + k * a->dst_stride[2], sum[k]);
+            }
+        } else {
+            GO_UNROLLED (k, count) go_reg_store(tile + k * GO_LANES + q * GO_REG_LANES, sum[k]);
+        }
+    }
+    if (!plain) store_sums(a, index, (size_t)count, c, GO_LANES, tile, GO_LANES);
+}
+
+/* Positions begin .. end - 1 of 16 channels of f32, with taps side by side. */
+GO_INLINE void depthwise_lines(const go_conv_args *a, size_t begin, size_t end, size_t c,
+                               const int kw, const int step, const int plain) {
+    const int count = step == 1 ? LINE : LINE / 2;
+    const size_t pad = a->pad_left > 0 ? (size_t)a->pad_left : 0;
+    const size_t from = go_ceil_div(pad, (size_t)step);
+    const ptrdiff_t last = (ptrdiff_t)a->in_w + a->pad_left - kw;
+    const size_t to = last < 0 ? 0 : go_min_size((size_t)last / (size_t)step + 1, a->out_w);
+    go_position p = position_of(a, begin);
+    for (size_t i = begin; i < end;) {
+        const size_t line = go_min_size(end - i, to > p.w ? to - p.w : 0);
+        size_t done = 1;
+        if (p.w >= from && line >= (size_t)count)
+            line_outputs(a, p, i, c, count, kw, step, plain), done = (size_t)count;
+        else if (p.w >= from && line >= (size_t)count / 2)
+            line_outputs(a, p, i, c, count / 2, kw, step, plain), done = (size_t)count / 2;
+        else
+            depthwise_outputs(a, i, c, GO_LANES, 1, GO_F32);
+        i += done;
+        p.w += done - 1;
+        p = after(a, p);
+    }
+}
+
+/* The loops for windows that are common; 0 if there is none for these. */
+static int depthwise_common(const go_conv_args *a, size_t begin, size_t end, size_t c) {
+    if (a->dilation_w != 1) return 0;
+    const int plain = is_plain(a);
+#define LINES(width, step)                                     \
+    if (a->kw == (width) && a->stride_w == (step)) {           \
+        if (plain)                                             \
+            depthwise_lines(a, begin, end, c, width, step, 1); \
+        else                                                   \
+            depthwise_lines(a, begin, end, c, width, step, 0); \
+        return 1;                                              \
+    }
+    LINES(3, 1)
+    LINES(3, 2)
+    LINES(5, 1)
+    LINES(5, 2)
+    LINES(7, 1)
+#undef LINES
+    return 0;
+}
+
+static void depthwise_tile(const go_conv_args *a, size_t begin, size_t end, size_t col,
+                           size_t last) {
+    for (size_t c = col; c < last; c += GO_LANES) {
+        size_t n = go_min_size(GO_LANES, last - c);
         if (a->src_dtype == GO_BF16)
             depthwise_run(a, begin, end, c, n, GO_BF16);
-        else if (n == GO_LANES)
-            depthwise_run(a, begin, end, c, GO_LANES, GO_F32);
-        else
+        else if (n < GO_LANES)
             depthwise_run(a, begin, end, c, n, GO_F32);
+        else if (!depthwise_common(a, begin, end, c))
+            depthwise_run(a, begin, end, c, GO_LANES, GO_F32);
     }
 }
 
@@ -143,20 +274,38 @@ GO_INLINE size_t window_floats(const go_conv_args *a) {
     return go_ceil_div(a->tile_rows * a->kh * a->kw * (a->in_c / a->groups), 16) * 16;
 }
 
+/* Positions in lines of tasks, as equal as units of UNIT allow. */
+typedef struct {
+    size_t positions, unit, units, lines;
+} positions_cut;
+
+GO_INLINE positions_cut cut_positions(const go_conv_args *a) {
+    positions_cut c = {.positions = a->batch * a->out_h * a->out_w};
+    c.unit = go_min_size(UNIT, a->tile_rows);
+    c.units = go_ceil_div(c.positions, c.unit);
+    c.lines = go_ceil_div(c.units, a->tile_rows / c.unit);
+    return c;
+}
+
+GO_INLINE size_t first_position(const positions_cut *c, size_t line) {
+    return go_min_size(c->units * line / c->lines * c->unit, c->positions);
+}
+
 void GO_NAME(conv)(go_team *team, const go_conv_args *a);
 
 void GO_NAME(conv)(go_team *team, const go_conv_args *a) {
-    size_t positions = a->batch * a->out_h * a->out_w;
-    size_t tiles = go_ceil_div(positions, a->tile_rows);
-    int depthwise = a->groups == a->in_c && a->groups == a->out_c;
-    size_t groups = depthwise ? 1 : a->groups, tasks = tiles * groups;
+    const int depthwise = a->groups == a->in_c && a->groups == a->out_c;
+    const size_t groups = depthwise ? 1 : a->groups, cols = a->out_c / groups;
+    const positions_cut cut = cut_positions(a);
+    const size_t pieces = go_ceil_div(cols, a->tile_cols), tasks = cut.lines * pieces * groups;
     float *windows = (float *)a->scratch + team->rank * window_floats(a);
     for (size_t task; (task = go_next(team, tasks)) < tasks;) {
-        size_t first = task % tiles * a->tile_rows;
-        size_t rows = go_min_size(a->tile_rows, positions - first);
+        const size_t line = task / pieces % cut.lines, col = task % pieces * a->tile_cols;
+        const size_t first = first_position(&cut, line), last = first_position(&cut, line + 1);
+        const size_t end = go_min_size(col + a->tile_cols, cols);
         if (depthwise)
-            depthwise_tile(a, first, first + rows);
+            depthwise_tile(a, first, last, col, end);
         else
-            dense_tile(a, task / tiles, first, rows, windows);
+            dense_tile(a, task / pieces / cut.lines, first, last - first, col, end, windows);
     }
 }

@@ -136,7 +136,7 @@ static __attribute__((noinline)) void store_outputs(const column *k, size_t t, s
         if (a->bias) y += bias;
         if (a->identity == 1) y += load_masked(k, time, n, a->src_dtype);
         if (a->identity == 2) y += load_src(k, time, n, a->src_dtype);
-        y = go_activate(y, a->activation);
+        y = go_activate(y, a->activation, 0);
         if (mask) y *= go_splat(mask[time * a->mask_out_stride[1]]);
         if (a->residual) {
             ptrdiff_t at = b * a->residual_stride[0] + time * a->residual_stride[1] + c;

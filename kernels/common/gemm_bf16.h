@@ -39,18 +39,17 @@ GO_INLINE go_bf16_tile go_bf16_tile_at(const go_gemm_args *args, size_t row, siz
 
 /* Defines the kernel `symbol` from float_tile(tile, sums, ld), which fills
  * sums[r * ld + c]. */
-#define GO_GEMM_BF16(symbol, tile_m, tile_n, float_tile)                                           \
-    static void finished_tile(const go_gemm_args *args, size_t row, size_t rows, size_t col,       \
-                              size_t cols) {                                                       \
-        go_bf16_tile t = go_bf16_tile_at(args, row, rows, col, cols);                              \
-        float sums[(tile_m) * (tile_n)];                                                           \
-        float_tile(&t, sums, tile_n);                                                              \
-        go_epilogue_tile(&args->epilogue, args->dst, args->dst_stride, args->dst_dtype, row, rows, \
-                         col, cols, sums, tile_n);                                                 \
-    }                                                                                              \
-    void symbol(go_team *team, const go_gemm_args *args);                                          \
-    void symbol(go_team *team, const go_gemm_args *args) {                                         \
-        go_gemm_drive(team, args, tile_m, tile_n, args->k * sizeof(uint16_t), finished_tile);      \
+#define GO_GEMM_BF16(symbol, tile_m, tile_n, float_tile)                                      \
+    static void finished_tile(const go_gemm_args *args, size_t row, size_t rows, size_t col,  \
+                              size_t cols) {                                                  \
+        go_bf16_tile t = go_bf16_tile_at(args, row, rows, col, cols);                         \
+        float sums[(tile_m) * (tile_n)];                                                      \
+        float_tile(&t, sums, tile_n);                                                         \
+        go_epilogue_tile(args, row, rows, col, cols, sums, tile_n);                           \
+    }                                                                                         \
+    void symbol(go_team *team, const go_gemm_args *args);                                     \
+    void symbol(go_team *team, const go_gemm_args *args) {                                    \
+        go_gemm_drive(team, args, tile_m, tile_n, args->k * sizeof(uint16_t), finished_tile); \
     }
 
 #endif

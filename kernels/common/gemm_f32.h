@@ -111,30 +111,29 @@ GO_INLINE void go_f32_rows(const int max_rows, const int vectors, const int accu
 }
 
 /* Defines the kernel `symbol` with tiles of tile_m rows by 16 * vectors columns. */
-#define GO_GEMM_F32(symbol, tile_m, vectors)                                                       \
-    static void finished_tile(const go_gemm_args *args, size_t row, size_t rows, size_t col,       \
-                              size_t cols) {                                                       \
-        enum { LD = GO_LANES * (vectors) };                                                        \
-        float tile[(tile_m) * LD];                                                                 \
-        go_f32_operands o = {                                                                      \
-            .a = (const float *)args->lhs + (ptrdiff_t)row * args->lhs_stride,                     \
-            .a_stride = args->lhs_stride,                                                          \
-            .b = (const float *)args->rhs + col * args->k,                                         \
-            .ldb = GO_F32_NR,                                                                      \
-            .b_next = (ptrdiff_t)(GO_F32_NR * args->k),                                            \
-            .k = args->k,                                                                          \
-        };                                                                                         \
-        if (cols <= GO_F32_NR)                                                                     \
-            go_f32_rows(tile_m, 1, 0, &o, rows, tile, LD);                                         \
-        else                                                                                       \
-            go_f32_rows(tile_m, vectors, 0, &o, rows, tile, LD);                                   \
-        go_epilogue_tile(&args->epilogue, args->dst, args->dst_stride, args->dst_dtype, row, rows, \
-                         col, cols, tile, LD);                                                     \
-    }                                                                                              \
-    void symbol(go_team *team, const go_gemm_args *args);                                          \
-    void symbol(go_team *team, const go_gemm_args *args) {                                         \
-        go_gemm_drive(team, args, tile_m, GO_LANES *(vectors), args->k * sizeof(float),            \
-                      finished_tile);                                                              \
+#define GO_GEMM_F32(symbol, tile_m, vectors)                                                 \
+    static void finished_tile(const go_gemm_args *args, size_t row, size_t rows, size_t col, \
+                              size_t cols) {                                                 \
+        enum { LD = GO_LANES * (vectors) };                                                  \
+        float tile[(tile_m) * LD];                                                           \
+        go_f32_operands o = {                                                                \
+            .a = (const float *)args->lhs + (ptrdiff_t)row * args->lhs_stride,               \
+            .a_stride = args->lhs_stride,                                                    \
+            .b = (const float *)args->rhs + col * args->k,                                   \
+            .ldb = GO_F32_NR,                                                                \
+            .b_next = (ptrdiff_t)(GO_F32_NR * args->k),                                      \
+            .k = args->k,                                                                    \
+        };                                                                                   \
+        if (cols <= GO_F32_NR)                                                               \
+            go_f32_rows(tile_m, 1, 0, &o, rows, tile, LD);                                   \
+        else                                                                                 \
+            go_f32_rows(tile_m, vectors, 0, &o, rows, tile, LD);                             \
+        go_epilogue_tile(args, row, rows, col, cols, tile, LD);                              \
+    }                                                                                        \
+    void symbol(go_team *team, const go_gemm_args *args);                                    \
+    void symbol(go_team *team, const go_gemm_args *args) {                                   \
+        go_gemm_drive(team, args, tile_m, GO_LANES *(vectors), args->k * sizeof(float),      \
+                      finished_tile);                                                        \
     }
 
 #endif

@@ -18,7 +18,7 @@ enum { GO_TILE_COLS = GO_TILE_VECTORS * GO_LANES };
 
 /* tile[r * ld + c] = sum_k a[r][k] b[k][c] for any number of rows and up to
  * GO_TILE_COLS columns, written in whole vectors: one chain of fused multiply-adds
- * in order of k, from 0. */
+ * in order of k, from 0; or, of go_more_tile_f32, from what is in the tile. */
 static __attribute__((noinline, unused)) void go_tile_f32(const go_f32_operands *operands,
                                                           size_t rows, size_t cols, float *tile,
                                                           size_t ld) {
@@ -26,6 +26,15 @@ static __attribute__((noinline, unused)) void go_tile_f32(const go_f32_operands 
         go_f32_rows(GO_TILE_ROWS, GO_TILE_VECTORS, 0, operands, rows, tile, ld);
     else
         go_f32_rows(GO_TILE_ROWS, 1, 0, operands, rows, tile, ld);
+}
+
+static __attribute__((noinline, unused)) void go_more_tile_f32(const go_f32_operands *operands,
+                                                               size_t rows, size_t cols,
+                                                               float *tile, size_t ld) {
+    if (cols > GO_LANES)
+        go_f32_rows(GO_TILE_ROWS, GO_TILE_VECTORS, 1, operands, rows, tile, ld);
+    else
+        go_f32_rows(GO_TILE_ROWS, 1, 1, operands, rows, tile, ld);
 }
 
 #endif

@@ -64,11 +64,17 @@ GO_INLINE int go_is_interior(const go_windows *w, go_position p, size_t count) {
     return go_is_inside(w, y, x) && go_is_inside(w, last_y, last_x);
 }
 
+/* n values side by side; the last vector of many may overlap the one before. */
 GO_INLINE void go_copy_channels(float *dst, const void *src, ptrdiff_t at, size_t n,
                                 go_dtype type) {
     size_t c = 0;
     for (; c + GO_LANES <= n; c += GO_LANES)
         go_store(dst + c, go_load_as(src, at + (ptrdiff_t)c, type, GO_LANES));
+    if (c && c < n) {
+        const size_t last = n - GO_LANES;
+        go_store(dst + last, go_load_as(src, at + (ptrdiff_t)last, type, GO_LANES));
+        return;
+    }
     for (; c < n; c++) {
         ptrdiff_t i = at + (ptrdiff_t)c;
         dst[c] = type == GO_BF16 ? go_f32_from_bf16(((const uint16_t *)src)[i])
@@ -76,10 +82,36 @@ GO_INLINE void go_copy_channels(float *dst, const void *src, ptrdiff_t at, size_
     }
 }
 
+/* The same for taps of which each begins where the one before ends. */
+GO_INLINE void go_copy_side_by_side(const go_windows *w, go_position p, float *row, size_t channels,
+                                    go_dtype type) {
+    const ptrdiff_t taps = (ptrdiff_t)w->kw, in_w = (ptrdiff_t)w->in_w;
+    const ptrdiff_t x = go_input_at(p.w, w->stride_w, 0, 1, w->pad_left);
+    const ptrdiff_t from = x < 0 ? (-x < taps ? -x : taps) : 0;
+    const ptrdiff_t to = x + taps > in_w ? (in_w - x > from ? in_w - x : from) : taps;
+    const size_t before = (size_t)from * channels, end = (size_t)to * channels;
+    const size_t all = (size_t)taps * channels;
+    for (size_t i = 0; i < w->kh; i++, row += all) {
+        const ptrdiff_t y = go_input_at(p.h, w->stride_h, i, w->dilation_h, w->pad_top);
+        if (y < 0 || y >= (ptrdiff_t)w->in_h || from == to) {
+            memset(row, 0, all * sizeof(float));
+            continue;
+        }
+        if (before) memset(row, 0, before * sizeof(float));
+        go_copy_channels(row + before, w->src, go_pixel(w, p.batch, y, x + from), end - before,
+                         type);
+        if (end < all) memset(row + end, 0, (all - end) * sizeof(float));
+    }
+}
+
 /* The window of one output position as f32 [kh][kw][channels] for the channels from
  * `channel` on; 0 outside the image. */
 GO_INLINE void go_copy_window(const go_windows *w, go_position p, size_t channel, size_t channels,
                               float *row, go_dtype type) {
+    if (w->dilation_w == 1 && w->src_stride[2] == (ptrdiff_t)channels) {
+        go_copy_side_by_side(w, p, row, channels, type);
+        return;
+    }
     for (size_t i = 0; i < w->kh; i++) {
         ptrdiff_t y = go_input_at(p.h, w->stride_h, i, w->dilation_h, w->pad_top);
         for (size_t j = 0; j < w->kw; j++, row += channels) {

@@ -49,12 +49,14 @@ GO_INLINE go_f32x16 go_relu6(go_f32x16 v) {
     return go_select(v > six, six, v);
 }
 
-GO_INLINE go_f32x16 go_activate(go_f32x16 v, go_activation act) {
+/* `slope` is that of GO_ACT_LEAKY_RELU. */
+GO_INLINE go_f32x16 go_activate(go_f32x16 v, go_activation act, float slope) {
     if (act == GO_ACT_NONE) return v;
     if (act == GO_ACT_RELU) return go_select(v < go_zero(), go_zero(), v);
     if (act == GO_ACT_RELU6) return go_relu6(v);
     if (act == GO_ACT_HARDSIGMOID) return go_relu6(v + go_splat(3.0f)) / go_splat(6.0f);
     if (act == GO_ACT_HARDSWISH) return v * go_relu6(v + go_splat(3.0f)) / go_splat(6.0f);
+    if (act == GO_ACT_LEAKY_RELU) return go_select(v > go_zero(), v, v * go_splat(slope));
     go_activate_lanes(&v, act);
     return v;
 }
@@ -64,7 +66,7 @@ GO_INLINE go_f32x16 go_activate(go_f32x16 v, go_activation act) {
 GO_INLINE void go_epilogue_store(const go_epilogue *e, void *dst, ptrdiff_t dst_stride,
                                  go_dtype dst_dtype, size_t row, size_t col, go_f32x16 v,
                                  size_t n) {
-    v = go_activate(v, e->activation);
+    v = go_activate(v, e->activation, e->slope);
     if (e->factor)
         v *= go_load_as(e->factor, (ptrdiff_t)row * e->factor_stride + (ptrdiff_t)col,
                         e->factor_dtype, n);
@@ -73,7 +75,7 @@ GO_INLINE void go_epilogue_store(const go_epilogue *e, void *dst, ptrdiff_t dst_
         ptrdiff_t at = (ptrdiff_t)row * e->residual_stride[i] + (ptrdiff_t)col;
         v += go_load_as(e->residual[i], at, e->residual_dtype[i], n);
     }
-    v = go_activate(v, e->last);
+    v = go_activate(v, e->last, e->slope);
     go_store_as(dst, (ptrdiff_t)row * dst_stride + (ptrdiff_t)col, dst_dtype, v, n);
 }
 
@@ -131,23 +133,27 @@ GO_INLINE float *go_gemm_row(const go_gemm_args *args, size_t row) {
 
 /* The same for one row after another of values[r * ld + c], 16 columns of which n exist.
  * What the epilogue asks for is constant in the call: no branch in the loop. `residuals`
- * is how many there can be, and 2 if there can be a factor. */
+ * is how many there can be, and 2 if there can be a factor. `bias` is added, if not null. */
 GO_INLINE void go_epilogue_lanes(const go_gemm_args *args, size_t row, size_t rows, size_t col,
-                                 size_t n, const float *values, size_t ld, const int act,
-                                 const int residuals, const go_dtype dtype) {
+                                 size_t n, const float *values, size_t ld, const float *bias,
+                                 const int act, const int residuals, const go_dtype dtype) {
     const go_epilogue e = go_epilogue_of(args, act, residuals);
-    for (size_t r = 0; r < rows; r++)
-        go_epilogue_store(&e, args->dst, args->dst_stride, dtype, row + r, col,
-                          go_load(values + r * ld), n);
+    const go_f32x16 shift = bias ? go_load_n(bias, n) : go_zero();
+    for (size_t r = 0; r < rows; r++) {
+        go_f32x16 v = go_load(values + r * ld);
+        if (bias) v += shift;
+        go_epilogue_store(&e, args->dst, args->dst_stride, dtype, row + r, col, v, n);
+    }
 }
 
-/* rows x cols (cols <= 16) results before the activation go to row `row`, column `col`
- * of the destination: loops for what a transformer asks for, and one for everything else. */
-GO_INLINE void go_epilogue_rows(const go_gemm_args *args, size_t row, size_t rows, size_t col,
-                                size_t cols, const float *values, size_t ld) {
+/* rows x cols (cols <= 16) results before the activation, or before the `bias` of their
+ * columns, go to row `row`, column `col` of the destination: loops for what transformers and
+ * convolutional networks ask for, and one for everything else. */
+GO_INLINE void go_epilogue_biased(const go_gemm_args *args, size_t row, size_t rows, size_t col,
+                                  size_t cols, const float *values, size_t ld, const float *bias) {
     const go_epilogue *e = &args->epilogue;
 #define STORE(n, act, residuals, dtype) \
-    go_epilogue_lanes(args, row, rows, col, n, values, ld, act, residuals, dtype)
+    go_epilogue_lanes(args, row, rows, col, n, values, ld, bias, act, residuals, dtype)
     if (cols < GO_LANES || go_epilogue_is_rare(e))
         STORE(cols, (int)e->activation, 2, args->dst_dtype);
     else if (e->residual[1])
@@ -161,19 +167,21 @@ GO_INLINE void go_epilogue_rows(const go_gemm_args *args, size_t row, size_t row
 #undef STORE
 }
 
+/* The same for results that have their bias. */
+GO_INLINE void go_epilogue_rows(const go_gemm_args *args, size_t row, size_t rows, size_t col,
+                                size_t cols, const float *values, size_t ld) {
+    go_epilogue_biased(args, row, rows, col, cols, values, ld, NULL);
+}
+
 /* rows x cols finished sums, tile[r * ld + c], go to row `row`, column `col` of
  * the destination. */
-GO_INLINE void go_epilogue_tile(const go_epilogue *e, void *dst, ptrdiff_t dst_stride,
-                                go_dtype dst_dtype, size_t row, size_t rows, size_t col,
-                                size_t cols, const float *tile, size_t ld) {
+static __attribute__((noinline, unused)) void go_epilogue_tile(const go_gemm_args *args, size_t row,
+                                                               size_t rows, size_t col, size_t cols,
+                                                               const float *tile, size_t ld) {
+    const float *bias = args->epilogue.bias;
     for (size_t c = 0; c < cols; c += GO_LANES) {
-        size_t n = cols - c < GO_LANES ? cols - c : GO_LANES;
-        go_f32x16 bias = e->bias ? go_load_n(e->bias + col + c, n) : go_zero();
-        for (size_t r = 0; r < rows; r++) {
-            go_f32x16 v = go_load(tile + r * ld + c);
-            if (e->bias) v += bias;
-            go_epilogue_store(e, dst, dst_stride, dst_dtype, row + r, col + c, v, n);
-        }
+        const size_t n = cols - c < GO_LANES ? cols - c : GO_LANES;
+        go_epilogue_biased(args, row, rows, col + c, n, tile + c, ld, bias ? bias + col + c : NULL);
     }
 }
 

@@ -39,6 +39,7 @@ typedef enum {
     GO_ACT_RELU6 = 7,
     GO_ACT_HARDSIGMOID = 8,
     GO_ACT_HARDSWISH = 9,
+    GO_ACT_LEAKY_RELU = 10, /* x * slope below 0 */
 } go_activation;
 
 /* What happens to a finished f32 row before it is stored:
@@ -55,6 +56,7 @@ typedef struct {
     ptrdiff_t residual_stride[2];
     go_dtype residual_dtype[2]; /* GO_F32 or GO_BF16 */
     go_activation last;
+    float slope; /* of either activation */
 } go_epilogue;
 
 /* dst[m][n] = epilogue(lhs[m][k] x rhs[k][n]). What `lhs` and `rhs` hold depends
@@ -237,13 +239,14 @@ typedef struct {
  * depthwise. `rhs` holds, group after group, the packed f32 GEMM operand with
  * k = kh * kw * (in_c / groups), in this order, and n = out_c / groups. For a
  * depthwise convolution (groups == in_c == out_c) it holds [kh][kw][out_c].
- * `tile_rows` output positions make one task (chosen by parallelize_conv).
+ * At most `tile_rows` output positions and `tile_cols` channels of a group (a multiple of 32;
+ * a depthwise one counts as one group) make one task (chosen by parallelize_conv).
  * `scratch`: see conv_scratch_bytes in kernels/scratch.py. */
 typedef struct {
     size_t batch, groups, in_c, out_c, in_h, in_w, out_h, out_w, kh, kw;
     size_t stride_h, stride_w, dilation_h, dilation_w;
     ptrdiff_t pad_top, pad_left;
-    size_t tile_rows;
+    size_t tile_rows, tile_cols;
     const void *src;
     ptrdiff_t src_stride[3]; /* batch, h, w */
     go_dtype src_dtype;

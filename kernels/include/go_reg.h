@@ -41,6 +41,12 @@ GO_INLINE go_reg go_reg_splat(float x) {
 #endif
 }
 
+/* 0 where x is below it; keeps NaN and -0. */
+GO_INLINE go_reg go_reg_relu(go_reg x) {
+    const go_reg_u32 negative = (go_reg_u32)(x < go_reg_zero());
+    return (go_reg)((go_reg_u32)x & ~negative);
+}
+
 /* a * b + c with one rounding. */
 GO_INLINE go_reg go_reg_fma(go_reg a, go_reg b, go_reg c) {
 #if defined(__AVX512F__)

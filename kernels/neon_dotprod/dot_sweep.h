@@ -88,7 +88,8 @@ GO_INLINE void dot_finish(const go_gemm_args *args, const go_qs4_layout *w, cons
         go_f32x16 v = go_fma(go_splat((float)q.neg_zp), shift, go_load(results + 16 * r));
         v = go_fma(v, go_splat(q.scale), b);
         if (plain)
-            go_store(go_gemm_row(args, row + r) + col, go_activate(v, args->epilogue.activation));
+            go_store(go_gemm_row(args, row + r) + col,
+                     go_activate(v, args->epilogue.activation, 0));
         else
             go_store(results + 16 * r, v);
     }

@@ -74,8 +74,7 @@ static void finished_block(const go_gemm_args *args, size_t row, size_t rows, si
     else
         for (size_t c = 0; c < cols; c += GO_F32_NR, o.b += o.b_next)
             go_f32_rows(6, 1, 0, &o, rows, tile + c, BLOCK_N);
-    go_epilogue_tile(&args->epilogue, args->dst, args->dst_stride, args->dst_dtype, row, rows, col,
-                     cols, tile, BLOCK_N);
+    go_epilogue_tile(args, row, rows, col, cols, tile, BLOCK_N);
 }
 
 void GO_NAME(gemm_f32_f32_f32_16x32x1)(go_team *team, const go_gemm_args *args);

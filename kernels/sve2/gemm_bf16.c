@@ -28,8 +28,7 @@ static void sweep(const go_gemm_args *args, size_t row, size_t rows, size_t col,
         for (size_t p = 0; p < t.panels; p++)
             long_mmla_8x8((const bfloat16_t *)t.lhs, (const bfloat16_t *)t.rhs + p * t.rhs_stride,
                           t.depth / 4, sums + p * 8, 16);
-        go_epilogue_tile(&args->epilogue, args->dst, args->dst_stride, args->dst_dtype, r, n, col,
-                         cols, sums, 16);
+        go_epilogue_tile(args, r, n, col, cols, sums, 16);
     }
 }
 

@@ -104,8 +104,7 @@ static void finished_tile(const go_gemm_args *args, size_t row, size_t rows, siz
         else
             fmmla_block(&o, 1, c, tile);
     }
-    go_epilogue_tile(&args->epilogue, args->dst, args->dst_stride, args->dst_dtype, row, rows, col,
-                     cols, tile, GO_F32_NR);
+    go_epilogue_tile(args, row, rows, col, cols, tile, GO_F32_NR);
 }
 
 void GO_NAME(gemm_f32_f32_f32_8x16x1)(go_team *team, const go_gemm_args *args);

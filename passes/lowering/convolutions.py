@@ -202,7 +202,12 @@ def _transposed(
         x = _padded(b, x, reach, [r + more for r, more in zip(reach, behind, strict=True)])
         inside = [0] * axes
     plain = _Geometry((1,) * axes, tuple(inside), tuple(distances), groups)
-    y = _convolved(b, x, constant(filters, weight.name), None, plain)
+    inside_bias = None
+    if bias is not None and bias.data is not None:  # of every phase
+        by_group = bias.data.reshape(groups, 1, -1)
+        each = np.repeat(by_group, math.prod(stride), axis=1).reshape(-1)
+        inside_bias, bias = constant(each, bias.name), None
+    y = _convolved(b, x, constant(filters, weight.name), inside_bias, plain)
     y = _phases_to_positions(b, y, stride, groups)
     for axis in range(axes):
         y = b.slice(y, 2 + axis, geometry.padding[axis], found[axis])

@@ -24,6 +24,11 @@ CASES = {
     "1d depthwise": (nn.Conv1d(10, 10, 4, padding=2, groups=10), (2, 10, 9), {"depthwise"}),
     "1d pointwise": (nn.Conv1d(5, 17, 1), (3, 5, 6), {"linear"}),
     "2d": (nn.Conv2d(3, 8, 3, padding=1), (2, 3, 7, 6), {"conv"}),
+    "2d padded unevenly": (
+        nn.Sequential(nn.ZeroPad2d((0, 1, 2, 1)), nn.Conv2d(4, 6, 3, stride=2, padding=1)),
+        (1, 4, 9, 14),
+        {"conv"},
+    ),
     "2d strided": (nn.Conv2d(4, 6, (3, 5), stride=(2, 3), padding=(1, 0)), (1, 4, 9, 14), {"conv"}),
     "2d grouped": (nn.Conv2d(6, 9, 3, groups=3, dilation=(1, 2)), (2, 6, 6, 8), {"conv"}),
     "2d depthwise": (nn.Conv2d(8, 8, 3, padding=1, groups=8), (1, 8, 6, 5), {"conv"}),

@@ -59,6 +59,7 @@ class Options:
     threads: int = 1
 
 
+SLOPE = 0.1
 #: Cycled over the shapes, so that every option meets several shapes.
 OPTIONS = (
     Options(),
@@ -96,12 +97,12 @@ class Call:
         if self.bias is not None and not bias_done:
             y = y + self.bias
         with np.errstate(all="ignore"):
-            y = activation(y, self.options.act).astype(np.float32)
+            y = activation(y, self.options.act, SLOPE).astype(np.float32)
             if self.factor is not None:
                 y = y * self.factor
             for residual in self.residuals:
                 y = y + residual
-            return activation(y, self.options.last).astype(np.float32)
+            return activation(y, self.options.last, SLOPE).astype(np.float32)
 
     def output(self, result: dict[str, np.ndarray]) -> np.ndarray:
         """The stored f32 [m, n]; checks that the row padding is untouched."""
@@ -122,6 +123,7 @@ def make_call(shape: tuple[int, int, int], options: Options, seed: int, operands
     args.dst_dtype = BF16 if options.dst == "bf16" else F32
     args.epilogue.activation = ACTIVATIONS.index(options.act)
     args.epilogue.last = ACTIVATIONS.index(options.last)
+    args.epilogue.slope = SLOPE
     pointers: dict[str, np.ndarray | At] = dict(operands)
     bias = rng.standard_normal(n).astype(np.float32) if options.bias else None
     if bias is not None:

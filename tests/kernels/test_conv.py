@@ -33,6 +33,7 @@ class Spec:
     last: str = "none"
     src_dtype: int = F32
     dst_dtype: int = F32
+    tile_cols: int = 32
 
     @property
     def out_size(self):
@@ -83,6 +84,15 @@ SPECS = [
         BF16,
     ),
     Spec(1, (4, 5), 6, 12, 6, (3, 3), pad=(1, 1, 1, 1), extras="b"),
+    # more values than are multiplied at once, rows for two bands, channels for three tasks
+    Spec(1, (9, 11), 59, 70, 1, (3, 3), pad=(1, 1, 1, 1), tile_rows=60, extras="br", last="relu"),
+    Spec(1, (7, 9), 5, 20, 1, (5, 7), (2, 1), pad=(2, 2, 6, 6), tile_rows=36, act="relu"),
+    # depthwise, of the sizes that have loops of their own
+    Spec(2, (5, 31), 16, 16, 16, (3, 3), pad=(1, 1, 1, 1), tile_rows=70, extras="b", act="relu6"),
+    Spec(1, (9, 37), 48, 48, 48, (3, 3), (2, 2), pad=(1, 1, 1, 1), tile_rows=50, extras="br"),
+    Spec(1, (6, 25), 32, 32, 32, (5, 5), pad=(2, 2, 2, 2), tile_rows=30, act="relu"),
+    Spec(1, (11, 33), 16, 16, 16, (5, 5), (2, 2), pad=(2, 2, 2, 2), tile_rows=64, extras="b"),
+    Spec(1, (8, 20), 16, 16, 16, (7, 7), pad=(3, 3, 3, 3), tile_rows=64, extras="b", act="silu"),
 ]
 
 
@@ -140,6 +150,7 @@ def make_case(spec, seed=0):
         pad_top=spec.pad[0],
         pad_left=spec.pad[2],
         tile_rows=spec.tile_rows,
+        tile_cols=spec.tile_cols,
         src_stride=element_strides(pointers["src"]),
         src_dtype=spec.src_dtype,
         dst_stride=element_strides(dst),

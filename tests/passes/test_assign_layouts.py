@@ -21,6 +21,18 @@ def copies(graph) -> list[str]:
     return [r for n in graph.nodes for r in n.reasons if r.startswith("assign_layouts: copied")]
 
 
+def test_rows_of_channels_in_the_midst_of_others_are_added_where_they_are() -> None:
+    """As of what a transposed convolution leaves between cropped edges."""
+    m = Maker()
+    x = m.input("x", 1, "T", 4)
+    y = m.permute(m.linear(x, 4), 0, 2, 1)
+    t = m.shape("T")[0]
+    cropped = m.slice(y, 2, 1, t - 2)
+    z = m.conv(y, m.constant("w", 4, 4, 3), 1, 4, t - 2, residual0=cropped)
+    graph = assign(m.output(z))
+    assert copies(graph) == ["assign_layouts: copied for output: not memory of its own"]
+
+
 def test_1_views_share_memory() -> None:
     m = Maker()
     x = m.input("x", *BTC)

@@ -51,7 +51,8 @@ def test_nothing_is_multiplied_after_an_addition_or_twice() -> None:
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_every_activation(name: str) -> None:
     m = Maker()
-    y = m.pointwise(scalar.activated(name, X), m.linear(m.input("x", *BTC), 8))
+    slope = 0.25 if name == "leaky_relu" else 0.0
+    y = m.pointwise(scalar.activated(name, X, slope), m.linear(m.input("x", *BTC), 8))
     check_pass(FuseEpilogue(), m.output(y), FP32_RELATIVE)
     assert ops(m.graph) == ["linear"]
 
@@ -120,6 +121,18 @@ def test_activation_behind_a_residual(name: str) -> None:
     assert ops(m.graph) == ["linear", "pointwise", "pointwise"]
     op = m.graph.nodes[0].as_op(Linear)
     assert (op.activation, op.last) == ("silu", name)
+
+
+def test_activations_of_two_slopes_are_not_one() -> None:
+    m = Maker()
+    x, r = m.input("x", *BTC), m.input("r", *BTC)
+    for slope, left in ((0.1, ["linear"]), (0.2, ["linear", "pointwise"])):
+        m.graph.nodes.clear()
+        y = m.pointwise(scalar.activated("leaky_relu", X, 0.1), m.linear(x, 8))
+        y = m.pointwise(add(), y, r)
+        y = m.pointwise(scalar.activated("leaky_relu", X, slope), y)
+        check_pass(FuseEpilogue(), m.output(y), FP32_RELATIVE)
+        assert ops(m.graph) == left
 
 
 def test_activation_of_depthwise() -> None:

@@ -36,10 +36,10 @@ class Label:
 
     Attributes:
         name: such as ``int8 128x512x512``.
-        op: ``gemm``, ``quantize``, ``norm``, ``rms_norm``, ``depthwise``, ``attention`` (all see
-            all), ``cached_attention`` or ``rope``.
+        op: ``gemm``, ``conv``, ``quantize``, ``norm``, ``rms_norm``, ``depthwise``, ``attention``
+            (all see all), ``cached_attention`` or ``rope``.
         scheme: ``f32``, ``bf16`` or ``int8``.
-        m: rows: of A, of the input, time steps, or queries.
+        m: rows: of A, of the input, time steps, positions, or queries.
         n: columns: of the product, channels, or keys; None where there are none.
         k: depth: of the product, of a row, taps, or the size of a head.
         group: values along k that share a weight scale; None if all do, or there is none.

@@ -44,6 +44,7 @@ ACTIVATIONS = (
     "relu6",
     "hardsigmoid",
     "hardswish",
+    "leaky_relu",
 )
 #: Operands that are added to a result, in the order in which they are.
 RESIDUALS = ("residual", "residual0", "residual1")
@@ -67,17 +68,17 @@ def _finished(y: Array, given: Mapping[str, Array], op: Linear | Conv) -> Array:
     if "bias" in given:
         y = y + given["bias"]
     if op.activation:
-        y = _activated(op.activation, y)
+        y = _activated(op.activation, y, op.slope)
     if "factor" in given:
         y = y * given["factor"]
     for role in ("residual0", "residual1"):
         if role in given:
             y = y + given[role]
-    return _activated(op.last, y) if op.last else y
+    return _activated(op.last, y, op.slope) if op.last else y
 
 
-def _activated(name: str, y: Array) -> Array:
-    expr = activated(name, operand(0, DType.F32))
+def _activated(name: str, y: Array, slope: float = 0.0) -> Array:
+    expr = activated(name, operand(0, DType.F32), slope)
     return np.asarray(evaluate_scalar(expr, [y], y.shape, {}))
 
 
@@ -95,6 +96,7 @@ class Linear(Op):
     Attributes:
         activation: one of `ACTIVATIONS`.
         last: one of them, behind the residuals.
+        slope: of leaky_relu.
         format: of the weights (kernels/formats.py); None until a pass decides, which is f32.
         group: of int4, values along k that share a scale; 0 for a scale per channel.
         loss: what rounding the weights lost.
@@ -105,6 +107,7 @@ class Linear(Op):
 
     activation: str | None = None
     last: str | None = None
+    slope: float = 0.0
     format: Format | None = None
     group: int = 0
     loss: Loss | None = field(metadata=HIDDEN, default=None)
@@ -202,20 +205,26 @@ class Conv(Op):
         padding: zeros on both sides.
         dilation: distance of the taps.
         groups: of channels.
+        behind: how many more zeros are behind the image than before it, likewise; also fewer.
         activation: one of `ACTIVATIONS`.
         last: one of them, behind the residuals.
+        slope: of leaky_relu.
         serial: whether one thread runs it.
-        tile_rows: output positions in a task; 0 until a pass decides.
+        tile_rows: output positions of a task, at most; 0 until a pass decides.
+        tile_cols: output channels of a task, at most.
     """
 
     stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int]
     groups: int
+    behind: tuple[int, int] = (0, 0)
     activation: str | None = None
     last: str | None = None
+    slope: float = 0.0
     serial: bool = False
     tile_rows: int = 0
+    tile_cols: int = 0
 
     NAME = "go.conv"
     OPERANDS = (
@@ -229,12 +238,13 @@ class Conv(Op):
     def results(self, given: Operands) -> list[Value]:
         x, weight = given["x"].shape, given["weight"].shape
         geometry = zip(x[2:], weight[2:], *self._pairs(len(x)), strict=True)
-        extents = (positions(e, taps, s, p, d) for e, taps, s, p, d in geometry)
+        extents = (positions(*along) for along in geometry)
         return [Value(DType.F32, (x[0], weight[0], *extents))]
 
     def _pairs(self, rank: int) -> tuple[tuple[int, ...], ...]:
         axes = rank - 2
-        return self.stride[-axes:], self.padding[-axes:], self.dilation[-axes:]
+        pairs = (self.stride, self.padding, self.dilation, self.behind)
+        return tuple(pair[-axes:] for pair in pairs)
 
     def problem(self, node: Node) -> str | None:
         x, weight = node.operands["x"], node.operands["weight"]
@@ -250,7 +260,8 @@ class Conv(Op):
         if one_d := x.ndim == 3:
             x, w = x[:, :, None], w[:, :, None]
         (sh, sw), (ph, pw), (dh, dw) = self.stride, self.padding, self.dilation
-        x = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
+        behind = (ph + self.behind[0], pw + self.behind[1])
+        x = np.pad(x, ((0, 0), (0, 0), (ph, behind[0]), (pw, behind[1])))
         span = ((w.shape[2] - 1) * dh + 1, (w.shape[3] - 1) * dw + 1)
         windows = np.lib.stride_tricks.sliding_window_view(x, span, (2, 3))
         windows = windows[:, :, ::sh, ::sw, ::dh, ::dw]
@@ -273,9 +284,20 @@ class Conv(Op):
         return call.size(*node.output.shape, *node.operands["weight"].shape[1:])
 
 
-def positions(extent: Dim, taps: Dim, stride: int, padding: int, dilation: int) -> Dim:
-    """Where a window fits: the formula of torch.nn.Conv2d."""
-    last = simplify(extent + 2 * padding - dilation * (taps - 1) - 1)
+def positions(
+    extent: Dim, taps: Dim, stride: int, padding: int, dilation: int, behind: int = 0
+) -> Dim:
+    """Where a window fits: the formula of torch.nn.Conv2d.
+
+    Args:
+        extent: of the image.
+        taps: of a window.
+        stride: of windows.
+        padding: zeros on both sides.
+        dilation: distance of the taps.
+        behind: more zeros behind the image.
+    """
+    last = simplify(extent + 2 * padding + behind - dilation * (taps - 1) - 1)
     return simplify(floor_div(last, stride) + 1)
 
 
@@ -363,6 +385,7 @@ class Im2col(Op):
         stride: of windows.
         padding: zeros on both sides.
         dilation: distance of the taps.
+        behind: how many more zeros are behind the image than before it; also fewer.
 
     Rows have the taps' channels one after the other; the kernel may pack them for a product.
     """
@@ -371,6 +394,7 @@ class Im2col(Op):
     stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int]
+    behind: tuple[int, int] = (0, 0)
 
     NAME = "go.im2col"
     OPERANDS = (Operand("x", Strides.DENSE_LAST, bf16=True, dtypes=F32_OR_BF16),)
@@ -379,9 +403,9 @@ class Im2col(Op):
     def results(self, given: Operands) -> list[Value]:
         batch, *extents, channels = given["x"].shape
         axes = len(extents)
-        pairs = (self.taps, self.stride, self.padding, self.dilation)
+        pairs = (self.taps, self.stride, self.padding, self.dilation, self.behind)
         geometry = zip(extents, *(pair[-axes:] for pair in pairs), strict=True)
-        found = (positions(e, taps, s, p, d) for e, taps, s, p, d in geometry)
+        found = (positions(*along) for along in geometry)
         return [Value(DType.F32, (batch, *found, product((*self.taps, channels))))]
 
     def evaluate(self, node: Node, given: dict[str, Array], sizes: Sizes) -> list[Array]:
