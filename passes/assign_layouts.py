@@ -91,7 +91,7 @@ class AssignLayouts(Pass):
             missing = out.rank - source.rank
             padded = zip(source.shape, at.strides, strict=True)
             kept = [
-                stride if extent == out.shape[missing + i] else 0
+                0 if extent == 1 != out.shape[missing + i] else stride
                 for i, (extent, stride) in enumerate(padded)
             ]
             out.layout = Layout(at.storage, (*[0] * missing, *kept), at.offset)

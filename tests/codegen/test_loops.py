@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sympy
 from graphs import (
     BF16,
     BOOL,
@@ -48,6 +49,15 @@ def test_arithmetic_broadcasts_and_views(tmp_path: Path, level: str) -> None:
     wide = m.pointwise(add(), m.op(Expand(shape=m.shape(*BTC)), last), x)
     flat = m.pointwise(times(4.0), m.reshape(turned, 6 * m.shape("B")[0], "T"))
     check_native(m.output(turned, part, wide, flat, both), tmp_path, [level], sizes=SIZES)
+
+
+def test_what_is_expanded_has_the_size_of_the_result_in_another_form(tmp_path: Path) -> None:
+    m = Maker()
+    x, y = m.input("x", 1, "T", 6), m.input("y", *BTC)
+    (time,) = m.shape("T")
+    rows = m.op(Expand(m.shape(*BTC)), m.slice(x, 1, 0, sympy.Min(time, 50)))
+    m.graph.conditions.append(sympy.Le(time, 50))
+    check_native(m.output(m.pointwise(add(), rows, y)), tmp_path, sizes=SIZES)
 
 
 def test_large_loops_are_shared_between_threads(tmp_path: Path) -> None:
