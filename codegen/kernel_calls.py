@@ -11,7 +11,7 @@ from graphopt.codegen.memory import Memory
 from graphopt.codegen.recurrent import emit_recurrent
 from graphopt.codegen.scalar_c import literal
 from graphopt.ir import DType, Node, Shape, Value
-from graphopt.ir.layout import channel_rows, layout_of, row_stride
+from graphopt.ir.layout import broadcast_strides, channel_rows, layout_of, row_stride
 from graphopt.ir.op import Op
 from graphopt.ir.ops import (
     Attention,
@@ -203,13 +203,6 @@ def _batch_time_head(value: Value) -> Shape:
     """Strides of the axes batch, time, head of a value [batch, head, time, dim]."""
     batch, head, time, _ = layout_of(value).strides
     return (batch, time, head)
-
-
-def broadcast_strides(value: Value, rank: int) -> Shape:
-    """Strides against a larger shape: 0 where the value is broadcast."""
-    strides = layout_of(value).strides
-    own = [0 if e == 1 else s for e, s in zip(value.shape, strides, strict=True)]
-    return (*[0] * (rank - value.rank), *own)
 
 
 def _depthwise(node: Node, f: FunctionBuilder, memory: Memory) -> None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphopt.codegen.function import SELF, Fields, FunctionBuilder
-from graphopt.codegen.kernel_calls import Emit, broadcast_strides
+from graphopt.codegen.kernel_calls import Emit
 from graphopt.codegen.memory import Memory
 from graphopt.codegen.packed_table import emit_packed_gather
 from graphopt.codegen.scalar_c import can_fail, expression
 from graphopt.ir import Dim, DType, Node, Shape, Value, scalar
-from graphopt.ir.layout import layout_of
+from graphopt.ir.layout import broadcast_strides, layout_of
 from graphopt.ir.op import Op
 from graphopt.ir.ops import Cat, Check, Gather, Pad, Pointwise, Reduce
 from graphopt.ir.scalar import Scalar

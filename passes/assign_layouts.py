@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from graphopt.ir import Graph, Layout, Node, Value, scalar
 from graphopt.ir.layout import (
+    broadcast_strides,
     channel_rows,
     dense,
     is_contiguous,
@@ -88,13 +89,7 @@ class AssignLayouts(Pass):
             )
             out.layout = Layout(at.storage, strides, offset)
         elif isinstance(op, Expand):
-            missing = out.rank - source.rank
-            padded = zip(source.shape, at.strides, strict=True)
-            kept = [
-                0 if extent == 1 != out.shape[missing + i] else stride
-                for i, (extent, stride) in enumerate(padded)
-            ]
-            out.layout = Layout(at.storage, (*[0] * missing, *kept), at.offset)
+            out.layout = Layout(at.storage, broadcast_strides(source, out.rank), at.offset)
         else:
             new = reshaped_strides(source.shape, at.strides, out.shape)
             if new is None:

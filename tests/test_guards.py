@@ -243,3 +243,19 @@ def test_conditions_with_minima_of_sizes() -> None:
     lowered = PassManager(Config()).run(captured.graph, lowering_passes())
     (got,) = run_graph(lowered, arrays((x,)))
     np.testing.assert_allclose(got, halves(x).numpy(), FP32_RELATIVE, FP32_RELATIVE)
+
+
+def test_rows_of_a_table_that_a_longer_input_would_repeat() -> None:
+    table = torch.randn(1, 12, 4)
+
+    def moved(x: torch.Tensor) -> torch.Tensor:
+        rows = table[:, : x.shape[1]][:, -x.shape[1] :]
+        return (rows * 2).expand_as(x).reshape(-1) + x.reshape(-1)
+
+    x = torch.randn(2, 5, 4)
+    fast = graphopt.optimize(Function(moved), example_inputs=(x,), precision="fp32")
+    for steps in (1, 5, 12):
+        x = torch.randn(3, steps, 4)
+        torch.testing.assert_close(fast(x), moved(x))
+    with pytest.raises(InputConditionError):
+        fast(torch.randn(1, 13, 4))

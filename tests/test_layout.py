@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import sympy
 from hypothesis import given
 from hypothesis import strategies as st
 
 from graphopt.ir import DType, Layout, Value
 from graphopt.ir.layout import (
+    broadcast_strides,
     dense,
     is_contiguous,
     merge_axes,
@@ -30,6 +32,11 @@ def test_contiguous_ignores_strides_of_single_elements() -> None:
     value.layout = Layout(value, (99, 1))
     assert is_contiguous(value)
     assert same_strides((5, 1), (7, 1), (1, 3)) and not same_strides((5, 1), (7, 1), (2, 3))
+
+
+def test_a_size_written_in_another_way_is_not_repeated() -> None:
+    value = Value(DType.F32, (1, sympy.Min(512, T), 8))
+    assert broadcast_strides(value, 4) == (0, 0, 8, 1)
 
 
 def test_merge_axes() -> None:

@@ -207,8 +207,15 @@ class ProgramSizes:
     def _condition(self, expr: sympy.Basic) -> sympy.Basic:
         """A condition on sizes.
 
-        A float that torch took as it was in the example fixes the sizes that it is made of.
+        A float that torch took as it was in the example fixes the sizes that it is made of. An
+        extent that may be that of a result or 1, which would be repeated, is what it is there.
         """
+        if isinstance(expr, sympy.Or) and expr.free_symbols <= set(self.symbols):
+            same = sympy.Or(*(arg for arg in expr.args if not _is_one(arg)))
+            if same not in (expr, sympy.false):
+                condition = self._translate(same)
+                if condition.subs(self._graph.hints()) == sympy.true:
+                    return condition
         fixed = isinstance(expr, sympy.Eq) and any(arg.is_Float for arg in expr.args)
         if fixed and expr.free_symbols <= set(self.symbols):
             sizes = [self.symbols[s] for s in sorted(expr.free_symbols, key=str)]
@@ -278,3 +285,8 @@ class ProgramSizes:
         first, last = bound(start, 0), bound(end, whole)
         extent = last if first == 0 else sympy.Max(0, last - first)
         self._guards.aliases[own] = sympy.ceiling(extent / step)
+
+
+def _is_one(condition: sympy.Basic) -> bool:
+    """Whether it says that a size is 1."""
+    return isinstance(condition, sympy.Eq) and 1 in condition.args

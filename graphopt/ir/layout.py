@@ -39,6 +39,17 @@ def same_strides(a: Shape, b: Shape, shape: Shape) -> bool:
     return all(x == y or e == 1 for x, y, e in zip(a, b, shape, strict=True))
 
 
+def broadcast_strides(value: Value, rank: int) -> Shape:
+    """Strides against a shape to which the value broadcasts, in elements.
+
+    0 for extents of 1 and missing axes. Extents that are written in other ways than those of the
+    shape are the same sizes, which `verify` and the conditions of a graph see to.
+    """
+    strides = layout_of(value).strides
+    own = [0 if e == 1 else s for e, s in zip(value.shape, strides, strict=True)]
+    return (*[0] * (rank - value.rank), *own)
+
+
 def row_stride(shape: Shape, strides: Shape) -> Dim | None:
     """The distance of rows if all axes but the last count through rows at equal distance.
 
