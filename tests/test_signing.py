@@ -21,7 +21,7 @@ from graphopt.errors import (
 )
 from graphopt.runtime import sealed
 from graphopt.runtime.sealed import open_sealed, seal, sign_folder
-from graphopt.runtime.signing import SIGNATURE, make_keys
+from graphopt.runtime.signing import SIGNATURE, check_signature, make_keys
 
 pytest.importorskip("cryptography")
 
@@ -138,6 +138,8 @@ def test_keys_that_are_none(package: Path, keys: Path, tmp_path: Path) -> None:
             opened(package, wrong)
     with pytest.raises(SigningKeyError, match="trusted_keys: it is empty"):
         opened(package)
+    with pytest.raises(SigningKeyError, match="7 is no list of keys"):
+        check_signature(package, b"", b"", 7)
     for wrong in (keys / "mine.pub", tmp_path / "no"):
         with pytest.raises(SigningKeyError):
             sign_folder(package, wrong)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,8 @@ def check_signature(
     """
     if isinstance(trusted_keys, bytes | str | os.PathLike):
         trusted_keys = [trusted_keys]
+    if not isinstance(trusted_keys, Iterable):
+        raise SigningKeyError("trusted_keys", f"{trusted_keys!r} is no list of keys")
     keys = [_public_key(key) for key in trusted_keys]
     if not keys:
         raise SigningKeyError("trusted_keys", "it is empty")
