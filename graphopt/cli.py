@@ -16,6 +16,7 @@ from rich.table import Table
 
 from graphopt.bench.commands import bench_funasr
 from graphopt.bench.llm.commands import bench_llm
+from graphopt.bench.models_command import bench_models
 from graphopt.bench.serve_command import bench_serve
 from graphopt.dependencies import needs
 from graphopt.errors import GraphoptError
@@ -367,6 +368,7 @@ def bench_recognizer(
 
 
 bench_app.command("funasr")(bench_funasr)
+bench_app.command("models")(bench_models)
 
 
 @bench_app.command("kernels")

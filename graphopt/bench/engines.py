@@ -151,7 +151,7 @@ class TorchFp32(Engine):
 
 
 class TorchDynamicInt8(TorchFp32):
-    """``torch.ao.quantization.quantize_dynamic``: int8 weights of all linear layers."""
+    """``torch.ao.quantization.quantize_dynamic``: int8 weights of linear and recurrent layers."""
 
     name = "torch.ao int8"
 
@@ -159,17 +159,18 @@ class TorchDynamicInt8(TorchFp32):
         """Quantize a copy of ``module``."""
         torch = require("torch", "the benchmark")
         quantization = require("torch.ao.quantization", "the benchmark")
+        kinds = {torch.nn.Linear, torch.nn.LSTM, torch.nn.GRU}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch deprecates its own quantized tensors
             quantized: nn.Module = quantization.quantize_dynamic(
-                copy.deepcopy(module), {torch.nn.Linear}, dtype=torch.qint8
+                copy.deepcopy(module), kinds, dtype=torch.qint8
             )
         return quantized
 
     def details(self) -> str:
         """The quantized engine that torch uses."""
         torch = require("torch", "the benchmark")
-        return f"nn.Linear, engine {torch.backends.quantized.engine}"
+        return f"linear, LSTM, GRU; engine {torch.backends.quantized.engine}"
 
 
 class TorchCompile(TorchFp32):

@@ -20,7 +20,7 @@ from graphopt.bench.engines import (
     TorchFp32,
     Workload,
 )
-from graphopt.bench.onnx_engines import OnnxRuntime
+from graphopt.bench.onnx_engines import FUNASR, OnnxRuntime
 from graphopt.dependencies import require
 
 Errors = Mapping[str, Mapping[str, float]]  # by engine, by output
@@ -42,7 +42,7 @@ def own_engines() -> list[Engine]:
 
 def peers() -> list[Engine]:
     """int8 of others."""
-    return [TorchDynamicInt8(), OnnxRuntime("int8")]
+    return [TorchDynamicInt8(), OnnxRuntime(FUNASR)]
 
 
 def engines() -> list[Engine]:

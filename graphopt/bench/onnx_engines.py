@@ -1,8 +1,9 @@
 """Engines that read ONNX: onnxruntime in fp32 and int8, OpenVINO in fp32 and at its default.
 
 Export and quantization use the settings of FunASR's own recipe (funasr/utils/export_utils.py,
-1.4.16): opset 14, dynamic batch and length; int8 of MatMul only, per channel, unsigned weights,
-nodes whose name contains "output", "bias_encoder" or "bias_decoder" left in fp32.
+1.4.16), unless another is given: opset 14, dynamic batch and length; int8 of MatMul only, per
+channel, unsigned weights, nodes whose name contains "output", "bias_encoder" or "bias_decoder"
+left in fp32.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,25 @@ from graphopt.bench.engines import Arrays, Call, Engine, Stage, Workload
 from graphopt.dependencies import require
 
 OPSET = 14
-KEPT_FLOAT = ("output", "bias_encoder", "bias_decoder")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What onnxruntime quantizes, with dynamic scales of activations.
+
+    Attributes:
+        ops: Operators of ONNX.
+        kept_float: Words in the names of nodes that are left in fp32.
+    """
+
+    ops: tuple[str, ...]
+    kept_float: tuple[str, ...] = ()
+
+
+FUNASR = Recipe(("MatMul",), ("output", "bias_encoder", "bias_decoder"))
+#: What onnxruntime has fast kernels for; its quantized convolutions are a recipe of their own.
+PRODUCTS = Recipe(("MatMul", "Gemm", "Attention", "LSTM"))
+CONVOLUTIONS = Recipe((*PRODUCTS.ops, "Conv"))
 
 
 def export_onnx(stage: Stage, workload: Workload) -> Path:
@@ -49,13 +69,18 @@ def export_onnx(stage: Stage, workload: Workload) -> Path:
     return path
 
 
-def quantize_onnx(stage: Stage, workload: Workload) -> Path:
-    """Quantize an exported stage by FunASR's recipe, unless an engine has done so.
+def quantize_onnx(stage: Stage, workload: Workload, recipe: Recipe = FUNASR) -> Path:
+    """Quantize an exported stage, per channel, with unsigned weights, unless it has been done.
+
+    Args:
+        stage: What to quantize.
+        workload: In whose folder files are.
+        recipe: Which nodes.
 
     Raises:
         MissingDependencyError: If onnx or onnxruntime is not installed.
     """
-    path = workload.folder / f"{stage.name}_quant.onnx"
+    path = workload.folder / f"{stage.name}_{'_'.join(recipe.ops)}.onnx"
     if not path.exists():
         onnx = require("onnx", "quantizing ONNX")
         quantization = require("onnxruntime.quantization", "quantizing ONNX")
@@ -69,11 +94,13 @@ def quantize_onnx(stage: Stage, workload: Workload) -> Path:
                 quantization.quantize_dynamic(
                     model_input=str(source),
                     model_output=str(partial),
-                    op_types_to_quantize=["MatMul"],
+                    op_types_to_quantize=list(recipe.ops),
                     per_channel=True,
                     reduce_range=False,
                     weight_type=quantization.QuantType.QUInt8,
-                    nodes_to_exclude=[n for n in names if any(word in n for word in KEPT_FLOAT)],
+                    nodes_to_exclude=[
+                        n for n in names if any(word in n for word in recipe.kept_float)
+                    ],
                 )
         finally:
             root.setLevel(level)
@@ -95,28 +122,30 @@ class OnnxRuntime(Engine):
     (``session.force_spinning_stop``), so that they do not slow the engine that runs next.
 
     Args:
-        precision: ``fp32`` or ``int8``.
+        recipe: What is quantized; all in fp32 if None.
     """
 
     package = "onnxruntime"
 
-    def __init__(self, precision: str) -> None:
-        self.precision = precision
-        self.name = f"onnxruntime {precision}"
+    def __init__(self, recipe: Recipe | None = None) -> None:
+        self.recipe = recipe
+        convolutions = " of convolutions" * (recipe is not None and "Conv" in recipe.ops)
+        self.name = f"onnxruntime {'int8' if recipe else 'fp32'}{convolutions}"
 
     def load(self, stage: Stage, workload: Workload) -> Call:
         """Export, quantize where asked, and open a session."""
         ort = require("onnxruntime", self.name)
-        convert = quantize_onnx if self.precision == "int8" else export_onnx
+        if self.recipe is None:
+            path = export_onnx(stage, workload)
+        else:
+            path = quantize_onnx(stage, workload, self.recipe)
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        session = ort.InferenceSession(
-            str(convert(stage, workload)), options, providers=["CPUExecutionProvider"]
-        )
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         names = [value.name for value in session.get_inputs()]
 
         def call(*arrays: np.ndarray[Any, Any]) -> Arrays:
@@ -127,8 +156,8 @@ class OnnxRuntime(Engine):
 
     def details(self) -> str:
         """The recipe."""
-        recipe = "per-channel QUInt8 MatMul" if self.precision == "int8" else f"opset {OPSET}"
-        return f"{recipe}, spinning during the pass"
+        ops = self.recipe and f"per-channel QUInt8 {', '.join(self.recipe.ops)}"
+        return f"{ops or f'opset {OPSET}'}, spinning during the pass"
 
 
 class OpenVino(Engine):

@@ -17,7 +17,7 @@ from graphopt.bench.engines import (
     TorchFp32,
     Workload,
 )
-from graphopt.bench.onnx_engines import OnnxRuntime, OpenVino
+from graphopt.bench.onnx_engines import FUNASR, OnnxRuntime, OpenVino
 from graphopt.dependencies import require
 from graphopt.zoo import paraformer
 
@@ -30,8 +30,8 @@ def peers() -> list[Engine]:
     return [
         TorchFp32(),
         TorchDynamicInt8(),
-        OnnxRuntime("fp32"),
-        OnnxRuntime("int8"),
+        OnnxRuntime(),
+        OnnxRuntime(FUNASR),
         OpenVino("f32"),
         OpenVino(None),
     ]

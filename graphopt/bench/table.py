@@ -84,15 +84,19 @@ def _table(threads: int, results: Sequence[Result]) -> Table:
         error = ", ".join(f"{e:.1e}" for e in result.errors.values())
         table.add_row(
             result.engine,
-            f"{1000 * result.median:.0f}",
-            f"{low:.0f}-{high:.0f}",
-            f"{1000 * min(result.seconds):.0f}-{1000 * max(result.seconds):.0f}",
+            _figure(1000 * result.median),
+            f"{_figure(low)}-{_figure(high)}",
+            f"{_figure(1000 * min(result.seconds))}-{_figure(1000 * max(result.seconds))}",
             f"{base / result.median:.2f}",
             f"{sorted(result.cores)[len(result.cores) // 2]:.2f}",
             error,
             f"{result.version} {result.details}",
         )
     return table
+
+
+def _figure(milliseconds: float) -> str:
+    return f"{milliseconds:.{0 if milliseconds >= 100 else 1}f}"
 
 
 def write_parts(path: Path, parts: dict[str, Any]) -> None:

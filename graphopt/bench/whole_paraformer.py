@@ -19,7 +19,7 @@ from graphopt.bench.engines import (
     Workload,
     relative_error,
 )
-from graphopt.bench.onnx_engines import OnnxRuntime, OpenVino
+from graphopt.bench.onnx_engines import FUNASR, OnnxRuntime, OpenVino
 from graphopt.bench.recognizer import edit_distance
 from graphopt.dependencies import keep_process_settings, require
 from graphopt.zoo import paraformer
@@ -42,8 +42,8 @@ def engines(wanted: Sequence[str]) -> list[Engine]:
     """
     others: list[Engine] = [
         TorchDynamicInt8(),
-        OnnxRuntime("fp32"),
-        OnnxRuntime("int8"),
+        OnnxRuntime(),
+        OnnxRuntime(FUNASR),
         OpenVino("f32"),
         OpenVino(None),
         *(Graphopt(precision) for precision in PRECISIONS),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from graphopt.dependencies import require
 from graphopt.errors import UnknownModelError
 from graphopt.zoo import fsmn_vad, paraformer
+from graphopt.zoo.official import catalog as official
 
 Model = tuple[Any, tuple[Any, ...]]  # module in eval mode, example inputs
 
@@ -45,6 +47,7 @@ MODELS: dict[str, Callable[[], Model]] = {
     "paraformer": _paraformer,
     "paraformer-encoder": _paraformer_encoder,
     "paraformer-decoder": _paraformer_decoder,
+    **{name: partial(official.build, name) for name in official.NETWORKS},
 }
 
 

@@ -17,7 +17,7 @@ pytest.importorskip("funasr")
 
 from graphopt.bench import measure, paraformer, table  # noqa: E402
 from graphopt.bench.engines import Engine, TorchFp32, relative_error  # noqa: E402
-from graphopt.bench.onnx_engines import KEPT_FLOAT, quantize_onnx  # noqa: E402
+from graphopt.bench.onnx_engines import FUNASR, quantize_onnx  # noqa: E402
 from graphopt.errors import MissingDependencyError  # noqa: E402
 
 # Relative errors against torch fp32 that each peer must stay under at this size. fp32 sums in
@@ -61,7 +61,7 @@ def test_recipe_keeps_the_output_layer_in_float(work) -> None:
     floats = [n.name for n in nodes if n.op_type == "MatMul"]
     integers = [n.name for n in nodes if n.op_type == "MatMulInteger"]
     assert "/decoder/output_layer/MatMul" in floats and len(integers) > 4
-    assert not any(word in name for name in integers for word in KEPT_FLOAT)
+    assert not any(word in name for name in integers for word in FUNASR.kept_float)
 
 
 class Wrong(TorchFp32):

@@ -1,0 +1,1 @@
+"""Well-known networks at their official sizes, with random weights."""
