@@ -8,7 +8,7 @@ from graphopt.codegen.plan_memory import MemoryPlan, plan_memory
 from graphopt.codegen.size_c import c_size
 from graphopt.codegen.weights import WeightsFile
 from graphopt.ir import Dim, Graph, Node, Value
-from graphopt.ir.layout import elements, layout_of
+from graphopt.ir.layout import layout_of, stored
 from graphopt.ir.ops import (
     Attention,
     CachedAttention,
@@ -40,7 +40,7 @@ def bytes_of(value: Value, arch: str) -> Dim:
         rule = ROWS[value.packed].layout(arch)
         rows = product(value.shape[:-1])
         return simplify(layouts.packed_lhs_bytes(rule, rows, value.shape[-1], ceil_div))
-    return simplify(elements(value) * value.dtype.itemsize)
+    return simplify(stored(value) * value.dtype.itemsize)
 
 
 def scratch_of(node: Node, arch: str) -> Dim:

@@ -13,33 +13,14 @@
 
 from __future__ import annotations
 
-from graphopt.ir import Graph, Layout, Node, Value, scalar
-from graphopt.ir.layout import (
-    broadcast_strides,
-    channel_rows,
-    dense,
-    is_contiguous,
-    layout_of,
-    reshaped_strides,
-    row_stride,
-)
+from graphopt.ir import Graph, Node, Value, scalar
+from graphopt.ir.layout import dense, is_contiguous, layout_of
 from graphopt.ir.op import Strides
-from graphopt.ir.ops import (
-    Attention,
-    Cat,
-    Conv,
-    Expand,
-    Pad,
-    Permute,
-    Pointwise,
-    Pool,
-    Scan,
-    Slice,
-    Sort,
-)
+from graphopt.ir.ops import Attention, Cat, Conv, Pad, Pointwise, Pool, Scan, Sort
 from graphopt.ir.scalar import read_in_place
-from graphopt.ir.symbolic import evaluate, simplify
+from graphopt.ir.symbolic import evaluate
 from graphopt.passes.base import Pass
+from graphopt.passes.support.placing import can_be_read, channels_innermost, layout_of_view
 
 #: Why a value that a kernel cannot read in place is copied for it.
 _WHY = {
@@ -74,31 +55,14 @@ class AssignLayouts(Pass):
         graph.nodes = nodes
 
     def _view(self, node: Node, nodes: list[Node]) -> None:
-        op, source, out = node.op, node.operands["x"], node.output
-        at = layout_of(source)
-        if isinstance(op, Permute):
-            strides = tuple(at.strides[a] for a in op.axes)
-            out.layout = Layout(at.storage, strides, at.offset)
-        elif isinstance(op, Slice):
-            axis = op.axis
-            offset = simplify(at.offset + op.start * at.strides[axis])
-            strides = (
-                *at.strides[:axis],
-                simplify(at.strides[axis] * op.step),
-                *at.strides[axis + 1 :],
-            )
-            out.layout = Layout(at.storage, strides, offset)
-        elif isinstance(op, Expand):
-            out.layout = Layout(at.storage, broadcast_strides(source, out.rank), at.offset)
-        else:
-            new = reshaped_strides(source.shape, at.strides, out.shape)
-            if new is None:
-                source = self._copy(source, nodes, "reshape", "its strides cannot be merged")
-                node.operands["x"] = source
-                at = layout_of(source)
-                new = reshaped_strides(source.shape, at.strides, out.shape)
-            assert new is not None, "a dense value can be reshaped"
-            out.layout = Layout(at.storage, new, at.offset)
+        layout = layout_of_view(node)
+        if layout is None:
+            source = node.operands["x"]
+            copy = self._copy(source, nodes, "reshape", "its strides cannot be merged")
+            node.operands["x"] = copy
+            layout = layout_of_view(node)
+        assert layout is not None, "a dense value can be reshaped"
+        node.output.layout = layout
 
     def _prepare(self, node: Node, nodes: list[Node]) -> None:
         """Copies inputs that the node's kernel cannot read in place."""
@@ -108,8 +72,8 @@ class AssignLayouts(Pass):
                 continue
             why, order = _WHY.get(operand.strides, ""), None
             if operand.strides is Strides.CHANNELS or operand.strides is Strides.CHANNELS_INNERMOST:
-                order = _channels_innermost(value.rank)
-            fits = _fits(value, operand.strides)
+                order = channels_innermost(value.rank)
+            fits = can_be_read(value, operand.strides)
             if isinstance(node.op, Pointwise) and node.output.packed:
                 walked = {f"x{i}" for i in read_in_place(node.op.expr)}
                 fits = role not in walked or _runs_along_rows(value)
@@ -125,7 +89,7 @@ class AssignLayouts(Pass):
                 if isinstance(node.op, Attention):
                     order = (0, 2, 1, 3)
                 elif isinstance(node.op, Conv):
-                    order = _channels_innermost(value.rank)
+                    order = channels_innermost(value.rank)
                 elif isinstance(node.op, Pointwise | Cat | Pad | Pool | Scan | Sort):
                     order = self._order_of_operands(node, value)
             value.layout = dense(value, order)
@@ -196,34 +160,9 @@ class AssignLayouts(Pass):
         return len(graph.nodes) != nodes
 
 
-def _fits(value: Value, strides: Strides) -> bool:
-    """Whether a value can be read in place by a kernel that asks for strides of some kind."""
-    match strides:
-        case Strides.ANY:
-            return True
-        case Strides.ROWS:
-            return row_stride(value.shape, layout_of(value).strides) is not None
-        case Strides.DENSE_LAST:
-            return _dense_axis(value, -1)
-        case Strides.DENSE:
-            return is_contiguous(value)
-        case Strides.CHANNELS:
-            return _dense_axis(value, 1)
-        case Strides.CHANNELS_INNERMOST:
-            return channel_rows(value) is not None
-
-
-def _dense_axis(value: Value, axis: int) -> bool:
-    return value.shape[axis] == 1 or layout_of(value).strides[axis] == 1
-
-
 def _runs_along_rows(value: Value) -> bool:
     """Whether the last axis is dense or broadcast."""
     return value.rank == 0 or value.shape[-1] == 1 or layout_of(value).strides[-1] in (0, 1)
-
-
-def _channels_innermost(rank: int) -> tuple[int, ...]:
-    return (0, *range(2, rank), 1)
 
 
 def _count(extents: list[int]) -> int:

@@ -36,6 +36,7 @@ from graphopt.passes.fuse_quantize import FuseQuantize
 from graphopt.passes.lower_aten import LowerAten
 from graphopt.passes.lower_bf16 import LowerBf16
 from graphopt.passes.lower_depthwise import LowerDepthwise
+from graphopt.passes.multiply_tables import MultiplyTables
 from graphopt.passes.parallelize_conv import ParallelizeConv
 from graphopt.passes.quantize_weights import QuantizeWeights
 from graphopt.passes.quantize_weights_int4 import QuantizeWeightsInt4
@@ -43,6 +44,7 @@ from graphopt.passes.select_kernels import SelectKernels
 from graphopt.passes.simplify_loads import SimplifyLoads
 from graphopt.passes.simplify_views import SimplifyViews
 from graphopt.passes.split_activations import SplitActivations
+from graphopt.passes.spread_rows import SpreadRows
 from graphopt.passes.support.rounding import NEAREST, Rounding
 from graphopt.passes.unfold_conv import UnfoldConv
 from graphopt.printable import printable
@@ -63,6 +65,7 @@ def lowering_passes() -> list[Pass]:
         LowerDepthwise(),
         FusePadding(),
         UnfoldConv(windows=False),
+        MultiplyTables(),
         SimplifyViews(),
         EliminateDeadCode(),
         FuseAttention(),
@@ -125,7 +128,8 @@ def precision_passes(
 
 def placement_passes(target: Target, serial_conv: bool = False) -> list[Pass]:
     """Memory layout, tasks and kernels; convolutions in one task each if `serial_conv`."""
-    return [AssignLayouts(), ParallelizeConv(target, serial_conv), SelectKernels(target)]
+    tasks = ParallelizeConv(target, serial_conv)
+    return [AssignLayouts(), SpreadRows(), tasks, SelectKernels(target)]
 
 
 def pass_names() -> tuple[str, ...]:

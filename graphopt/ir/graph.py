@@ -52,12 +52,14 @@ class Layout:
     """Where the elements of a value live in memory.
 
     Element `i` is at `offset + sum(i[d] * strides[d])` elements from the start of `storage`, which
-    is the value that owns the memory (possibly the value itself).
+    is the value that owns the memory (possibly the value itself). An owner with gaps between its
+    elements takes `size` elements of memory, a dense one as many as it has.
     """
 
     storage: Value
     strides: Shape
     offset: Dim = 0
+    size: Dim | None = None
 
 
 @dataclass(eq=False)

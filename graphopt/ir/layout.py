@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from graphopt.ir import Dim, Layout, Shape, Value
 from graphopt.ir.symbolic import contiguous_strides, product, ratio, simplify
 
+#: Elements that are left out behind a row where rows are not dense (`spread_rows`).
+ROW_GAP = 16
+
 
 def dense(value: Value, order: Sequence[int] | None = None) -> Layout:
     """A layout of its own memory, axes from slowest to fastest as in `order`."""
@@ -132,6 +135,26 @@ def _exact_quotient(a: Dim, b: Dim) -> Dim | None:
     return quotient if ratio(quotient)[1] == 1 else None
 
 
-def elements(value: Value) -> Dim:
-    """Number of elements."""
-    return product(value.shape)
+def stored(value: Value) -> Dim:
+    """Elements of the memory that a value owns, gaps included."""
+    size = layout_of(value).size
+    return product(value.shape) if size is None else size
+
+
+def with_row_gaps(value: Value, step: int) -> Layout | None:
+    """The layout of a dense value with `ROW_GAP` elements left out behind every `step`.
+
+    None if a row of some axis crosses such a border.
+    """
+
+    def spread(count: Dim) -> Dim | None:
+        if isinstance(count, int) and count < step:
+            return count
+        rows = _exact_quotient(count, step)
+        return None if rows is None else simplify(rows * (step + ROW_GAP))
+
+    size = spread(product(value.shape))
+    strides = [s for stride in layout_of(value).strides if (s := spread(stride)) is not None]
+    if size is None or len(strides) < value.rank:
+        return None
+    return Layout(value, tuple(strides), size=size)

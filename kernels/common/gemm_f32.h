@@ -12,6 +12,9 @@
 #include "go_reg.h"
 #include "layouts.h"
 
+#ifndef GO_F32_AHEAD
+#define GO_F32_AHEAD 24
+#endif
 enum { GO_F32_MAX_ROWS = 12, GO_F32_MAX_VECTORS = 2 };
 
 /* A left operand as rows of f32 and a right one whose row k starts at b + k * ldb;
@@ -48,6 +51,7 @@ GO_INLINE void go_f32_row_pointers(const int rows, const go_f32_operands *o, con
 #define GO_F32_STEP(x_r)                                                                   \
     {                                                                                      \
         go_reg w[GO_F32_MAX_VECTORS * GO_REGS];                                            \
+        GO_UNROLLED (v, vectors) __builtin_prefetch(b + v * o->b_next + GO_F32_AHEAD * o->ldb);                                            \
         GO_UNROLLED (q, vectors * GO_REGS) w[q] = GO_F32_COLUMNS(q);                       \
         GO_UNROLLED (r, rows) {                                                            \
             go_reg x = go_reg_splat(x_r);                                                  \

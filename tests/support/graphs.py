@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.codegen.emit import Module, emit_module
+from graphopt.compiler.pipeline import placement_passes
 from graphopt.config import Config
 from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Shape, Value, scalar, symbolic
 from graphopt.ir.interpret import run_graph
@@ -33,10 +34,7 @@ from graphopt.ir.scalar import Scalar
 from graphopt.ir.verify import verify
 from graphopt.kernels import reference, registry
 from graphopt.kernels.formats import INT8
-from graphopt.passes.assign_layouts import AssignLayouts
 from graphopt.passes.base import Pass
-from graphopt.passes.parallelize_conv import ParallelizeConv
-from graphopt.passes.select_kernels import SelectKernels
 from graphopt.runtime.library import Library
 from graphopt.target import find_target
 from graphopt.testing import FP32_SAME, relative_error
@@ -241,7 +239,7 @@ def native_levels() -> list[str]:
 def place(graph: Graph) -> Graph:
     """Layouts, tasks and kernels."""
     target = find_target("native")
-    for step in (AssignLayouts(), ParallelizeConv(target), SelectKernels(target)):
+    for step in placement_passes(target):
         step.run(graph)
         verify(graph, step.name)
     return graph
