@@ -18,6 +18,8 @@ from graphopt.ir.ops import Cat, Check, Gather, Pad, Pointwise, Reduce
 from graphopt.ir.scalar import Scalar
 from graphopt.ir.symbolic import evaluate, is_non_negative, product, simplify
 
+_TILE = 16  # elements of a line of the cache
+
 
 @dataclass
 class _Nest:
@@ -150,16 +152,42 @@ def _element(
 
 
 def _emit_nest(f: FunctionBuilder, nest: _Nest, pointers: list[str], element: str) -> None:
-    """A loop nest: pointers to where each row begins, and what is done for an element."""
+    """A loop nest: pointers to where each row begins, and what is done for an element.
+
+    Where a tensor lies along another loop than the innermost, in tiles of both, so that what a
+    line of the cache holds is read while it is there.
+    """
     inner = len(nest.extents) - 1
+    outer, across = [f.size(e) for e in nest.extents[:inner]], _loop_across(nest)
+    shape: dict[str, object] = {"outer": outer}
+    if across is not None:
+        behind = [f.size(e) for e in nest.extents[across + 1 : inner]]
+        shape = {"before": outer[:across], "lanes": outer[across], "behind": behind}
     f.loops(
-        "elements",
+        "elements" if across is None else "tiles",
         width=f.size(nest.extents[inner]),
-        outer=[f.size(e) for e in nest.extents[:inner]],
         row=[*_outer_indices(f, nest), *pointers],
         i=f"i{inner}",
         element=element,
+        **shape,
     )
+
+
+def _loop_across(nest: _Nest) -> int | None:
+    """A loop along which a tensor is dense whose elements the innermost one finds far apart."""
+    inner = len(nest.extents) - 1
+    for steps in nest.strides:
+        if not _is_long(steps[inner]):
+            continue
+        for loop in range(inner):
+            if steps[loop] == 1 and _is_long(nest.extents[loop]):
+                return loop
+    return None
+
+
+def _is_long(count: Dim) -> bool:
+    """Whether it is as long as a tile, as far as that can be seen."""
+    return not isinstance(count, int) or count >= _TILE
 
 
 def _outer_indices(f: FunctionBuilder, nest: _Nest) -> list[str]:

@@ -67,6 +67,21 @@ def test_large_loops_are_shared_between_threads(tmp_path: Path) -> None:
     check_native(graph, tmp_path, sizes=({"B": 7, "T": 2003},))
 
 
+def test_what_lies_across_is_computed_in_tiles(tmp_path: Path) -> None:
+    """A loop before, between, behind the two; copies; sizes beside multiples of a tile."""
+    m = Maker()
+    x, four = m.input("x", "B", "T", 40), m.input("four", "B", 3, "T", 17)
+    graph = m.output(
+        m.pointwise(add(), m.permute(x, 0, 2, 1), m.constant("w", 40, 1)),
+        m.pointwise(times(2.0), m.permute(x, 2, 0, 1)),
+        m.pointwise(times(3.0), m.permute(four, 3, 0, 1, 2)),
+        m.pointwise(times(4.0), m.permute(four, 0, 3, 2, 1)),
+        m.op(Cat(1), m.permute(x, 0, 2, 1), m.permute(m.pointwise(times(5.0), x), 0, 2, 1)),
+    )
+    module = check_native(graph, tmp_path, sizes=(*SIZES, {"B": 2, "T": 333}, {"B": 1, "T": 32}))
+    assert module.source.count("enum { TILE") >= 5
+
+
 def test_indices_and_sizes(tmp_path: Path) -> None:
     m = Maker()
     x = m.input("x", *BTC)
