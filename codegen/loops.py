@@ -19,6 +19,7 @@ from graphopt.ir.scalar import Scalar
 from graphopt.ir.symbolic import evaluate, is_non_negative, product, simplify
 
 _TILE = 16  # elements of a line of the cache
+_LONG_ROW = 2048  # elements, a line of the cache for each, that stay for the next row
 
 
 @dataclass
@@ -176,18 +177,18 @@ def _emit_nest(f: FunctionBuilder, nest: _Nest, pointers: list[str], element: st
 def _loop_across(nest: _Nest) -> int | None:
     """A loop along which a tensor is dense whose elements the innermost one finds far apart."""
     inner = len(nest.extents) - 1
+    if not _may_reach(nest.extents[inner], _LONG_ROW):
+        return None
     for steps in nest.strides:
-        if not _is_long(steps[inner]):
-            continue
         for loop in range(inner):
-            if steps[loop] == 1 and _is_long(nest.extents[loop]):
+            far = _may_reach(steps[inner], _TILE) and _may_reach(nest.extents[loop], _TILE)
+            if far and steps[loop] == 1:
                 return loop
     return None
 
 
-def _is_long(count: Dim) -> bool:
-    """Whether it is as long as a tile, as far as that can be seen."""
-    return not isinstance(count, int) or count >= _TILE
+def _may_reach(count: Dim, least: int) -> bool:
+    return not isinstance(count, int) or count >= least
 
 
 def _outer_indices(f: FunctionBuilder, nest: _Nest) -> list[str]:

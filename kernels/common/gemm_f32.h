@@ -12,10 +12,11 @@
 #include "go_reg.h"
 #include "layouts.h"
 
-#ifndef GO_F32_AHEAD
-#define GO_F32_AHEAD 24
-#endif
-enum { GO_F32_MAX_ROWS = 12, GO_F32_MAX_VECTORS = 2 };
+enum {
+    GO_F32_MAX_ROWS = 12,
+    GO_F32_MAX_VECTORS = 2,
+    GO_F32_AHEAD = 24, /* rows of the right operand that are asked for before they are read */
+};
 
 /* A left operand as rows of f32 and a right one whose row k starts at b + k * ldb;
  * its vector v (16 columns) lies v * b_next further: 16 in a plain matrix, the panel
@@ -48,15 +49,15 @@ GO_INLINE void go_f32_row_pointers(const int rows, const go_f32_operands *o, con
         GO_UNROLLED (r, rows) acc[r][q] = go_reg_fma(go_reg_splat(x_r), w, acc[r][q]); \
     }
 #else
-#define GO_F32_STEP(x_r)                                                                   \
-    {                                                                                      \
-        go_reg w[GO_F32_MAX_VECTORS * GO_REGS];                                            \
-        GO_UNROLLED (v, vectors) __builtin_prefetch(b + v * o->b_next + GO_F32_AHEAD * o->ldb);                                            \
-        GO_UNROLLED (q, vectors * GO_REGS) w[q] = GO_F32_COLUMNS(q);                       \
-        GO_UNROLLED (r, rows) {                                                            \
-            go_reg x = go_reg_splat(x_r);                                                  \
-            GO_UNROLLED (q, vectors * GO_REGS) acc[r][q] = go_reg_fma(x, w[q], acc[r][q]); \
-        }                                                                                  \
+#define GO_F32_STEP(x_r)                                                                        \
+    {                                                                                           \
+        go_reg w[GO_F32_MAX_VECTORS * GO_REGS];                                                 \
+        GO_UNROLLED (v, vectors) __builtin_prefetch(b + v * o->b_next + GO_F32_AHEAD * o->ldb); \
+        GO_UNROLLED (q, vectors * GO_REGS) w[q] = GO_F32_COLUMNS(q);                            \
+        GO_UNROLLED (r, rows) {                                                                 \
+            go_reg x = go_reg_splat(x_r);                                                       \
+            GO_UNROLLED (q, vectors * GO_REGS) acc[r][q] = go_reg_fma(x, w[q], acc[r][q]);      \
+        }                                                                                       \
     }
 #endif
 
@@ -93,26 +94,41 @@ GO_INLINE void go_f32_block(const int rows, const int vectors, const int accumul
             go_reg_store(tile + (size_t)r * ld + q * GO_REG_LANES, acc[r][q]);
 }
 
-/* The same for any number of rows up to max_rows, a constant: whole tiles fast,
- * remainders in halves, quarters and single rows. */
+/* How many of the rows that are left one block takes. */
+GO_INLINE size_t go_f32_next(size_t max_rows, size_t left) {
+    if (left >= max_rows) return max_rows;
+    return left >= 6 ? 6 : left >= 4 ? 4 : left;
+}
+
+#define GO_F32_REST(n)                                                       \
+    case n:                                                                  \
+        if (max_rows > (n)) go_f32_block(n, vectors, accumulate, &o, t, ld); \
+        break;
+
+/* The same for any number of rows: whole tiles of max_rows (12, 6 or 1, a constant), then blocks
+ * of as many as keep the multiply-adds busy. */
 GO_INLINE void go_f32_rows(const int max_rows, const int vectors, const int accumulate,
                            const go_f32_operands *operands, size_t rows, float *tile, size_t ld) {
-    const int half = max_rows > 1 ? max_rows / 2 : 1, quarter = half > 1 ? half / 2 : 1;
     go_f32_operands o = *operands;
     for (size_t done = 0, step; done < rows; done += step) {
-        size_t left = rows - done;
         float *t = tile + done * ld;
         o.a = operands->a + (ptrdiff_t)done * o.a_stride;
-        if (left >= (size_t)max_rows)
-            go_f32_block(max_rows, vectors, accumulate, &o, t, ld), step = (size_t)max_rows;
-        else if (left >= (size_t)half)
-            go_f32_block(half, vectors, accumulate, &o, t, ld), step = (size_t)half;
-        else if (left >= (size_t)quarter)
-            go_f32_block(quarter, vectors, accumulate, &o, t, ld), step = (size_t)quarter;
-        else
-            go_f32_block(1, vectors, accumulate, &o, t, ld), step = 1;
+        step = go_f32_next((size_t)max_rows, rows - done);
+        if (step == (size_t)max_rows) {
+            go_f32_block(max_rows, vectors, accumulate, &o, t, ld);
+            continue;
+        }
+        switch (step) {
+            GO_F32_REST(1)
+            GO_F32_REST(2)
+            GO_F32_REST(3)
+            GO_F32_REST(4)
+            GO_F32_REST(6)
+        }
     }
 }
+
+#undef GO_F32_REST
 
 /* Defines the kernel `symbol` with tiles of tile_m rows by 16 * vectors columns. */
 #define GO_GEMM_F32(symbol, tile_m, vectors)                                                 \

@@ -79,7 +79,7 @@ def test_what_lies_across_is_computed_in_tiles(tmp_path: Path) -> None:
         m.op(Cat(1), m.permute(x, 0, 2, 1), m.permute(m.pointwise(times(5.0), x), 0, 2, 1)),
     )
     module = check_native(graph, tmp_path, sizes=(*SIZES, {"B": 2, "T": 333}, {"B": 1, "T": 32}))
-    assert module.source.count("enum { TILE") >= 5
+    assert module.source.count("enum { TILE") >= 4
 
 
 def test_indices_and_sizes(tmp_path: Path) -> None:
