@@ -160,7 +160,7 @@ def _emit_nest(f: FunctionBuilder, nest: _Nest, pointers: list[str], element: st
     """
     inner = len(nest.extents) - 1
     outer, across = [f.size(e) for e in nest.extents[:inner]], _loop_across(nest)
-    shape: dict[str, object] = {"outer": outer}
+    shape: dict[str, Any] = {"outer": outer}
     if across is not None:
         behind = [f.size(e) for e in nest.extents[across + 1 : inner]]
         shape = {"before": outer[:across], "lanes": outer[across], "behind": behind}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +109,8 @@ def bench(
         place.mkdir()
         work = workload(title, module, inputs, place)
         chosen = engines(words, _has_convolutions(module))
-        (results,) = measure(
-            [work],
-            chosen,
-            threads,
-            rounds,
-            progress=lambda text, name=name: progress(f"{name}: {text}"),
-        )
+        say = partial(_say, progress, name)
+        (results,) = measure([work], chosen, threads, rounds, progress=say)
         print_results(console, title, results, rounds)
         measured[title] = results
         rows = [result.as_dict() for result in results]
@@ -122,6 +118,10 @@ def bench(
     for count in threads:
         console.print(overview(measured, count))
     return found
+
+
+def _say(progress: Callable[[str], None], name: str, step: str) -> None:
+    progress(f"{name}: {step}")
 
 
 def overview(measured: dict[str, list[Result]], threads: int) -> Table:
