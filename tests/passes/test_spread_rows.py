@@ -66,8 +66,10 @@ def test_what_cannot_have_a_gap_is_left_alone() -> None:
 
 
 def test_kernels_and_loops_keep_to_gaps(tmp_path: Path) -> None:
-    """What norm, product, loop and attention write, and read as rows and as a residual."""
+    """What norm, product, loop, attention and convolution write, and read as rows or residual."""
     m = Maker()
+    channels = m.conv(m.input("c", "B", 8, "T"), m.constant("taps", 1024, 8, 1), "B", 1024, "T")
+    points = m.permute(channels, 0, 2, 1)
     x = m.input("x", "B", "T", 1024)
     normed = m.norm(x)
     first = m.linear(normed, 1024, name="first")
@@ -75,8 +77,8 @@ def test_kernels_and_loops_keep_to_gaps(tmp_path: Path) -> None:
     heads = [m.permute(m.reshape(v, "B", "T", 8, 128), 0, 2, 1, 3) for v in (first, second, first)]
     mixed = m.permute(m.op(Attention(scale=0.1), *heads), 0, 2, 1, 3)
     rows = m.reshape(mixed, "B", "T", 1024)
-    graph = m.output(m.linear(rows, 8, name="third"), m.linear(second, 8, name="fourth"))
+    graph = m.output(*(m.linear(v, 8, name=f"w{i}") for i, v in enumerate((rows, second, points))))
     # three products of a thousand terms
     check_native(graph, tmp_path, bound=1e-5, sizes=({"B": 2, "T": 13}, {"B": 1, "T": 1}))
-    for value in (normed, first, second, rows):
+    for value in (normed, first, second, rows, points):
         assert layout_of(value).strides[1] == 1040
