@@ -139,7 +139,9 @@ class SimplifyViews(Pass):
         if any(v is not None and v.base.rank != base_rank for v in views):
             return None
         if not all(
-            v is not None or value.is_constant or self._is_permuted_back(value, node, common)
+            v is not None
+            or value.is_constant
+            or (len(common) == base_rank and self._is_permuted_back(value, node, common))
             for v, value in zip(views, node.inputs, strict=True)
         ):
             return None

@@ -1,8 +1,20 @@
 """Views: chains become canonical, cancel, and sink below arithmetic."""
 
-from graphs import Maker, X, Y, add, check_left_alone, check_pass, mul, ops
+from graphs import (
+    Maker,
+    X,
+    Y,
+    add,
+    assert_close,
+    check_left_alone,
+    check_pass,
+    mul,
+    ops,
+    random_inputs,
+)
 
 from graphopt.ir import scalar
+from graphopt.ir.interpret import run_graph
 from graphopt.passes.simplify_views import SimplifyViews
 from graphopt.testing import FP32_RELATIVE
 
@@ -101,3 +113,14 @@ def test_a_mix_of_views_is_left_alone() -> None:
     a, b = m.input("a", "B", 4, 4), m.input("b", "B", 4, 4)
     graph = m.output(m.pointwise(add(X, Y), m.permute(a, 0, 2, 1), b))
     check_left_alone(SimplifyViews(), graph)
+
+
+def test_a_product_that_lost_an_axis_is_added_where_it_is() -> None:
+    m = Maker()
+    x, other = m.input("x", "B", 1, "T", 5), m.input("other", "B", 4, "T")
+    turned = m.permute(m.reshape(m.linear(x, 4), "B", "T", 4), 0, 2, 1)
+    graph = m.output(m.pointwise(add(), turned, m.pointwise(mul(X, 2.0), other)))
+    inputs = random_inputs(graph)
+    before = run_graph(graph, inputs)
+    SimplifyViews().run(graph)
+    assert_close(run_graph(graph, inputs), before)
