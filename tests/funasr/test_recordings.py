@@ -122,6 +122,7 @@ def test_coded_files_are_those_of_soundfile(
         wav(FORM, chunk(b"data", PCM.tobytes(), 0x7FFFF000), said=0x7FFFF024),
         wav(FORM, chunk(b"data", PCM.tobytes(), 0), said=36),
         wav(FORM, chunk(b"data", PCM.tobytes(), 0), said=0),
+        wav(FORM, chunk(b"data", PCM.tobytes(), 0)),
         wav(FORM, chunk(b"data", PCM.tobytes(), 0xFFFFFFFF), said=0xFFFFFFFF) + b"x",
         wav(
             chunk(b"ds64", struct.pack("<QQQI", 0, len(PCM) * 2, 0, 0)),
@@ -146,7 +147,10 @@ def test_the_same_samples_in_any_order_of_chunks(path: Path, data: bytes) -> Non
 
 
 def test_a_file_without_a_sample_is_a_signal_without_one(path: Path) -> None:
-    for data in (wav(FORM, chunk(b"data", b"")), wav(FORM, chunk(b"data", b""), chunk(b"L", b"x"))):
+    for data in (
+        wav(FORM, chunk(b"data", b"")),
+        wav(FORM, chunk(b"data", b""), chunk(b"LIST", b"x")),
+    ):
         path.write_bytes(data)
         assert read_recording(path, RATE).shape == (0,)
 

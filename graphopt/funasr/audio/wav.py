@@ -98,11 +98,24 @@ def find_samples(file: BinaryIO) -> Wav | None:
                 raise ValueError("it has samples before it says what they are")
             if long_size and length == 0xFFFFFFFF:
                 length = long_size
-            if (length > _ENDLESS and at + length > size) or (not length and said + 8 != size):
+            endless = length > _ENDLESS and at + length > size
+            unsaid = not length and (said + 8 != size or not _are_chunks(file, at, size, order))
+            if endless or unsaid:
                 length = size - at
             return _samples(*form, at, length, size)
         at += length + length % 2
     raise ValueError("it has no samples" if form else "it does not say what its samples are")
+
+
+def _are_chunks(file: BinaryIO, at: int, size: int, order: str) -> bool:
+    """Whether a file consists of chunks from here to its end."""
+    while at + 8 <= size:
+        file.seek(at)
+        name, length = struct.unpack(f"{order}4sI", file.read(8))
+        if not (name.isascii() and name.decode().isprintable()):
+            return False
+        at += 8 + length + length % 2
+    return at - size in (0, 1)
 
 
 def _form(chunk: bytes, order: str) -> tuple[int, int, str] | None:
