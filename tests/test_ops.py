@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 from every_op import every_op
 from graphs import BF16, F32, assert_close, build, emit, native_levels, random_inputs
 
 from graphopt.codegen.emit import EMITTERS
 from graphopt.ir import DType, Graph, Node, Value
+from graphopt.ir.cost import Call
 from graphopt.ir.interpret import run_graph
 from graphopt.ir.op import Op
-from graphopt.ir.ops import OPS, Aten, Cif
+from graphopt.ir.ops import OPS, Aten, Cif, GroupedMatmul, Recurrent
 from graphopt.ir.verify import VerificationError, verify
 from graphopt.passes.fuse_im2col import FuseIm2col
 from graphopt.testing import BF16_RELATIVE
@@ -41,6 +43,18 @@ def test_code_of_every_op_computes_what_the_op_says(tmp_path: Path) -> None:
     library = build(emit(graph), native_levels()[-1], tmp_path)
     got = library.context(2).run(list(given.values()))
     assert_close(got, expected, BF16_RELATIVE, [v.dtype for v in graph.outputs])
+
+
+def test_operands_fit_each_other() -> None:
+    """Ends of as many experts as there are; scales of weights where the format has some."""
+    ends, scales = np.ones(3, np.int64), np.ones(96, np.float32)
+    for kind, role, data in ((GroupedMatmul, "ends", ends), (Recurrent, "scale", scales)):
+        graph = every_op()
+        node = next(n for n in graph.nodes if isinstance(n.op, kind))
+        node.operands[role] = Value(DType.of(data), data.shape, data=data)
+        with pytest.raises(VerificationError, match=r"ends \(3,\)|with scales"):
+            verify(graph, "the test")
+    assert node.op.operand_bytes(node, "scale", Call({}, "x86_64")) == 0  # with the weights
 
 
 Edit = Callable[[Node, random.Random], bool]
