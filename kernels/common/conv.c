@@ -171,42 +171,48 @@ GO_INLINE int is_plain(const go_conv_args *a) {
 GO_INLINE void line_outputs(const go_conv_args *a, go_position p, size_t index, size_t c,
                             const int count, const int kw, const int step, const int plain) {
     static const float outside[GO_LANES];
-    const ptrdiff_t x = (ptrdiff_t)(p.w * a->stride_w) - a->pad_left;
+    const ptrdiff_t x = (ptrdiff_t)(p.w * (size_t)step) - a->pad_left;
+    const float *row[WIDEST], *bias = a->epilogue.bias;
+    ptrdiff_t pixel[WIDEST]; /* from column to column; 0 in a row outside the image */
+    for (size_t i = 0; i < a->kh; i++) {
+        const ptrdiff_t y = go_input_at(p.h, a->stride_h, i, a->dilation_h, a->pad_top);
+        const int inside = y >= 0 && y < (ptrdiff_t)a->in_h;
+        const ptrdiff_t at = (ptrdiff_t)p.batch * a->src_stride[0] + y * a->src_stride[1] +
+                             x * a->src_stride[2] + (ptrdiff_t)c;
+        row[i] = inside ? (const float *)a->src + at : outside;
+        pixel[i] = inside ? a->src_stride[2] : 0;
+    }
     float tile[LINE * GO_LANES];
+    float *dst = plain ? (float *)dst_of(a, p) + c : tile;
+    const ptrdiff_t dst_step = plain ? a->dst_stride[2] : GO_LANES;
+    const size_t weights = a->out_c;
     GO_UNROLLED (q, GO_REGS) {
-        const size_t at = c + (size_t)q * GO_REG_LANES;
-        const float *weight = (const float *)a->rhs + at;
+        const size_t at = (size_t)q * GO_REG_LANES;
+        const float *weight = (const float *)a->rhs + c + at;
         go_reg sum[LINE];
         GO_UNROLLED (k, count) sum[k] = go_reg_zero();
-        for (size_t i = 0; i < a->kh; i++, weight += (size_t)kw * a->out_c) {
-            const ptrdiff_t y = go_input_at(p.h, a->stride_h, i, a->dilation_h, a->pad_top);
-            const int inside = y >= 0 && y < (ptrdiff_t)a->in_h;
-            const ptrdiff_t pixel = inside ? a->src_stride[2] : 0;
-            const float *u = outside;
-            if (inside)
-                u = (const float *)a->src + (ptrdiff_t)p.batch * a->src_stride[0] +
-                    y * a->src_stride[1] + x * pixel + (ptrdiff_t)at;
+        for (size_t i = 0; i < a->kh; i++) {
+            const float *u = row[i] + at;
             go_reg w[WIDEST];
-            GO_UNROLLED (j, kw) w[j] = go_reg_load(weight + (size_t)j * a->out_c);
+            GO_UNROLLED (j, kw) {
+                w[j] = go_reg_load(weight);
+                weight += weights;
+            }
             GO_UNROLLED (s, (count - 1) * step + kw) {
-                const go_reg v = go_reg_load(u + s * pixel);
+                const go_reg v = go_reg_load(u);
+                u += pixel[i];
                 GO_UNROLLED (k, count)
                     if (s >= k * step && s < k * step + kw)
                         sum[k] = go_reg_fma(w[s - k * step], v, sum[k]);
             }
         }
-        if (plain) {
-            const float *bias = a->epilogue.bias;
-            const go_reg shift = bias ? go_reg_load(bias + at) : go_reg_zero();
-            float *dst = (float *)dst_of(a, p) + at;
-            GO_UNROLLED (k, count) {
-                if (bias) sum[k] += shift;
-                if (a->epilogue.activation) sum[k] = go_reg_relu(sum[k]);
-                go_reg_store(dst + k * a->dst_stride[2], sum[k]);
-            }
-        } else {
-            GO_UNROLLED (k, count) go_reg_store(tile + k * GO_LANES + q * GO_REG_LANES, sum[k]);
+        if (plain && bias) {
+            const go_reg shift = go_reg_load(bias + c + at);
+            GO_UNROLLED (k, count) sum[k] += shift;
         }
+        if (plain && a->epilogue.activation)
+            GO_UNROLLED (k, count) sum[k] = go_reg_relu(sum[k]);
+        GO_UNROLLED (k, count) go_reg_store(dst + k * dst_step + at, sum[k]);
     }
     if (!plain) store_sums(a, index, (size_t)count, c, GO_LANES, tile, GO_LANES);
 }
@@ -237,7 +243,7 @@ GO_INLINE void depthwise_lines(const go_conv_args *a, size_t begin, size_t end, 
 
 /* The loops for windows that are common; 0 if there is none for these. */
 static int depthwise_common(const go_conv_args *a, size_t begin, size_t end, size_t c) {
-    if (a->dilation_w != 1) return 0;
+    if (a->dilation_w != 1 || a->kh > WIDEST) return 0;
     const int plain = is_plain(a);
 #define LINES(width, step)                                     \
     if (a->kw == (width) && a->stride_w == (step)) {           \

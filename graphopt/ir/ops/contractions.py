@@ -27,25 +27,14 @@ from graphopt.ir.ops.elements import evaluate_scalar
 from graphopt.ir.ops.views import sized
 from graphopt.ir.scalar import activated, operand
 from graphopt.ir.symbolic import evaluate, floor_div, product, simplify
-from graphopt.kernels import reference_ops
+from graphopt.kernels import arguments, reference_ops
 from graphopt.kernels.formats import F32, Format
 
 if TYPE_CHECKING:
     from graphopt.ir.cost import Call
 
 #: What kernels can apply to a result before they store it.
-ACTIVATIONS = (
-    "relu",
-    "gelu_erf",
-    "gelu_tanh",
-    "silu",
-    "sigmoid",
-    "tanh",
-    "relu6",
-    "hardsigmoid",
-    "hardswish",
-    "leaky_relu",
-)
+ACTIVATIONS = arguments.ACTIVATIONS[1:]  # without none
 #: Operands that are added to a result, in the order in which they are.
 RESIDUALS = ("residual", "residual0", "residual1")
 
