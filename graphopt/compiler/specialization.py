@@ -365,6 +365,10 @@ def _of(env: dict[Value, torch.Tensor], value: Value) -> torch.Tensor:
     return env[value]
 
 
+#: Where tensors are and how they lie, which a graph knows without: given only where it must be.
+_PLACEMENT = {"device", "layout", "pin_memory", "memory_format"}
+
+
 def run_in_torch(
     node: Node, env: dict[Value, torch.Tensor], sizes: dict[sympy.Symbol, Any]
 ) -> Sequence[torch.Tensor]:
@@ -400,10 +404,9 @@ def run_in_torch(
 
     namespace, name, overload = aten.overload.split(".")
     op = getattr(getattr(getattr(torch.ops, namespace), name), overload)
-    placement = {"device", "layout", "pin_memory", "memory_format"}
-    kwargs = {k: convert(v) for k, v in aten.arguments.items() if k not in placement}
-    if any(a.name == "device" and not a.has_default_value() for a in op._schema.arguments):
-        kwargs["device"] = torch.device("cpu")
+    required = {a.name for a in op._schema.arguments if not a.has_default_value()}
+    passed = {k: v for k, v in aten.arguments.items() if k in required or k not in _PLACEMENT}
+    kwargs = {k: convert(v) for k, v in passed.items()}
     try:
         result = op(**kwargs)
     except Exception as error:

@@ -77,10 +77,14 @@ class Toolchain:
         return (*self.link_flags(static), f"-mcpu={level.zig_cpu}")
 
     def link_flags(self, static: bool) -> tuple[str, ...]:
-        """Flags that choose the C library, the same for all levels: zig builds each one once."""
+        """Flags that choose the C library, the same for all levels: zig builds each one once.
+
+        Without the last one zig builds a runtime of its own checks as well.
+        """
         if not self.is_zig:
             return ()
-        return ("-target", f"{self.arch}-{'linux-musl' if static else 'linux-gnu.2.17'}")
+        library = "linux-musl" if static else "linux-gnu.2.17"
+        return ("-target", f"{self.arch}-{library}", "-fno-sanitize=undefined")
 
 
 @lru_cache(maxsize=8)
@@ -149,7 +153,7 @@ class Builder:
         return self._library([*map(_Source, paths), _Source(Path("timer.c"), timer)], level)
 
     def kernel_host(self, level: Level, generic: str, flags: tuple[str, ...] = ()) -> Path:
-        """A program with symbols that runs one kernel on a file (harness/host.c).
+        """A program that runs one kernel on a file (harness/host.c).
 
         It is static for another architecture than this machine's.
 
@@ -170,7 +174,7 @@ class Builder:
             *(_Source(path, static=static) for path in host),
             _Source(Path("kernel.c"), _HOSTED.format(kernel.symbol), static),
         ]
-        return self._program(sources, level, static, strip=False)
+        return self._program(sources, level, static)
 
     def kernel_object(self, level: Level, generic: str) -> Path:
         """The object file of a kernel as it is in :meth:`kernel_host`."""
@@ -179,12 +183,12 @@ class Builder:
 
     @property
     def _checks(self) -> tuple[str, ...]:
-        """Flags of the sanitizers; without any, those that zig turns on by itself are off.
+        """Flags of the sanitizers.
 
         Checks are branches in every loop: with them, -O3 takes gcc minutes for some kernels.
         """
         if not self.sanitizers:
-            return ("-fno-sanitize=undefined",)
+            return ()
         checks = f"-fsanitize={','.join(self.sanitizers)}"
         return (checks, "-fno-sanitize-recover=all", "-O1", "-g1")
 
@@ -193,14 +197,10 @@ class Builder:
         link = (*tools.command, *tools.link_flags(False), "-shared", "-s")
         return self._link(link, self._compile(tools, sources, level), ".so")
 
-    def _program(
-        self, sources: Sequence[_Source], level: Level, static: bool, strip: bool = True
-    ) -> Path:
+    def _program(self, sources: Sequence[_Source], level: Level, static: bool) -> Path:
+        """A program with symbols, every one: zig builds a C library anew for what has none."""
         tools = Toolchain.find(level.arch)
-        kind = (
-            *(("-static",) if static else ()),
-            *(("-s",) if strip and not self.sanitizers else ()),
-        )
+        kind = ("-static",) if static else ()
         link = (*tools.command, *tools.link_flags(static), *self._checks, *kind)
         return self._link(link, self._compile(tools, sources, level), "")
 

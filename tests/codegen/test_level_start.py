@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +24,14 @@ int go_test_starts(void);
 __attribute__((visibility("default"))) int go_test_starts(void) { return starts; }
 const char *go_start_level(void) { starts++; return %s; }
 """
+NO_ROOM = "the level scalar cannot start in this process: no room for tiles; have the system"
 
 
-def starting(folder: Path, answer: str) -> registry.Level:
-    """The scalar level of this machine with a start of its own, which is counted."""
+def starting(folder: Path, answer: str, arch: str = platform.machine()) -> registry.Level:
+    """The scalar level with a start of its own, which is counted."""
     start = folder / "start.c"
     start.write_text(START % answer)
-    return replace(registry.level(platform.machine(), "scalar"), start=str(start))
+    return replace(registry.level(arch, "scalar"), start=str(start))
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +62,23 @@ def test_a_level_starts_once_before_its_first_module(module, tmp_path: Path) -> 
 
 def test_a_level_that_may_not_run_is_refused_by_name(module, tmp_path: Path) -> None:
     source, weights = module
-    level, builder = starting(tmp_path, '"no room for tiles"'), Builder(CACHE, 2)
-    message = "the level scalar cannot start in this process: no room for tiles; have the system"
-    with pytest.raises(LevelStartError, match=message):
-        Library(builder.library(source, level), weights, ["x"], [("B", 8)])
+    library = Builder(CACHE, 2).library(source, starting(tmp_path, '"no room for tiles"'))
+    with pytest.raises(LevelStartError, match=NO_ROOM):
+        Library(library, weights, ["x"], [("B", 8)])
+
+
+@pytest.mark.skipif(not shutil.which("qemu-aarch64"), reason="qemu-aarch64 is not installed")
+def test_a_program_of_a_level_that_may_not_run_says_so(module, tmp_path: Path) -> None:
+    source, weights = module
+    level, builder = starting(tmp_path, '"no room for tiles"', "aarch64"), Builder(CACHE, 2)
     given = tmp_path / "inputs.bin"
     given.write_bytes(pack_arrays([np.ones((3, 8), np.float32)]))
     program = builder.program(source, level)
-    run = subprocess.run([program, weights, given, "made"], capture_output=True, text=True)
+    command = ["qemu-aarch64", program, weights, given, "made"]
+    run = subprocess.run(command, capture_output=True, text=True)
     said = Emulation(builder, source, level.arch, ["x"], [("B", 8)])._error(run.stderr, 1, [])
     assert run.returncode == 1 and isinstance(said, LevelStartError)
-    assert str(said).startswith(message)
+    assert str(said).startswith(NO_ROOM)
 
 
 def test_timed_kernels_and_hosts_start_their_level(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def test_any_text_is_a_comment_and_a_string(tmp_path: Path) -> None:
     source.write_text("\n".join([*lines, f"const char *const texts[] = {{{table}}};"]) + "\n")
     tools = Toolchain.find(find_target("native").arch)
     flags = ["-std=c11", "-trigraphs", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    flags += [*tools.link_flags(static=False), "-s"]
     command = [*tools.command, *flags, str(source), "-o", str(library)]
     made = subprocess.run(command, capture_output=True, text=True, errors="replace")
     assert made.returncode == 0, made.stderr

@@ -93,6 +93,7 @@ def _compiled(functions: dict[str, str], folder: Path) -> ctypes.CDLL:
     source.write_text("\n".join(lines) + "\n")
     flags = [*registry.REQUIRED_FLAGS, "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
     include = f"-I{registry.ROOT / 'include'}"
+    flags += [*tools.link_flags(static=False), "-s"]
     command = [*tools.command, *flags, include, str(source), "-o", str(library)]
     made = subprocess.run(command, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr

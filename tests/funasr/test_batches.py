@@ -42,18 +42,16 @@ def test_sorting_saves_padding() -> None:
     assert wasted_frames(lengths, batches) < 0.03 and len(batches) < 45
 
 
-def test_same_tokens_as_alone(tmp_path: Path) -> None:
+def test_same_tokens_as_alone(int8_package: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("funasr")
     pytest.importorskip("kaldi_native_fbank")
     from graphopt.funasr.audio.features import features
     from graphopt.funasr.audio.recordings import read_recording
     from graphopt.funasr.directory import read_directory
-    from graphopt.funasr.package import compile_directories
     from graphopt.funasr.recognizer import load_recognizer
 
-    compile_directories([MODEL], "native", "int8", tmp_path / "asr.gopt")
-    module = graphopt.load(tmp_path / "asr.gopt" / "asr")
+    module = graphopt.load(int8_package / "asr")
     directory = read_directory(MODEL)
     whole = [
         features(read_recording(wav, directory.frontend.fs), directory.frontend, directory.cmvn)
@@ -71,6 +69,6 @@ def test_same_tokens_as_alone(tmp_path: Path) -> None:
     samples = [
         read_recording(wav, directory.frontend.fs) for wav in sorted(RECORDINGS.glob("*.wav"))
     ]
-    recognizer = load_recognizer(tmp_path / "asr.gopt")
+    recognizer = load_recognizer(int8_package)
     texts = recognizer.recognize_all([*samples, samples[0][:0]])
     assert texts == [*(recognizer.recognize(one) for one in samples), ""] and all(texts[:-1])

@@ -45,10 +45,8 @@ def run(*command: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def host_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("package") / "asr.gopt"
-    compile_directories([MODEL], "native", "int8", path)
-    return path / "asr"
+def host_package(int8_package: Path) -> Path:
+    return int8_package / "asr"
 
 
 @pytest.fixture(scope="module")

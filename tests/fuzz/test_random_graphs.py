@@ -24,7 +24,7 @@ from graphopt.passes.lower_aten import RULES  # noqa: E402
 from graphopt.passes.lowering import experts  # noqa: E402
 from graphopt.passes.lowering.schema import overload  # noqa: E402
 
-COUNT, COMPILED = 100, 10
+COUNT, COMPILED = 60, 10
 ATTEMPTS = 40  # models of a kind, to reach an overload that it has
 #: A number that comes out of a tensor ends a trace with values; torch.export has stand-ins there.
 #: Recurrent layers are ops of graphopt's while it captures alone.

@@ -219,14 +219,13 @@ def compile_program(arch: str, text: str, folder: Path) -> subprocess.CompletedP
     warnings = ["-Wno-everything", "-Wmissing-field-initializers", "-Wswitch", "-Werror"]
     flags = [
         "-std=gnu11",
-        "-fno-sanitize=undefined",
         "-DGO_TRACE",
         *level.defines,
         *include,
         *warnings,
     ]
     static = arch != platform.machine()
-    machine = [*tools.machine_flags(level, static), *["-static"] * static]
+    machine = [*tools.link_flags(static), *["-static"] * static]
     command = [*tools.command, *machine, *flags, source, "-o", folder / "mirrors", "-lm"]
     return subprocess.run(list(map(str, command)), capture_output=True, text=True)
 
