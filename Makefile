@@ -23,13 +23,14 @@ VERSIONS = $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--upgrade --upgrade-s
 C_SOURCES = $$(find codegen examples graphopt kernels passes tests -name '*.[ch]')
 ROOT = [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null
 
-.PHONY: help venv qemu llvm espeak demo test test-newest constraints bench opinfo zoo fuzz fuzz-files sanitize lint format clean
+.PHONY: help venv qemu llvm espeak demo test test-newest constraints sizes bench opinfo zoo fuzz fuzz-files sanitize lint format clean
 
 help:
 	@echo "make demo    optimize FSMN-VAD and Paraformer-large here and for neoverse-n2, and compare"
 	@echo "make test    run the test suite, with the versions of constraints.txt"
 	@echo "make test-newest    the same with the newest of everything, in $(NEWEST)"
 	@echo "make constraints    write the versions that $(NEWEST) has into constraints.txt"
+	@echo "make sizes    install every extra by itself and tell how large it is"
 	@echo "make bench   measure Paraformer-large against other engines (minutes)"
 	@echo "make zoo     compile some four hundred small models that people serve, and tell how they end"
 	@echo "make fuzz    compile random models, SEED= and COUNT=, and compare with torch in float64"
@@ -107,6 +108,15 @@ test-newest:
 constraints:
 	$(NEWEST)/bin/python -m pip freeze --exclude-editable \
 		--exclude torch --exclude pip --exclude setuptools > constraints.txt
+
+# The table of README's section on installation: each extra in a fresh environment without pip.
+sizes: venv
+	@mkdir -p build && echo "$(TORCH)" > build/torch.txt
+	@for extra in "" compile torch transcribe chat funasr llm torchao bench sign all; do \
+		rm -rf build/size && $(PYTHON) -m venv --without-pip build/size && \
+		$(PIP) --python build/size install $(VERSIONS) --constraint build/torch.txt ".$${extra:+[$$extra]}" && \
+		echo "$${extra:-none} $$(du -sm build/size/lib/python3*/site-packages | cut -f1) MiB" || exit 1; \
+	done
 
 # Kernels, generated modules and the runtime under gcc's sanitizers, on every level that this
 # machine has; the kernels' own tests give the inputs. A small form runs in `make test`.

@@ -25,12 +25,14 @@ class InTransformers:
         layer: names of tensors below `model.layers.<n>`.
         traits: names of settings, by the trait that each says.
         settings: names of others that are read, beside those of all classes.
+        interleaved: as of `InGguf`.
     """
 
     model_type: str
     layer: Names
     traits: Mapping[str, str] = field(default_factory=lambda: {"activation": "hidden_act"})
     settings: tuple[str, ...] = ()
+    interleaved: bool = False
 
 
 @dataclass(frozen=True)

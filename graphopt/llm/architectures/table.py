@@ -2,6 +2,7 @@
 
 from graphopt.llm.architectures.architecture import Architecture
 from graphopt.llm.architectures.cuts import Cut
+from graphopt.llm.architectures.helium import HELIUM
 from graphopt.llm.architectures.llama import LLAMA
 from graphopt.llm.architectures.mistral import MISTRAL
 from graphopt.llm.architectures.phi3 import PHI3
@@ -14,6 +15,7 @@ ARCHITECTURES = (
     QWEN2,
     QWEN3,
     PHI3,
+    HELIUM,
 )
 
 #: By `model_type` of configurations of transformers.

@@ -219,7 +219,7 @@ def _weights(
     short = rotary.rope_type == _LONG  # a module holds those of the prompt that it saw last
     frequencies = _array(rotary.original_inv_freq if short else rotary.inv_freq)
     places = [f"model.layers.{i}" for i in range(config.num_hidden_layers)]
-    order = HeadOrder(2 * len(frequencies))
+    order = HeadOrder(2 * len(frequencies), names.interleaved)
     return DecoderWeights(
         name=type(model).__name__,
         shape=shape,
