@@ -36,18 +36,10 @@ app = typer.Typer(
     help="Compile PyTorch models to C that uses the matrix instructions of Arm and x86 CPUs.",
 )
 bench_app = typer.Typer(no_args_is_help=True, help="Measure graphopt against other engines.")
-app.add_typer(bench_app, name="bench")
-bench_app.command("serve")(bench_serve)
-app.add_typer(compile_app, name="compile")
-app.command()(transcribe)
-app.command()(align)
-compile_app.command("llm")(compile_llm)
-app.command()(chat)
-bench_app.command("llm")(bench_llm)
 
 
 PrecisionOption = Annotated[
-    str, typer.Option(help=f"What to compute in: auto, {', '.join(PRECISIONS)}.")
+    str, typer.Option(help=f"Precision to compute in: auto, {', '.join(PRECISIONS)}.")
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="Threads; by default all CPUs this process may use.")
@@ -409,6 +401,16 @@ def bench_kernels(
     console.print(row.explain(rows[0].target, rounds))
     if json is not None:
         row.write_json(json, rows)
+
+
+app.command()(transcribe)
+app.command()(align)
+app.command()(chat)
+compile_app.command("llm")(compile_llm)
+app.add_typer(compile_app, name="compile")
+bench_app.command("llm")(bench_llm)
+bench_app.command("serve")(bench_serve)
+app.add_typer(bench_app, name="bench")
 
 
 def _outputs_table(outputs: tuple[Any, ...]) -> Table:

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from graphopt.funasr.stream.paraformer_stream import Chunking
 
 compile_app = typer.Typer(
-    no_args_is_help=True, help="Compile model directories of a toolkit into one package."
+    no_args_is_help=True, help="Compile directories of FunASR, or a language model, into a package."
 )
 
 
 @compile_app.callback()
 def compile_directories_of() -> None:
-    """Compile model directories of a toolkit into one package."""
+    """Compile directories of FunASR, or a language model, into a package."""
 
 
 _VadOptions = Annotated[

@@ -17,9 +17,7 @@ TargetOption = Annotated[str, typer.Option(help="See graphopt targets.")]
 GroupOption = Annotated[
     int, typer.Option(min=0, help="int4 weights that share a scale; 0 for whole channels.")
 ]
-BitsOption = Annotated[
-    int, typer.Option(help="Of activations between int weights: 8, or 16 for exact ones.")
-]
+BitsOption = Annotated[int, typer.Option(help="Bits of activations between int weights: 8 or 16.")]
 RequantizeOption = Annotated[
     bool,
     typer.Option("--requantize", help="Quantize 4-bit weights of a GGUF file anew, not as is."),
@@ -42,7 +40,8 @@ CacheOption = Annotated[
     typer.Option("--kv-cache", help="Keys and values as f32, bf16 or int8; by default bf16."),
 ]
 ContextOption = Annotated[
-    int | None, typer.Option(min=1, help="Most positions; by default all that the model has.")
+    int | None,
+    typer.Option(min=1, help="Longest sequence, in tokens; by default as the model has it."),
 ]
 
 
@@ -91,12 +90,14 @@ def chat(
     prompt: Annotated[
         str | None, typer.Option(help="What to say; without it, lines of standard input.")
     ] = None,
-    system: Annotated[str, typer.Option(help="What to tell the model first.")] = "",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 512,
+    system: Annotated[str, typer.Option(help="System prompt.")] = "",
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Largest number of tokens of an answer.")
+    ] = 512,
     temperature: Annotated[float, typer.Option(help="0 takes the most likely token.")] = 0.0,
     top_k: Annotated[int, typer.Option(help="Draw among that many tokens; 0 for all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Draw among this much probability.")] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="Of the draws.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the draws.")] = None,
     prompt_lookup: Annotated[
         int,
         typer.Option(min=0, max=64, help="Tokens to draft from what was said; 0 for none."),

@@ -32,15 +32,16 @@ def bench_llm(
     activation_bits: BitsOption = 8,
     requantize: RequantizeOption = False,
     threads: Annotated[str, typer.Option(help="Numbers of threads.")] = "1,2",
-    rounds: Annotated[int, typer.Option(min=1, help="Of each engine.")] = 7,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds of each engine.")] = 7,
     peers: Annotated[
-        bool, typer.Option("--peers", help="Beside llama.cpp (llama-cpp-python) and onnxruntime.")
+        bool,
+        typer.Option("--peers", help="Also measure llama.cpp (llama-cpp-python) and onnxruntime."),
     ] = False,
     quality: Annotated[
         bool,
         typer.Option("--quality", help="What quantizing costs on real text, instead of speed."),
     ] = False,
-    tokens: Annotated[int, typer.Option(min=2, help="Of text, for --quality.")] = 2048,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens of text, for --quality.")] = 2048,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tokens per second, memory and loading time of a language model, or its quality.
