@@ -67,7 +67,7 @@ def demo(
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
     small: Annotated[
-        bool, typer.Option("--small", help="Paraformer with 4 + 2 blocks instead of 50 + 16.")
+        bool, typer.Option("--small", help="Paraformer with 2 + 1 blocks instead of 50 + 16.")
     ] = False,
 ) -> None:
     """Optimize FSMN-VAD and Paraformer-large for this machine and for neoverse-n2, and compare."""
@@ -75,7 +75,7 @@ def demo(
     from graphopt.target import native
 
     native().precision(precision)
-    options = Options(out, precision, threads, (4, 2) if small else (50, 16))
+    options = Options(out, precision, threads, (2, 1) if small else (50, 16))
     if not run_demo(Console(), options):
         raise GraphoptError("the optimized FSMN-VAD found other segments than torch; see above")
 
