@@ -31,6 +31,7 @@ from graphopt.frontend.regions import functional, inline_regions, needs_retracin
 from graphopt.frontend.replaced_functions import replaced_functions
 from graphopt.frontend.user_lines import raising_line
 from graphopt.frontend.whole_numbers import asking_module, symbolic_int
+from graphopt.frontend.written_out import WrittenOut
 from graphopt.runtime import structure
 
 #: Stands in a result for a tensor or a size, which the graph computes.
@@ -119,6 +120,7 @@ class _TensorsOnly(torch.nn.Module):
             MemoryQuestions(self.seen.questions.append),
             RecurrentLayers(),
             ComplexNumbers(),
+            WrittenOut(),
             idle_conversions(),
         ):
             result = self.model(*args, **kwargs)
