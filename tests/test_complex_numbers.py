@@ -39,7 +39,30 @@ def algebra(x: Any) -> Any:
     return z.real, z.imag, z.squeeze(-1).abs()
 
 
+KERNEL = torch.randn(8, 3, 4, 3, dtype=torch.complex64)
+
+
+def spectral_convolution(x: Any) -> Any:
+    """Of a Fourier neural operator: the first modes times a complex kernel."""
+    z = fft.rfft2(x.transpose(1, 2).unsqueeze(-2).expand(-1, -1, 4, -1))
+    y = torch.zeros(x.shape[0], 3, 4, z.shape[-1], dtype=torch.cfloat)
+    y[..., :3] = torch.einsum("bixy,ioxy->boxy", z[..., :3], KERNEL)
+    y *= 1 + 2j
+    return fft.irfft2(y, s=(4, x.shape[1])).mean(2)
+
+
+def rare(x: Any) -> Any:
+    z, w = torch.complex(x, 2 * x - 1), torch.complex(x.cos(), x + 3)
+    whole = fft.fftshift(fft.ifftn(fft.fftn(z), norm="forward"), (1,)).to("cpu") @ w.mT
+    parts = torch.cat([z.roll(1, -1).flip(1), *w.exp().split(2, dim=-1)], -1)
+    rows = torch.where(x > 0, z / w, w.sqrt() * z.sgn()).sum((0, -1), keepdim=True)
+    return tuple(torch.view_as_real(y) for y in (whole, parts**3, rows, (2 / w) ** 0.5))
+
+
 CASES = {
+    "spectral convolution": spectral_convolution,
+    "rare": rare,
+    "fftn": lambda x: (fft.fftn(x, dim=(1, 2)).real, fft.irfftn(fft.rfftn(x, s=(9, 6)))),
     "rotary": rotated,
     "power": lambda x: spectrum(x).abs() ** 2,
     "not centered": lambda x: spectrum(x, center=False, normalized=True).real,
@@ -72,7 +95,10 @@ def test_parts_are_those_of_complex_numbers(name: str) -> None:
     assert_close(numbers(got), numbers(CASES[name](x)), FP32_RELATIVE)
 
 
-@pytest.mark.parametrize("name", ["rotary", "power", "rfft", "irfft", "algebra", "back"])
+WHOLE = ("rotary", "power", "rfft", "irfft", "algebra", "back", "fftn")
+
+
+@pytest.mark.parametrize("name", WHOLE)
 def test_models_of_complex_numbers_are_captured_whole(name: str) -> None:
     model, varies = Function(CASES[name]), {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
     graph = capture(model, (torch.randn(2, 40, 8),), dynamic_shapes=(varies,)).graph

@@ -1,6 +1,6 @@
 """Functions of torch that no rule lowers, written out in others while a model is captured.
 
-    F.embedding_bag(indices, weight, offsets)  ->  torch.zeros(..).index_add(0, bags, weight[indices])
+    F.embedding_bag(x, weight, offsets)    ->    torch.zeros(..).index_add(0, bags, weight[x])
 
 What a form does not say (a change in place, a check of arguments) is left to torch's own function.
 """
