@@ -55,6 +55,10 @@ CASES: dict[str, tuple[Callable[..., Any], Any]] = {
         ),
         FLAT,
     ),
+    "squeezed axes": (
+        lambda x: (x[..., ::4].squeeze(-1).transpose(0, 1), torch.squeeze(x, (0, 2))),
+        tuple((x.float().unsqueeze(1)[..., :4],) for x in ROWS),
+    ),
 }
 
 
@@ -68,3 +72,14 @@ def test_forms_give_what_the_functions_give(name: str) -> None:
     for call in calls:
         wanted = arrays(function(*call))
         assert_close(run_graph(graph, arrays(call)), wanted, FP32_RELATIVE)
+
+
+def test_whether_an_axis_is_squeezed_is_a_condition() -> None:
+    for size in (1, 3):
+        model = Function(lambda x: x.squeeze(1))
+        graph = capture(model, (torch.ones(2, size),), dynamic_shapes=({1: AUTO},)).graph
+        assert graph.outputs[0].rank == (1 if size == 1 else 2)
+        sizes = graph.hints()
+        holds = [c.subs({symbol: 4 - size for symbol in sizes}) for c in graph.conditions]
+        fixed = graph.inputs[0].shape == (2, size)
+        assert fixed or False in [bool(h) for h in holds]

@@ -6,7 +6,7 @@ import inspect
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -29,6 +29,7 @@ from graphopt.frontend.memory_questions import MemoryQuestions
 from graphopt.frontend.recurrent_layers import RecurrentLayers
 from graphopt.frontend.regions import functional, inline_regions, needs_retracing
 from graphopt.frontend.replaced_functions import replaced_functions
+from graphopt.frontend.size_tensors import ChangedNumberError, SizeTensors, numbers_of_buffers
 from graphopt.frontend.user_lines import raising_line
 from graphopt.frontend.whole_numbers import asking_module, symbolic_int
 from graphopt.frontend.written_out import WrittenOut
@@ -94,13 +95,18 @@ class _TensorsOnly(torch.nn.Module):
         model: the module.
         in_spec: structure of its arguments.
         constants: those that are no tensors, by position.
+        changing: names of buffers whose numbers are not known, because the model changes them.
 
     Attributes:
         seen: what calls showed.
     """
 
     def __init__(
-        self, model: torch.nn.Module, in_spec: pytree.TreeSpec, constants: dict[int, Any]
+        self,
+        model: torch.nn.Module,
+        in_spec: pytree.TreeSpec,
+        constants: dict[int, Any],
+        changing: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.model = model
@@ -108,6 +114,7 @@ class _TensorsOnly(torch.nn.Module):
         self.training = False
         self._in_spec = in_spec
         self._constants = constants
+        self._numbers = numbers_of_buffers(model, changing)
 
     def forward(self, *tensors: torch.Tensor) -> Any:
         rest = iter(tensors)
@@ -116,14 +123,17 @@ class _TensorsOnly(torch.nn.Module):
         args, kwargs = pytree.tree_unflatten(leaves, self._in_spec)
         before = pytree.tree_unflatten(leaves, self._in_spec)
         held, assigned = Held(self.model, tracing=True), Assigned(self.model)
+        sizes = SizeTensors(self.model, self._numbers)
         with (
             MemoryQuestions(self.seen.questions.append),
             RecurrentLayers(),
             ComplexNumbers(),
             WrittenOut(),
+            sizes,
             idle_conversions(),
         ):
             result = self.model(*args, **kwargs)
+        sizes.refuse_changed()
         assigned.write()
         self.seen.changed += held.put_back()
         if held.by_hooks:
@@ -168,9 +178,10 @@ def export_model(model: torch.nn.Module, call: Arguments, dims: Any) -> Exported
         tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in call.tensors
     )
     changed: list[str] = []
+    changing: list[str] = []
 
     def export(traced: torch.nn.Module) -> Exported:
-        flat = _TensorsOnly(traced, call.spec, call.constants)
+        flat = _TensorsOnly(traced, call.spec, call.constants, changing)
         program, guards = _export(flat, tensors, dims)
         changed.extend(flat.seen.changed)
         return Exported(program, guards, flat.seen.result, next(iter(flat.seen.questions), ""))
@@ -182,6 +193,9 @@ def export_model(model: torch.nn.Module, call: Arguments, dims: Any) -> Exported
             try:
                 with replaced_functions(), symbolic_int(asking):
                     return export(model)
+            except ChangedNumberError as buffer:
+                held.put_back()
+                changing.append(buffer.name)
             except Exception as refusal:
                 names = asking_module(refusal)
                 if names is None or any(names is known for known in asking):

@@ -97,6 +97,22 @@ def _between(offsets: Tensor, rows: Tensor, counts: Tensor, mode: str) -> tuple[
     return folded, torch.zeros_like(offsets, dtype=counts.dtype).index_add(0, bags, counts)
 
 
+def _squeeze(input: Tensor, dim: Any = None) -> Any:
+    """Without axes whose size is 1: where that varies, it is a condition."""
+    if dim is None or input.dim() == 0:
+        return NotImplemented
+    dims = {d % input.dim() for d in ([dim] if isinstance(dim, int) else dim)}
+    sizes = {d: input.shape[d] for d in dims}
+    if not any(isinstance(size, torch.SymInt) for size in sizes.values()):
+        return NotImplemented
+    for d in sorted(dims, reverse=True):
+        if bool(sizes[d] == 1):
+            input = input.select(d, 0)
+    return input
+
+
 _FORMS: dict[Callable[..., Any], Callable[..., Any]] = {
     F.embedding_bag: _embedding_bag,
+    torch.squeeze: _squeeze,
+    Tensor.squeeze: _squeeze,
 }

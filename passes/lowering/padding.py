@@ -25,6 +25,7 @@ def _before(pairs: list[Dim], rank: int) -> list[Dim]:
 def _pad(b: Builder) -> Value:
     mode = b.arg("mode", "constant")
     if mode != "constant":
+        b.arg("value")  # 0 or nothing, which it does not read
         return _from_itself(b, _MODES[mode])
     value = b.arg("value") or 0
     if not isinstance(value, int | float):
