@@ -19,6 +19,7 @@ from graphopt.testing import FP32_RELATIVE  # noqa: E402
 
 AUTO = torch.export.Dim.AUTO
 TABLE = torch.randn(7, 4)
+BOUNDS = torch.tensor([0, 2, 2, 5])
 ROWS = torch.randint(7, (3, 5)), torch.randint(7, (2, 8))
 #: Indices, where bags begin (two of them empty), weights; the last is the end in a case.
 FLAT = (
@@ -54,6 +55,24 @@ CASES: dict[str, tuple[Callable[..., Any], Any]] = {
             bag("mean", include_last_offset=True)(*given),
         ),
         FLAT,
+    ),
+    "places in sorted lines": (
+        lambda x: (
+            torch.bucketize(x, BOUNDS),
+            torch.isin(x, BOUNDS, invert=True),
+            torch.linspace(-1, 2, x.shape[1]),
+            torch.bucketize(x.float().sqrt(), BOUNDS, right=True, out_int32=True),
+            torch.searchsorted(x.float().cumsum(-1), x.float(), side="right"),
+            torch.searchsorted(x, x[:, :3], sorter=x.argsort(dim=-1, stable=True)),
+        ),
+        tuple((x,) for x in ROWS),
+    ),
+    "slices folded by index": (
+        lambda x: (
+            TABLE.index_reduce(0, x[0], TABLE[x[1]] + 1, "amax"),
+            TABLE.index_reduce(0, x[0], TABLE[x[1]], "mean", include_self=False),
+        ),
+        tuple((x,) for x in ROWS),
     ),
     "squeezed axes": (
         lambda x: (x[..., ::4].squeeze(-1).transpose(0, 1), torch.squeeze(x, (0, 2))),

@@ -9,6 +9,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, TensorArgument
 
+from graphopt.frontend.decompositions import decompositions
 from graphopt.frontend.import_torch import WRITES_NOTHING
 
 #: Ops that may refuse the values that they are given.
@@ -131,10 +132,10 @@ def _casts(node: torch.fx.Node) -> bool:
 def needs_retracing(program: ExportedProgram) -> bool:
     """Whether the graph says what it computes only when it runs.
 
-    So it is if an op writes to a tensor, of which others may be views; in regions of autocast; and
-    in functions that are mapped over an axis.
+    So it is if an op writes to a tensor, of which others may be views; in regions of autocast; in
+    functions that are mapped over an axis; and of ops that torch makes of others.
     """
-    return any(
+    return bool(decompositions(program)) or any(
         _writes(node.target) or _casts(node) or getattr(node.target, "__module__", "") == _MAPS
         for node in program.graph.nodes
     )
@@ -161,5 +162,11 @@ def functional(program: ExportedProgram) -> ExportedProgram:
         if spec.kind is InputKind.CONSTANT_TENSOR and str(spec.target).startswith("model."):
             spec.kind, spec.persistent = InputKind.BUFFER, False
     program.example_inputs = None  # else torch 2.9 traces its check of them, too
-    made: ExportedProgram = program.run_decompositions({})
+    made_of_others = decompositions(program)
+    try:
+        made: ExportedProgram = program.run_decompositions(made_of_others)
+    except Exception:  # of an op whose parts depend on data
+        if not made_of_others:
+            raise
+        made = program.run_decompositions({})
     return made

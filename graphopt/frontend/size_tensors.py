@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 Tensor = torch.Tensor
 Numbers = np.ndarray[Any, np.dtype[np.object_]]
 
+_ALIASES: Callable[[Tensor, Tensor], bool] = vars(torch._C)["_is_alias_of"]
 _LARGEST = 16  # elements
 _EXACT = 1 << 22
 """Up to here what f32 makes of a quotient in four steps has the floor and ceiling of the exact."""
@@ -112,7 +113,7 @@ class SizeTensors(TorchFunctionMode):
         if not isinstance(written, Tensor):
             return
         for key, (tensor, _) in list(self._known.items()):
-            if tensor is written or torch._C._is_alias_of(tensor, written):
+            if tensor is written or _ALIASES(tensor, written):
                 if name := self._names.get(key):
                     raise ChangedNumberError(name)
                 del self._known[key]
@@ -265,7 +266,7 @@ class Ratio:
         return self + -Ratio.of(other)
 
     def __rsub__(self, other: Any) -> Ratio:
-        return -self + other
+        return Ratio.of(other) - self
 
     __radd__, __rmul__ = __add__, __mul__
 
@@ -284,8 +285,8 @@ def _require_exact(operands: list[Numbers | None]) -> None:
     for operand in operands:
         for number in () if operand is None else operand.flat:
             if isinstance(number, torch.SymInt):
-                torch._check(number <= _EXACT)  # type: ignore[no-untyped-call]
-                torch._check(number >= -_EXACT)  # type: ignore[no-untyped-call]
+                torch._check(number <= _EXACT)
+                torch._check(number >= -_EXACT)
 
 
 def _converted(numbers: Numbers, dtype: torch.dtype) -> Numbers:
@@ -296,7 +297,7 @@ def _converted(numbers: Numbers, dtype: torch.dtype) -> Numbers:
 
 
 def _whole(number: Any) -> Any:
-    return math.trunc(number) if isinstance(number, Ratio) else torch.sym_int(number)
+    return number if isinstance(number, int | torch.SymInt) else math.trunc(number)
 
 
 def _each(function: Callable[..., Any], operands: int = 1) -> tuple[Callable[..., Any], int]:
@@ -333,12 +334,21 @@ def _largest(choose: Callable[[Any, Any], Any]) -> tuple[Callable[..., Any], int
     return function, 1
 
 
+def _most(x: Any, y: Any) -> Any:
+    return torch.sym_max(x, y)  # type: ignore[no-untyped-call]
+
+
+def _least(x: Any, y: Any) -> Any:
+    return torch.sym_min(x, y)  # type: ignore[no-untyped-call]
+
+
 def _clamped(x: Numbers, min: Any = None, max: Any = None) -> Any:
-    if not all(bound is None or isinstance(bound, _NUMBER) for bound in (min, max)):
-        return NotImplemented
-    if min is not None:
-        x = np.frompyfunc(lambda n: torch.sym_max(n, min), 1, 1)(x)
-    return x if max is None else np.frompyfunc(lambda n: torch.sym_min(n, max), 1, 1)(x)
+    for bound, choose in ((min, _most), (max, _least)):
+        if bound is not None and not isinstance(bound, _NUMBER):
+            return NotImplemented
+        if bound is not None:
+            x = _array(np.frompyfunc(choose, 2, 1)(x, _array(bound)))
+    return x
 
 
 def _picked(x: Numbers, index: Any) -> Any:
@@ -356,7 +366,7 @@ def _same(x: Numbers, *_: Any, **__: Any) -> Numbers:
     return x
 
 
-_TWO = {
+_TWO: dict[str, Callable[[Any, Any], Any]] = {
     "add": operator.add,
     "radd": operator.add,
     "sub": operator.sub,
@@ -371,15 +381,15 @@ _TWO = {
     "true_divide": lambda x, y: Ratio.of(x) / Ratio.of(y),
     "remainder": operator.mod,
     "mod": operator.mod,
-    "maximum": torch.sym_max,
-    "minimum": torch.sym_min,
+    "maximum": _most,
+    "minimum": _least,
     **{name: getattr(operator, name) for name in ("gt", "ge", "lt", "le", "eq", "ne")},
 }
-_ONE = {
+_ONE: dict[str, Callable[[Any], Any]] = {
     "neg": operator.neg,
     "ceil": math.ceil,
     "floor": math.floor,
-    "abs": lambda x: torch.sym_max(x, -x),
+    "abs": lambda x: _most(x, -x),
 }
 _MAKES = ("tensor", "as_tensor")
 #: What a function makes of numbers, and how many of its arguments are such.
@@ -390,8 +400,8 @@ _FUNCTIONS: dict[str, tuple[Callable[..., Any], int]] = {
     **dict.fromkeys(("tensor", "as_tensor", "scalar_tensor"), (_same, 1)),
     **dict.fromkeys(("to", "long", "int", "float", "double", "clone", "detach", "cpu"), (_same, 1)),
     **dict.fromkeys(("clamp", "clip"), (_clamped, 1)),
-    "max": _largest(torch.sym_max),
-    "min": _largest(torch.sym_min),
+    "max": _largest(_most),
+    "min": _largest(_least),
     "sum": _folded(np.sum),
     "prod": _folded(np.prod),
     "getitem": (_picked, 1),

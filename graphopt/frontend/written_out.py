@@ -111,8 +111,80 @@ def _squeeze(input: Tensor, dim: Any = None) -> Any:
     return input
 
 
+def _bucketize(
+    input: Any, boundaries: Tensor, *, out_int32: bool = False, right: bool = False
+) -> Any:
+    if not isinstance(input, Tensor):
+        return NotImplemented
+    return _searchsorted(boundaries, input, out_int32=out_int32, right=right)
+
+
+def _searchsorted(
+    sorted_sequence: Tensor,
+    input: Any,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Tensor | None = None,
+) -> Any:
+    """How many elements of a sorted line are below each number, or, from the right, not above."""
+    if not isinstance(input, Tensor):
+        return NotImplemented
+    line = sorted_sequence if sorter is None else sorted_sequence.gather(-1, sorter)
+    line = line if line.dim() == 1 else line.unsqueeze(-2)
+    above = line > input.unsqueeze(-1) if right or side == "right" else line >= input.unsqueeze(-1)
+    return (~above).sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
+
+
+def _linspace(start: Any, end: Any, steps: Any, *, dtype: Any = None, **options: Any) -> Any:
+    """Numbers at equal distances, counted from the nearer end; their number is a size."""
+    numbers = all(isinstance(given, int | float) for given in (start, end))
+    if not isinstance(steps, torch.SymInt) or not numbers or options.get("out") is not None:
+        return NotImplemented
+    place = torch.arange(steps)
+    step = (end - start) / torch.sym_max(steps - 1, 1)  # type: ignore[no-untyped-call]
+    behind = (steps - 1 - place) * step
+    made = torch.where(place < steps // 2, start + place * step, end - behind)
+    return made.to(dtype or torch.get_default_dtype())
+
+
+def _isin(
+    elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False
+) -> Any:
+    """Whether each element is among some."""
+    if not isinstance(elements, Tensor) or not isinstance(test_elements, Tensor):
+        return NotImplemented
+    found = (elements.unsqueeze(-1) == test_elements.flatten()).any(-1)
+    return ~found if invert else found
+
+
+def _index_reduce(
+    input: Tensor,
+    dim: int,
+    index: Tensor,
+    source: Tensor,
+    reduce: str,
+    *,
+    include_self: bool = True,
+) -> Any:
+    """Slices along an axis, folded into those that an index says."""
+    if input.dim() == 0:
+        return NotImplemented
+    shape = [1] * input.dim()
+    shape[dim] = -1
+    at = index.reshape(shape).expand(source.shape)
+    return input.scatter_reduce(dim, at, source, reduce, include_self=include_self)
+
+
 _FORMS: dict[Callable[..., Any], Callable[..., Any]] = {
     F.embedding_bag: _embedding_bag,
+    torch.bucketize: _bucketize,
+    torch.searchsorted: _searchsorted,
+    torch.isin: _isin,
+    torch.linspace: _linspace,
+    torch.index_reduce: _index_reduce,
+    Tensor.index_reduce: _index_reduce,
     torch.squeeze: _squeeze,
     Tensor.squeeze: _squeeze,
 }

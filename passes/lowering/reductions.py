@@ -386,6 +386,8 @@ RULES: dict[str, Rule] = {
             ),
         }.items()
     },
+    **rules(_reduce("all"), "aten::_is_all_true(Tensor self) -> Tensor"),
+    **rules(_reduce("any"), "aten::_is_any_true(Tensor self) -> Tensor"),
     **rules(
         _both_extremes,
         "aten::aminmax(Tensor self, *, int? dim=None, bool keepdim=False) "
