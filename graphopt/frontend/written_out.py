@@ -142,7 +142,8 @@ def _linspace(start: Any, end: Any, steps: Any, *, dtype: Any = None, **options:
     numbers = all(isinstance(given, int | float) for given in (start, end))
     if not isinstance(steps, torch.SymInt) or not numbers or options.get("out") is not None:
         return NotImplemented
-    place = torch.arange(steps)
+    count: Any = steps
+    place = torch.arange(count)
     step = (end - start) / torch.sym_max(steps - 1, 1)  # type: ignore[no-untyped-call]
     behind = (steps - 1 - place) * step
     made = torch.where(place < steps // 2, start + place * step, end - behind)
