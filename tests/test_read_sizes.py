@@ -126,3 +126,10 @@ def test_what_a_model_asserts_of_values_is_checked() -> None:
     assert torch.equal(fast(x), x * 2)
     with pytest.raises(InputValueError):
         fast(x + 9)
+
+
+def test_a_number_that_is_asserted_to_be_an_expression_is_that() -> None:
+    number, size = sympy.Symbol("u0", integer=True), sympy.Symbol("s0", integer=True, positive=True)
+    halved = sympy.floor((size - 1) / 2) + 1
+    assert sizes_of_inputs([sympy.Eq(halved, number)], {size: 9}) == {number: halved}
+    assert sizes_of_inputs([sympy.Eq(number + 1, halved)], {size: 9}) == {}

@@ -5,8 +5,9 @@
 
 torch.export takes the number for a size `u` of its own and asserts what must hold of it, here that
 `u` is `T`, or of a mask that was cut as x was, that one expression of `u` is another of `T`. Where
-all of that holds for `u = T`, the number is `T`, and every call is checked for it. Of other numbers
-nothing is known before torch has read them.
+all of that holds for `u = T`, the number is `T`, and every call is checked for it; so it is for an
+expression, such as `T // 2`, that the number itself is asserted to be. Of other numbers nothing is
+known before torch has read them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import sympy
 
-Sizes = dict[sympy.Symbol, sympy.Symbol]
+Sizes = dict[sympy.Symbol, sympy.Expr]
 
 
 def sizes_of_inputs(asserts: Iterable[sympy.Basic], hints: Mapping[sympy.Symbol, int]) -> Sizes:
@@ -34,7 +35,9 @@ def sizes_of_inputs(asserts: Iterable[sympy.Basic], hints: Mapping[sympy.Symbol,
         (number,) = unknown
         known = {*hints, *found, number}
         of_number = [e for e in equalities if number in e.free_symbols <= known]
-        if size := _size_of(number, [e.xreplace(found) for e in of_number], hints):
+        known_of = [e.xreplace(found) for e in of_number]
+        size = _size_of(number, known_of, hints) or _other_side(number, known_of)
+        if size is not None:
             found[number] = size
     return found
 
@@ -52,6 +55,15 @@ def _size_of(
     always = [s for s in in_order if all(_holds(e, hints) for e in replaced[s])]
     here = [s for s in in_order if all(e.xreplace(dict(hints)) == sympy.true for e in replaced[s])]
     return always[0] if always else here[0] if len(here) == 1 else None
+
+
+def _other_side(number: sympy.Symbol, equalities: list[sympy.Basic]) -> sympy.Expr | None:
+    """What is asserted to be the number itself, made of sizes."""
+    for equality in equalities:
+        for side, other in (equality.args, equality.args[::-1]):
+            if side == number and number not in other.free_symbols:
+                return other
+    return None
 
 
 def _holds(condition: sympy.Basic, hints: Mapping[sympy.Symbol, int]) -> bool:

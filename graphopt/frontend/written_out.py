@@ -144,9 +144,9 @@ def _linspace(start: Any, end: Any, steps: Any, *, dtype: Any = None, **options:
         return NotImplemented
     count: Any = steps
     place = torch.arange(count)
-    step = (end - start) / torch.sym_max(steps - 1, 1)  # type: ignore[no-untyped-call]
-    behind = (steps - 1 - place) * step
-    made = torch.where(place < steps // 2, start + place * step, end - behind)
+    step = (end - start) / torch.sym_max(count - 1, 1)  # type: ignore[no-untyped-call]
+    behind = (count - 1 - place) * step
+    made = torch.where(place < count // 2, start + place * step, end - behind)
     return made.to(dtype or torch.get_default_dtype())
 
 
