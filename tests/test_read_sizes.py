@@ -96,7 +96,7 @@ def test_which_numbers_are_sizes_of_inputs() -> None:
     hints = {s: 12, t: 12}
     halves = sympy.Eq(sympy.floor((u - 1) / 2), sympy.floor((t + 1) / 2) - 1)
     assert sizes_of_inputs([u >= 0, halves], hints) == {u: t}
-    assert sizes_of_inputs([sympy.Eq(u, 2 * s)], hints) == {}
+    assert sizes_of_inputs([sympy.Eq(u, 2 * s)], hints) == {u: 2 * s}
     assert sizes_of_inputs([sympy.Eq(u + v, s)], hints) == {}
 
 
