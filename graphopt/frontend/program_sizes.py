@@ -261,7 +261,16 @@ class ProgramSizes:
         end: Any = None,
         step: int = 1,
     ) -> None:
-        """How long a part is that torch gave a size of its own, not knowing the sign of an end."""
+        """How long a part is that torch gave a size of its own, not knowing the sign of an end.
+
+        Args:
+            node: the slice.
+            source: what it is a part of.
+            axis: along which.
+            start: first index, or None.
+            end: index behind the last, or None.
+            step: of indices.
+        """
         size, whole = node.meta["val"].shape[axis], source.meta["val"].shape[axis]
         own = self._expr(size)
         if not own.free_symbols - set(self.symbols):
