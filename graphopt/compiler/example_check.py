@@ -202,15 +202,14 @@ def check_pieces(
         for name, buffer in owner._buffers.items()
         if buffer is not None
     ]
-    run, held = _Runs(model, states), Held(pieces.model)
+    run = _Runs(model, states)
     try:
-        got = run(pieces.run if options.target.is_host else pieces.interpret, call)
+        with Held(pieces.model):
+            got = run(pieces.run if options.target.is_host else pieces.interpret, call)
     except GraphoptError:
         raise
     except Exception:  # the model's own
         return None
-    finally:
-        held.put_back()
     if not options.check:
         return ""
     if options.precision != "fp32":
@@ -275,21 +274,18 @@ class _Runs:
     def __call__(self, run: Any, call: Call) -> Results:
         """Leaves and structure of the result, of the arguments and of states after a call."""
         args, kwargs = _copied(call)
-        held, values = Held(self._model), [s.tensor.detach().clone() for s in self._states]
-        try:
-            with torch.no_grad(), torch.random.fork_rng(devices=()), StableSorts():
-                result = run(args, kwargs)
+        with (
+            Held(self._model),
+            torch.no_grad(),
+            torch.random.fork_rng(devices=()),
+            StableSorts(),
+        ):
+            result = run(args, kwargs)
             after = [state.tensor for state in self._states]
             leaves, spec = nesting.flatten((result, args, kwargs, after))
             if self._states:  # a result may be one of them
                 leaves = [x.clone() if isinstance(x, torch.Tensor) else x for x in leaves]
             return leaves, spec
-        finally:
-            held.put_back()
-            with torch.no_grad():
-                for state, value in zip(self._states, values, strict=True):
-                    if not torch.equal(state.tensor, value):
-                        state.tensor.copy_(value)
 
     def model(self, call: Call) -> Results:
         """The model's own result, by the code of its modules.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from graphopt.compiler.example_check import check_example, check_pieces
 from graphopt.compiler.options import Options
@@ -254,7 +255,7 @@ class OptimizedModule(Compiled, torch.nn.Module):
     def _capture(
         self, key: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Specialization | Pieces:
-        with process.calls, process.changes, self._capturing:
+        with process.calls, process.changes, self._capturing, _disable_current_modes():
             found = self._find(key, args, kwargs)
             if found is not None:
                 return found

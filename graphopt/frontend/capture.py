@@ -24,6 +24,7 @@ from graphopt.frontend.exporting import COMPUTED, Exported, export_model
 from graphopt.frontend.import_torch import Imported, import_program
 from graphopt.frontend.model_check import check_model, check_weights
 from graphopt.frontend.size_gate import SizeGate, SizeOf
+from graphopt.frontend.tracing_questions import computes_otherwise
 from graphopt.ir import Graph
 
 
@@ -65,11 +66,30 @@ def capture(
     check_model(model)
     check_weights(model)
     call = Arguments.of(model, args, kwargs)
+    captured, asks = _capture(model, call, dynamic_shapes, states, traced=True)
+    if not asks or not computes_otherwise(model, call):
+        return captured
+    try:
+        return _capture(model, call, dynamic_shapes, states, traced=False)[0]
+    except CaptureError as refusal:
+        name = type(model).__name__
+        why = f"it asks there whether it is traced, and computes something else then; {refusal}"
+        raise CaptureError(name, asks, why) from refusal
+
+
+def _capture(
+    model: torch.nn.Module,
+    call: Arguments,
+    dynamic_shapes: Any,
+    states: Collection[str],
+    traced: bool,
+) -> tuple[Captured, str]:
+    """What was captured, and the line that asks whether the model is traced, if there is one."""
     tensors = call.tensors
     dims = dims_of_tensors(call, rest_name(model), dynamic_shapes)
 
     def import_with(dims: Any) -> tuple[Exported, Imported]:
-        exported = export_model(model, call, dims)
+        exported = export_model(model, call, dims, traced)
         name, names = type(model).__name__, call.tensor_names
         return exported, import_program(exported.program, exported.guards, name, names, states)
 
@@ -99,7 +119,8 @@ def capture(
                 if isinstance(extent, int) or extent in fixed:
                     spec[axis] = ExportDim.STATIC
         exported, imported = import_with(dims)
-    return Captured(imported.graph, _call_spec(model, call, exported, imported))
+    captured = Captured(imported.graph, _call_spec(model, call, exported, imported))
+    return captured, exported.tracing_question
 
 
 def _call_spec(

@@ -23,13 +23,14 @@ from graphopt.frontend.assigned import Assigned, drop_constant_writes
 from graphopt.frontend.complex_numbers import ComplexNumbers, whole
 from graphopt.frontend.conversions import idle_conversions
 from graphopt.frontend.guards import Guards, read_guards
-from graphopt.frontend.held import Held
+from graphopt.frontend.held import Held, restore
 from graphopt.frontend.in_place import write_apart
 from graphopt.frontend.memory_questions import MemoryQuestions
 from graphopt.frontend.recurrent_layers import RecurrentLayers
 from graphopt.frontend.regions import functional, inline_regions, needs_retracing
 from graphopt.frontend.replaced_functions import replaced_functions
 from graphopt.frontend.size_tensors import ChangedNumberError, SizeTensors, numbers_of_buffers
+from graphopt.frontend.tracing_questions import TracingQuestions
 from graphopt.frontend.user_lines import raising_line
 from graphopt.frontend.whole_numbers import asking_module, symbolic_int
 from graphopt.frontend.written_out import WrittenOut
@@ -64,12 +65,14 @@ class Exported:
         guards: of the program.
         result: of the model.
         question: the first line that asks how a tensor lies in memory; empty without one.
+        tracing_question: the last line that asks whether it is traced; empty without one.
     """
 
     program: ExportedProgram
     guards: Guards
     result: Result
     question: str
+    tracing_question: str
 
 
 @dataclass(eq=False)
@@ -81,11 +84,13 @@ class _Seen:
         changed: the names of what was changed in the model. All is put back but buffers, of which
             torch.export keeps account.
         questions: the lines that ask how a tensor lies in memory.
+        tracing_questions: the lines that ask whether the model is traced.
     """
 
     result: Result = field(init=False)
     changed: list[str] = field(default_factory=list)
     questions: list[str] = field(default_factory=list)
+    tracing_questions: list[str] = field(default_factory=list)
 
 
 class _TensorsOnly(torch.nn.Module):
@@ -95,6 +100,7 @@ class _TensorsOnly(torch.nn.Module):
         model: the module.
         in_spec: structure of its arguments.
         constants: those that are no tensors, by position.
+        traced: what the model is told when it asks whether it is traced.
         changing: names of buffers whose numbers are not known, because the model changes them.
 
     Attributes:
@@ -106,6 +112,7 @@ class _TensorsOnly(torch.nn.Module):
         model: torch.nn.Module,
         in_spec: pytree.TreeSpec,
         constants: dict[int, Any],
+        traced: bool,
         changing: Collection[str] = (),
     ) -> None:
         super().__init__()
@@ -115,6 +122,7 @@ class _TensorsOnly(torch.nn.Module):
         self._in_spec = in_spec
         self._constants = constants
         self._numbers = numbers_of_buffers(model, changing)
+        self._traced = traced
 
     def forward(self, *tensors: torch.Tensor) -> Any:
         rest = iter(tensors)
@@ -131,9 +139,11 @@ class _TensorsOnly(torch.nn.Module):
             WrittenOut(),
             sizes,
             idle_conversions(),
+            TracingQuestions(self._traced) as asked,
         ):
             result = self.model(*args, **kwargs)
         sizes.refuse_changed()
+        self.seen.tracing_questions += asked.lines
         assigned.write()
         self.seen.changed += held.put_back()
         if held.by_hooks:
@@ -162,13 +172,16 @@ class _TensorsOnly(torch.nn.Module):
 _COMPUTED = (torch.Tensor, *nesting.SIZES)
 
 
-def export_model(model: torch.nn.Module, call: Arguments, dims: Any) -> Exported:
+def export_model(
+    model: torch.nn.Module, call: Arguments, dims: Any, traced: bool = True
+) -> Exported:
     """Exports the model, or where that fails its trace, and leaves it as it was.
 
     Args:
         model: the module.
         call: example arguments.
         dims: torch.export's dynamic_shapes of each tensor among them.
+        traced: what the model is told when it asks whether it is traced.
 
     Raises:
         CaptureError: if neither can be exported.
@@ -180,11 +193,13 @@ def export_model(model: torch.nn.Module, call: Arguments, dims: Any) -> Exported
     changed: list[str] = []
     changing: list[str] = []
 
-    def export(traced: torch.nn.Module) -> Exported:
-        flat = _TensorsOnly(traced, call.spec, call.constants, changing)
+    def export(module: torch.nn.Module) -> Exported:
+        flat = _TensorsOnly(module, call.spec, call.constants, traced, changing)
         program, guards = _export(flat, tensors, dims)
         changed.extend(flat.seen.changed)
-        return Exported(program, guards, flat.seen.result, next(iter(flat.seen.questions), ""))
+        seen = flat.seen
+        asked = ([*lines, ""] for lines in (seen.questions, seen.tracing_questions[::-1]))
+        return Exported(program, guards, seen.result, *(lines[0] for lines in asked))
 
     asking: list[dict[str, Any]] = []
 
@@ -211,9 +226,10 @@ def export_model(model: torch.nn.Module, call: Arguments, dims: Any) -> Exported
     except Exception as refusal:
         held.put_back()
         try:
-            traced = trace(model, call)
-            changed += held.put_back()
-            exported = export(traced)
+            with held:
+                symbolic = trace(model, call)
+            changed += held.changed
+            exported = export(symbolic)
         except Exception:
             raise _refusal(type(model).__name__, refusal) from refusal
     finally:
@@ -302,22 +318,19 @@ def _refuse_state(model: torch.nn.Module, call: Arguments, changed: list[str]) -
 
     Buffers are the same before every call: what is written to them is part of the graph.
     """
-    held, results = Held(model), []
-    buffers = [(owner, dict(owner._buffers)) for owner in model.modules()]
-    values = [buffer.clone() for buffer in model.buffers()]
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=()):
-            for _ in range(_CALLS):
-                torch.manual_seed(0)
-                args, kwargs = call.copied()
-                result = nesting.flatten(model(*args, **kwargs))[0]
-                results.append([v.clone() if isinstance(v, torch.Tensor) else v for v in result])
-                for owner, own in buffers:
-                    owner._buffers.update(own)
-                for buffer, value in zip(model.buffers(), values, strict=True):
-                    buffer.copy_(value)
-    finally:
-        changed = held.put_back() or changed
+    results: list[list[Any]] = []
+    with Held(model), torch.no_grad(), torch.random.fork_rng(devices=()):
+        buffers = [(owner, dict(owner._buffers)) for owner in model.modules()]
+        values = [buffer.clone() for buffer in model.buffers()]
+        for _ in range(_CALLS):
+            torch.manual_seed(0)
+            args, kwargs = call.copied()
+            result = nesting.flatten(model(*args, **kwargs))[0]
+            results.append([v.clone() if isinstance(v, torch.Tensor) else v for v in result])
+            for owner, own in buffers:
+                owner._buffers.update(own)
+            for buffer, value in zip(model.buffers(), values, strict=True):
+                restore(buffer, value)
     first, *others = results
     if all(len(first) == len(other) and all(map(_is_same, first, other)) for other in others):
         return

@@ -12,38 +12,59 @@ from typing import Any
 
 import torch
 
+from graphopt.frontend.kept_weights import KeptWeights
+
 _OPAQUE = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 
 
 class Held:
     """Everything that a module, its submodules and their containers and objects hold now.
 
+    The model's Python runs within a `with` statement, after which all is put back; there ops may
+    write to weights, too.
+
     Args:
         model: the module.
         tracing: whether torch.export is at work, which looks after parameters, buffers, and the
             values of tensors itself.
+
+    Attributes:
+        changed: the names of what had changed at the end of the last `with` statement.
     """
 
     def __init__(self, model: torch.nn.Module, tracing: bool = False) -> None:
         self.by_hooks: list[str] = []
+        self.changed: list[str] = []
         self._hooks: list[tuple[str, Any]] = []
         self._contents: list[tuple[str, Any, Any]] = []
         self._tensors: list[tuple[str, torch.Tensor, torch.Tensor]] = []
+        weights: list[tuple[str, torch.Tensor]] = []
         self._seen: set[int] = set()
         self._tracing = tracing
-        self._visit("", model)
+        self._visit("", model, weights)
         # What hooks write to beside the model, such as a list of what they have seen.
         self._inside = len(self._contents)
         for name, hook in self._hooks:
             for thing in _surroundings(hook):
-                self._visit(name, thing)
+                self._visit(name, thing, weights)
+        self._weights = KeptWeights(weights)
 
-    def _visit(self, name: str, value: Any) -> None:
+    def __enter__(self) -> Held:
+        self._weights.__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._weights.__exit__(*error)  # type: ignore[no-untyped-call]
+        self.changed = self.put_back()
+
+    def _visit(self, name: str, value: Any, weights: list[tuple[str, torch.Tensor]]) -> None:
         if id(value) in self._seen:
             return
         self._seen.add(id(value))
         if isinstance(value, torch.Tensor):
-            if not self._tracing and not isinstance(value, torch.nn.Parameter):
+            if isinstance(value, torch.nn.Parameter):
+                weights += [] if self._tracing else [(name, value)]
+            elif not self._tracing:
                 self._tensors.append((name, value, value.detach().clone()))
             return
         content = _content(value)
@@ -57,7 +78,7 @@ class Held:
             if key in _HOOKS:
                 self._hooks += [(f"a hook of {name or 'it'}", hook) for hook in item.values()]
             inner = name if key in ("_modules", "_parameters", "_buffers") else _join(name, key)
-            self._visit(inner, item)
+            self._visit(inner, item, weights)
 
     def put_back(self) -> list[str]:
         """Makes everything as it was; returns the names of what had changed.
@@ -71,12 +92,27 @@ class Held:
                 changed = names if number < self._inside else self.by_hooks
                 changed.append(_name_of(name, before, now))
                 _put_back(value, before)
+        names += self._weights.put_back()
         with torch.no_grad():
             for name, tensor, values in self._tensors:
-                if not torch.equal(tensor, values):
-                    names.append(name)
-                    tensor.copy_(values)
+                names += [name] if restore(tensor, values) else []
         return names
+
+
+def restore(tensor: torch.Tensor, values: torch.Tensor) -> bool:
+    """Gives a tensor the values that it had; returns whether it has others.
+
+    Args:
+        tensor: whose shape and dtype may have changed, too.
+        values: a copy of what it was.
+    """
+    if tensor.shape != values.shape or tensor.dtype is not values.dtype:
+        tensor.data = values.clone()
+        return True
+    differs = not torch.equal(tensor, values)
+    if differs:
+        tensor.copy_(values)
+    return differs
 
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")

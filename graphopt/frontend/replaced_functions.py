@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 #: By module and name.
@@ -30,16 +30,38 @@ def stand_in(module: str, name: str, function: Callable[..., Any]) -> None:
 @contextmanager
 def replaced_functions() -> Iterator[None]:
     """Puts the functions in their places, and the library's own back."""
-    changed: list[tuple[Any, str, Any]] = []
-    for (module, name), stand_in in _STAND_INS.items():
-        own = getattr(sys.modules.get(module), name, None)
-        library = module.partition(".")[0]
-        for place in [m for n, m in sys.modules.items() if n.partition(".")[0] == library]:
-            if own is not None and vars(place).get(name) is own:
-                changed.append((place, name, own))
-                setattr(place, name, stand_in)
+    with ExitStack() as stack:
+        for (module, name), function in _STAND_INS.items():
+            own = getattr(sys.modules.get(module), name, None)
+            if own is not None:
+                stack.enter_context(replaced(name, own, function, module.partition(".")[0]))
+        yield
+
+
+@contextmanager
+def replaced(name: str, own: Any, other: Any, library: str = "") -> Iterator[None]:
+    """Puts something in the place of what modules have under its name, and that back.
+
+    Args:
+        name: of it.
+        own: what the modules have.
+        other: what they get.
+        library: whose modules; of all libraries but torch if empty.
+    """
+    modules = [
+        module
+        for path, module in list(sys.modules.items())
+        if getattr(module, "__dict__", {}).get(name) is own
+        and _is_of(library, path.partition(".")[0])
+    ]
     try:
+        for module in modules:
+            setattr(module, name, other)
         yield
     finally:
-        for place, name, own in changed:
-            setattr(place, name, own)
+        for module in modules:
+            setattr(module, name, own)
+
+
+def _is_of(library: str, name: str) -> bool:
+    return name == library if library else name not in ("torch", "graphopt")

@@ -195,9 +195,13 @@ def _number(b: Builder, name: str, default: float) -> float:
     return float(value)
 
 
-def _vector_norm(order: str) -> Lowering:
+def _vector_norm(order: str, of_matrices: bool = False) -> Lowering:
+    """The rule of an op that names its order so, which may make it a norm of matrices."""
+
     def rule(b: Builder) -> Value:
         x, out = b.tensor(), b.node.output
+        if of_matrices and b.arg(order) is not None and len(_axes(x, b.arg("dim"))) != 1:
+            raise Unsupported("a norm of matrices")
         x = b.cast(x, out.dtype)
         if x.dtype not in (DType.F32, DType.F64):
             raise Unsupported(f"a norm as {x.dtype.value}")
@@ -353,6 +357,7 @@ RULES: dict[str, Rule] = {
     **_of(
         "any all",
         "aten::{kind}(Tensor self) -> Tensor",
+        "aten::_is_{kind}_true(Tensor self) -> Tensor",
         "aten::{kind}.dim(Tensor self, int dim, bool keepdim=False) -> Tensor",
         "aten::{kind}.dims(Tensor self, int[]? dim=None, bool keepdim=False) -> Tensor",
     ),
@@ -399,6 +404,12 @@ RULES: dict[str, Rule] = {
         _vector_norm("ord"),
         "aten::linalg_vector_norm(Tensor self, Scalar ord=2, int[1]? dim=None, "
         "bool keepdim=False, *, ScalarType? dtype=None) -> Tensor",
+        implied="keepdim",
+    ),
+    **rules(
+        _vector_norm("ord", of_matrices=True),
+        "aten::linalg_norm(Tensor self, Scalar? ord=None, int[1]? dim=None, bool keepdim=False, *, "
+        "ScalarType? dtype=None) -> Tensor",
         implied="keepdim",
     ),
     **rules(

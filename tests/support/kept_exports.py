@@ -33,7 +33,7 @@ def kept_exports() -> Iterator[Exports]:
 
     def exported(model: Any, call: Any, dims: Any, *more: Any) -> Any:
         kinds = [(x.shape, x.dtype) if hasattr(x, "dtype") else x for x in call.leaves]
-        key = id(model), repr(kinds), repr(dims)
+        key = id(model), repr(kinds), repr((dims, more))
         if key not in exports.made:
             begun = time.perf_counter()
             exports.made[key] = model, export(model, call, dims, *more)
