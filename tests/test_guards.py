@@ -259,3 +259,16 @@ def test_rows_of_a_table_that_a_longer_input_would_repeat() -> None:
         torch.testing.assert_close(fast(x), moved(x))
     with pytest.raises(InputConditionError):
         fast(torch.randn(1, 13, 4))
+
+
+def test_a_flag_that_a_size_decides() -> None:
+    def attend(x: torch.Tensor) -> torch.Tensor:
+        x = x[:, :, ::2]
+        causal = x.shape[2] > 1
+        return nn.functional.scaled_dot_product_attention(x, x, x, is_causal=causal)
+
+    model = Function(attend)
+    fast = graphopt.optimize(model, example_inputs=(torch.randn(2, 2, 6, 4),), check=False)
+    for steps in (5, 1):
+        x = torch.randn(1, 2, steps, 4)
+        torch.testing.assert_close(fast.interpret(x), model(x))

@@ -29,6 +29,7 @@ from graphopt.frontend.memory_questions import MemoryQuestions
 from graphopt.frontend.recurrent_layers import RecurrentLayers
 from graphopt.frontend.regions import functional, inline_regions, needs_retracing
 from graphopt.frontend.replaced_functions import replaced_functions
+from graphopt.frontend.size_flags import size_flags
 from graphopt.frontend.size_tensors import ChangedNumberError, SizeTensors, numbers_of_buffers
 from graphopt.frontend.tracing_questions import TracingQuestions
 from graphopt.frontend.user_lines import raising_line
@@ -135,6 +136,7 @@ class _TensorsOnly(torch.nn.Module):
         with (
             MemoryQuestions(self.seen.questions.append),
             RecurrentLayers(),
+            size_flags(),
             ComplexNumbers(),
             WrittenOut(),
             sizes,
