@@ -66,10 +66,10 @@ def _of_four(b: Builder, mask: Value, batch: Shape, rank: int) -> Value:
 def _additive(b: Builder, mask: Value, scores: Shape) -> Value:
     """A mask to be added: 0 where one of bool is true, else -inf."""
     aligned = scores[4 - mask.rank :] if mask.rank <= 4 else ()
-    if len(aligned) != mask.rank or any(
-        m not in (1, s) for m, s in zip(mask.shape, aligned, strict=True)
-    ):
+    if len(aligned) != mask.rank:
         raise Unsupported("a mask that does not broadcast to the scores")
+    extents = zip(mask.shape, aligned, strict=True)
+    mask = b.expand(mask, tuple(1 if m == 1 else s for m, s in extents))
     if mask.dtype is not DType.BOOL:
         require_f32("attention with a mask", mask)
         return mask

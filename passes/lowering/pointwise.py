@@ -21,6 +21,9 @@ def _unary(op: str) -> Lowering:
     return rule
 
 
+_OF_BOOL = {"add": "or", "mul": "and", "max": "or", "min": "and"}
+
+
 def _binary(op: str, swap: bool = False) -> Lowering:
     def rule(b: Builder) -> Value:
         operands, dtype = Operands(b), compute_type(b)
@@ -31,7 +34,8 @@ def _binary(op: str, swap: bool = False) -> Lowering:
             left, right = right, left
         if alpha != 1:
             right = scalar.apply("mul", right, operands.leaf(alpha, dtype))
-        return operands.emit(scalar.apply(op, left, right))
+        of_type = _OF_BOOL.get(op, op) if left.dtype is DType.BOOL else op
+        return operands.emit(scalar.apply(of_type, left, right))
 
     return rule
 

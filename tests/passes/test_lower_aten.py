@@ -437,6 +437,10 @@ PROMOTIONS: dict[str, Case] = {
         lambda n: (n + 255, n - 1, n * 200, n < -1, n == 257, -n),
         (torch.tensor([0, 1, 255], dtype=torch.uint8),),
     ),
+    "arithmetic of bool": (
+        lambda x, y: (x * y, x + y, torch.maximum(x, y), torch.minimum(x, y)),
+        (MASK, Y > 0),
+    ),
     "bool is not 0 or 1 in words": (
         lambda m, n: (m & n.bool(), n.bool() | m, (m + 0.5) * 2, m == 2),
         (MASK, NUMBERS),
