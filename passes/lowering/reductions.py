@@ -195,13 +195,9 @@ def _number(b: Builder, name: str, default: float) -> float:
     return float(value)
 
 
-def _vector_norm(order: str, of_matrices: bool = False) -> Lowering:
-    """The rule of an op that names its order so, which may make it a norm of matrices."""
-
+def _vector_norm(order: str) -> Lowering:
     def rule(b: Builder) -> Value:
         x, out = b.tensor(), b.node.output
-        if of_matrices and b.arg(order) is not None and len(_axes(x, b.arg("dim"))) != 1:
-            raise Unsupported("a norm of matrices")
         x = b.cast(x, out.dtype)
         if x.dtype not in (DType.F32, DType.F64):
             raise Unsupported(f"a norm as {x.dtype.value}")
@@ -391,8 +387,6 @@ RULES: dict[str, Rule] = {
             ),
         }.items()
     },
-    **rules(_reduce("all"), "aten::_is_all_true(Tensor self) -> Tensor"),
-    **rules(_reduce("any"), "aten::_is_any_true(Tensor self) -> Tensor"),
     **rules(
         _both_extremes,
         "aten::aminmax(Tensor self, *, int? dim=None, bool keepdim=False) "
@@ -404,12 +398,6 @@ RULES: dict[str, Rule] = {
         _vector_norm("ord"),
         "aten::linalg_vector_norm(Tensor self, Scalar ord=2, int[1]? dim=None, "
         "bool keepdim=False, *, ScalarType? dtype=None) -> Tensor",
-        implied="keepdim",
-    ),
-    **rules(
-        _vector_norm("ord", of_matrices=True),
-        "aten::linalg_norm(Tensor self, Scalar? ord=None, int[1]? dim=None, bool keepdim=False, *, "
-        "ScalarType? dtype=None) -> Tensor",
         implied="keepdim",
     ),
     **rules(

@@ -47,7 +47,6 @@ for _name, _text in {
     "std_mean.dim": "torch.std_mean({n}, ({a},), False)[1]",
     "std_mean.correction": "torch.std_mean({n}, {a}, correction=0)[0]",
     "linalg_vector_norm": "torch.linalg.vector_norm({n}, 2, {a}, True)",
-    "linalg_norm": "torch.linalg.norm({n}, 1, {a})",
     "norm.Scalar": f"{_A}norm.Scalar({{n}}, 2)",
     "norm.ScalarOpt_dim": f"{_A}norm.ScalarOpt_dim({{n}}, 1, [{{a}}])",
     "norm.ScalarOpt_dtype": f"{_A}norm.ScalarOpt_dtype({{n}}, 2, dtype=torch.float32)",
