@@ -108,7 +108,12 @@ def _listed(keys: Iterable[Any]) -> str:
 
 
 def declared_ranges(graph: Graph, dims: Sequence[Any]) -> Iterator[sympy.Basic]:
-    """The ranges in `dynamic_shapes`, by which torch.export answers what a model asks of sizes."""
+    """The ranges in `dynamic_shapes`, by which torch.export answers what a model asks of sizes.
+
+    Raises:
+        CaptureError: for a size that the model has fixed, as torch.export lets it do with a size
+            of 1, and that must vary.
+    """
     for value, spec in zip(graph.inputs, dims, strict=False):
         each = spec.items() if isinstance(spec, dict) else enumerate(spec or ())
         for axis, varies in each:
@@ -116,6 +121,16 @@ def declared_ranges(graph: Graph, dims: Sequence[Any]) -> Iterator[sympy.Basic]:
             if isinstance(size, sympy.Expr):
                 yield from ([sympy.Ge(size, low)] if low > 1 else [])
                 yield from ([sympy.Le(size, high)] if high < math.inf else [])
+            elif isinstance(varies, ExportDim) or varies == ExportDim.DYNAMIC:
+                raise CaptureError(graph.name, None, fixes(f"axis {axis} of {value.name}"))
+
+
+def fixes(size: str) -> str:
+    """What is said of a model that fixes a size which `dynamic_shapes` says to vary."""
+    return (
+        f"it fixes or limits the size of {size}, which dynamic_shapes says to vary; give Dim.AUTO "
+        "there, or the size"
+    )
 
 
 def _range_of(varies: Any) -> tuple[int, float]:

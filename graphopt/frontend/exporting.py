@@ -6,7 +6,7 @@ import inspect
 import logging
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -22,6 +22,7 @@ from graphopt.frontend.arguments import Arguments
 from graphopt.frontend.assigned import Assigned, drop_constant_writes
 from graphopt.frontend.complex_numbers import ComplexNumbers, whole
 from graphopt.frontend.conversions import idle_conversions
+from graphopt.frontend.dynamic_shapes import fixes
 from graphopt.frontend.guards import Guards, read_guards
 from graphopt.frontend.held import Held, restore
 from graphopt.frontend.in_place import write_apart
@@ -233,7 +234,7 @@ def export_model(
             changed += held.changed
             exported = export(symbolic)
         except Exception:
-            raise _refusal(type(model).__name__, refusal) from refusal
+            raise _refusal(type(model).__name__, call.tensor_names, refusal) from refusal
     finally:
         held.put_back()
     if changed:
@@ -353,8 +354,14 @@ def _check_result(name: str, result: Any, own: Mapping[int, nesting.Given]) -> N
             raise CaptureError(name, None, f"its result{place} is a {kind}; {remedy}")
 
 
-def _refusal(name: str, error: Exception) -> CaptureError:
-    """A CaptureError with the user's line, from whatever torch.export raised."""
+def _refusal(name: str, tensors: Sequence[str], error: Exception) -> CaptureError:
+    """A CaptureError with the user's line, from whatever torch.export raised.
+
+    Args:
+        name: of the model.
+        tensors: their names, in the order in which torch.export got them.
+        error: what it raised.
+    """
     location = raising_line(error)
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if "found a fake tensor" in first:
@@ -364,9 +371,13 @@ def _refusal(name: str, error: Exception) -> CaptureError:
             "it takes .data of a tensor, or keeps one outside of its arguments and results; use "
             ".detach() to read, and compute a new tensor instead of writing to .data",
         )
-    if broken := re.search(r"Constraints violated \((.*?)\)", first):
-        why = f"it fixes or limits the size {broken[1]} that dynamic_shapes says to vary; "
-        return CaptureError(name, location, f"{why}give Dim.AUTO there, or the size")
+    if broken := re.search(r"Constraints violated \((.*)\)!", first):
+        named = re.sub(
+            r"L\['tensors'\]\[(\d+)\]\.size\(\)\[(\d+)\]",
+            lambda size: f"axis {size[2]} of {tensors[int(size[1])]}",
+            broken[1],
+        )
+        return CaptureError(name, location, fixes(named))
     first = re.sub(r"\b(s\d+)\b", "(a size)", first)  # torch's symbols mean nothing to a user
     first = re.sub(r"\bz?uf?\d+\b", "(a value)", first).partition(" (unhinted")[0]
     return CaptureError(

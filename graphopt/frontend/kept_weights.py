@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 
 Named = list[tuple[str, torch.Tensor]]
 
@@ -24,7 +24,7 @@ class KeptWeights(TorchDispatchMode):
     def __init__(self, weights: Named) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._weights = [(name, weight, weight.detach()) for name, weight in weights]
-        self._memory = {_place(weight) for _, weight in weights}
+        self._memory = {place for _, weight in weights for place in _places(weight)}
         self._before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
 
     def __torch_dispatch__(
@@ -32,10 +32,11 @@ class KeptWeights(TorchDispatchMode):
     ) -> Any:
         if func._schema.is_mutable:
             for tensor in _written(func._schema, args, kwargs or {}):
-                place = _place(tensor)
-                if place in self._memory and place not in self._before:
-                    storage = tensor.untyped_storage()
-                    self._before[place] = storage, storage.clone()  # type: ignore[no-untyped-call]
+                for storage in _storages(tensor):
+                    place = storage.data_ptr()
+                    if place in self._memory and place not in self._before:
+                        before = storage.clone()  # type: ignore[no-untyped-call]
+                        self._before[place] = storage, before
         return func(*args, **(kwargs or {}))
 
     def put_back(self) -> list[str]:
@@ -43,11 +44,11 @@ class KeptWeights(TorchDispatchMode):
         names: list[str] = []
         with torch.no_grad():
             for name, weight, own in self._weights:
-                moved = _place(weight) != _place(own) or weight.shape != own.shape
+                moved = _places(weight) != _places(own) or weight.shape != own.shape
                 if moved or weight.dtype is not own.dtype:
                     weight.data = own
                     names.append(name)
-                elif _place(own) in self._before:
+                elif any(place in self._before for place in _places(own)):
                     names.append(name)
             for storage, before in self._before.values():
                 storage.copy_(before)
@@ -55,9 +56,18 @@ class KeptWeights(TorchDispatchMode):
         return names
 
 
-def _place(tensor: torch.Tensor) -> int:
-    """Where the memory of a tensor is; 0 for one that has none."""
-    return tensor.untyped_storage().data_ptr()
+def _storages(tensor: torch.Tensor) -> Iterator[torch.UntypedStorage]:
+    """The memory of a tensor; of one that is made of others, as quantized ones are, of each."""
+    if is_traceable_wrapper_subclass(tensor):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from _storages(getattr(tensor, name))
+    else:
+        yield tensor.untyped_storage()
+
+
+def _places(tensor: torch.Tensor) -> list[int]:
+    """Where the memory of a tensor is; 0 for what has none."""
+    return [storage.data_ptr() for storage in _storages(tensor)]
 
 
 def _written(schema: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[torch.Tensor]:

@@ -46,20 +46,18 @@ class TracingQuestions(ExitStack):
         self._thread = threading.get_ident()
 
     def __enter__(self) -> TracingQuestions:
+        answers: dict[str, Any] = {}
         for name in ("is_compiling", "is_exporting"):
             own = getattr(torch.compiler, name)
-            answering = self._function(own)
-            self.enter_context(replaced(name, own, answering))
-            self._set(torch.compiler, name, answering)
+            answers[name] = self._function(own)
+            self.enter_context(replaced(name, own, answers[name]))
         kind = _kind_of(self._is_fake)
         self.enter_context(replaced("FakeTensor", FakeTensor, kind))
-        # Of it, torch wants its own class by identity.
-        self._set(torch._subclasses, "__class__", _module_with(kind))
+        # torch knows its own class and functions by identity, and so gets them.
+        for module, names in ((torch.compiler, answers), (torch._subclasses, {"FakeTensor": kind})):
+            self.callback(setattr, module, "__class__", module.__class__)
+            module.__class__ = _answering(module, names)
         return self
-
-    def _set(self, module: ModuleType, name: str, value: Any) -> None:
-        self.callback(setattr, module, name, getattr(module, name))
-        setattr(module, name, value)
 
     def _function(self, own: Callable[[], bool]) -> Callable[[], bool]:
         return lambda: self._answer if self._asks() else own()
@@ -89,13 +87,14 @@ def _kind_of(is_instance: Callable[[Any], bool]) -> type:
     return Kind("FakeTensor", (), {})
 
 
-def _module_with(kind: type) -> type:
-    """The class of a module that has a class for lines of the user alone."""
+def _answering(module: ModuleType, names: dict[str, Any]) -> type[ModuleType]:
+    """The class of a module that has something else under some names for lines of the user."""
 
-    def chosen(module: ModuleType) -> type:
-        return kind if asking_line() else FakeTensor
+    def chosen(own: Any, other: Any) -> property:
+        return property(lambda _: other if asking_line() else own)
 
-    return type("Module", (ModuleType,), {"FakeTensor": property(chosen)})
+    members = {name: chosen(getattr(module, name), other) for name, other in names.items()}
+    return type("Module", (ModuleType,), members)
 
 
 def computes_otherwise(model: torch.nn.Module, call: Arguments) -> bool:
