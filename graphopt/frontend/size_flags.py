@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from graphopt.frontend.replaced_functions import replaced
 
-_OWN = F.scaled_dot_product_attention
+_OWN: Any = F.scaled_dot_product_attention
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def size_flags() -> Iterator[None]:
         yield
 
 
-def _attention(*args: Any, **kwargs: Any) -> torch.Tensor:
+def _attention(*args: Any, **kwargs: Any) -> Any:
     decided = [bool(a) if isinstance(a, torch.SymBool) else a for a in args]
     flag = kwargs.get("is_causal")
     if isinstance(flag, torch.SymBool):
