@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphopt.dependencies import require
+from graphopt.errors import BenchmarkError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -72,7 +73,13 @@ class Workload:
 
 
 def relative_error(value: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) -> float:
-    """``|value - reference| / |reference|``, Euclidean norms in float64 over all elements."""
+    """``|value - reference| / |reference|``, Euclidean norms in float64 over all elements.
+
+    Raises:
+        BenchmarkError: For arrays of different shapes.
+    """
+    if value.shape != reference.shape:
+        raise BenchmarkError(f"its output has shape {value.shape}, that of torch {reference.shape}")
     exact = reference.astype(np.float64)
     return float(np.linalg.norm(value - exact) / np.linalg.norm(exact))
 
@@ -137,7 +144,7 @@ class TorchFp32(Engine):
             torch.set_num_threads(self.threads)
             with torch.inference_mode():
                 outputs = module(*(torch.from_numpy(a) for a in arrays))
-            return [output.numpy() for output in outputs]
+            return _arrays(outputs)
 
         return call
 
@@ -227,9 +234,15 @@ class Graphopt(Engine):
             pipeline.limit_threads(self.threads)
             with torch.inference_mode():
                 outputs = fast(*(torch.from_numpy(a) for a in arrays))
-            return [output.numpy() for output in outputs]
+            return _arrays(outputs)
 
         return call
+
+
+def _arrays(outputs: Tensor | Sequence[Tensor]) -> Arrays:
+    """What a module returns, be it one tensor or several."""
+    several = outputs if isinstance(outputs, list | tuple) else [outputs]
+    return [output.numpy() for output in several]
 
 
 @contextmanager
@@ -244,3 +257,17 @@ def _environment(name: str, value: str) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+def chosen(others: Sequence[Engine], wanted: Sequence[str]) -> list[Engine]:
+    """The reference, torch fp32, and those engines whose name contains one of the wanted words.
+
+    torch.compile takes minutes to compile and comes only if a word asks for it.
+
+    Args:
+        others: beside torch fp32 and torch.compile.
+        wanted: words; all of the others if empty.
+    """
+    slow = [TorchCompile()] if any(word in TorchCompile.name for word in wanted) else []
+    named = [e for e in others if not wanted or any(word in e.name for word in wanted)]
+    return [TorchFp32(), *slow, *named]

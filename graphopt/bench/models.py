@@ -16,10 +16,9 @@ from graphopt.bench.engines import (
     Engine,
     Graphopt,
     Stage,
-    TorchCompile,
     TorchDynamicInt8,
-    TorchFp32,
     Workload,
+    chosen,
 )
 from graphopt.bench.measure import Result, measure
 from graphopt.bench.onnx_engines import CONVOLUTIONS, PRODUCTS, OnnxRuntime, OpenVino
@@ -33,11 +32,10 @@ PRECISIONS = ("fp32", "int8", "bf16", "int8+bf16")
 
 
 def engines(wanted: Sequence[str], with_convolutions: bool = True) -> list[Engine]:
-    """The reference, torch fp32, and those others whose name contains one of the wanted words.
+    """The reference, and those others whose name contains one of the wanted words.
 
     Args:
-        wanted: words; all engines if empty, but torch.compile, which takes minutes and comes only
-            if a word asks for it.
+        wanted: words; all engines but torch.compile if empty.
         with_convolutions: whether the network has any, which onnxruntime may quantize or not.
     """
     others: list[Engine] = [
@@ -49,9 +47,7 @@ def engines(wanted: Sequence[str], with_convolutions: bool = True) -> list[Engin
         OpenVino(None),
         *(Graphopt(precision) for precision in PRECISIONS),
     ]
-    chosen = [e for e in others if not wanted or any(word in e.name for word in wanted)]
-    slow = [TorchCompile()] if any(word in TorchCompile.name for word in wanted) else []
-    return [TorchFp32(), *slow, *chosen]
+    return chosen(others, wanted)
 
 
 def workload(title: str, module: Any, inputs: tuple[Any, ...], folder: Path) -> Workload:
@@ -108,9 +104,9 @@ def bench(
         place = folder / name
         place.mkdir()
         work = workload(title, module, inputs, place)
-        chosen = engines(words, _has_convolutions(module))
+        tried = engines(words, _has_convolutions(module))
         say = partial(_say, progress, name)
-        (results,) = measure([work], chosen, threads, rounds, progress=say)
+        (results,) = measure([work], tried, threads, rounds, progress=say)
         print_results(console, title, results, rounds)
         measured[title] = results
         rows = [result.as_dict() for result in results]

@@ -13,10 +13,9 @@ from graphopt.bench.engines import (
     Engine,
     Graphopt,
     Stage,
-    TorchCompile,
     TorchDynamicInt8,
-    TorchFp32,
     Workload,
+    chosen,
     relative_error,
 )
 from graphopt.bench.onnx_engines import FUNASR, OnnxRuntime, OpenVino
@@ -36,10 +35,7 @@ NOTE = (
 
 
 def engines(wanted: Sequence[str]) -> list[Engine]:
-    """The reference, torch fp32, and those others whose name contains one of the wanted words.
-
-    torch.compile takes minutes to compile and comes only if a word asks for it.
-    """
+    """The reference, and those others whose name contains one of the wanted words."""
     others: list[Engine] = [
         TorchDynamicInt8(),
         OnnxRuntime(),
@@ -48,9 +44,7 @@ def engines(wanted: Sequence[str]) -> list[Engine]:
         OpenVino(None),
         *(Graphopt(precision) for precision in PRECISIONS),
     ]
-    chosen = [e for e in others if not wanted or any(word in e.name for word in wanted)]
-    slow = [TorchCompile()] if any(word in TorchCompile.name for word in wanted) else []
-    return [TorchFp32(), *slow, *chosen]
+    return chosen(others, wanted)
 
 
 def parts(blocks: int = 50, decoder_blocks: int = 16) -> tuple[Any, Any]:

@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 from torch import nn
 
 from graphopt.bench import models
+from graphopt.bench.engines import relative_error
 from graphopt.bench.measure import Result
+from graphopt.errors import BenchmarkError
 from graphopt.zoo.official import catalog
 
 
@@ -22,7 +25,7 @@ def absent() -> nn.Module:
 
 @pytest.fixture
 def networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    shape = (1, 3, 10, 12)
+    shape = (2, 3, 10, 12)
     monkeypatch.setitem(
         catalog.NETWORKS, "tiny", catalog.Network("a tiny one", tiny, shape, result="")
     )
@@ -48,6 +51,13 @@ def test_networks_are_measured_and_compared(networks: None, tmp_path: Path) -> N
     assert 1e-5 < rows["onnxruntime int8 of convolutions"]["errors"]["y"] < 5e-2
     text = console.export_text()
     assert "no one: missing" in text and "a tiny one" in text
+
+
+def test_outputs_of_other_shapes_are_not_compared() -> None:
+    outputs = np.ones((2, 3))
+    assert relative_error(outputs, outputs) == 0
+    with pytest.raises(BenchmarkError, match=r"shape \(3,\), that of torch \(2, 3\)"):
+        relative_error(outputs[0], outputs)
 
 
 def test_overview_sets_the_fastest_beside_each_other() -> None:
