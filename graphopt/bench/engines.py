@@ -239,9 +239,9 @@ class Graphopt(Engine):
         return call
 
 
-def _arrays(outputs: Tensor | Sequence[Tensor]) -> Arrays:
+def _arrays(outputs: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Arrays:
     """What a module returns, be it one tensor or several."""
-    several = outputs if isinstance(outputs, list | tuple) else [outputs]
+    several = outputs if isinstance(outputs, tuple | list) else (outputs,)
     return [output.numpy() for output in several]
 
 
