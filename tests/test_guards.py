@@ -121,6 +121,10 @@ BRANCHES: dict[str, tuple[Any, list[Any]]] = {
         lambda x: torch.ones(x.squeeze(0).shape).mul_(2),
         [(1, 2, 3), (2, 2, 3), (1, 5, 3)],
     ),
+    "squeeze beside an axis of 1": (
+        lambda x: x.narrow(0, 0, 1).squeeze((0, 1)),
+        [(2, 6, 3), (2, 1, 3), (1, 4, 3)],
+    ),
     "squeeze what turns out to be 1": (_doubled_steps, [(1, 7), (2, 7), (1, 9), (5, 7)]),
     "parts": (lambda x: (x * 2).split(3)[-1] + 1, [(3, 4), (5, 4), (2, 4), (7, 4)]),
     "an op in torch": (lambda x: x.lgamma().split(3)[-1], [(3, 4), (5, 4), (7, 4)]),

@@ -109,6 +109,8 @@ _PRODUCTS = frozenset(
 #: Ops that add up their first operand, of which less may be left than was rounded on the way.
 _SUMS = frozenset(
     [
+        "_native_batch_norm_legit",
+        "_native_batch_norm_legit_functional",
         "cumsum",
         "logcumsumexp",
         "logsumexp",

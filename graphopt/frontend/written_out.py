@@ -105,9 +105,11 @@ def _squeeze(input: Tensor, dim: Any = None) -> Any:
     sizes = {d: input.shape[d] for d in dims}
     if not any(isinstance(size, torch.SymInt) for size in sizes.values()):
         return NotImplemented
-    for d in sorted(dims, reverse=True):
-        if bool(sizes[d] == 1):
-            input = input.select(d, 0)
+    gone = [d for d in sorted(dims, reverse=True) if bool(sizes[d] == 1)]
+    if kept := sorted(dims.difference(gone)):
+        input = torch.squeeze(input, kept)  # which stays in the graph, and says that they are kept
+    for d in gone:
+        input = input.select(d, 0)
     return input
 
 
