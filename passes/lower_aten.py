@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from graphopt.errors import LoweringError
 from graphopt.ir import Graph, Node, Value
+from graphopt.ir.scalar import symbols_in
+from graphopt.ir.symbolic import symbol
 from graphopt.passes.base import Pass
 from graphopt.passes.lowering import (
     attention,
@@ -128,6 +130,13 @@ def _lower(builder: Builder) -> list[Value]:
     rank = max((v.rank for v in (*node.inputs, *node.outputs)), default=0)
     if rank > MAX_RANK:
         raise Unsupported(f"a tensor of {rank} axes")
+    if builder.op.dim and schema.startswith("aten::") and _finds_sizes(node, builder.op.dim):
+        raise Unsupported("a size of its result that torch knows once it has run")
     result = rule.lower(builder)
     builder.refuse_unread(rule)
     return result if isinstance(result, list) else [result]
+
+
+def _finds_sizes(node: Node, dim: str) -> bool:
+    """Whether a dim is a size of its results."""
+    return symbol(dim) in symbols_in([value.shape for value in node.outputs])

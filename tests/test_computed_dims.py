@@ -229,3 +229,12 @@ def test_a_computed_size_that_a_squeeze_may_remove_is_refused() -> None:
 
     with pytest.raises(CaptureError, match="name the axes that it squeezes"):
         captured(function, torch.rand(2, 9, 3))
+
+
+def test_parts_whose_sizes_torch_finds_stay_in_torch() -> None:
+    model = Function(lambda x: x.chunk(3)[-1].tensor_split(3)[-1] * 2)
+    fast = graphopt.optimize(model, precision="fp32", example_inputs=(torch.randn(16),))
+    assert [row.op for row in fast.report() if not row.compiled] == ["aten.tensor_split"]
+    for size in (16, 19):
+        x = torch.randn(size)
+        torch.testing.assert_close(fast(x), model(x))

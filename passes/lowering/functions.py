@@ -352,12 +352,11 @@ def _ignoring_nan(op: str) -> Formula:
 
 
 def _prelu(b: Builder) -> Value:
-    """One slope for each channel, the second axis."""
+    """One slope for each channel, the second axis; of the kernel, slopes that broadcast."""
     x, weight = b.tensor(), b.tensor("weight")
-    if weight.rank == 1 and x.rank > 1:
-        weight = b.reshape(weight, (weight.shape[0], *[1] * (x.rank - 2)))
-    elif weight.rank == 1 and x.rank < 2:
-        weight = b.reshape(weight, ())
+    if b.node.op.name == "aten.prelu" and weight.rank == 1:
+        shape = (weight.shape[0], *[1] * (x.rank - 2)) if x.rank > 1 else ()
+        weight = b.reshape(weight, shape)
     operands = Operands(b)
     value, slope = operands.read(x), operands.read(weight)
     return operands.emit(where(value > 0, value, slope * value))

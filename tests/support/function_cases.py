@@ -80,6 +80,7 @@ FUNCTIONS: dict[str, Call] = {
             (F.hardshrink(x, 1.0), F.softshrink(x, 1.0), torch.logit(x.sigmoid(), 0.1)),
             (torch.nan_to_num(x), torch.nan_to_num(x, 1.0, 2.0, -3.0), torch.nan_to_num(x.long())),
             (F.prelu(x, w[:1]), F.prelu(x.reshape(2, 2, 11), w), aten._prelu_kernel(x, w[:1])),
+            aten._prelu_kernel(x, x - 1),
             F.leaky_relu(x, 0.3),
         ),
         X,
