@@ -31,6 +31,7 @@ from graphopt.errors import (
     NondeterministicModelError,
 )
 from graphopt.frontend import nesting
+from graphopt.frontend.arguments import Call, copied
 from graphopt.frontend.call_spec import State
 from graphopt.frontend.capture import capture
 from graphopt.frontend.held import Held
@@ -71,7 +72,6 @@ _TIMES = 8
 """How often what noise makes an error may be: the largest of three runs is a few standard
 deviations, and so is the error of one run of a model with as many elements."""
 
-Call = tuple[tuple[Any, ...], dict[str, Any]]
 Results = tuple[list[Any], pytree.TreeSpec]
 
 
@@ -249,17 +249,6 @@ def _mostly(departures: list[_Departure]) -> bool:
     return any(not d.decides for d in departures) or all(d.error < 0.5 for d in departures)
 
 
-def _copied(call: Call) -> Call:
-    """The arguments with containers and tensors of their own, which a call may write to."""
-
-    def copied(leaf: Any) -> Any:
-        return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf
-
-    leaves, spec = nesting.flatten(call)
-    args, kwargs = pytree.tree_unflatten(map(copied, leaves), spec)
-    return args, kwargs
-
-
 class _Runs:
     """Runs of a model and of what was compiled of it, from one state of the model.
 
@@ -273,7 +262,7 @@ class _Runs:
 
     def __call__(self, run: Any, call: Call) -> Results:
         """Leaves and structure of the result, of the arguments and of states after a call."""
-        args, kwargs = _copied(call)
+        args, kwargs = copied(*nesting.flatten(call))
         with (
             Held(self._model),
             torch.no_grad(),
@@ -382,7 +371,7 @@ def _first_departure(
     The captured graph runs in torch, node by node; the graph after each lowering pass, and the
     planned one, in numpy. Values keep their names on the way.
     """
-    args, kwargs = _copied(call)
+    args, kwargs = copied(*nesting.flatten(call))
     graph = capture(model, args, kwargs, specialization.options.dynamic_shapes).graph
     tensors = specialization.call.flatten(args, kwargs)
     known: dict[str, torch.Tensor] = {}

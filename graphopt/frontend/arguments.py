@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -104,9 +105,19 @@ class Arguments:
 
     def copied(self) -> Call:
         """The call with containers and tensors of its own, which a model may write to."""
-        copies = [v.detach().clone() if isinstance(v, torch.Tensor) else v for v in self.leaves]
-        args, kwargs = pytree.tree_unflatten(copies, self.spec)
-        return args, kwargs
+        return copied(self.leaves, self.spec)
+
+
+def copied(leaves: Iterable[Any], spec: pytree.TreeSpec) -> Call:
+    """A call of copies of its tensors, in containers of its own.
+
+    Args:
+        leaves: tensors and plain values.
+        spec: structure of (args, kwargs).
+    """
+    copies = [v.detach().clone() if isinstance(v, torch.Tensor) else v for v in leaves]
+    args, kwargs = pytree.tree_unflatten(copies, spec)
+    return args, kwargs
 
 
 def rest_name(model: torch.nn.Module) -> str:

@@ -13,6 +13,7 @@ import math
 import operator
 from collections.abc import Callable, Container
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -320,20 +321,6 @@ _QUOTIENTS: dict[str | None, Callable[[Any, Any], Any]] = {
 }
 
 
-def _largest(choose: Callable[[Any, Any], Any]) -> tuple[Callable[..., Any], int]:
-    """The largest or smallest of all elements, or of each pair."""
-
-    def function(x: Numbers, *others: Any) -> Any:
-        if not others:
-            made = x.flat[0]
-            for number in x.flat[1:]:
-                made = choose(made, number)
-            return made
-        return NotImplemented
-
-    return function, 1
-
-
 def _most(x: Any, y: Any) -> Any:
     return torch.sym_max(x, y)  # type: ignore[no-untyped-call]
 
@@ -355,7 +342,9 @@ def _picked(x: Numbers, index: Any) -> Any:
     return x[index] if isinstance(index, int | slice) else NotImplemented
 
 
-def _folded(function: Callable[..., Any]) -> tuple[Callable[..., Any], int]:
+def _folded(function: Callable[[Numbers], Any]) -> tuple[Callable[..., Any], int]:
+    """A function of all elements together."""
+
     def of_all(x: Numbers, **options: Any) -> Any:
         return NotImplemented if options else function(x)
 
@@ -400,8 +389,8 @@ _FUNCTIONS: dict[str, tuple[Callable[..., Any], int]] = {
     **dict.fromkeys(("tensor", "as_tensor", "scalar_tensor"), (_same, 1)),
     **dict.fromkeys(("to", "long", "int", "float", "double", "clone", "detach", "cpu"), (_same, 1)),
     **dict.fromkeys(("clamp", "clip"), (_clamped, 1)),
-    "max": _largest(_most),
-    "min": _largest(_least),
+    "max": _folded(lambda x: reduce(_most, x.flat)),
+    "min": _folded(lambda x: reduce(_least, x.flat)),
     "sum": _folded(np.sum),
     "prod": _folded(np.prod),
     "getitem": (_picked, 1),
