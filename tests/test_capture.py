@@ -496,7 +496,7 @@ def test_ranges_of_dynamic_shapes() -> None:
     for varies in (dim("b", max=4), dim("b", min=6), 7):
         with pytest.raises(OptionError, match=r"dynamic_shapes\[0\]\[0\].* size 5 there"):
             capture(model, (x,), None, ({0: varies},))
-    with pytest.raises(CaptureError, match=r"limits the size \(?b"):
+    with pytest.raises(CaptureError, match="limits the size of b"):
         capture(Function(lambda x: x.reshape(5, -1)), (x,), None, ({0: dim("b")},))
     with pytest.raises(CaptureError, match=r"axis 0 of tensors_0 .* Dim\.AUTO"):
         capture(Function(lambda x: x * 2), (x,), None, ({0: 2 * dim("b") + 1},))

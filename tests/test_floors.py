@@ -22,7 +22,7 @@ FLOORS = (
         "scratch_folder",
         "testing",
     ),
-    ("config", "progress"),
+    ("config", "progress", "worker_threads"),
     ("kernels",),
     ("toolchain",),
     ("runtime",),

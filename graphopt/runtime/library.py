@@ -8,7 +8,6 @@ import math
 import os
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from graphopt import errors
 from graphopt.dtype import DType
 from graphopt.runtime import process
 from graphopt.runtime.cpus import usable_cpus
+from graphopt.worker_threads import map_on_threads
 
 Array = np.ndarray[Any, Any]
 Item = TypeVar("Item")
@@ -316,8 +316,7 @@ class Library:
             taken.extend(map(take, [module], [wanted]))
             if taken == [1]:
                 return [function(item) for item in items]
-            with ThreadPoolExecutor(taken[0]) as executor:
-                return list(executor.map(function, items))
+            return map_on_threads(function, items, taken[0])
         finally:
             for count in taken:
                 give(module, count)

@@ -11,7 +11,6 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from graphopt.kernels import registry
 from graphopt.kernels.registry import Level
 from graphopt.progress import announce
 from graphopt.toolchain.cache import Cache
+from graphopt.worker_threads import map_on_threads
 
 _KERNELS = registry.ROOT
 _TEAM = _KERNELS / "runtime/team.c"
@@ -205,8 +205,7 @@ class Builder:
         return self._link(link, self._compile(tools, sources, level), "")
 
     def _compile(self, tools: Toolchain, sources: Sequence[_Source], level: Level) -> list[Path]:
-        with ThreadPoolExecutor(self.jobs) as pool:
-            return list(pool.map(lambda source: self._object(tools, source, level), sources))
+        return map_on_threads(lambda source: self._object(tools, source, level), sources, self.jobs)
 
     def _object(self, tools: Toolchain, file: _Source, level: Level) -> Path:
         """Compiles one file, or takes it from the cache."""
