@@ -18,7 +18,7 @@ import numpy as np
 
 from graphopt.ir import DType, Graph, Node, constant
 from graphopt.ir.ops import Conv, Depthwise, Linear, Pointwise
-from graphopt.ir.ops.contractions import RESIDUALS
+from graphopt.ir.ops.contractions import is_finished
 from graphopt.ir.ops.elements import FUNCTIONS
 from graphopt.ir.scalar import Scalar
 from graphopt.passes.base import Pass
@@ -27,8 +27,6 @@ from graphopt.passes.support.pattern import Neighbours
 Array = np.ndarray[Any, Any]
 #: What is read as `scale * x + shift`, of numbers or of one for each channel; without x, None.
 _Affine = tuple[Array | None, Array]
-
-_LATER = ("scale", "factor", *RESIDUALS, "mask_out")
 
 
 class FoldScales(Pass):
@@ -54,12 +52,10 @@ class FoldScales(Pass):
 
 def _is_open(node: Node, around: Neighbours) -> bool:
     """Whether nothing but a bias follows the sums yet, and weights are its own."""
-    op, weight, bias = node.op, node.operands["weight"], node.operands.get("bias")
-    assert isinstance(op, Linear | Conv | Depthwise)
+    weight, bias = node.operands["weight"], node.operands.get("bias")
     return (
-        op.activation is None
-        and not (isinstance(op, Depthwise) and op.identity)
-        and not any(role in node.operands for role in _LATER)
+        not is_finished(node)
+        and "scale" not in node.operands
         and weight.data is not None
         and weight.dtype is DType.F32
         and around.is_private(weight)

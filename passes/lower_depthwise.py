@@ -19,6 +19,7 @@ import numpy as np
 
 from graphopt.ir import Graph, Node, Value, symbolic
 from graphopt.ir.ops import Conv, Depthwise, Pad, Permute, Reshape
+from graphopt.ir.ops.contractions import is_finished
 from graphopt.passes.base import Pass
 from graphopt.passes.support.pattern import Neighbours
 
@@ -39,7 +40,7 @@ class LowerDepthwise(Pass):
     def _convert(self, graph: Graph, node: Node) -> bool:
         """Rule 1."""
         op = node.op
-        if not isinstance(op, Conv) or "residual0" in node.operands:
+        if not isinstance(op, Conv) or is_finished(node):
             return False
         x, weight = node.operands["x"], node.operands["weight"]
         if weight.data is None or weight.shape[1] != 1:
@@ -49,7 +50,7 @@ class LowerDepthwise(Pass):
             return False
         along_time = x.rank == 3 or (x.shape[3] == 1 and weight.shape[3] == 1)
         time = 1 if x.rank == 3 else 0
-        if not along_time or (x.rank == 4 and op.padding[1] != 0):
+        if not along_time or (x.rank == 4 and (op.padding[1], op.behind[1]) != (0, 0)):
             return False
         out = node.output
         order = (0, 2, 1, 3) if x.rank == 4 else (0, 2, 1)
@@ -63,7 +64,6 @@ class LowerDepthwise(Pass):
                 op.dilation[time],
                 op.padding[time],
                 out.shape[2],
-                activation=op.activation,
             ),
             source.output,
             filters,

@@ -111,7 +111,7 @@ class _Unfolded:
         if bias is not None and groups > 1:
             bias = _constant(bias, _part(bias, g, groups), g, groups)
         return self._add(
-            Linear(activation=op.activation),
+            Linear(op.activation, op.last, op.slope),
             windows,
             _constant(weight, rows, g, groups),
             bias=bias,

@@ -53,6 +53,15 @@ def _epilogue(strides: Strides) -> tuple[Operand, ...]:
     )
 
 
+def is_finished(node: Node) -> bool:
+    """Whether the kernel of a contraction does more to its sums than to add a bias."""
+    op = node.op
+    assert isinstance(op, Linear | Conv | Depthwise)
+    later = {"factor", "mask_out", *RESIDUALS} & set(node.operands)
+    last = op.identity if isinstance(op, Depthwise) else op.last
+    return bool(later or op.activation or last)
+
+
 def _finished(y: Array, given: Mapping[str, Array], op: Linear | Conv) -> Array:
     if "bias" in given:
         y = y + given["bias"]
