@@ -52,6 +52,7 @@ _FREQUENT = (
     "aten.linear",
     "attention",
     "feed forward",
+    "residual block",
     "write to a part",
     "write through a view",
     "aten.slice",

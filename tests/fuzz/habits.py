@@ -18,6 +18,26 @@ def _feed_forward(s: Scene) -> str:
     return f"{block}({name}){chosen(s, '', f' + {name}')}"
 
 
+@kind("residual block")
+def _residual_block(s: Scene) -> str:
+    """A convolution over one axis or two, finished in all the ways that nets have."""
+    name, width = last(s, 3)
+    axes, groups = s.random.choice((1, 2)), s.random.choice((1, 1, 1, 2, width))
+    if width % groups:
+        raise Unfit
+    taps, bias = s.random.choice((1, 3, 5)), s.random.choice((True, False))
+    reach = f"padding={taps // 2}, groups={groups}, bias={bias}"
+    layers = [f"nn.Conv{axes}d({width}, {width}, {taps}, {reach})"]
+    layers += [f"nn.BatchNorm{axes}d({width})"] * s.random.choice((0, 1))
+    acts = ("nn.ReLU()", "nn.LeakyReLU(0.3)", "nn.SiLU()", "nn.ReLU6()", "nn.Hardswish()")
+    layers += s.random.sample(acts, s.random.choice((0, 1)))
+    x = f"{name}.transpose(1, 2){'[..., None]' if axes == 2 else ''}"
+    y = f"{s.member(f'nn.Sequential({chr(44).join(layers)})')}(u := {x})"
+    y += s.random.choice(("", " * u", " + u", " + u", " + u + u.sigmoid()"))
+    y = f"{s.random.choice(acts)}({y})" if s.random.random() < 0.6 else f"({y})"
+    return f"{y}{'[..., 0]' if axes == 2 else ''}.transpose(1, 2)"
+
+
 @kind("gated")
 def _gated(s: Scene) -> str:
     name, width = last(s, 2, 3)
