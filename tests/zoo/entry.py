@@ -60,7 +60,7 @@ def _vary(name: str, tensor: torch.Tensor) -> None:
     """
     is_statistic = name.endswith(("running_mean", "running_var"))
     is_parameter = isinstance(tensor, torch.nn.Parameter)
-    if not tensor.is_floating_point() or not (is_parameter or is_statistic) or tensor.numel() < 2:
+    if not tensor.is_floating_point() or not (is_parameter or is_statistic) or not tensor.dim():
         return
     if (tensor == tensor.flatten()[0]).all():
         tensor += 0.2 * torch.rand(tensor.shape)
