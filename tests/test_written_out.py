@@ -74,6 +74,15 @@ CASES: dict[str, tuple[Callable[..., Any], Any]] = {
         ),
         tuple((x,) for x in ROWS),
     ),
+    "deviations behind a write": (
+        lambda x: (
+            (y := x.float().clone()).mul_(0.5),
+            *torch.std_mean(y, (1,), False),
+            *torch.std_mean(y, 0, unbiased=True, keepdim=True),
+            *torch.std_mean(y, unbiased=False),
+        ),
+        tuple((x,) for x in ROWS),
+    ),
     "squeezed axes": (
         lambda x: (x[..., ::4].squeeze(-1).transpose(0, 1), torch.squeeze(x, (0, 2))),
         tuple((x.float().unsqueeze(1)[..., :4],) for x in ROWS),

@@ -180,6 +180,19 @@ def _index_reduce(
     return input.scatter_reduce(dim, at, source, reduce, include_self=include_self)
 
 
+def _std_mean(
+    input: Tensor,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    **given: Any,
+) -> Any:
+    """By a correction, where torch's own tracing of `unbiased` raises a TypeError."""
+    if unbiased is None or given:
+        return NotImplemented
+    return torch.std_mean(input, dim, correction=int(unbiased), keepdim=keepdim)
+
+
 _FORMS: dict[Callable[..., Any], Callable[..., Any]] = {
     F.embedding_bag: _embedding_bag,
     torch.bucketize: _bucketize,
@@ -190,4 +203,5 @@ _FORMS: dict[Callable[..., Any], Callable[..., Any]] = {
     Tensor.index_reduce: _index_reduce,
     torch.squeeze: _squeeze,
     Tensor.squeeze: _squeeze,
+    torch.std_mean: _std_mean,
 }
