@@ -624,6 +624,16 @@ class LoweringError(GraphoptError):
         )
 
 
+class OnnxExportError(GraphoptError):
+    """A model that has no form in plain ONNX."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(
+            f"{model} has no plain form in ONNX: {reason}; write it with .to_onnx(path, "
+            "plain=False), or save a package with .save(path)"
+        )
+
+
 class UnsupportedNodesError(GraphoptError):
     """``strict=True`` and some nodes would run in torch; lists each with place and reason.
 

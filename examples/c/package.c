@@ -23,7 +23,7 @@ static int has_feature(const char *features, const char *name) {
 /* lib/levels has a line for each library, the most capable last: its level, then the features
  * that it needs, by the names of /proc/cpuinfo. */
 static int choose_level(const char *folder, char *level, size_t bytes) {
-    char path[PATH_BYTES], line[1024], *features = cpu_features(), *rest;
+    char path[PATH_BYTES], line[1024], *features = go_cpu_features(), *rest;
     snprintf(path, sizeof path, "%s/lib/levels", folder);
     FILE *file = fopen(path, "r");
     *level = 0;

@@ -175,14 +175,44 @@ class OptimizedModule(Compiled, torch.nn.Module):
                 written.
             UnsupportedNodesError: if a node needs torch.
         """
+        specialization = self._only_one()
+        with process.changes:
+            specialization.save(path)
+
+    def to_onnx(self, path: str | Path, plain: bool | None = None) -> None:
+        """Writes an ONNX file whose one node, `graphopt::Run`, is the compiled model.
+
+        What the node runs is a package in a folder beside it: `model.onnx` and `model.graphopt`,
+        together with the library that onnxruntime (from 1.17 on) takes the node from. Such
+        packages for several targets may lie there. The file also says what the node computes in
+        plain ONNX, for runtimes without the library.
+
+        Args:
+            path: of the file, which is replaced.
+            plain: whether with the plain form, which holds the weights once more: True refuses a
+                model without one; None warns (`PlainFormWarning`); False leaves it out.
+
+        Raises:
+            PackageError: if nothing, or more than one specialization, was captured; if the weights
+                have changed since; if something that is no package is in the way.
+            UnsupportedNodesError: if a node needs torch.
+            OnnxExportError: with `plain`, for a model without such a form.
+            MissingDependencyError: without the package `onnx`, or with `plain` without `onnxscript`.
+            StorageError: if the file cannot be written.
+        """
+        specialization = self._only_one()
+        with process.changes:
+            specialization.write_onnx(path, self._model[0], plain)
+
+    def _only_one(self) -> Specialization | Pieces:
+        """What was captured, if a package can hold it."""
         specializations = self._captured()
         if len(specializations) != 1:
             raise PackageError(
                 f"{len(specializations)} specializations were captured and a package holds one; "
                 "optimize with example_inputs= and save before other calls"
             )
-        with process.changes:
-            specializations[0].save(path)
+        return specializations[0]
 
     def dump(self, format: str = "text") -> str:
         """The planned graphs, with reasons.

@@ -167,6 +167,10 @@ class Pieces:
         """Raises UnsupportedNodesError: a package holds no Python."""
         raise self._error()
 
+    def write_onnx(self, path: object, model: object, plain: object) -> None:
+        """Raises UnsupportedNodesError: a package holds no Python."""
+        raise self._error()
+
     def _error(self) -> UnsupportedNodesError:
         left = [row for row in self.reports() if not row.compiled]
         return UnsupportedNodesError([(r.op, r.source or r.module, r.reasons[-1]) for r in left])

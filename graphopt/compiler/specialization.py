@@ -13,6 +13,7 @@ import sympy
 import torch
 import torch.utils._pytree as pytree
 
+from graphopt.compiler.onnx_export import Exported, weights_of, write_onnx
 from graphopt.compiler.options import Options
 from graphopt.compiler.partition import CompiledPart, TorchPart, partition
 from graphopt.compiler.pipeline import PassManager, export, lowering_passes
@@ -82,6 +83,7 @@ class Specialization:
     ) -> None:
         manager = PassManager(Config.from_environment())
         announce(f"{type(model).__name__}: capture")
+        self._weights = weights_of(model)
         captured = capture(model, args, kwargs, options.dynamic_shapes, states)
         self.call: CallSpec = captured.call
         self._parameters = _positional_names(model, len(args))
@@ -298,6 +300,27 @@ class Specialization:
         }
         with replaced_folder(path, MARKS) as staging:
             program.write(staging, self._signature(), texts)
+
+    def write_onnx(self, path: str | Path, model: torch.nn.Module, plain: bool | None) -> None:
+        """Writes an ONNX file and its package; see `OptimizedModule.to_onnx`."""
+        self._require_compiled()
+        self._require_pure()
+        if weights_of(model) != self._weights:
+            raise PackageError(
+                f"the weights of {self.graph.name} are others than those that were compiled; "
+                "optimize the model again"
+            )
+        ((_, program, _),) = self._programs()
+        signature = self._signature()
+        exported = Exported(
+            model,
+            self.call,
+            program.graph,
+            signature.outputs,
+            self._texts["captured"],
+            self.options.target,
+        )
+        write_onnx(path, exported, lambda folder: program.write(folder, signature), plain)
 
     def _signature(self) -> Signature:
         call, tensors = self.call, itertools.count()

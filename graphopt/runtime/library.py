@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 MAX_RANK = 8
-ABI_VERSION, OLDEST_ABI_VERSION = 5, 4  # of graphopt.h, and what is enough of it
+ABI_VERSION, OLDEST_ABI_VERSION = 6, 4  # of graphopt.h, and what is enough of it
 MAX_THREADS = 4095  # of a run, and of all runs together
 
 _DTYPES = list(DType)

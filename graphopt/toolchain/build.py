@@ -146,6 +146,13 @@ class Builder:
         module = _module(level, source, static=static)
         return self._program([*_called(level, source), *module, main], level, static)
 
+    def onnxruntime_library(self, arch: str) -> Path:
+        """The shared library of the op `graphopt::Run` for onnxruntime (kernels/onnxruntime)."""
+        level = registry.level(arch, "scalar")
+        paths = sorted((_KERNELS / "onnxruntime").glob("*.c"))
+        sources = [*map(_Source, paths), _Source(_KERNELS / "runtime/cpu_features.c")]
+        return self._library(sources, level, ("-ldl",))
+
     def timed_kernels(self, level: Level) -> Path:
         """A shared library that times calls of a level's kernels (harness/timer.c)."""
         timer = (_KERNELS / "harness/timer.c").read_text() + _kernel_table(level)
@@ -192,10 +199,12 @@ class Builder:
         checks = f"-fsanitize={','.join(self.sanitizers)}"
         return (checks, "-fno-sanitize-recover=all", "-O1", "-g1")
 
-    def _library(self, sources: Sequence[_Source], level: Level) -> Path:
+    def _library(
+        self, sources: Sequence[_Source], level: Level, libraries: Sequence[str] = ()
+    ) -> Path:
         tools = Toolchain.find(level.arch)
         link = (*tools.command, *tools.link_flags(False), "-shared", "-s")
-        return self._link(link, self._compile(tools, sources, level), ".so")
+        return self._link(link, self._compile(tools, sources, level), ".so", libraries)
 
     def _program(self, sources: Sequence[_Source], level: Level, static: bool) -> Path:
         """A program with symbols, every one: zig builds a C library anew for what has none."""
@@ -243,12 +252,18 @@ class Builder:
 
         return Cache(self.cache).file(f"objects/{key}", ".o", make)
 
-    def _link(self, command: Sequence[str], objects: Sequence[Path], suffix: str) -> Path:
-        key = _key(*command, *(o.name for o in objects))
+    def _link(
+        self,
+        command: Sequence[str],
+        objects: Sequence[Path],
+        suffix: str,
+        libraries: Sequence[str] = (),
+    ) -> Path:
+        key = _key(*command, *(o.name for o in objects), *libraries)
 
         def make(folder: Path) -> Path:
             made = folder / f"made{suffix}"
-            link = [*command, *map(str, objects), "-o", str(made), "-lpthread", "-lm"]
+            link = [*command, *map(str, objects), "-o", str(made), "-lpthread", "-lm", *libraries]
             _run(link, "link", folder.parent)
             return made
 

@@ -90,3 +90,9 @@ void go_pool_run(go_pool *pool, int threads, go_pool_function function, void *ar
     (void)threads;
     function(argument, &pool->team);
 }
+
+void go_pool_run_hosted(go_pool *pool, const go_host *host, go_pool_function function,
+                        void *argument) {
+    (void)host;
+    function(argument, &pool->team);
+}

@@ -26,7 +26,7 @@
 extern "C" {
 #endif
 
-#define GO_ABI_VERSION 5
+#define GO_ABI_VERSION 6
 #define GO_MAX_RANK 8
 #define GO_API __attribute__((visibility("default")))
 
@@ -135,6 +135,27 @@ GO_API go_code go_run(go_context *context, const go_tensor *inputs, go_tensor *o
 /* The same, and the seconds of every step, as the first thread saw them. */
 GO_API go_code go_profile(go_context *context, const go_tensor *inputs, go_tensor *outputs,
                           double *seconds);
+
+/* The threads of a program that has a pool of its own, in place of a context's: calls
+ * task(argument, i) for every i below `count`, at once or one after another, on any threads, and
+ * returns when all calls have returned. */
+typedef struct {
+    void (*parallel_for)(void *pool, void (*task)(void *argument, size_t index), size_t count,
+                         void *argument);
+    void *pool;
+} go_host;
+
+/* A context without threads of its own, for go_run_hosted alone; `threads` as above. Since
+ * version 6. */
+GO_API go_code go_context_new_hosted(go_module *module, int32_t threads, go_context **context);
+
+/* Runs the graph on the threads of a host, which waits for no gate. Since version 6. */
+GO_API go_code go_run_hosted(go_context *context, const go_tensor *inputs, go_tensor *outputs,
+                             const go_host *host);
+
+/* How many sizes the graph computes from data: if none, go_output_shapes gives what a run makes.
+ * Since version 6. */
+GO_API int32_t go_computed_count(const go_module *module);
 
 /* What went wrong in the last call on this context. */
 GO_API const go_error *go_last_error(const go_context *context);

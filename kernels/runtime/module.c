@@ -57,6 +57,11 @@ int32_t go_step_count(const go_module *module) {
     return go_generated_module.step_count;
 }
 
+int32_t go_computed_count(const go_module *module) {
+    (void)module;
+    return go_generated_module.computed_count;
+}
+
 go_code go_open(const char *weights_path, go_module **module) {
     *module = NULL;
     if (go_level_refusal()) return GO_ERROR_LEVEL;
@@ -104,7 +109,7 @@ void go_close(go_module *module) {
     free(module);
 }
 
-go_code go_context_new(go_module *module, int32_t threads, go_context **context) {
+go_code go_context_new_hosted(go_module *module, int32_t threads, go_context **context) {
     const go_module_desc *desc = &go_generated_module;
     *context = NULL;
     if (threads < 0 || threads > GO_MAX_THREADS) return GO_ERROR_THREADS;
@@ -117,14 +122,18 @@ go_code go_context_new(go_module *module, int32_t threads, go_context **context)
     int ports = desc->input_count > desc->output_count ? desc->input_count : desc->output_count;
     c->shapes = calloc((size_t)ports + 1, sizeof *c->shapes);
     c->pool = go_pool_new(threads ? threads : go_default_threads(), &module->gate->running);
-    go_code code = GO_ERROR_MEMORY;
-    if (c->dims && c->computed && c->shapes && c->pool) {
-        if (go_pool_start(c->pool)) return GO_OK;
-        code = GO_ERROR_THREADS;
-    }
+    if (c->dims && c->computed && c->shapes && c->pool) return GO_OK;
     go_context_free(c);
     *context = NULL;
-    return code;
+    return GO_ERROR_MEMORY;
+}
+
+go_code go_context_new(go_module *module, int32_t threads, go_context **context) {
+    go_code code = go_context_new_hosted(module, threads, context);
+    if (code != GO_OK || go_pool_start((*context)->pool)) return code;
+    go_context_free(*context);
+    *context = NULL;
+    return GO_ERROR_THREADS;
 }
 
 void go_context_free(go_context *context) {
@@ -244,12 +253,13 @@ static go_code reserve(go_context *c) {
 
 static void run_frame(void *frame, go_team *team) { go_generated_module.run(frame, team); }
 
-go_code go_profile(go_context *context, const go_tensor *inputs, go_tensor *outputs,
-                   double *seconds) {
+/* On the host's threads, or the context's own without one. */
+static go_code run(go_context *context, const go_tensor *inputs, go_tensor *outputs,
+                   double *seconds, const go_host *host) {
     const go_module_desc *desc = &go_generated_module;
     go_code code = bind(context, inputs);
     if (code != GO_OK || (code = reserve(context)) != GO_OK) return code;
-    if (!go_pool_start(context->pool))
+    if (!host && !go_pool_start(context->pool))
         return refuse(context, GO_ERROR_THREADS, -1, -1, go_pool_size(context->pool), 0,
                       "%d threads could not be started", go_pool_size(context->pool) - 1);
     void *in[desc->input_count + 1], *out[desc->output_count + 1];
@@ -269,10 +279,14 @@ go_code go_profile(go_context *context, const go_tensor *inputs, go_tensor *outp
         .seconds = seconds,
         .last_time = &last,
     };
-    int threads = go_gate_enter(context->module->gate, go_pool_size(context->pool));
-    last = now();
-    go_pool_run(context->pool, threads, run_frame, &frame);
-    go_gate_leave(context->module->gate, threads);
+    if (host) {
+        go_pool_run_hosted(context->pool, host, run_frame, &frame);
+    } else {
+        int threads = go_gate_enter(context->module->gate, go_pool_size(context->pool));
+        last = now();
+        go_pool_run(context->pool, threads, run_frame, &frame);
+        go_gate_leave(context->module->gate, threads);
+    }
     if (context->error.code != GO_OK || !desc->computed_count) return context->error.code;
     memcpy(context->dims + desc->dim_count, context->computed,
            (size_t)desc->computed_count * sizeof *context->computed);
@@ -280,8 +294,18 @@ go_code go_profile(go_context *context, const go_tensor *inputs, go_tensor *outp
     return GO_OK;
 }
 
+go_code go_profile(go_context *context, const go_tensor *inputs, go_tensor *outputs,
+                   double *seconds) {
+    return run(context, inputs, outputs, seconds, NULL);
+}
+
 go_code go_run(go_context *context, const go_tensor *inputs, go_tensor *outputs) {
-    return go_profile(context, inputs, outputs, NULL);
+    return run(context, inputs, outputs, NULL, NULL);
+}
+
+go_code go_run_hosted(go_context *context, const go_tensor *inputs, go_tensor *outputs,
+                      const go_host *host) {
+    return run(context, inputs, outputs, NULL, host);
 }
 
 void go_step(const go_frame *frame, go_team *team, int step) {

@@ -134,16 +134,20 @@ void go_barrier(go_team *team) {
     team->tasks = team->claims = team->behind = 0;
 }
 
-/* Ends a run: waits for every thread of the team. The last one sets the counters to what
- * they were in the beginning. */
+/* Sets the counters to what they were before a run, when every thread has left it. */
+static void begin_anew(go_team_shared *shared, unsigned threads) {
+    atomic_store_explicit(&shared->finished, 0, memory_order_relaxed);
+    for (unsigned rank = 0; rank < threads; rank++)
+        atomic_store_explicit(&shared->shares[rank].claimed, 0, memory_order_relaxed);
+}
+
+/* Ends a run: waits for every thread of the team. */
 static void finish(const go_team *team) {
     go_team_shared *shared = team->shared;
     unsigned runs = atomic_load_explicit(&shared->runs, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&shared->arrived, 1, memory_order_acq_rel) + 1 == team->size) {
         atomic_store_explicit(&shared->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&shared->finished, 0, memory_order_relaxed);
-        for (unsigned rank = 0; rank < team->size; rank++)
-            atomic_store_explicit(&shared->shares[rank].claimed, 0, memory_order_relaxed);
+        begin_anew(shared, team->size);
         add_and_wake(&shared->runs, 1, &shared->sleepers);
     } else {
         wait_for_change(&shared->runs, runs, &shared->sleepers);
@@ -267,4 +271,29 @@ void go_pool_run(go_pool *pool, int threads, go_pool_function function, void *ar
     float_mode mode = flush_to_zero();
     take_part(pool, 0, (unsigned)threads);
     restore(mode);
+}
+
+typedef struct {
+    go_pool *pool;
+    go_pool_function function;
+    void *argument;
+} hosted_run;
+
+static void hosted_part(void *argument, size_t rank) {
+    const hosted_run *run = argument;
+    go_team team = {
+        .rank = (unsigned)rank,
+        .size = (unsigned)run->pool->size,
+        .shared = &run->pool->shared,
+    };
+    float_mode mode = flush_to_zero();
+    run->function(run->argument, &team);
+    restore(mode);
+}
+
+void go_pool_run_hosted(go_pool *pool, const go_host *host, go_pool_function function,
+                        void *argument) {
+    hosted_run run = {pool, function, argument};
+    host->parallel_for(host->pool, hosted_part, (size_t)pool->size, &run);
+    begin_anew(&pool->shared, (unsigned)pool->size);
 }

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "go_team.h"
+#include "graphopt.h"
 
 typedef struct go_pool go_pool;
 typedef void (*go_pool_function)(void *argument, go_team *team);
@@ -27,5 +28,11 @@ int go_pool_size(const go_pool *pool);
  * size, and returns when all are done. Floats that are too small for a normal
  * number count as zero in it, on every thread. */
 void go_pool_run(go_pool *pool, int threads, go_pool_function function, void *argument);
+
+/* The same for a team of the pool's size on the threads of a host. A host may let a thread begin
+ * when others have ended, so none waits for another but at barriers. The pool's own threads
+ * need not be there. */
+void go_pool_run_hosted(go_pool *pool, const go_host *host, go_pool_function function,
+                        void *argument);
 
 #endif

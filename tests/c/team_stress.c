@@ -4,8 +4,10 @@
  *     team_stress quota ROOT  prints go_quota_cpus(ROOT)
  *     team_stress             prints a line per failure, then "done"
  */
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cpus.h"
@@ -40,6 +42,43 @@ static void walk(void *argument, go_team *team) {
     }
 }
 
+typedef void task(void *argument, size_t index);
+
+/* Hosts whose threads begin when others have ended. */
+static void in_order(void *pool, task *call, size_t count, void *argument) {
+    (void)pool;
+    for (size_t i = 0; i < count; i++) call(argument, i);
+}
+static void from_the_end(void *pool, task *call, size_t count, void *argument) {
+    (void)pool;
+    while (count--) call(argument, count);
+}
+
+typedef struct {
+    task *call;
+    void *argument;
+    size_t index;
+} call_of;
+
+static void *call_one(void *argument) {
+    const call_of *one = argument;
+    one->call(one->argument, one->index);
+    return NULL;
+}
+
+static void at_once(void *pool, task *call, size_t count, void *argument) {
+    (void)pool;
+    pthread_t threads[3];
+    call_of calls[3];
+    for (size_t i = 0; i < count; i++) {
+        calls[i] = (call_of){call, argument, i};
+        if (pthread_create(&threads[i], NULL, call_one, &calls[i])) abort();
+    }
+    for (size_t i = 0; i < count; i++) pthread_join(threads[i], NULL);
+}
+
+static void (*const hosts[])(void *, task *, size_t, void *) = {in_order, from_the_end, at_once};
+
 int main(int argc, char **argv) {
     if (argc == 3) return printf("%d\n", go_quota_cpus(argv[2])) < 0;
     if (argc > 1) return printf("%d\n", go_default_threads()) < 0;
@@ -51,6 +90,12 @@ int main(int argc, char **argv) {
             memset(shared.done, 0, sizeof shared.done);
             go_pool_run(pool, 1 + (size + run) % size, walk, &shared);
             if (flushes()) printf("the caller's float mode is lost\n");
+        }
+        for (int run = 0; run < 3; run++) {
+            memset(shared.done, 0, sizeof shared.done);
+            go_pool_run_hosted(pool, &(go_host){hosts[run % (size > 3 ? 2 : 3)], NULL}, walk,
+                               &shared);
+            if (flushes()) printf("a host's float mode is lost\n");
         }
         go_pool_free(pool);
         int failures = atomic_exchange(&shared.failures, 0);

@@ -31,7 +31,7 @@ def build(folder: Path, target: str) -> Path:
     """The program, made by its own Makefile."""
     shutil.copytree(SOURCE, folder)
     (folder / "token_ids").unlink(missing_ok=True)
-    make = ["make", "-s", f"TARGET={target}", f"INCLUDE={registry.ROOT / 'include'}"]
+    make = ["make", "-s", f"TARGET={target}", f"KERNELS={registry.ROOT}"]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         make, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True

@@ -10,7 +10,7 @@
 #include <sys/auxv.h>
 
 /* From the auxiliary vector: emulators show their host's /proc/cpuinfo. */
-char *cpu_features(void) {
+char *go_cpu_features(void) {
     static const struct {
         const char *name;
         unsigned long type, bit;
@@ -40,7 +40,7 @@ char *cpu_features(void) {
 
 #else
 
-char *cpu_features(void) {
+char *go_cpu_features(void) {
     char *line = NULL, *found = NULL;
     size_t bytes = 0;
     FILE *file = fopen("/proc/cpuinfo", "r");

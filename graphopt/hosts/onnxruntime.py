@@ -1,0 +1,101 @@
+"""onnxruntime runs compiled modules as nodes `graphopt::Run` (kernels/onnxruntime).
+
+`model.onnx` has its packages in the folder `model.graphopt` beside it, with the library of the op for
+each architecture. The library finds packages in the folder that it lies in, or in that of the
+session's entry `graphopt.packages`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from graphopt.config import Config
+from graphopt.dependencies import require
+from graphopt.errors import OptionError, PackageError
+from graphopt.runtime.cpus import usable_cpus
+from graphopt.runtime.sealed import as_path
+from graphopt.toolchain.build import Builder
+
+SUFFIX = ".graphopt"
+PACKAGES_ENTRY = "graphopt.packages"
+
+
+def packages_folder(model: str | os.PathLike[str]) -> Path:
+    """The folder of the packages of an ONNX file.
+
+    Raises:
+        PackageError: if it is no path.
+    """
+    return as_path(model).with_suffix(SUFFIX)
+
+
+def library_name(arch: str) -> str:
+    """The file of the op for an architecture, in a folder of packages."""
+    return f"onnxruntime-{arch}.so"
+
+
+def build_library(arch: str) -> Path:
+    """Compiles the library of the op, or takes it from the cache.
+
+    Raises:
+        MissingCompilerError: without a compiler for the architecture.
+        CompilerError: if it fails.
+    """
+    builder = Builder(Config.from_environment().cache, usable_cpus())
+    return builder.onnxruntime_library(arch)
+
+
+def ort_library(model: str | os.PathLike[str] | None = None) -> str:
+    """The library to register with onnxruntime: `options.register_custom_ops_library(...)`.
+
+    Args:
+        model: an ONNX file that `to_onnx` wrote; its library lies beside it and needs no compiler.
+            None: a library that this machine's compiler makes once, which finds packages in
+            the folder of a session's entry `graphopt.packages`, or else in the working directory's.
+
+    Raises:
+        PackageError: if there is none beside the file for this architecture.
+        MissingCompilerError: without a file and a compiler.
+    """
+    if model is None:
+        return str(build_library(platform.machine()))
+    path = packages_folder(model) / library_name(platform.machine())
+    if not path.is_file():
+        raise PackageError(
+            f"{path} is missing; copy the folder with the model, or write both with .to_onnx() for "
+            f"a target of {platform.machine()}"
+        )
+    return str(path.absolute())
+
+
+def ort_session_options(model: str | os.PathLike[str] | None = None, options: Any = None) -> Any:
+    """Options of an onnxruntime session in which nodes `graphopt::Run` run.
+
+    Args:
+        model: the ONNX file, if it is not in the working directory.
+        options: `onnxruntime.SessionOptions` to add to; new ones if None.
+
+    Returns:
+        The options, for `onnxruntime.InferenceSession(model, options)`.
+
+    Raises:
+        MissingDependencyError: without onnxruntime.
+        OptionError: if `options` are none of onnxruntime, or onnxruntime is older than 1.17.
+        PackageError, MissingCompilerError: as of `ort_library`.
+    """
+    onnxruntime = require("onnxruntime", "graphopt.ort_session_options")
+    version = tuple(map(int, onnxruntime.__version__.split(".")[:2]))
+    if version < (1, 17):
+        raise OptionError("onnxruntime", onnxruntime.__version__, "install 1.17 or newer")
+    if options is None:
+        options = onnxruntime.SessionOptions()
+    if not isinstance(options, onnxruntime.SessionOptions):
+        raise OptionError("options", options, "give onnxruntime.SessionOptions")
+    library = ort_library(model)
+    if model is not None:
+        options.add_session_config_entry(PACKAGES_ENTRY, str(packages_folder(model).absolute()))
+    options.register_custom_ops_library(library)
+    return options
