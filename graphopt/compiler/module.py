@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+from graphopt.compiler import torch_compile
 from graphopt.compiler.example_check import check_example, check_pieces
 from graphopt.compiler.options import Options
 from graphopt.compiler.pieces import Pieces
@@ -29,6 +30,8 @@ from graphopt.frontend.arguments import bind, call_key
 from graphopt.frontend.model_check import Compiled, check_model
 from graphopt.runtime import process
 from graphopt.runtime.library import check_threads
+
+torch_compile.register()
 
 MOST_SPECIALIZATIONS = 8
 """How often a module captures its model for calls that differ in sizes alone."""
@@ -197,7 +200,7 @@ class OptimizedModule(Compiled, torch.nn.Module):
                 have changed since; if something that is no package is in the way.
             UnsupportedNodesError: if a node needs torch.
             OnnxExportError: with `plain`, for a model without such a form.
-            MissingDependencyError: without the package `onnx`, or with `plain` without `onnxscript`.
+            MissingDependencyError: without `onnx`, or with `plain` without `onnxscript`.
             StorageError: if the file cannot be written.
         """
         specialization = self._only_one()

@@ -68,7 +68,7 @@ class Exported:
 
 
 def weights_of(model: torch.nn.Module) -> list[tuple[int, int]]:
-    """What changes with the weights of a model: which tensors they are, and how often written to."""
+    """What tells the weights of a model from others: which tensors, and how often written to."""
     tensors = model.state_dict(keep_vars=True).values()
     return [
         (id(t), 0 if t.is_inference() else t._version)

@@ -1,7 +1,7 @@
 """onnxruntime runs compiled modules as nodes `graphopt::Run` (kernels/onnxruntime).
 
-`model.onnx` has its packages in the folder `model.graphopt` beside it, with the library of the op for
-each architecture. The library finds packages in the folder that it lies in, or in that of the
+`model.onnx` has its packages in the folder `model.graphopt` beside it, with the library of the op
+for each architecture. The library finds packages in the folder that it lies in, or in that of the
 session's entry `graphopt.packages`.
 """
 
