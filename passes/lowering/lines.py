@@ -157,6 +157,8 @@ def _identity(how: str, dtype: DType) -> float | int:
         return int(how == "prod")
     if dtype.is_float:
         return -math.inf if how == "amax" else math.inf
+    if dtype is DType.BOOL:
+        return how == "amin"
     limits = np.iinfo(dtype.numpy)
     return int(limits.min if how == "amax" else limits.max)
 

@@ -263,6 +263,11 @@ LINES: dict[str, Call] = {
             (torch.scatter(x, 0, i, s, reduce="add"), torch.scatter(x, 0, i, 2, reduce="multiply")),
             (n.scatter_add(1, i, i), n.sum().scatter(0, i[0, 0], n[0, 0])),
             *(
+                (x > 0).scatter_reduce(0, i[:, :4], s > 0, how, include_self=own)
+                for how in ("prod", "amax", "amin")
+                for own in (True, False)
+            ),
+            *(
                 y.scatter_reduce(0, i[:, :4], v, how, include_self=own)
                 for how in ("sum", "prod", "mean", "amax", "amin")
                 for own in (True, False)
