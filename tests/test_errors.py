@@ -73,6 +73,7 @@ EXAMPLES = [
     (errors.CaptureError("data-dependent if", "m.py:3", "use where"), ["m.py:3", "use where"]),
     (errors.ExampleMismatchError("M", "off", 1e-4, "%3"), ["M", "off", "%3", "check=False"]),
     (errors.NondeterministicModelError("M", "off"), ["M", "off", "random", "check=False"]),
+    (errors.OnnxExportError("M", "no rule"), ["M", "no rule", "plain=False", ".save(path)"]),
     (errors.UnsupportedNodesError([("%3", "m.py:7", "no kernel")]), ["%3", "m.py:7", "no kernel"]),
 ]
 

@@ -168,7 +168,13 @@ class Pieces:
         raise self._error()
 
     def write_onnx(self, path: object, model: object, plain: object) -> None:
-        """Raises UnsupportedNodesError: a package holds no Python."""
+        """Raises UnsupportedNodesError, because a package holds no Python.
+
+        Args:
+            path: as of `Specialization.write_onnx`.
+            model: likewise.
+            plain: likewise.
+        """
         raise self._error()
 
     def _error(self) -> UnsupportedNodesError:

@@ -302,7 +302,13 @@ class Specialization:
             program.write(staging, self._signature(), texts)
 
     def write_onnx(self, path: str | Path, model: torch.nn.Module, plain: bool | None) -> None:
-        """Writes an ONNX file and its package; see `OptimizedModule.to_onnx`."""
+        """Writes an ONNX file and its package; see `OptimizedModule.to_onnx`.
+
+        Args:
+            path: of the file.
+            model: what was captured, for its plain form.
+            plain: whether with that.
+        """
         self._require_compiled()
         self._require_pure()
         if weights_of(model) != self._weights:
