@@ -30,6 +30,7 @@ from graphopt.passes.fuse_casts import FuseCasts
 from graphopt.passes.fuse_epilogue import FuseEpilogue
 from graphopt.passes.fuse_fsmn import FuseFsmn
 from graphopt.passes.fuse_im2col import FuseIm2col
+from graphopt.passes.fuse_norm import FuseNorm
 from graphopt.passes.fuse_padding import FusePadding
 from graphopt.passes.fuse_pointwise import FusePointwise
 from graphopt.passes.fuse_quantize import FuseQuantize
@@ -67,6 +68,7 @@ def lowering_passes() -> list[Pass]:
         UnfoldConv(windows=False),
         MultiplyTables(),
         SimplifyViews(),
+        FuseNorm(),
         EliminateDeadCode(),
         FuseAttention(),
         SimplifyViews(),
