@@ -90,6 +90,34 @@ def test_lengths_that_torch_finds_to_vary(captures: list[str]) -> None:
     assert len(captures) == 2  # torch.compile takes the first length for the only one
 
 
+class Attending(torch.nn.Module):
+    """Floats that the program holds: torch gives them as tensors where sizes vary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.factor = 1.5
+
+    def forward(self, x: Any, mask: Any, shift: int) -> Any:
+        return self.layer(x, src_key_padding_mask=mask) * self.factor + shift
+
+
+def test_floats_and_numbers_of_the_program(captures: list[str]) -> None:
+    model = Attending().eval()
+    fast = compiled(model, dynamic=True)
+    for length, shift in ((6, 3), (9, 7), (4, 2)):
+        x, mask = torch.randn(2, length, 16), torch.zeros(2, length, dtype=torch.bool)
+        mask[0, -2:] = True
+        kept = ~mask
+        close(fast(x, mask, shift)[kept], model(x, mask, shift)[kept])
+    assert len(captures) == 1
+    model.factor = 0.25
+    close(fast(x, mask, 2)[kept], model(x, mask, 2)[kept])
+    with pytest.warns(LeftInTorchWarning, match="is no size"):
+        close(fast(x, mask, -5)[kept], model(x, mask, -5)[kept])
+
+
 def test_weights_that_change_are_seen(captures: list[str]) -> None:
     model = models.network(8)
     fast = compiled(model)

@@ -26,11 +26,13 @@ from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_arg
 
 from graphopt.compiler.options import Options, narrow_options
 from graphopt.errors import (
     CaptureError,
     InputError,
+    InputValueError,
     ModelError,
     NondeterministicModelError,
     OptionError,
@@ -121,11 +123,14 @@ class _Compiled:
         self._module, self._given = graph_module, (mode, options)
         self._options: Options | None = None
         self._piece: _Piece | None = None
-        self._weights: list[tuple[int, int, int]] = []
+        self._weights: list[Any] = []
         self._attempts = 0
         self._is_left = False
         self._warned: set[str] = set()
-        self._is_weight = [_is_weight(value) for value in example_inputs]
+        self._floats = _floats(graph_module.graph)
+        self._is_weight = [
+            i in self._floats or _is_weight(value) for i, value in enumerate(example_inputs)
+        ]
         self._trains = torch.is_grad_enabled() and any(
             isinstance(value, torch.Tensor) and value.requires_grad for value in example_inputs
         )
@@ -148,9 +153,9 @@ class _Compiled:
     def _is_ready(self, inputs: Sequence[Any], options: Options) -> bool:
         """Compiles the piece where that has not been done with these weights."""
         weights = [
-            (id(value), value.data_ptr(), 0 if value.is_inference() else value._version)
-            for value, is_weight in zip(inputs, self._is_weight, strict=True)
-            if is_weight
+            repr(value.item()) if i in self._floats else _state(value)
+            for i, value in enumerate(inputs)
+            if self._is_weight[i]
         ]
         if self._piece is not None and weights == self._weights:
             return True
@@ -182,6 +187,20 @@ class _Compiled:
             self._warned.add(why)
             text = f"torch runs a piece of the program: {why}"
             warnings.warn(text, LeftInTorchWarning, stacklevel=3)
+
+
+def _state(weight: torch.Tensor) -> tuple[int, int, int]:
+    """What changes when a weight is written to, or another takes its place."""
+    return id(weight), weight.data_ptr(), 0 if weight.is_inference() else weight._version
+
+
+def _floats(graph: Graph) -> set[int]:
+    """Placeholders that torch makes of floats of the program, such as the epsilon of a norm."""
+    return {
+        i
+        for i, node in enumerate(_placeholders(graph))
+        if any(user.op == "call_method" and user.target == "item" for user in node.users)
+    }
 
 
 def _is_weight(value: Any) -> bool:
@@ -274,8 +293,8 @@ class _Piece:
 def _as_size(number: int) -> torch.Tensor:
     """A tensor that has a number of the program as its size."""
     if not 0 <= number <= _MOST_BYTES:
-        why = f"it depends on the number {number}; give it as a tensor"
-        raise CaptureError("a piece", None, why)
+        text = "a number of the program is no size, which a tensor could have instead"
+        raise InputValueError(text, _MOST_BYTES, number)
     return torch.zeros(number, dtype=torch.uint8)
 
 
@@ -393,6 +412,14 @@ def _views(module: GraphModule, results: Sequence[Any], bases: Sequence[Node]) -
     return views
 
 
+def _insert(number: float | int, node: Node) -> None:
+    """Puts a number where a node is used."""
+    for user in list(node.users):
+        user.args = map_arg(user.args, lambda used: number if used is node else used)
+        user.kwargs = map_arg(user.kwargs, lambda used: number if used is node else used)
+    node.graph.erase_node(node)
+
+
 def _function(
     module: GraphModule,
     results: Sequence[Any],
@@ -404,7 +431,7 @@ def _function(
     Args:
         module: the piece.
         results: nodes and constants that it shall give.
-        constants: placeholders that become attributes.
+        constants: placeholders that become attributes, and numbers where they are read.
         numbers: placeholders that become sizes.
     """
     function = _copied(module, results, ())
@@ -412,6 +439,8 @@ def _function(
     nodes = _placeholders(graph)
     body = next(node for node in graph.nodes if node.op != "placeholder")
     for i, tensor in constants.items():
+        for item in [user for user in nodes[i].users if user.target == "item"]:
+            _insert(tensor.item(), item)
         function.register_buffer(f"constant_{i}", tensor.detach())
         with graph.inserting_before(nodes[i]):
             nodes[i].replace_all_uses_with(graph.get_attr(f"constant_{i}"))
