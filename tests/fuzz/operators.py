@@ -242,7 +242,8 @@ def try_operator(op: Any, most: int, brief: bool) -> tuple[Counter[str], list[st
             if number == most or (number == FIRST and not own[COMPILED] + own[IN_PART]):
                 break
             kind, what = judge(sample)
-            if kind == COMPILED and not own[COMPILED] and all(map(torch.numel, sample.tensors)):
+            has_numbers = "empty" not in op.name and all(map(torch.numel, sample.tensors))
+            if kind == COMPILED and not own[COMPILED] and has_numbers:
                 chosen.append(sample)
             own[kind] += 1
             if kind in BAD:
