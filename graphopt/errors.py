@@ -650,6 +650,35 @@ class UnsupportedNodesError(GraphoptError):
         self.nodes = list(nodes)
 
 
+class OnnxModelError(GraphoptError, ValueError):
+    """An ONNX model that is damaged, contradicts itself, or needs what is not there."""
+
+    def __init__(self, model: object, problem: str) -> None:
+        super().__init__(
+            f"ONNX model {model}: {problem}; export it again, or check the file with "
+            "onnx.checker.check_model"
+        )
+
+
+class OnnxNodesError(GraphoptError):
+    """Nodes of an ONNX model that cannot be compiled; lists all of them.
+
+    Attributes:
+        nodes: One (node, op with its opset, reason, nearest form that is compiled) for each.
+    """
+
+    def __init__(self, model: object, nodes: Sequence[tuple[str, str, str, str]]) -> None:
+        lines = "\n".join(
+            f"  {node} ({op}): {reason}" + (f"; {nearest}" if nearest else "")
+            for node, op, reason, nearest in nodes
+        )
+        super().__init__(
+            f"{len(nodes)} nodes of the ONNX model {model} cannot be compiled:\n{lines}\n"
+            "export the model without them, or run those parts of it in onnxruntime"
+        )
+        self.nodes = list(nodes)
+
+
 class ExampleMismatchError(GraphoptError):
     """A compiled module whose results on the inputs of a check are not the model's."""
 

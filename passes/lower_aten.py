@@ -84,7 +84,7 @@ class LowerAten(Pass):
                 nodes.append(node)
                 continue
             try:
-                made, results = _replaced(node, widening)
+                made, results = lower_node(node, widening)
             except Unsupported as refusal:
                 node.decide(self.name, f"left in torch: {refusal}")
                 nodes.append(node)
@@ -102,10 +102,13 @@ class LowerAten(Pass):
         return modified
 
 
-def _replaced(node: Node, widening: Widening) -> tuple[list[Node], list[Value]]:
-    """The nodes that replace one, and what replaces its outputs; raises Unsupported.
+def lower_node(node: Node, widening: Widening) -> tuple[list[Node], list[Value]]:
+    """The nodes that replace one, and what replaces its outputs.
 
     A rule that is not for floats of 16 bits gets them widened.
+
+    Raises:
+        Unsupported: with the reason, if no rule takes the node.
     """
     builder = Builder(node)
     try:

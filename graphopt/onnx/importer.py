@@ -1,0 +1,485 @@
+"""ONNX models as graphs of `go.*` nodes: each node by the rule of its op, all refusals at once.
+
+A tensor is a value of the graph, or, where it is small and made of sizes, an array of expressions
+over the dims of the inputs, of which nothing is left in the graph: the nodes that compute the shape
+of a reshape vanish. Nodes of constants are computed at once. Functions, of the model or of the
+standard, are imported node by node where their op has no rule; of an `If` whose condition is known
+the branch that is taken. What cannot be compiled is noted, and the import goes on, so that the
+error, or `graphopt doctor`, tells all of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+import sympy
+from onnx import AttributeProto
+
+from graphopt.errors import GraphoptError, OnnxModelError, OnnxNodesError
+from graphopt.ir import DimInfo, DType, Graph, Node, Origin, Shape, Value, constant, symbolic
+from graphopt.ir.interpret import run_node
+from graphopt.ir.numbers import narrow, widen
+from graphopt.ir.ops import Aten, Expand
+from graphopt.onnx.call import Call, Malformed
+from graphopt.onnx.files import Model
+from graphopt.onnx.known import Array, Tensor
+from graphopt.onnx.rules import RULES, nearest
+from graphopt.onnx.sizes import sizes_of
+from graphopt.onnx.tensors import DTYPES, array_of, type_name
+from graphopt.passes.lowering.builder import Builder, Unsupported
+from graphopt.passes.lowering.widening import Widening
+
+_MOST_DEEP = 64
+"""Functions and branches within each other."""
+
+_FREE = 1 << 16
+"""Elements up to which a constant may be repeated when it is computed."""
+
+
+@dataclass
+class Refusal:
+    """A node that cannot be compiled.
+
+    Attributes:
+        node: its name.
+        op: its op, with domain and opset.
+        reason: why.
+        nearest: the nearest form of the op that is compiled; may be empty.
+    """
+
+    node: str
+    op: str
+    reason: str
+    nearest: str = ""
+
+
+@dataclass
+class Imported:
+    """A graph and how it is called.
+
+    Attributes:
+        graph: of `go.*` nodes; nothing in it if something was refused.
+        inputs: names of the inputs as the model has them.
+        outputs: names of the outputs.
+        refusals: what cannot be compiled.
+        counts: how many nodes there are of each op.
+    """
+
+    graph: Graph
+    inputs: list[str]
+    outputs: list[str]
+    refusals: list[Refusal] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def import_model(model: Model) -> Imported:
+    """The graph of a model, or all that keeps it from being compiled.
+
+    Raises:
+        OnnxModelError: if the model is damaged or contradicts itself.
+    """
+    return Importer(model).run()
+
+
+def compiled_graph(model: Model) -> Imported:
+    """The graph of a model.
+
+    Raises:
+        OnnxModelError: if the model is damaged or contradicts itself.
+        OnnxNodesError: if nodes cannot be compiled, listing all of them.
+    """
+    imported = import_model(model)
+    if imported.refusals:
+        rows = [(r.node, r.op, r.reason, r.nearest) for r in imported.refusals]
+        raise OnnxNodesError(model.name, rows)
+    return imported
+
+
+class Importer:
+    """Imports one model.
+
+    Attributes:
+        graph: what is made.
+        widening: lowers nodes on floats of 16 bits.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.graph = Graph(_plain(model.name))
+        self.widening = Widening()
+        self._model = model
+        self._functions = {(f.domain, f.name): f for f in model.proto.functions}
+        self._scopes: list[dict[str, Tensor | None]] = [{}]
+        self._opsets = [model.opsets]
+        self._paths: list[str] = []
+        self._refusals: list[Refusal] = []
+        self._counts: dict[str, int] = {}
+
+    def run(self) -> Imported:
+        """Imports the graph of the model."""
+        proto = self._model.proto.graph
+        self._initialize(proto)
+        names = self._inputs(proto)
+        self._nodes(proto.node)
+        outputs = [o.name for o in proto.output]
+        imported = Imported(self.graph, names, outputs, self._refusals, self._counts)
+        if not self._refusals:
+            self._outputs(outputs)
+        return imported
+
+    # Of the whole graph.
+
+    def _initialize(self, proto: onnx.GraphProto) -> None:
+        if proto.sparse_initializer:
+            raise OnnxModelError(self._model.name, "it has sparse initializers")
+        for tensor in proto.initializer:
+            value = self._constant(self.array(tensor), tensor)
+            self._scopes[-1][tensor.name] = None if value is None else Tensor.of(value)
+
+    def _constant(self, array: Array, tensor: onnx.TensorProto) -> Value | None:
+        """The constant of an initializer; None, and a refusal, for a type that graphs lack."""
+        dtype = _NARROW.get(tensor.data_type) or DTYPES.get(tensor.data_type)
+        if dtype is None:
+            why = f"an initializer of {type_name(tensor.data_type)}"
+            self._refuse(tensor.name, "initializer", why)
+            return None
+        value = constant(array, _plain(tensor.name))
+        value.dtype = dtype
+        return value
+
+    def array(self, tensor: onnx.TensorProto) -> Array:
+        """The elements of a tensor of the model."""
+        return array_of(tensor, self._model.folder, self._model.name)
+
+    def _inputs(self, proto: onnx.GraphProto) -> list[str]:
+        names = []
+        for info in proto.input:
+            if info.name in self._scopes[-1]:  # an initializer with a default
+                continue
+            names.append(info.name)
+            value = self._input(info)
+            if value is None:
+                self._scopes[-1][info.name] = None
+                continue
+            number = len(self.graph.inputs)
+            for axis, extent in enumerate(value.shape):
+                if isinstance(extent, int):
+                    continue
+                known = self.graph.dims.get(str(extent))
+                sources = (*(known.sources if known else ()), (number, axis))
+                self.graph.dims[str(extent)] = DimInfo(extent, 2, sources)
+            self.graph.inputs.append(value)
+            self._scopes[-1][info.name] = Tensor.of(value)
+        return names
+
+    def _input(self, info: onnx.ValueInfoProto) -> Value | None:
+        kind = info.type.WhichOneof("value")
+        tensor = info.type.tensor_type
+        if kind != "tensor_type" or tensor.elem_type not in DTYPES:
+            what = type_name(tensor.elem_type) if kind == "tensor_type" else str(kind)
+            self._refuse(info.name, "input", f"an input of {what}")
+            return None
+        if not tensor.HasField("shape"):
+            self._refuse(info.name, "input", "an input whose number of axes is not said")
+            return None
+        name, shape = _plain(info.name), []
+        for axis, dim in enumerate(tensor.shape.dim):
+            if dim.WhichOneof("value") == "dim_value" and dim.dim_value >= 0:
+                shape.append(dim.dim_value)
+            else:
+                text = _dim_name(dim.dim_param) or _dim_name(f"{name}_{axis}")
+                shape.append(symbolic.symbol(text))
+        return Value(DTYPES[tensor.elem_type], tuple(shape), name)
+
+    def _outputs(self, names: list[str]) -> None:
+        builder = Builder(Node(Aten("onnx", {}), {}, [], Origin()))
+        for name in names:
+            tensor = self._look_up(name)
+            if tensor is None:
+                raise OnnxModelError(self._model.name, f"nothing computes its output {name!r}")
+            value = tensor.value(builder)
+            if value in self.graph.inputs:
+                value = builder.reshape(value, (*value.shape, 1))
+                value = builder.reshape(value, value.shape[:-1])
+            self.graph.outputs.append(value)
+        self.graph.nodes += builder.nodes
+
+    # Nodes.
+
+    def _nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
+        pending = list(nodes)
+        if len(self._scopes) > _MOST_DEEP:
+            raise OnnxModelError(self._model.name, f"graphs nest deeper than {_MOST_DEEP}")
+        for position, node in enumerate(pending):
+            self._check_order(node, pending[position:])
+            results = self._node(node)
+            for name, result in zip(node.output, results, strict=False):
+                if name:
+                    self._define(name, result)
+
+    def _define(self, name: str, result: Tensor | None) -> None:
+        if name in self._scopes[-1]:
+            raise OnnxModelError(self._model.name, f"{name!r} is computed twice")
+        if result is not None and not result.is_symbolic:
+            value = result.value(Builder(Node(Aten("onnx", {}), {}, [])))
+            if not value.name and not value.is_constant:
+                value.name = _plain(name)
+        self._scopes[-1][name] = result
+
+    def _check_order(self, node: onnx.NodeProto, later: Sequence[onnx.NodeProto]) -> None:
+        """OnnxModelError for an input that nothing has computed yet."""
+        for name in filter(None, node.input):
+            if any(name in scope for scope in self._scopes):
+                continue
+            where = f"node {_name(node)!r} reads {name!r}, which"
+            if any(name in other.output for other in later):
+                raise OnnxModelError(self._model.name, f"{where} is computed behind it or by it")
+            raise OnnxModelError(self._model.name, f"{where} nothing computes")
+
+    def _node(self, node: onnx.NodeProto) -> Sequence[Tensor | None]:
+        """The outputs of a node; None for those that cannot be compiled."""
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        key = f"{domain}::{node.op_type}" if domain else node.op_type
+        self._counts[key] = self._counts.get(key, 0) + 1
+        nothing = [None] * len(node.output)
+        opset = self._opsets[-1].get(domain, 1 if domain else 0)
+        op = f"{key}, opset {opset}"
+        missing = any(name and self._look_up(name) is None for name in node.input)
+        origin = Origin(_dotted("/".join([*self._paths, _name(node)])), "", key)
+        try:
+            versions = RULES.get((domain, node.op_type))
+            function = self._function(domain, node, opset, missing)
+            if versions is None or (domain, node.op_type) in self._functions:
+                if function is None:
+                    raise Unsupported("no rule for this op")
+                return nothing if missing else self._expanded(node, function, opset)
+            rule = next((versions[v] for v in sorted(versions, reverse=True) if v <= opset), None)
+            if rule is None:
+                raise Unsupported(f"its form of opset {opset}")
+            if missing:
+                return nothing
+            given = [self._look_up(name) if name else None for name in node.input]
+            while given and given[-1] is None:
+                given.pop()
+            call = Call(self, node, opset, given, origin)
+            if (sizes := sizes_of(call, given)) is not None:
+                return [sizes]
+            try:
+                made = rule(call)
+                call.refuse_unread()
+            except Unsupported:
+                if function is None or self._model_has(domain, node):
+                    raise
+                return self._expanded(node, function, opset)
+        except Unsupported as refusal:
+            self._refuse(_name(node), op, str(refusal), nearest(domain, node.op_type, opset))
+            return nothing
+        except Malformed as error:
+            raise OnnxModelError(
+                self._model.name, f"node {_name(node)!r} ({op}): {error}"
+            ) from None
+        except GraphoptError:
+            raise
+        except Exception as error:
+            why = f"node {_name(node)!r} ({op}) cannot be understood: {error!r}"
+            raise OnnxModelError(self._model.name, why) from error
+        made = made if isinstance(made, list) else [made]
+        return [Tensor.of(m) if isinstance(m, Value) else m for m in made]
+
+    def _model_has(self, domain: str, node: onnx.NodeProto) -> bool:
+        return (domain, node.op_type) in self._functions
+
+    def _function(
+        self, domain: str, node: onnx.NodeProto, opset: int, missing: bool
+    ) -> onnx.FunctionProto | None:
+        """The function that an op is, of the model or of the standard."""
+        function = self._functions.get((domain, node.op_type))
+        if function is not None or missing or domain not in ("", "ai.onnx.preview.training"):
+            return function
+        try:
+            schema = onnx.defs.get_schema(node.op_type, opset, domain)
+        except onnx.defs.SchemaError:
+            return None
+        if schema.has_function:
+            content = schema.get_function_with_opset_version(schema.since_version)
+        elif schema.has_context_dependent_function:
+            types = [self._type_of(name) for name in node.input]
+            content = schema.get_context_dependent_function(node.SerializeToString(), types)
+        else:
+            return None
+        return onnx.FunctionProto.FromString(content) if content else None
+
+    def _type_of(self, name: str) -> bytes:
+        tensor = self._look_up(name) if name else None
+        if tensor is None:
+            return onnx.TypeProto().SerializeToString()
+        element = next(e for e, dtype in DTYPES.items() if dtype is tensor.dtype)
+        made = onnx.helper.make_tensor_type_proto(element, None)
+        return made.SerializeToString()
+
+    def _expanded(
+        self, node: onnx.NodeProto, function: onnx.FunctionProto, opset: int
+    ) -> list[Tensor | None]:
+        """The outputs of a function, whose nodes are imported in place of the node."""
+        given: dict[str, Tensor | None] = {}
+        for name, its in zip(function.input, node.input, strict=False):
+            if its:
+                given[name] = self._look_up(its)
+        opsets = {o.domain if o.domain != "ai.onnx" else "": o.version
+                  for o in function.opset_import}  # fmt: skip
+        absent = [name for name in function.input if name not in given]
+        attributes = {a.name: a for a in function.attribute_proto}
+        attributes |= {a.name: a for a in node.attribute}
+        scopes = self._scopes
+        self._scopes = [given]
+        self._opsets.append({**self._opsets[0], **opsets} if opsets else self._opsets[-1])
+        self._paths.append(_name(node))
+        try:
+            self._nodes(_specialized(n, attributes, absent) for n in function.node)
+            return [self._look_up(name) for name in function.output]
+        finally:
+            self._scopes = scopes
+            self._opsets.pop()
+            self._paths.pop()
+
+    def branch(self, graph: onnx.GraphProto) -> list[Tensor]:
+        """The outputs of the graph of a branch, which may read whatever is around it."""
+        self._scopes.append({})
+        try:
+            self._initialize(graph)
+            self._nodes(graph.node)
+            found = [self._look_up(o.name) for o in graph.output]
+        finally:
+            self._scopes.pop()
+        if any(f is None for f in found):
+            raise Unsupported("something in the branch that is taken")
+        return [f for f in found if f is not None]
+
+    def _look_up(self, name: str) -> Tensor | None:
+        for scope in reversed(self._scopes):
+            if name in scope:
+                return scope[name]
+        return None
+
+    def _refuse(self, node: str, op: str, reason: str, near: str = "") -> None:
+        path = "/".join([*self._paths, node])
+        self._refusals.append(Refusal(path, op, reason, near))
+
+    # What rules make.
+
+    def add(self, nodes: Sequence[Node], results: Sequence[Value]) -> list[Value]:
+        """Adds nodes to the graph; those of constants are computed, and their results constants."""
+        made: dict[Value, Value] = {}
+        for node in nodes:
+            node.replace_operands(made)
+            if computed := _folded(node):
+                made.update(zip(node.outputs, computed, strict=True))
+            else:
+                self.graph.nodes.append(node)
+        return [made.get(v, v) for v in results]
+
+    def require(self, condition: sympy.Basic) -> None:
+        """A condition that every call checks."""
+        if condition == sympy.true:
+            return
+        if condition == sympy.false:
+            raise Malformed("sizes that contradict each other")
+        if condition not in self.graph.conditions:
+            self.graph.conditions.append(condition)
+
+
+#: Elements of less than a byte, of which graphs have constants with one in each byte.
+_NARROW = {
+    onnx.TensorProto.INT4: DType.I8,
+    onnx.TensorProto.UINT4: DType.U8,
+    onnx.TensorProto.INT2: DType.I8,
+    onnx.TensorProto.UINT2: DType.U8,
+}
+
+
+def _folded(node: Node) -> list[Value] | None:
+    """What a node of constants makes; None for others, and where that is much larger."""
+    values = node.inputs
+    if not all(v.is_constant for v in values) or not node.outputs:
+        return None
+    if not all(symbolic.is_static(v.shape) for v in node.outputs):
+        return None
+    largest = max((v.data.size for v in values if v.data is not None), default=0)
+    grown = sum(_count(v.shape) for v in node.outputs)
+    if (isinstance(node.op, Expand) or not values) and grown > max(largest, _FREE):
+        return None
+    try:
+        arrays = run_node(node, [widen(_data(v), v.dtype) for v in values], {})
+    except KeyError:  # sizes
+        return None
+    made = [np.array(narrow(a, v.dtype)) for a, v in zip(arrays, node.outputs, strict=True)]
+    return [
+        Value(v.dtype, tuple(a.shape), v.name, data=np.ascontiguousarray(a).reshape(a.shape))
+        for a, v in zip(made, node.outputs, strict=True)
+    ]
+
+
+def _data(value: Value) -> Array:
+    assert value.data is not None
+    return value.data
+
+
+def _count(shape: Shape) -> int:
+    count = symbolic.product(shape)
+    assert isinstance(count, int)
+    return count
+
+
+def _specialized(
+    node: onnx.NodeProto, attributes: Mapping[str, AttributeProto], absent: Sequence[str]
+) -> onnx.NodeProto:
+    """A node of a function with the attributes of the call in place of references to them.
+
+    Args:
+        node: of the function.
+        attributes: of the call, by name.
+        absent: inputs that the call does not give.
+    """
+    made = onnx.NodeProto()
+    made.CopyFrom(node)
+    made.input[:] = ["" if name in absent else name for name in node.input]
+    del made.attribute[:]
+    for attribute in node.attribute:
+        if attribute.ref_attr_name:
+            if (given := attributes.get(attribute.ref_attr_name)) is None:
+                continue
+            its = made.attribute.add()
+            its.CopyFrom(given)
+            its.name = attribute.name
+            continue
+        its = made.attribute.add()
+        its.CopyFrom(attribute)
+        for graph in [its.g, *its.graphs] if its.HasField("g") or its.graphs else []:
+            inside = [_specialized(n, attributes, absent) for n in graph.node]
+            del graph.node[:]
+            graph.node.extend(inside)
+    return made
+
+
+def _name(node: onnx.NodeProto) -> str:
+    """A node's name; without one that of its first output."""
+    return node.name or next(filter(None, node.output), node.op_type)
+
+
+def _plain(name: str) -> str:
+    """A name that dumps and generated code can hold."""
+    return re.sub(r"[^0-9A-Za-z_.]+", "_", name).strip("_") or "x"
+
+
+def _dotted(path: str) -> str:
+    """The path of a node as that of a module."""
+    return re.sub(r"[^0-9A-Za-z_.]+", ".", path).strip(".")
+
+
+def _dim_name(name: str) -> str:
+    """The name of a dim, which no other variable of generated code has; empty for none."""
+    text = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
+    return text and f"d_{text}"
