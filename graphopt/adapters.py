@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from typing import Any, Protocol
 
 from graphopt.compiler.options import Options
+from graphopt.dependencies import require
 
 #: Where each is, the most particular first. What an adapter needs is imported when it is asked.
 ADAPTERS = (
+    "graphopt.onnx.adapter:OnnxAdapter",
     "graphopt.funasr.adapter:AutoModelAdapter",
     "graphopt.llm.interface.adapter:DecoderAdapter",
     "graphopt.compiler.module:ModuleAdapter",
@@ -42,4 +43,4 @@ def adapters() -> Iterator[Adapter]:
     """All of them, in order."""
     for place in ADAPTERS:
         module, _, name = place.partition(":")
-        yield getattr(importlib.import_module(module), name)()
+        yield getattr(require(module, "graphopt.optimize"), name)()

@@ -1,4 +1,4 @@
-"""The command ``graphopt``: demo, optimize, run, sign, balance, targets, price, bench."""
+"""The command ``graphopt``: demo, optimize, doctor, run, sign, balance, targets, price, bench."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from graphopt.bench.llm.commands import bench_llm
 from graphopt.bench.models_command import bench_models
 from graphopt.bench.serve_command import bench_serve
 from graphopt.dependencies import needs
-from graphopt.errors import GraphoptError
+from graphopt.errors import GraphoptError, OptionError
 from graphopt.flags import TrustedKeys, numbers, refuse
 from graphopt.funasr.commands import align, compile_app, transcribe
 from graphopt.llm.commands import chat, compile_llm
+from graphopt.onnx.adapter import is_onnx
 from graphopt.printable import printable
 from graphopt.target import PRECISIONS
 
@@ -86,8 +87,9 @@ def optimize(
     model: Annotated[
         str,
         typer.Argument(
-            help="fsmn-vad, paraformer, paraformer-encoder, paraformer-decoder, or "
-            "module:function, where the function returns (model, example_inputs)."
+            help="A .onnx file (extra onnx, no torch); fsmn-vad, paraformer, paraformer-encoder, "
+            "paraformer-decoder; or module:function, where the function returns "
+            "(model, example_inputs)."
         ),
     ],
     target: Annotated[str, typer.Option(help="See graphopt targets.")] = "native",
@@ -115,13 +117,13 @@ def optimize(
     from graphopt.progress import show_progress
     from graphopt.runtime.arrays import write_arrays
     from graphopt.target import find_target
-    from graphopt.zoo.catalog import build_model
 
     find_target(target).precision(precision)
     console = Console()
-    with console.status(f"building {model}"):
-        module, inputs = build_model(model)
+    module, inputs = _model_of(console, model)
     if save_inputs is not None:
+        if inputs is None:
+            raise OptionError("save_inputs", save_inputs, "an ONNX file has no example inputs")
         write_arrays(save_inputs, inputs)
     warnings.simplefilter("ignore", OtherMachineWarning)  # nothing is called here
     with show_progress(console, f"optimizing {model} for {target}"):
@@ -134,16 +136,43 @@ def optimize(
             strict=strict,
             check=check,
         )
-        package = out or Path(f"{model.replace(':', '-')}-{target}.gopt")
+        name = Path(model).stem if is_onnx(model) else model.replace(":", "-")
+        package = out or Path(f"{name}-{target}.gopt")
         fast.save(package)
     report = fast.report()
     console.print(report if nodes else report.summary())
     console.print(f"wrote {package}")
 
 
+def _model_of(console: Console, name: str) -> tuple[Any, tuple[Any, ...] | None]:
+    """A model by its name, with example inputs if it has any; an ONNX file is read later."""
+    if is_onnx(name):
+        return name, None
+    from graphopt.zoo.catalog import build_model
+
+    with console.status(f"building {name}"):
+        return build_model(name)
+
+
+@app.command()
+@needs("onnx", "doctor")
+def doctor(
+    model: Annotated[Path, typer.Argument(help="A .onnx file.")],
+) -> None:
+    """List every node of an ONNX MODEL that cannot be compiled, and why; 1 if there is any."""
+    from graphopt.onnx.doctor import examine
+
+    text, clean = examine(model)
+    Console().print(text)
+    if not clean:
+        raise typer.Exit(1)
+
+
 @app.command()
 def run(
-    package: Annotated[Path, typer.Argument(help="A .gopt package.")],
+    package: Annotated[
+        Path, typer.Argument(help="A .gopt package; or a .onnx file, which is compiled first.")
+    ],
     inputs: Annotated[
         list[Path],
         typer.Option(
@@ -170,7 +199,12 @@ def run(
         raise typer.BadParameter("times of emulated code say nothing; leave out --emulate")
     console = Console()
     arguments = tuple(value for path in inputs for value in read_arguments(path))
-    module = graphopt.load(package, trusted_keys=trusted_key or None)
+    if is_onnx(package):
+        if trusted_key:
+            raise typer.BadParameter("an ONNX file is not signed; leave out --trusted-key")
+        module = graphopt.optimize(package)
+    else:
+        module = graphopt.load(package, trusted_keys=trusted_key or None)
     outputs = module.emulate(*arguments) if emulate else module(*arguments)
     results = tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)
     console.print(_outputs_table(results))

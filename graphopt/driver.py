@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from graphopt.adapters import adapters
 from graphopt.compiler.options import Options
 from graphopt.target import Target
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import onnx
+    import torch
+
 
 def optimize(
-    model: torch.nn.Module,
+    model: torch.nn.Module | str | Path | onnx.ModelProto,
     target: str | Target = "native",
     example_inputs: tuple[Any, ...] | dict[str, Any] | None = None,
     dynamic_shapes: Any = None,
@@ -33,11 +37,12 @@ def optimize(
 
     A causal language model of transformers without example inputs gives an `OptimizedDecoder`
     (graphopt/llm/interface/generation.py), whose `generate` is that of transformers; a
-    `funasr.AutoModel` gives an AutoModel with compiled parts inside; any other module an
-    `OptimizedModule`.
+    `funasr.AutoModel` gives an AutoModel with compiled parts inside; an ONNX model, which needs no
+    torch, an `OptimizedOnnx` (graphopt/onnx/module.py); any other module an `OptimizedModule`.
 
     Args:
-        model: any module in eval mode. It keeps its weights; the result does not follow changes.
+        model: any module in eval mode, or an ONNX model: the path of a `.onnx` file, or a
+            `ModelProto`. It keeps its weights; the result does not follow changes.
         target: `native`, `neoverse-n2`, ... (`graphopt targets` lists them).
         example_inputs: positional arguments (tuple) or keyword arguments (dict); the model is
             captured at once. Without them it is captured at the first call, and again for a call of
@@ -78,6 +83,8 @@ def optimize(
         OptionError: for an option that the model does not use, or a value that it cannot have.
         CalibrationError: if calibration is missing, or makes no sense.
         CaptureError: if the model cannot be captured; names the line.
+        OnnxModelError: if an ONNX model is damaged, or contradicts itself.
+        OnnxNodesError: if nodes of it cannot be compiled, listing all with reasons.
         UnsupportedNodesError: with `strict`, listing the nodes and the reasons.
         ExampleMismatchError: if `check` finds other results; names the first node that departs.
         NondeterministicModelError: if it finds that the model does not agree with itself.

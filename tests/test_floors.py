@@ -31,7 +31,7 @@ FLOORS = (
     ("passes", "frontend"),
     ("codegen", "hosts"),
     ("compiler",),
-    ("llm", "funasr"),
+    ("llm", "funasr", "onnx"),
     ("adapters",),
     ("driver",),
     ("graphopt",),

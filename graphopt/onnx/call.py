@@ -85,10 +85,18 @@ class Call:
         """Whether somebody may read an output."""
         return number < len(self.node.output) and bool(self.node.output[number])
 
-    def given(self, number: int) -> Tensor | None:
-        """An input, if it is there."""
+    def given(self, number: int, narrow: bool = False) -> Tensor | None:
+        """An input, if it is there; `narrow`: also one with elements of less than a byte."""
         self._read.add(number)
-        return self._inputs[number] if number < len(self._inputs) else None
+        tensor = self._inputs[number] if number < len(self._inputs) else None
+        if tensor is not None and tensor.narrow and not narrow:
+            raise Unsupported(f"elements of {tensor.narrow}")
+        return tensor
+
+    def narrow(self, number: int) -> Value | None:
+        """The value of an input, if it is there, also one with elements of less than a byte."""
+        tensor = self.given(number, narrow=True)
+        return None if tensor is None else tensor.value(self.b)
 
     def tensor(self, number: int = 0) -> Tensor:
         """An input that must be there."""

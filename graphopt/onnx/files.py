@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 
 from graphopt.errors import OnnxModelError
 
-ENDING = ".onnx"
 NEWEST_OPSET = 28
 """Of the domain of ONNX itself: what the table was written and tried with."""
 
@@ -22,12 +20,17 @@ class Model:
     Attributes:
         proto: the model.
         name: for reports and errors.
-        folder: where its files of external data lie; None if it is in no file.
+        path: its file; None if it is in none.
     """
 
     proto: onnx.ModelProto
     name: str
-    folder: Path | None
+    path: Path | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its files of external data lie."""
+        return None if self.path is None else self.path.parent
 
     @property
     def opsets(self) -> dict[str, int]:
@@ -39,17 +42,6 @@ def _domain(name: str) -> str:
     return "" if name == "ai.onnx" else name
 
 
-def is_onnx(model: Any) -> bool:
-    """Whether something is a `ModelProto` or the name of an ONNX file; imports nothing."""
-    if isinstance(model, str | Path):
-        return Path(model).suffix == ENDING
-    kind = type(model)
-    return kind.__name__ == "ModelProto" and kind.__module__.split(".")[0] in (
-        "onnx",
-        "onnx_ml_pb2",
-    )
-
-
 def open_model(source: str | Path | onnx.ModelProto) -> Model:
     """An ONNX model, checked in the large.
 
@@ -57,7 +49,7 @@ def open_model(source: str | Path | onnx.ModelProto) -> Model:
         OnnxModelError: if it cannot be read, or is no model.
     """
     if isinstance(source, onnx.ModelProto):
-        model = Model(source, source.graph.name or "model", None)
+        model = Model(source, source.graph.name or "model")
     else:
         path = Path(source)
         try:
@@ -68,7 +60,7 @@ def open_model(source: str | Path | onnx.ModelProto) -> Model:
             proto = onnx.ModelProto.FromString(content)
         except Exception as error:  # the parser's own type lies in one of several packages
             raise OnnxModelError(path, f"it is no protobuf of ONNX ({error})") from error
-        model = Model(proto, path.stem, path.parent)
+        model = Model(proto, path.stem, path)
     _check(model)
     return model
 

@@ -20,7 +20,7 @@ import sympy
 from onnx import AttributeProto
 
 from graphopt.errors import GraphoptError, OnnxModelError, OnnxNodesError
-from graphopt.ir import DimInfo, DType, Graph, Node, Origin, Shape, Value, constant, symbolic
+from graphopt.ir import DimInfo, DType, Graph, Node, Origin, Shape, Value, symbolic
 from graphopt.ir.interpret import run_node
 from graphopt.ir.numbers import narrow, widen
 from graphopt.ir.ops import Aten, Expand
@@ -137,7 +137,10 @@ class Importer:
             raise OnnxModelError(self._model.name, "it has sparse initializers")
         for tensor in proto.initializer:
             value = self._constant(self.array(tensor), tensor)
-            self._scopes[-1][tensor.name] = None if value is None else Tensor.of(value)
+            made = None if value is None else Tensor.of(value)
+            if made is not None and tensor.data_type in _NARROW:
+                made.narrow = type_name(tensor.data_type)
+            self._scopes[-1][tensor.name] = made
 
     def _constant(self, array: Array, tensor: onnx.TensorProto) -> Value | None:
         """The constant of an initializer; None, and a refusal, for a type that graphs lack."""
@@ -146,9 +149,7 @@ class Importer:
             why = f"an initializer of {type_name(tensor.data_type)}"
             self._refuse(tensor.name, "initializer", why)
             return None
-        value = constant(array, _plain(tensor.name))
-        value.dtype = dtype
-        return value
+        return Value(dtype, array.shape, _plain(tensor.name), data=array)
 
     def array(self, tensor: onnx.TensorProto) -> Array:
         """The elements of a tensor of the model."""

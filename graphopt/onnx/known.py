@@ -27,7 +27,10 @@ class Tensor:
         shape: extents.
         elements: integers, or sympy expressions over the dims, as an array of objects; None where
             they are not known.
+        narrow: the type in the file of a constant whose elements have less bits than here.
     """
+
+    narrow = ""
 
     def __init__(
         self, dtype: DType, shape: Shape, value: Value | None = None, elements: Array | None = None

@@ -189,7 +189,7 @@ class LoadedModule:
 
     def _stored(self, given: Sequence[Any]) -> list[Array]:
         return [
-            _stored(value, port.name)
+            stored(value, port.name)
             for value, port in zip(given, self.manifest.inputs, strict=True)
         ]
 
@@ -225,14 +225,7 @@ class LoadedModule:
             raise PackageChangedError(self.path)
 
     def _result(self, outputs: list[Array], given: list[Any], call: Any) -> Any:
-        tensors: list[Any] = list(outputs)
-        torch = sys.modules.get("torch")
-        if torch is not None and any(isinstance(a, torch.Tensor) for a in given):
-            tensors = [torch.from_numpy(a) for a in outputs]
-            tensors = [
-                t.view(torch.bfloat16) if p.dtype == DType.BF16.value else t
-                for t, p in zip(tensors, self.manifest.outputs, strict=True)
-            ]
+        tensors = like_given(outputs, [port.dtype for port in self.manifest.outputs], given)
         result = structure.build(self.manifest.result, tensors)
         if not self.manifest.changes_arguments:
             return result
@@ -253,7 +246,25 @@ def _compare(manifest: Manifest, library: Library, name: str) -> None:
             raise PackageCorruptError(name, f"it has other {kind} than the manifest says")
 
 
-def _stored(value: Any, name: str) -> Array:
+def like_given(outputs: Sequence[Array], dtypes: Sequence[str], given: Sequence[Any]) -> list[Any]:
+    """Outputs as torch tensors if some input was one, else as arrays.
+
+    Args:
+        outputs: stored arrays (bf16 as uint16).
+        dtypes: names of their types.
+        given: the inputs of the call.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not any(isinstance(a, torch.Tensor) for a in given):
+        return list(outputs)
+    tensors = [torch.from_numpy(a) for a in outputs]
+    return [
+        t.view(torch.bfloat16) if dtype == DType.BF16.value else t
+        for t, dtype in zip(tensors, dtypes, strict=True)
+    ]
+
+
+def stored(value: Any, name: str) -> Array:
     """An argument as the runtime takes it: numpy, bf16 as its bits."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):

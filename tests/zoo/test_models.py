@@ -8,7 +8,7 @@ from run import prepare
 from table import models
 from trial import WHOLE, attempts
 
-from graphopt.compiler.example_check import BOUNDS
+from graphopt.compiler.bounds import BOUNDS
 from graphopt.testing import FP32_RELATIVE
 
 #: Planned and interpreted in f32, without code.

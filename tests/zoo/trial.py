@@ -17,7 +17,7 @@ from entry import Entry, Inputs
 from kept_exports import Exports, kept_exports
 
 import graphopt
-from graphopt.compiler.example_check import BOUNDS
+from graphopt.compiler.bounds import BOUNDS
 from graphopt.compiler.module import OptimizedModule
 from graphopt.compiler.options import Options
 from graphopt.compiler.report import Report

@@ -93,7 +93,9 @@ def _quantize(c: Call) -> Value:
 
 
 def _dequantize(c: Call) -> Value:
-    x, scale, zero = c.x(0), c.x(1), c.optional(2)
+    x, scale, zero = c.narrow(0), c.x(1), c.narrow(2)
+    if x is None:
+        raise Malformed("it lacks input 0")
     axis, block = _place(c, x)
     element = c.attr("output_dtype", 0)
     dtype = DTYPES.get(element) if element else scale.dtype

@@ -75,6 +75,8 @@ def _log_sum(c: Call, x: Value, axes: tuple[int, ...]) -> Value:
 def _log_sum_exp(c: Call, x: Value, axes: tuple[int, ...]) -> Value:
     if not axes:
         return x
+    if 0 in x.shape:
+        raise Unsupported("the sum of no elements")
     wide = x if x.dtype.is_float else c.b.cast(x, DType.F64)
     shape = tuple(1 if a in axes else e for a, e in enumerate(x.shape))
     given = {"self": wide, "dim": list(axes), "keepdim": True}

@@ -418,9 +418,8 @@ def _constant(c: Call) -> Tensor:
     dtype = DTYPES.get(value.data_type)
     if dtype is None:
         raise Unsupported(f"a constant of {type_name(value.data_type)}")
-    made = constant(c.array(value))
-    made.dtype = dtype
-    return Tensor.of(made)
+    array = c.array(value)
+    return Tensor.of(Value(dtype, array.shape, data=array))
 
 
 def _constant_of_shape(c: Call) -> Any:
@@ -440,6 +439,8 @@ def _constant_of_shape(c: Call) -> Any:
 def _range(c: Call) -> Value:
     given = [c.tensor(i) for i in range(3)]
     dtype = given[0].dtype
+    if dtype.is_half:
+        raise Unsupported(f"a range of {dtype.value}")
     if all(t.data is not None for t in given):
         start, limit, step = (t.data.reshape(()) for t in given if t.data is not None)
         if not step:

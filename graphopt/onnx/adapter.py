@@ -1,0 +1,47 @@
+"""How `graphopt.optimize` compiles an ONNX model; imports neither onnx nor torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from graphopt.compiler.options import Options
+from graphopt.dependencies import require
+from graphopt.errors import CalibrationError, ModelError
+
+ENDING = ".onnx"
+
+
+def is_onnx(model: Any) -> bool:
+    """Whether something is a `ModelProto`, or the name of an ONNX file."""
+    if isinstance(model, str | Path):
+        return Path(model).suffix == ENDING
+    kind = type(model)
+    return kind.__name__ == "ModelProto" and kind.__module__.partition(".")[0] == "onnx"
+
+
+class OnnxAdapter:
+    """ONNX models; see `graphopt.adapters.Adapter`."""
+
+    def takes(self, model: Any, options: Options) -> bool:
+        """Files by their ending, and models in memory."""
+        if not is_onnx(model):
+            if isinstance(model, bytes) or hasattr(model, "SerializeToString"):
+                what = f"a {type(model).__name__} is no model"
+                raise ModelError(what, "give an onnx.ModelProto, or the path of a .onnx file")
+            return False
+        if options.calibration is not None:
+            raise CalibrationError("only language models of transformers are calibrated, by tokens")
+        return True
+
+    def used(self, model: Any, precision: str) -> tuple[str, set[str]]:
+        """What ONNX models use; sizes that vary are those that the model leaves open."""
+        return "an ONNX model", {"num_threads", "example_inputs", "strict", "check"}
+
+    def optimize(self, model: Any, options: Options) -> Any:
+        """The model, imported, planned and built."""
+        require("onnx", "an ONNX model")
+        from graphopt.onnx.files import open_model
+        from graphopt.onnx.module import OptimizedOnnx
+
+        return OptimizedOnnx(open_model(model), options)

@@ -1,0 +1,96 @@
+"""The example inputs of `optimize` through the compiled model and through another engine."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+from graphopt.compiler.bounds import bound_of
+from graphopt.compiler.program import Program
+from graphopt.errors import ExampleMismatchError, OnnxModelError
+from graphopt.ir import DType
+from graphopt.ir.interpret import run_graph
+from graphopt.ir.numbers import widen
+from graphopt.onnx.files import Model
+from graphopt.testing import relative_error
+
+Array = np.ndarray[Any, Any]
+
+
+def check_example(
+    model: Model, program: Program, names: Sequence[str], arrays: Sequence[Array]
+) -> str:
+    """Compares the results of the example with those of onnxruntime, or of onnx in numpy.
+
+    Whole numbers, and bools, must be equal in fp32; in narrower precisions they are decisions that
+    rounding may change.
+
+    Args:
+        model: the model.
+        program: what was compiled of it.
+        names: of the inputs.
+        arrays: the inputs, as stored.
+
+    Returns:
+        What was found, for the report.
+
+    Raises:
+        ExampleMismatchError: if a result is too far away.
+    """
+    if DType.BF16 in {v.dtype for v in (*program.graph.inputs, *program.graph.outputs)}:
+        return "example: not compared, it is bf16"
+    engine, wanted = _reference(model, dict(zip(names, arrays, strict=True)))
+    host = program.options.target.is_host
+    made = program.run(arrays) if host else run_graph(program.graph, list(arrays))
+    precision, bound = program.options.precision, bound_of(program.options.precision)
+    for value, got, its in zip(program.graph.outputs, made, wanted, strict=True):
+        numbers = widen(np.asarray(got), value.dtype)
+        if numbers.shape != its.shape:
+            what = f"{value.name} has the shape {list(numbers.shape)}, not {list(its.shape)}"
+            raise ExampleMismatchError(model.name, what, bound, f"compared with {engine}")
+        if not value.dtype.is_float:
+            if precision == "fp32" and not np.array_equal(numbers, its):
+                what = f"{value.name} has other elements"
+                raise ExampleMismatchError(model.name, what, bound, f"compared with {engine}")
+            continue
+        error = relative_error(numbers, its)
+        if not error <= bound:
+            what = f"{value.name} is off by {error:.2g} of its largest magnitude"
+            raise ExampleMismatchError(model.name, what, bound, f"compared with {engine}")
+    return f"example: as {engine}, within {bound:g}"
+
+
+def _reference(model: Model, feeds: dict[str, Array]) -> tuple[str, list[Array]]:
+    """The name of an engine, and what it computes."""
+    try:
+        if importlib.util.find_spec("onnxruntime") is not None:
+            return "onnxruntime", _onnxruntime(model, feeds)
+        from onnx.reference import ReferenceEvaluator
+
+        return "onnx in numpy", ReferenceEvaluator(_whole(model)).run(None, feeds)
+    except Exception as error:
+        why = f"nothing runs it to compare with: {error}"
+        raise OnnxModelError(model.name, f"{why}; pass check=False") from error
+
+
+def _onnxruntime(model: Model, feeds: dict[str, Array]) -> list[Array]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    source = _whole(model).SerializeToString() if model.path is None else str(model.path)
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    made: list[Array] = session.run(None, feeds)
+    return made
+
+
+def _whole(model: Model) -> onnx.ModelProto:
+    """The model with the elements that lie in other files."""
+    if model.path is None:
+        return model.proto
+    return onnx.load(model.path)
