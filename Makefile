@@ -26,7 +26,7 @@ ROOT = [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null
 # The runtimes with which tests/test_onnxruntime.py runs one file, beside the installed one.
 ONNXRUNTIMES = 1.17.3 1.20.1 1.23.2
 
-.PHONY: help venv onnxruntimes qemu llvm espeak demo test test-newest constraints sizes bench opinfo zoo fuzz fuzz-files sanitize lint format clean
+.PHONY: help venv onnxruntimes qemu llvm espeak demo test test-newest constraints sizes bench opinfo onnx-node zoo fuzz fuzz-files sanitize lint format clean
 
 help:
 	@echo "make demo    optimize FSMN-VAD and Paraformer-large here and for neoverse-n2, and compare"
@@ -141,6 +141,10 @@ bench: venv
 # Torch's own database of operators; ARGS='--part 3/10' is a tenth, ARGS='--only softmax' some.
 opinfo: venv
 	$(BIN)/python tests/fuzz/operators.py $(ARGS)
+
+# The node tests of the onnx package; ARGS='--only conv --show refused'.
+onnx-node: venv
+	$(BIN)/python tests/onnx_models/node_tests.py $(ARGS)
 
 # Small random models of some four hundred classes; ARGS='--only bert,vit', '--part 3/10'.
 zoo: venv

@@ -35,13 +35,27 @@ class GraphBuilder(Builder):
     def emit(
         self, op: Op, *operands: Value, shape: Shape | None = None, **named: Value | None
     ) -> Value:
-        """Appends a node with one output and returns it, or the constant that it would make."""
+        """Appends a node with one output and returns it, or the constant that it would make.
+
+        Args:
+            op: what it does.
+            operands: the first ones of the op.
+            shape: of the only output, where it is known in another form.
+            named: further operands by role.
+        """
         return self.emit_all(op, *operands, shape=shape, **named)[0]
 
     def emit_all(
         self, op: Op, *operands: Value, shape: Shape | None = None, **named: Value | None
     ) -> list[Value]:
-        """Appends a node and returns its outputs."""
+        """Appends a node and returns its outputs.
+
+        Args:
+            op: what it does.
+            operands: the first ones of the op.
+            shape: of the only output, where it is known in another form.
+            named: further operands by role.
+        """
         node = Node.of(op, *operands, shape=shape, origin=self.node.origin, **named)
         return self._importer.add([node], node.outputs)
 
@@ -213,12 +227,26 @@ class Call:
         return self._importer.add(nodes, results)
 
     def unary(self, overload: str, x: Value, /, dtype: DType | None = None, **more: Any) -> Value:
-        """An element-wise operator of torch of one tensor, `self`."""
+        """An element-wise operator of torch of one tensor, `self`.
+
+        Args:
+            overload: as for `aten`.
+            x: the tensor.
+            dtype: of the result, if it is another.
+            more: further arguments.
+        """
         (y,) = self.aten(overload, (dtype or x.dtype, x.shape), self=x, **more)
         return y
 
     def binary(self, overload: str, x: Value, y: Value, dtype: DType | None = None) -> Value:
-        """An element-wise operator of torch of two tensors, `self` and `other`."""
+        """An element-wise operator of torch of two tensors, `self` and `other`.
+
+        Args:
+            overload: as for `aten`.
+            x: first operand.
+            y: second operand.
+            dtype: of the result, if it is another.
+        """
         out = dtype or x.dtype, self.broadcast(x, y)
         (z,) = self.aten(overload, out, self=x, other=y)
         return z
@@ -247,7 +275,13 @@ class Call:
         return result
 
     def require_equal(self, a: Dim, b: Dim, what: str) -> None:
-        """Two sizes that must be equal: a condition of every call where that is not known."""
+        """Two sizes that must be equal: a condition of every call where that is not known.
+
+        Args:
+            a: a size.
+            b: another.
+            what: what they are of, for the error.
+        """
         difference = symbolic.simplify(sympy.expand(sympy.sympify(a) - b))
         if difference == 0:
             return

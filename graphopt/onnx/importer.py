@@ -333,6 +333,7 @@ class Importer:
                   for o in function.opset_import}  # fmt: skip
         absent = [name for name in function.input if name not in given]
         attributes = {a.name: a for a in function.attribute_proto}
+        attributes |= _defaults(node.op_type, opset, function)
         attributes |= {a.name: a for a in node.attribute}
         scopes = self._scopes
         self._scopes = [given]
@@ -390,6 +391,20 @@ class Importer:
             raise Malformed("sizes that contradict each other")
         if condition not in self.graph.conditions:
             self.graph.conditions.append(condition)
+
+
+def _defaults(op: str, opset: int, function: onnx.FunctionProto) -> dict[str, AttributeProto]:
+    """Attributes of an op of the standard that have defaults, where its function reads them."""
+    try:
+        schema = onnx.defs.get_schema(op, opset, function.domain)
+    except onnx.defs.SchemaError:
+        return {}
+    read = set(function.attribute)
+    return {
+        name: attribute.default_value
+        for name, attribute in schema.attributes.items()
+        if name in read and attribute.default_value.type
+    }
 
 
 #: Elements of less than a byte, of which graphs have constants with one in each byte.

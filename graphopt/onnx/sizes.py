@@ -35,7 +35,10 @@ def sizes_of(call: Call, given: Sequence[Tensor | None]) -> Tensor | None:
     made = function(call, arrays, there)
     if made is None:
         return None
-    elements, dtype = made
+    found, dtype = made
+    elements = np.empty((), object)
+    elements[()] = found  # numpy gives a lone element as itself
+    elements = found if isinstance(found, np.ndarray) else elements
     if elements.size == 0 or elements.size > MOST_KNOWN:
         return None
     if dtype.is_float:

@@ -35,7 +35,13 @@ RULES: Table = merged(
 
 
 def nearest(domain: str, op: str, opset: int) -> str:
-    """What is compiled nearest to an op of an opset; empty if it is that form, or nothing is."""
+    """What is compiled nearest to an op of an opset; empty if it is that form, or nothing is.
+
+    Args:
+        domain: of the op.
+        op: its name.
+        opset: that the model asks for.
+    """
     if forms := RULES.get((domain, op)):
         oldest = min(forms)
         return "" if opset >= oldest else f"its form since opset {oldest} is compiled"

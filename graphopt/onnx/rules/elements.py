@@ -56,15 +56,12 @@ def _power(c: Call) -> Value:
             z = c.unary("pow.Tensor_Scalar", x, exponent=exponent)
             return c.b.expand(z, shape)
         wide = DType.F64 if y.dtype is DType.F64 else x.dtype
-        return c.b.cast(
-            c.binary("pow.Tensor_Tensor", c.b.cast(x, wide), c.b.cast(y, wide)), x.dtype
-        )
-    if y.dtype.is_float:
-        wide = DType.F64
-        return c.b.cast(
-            c.binary("pow.Tensor_Tensor", c.b.cast(x, wide), c.b.cast(y, wide)), x.dtype
-        )
-    return c.binary("pow.Tensor_Tensor", x, c.b.cast(y, x.dtype))
+    else:
+        wide = DType.F64 if y.dtype.is_float else x.dtype
+    base, exponents = c.b.cast(x, wide), c.b.cast(y, wide)
+    out = wide, c.broadcast(x, y)
+    (z,) = c.aten("pow.Tensor_Tensor", out, self=base, exponent=exponents)
+    return c.b.cast(z, x.dtype)
 
 
 def _mod(c: Call) -> Value:

@@ -9,6 +9,7 @@ from graphopt.ir.ops import Sort
 from graphopt.ir.scalar import Scalar, apply
 from graphopt.ir.symbolic import simplify
 from graphopt.onnx.call import Call, Malformed
+from graphopt.onnx.known import dims_of
 from graphopt.onnx.rules.shapes import axes_of
 from graphopt.onnx.rules.table import Table, merged, since
 from graphopt.passes.lowering.builder import Unsupported
@@ -38,7 +39,13 @@ def _check_range(indices: Value, extent: int, axis: int) -> None:
 
 
 def from_the_end(c: Call, indices: Value, extent: Dim) -> Value:
-    """Indices of which negative ones count from the end, as others."""
+    """Indices of which negative ones count from the end, as others.
+
+    Args:
+        c: the node.
+        indices: whole numbers.
+        extent: of the axis that they are for.
+    """
     indices = c.b.cast(indices, DType.I64)
     if indices.data is not None and (indices.data >= 0).all():
         return indices
@@ -155,8 +162,12 @@ def _step(index: Scalar, extent: Dim, step: Dim) -> Scalar:
 
 def _one_hot(c: Call) -> Value:
     """The second of two values at the index, the first elsewhere."""
-    indices, depth, values = c.x(0), c.dims(1, "a number of classes"), c.x(2)
-    if depth is None or len(depth) != 1 or values.shape != (2,):
+    indices, values, classes = c.x(0), c.x(2), c.tensor(1)
+    if classes.dtype.is_float:
+        depth: list[Dim] = [int(c.number(1, "a number of classes"))]
+    else:
+        depth = dims_of(classes, "a number of classes")
+    if len(depth) != 1 or values.shape != (2,):
         raise Malformed("it lacks a depth or two values")
     axis = c.axis(c.attr("axis", -1), indices.rank + 1)
     shape = (*indices.shape[:axis], depth[0], *indices.shape[axis:])
@@ -199,7 +210,7 @@ def _first(c: Call, k: Dim) -> list[Value]:
 
 
 def _cumsum(c: Call) -> Value:
-    x, given = c.x(0), axes_of(c, 1, "")
+    x, given = c.x(0), axes_of(c, 1)
     if given is None or len(given) != 1:
         raise Malformed("it lacks an axis")
     axis = c.axis(given[0], x.rank)

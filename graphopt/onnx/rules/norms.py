@@ -65,7 +65,17 @@ def _harmless_stash(c: Call) -> None:
 def normalized(
     c: Call, x: Value, axis: int, scale: Value | None, bias: Value | None, eps: float, rms: bool
 ) -> Value:
-    """The norm over all axes from one on; a scale and bias of another shape apart."""
+    """The norm over all axes from one on; a scale and bias of another shape apart.
+
+    Args:
+        c: the node.
+        x: the tensor.
+        axis: the first one, not negative.
+        scale: may be None.
+        bias: may be None.
+        eps: added to the variance.
+        rms: whether the mean stays.
+    """
     shape = x.shape[axis:]
     fits = [v is None or v.shape == shape for v in (scale, bias)]
     given: dict[str, Any] = {"input": x, "normalized_shape": list(shape), "eps": eps}

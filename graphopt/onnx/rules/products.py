@@ -10,7 +10,13 @@ from graphopt.passes.lowering.products import permuted
 
 
 def matmul(c: Call, x: Value, y: Value) -> Value:
-    """The product of matrices, over batches that broadcast."""
+    """The product of matrices, over batches that broadcast.
+
+    Args:
+        c: the node.
+        x: [.., m, k] or [k].
+        y: [.., k, n] or [k].
+    """
     if x.rank == 0 or y.rank == 0:
         raise Malformed("a product with a number")
     inner = y.shape[-2] if y.rank > 1 else y.shape[0]

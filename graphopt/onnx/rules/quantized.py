@@ -48,7 +48,15 @@ def _place(c: Call, x: Value) -> tuple[int, int]:
 
 
 def quantized(c: Call, x: Value, scale: Value, zero: Value | None, dtype: DType) -> Value:
-    """saturate(round(x / scale) + zero), of operands that broadcast."""
+    """saturate(round(x / scale) + zero), of operands that broadcast.
+
+    Args:
+        c: the node.
+        x: floats.
+        scale: of the numbers.
+        zero: None for 0.
+        dtype: u8, i8 or i16.
+    """
     low, high = _LIMITS[dtype]
 
     def stored(v: Scalar, s: Scalar, *z: Scalar) -> Scalar:
@@ -62,7 +70,14 @@ def quantized(c: Call, x: Value, scale: Value, zero: Value | None, dtype: DType)
 
 
 def dequantized(c: Call, x: Value, scale: Value, zero: Value | None) -> Value:
-    """(x - zero) * scale, of operands that broadcast."""
+    """(x - zero) * scale, of operands that broadcast.
+
+    Args:
+        c: the node.
+        x: whole numbers.
+        scale: whose type the result has.
+        zero: None for 0.
+    """
 
     def number(v: Scalar, s: Scalar, *z: Scalar) -> Scalar:
         y = scalar.cast(v, DType.I32)

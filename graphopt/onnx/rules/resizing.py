@@ -211,18 +211,11 @@ def _by_torch(
     known = [f for f in factors[2:] if f is not None]
     if len(known) not in (0, axes):
         return None
-    if (
-        known
-        and not corners
-        and any(
-            not isinstance(n, int) or n != e * f
-            for n, e, f in zip(sizes[2:], x.shape[2:], known, strict=True)
-        )
-    ):
-        # A factor that the sizes do not say: torch takes it where it is given.
-        scales: list[float] | None = list(known)
-    else:
-        scales = None
+    pairs = zip(sizes[2:], x.shape[2:], known or [1.0] * axes, strict=True)
+    said = not known or all(isinstance(n, int) and n == e * f for n, e, f in pairs)
+    if not said and corners:
+        return None
+    scales = None if said else list(known)  # a factor that the sizes do not say
     given: dict[str, Any] = {"input": x, "output_size": list(sizes[2:]), "scale_factors": scales}
     if mode.kind != "nearest":
         given["align_corners"] = corners

@@ -39,7 +39,13 @@ def _size(c: Call) -> Tensor:
 
 
 def axes_of(c: Call, place: int, name: str = "axes") -> list[int] | None:
-    """Axes of an attribute, or of an input in newer forms; None if they are not given."""
+    """Axes of an attribute, or of an input in newer forms; None if they are not given.
+
+    Args:
+        c: the node.
+        place: number of the input; 0 for forms without one.
+        name: of the attribute.
+    """
     found = c.attr(name)
     if found is None and place:
         numbers = c.numbers(place, name)
@@ -238,7 +244,16 @@ def _backward_bound(bound: Dim, extent: Dim) -> Dim:
 
 
 def sliced(c: Call, x: Value, axis: int, start: Dim, end: Dim, step: int) -> Value:
-    """A slice as Python has it, with bounds that may be sizes."""
+    """A slice as Python has it, with bounds that may be sizes.
+
+    Args:
+        c: the node.
+        x: the tensor.
+        axis: not negative.
+        start: as in Python.
+        end: as in Python.
+        step: not 0.
+    """
     extent = x.shape[axis]
     if step == 0:
         raise Malformed("a step of 0")
@@ -260,7 +275,7 @@ def _slice(c: Call) -> Value:
     starts, ends = c.dims(1, "a bound of a slice"), c.dims(2, "a bound of a slice")
     if starts is None or ends is None:
         raise Malformed("it lacks starts or ends")
-    return _sliced_all(c, starts, ends, axes_of(c, 3, ""), c.dims(4, "a step"))
+    return _sliced_all(c, starts, ends, axes_of(c, 3), c.dims(4, "a step"))
 
 
 def _sliced_all(
@@ -312,7 +327,7 @@ def _pad(c: Call) -> Value:
     if pads is None:
         raise Malformed("it lacks pads")
     value = c.number(2, "the value of padding")
-    return _padded(c, pads, 0 if value is None else value, axes_of(c, 3, ""))
+    return _padded(c, pads, 0 if value is None else value, axes_of(c, 3))
 
 
 def _padded(c: Call, pads: Sequence[Dim], value: float, axes: Sequence[int] | None) -> Value:
@@ -339,7 +354,16 @@ def padded(
     value: float = 0,
     mode: str = "constant",
 ) -> Value:
-    """A tensor with elements in front of and behind each axis; fewer where they are negative."""
+    """A tensor with elements in front of and behind each axis; fewer where they are negative.
+
+    Args:
+        c: the node.
+        x: the tensor.
+        before: elements in front, of every axis.
+        after: elements behind.
+        value: of them in mode constant.
+        mode: constant, reflect, edge or wrap.
+    """
     if mode not in _TORCH_MODES:
         raise Malformed(f"the mode {mode} of padding")
     if all(n == 0 for n in (*before, *after)):

@@ -33,7 +33,15 @@ def window_pads(
     stride: Sequence[int],
     dilation: Sequence[int],
 ) -> tuple[list[Dim], list[Dim]]:
-    """Elements in front of and behind every spatial axis, by `pads` or `auto_pad`."""
+    """Elements in front of and behind every spatial axis, by `pads` or `auto_pad`.
+
+    Args:
+        c: the node.
+        extents: of the spatial axes.
+        taps: of a window.
+        stride: distance of windows.
+        dilation: distance of taps.
+    """
     axes = len(extents)
     pads, auto = c.attr("pads"), c.attr("auto_pad", "NOTSET")
     if auto in ("NOTSET", ""):
@@ -72,7 +80,15 @@ def _convolution(c: Call) -> Value:
 
 
 def convolved(c: Call, x: Value, weight: Value, bias: Value | None, pad: float = 0) -> Value:
-    """The convolution that the attributes of a node describe, with `pad` around x."""
+    """The convolution that the attributes of a node describe, with `pad` around x.
+
+    Args:
+        c: the node.
+        x: [batch, channels, ...].
+        weight: [filters, channels / groups, ...].
+        bias: [filters], or None.
+        pad: value around x.
+    """
     axes = x.rank - 2
     if axes < 1 or weight.rank != x.rank:
         raise Malformed(f"filters of {weight.rank} axes for a tensor of {x.rank}")
