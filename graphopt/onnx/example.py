@@ -74,7 +74,8 @@ def _reference(model: Model, feeds: dict[str, Array]) -> tuple[str, list[Array]]
             return "onnxruntime", _onnxruntime(model, feeds)
         from onnx.reference import ReferenceEvaluator
 
-        return "onnx in numpy", ReferenceEvaluator(_whole(model)).run(None, feeds)
+        found: Any = ReferenceEvaluator(_whole(model)).run(None, feeds)
+        return "onnx in numpy", found
     except Exception as error:
         why = f"nothing runs it to compare with: {error}"
         raise OnnxModelError(model.name, f"{why}; pass check=False") from error

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -301,7 +302,7 @@ class Importer:
         if function is not None or missing or domain not in ("", "ai.onnx.preview.training"):
             return function
         try:
-            schema = onnx.defs.get_schema(node.op_type, opset, domain)
+            schema: Any = onnx.defs.get_schema(node.op_type, opset, domain)
         except onnx.defs.SchemaError:
             return None
         if schema.has_function:
@@ -316,10 +317,12 @@ class Importer:
     def _type_of(self, name: str) -> bytes:
         tensor = self._look_up(name) if name else None
         if tensor is None:
-            return onnx.TypeProto().SerializeToString()
+            return bytes(onnx.TypeProto().SerializeToString())
+        if tensor.narrow:
+            raise Unsupported(f"elements of {tensor.narrow}")
         element = next(e for e, dtype in DTYPES.items() if dtype is tensor.dtype)
         made = onnx.helper.make_tensor_type_proto(element, None)
-        return made.SerializeToString()
+        return bytes(made.SerializeToString())
 
     def _expanded(
         self, node: onnx.NodeProto, function: onnx.FunctionProto, opset: int
@@ -389,7 +392,9 @@ class Importer:
             return
         if condition == sympy.false:
             raise Malformed("sizes that contradict each other")
-        if condition not in self.graph.conditions:
+        known = self.graph.conditions
+        turned = condition.func(*condition.args[::-1]) if condition.func is sympy.Eq else condition
+        if condition not in known and turned not in known:
             self.graph.conditions.append(condition)
 
 
@@ -408,7 +413,7 @@ def _defaults(op: str, opset: int, function: onnx.FunctionProto) -> dict[str, At
 
 
 #: Elements of less than a byte, of which graphs have constants with one in each byte.
-_NARROW = {
+_NARROW: dict[int, DType] = {
     onnx.TensorProto.INT4: DType.I8,
     onnx.TensorProto.UINT4: DType.U8,
     onnx.TensorProto.INT2: DType.I8,

@@ -151,7 +151,7 @@ class OptimizedOnnx:
         """
         leaves = tuple(map(structure.Leaf, range(len(self.outputs))))
         result = leaves[0] if len(leaves) == 1 else leaves
-        call = tuple(map(structure.Leaf, range(len(self.inputs)))), {}
+        call: Any = (tuple(map(structure.Leaf, range(len(self.inputs)))), {})
         signature = Signature(call, result, self.inputs, self.outputs)
         with process.changes, replaced_folder(path, MARKS) as staging:
             self._program.write(staging, signature, self._texts)

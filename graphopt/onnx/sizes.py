@@ -39,7 +39,7 @@ def sizes_of(call: Call, given: Sequence[Tensor | None]) -> Tensor | None:
     elements = np.empty((), object)
     elements[()] = found  # numpy gives a lone element as itself
     elements = found if isinstance(found, np.ndarray) else elements
-    if elements.size == 0 or elements.size > MOST_KNOWN:
+    if elements.size > MOST_KNOWN:
         return None
     if dtype.is_float:
         for element in elements.flat:

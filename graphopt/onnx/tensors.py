@@ -16,7 +16,7 @@ from graphopt.ir import DType
 Array = np.ndarray[Any, Any]
 
 #: Element types of ONNX that graphs have.
-DTYPES = {
+DTYPES: dict[int, DType] = {
     TensorProto.FLOAT: DType.F32,
     TensorProto.BFLOAT16: DType.BF16,
     TensorProto.DOUBLE: DType.F64,

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sympy
 
 from graphopt.onnx.call import Call, Malformed
-from graphopt.onnx.known import Tensor
-from graphopt.onnx.rules.table import Table, since
+from graphopt.onnx.rules.table import Result, Table, since
 from graphopt.passes.lowering.builder import Unsupported
 
 
-def _if(c: Call) -> list[Tensor]:
+def _if(c: Call) -> list[Result]:
     """The branch that is taken."""
     condition = c.tensor()
     branches = c.required("then_branch"), c.required("else_branch")
@@ -22,7 +21,7 @@ def _if(c: Call) -> list[Tensor]:
     taken = c.branch(branches[0] if truth else branches[1])
     if len(taken) != c.results:
         raise Malformed(f"{len(taken)} results of a branch for {c.results} outputs")
-    return taken
+    return list(taken)
 
 
 RULES: Table = since(1, If=_if)

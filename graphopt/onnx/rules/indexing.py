@@ -142,7 +142,7 @@ def _scatter_nd(c: Call) -> Value:
     total: Value | None = None
     for index, extent, step in zip(given, x.shape, steps, strict=False):
         place = c.b.reshape(c.b.cast(index, DType.I64), (rows,))
-        part = c.b.apply(lambda i, e=extent, s=step: _step(i, e, s), place)  # type: ignore[misc]
+        part = c.b.apply(lambda i, e=extent, s=step: _step(i, e, s), place)
         total = part if total is None else c.b.apply(lambda v, w: v + w, total, part)
     assert total is not None
     flat = (symbolic.product(x.shape[:count]), width)

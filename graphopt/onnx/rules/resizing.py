@@ -130,8 +130,7 @@ def _resize(c: Call) -> Value:
         if scales is not None and scales.shape != (0,):
             raise Malformed("it has both scales and sizes")
     else:
-        numbers = _scales(c, 2)
-        for axis, scale in zip(axes, numbers, strict=True):
+        for axis, scale in zip(axes, _scales(c, 2), strict=True):
             start, end = region.get(axis, (0.0, 1.0))
             extent = x.shape[axis]
             sizes[axis], factors[axis] = _scaled_size(extent, scale * (end - start)), scale
@@ -146,9 +145,9 @@ def _kept_ratio(c: Call, x: Value, axes: Sequence[int], sizes: Sequence[Dim]) ->
     extents = [x.shape[a] for a in axes]
     if not all(isinstance(n, int) for n in (*extents, *sizes)):
         raise Unsupported(f"{policy} of sizes that vary")
-    ratios = [n / e for n, e in zip(sizes, extents, strict=True)]  # type: ignore[operator]
+    ratios = [n / e for n, e in zip(sizes, extents, strict=True)]
     scale = min(ratios) if policy == "not_larger" else max(ratios)
-    return [math.floor(scale * e + 0.5) for e in extents]  # type: ignore[operator]
+    return [math.floor(scale * e + 0.5) for e in extents]
 
 
 def _resized(
@@ -331,7 +330,8 @@ def _take(row: Array, place: float, scale: float, mode: _Mode) -> None:
 
 
 def _linear(distance: Array) -> Array:
-    return np.maximum(1 - distance, 0)
+    weights: Array = np.maximum(1 - distance, 0)
+    return weights
 
 
 def _cubic(distance: Array, a: float) -> Array:

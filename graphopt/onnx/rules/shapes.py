@@ -466,14 +466,14 @@ def _range(c: Call) -> Value:
     if dtype.is_half:
         raise Unsupported(f"a range of {dtype.value}")
     if all(t.data is not None for t in given):
-        start, limit, step = (t.data.reshape(()) for t in given if t.data is not None)
-        if not step:
+        low, high, each = (t.data.reshape(()) for t in given if t.data is not None)
+        if not each:
             raise Malformed("steps of 0")
-        count = max(math.ceil((limit.item() - start.item()) / step.item()), 0)
+        count = max(math.ceil((high.item() - low.item()) / each.item()), 0)
         if count > _FAR:
             raise Malformed(f"{count} elements")
         wide = DType.F64 if dtype is DType.F32 else dtype
-        made = start.astype(wide.numpy) + np.arange(count).astype(wide.numpy) * step
+        made = low.astype(wide.numpy) + np.arange(count).astype(wide.numpy) * each
         return constant(made.astype(dtype.numpy))
     numbers = [None if t.elements is None else t.elements.reshape(()).item() for t in given]
     first, limit, step = numbers

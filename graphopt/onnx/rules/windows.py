@@ -233,7 +233,7 @@ def _max_pool(c: Call) -> list[Value]:
     if c.wants(1) and not ints:
         raise Unsupported("indices beside padding that sizes decide")
     reach = [(k - 1) * d + 1 for k, d in zip(taps, dilation, strict=True)]
-    if not ints or any(p > r // 2 for p, r in zip(before, reach, strict=True)):  # type: ignore[operator]
+    if not ints or any(p > r // 2 for p, r in zip(before, reach, strict=True)):
         if c.wants(1):
             raise Unsupported("indices beside padding wider than half a window")
         held = padded(c, held, [0, 0, *before], [0, 0, *after], least)
@@ -267,7 +267,7 @@ def _average_pool(c: Call) -> Value:
     counts = bool(c.attr("count_include_pad", 0))
     wide = c.b.cast(x, DType.F32) if x.dtype.is_half else x
     even = before == after and all(isinstance(p, int) for p in before)
-    small = even and all(2 * p <= k for p, k in zip(before, taps, strict=True))  # type: ignore[operator]
+    small = even and all(2 * p <= k for p, k in zip(before, taps, strict=True))
     if small and all(d == 1 for d in dilation):
         return c.b.cast(_averaged(c, wide, taps, stride, before, found, counts), x.dtype)
     if any(d != 1 for d in dilation):
