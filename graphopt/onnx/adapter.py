@@ -1,13 +1,15 @@
-"""How `graphopt.optimize` compiles an ONNX model; imports neither onnx nor torch."""
+"""How `graphopt.optimize` compiles an ONNX model; imports neither onnx, torch nor the compiler."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from graphopt.compiler.options import Options
 from graphopt.dependencies import require
 from graphopt.errors import CalibrationError, ModelError
+
+if TYPE_CHECKING:
+    from graphopt.compiler.options import Options
 
 ENDING = ".onnx"
 
