@@ -25,6 +25,8 @@ enum { GO_REGS = GO_LANES / GO_REG_LANES }; /* registers for 16 columns */
 
 typedef float go_reg __attribute__((vector_size(4 * GO_REG_LANES)));
 typedef uint32_t go_reg_u32 __attribute__((vector_size(4 * GO_REG_LANES)));
+typedef uint16_t go_reg_bf16_mem
+    __attribute__((vector_size(2 * GO_REG_LANES), aligned(2), may_alias));
 typedef float go_reg_mem __attribute__((vector_size(4 * GO_REG_LANES), aligned(4), may_alias));
 
 GO_INLINE go_reg go_reg_zero(void) { return (go_reg){0}; }
@@ -39,6 +41,18 @@ GO_INLINE go_reg go_reg_splat(float x) {
 #else
     return (go_reg){x, x, x, x};
 #endif
+}
+
+/* From f32 or bf16, which is widened. */
+GO_INLINE go_reg go_reg_load_as(const void *p, go_dtype type) {
+    if (type != GO_BF16) return go_reg_load(p);
+    return (go_reg)(__builtin_convertvector(*(const go_reg_bf16_mem *)p, go_reg_u32) << 16);
+}
+
+/* The smaller of x and `most`; keeps NaN. */
+GO_INLINE go_reg go_reg_at_most(go_reg x, go_reg most) {
+    const go_reg_u32 above = (go_reg_u32)(x > most);
+    return (go_reg)((above & (go_reg_u32)most) | (~above & (go_reg_u32)x));
 }
 
 /* 0 where x is below it; keeps NaN and -0. */

@@ -93,6 +93,26 @@ SPECS = [
     Spec(1, (6, 25), 32, 32, 32, (5, 5), pad=(2, 2, 2, 2), tile_rows=30, act="relu"),
     Spec(1, (11, 33), 16, 16, 16, (5, 5), (2, 2), pad=(2, 2, 2, 2), tile_rows=64, extras="b"),
     Spec(1, (8, 20), 16, 16, 16, (7, 7), pad=(3, 3, 3, 3), tile_rows=64, extras="b", act="silu"),
+    # images narrower than a window, or with lines of any length; the last channels are not 16
+    Spec(1, (4, 2), 24, 24, 24, (5, 5), pad=(2, 2, 2, 2), tile_rows=64, extras="br", act="relu6"),
+    Spec(
+        1, (3, 14), 152, 152, 152, (3, 3), pad=(1, 1, 1, 1), tile_rows=33, act="relu", tile_cols=160
+    ),
+    Spec(2, (5, 7), 40, 40, 40, (7, 7), pad=(3, 3, 3, 3), tile_rows=64, extras="b", src_dtype=BF16),
+    Spec(
+        1,
+        (5, 16),
+        20,
+        20,
+        20,
+        (3, 3),
+        (2, 2),
+        pad=(0, 1, 0, 1),
+        act="relu6",
+        src_dtype=BF16,
+        dst_dtype=BF16,
+    ),
+    Spec(1, (4, 9), 17, 17, 17, (3, 3), pad=(2, 2, 2, 2), extras="b"),
 ]
 
 
