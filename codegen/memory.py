@@ -9,6 +9,7 @@ from graphopt.codegen.size_c import c_size
 from graphopt.codegen.weights import WeightsFile
 from graphopt.ir import Dim, Graph, Node, Value
 from graphopt.ir.layout import layout_of, stored
+from graphopt.ir.numbers import QUANTIZED
 from graphopt.ir.ops import (
     Attention,
     CachedAttention,
@@ -76,7 +77,11 @@ def scratch_of(node: Node, arch: str) -> Dim:
     if isinstance(op, Pointwise) and node.output.packed:
         return simplify(row_values_scratch_bytes(node.output.shape[-1], THREADS))
     if isinstance(op, Im2col):
-        return simplify(im2col_scratch_bytes(node.output.shape[-1], THREADS, ceil_div))
+        value_bytes = 1 if node.output.packed == QUANTIZED else 2
+        out_w, channels = node.output.shape[-2], given["x"].shape[-1]
+        return simplify(
+            im2col_scratch_bytes(channels, out_w, op.windows, value_bytes, THREADS, ceil_div)
+        )
     if isinstance(op, Linear) and node.output.packed:
         rows, n = product(node.output.shape[:-1]), given["weight"].shape[0]
         assert isinstance(n, int), "weights have a known size"

@@ -41,8 +41,10 @@ class QuantizedRows:
     scale: Array
 
 
-def quantize_rows(x: Array) -> QuantizedRows:
+def quantize_rows(x: Array, together: int = 1) -> QuantizedRows:
     """Quantize each row of f32 [m, k] to int8 with its own scale and zero point ("qa8r").
+
+    Of ``together`` rows each, which share a range, the rows of m have to be a multiple.
 
     The range always includes 0, so 0 is exactly representable. A row that holds NaN or
     Inf, or whose range overflows f32, gets scale NaN and q = zp = 0: all its results are
@@ -52,10 +54,14 @@ def quantize_rows(x: Array) -> QuantizedRows:
     """
     x = np.asarray(x, F32)
     with np.errstate(all="ignore"):
-        lo = np.minimum(x.min(axis=1, initial=0), F32(0)).astype(F32)
-        hi = np.maximum(x.max(axis=1, initial=0), F32(0)).astype(F32)
+        shared = x.reshape(len(x) // together, -1) if x.size else x[::together]
+        low = np.minimum(shared.min(axis=1, initial=0), F32(0)).astype(F32)
+        high = np.maximum(shared.max(axis=1, initial=0), F32(0)).astype(F32)
+        lo, hi, finite_rows = (
+            np.repeat(part, together) for part in (low, high, np.isfinite(shared).all(axis=1))
+        )
         spread = hi - lo
-        valid = np.isfinite(x).all(axis=1) & np.isfinite(spread)
+        valid = finite_rows & np.isfinite(spread)
         usable = valid & ~(spread < F32(1e-30))
         s = np.where(usable, F32(255) / spread, F32(0)).astype(F32)
         scale = np.where(usable, spread / F32(255), F32(0)).astype(F32)

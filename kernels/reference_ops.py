@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,6 +160,29 @@ def attention(
         weights = np.where((scores == -np.inf).all(-1, keepdims=True), 0, weights)
     y: Array = np.einsum("bhts,bshd->bthd", weights, wide_v)
     return y
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Windows of im2col, vertical extents before horizontal ones.
+
+    Attributes:
+        taps: pixels of a window.
+        stride: pixels from window to window.
+        dilation: pixels from tap to tap.
+    """
+
+    taps: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+
+    @property
+    def shares_lines(self) -> bool:
+        """Whether the windows of a line are quantized together.
+
+        They are where they overlap in an image, in which most values are read several times.
+        """
+        return self.taps[0] > 1 and self.dilation[1] == 1 and self.stride[1] < self.taps[1]
 
 
 def im2col(

@@ -10,12 +10,16 @@ from collections.abc import Callable
 from typing import Any
 
 from graphopt.kernels.layouts import ceil_div
+from graphopt.kernels.reference_ops import Geometry
 
 #: QUERY_ROWS of common/attention.h.
 _QUERY_ROWS = 24
 
 #: GO_IM2COL_ROWS of common/im2col.h.
 _IM2COL_ROWS = 8
+#: GO_TASK_LINES, and GO_MOST_PADDING + 2 * GO_COPY_BYTES, of common/im2col_lines.h; bytes of
+#: go_limits.
+_TASK_LINES, _LINE_SLACK, _LIMITS = 4, 64, 12
 
 #: The largest GO_QA8_ROWS of common/layouts.h.
 _QUANTIZED_ROWS = 4
@@ -90,16 +94,34 @@ def cif_scratch_bytes(batch: Any, frames: Any) -> Any:
 
 
 def im2col_scratch_bytes(
-    depth: Any, threads: Any, ceil_div: Callable[[Any, int], Any] = ceil_div
+    channels: Any,
+    out_w: Any,
+    geometry: Geometry,
+    value_bytes: int,
+    threads: Any,
+    ceil_div: Callable[[Any, int], Any] = ceil_div,
 ) -> Any:
-    """Bytes behind ``go_im2col_args.scratch``: per thread the f32 windows of one task.
+    """Bytes behind ``go_im2col_args.scratch``.
+
+    Per thread the f32 windows of one task; or, where the windows of a line overlap, the pixels
+    of a line and a window as they are packed, and the ranges of rows of the image.
 
     Args:
-        depth: values of a window, kh * kw * channels.
+        channels: of the image.
+        out_w: windows in a line.
+        geometry: of the windows.
+        value_bytes: of a packed value.
         threads: of the team.
         ceil_div: ceiling division that understands these sizes.
     """
-    return 4 * threads * 16 * ceil_div(_IM2COL_ROWS * depth, 16)
+    (height, width), (down, along) = geometry.taps, geometry.stride
+    depth = height * width * channels
+    if not geometry.shares_lines:
+        return 4 * threads * 16 * ceil_div(_IM2COL_ROWS * depth, 16)
+    pixels = height * ((out_w - 1) * along + width)
+    rows = (_TASK_LINES - 1) * down + (height - 1) * geometry.dilation[0] + 1
+    values = value_bytes * (pixels * channels + depth)
+    return threads * 64 * ceil_div(values + _LINE_SLACK + _LIMITS * rows, 64)
 
 
 def row_values_scratch_bytes(depth: Any, threads: Any) -> Any:

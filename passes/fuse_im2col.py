@@ -4,7 +4,9 @@
     %2 = go.quantize_rows(%1)       ->     %2 = go.im2col(%x)      # qa8r
 
 Likewise `go.pack_rows` for bf16. The windows, several times as large as the image, are never
-stored as floats.
+stored as floats. Windows of a line of an image that overlap get one scale and zero point, that of
+all they read, so that a pixel is quantized once for the line: the error of a ResNet-50 grows by a
+hundredth.
 """
 
 from __future__ import annotations

@@ -37,9 +37,9 @@ def narrow(array: Array, dtype: DType) -> Array:
     return rounded
 
 
-def quantize_rows(x: Array) -> Array:
-    """What is left of f32 rows after quantization."""
-    rows = reference.quantize_rows(x.reshape(-1, x.shape[-1]))
+def quantize_rows(x: Array, together: int = 1) -> Array:
+    """What is left of f32 rows after quantization, of which `together` each share a range."""
+    rows = reference.quantize_rows(x.reshape(-1, x.shape[-1]), together)
     numbers = rows.scale[:, None] * (rows.q - rows.zp[:, None]).astype(np.float32)
     quantized: Array = numbers.reshape(x.shape)
     return quantized

@@ -66,8 +66,7 @@ GO_INLINE go_quantizer go_symmetric_quantizer(const go_range *r) {
     return (go_quantizer){127.0f / top, top / 127.0f, 0, 1};
 }
 
-GO_INLINE go_quantizer go_quantizer_of_range(const go_range *r) {
-    const go_limits m = go_range_limits(r);
+GO_INLINE go_quantizer go_quantizer_of_limits(go_limits m) {
     const float lo = m.lo, range = m.hi - lo, finite = m.finite + range * 0.0f;
     if (finite != 0.0f) return (go_quantizer){0.0f, __builtin_nanf(""), 0, 0};
     if (range < 1e-30f) return (go_quantizer){0.0f, 0.0f, -128, 1};
@@ -76,6 +75,10 @@ GO_INLINE go_quantizer go_quantizer_of_range(const go_range *r) {
     float zp = go_rint_small(go_splat(-128.0f - lo * s))[0];
     zp = zp < -128.0f ? -128.0f : zp > 127.0f ? 127.0f : zp;
     return (go_quantizer){s, range / 255.0f, (int32_t)zp, 1};
+}
+
+GO_INLINE go_quantizer go_quantizer_of_range(const go_range *r) {
+    return go_quantizer_of_limits(go_range_limits(r));
 }
 
 /* 1.5 * 2^23 and its bits: floats of this size are integers, and consecutive ones differ by

@@ -101,8 +101,9 @@ typedef struct {
 
 /* The windows of a dense convolution as packed rows [batch * out_h * out_w][kh * kw *
  * channels], 0 outside the image; channels innermost (a 1-D image has h = 1). A window is
- * packed exactly as the pack kernel would a row of f32. `scratch`: see
- * im2col_scratch_bytes in kernels/scratch.py. */
+ * packed exactly as the pack kernel would a row of f32; but windows of a line of an image that
+ * overlap (Geometry.shares_lines in kernels/reference_ops.py) are quantized with one scale and
+ * zero point. `scratch`: see im2col_scratch_bytes in kernels/scratch.py. */
 typedef struct {
     size_t batch, channels, in_h, in_w, out_h, out_w, kh, kw;
     size_t stride_h, stride_w, dilation_h, dilation_w;

@@ -49,6 +49,12 @@ SPECS = [
     Spec(2, (6, 19), 12, (3, 3), pad=(1, 1, 1, 1)),
     Spec(1, (9, 14), 5, (3, 2), (2, 1), (2, 3), (2, 2, 1, 2), 1, BF16),
     Spec(1, (4, 9), 32, (4, 2), pad=(0, 0, 0, 0)),
+    # lines of which pixels are made narrow once
+    Spec(2, (9, 11), 3, (7, 7), (2, 2), pad=(3, 3, 3, 3)),
+    Spec(3, (7, 7), 16, (3, 3), pad=(1, 1, 1, 1)),  # lines and images end inside of panels
+    Spec(1, (5, 3), 40, (3, 3), (2, 2), pad=(1, 0, 1, 0), gaps=2, dtype=BF16),
+    Spec(2, (6, 2), 24, (2, 5), (1, 3), (2, 1), pad=(1, 1, 4, 4)),  # whole columns outside
+    Spec(1, (40, 3), 1, (3, 3), pad=(1, 1, 1, 1)),  # tasks of several lines
 ]
 
 
@@ -64,10 +70,12 @@ def make_case(spec, layout, seed):
     image = whole[:, : spec.size[0], : spec.size[1], : spec.channels]
     pad = (spec.pad[0], spec.pad[2])
     rows = reference_ops.im2col(image, spec.kernel, spec.out_size, spec.stride, spec.dilation, pad)
+    geometry = reference_ops.Geometry(spec.kernel, spec.stride, spec.dilation)
     rows = rows.reshape(-1, spec.kernel[0] * spec.kernel[1] * spec.channels)
     wide = reference.f32_from_bf16(rows) if spec.dtype == BF16 else rows
     if layout.bits == 8:
-        wanted = packing.pack_lhs_qa8r(layout, reference.quantize_rows(wide))
+        together = spec.out_size[1] if geometry.shares_lines and len(wide) else 1
+        wanted = packing.pack_lhs_qa8r(layout, reference.quantize_rows(wide, together))
     else:
         wanted = packing.pack_lhs_bf16(layout, reference.bf16_from_f32(wide))
     args = Im2colArgs(
@@ -88,7 +96,10 @@ def make_case(spec, layout, seed):
         src_stride=tuple(s // whole.itemsize for s in whole.strides[:3]),
         src_dtype=spec.dtype,
     )
-    scratch = np.zeros(im2col_scratch_bytes(rows.shape[1], THREADS) // 4, np.float32)
+    size = im2col_scratch_bytes(
+        spec.channels, spec.out_size[1], geometry, layout.bits // 8, THREADS
+    )
+    scratch = np.zeros(size // 4, np.float32)
     pointers = {"src": whole, "dst": np.full(wanted.nbytes, 0xEE, np.uint8), "scratch": scratch}
     writes = ("dst", "scratch")
     return Case(args, pointers, writes, THREADS, align={"scratch": 64}), wanted
@@ -105,3 +116,19 @@ def test_is_the_reference_bit_for_bit(where, scheme, generic):
     results = run_cases(runner, generic, [case for case, _ in made])
     for spec, (_, wanted), got in zip(SPECS, made, results, strict=True):
         assert np.array_equal(got["dst"], wanted), spec
+
+
+@pytest.mark.parametrize("where", LEVEL_IDS)
+def test_what_is_not_finite_stays_in_its_lines(where):
+    """A NaN, an infinity, and a range that overflows: the lines that read them, not others."""
+    runner = require(where)
+    layout = formats.INT8.layout(runner.level.arch)
+    spec = Spec(1, (18, 9), 5, (3, 3), pad=(1, 1, 1, 1))
+    case, _ = make_case(spec, layout, 0)
+    image = case.pointers["src"]
+    image[0, 2, 4, 3], image[0, 7, 0, 1] = np.nan, -np.inf
+    image[0, 12, 1, 0], image[0, 13, 8, 4] = 3e38, -3e38
+    rows = reference_ops.im2col(image[:, :18], spec.kernel, (18, 9), (1, 1), (1, 1), (1, 1))
+    wanted = packing.pack_lhs_qa8r(layout, reference.quantize_rows(rows.reshape(162, 45), 9))
+    (got,) = run_cases(runner, "go_im2col_qa8r", [case])
+    assert np.array_equal(got["dst"], wanted)

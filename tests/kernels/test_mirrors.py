@@ -37,6 +37,7 @@ SOURCES = (
     "gemm_bf16.h",
     "gemm_qs4.h",
     "im2col.h",
+    "im2col_lines.h",
     "conv.c",
     "cif.c",
     "recurrent.c",
@@ -155,6 +156,10 @@ show((char *)(map.weights + QUERY_ROWS * round16(n)) - (char *)NULL);
 const go_conv_args c = {.groups = heads, .in_c = heads * k, .kh = 3, .kw = 2, .tile_rows = m};
 show(threads * window_floats(&c) * sizeof(float));
 show(threads * go_im2col_floats(k) * sizeof(float));
+go_im2col_args l = {.channels = k, .out_w = m, .kh = 3, .kw = 2, .stride_h = 2, .stride_w = 1};
+l.dilation_h = 2, l.dilation_w = 1;
+const go_line_sizes line = go_line_sizes_of(&l, 2, 0);
+show(go_im2col_shares(&l) * threads * go_line_scratch(&l, &line));
 show(go_has_buffers(threads, &g) ? threads * go_owned_rows(&g) : m);
 const go_recurrent_args r = {.batch = m, .directions = 2, .hidden = n, .width = k};
 const sharing shared = sharing_for(&r, threads);
@@ -172,11 +177,13 @@ show((n + GO_BF16_NR - 1) / GO_BF16_NR * go_bf16_tile_at(&g, 0, 1, 0, n).rhs_str
 def python_sizes(arch: str, m: int, n: int, k: int, group: int, heads: int, threads: int):
     """The same sizes as Python computes them."""
     rule = {format.token: format.layout(arch) for format in formats.FORMATS}
-    stride = scratch.quantized_result_stride(n)
+    stride, ones = scratch.quantized_result_stride(n), ((1, 1), (1, 1))
+    overlapping = reference_ops.Geometry((3, 2), (2, 1), (2, 1))
     return [
         scratch.attention_scratch_bytes(2, heads, n, k, m, threads),
         scratch.conv_scratch_bytes(heads * k, m, heads, 3, 2, m, threads),
-        scratch.im2col_scratch_bytes(k, threads),
+        scratch.im2col_scratch_bytes(k, m, reference_ops.Geometry((1, 1), *ones), 2, threads),
+        scratch.im2col_scratch_bytes(k, m, overlapping, 2, threads),
         scratch.quantized_result_bytes(m, n, threads) // (4 * stride),
         scratch.recurrent_scratch_bytes(2, m, k, n, threads),
         layouts.packed_lhs_bytes(rule["qa8"], m, k),

@@ -138,7 +138,13 @@ class Conv:
             src_stride=(x.size, self.size[1] * self.in_c, self.in_c),
             src_dtype=F32,
         )
-        scratch = np.zeros(im2col_scratch_bytes(depth, threads) // 4, np.float32)
+        geometry = reference_ops.Geometry(
+            self.taps, (self._along(self.size[0]), self.stride), (1, 1)
+        )
+        scratch = np.zeros(
+            im2col_scratch_bytes(self.in_c, self._out[1], geometry, rule.bits // 8, threads) // 4,
+            np.float32,
+        )
         given: dict[str, Array | At] = {"src": x, "dst": packed, "scratch": scratch}
         pack = Step(f"go_im2col_{format.rows}", Case(windows, given, align={"scratch": 64}))
         rows, scale = w.transpose(0, 2, 3, 1).reshape(self.out_c, -1), None

@@ -386,6 +386,7 @@ class Im2col(Op):
         behind: how many more zeros are behind the image than before it; also fewer.
 
     Rows have the taps' channels one after the other; the kernel may pack them for a product.
+    Quantized ones share a range in a line of an image in which windows overlap.
     """
 
     taps: tuple[int, int]
@@ -397,6 +398,11 @@ class Im2col(Op):
     NAME = "go.im2col"
     OPERANDS = (Operand("x", Strides.DENSE_LAST, bf16=True, dtypes=F32_OR_BF16),)
     PACKS = frozenset({QUANTIZED, "bf16"})
+
+    @property
+    def windows(self) -> reference_ops.Geometry:
+        """Taps, stride and dilation."""
+        return reference_ops.Geometry(self.taps, self.stride, self.dilation)
 
     def results(self, given: Operands) -> list[Value]:
         batch, *extents, channels = given["x"].shape
@@ -412,7 +418,9 @@ class Im2col(Op):
         out_size = (1, shape[1]) if len(shape) == 3 else (shape[1], shape[2])
         geometry = (self.stride, self.dilation, self.padding)
         rows: Array = reference_ops.im2col(x, self.taps, out_size, *geometry).reshape(shape)
-        return [quantize_rows(rows) if node.output.packed == QUANTIZED else rows]
+        if node.output.packed != QUANTIZED:
+            return [rows]
+        return [quantize_rows(rows, max(1, out_size[1]) if self.windows.shares_lines else 1)]
 
     def kernel(self, node: Node) -> str:
         return f"go_im2col_{node.output.packed}"
