@@ -83,8 +83,7 @@ class _Norms(Neighbours):
                 return None
         if x.shape != node.output.shape or x.dtype is not DType.F32:
             return None
-        given = {} if weight is None else {"weight": weight}
-        norm = Node.of(Norm(root.eps, root.rms), x, origin=node.origin, **given)
+        norm = Node.of(Norm(root.eps, root.rms), x, origin=node.origin, weight=weight)
         norm.outputs = node.outputs
         return norm
 
