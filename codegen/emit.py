@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from graphopt.codegen.loops import LOOPS
 from graphopt.codegen.memory import Memory
 from graphopt.codegen.render import render
 from graphopt.codegen.size_c import c_size
-from graphopt.codegen.size_checks import size_checks
+from graphopt.codegen.size_checks import SizeCheck, size_checks
 from graphopt.codegen.windows import WINDOWS
 from graphopt.ir import Dim, DimInfo, Graph, Node, Value
 from graphopt.ir.op import Op
 from graphopt.ir.ops import Linear, Norm, Pointwise, Recurrent
 from graphopt.ir.printer import name_values, print_node
+from graphopt.ir.symbolic import most
 from graphopt.ir.verify import VerificationError, unwritten
 
 EMITTERS: dict[type[Op], Emit] = {**CALLS, **CACHE_CALLS, **LOOPS, **LINES, **WINDOWS}
@@ -49,6 +51,7 @@ class Step:
         comment: the node as text.
         computes: name of the dim that the step computes; empty for none.
         computed: its number among the dims that steps compute.
+        conditions: on sizes that are known behind it: C and text.
     """
 
     node: Node
@@ -57,6 +60,7 @@ class Step:
     comment: str
     computes: str = ""
     computed: int = 0
+    conditions: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(eq=False)
@@ -119,28 +123,47 @@ def emit_module(graph: Graph, arch: str) -> Module:
         sizes += builder.sizes
     made = (value for node in graph.nodes for value in node.outputs)
     extents = [extent for value in (*graph.inputs, *made) for extent in value.shape]
-    slots = [slot.sizes for slot in memory.plan.slots]
+    bounds = {i.symbol: i.bound for i in graph.dims.values() if i.bound is not None}
+    slots = [[most(size, bounds) for size in slot.sizes] for slot in memory.plan.slots]
+    rooms = [[most(extent, bounds) for extent in value.shape] for value in graph.outputs]
     given = [info for info in graph.dims.values() if info.bound is None]
+    sizes += [*memory.offsets, *chain(*rooms)]
+    checks = size_checks(extents, sizes, slots, graph.conditions, graph.dims)
     source = render(
         "module.c.j2",
         name=graph.name,
         version=VERSION,
         functions=list(functions.values()),
         slots=list(map(_largest, slots)),
-        steps=steps,
+        steps=_with_conditions(steps, checks),
         dim_names=[str(info.symbol) for info in given],
         dim_sources=[_source(info) for info in given] or ["{0, 0, 0}"],
         bounds={n: c_size(i.bound) for n, i in graph.dims.items() if i.bound is not None},
-        conditions=size_checks(
-            extents, [*sizes, *memory.offsets], slots, graph.conditions, graph.dims
-        ),
+        conditions=[(check.condition, check.text) for check in checks if not check.computed],
         input_shapes=_shapes(graph.inputs),
+        output_rooms=[[c_size(extent) for extent in room] for room in rooms],
         output_shapes=_shapes(graph.outputs),
         input_ports=_ports(graph.inputs),
         output_ports=_ports(graph.outputs),
         weights_bytes=memory.weights.bytes,
     )
     return Module(graph, arch, source, steps, memory)
+
+
+def _with_conditions(steps: list[Step], checks: list[SizeCheck]) -> list[Step]:
+    """Steps with the checks that have to wait for dims, each behind the last of those."""
+    waiting = [check for check in checks if check.computed]
+    known: set[str] = set()
+    found = []
+    for step in steps:
+        if step.computes:
+            known.add(step.computes)
+            ready = [check for check in waiting if check.computed <= known]
+            waiting = [check for check in waiting if check not in ready]
+            texts = ((check.condition, check.text) for check in ready)
+            step = replace(step, conditions=tuple(texts))
+        found.append(step)
+    return found
 
 
 def _makes_nothing(node: Node) -> bool:

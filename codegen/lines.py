@@ -1,4 +1,4 @@
-"""Steps along the lines of an axis: scans, sorts, and stores at indices."""
+"""Steps that go through elements in order: scans, sorts, stores at indices, sizes in data."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from graphopt.codegen.function import FunctionBuilder
 from graphopt.codegen.kernel_calls import Emit
 from graphopt.codegen.loops import copy_elements, memory_order
 from graphopt.codegen.memory import Memory
-from graphopt.ir import Node, Value
+from graphopt.ir import DType, Node, Value
 from graphopt.ir.layout import layout_of
 from graphopt.ir.op import Op
-from graphopt.ir.ops import Scan, Scatter, Sort
+from graphopt.ir.ops import Nonzero, ReadSize, Scan, Scatter, Sort
+from graphopt.ir.ops.found_sizes import OUT_OF_BOUNDS
 from graphopt.ir.symbolic import product
+from graphopt.kernels.scratch import NONZERO_PART
 
 _TEMPLATE = "lines.c.j2"
 
@@ -90,4 +92,42 @@ def _scatter(node: Node, f: FunctionBuilder, memory: Memory) -> None:
     )
 
 
-LINES: dict[type[Op], Emit] = {Scan: _scan, Sort: _sort, Scatter: _scatter}
+def _nonzero(node: Node, f: FunctionBuilder, memory: Memory) -> None:
+    """Counts the true elements of each part of x, and then writes the indices part by part."""
+    op, x = node.as_op(Nonzero), node.operands["x"]
+    f.pointer("x", x.dtype, memory.address(x))
+    f.pointer("dst", DType.I64, memory.address(node.output), write=True)
+    f.pointer("before", DType.I64, memory.scratch(node), write=True)
+    if op.dim:
+        _computed_dim(op.dim, f, memory)
+    f.loops(
+        "nonzero",
+        _TEMPLATE,
+        count=f.size(product(x.shape)),
+        part=NONZERO_PART,
+        size="" if op.dim else f.size(op.size),
+    )
+
+
+def _read_size(node: Node, f: FunctionBuilder, memory: Memory) -> None:
+    """One thread reads the number, which is checked; then all write the numbers below it."""
+    op, x = node.as_op(ReadSize), node.operands["x"]
+    f.pointer("x", x.dtype, memory.address(x))
+    f.pointer("dst", DType.I64, memory.address(node.output), write=True)
+    _computed_dim(op.dim, f, memory)
+    most = f.size(op.bound) if op.is_cut else ""
+    f.loops("read_size", _TEMPLATE, text=OUT_OF_BOUNDS, most=most)
+
+
+def _computed_dim(dim: str, f: FunctionBuilder, memory: Memory) -> None:
+    f.frame()
+    f.computed_dim(memory.graph.computed_dims().index(dim))
+
+
+LINES: dict[type[Op], Emit] = {
+    Scan: _scan,
+    Sort: _sort,
+    Scatter: _scatter,
+    Nonzero: _nonzero,
+    ReadSize: _read_size,
+}

@@ -18,6 +18,7 @@ from graphopt.ir.ops import (
     Im2col,
     Linear,
     Matmul,
+    Nonzero,
     Pointwise,
     Recurrent,
 )
@@ -29,6 +30,7 @@ from graphopt.kernels.scratch import (
     cif_scratch_bytes,
     conv_scratch_bytes,
     im2col_scratch_bytes,
+    nonzero_scratch_bytes,
     quantized_result_bytes,
     recurrent_scratch_bytes,
     row_values_scratch_bytes,
@@ -74,6 +76,8 @@ def scratch_of(node: Node, arch: str) -> Dim:
         )
     if isinstance(op, Cif):
         return simplify(cif_scratch_bytes(*given["alphas"].shape))
+    if isinstance(op, Nonzero):
+        return simplify(nonzero_scratch_bytes(product(given["x"].shape), ceil_div))
     if isinstance(op, Pointwise) and node.output.packed:
         return simplify(row_values_scratch_bytes(node.output.shape[-1], THREADS))
     if isinstance(op, Im2col):

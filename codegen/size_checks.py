@@ -8,6 +8,7 @@ is every quotient whole that has to be?
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, reduce
 from itertools import chain
 from typing import TypeAlias
@@ -15,7 +16,6 @@ from typing import TypeAlias
 import sympy
 
 from graphopt.codegen.size_c import c_condition
-from graphopt.errors import SizeError
 from graphopt.ir import Dim, DimInfo
 from graphopt.ir.symbolic import THREADS, ratio, sides
 
@@ -30,14 +30,29 @@ _LIMIT = 62
 _MOST_THREADS = 2**15
 
 
+@dataclass(frozen=True)
+class SizeCheck:
+    """What must hold of sizes.
+
+    Attributes:
+        condition: as C.
+        text: as text.
+        computed: names of the dims in it that the graph computes: it has to wait for these.
+    """
+
+    condition: str
+    text: str
+    computed: frozenset[str] = frozenset()
+
+
 def size_checks(
     extents: Iterable[Dim],
     sizes: Iterable[Dim],
     slots: Sequence[Sequence[Dim]],
     conditions: Sequence[sympy.Basic],
     dims: Mapping[str, DimInfo],
-) -> list[tuple[str, str]]:
-    """Conditions as C and as text, in the order in which to check them.
+) -> list[SizeCheck]:
+    """Conditions in the order in which to check them.
 
     Args:
         extents: of all values: none may be negative.
@@ -45,9 +60,6 @@ def size_checks(
         slots: the sizes of each slot of the arena, which it adds up.
         conditions: those of the graph; what they need comes in front of them.
         dims: of the graph.
-
-    Raises:
-        SizeError: for a condition on a dim that the graph computes.
     """
     relations = (r for c in conditions for r in c.atoms(sympy.core.relational.Relational))
     compared = [side for relation in relations for side in sides(relation)]
@@ -62,19 +74,16 @@ def size_checks(
     if any(largest):
         text = " + ".join("*".join([str(f), *monomial]) for monomial, f in largest.items())
         c = " + ".join(" * ".join([f"{f}.0", *monomial]) for monomial, f in largest.items())
-        checks.append((f"{c} < 0x1p{_LIMIT}", f"{text} < 2**{_LIMIT}"))
+        checks.append(SizeCheck(f"{c} < 0x1p{_LIMIT}", f"{text} < 2**{_LIMIT}"))
     needs = [
         *(r for size in every for r in _requirements(size)),
         *(sympy.Ge(size, 0) for size in extents),
     ]
-    for condition in dict.fromkeys(needs):
-        if condition == sympy.true:
-            continue
-        computed = sorted({str(s) for s in condition.free_symbols} & set(bounds))
-        if computed:
-            raise SizeError(condition, f"{computed[0]} is known only when the model runs")
-        checks.append((c_condition(condition), str(condition)))
-    return [*checks, *((c_condition(c), str(c)) for c in conditions)]
+    for condition in dict.fromkeys([*needs, *conditions]):
+        if condition != sympy.true:
+            computed = frozenset(map(str, condition.free_symbols)) & set(bounds)
+            checks.append(SizeCheck(c_condition(condition), str(condition), computed))
+    return checks
 
 
 def _requirements(size: Dim) -> Iterator[sympy.Basic]:

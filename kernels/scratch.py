@@ -28,6 +28,9 @@ _RECURRENT_ROWS, _MOST_GATES = 48, 4
 #: GO_OWNED_BYTES, GO_OWNED_LEAST and GO_OWNED_MOST of common/gemm_quantize.h.
 _OWNED_BYTES, _OWNED_LEAST, _OWNED_MOST = 512 * 1024, 32, 128
 
+#: Elements that a task of `go.nonzero` looks through.
+NONZERO_PART = 4096
+
 
 def attention_scratch_bytes(
     batch: Any,
@@ -186,3 +189,8 @@ def quantized_result_bytes(
     stride = quantized_result_stride(n)
     rows = max(_OWNED_LEAST, min(_OWNED_BYTES // 4 // stride, _OWNED_MOST))
     return 4 * stride * minimum(m, threads * rows)
+
+
+def nonzero_scratch_bytes(elements: Any, ceil_div: Callable[[Any, int], Any] = ceil_div) -> Any:
+    """Bytes for the number of true elements of each part of a mask."""
+    return ceil_div(elements, NONZERO_PART) * 8

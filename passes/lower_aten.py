@@ -15,10 +15,12 @@ copy. Ops that change values in place never arrive here: capture makes them func
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from graphopt.errors import LoweringError
-from graphopt.ir import Graph, Node, Value
-from graphopt.ir.scalar import symbols_in
-from graphopt.ir.symbolic import symbol
+from graphopt.ir import Dim, Graph, Node, Value
+from graphopt.ir.symbolic import evaluate, most
 from graphopt.passes.base import Pass
 from graphopt.passes.lowering import (
     attention,
@@ -27,6 +29,7 @@ from graphopt.passes.lowering import (
     functions,
     indexing,
     lines,
+    masks,
     norms,
     padding,
     parts,
@@ -40,7 +43,7 @@ from graphopt.passes.lowering import (
     sequences,
     views,
 )
-from graphopt.passes.lowering.builder import Builder, NotWidened, Unsupported
+from graphopt.passes.lowering.builder import Builder, FoundKey, NotWidened, Unsupported
 from graphopt.passes.lowering.schema import Rule, overload
 from graphopt.passes.lowering.widening import Widening
 
@@ -58,6 +61,7 @@ RULES: dict[str, Rule] = {
     **norms.RULES,
     **pooling.RULES,
     **lines.RULES,
+    **masks.RULES,
     **products.RULES,
     **attention.RULES,
     **convolutions.RULES,
@@ -70,6 +74,10 @@ MAX_RANK = 8
 """GO_MAX_RANK of graphopt.h: axes of a tensor that a compiled part gets or gives."""
 
 
+_SHARE = 4
+"""A size that data decide is taken for a quarter of the most: frames for each token of speech."""
+
+
 class LowerAten(Pass):
     """See the module."""
 
@@ -78,13 +86,15 @@ class LowerAten(Pass):
         mapping: dict[Value, Value] = {}
         nodes: list[Node] = []
         widening = Widening()
+        found: dict[FoundKey, Value] = {}
         for node in graph.nodes:
             node.replace_operands(mapping)
             if node.is_lowered:
                 nodes.append(node)
                 continue
+            builder = Builder(node, found)
             try:
-                made, results = lower_node(node, widening)
+                made, results = lower_node(builder, widening)
             except Unsupported as refusal:
                 node.decide(self.name, f"left in torch: {refusal}")
                 nodes.append(node)
@@ -96,27 +106,40 @@ class LowerAten(Pass):
                 if not new.is_constant and not new.name:
                     new.name = old.name
             nodes.extend(made)
+            found.update(builder.found)
+            _bound(graph, builder.bounds)
         modified = nodes != graph.nodes
         graph.nodes = nodes
         graph.outputs = [mapping.get(v, v) for v in graph.outputs]
         return modified
 
 
-def lower_node(node: Node, widening: Widening) -> tuple[list[Node], list[Value]]:
-    """The nodes that replace one, and what replaces its outputs.
+def _bound(graph: Graph, bounds: Mapping[str, Dim]) -> None:
+    """Notes the largest size of dims that nodes compute, over dims of the inputs."""
+    known = {i.symbol: i.bound for i in graph.dims.values() if i.bound is not None}
+    for name, bound in bounds.items():
+        largest = most(bound, known)
+        hint = max(1, evaluate(largest, graph.hints()) // _SHARE)
+        graph.dims[name] = replace(graph.dims[name], hint=hint, bound=largest, found=False)
+
+
+def lower_node(builder: Builder, widening: Widening) -> tuple[list[Node], list[Value]]:
+    """The nodes that replace that of a builder, and what replaces its outputs.
 
     A rule that is not for floats of 16 bits gets them widened.
 
     Raises:
         Unsupported: with the reason, if no rule takes the node.
     """
-    builder = Builder(node)
+    node = builder.node
     try:
         return builder.nodes, _lower(builder)
     except NotWidened:
         raise
     except Unsupported:
-        if not widening.concerns(node):
+        builder.found.clear()
+        builder.bounds.clear()
+        if builder.op.dim or not widening.concerns(node):
             raise
     return widening.lower(node, _lower)
 
@@ -133,13 +156,8 @@ def _lower(builder: Builder) -> list[Value]:
     rank = max((v.rank for v in (*node.inputs, *node.outputs)), default=0)
     if rank > MAX_RANK:
         raise Unsupported(f"a tensor of {rank} axes")
-    if builder.op.dim and schema.startswith("aten::") and _finds_sizes(node, builder.op.dim):
-        raise Unsupported("a size of its result that torch knows once it has run")
     result = rule.lower(builder)
     builder.refuse_unread(rule)
+    if builder.op.dim and not any(n.op.computes == builder.op.dim for n in builder.nodes):
+        raise Unsupported("a size of its result that torch knows once it has run")
     return result if isinstance(result, list) else [result]
-
-
-def _finds_sizes(node: Node, dim: str) -> bool:
-    """Whether a dim is a size of its results."""
-    return symbol(dim) in symbols_in([value.shape for value in node.outputs])

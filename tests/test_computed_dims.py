@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import graphopt
-from graphopt.errors import CaptureError, InputValueError
+from graphopt.errors import InputConditionError, InputValueError
 from graphopt.ir.interpret import run_graph
 from graphopt.testing import FP32_RELATIVE
 
@@ -222,13 +222,15 @@ def test_a_part_learns_the_sizes_that_it_computes_with(function: Any) -> None:
         assert torch.allclose(ours.interpret(x), function(x), rtol=FP32_RELATIVE)
 
 
-def test_a_computed_size_that_a_squeeze_may_remove_is_refused() -> None:
+def test_a_computed_size_that_a_squeeze_would_remove_is_refused_by_the_call() -> None:
     def function(x: torch.Tensor) -> torch.Tensor:
         tokens = torch.ops.graphopt.cif(x, torch.sigmoid(x[..., 0]), 1.0, "prefix", "floor")[0]
         return tokens[..., 0].squeeze()
 
-    with pytest.raises(CaptureError, match="name the axes that it squeezes"):
-        captured(function, torch.rand(2, 9, 3))
+    graph = lowered(captured(function, x := torch.rand(2, 9, 3)).graph)
+    assert run_graph(graph, [x.numpy()])[0].shape == function(x).shape
+    with pytest.raises(InputConditionError, match=r"do not satisfy Ne\(N, 1\)"):
+        run_graph(graph, [np.full((2, 2, 3), 0.5, np.float32)])
 
 
 def test_parts_whose_sizes_torch_finds_stay_in_torch() -> None:

@@ -141,5 +141,5 @@ def _dims_of(graph: Graph, inputs: list[Value]) -> dict[str, DimInfo]:
             if extent == info.symbol
         )
         if sources:
-            dims[name] = DimInfo(info.symbol, info.hint, sources, found=info.found)
+            dims[name] = DimInfo(info.symbol, info.hint, sources, found=not info.sources)
     return dims

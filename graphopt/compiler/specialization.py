@@ -22,7 +22,6 @@ from graphopt.compiler.report import NodeReport, node_reports
 from graphopt.compiler.schedule import StepBalance
 from graphopt.config import Config
 from graphopt.errors import (
-    InputConditionError,
     InputCountError,
     InputDtypeError,
     InputError,
@@ -38,7 +37,7 @@ from graphopt.frontend.import_torch import TORCH_DTYPES, to_numpy
 from graphopt.frontend.size_gate import SizeGate, SizeOf
 from graphopt.hosts.torch_ops import evaluate_symbolic, register, sizes_of, to_torch
 from graphopt.ir import DType, Graph, Node, Ref, Value, learn_sizes
-from graphopt.ir.interpret import check_sizes, run_graph
+from graphopt.ir.interpret import check_found, check_sizes, run_graph
 from graphopt.ir.ops import Aten
 from graphopt.ir.ops.elements import evaluate_scalar
 from graphopt.ir.printer import print_graph
@@ -186,26 +185,23 @@ class Specialization:
                 env.update(zip(part.node.outputs, results, strict=True))
                 for value, tensor in zip(part.node.outputs, results, strict=True):
                     learn_sizes(sizes, value, tensor.shape)
-                if part.node.op.computes:
-                    self._check_found(sizes)
+                self._check_found([part.node], sizes)
                 continue
             compiled, program, number = part
             results = run(program, number, [_of(env, v) for v in compiled.inputs])
             env.update(zip(compiled.outputs, results, strict=True))
             for value, tensor in zip(compiled.outputs, results, strict=True):
                 learn_sizes(sizes, value, tensor.shape)
+            self._check_found(compiled.graph.nodes, sizes)
         # The caller may write to a result: constants stay what they are.
         return [_of(env, v).clone() if v.is_constant else env[v] for v in self._outputs]
 
-    def _check_found(self, sizes: dict[sympy.Symbol, Any]) -> None:
-        """Raises InputConditionError for sizes that torch found, and that do not fit together."""
-        if torch.compiler.is_compiling():
-            return
-        for condition in self.graph.conditions:
-            found = not self.graph.known_at_entry(condition) and condition.free_symbols <= {*sizes}
-            if found and not condition.subs(sizes):
-                text = f"the sizes that it computes do not satisfy {condition}"
-                raise InputConditionError(text)
+    def _check_found(self, nodes: Sequence[Node], sizes: dict[sympy.Symbol, Any]) -> None:
+        """Raises InputConditionError for sizes that nodes found, and that do not fit together."""
+        if not torch.compiler.is_compiling():
+            for node in nodes:
+                if node.op.computes:
+                    check_found(self.graph, node.op.computes, sizes)
 
     def profile(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,11 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from graphopt.errors import CaptureError
 from graphopt.frontend.constants import Constants
+from graphopt.frontend.data_sizes import bound_read_sizes
 from graphopt.frontend.guards import Guards
 from graphopt.frontend.program_sizes import ProgramSizes
 from graphopt.frontend.user_lines import encodable, origin_of
-from graphopt.ir import Dim, DType, Graph, Node, Ref, Value, symbolic
+from graphopt.ir import DType, Graph, Node, Ref, Value, symbolic
 from graphopt.ir.ops import Aten
 from graphopt.ir.scalar import Scalar, symbols_in
 from graphopt.runtime.library import dense_tensor
@@ -39,8 +40,6 @@ _DTYPES = {
 }
 TORCH_DTYPES = {ours: theirs for theirs, ours in _DTYPES.items()}
 
-#: Ops of graphopt's own that compute a size from data, and the largest that it can be.
-_COMPUTES: dict[str, Callable[[Sequence[Value]], Dim]] = {"cif": lambda inputs: inputs[0].shape[1]}
 #: Ops that are in place by name, but leave the numbers as they are.
 WRITES_NOTHING = {"aten::detach_"}
 #: What to do about constructs that hold graphs of their own.
@@ -147,6 +146,7 @@ class _Importer:
         states = {path: value for path, value in self.states.items() if value is not None}
         self.graph.inputs += states.values()
         self.graph.conditions = self.sizes.conditions()
+        bound_read_sizes(self.graph)
         leaves, writes = self._outputs()
         return Imported(self.graph, leaves, list(states), writes)
 
@@ -284,12 +284,10 @@ class _Importer:
         name = f"aten.{opname}" if namespace == "aten" else f"{namespace}.{opname}"
         op = Aten(name, self._arguments(node, inputs))
         op.overload, op.schema = str(node.target), schema_text(node.target._schema)
-        if opname in _COMPUTES and namespace == "graphopt":
-            op.dim = self.sizes.computed_dim(result, _COMPUTES[opname](inputs))
         if self._is_number_alone(node):
             self.env[node] = self._number_as_tensor(node, inputs[0])
             return
-        op.dim = op.dim or self.sizes.found_dim(result)
+        op.dim = self.sizes.found_dim(result)
         if isinstance(result, torch.Tensor):
             outputs = [self._value(result, node)]
             self.env[node] = outputs[0]
@@ -298,7 +296,7 @@ class _Importer:
             self.env[node] = outputs
         elif op.dim:
             self.env[node] = self._symbolic(node)
-            outputs = [Value(DType.I64, (symbolic.symbol(op.dim),), f"{node.name}_below")]
+            outputs = [Value(DType.I64, (symbolic.found_symbol(op.dim),), f"{node.name}_below")]
         else:
             outputs = []
             self.env[node] = self._symbolic(node)
@@ -403,8 +401,8 @@ class _Importer:
         if isinstance(value, torch.SymBool):
             value = self.sizes.of_truth(value)
         if isinstance(value, sympy.Basic | Scalar):
-            computed = {self.graph.dims[name].symbol for name in self.graph.computed_dims()}
-            if symbols_in(value) & computed:
+            found = {info.symbol for info in self.graph.dims.values() if not info.sources}
+            if symbols_in(value) & found:
                 why = f"it returns the size {value}, which tensor values decide; return a tensor"
                 raise CaptureError(self.graph.name, None, why)
             return "size", value

@@ -25,7 +25,8 @@ from graphopt.frontend.user_lines import origin_of
 from graphopt.ir import Dim, DimInfo, Graph, Shape, symbolic
 from graphopt.ir.scalar import Scalar
 
-_FRAMES_PER_TOKEN = 4  # about 0.24 s of speech, for the hint
+_FEW = 4
+"""A size in whose place nothing better is known."""
 
 
 class ProgramSizes:
@@ -103,17 +104,7 @@ class ProgramSizes:
         given = [self._condition(c) for c in known]
         read = (a.xreplace(self._guards.aliases) for a in self._guards.asserts)
         given += [self._translate(a) for a in read if a.free_symbols <= set(self.symbols)]
-        found = [c for c in dict.fromkeys([*given, *self._graph.conditions]) if c != sympy.true]
-        computed = {self._graph.dims[name].symbol for name in self._graph.computed_dims()}
-        for condition in found:
-            if condition.free_symbols & computed:
-                raise CaptureError(
-                    self._graph.name,
-                    None,
-                    f"it depends on whether {condition}, a size that tensor values decide; name "
-                    "the axes that it squeezes",
-                )
-        return found
+        return [c for c in dict.fromkeys([*given, *self._graph.conditions]) if c != sympy.true]
 
     def input_shape(self, tensor: torch.Tensor, name: str) -> Shape:
         """The shape of the next input of the graph."""
@@ -139,17 +130,6 @@ class ProgramSizes:
             shape.append(size)
         return tuple(shape)
 
-    def computed_dim(self, results: Any, bound: Dim) -> str:
-        """Names the one size of the results that depends on data; returns the name."""
-        sizes: list[Any] = [e for t in results for e in t.shape if not isinstance(e, int)]
-        extents = [self._expr(e) for e in sizes]
-        (size,) = {e for e in extents if isinstance(e, sympy.Symbol)} - set(self.symbols)
-        name = self._dim_name("N")
-        self.symbols[size] = symbolic.symbol(name)
-        hint = max(1, symbolic.evaluate(bound, self._graph.hints()) // _FRAMES_PER_TOKEN)
-        self._graph.dims[name] = DimInfo(self.symbols[size], hint, (), bound)
-        return name
-
     def found_dim(self, result: Any) -> str:
         """Names the sizes that a node finds in data; returns the name of the first, or nothing."""
         results = result if isinstance(result, list | tuple) else [result]
@@ -160,8 +140,8 @@ class ProgramSizes:
         names = []
         for number in found:
             names.append(self._dim_name("N"))
-            self.symbols[number] = symbolic.symbol(names[-1])
-            hint = max(self._graph.hints().values(), default=_FRAMES_PER_TOKEN)
+            self.symbols[number] = symbolic.found_symbol(names[-1])
+            hint = max(self._graph.hints().values(), default=_FEW)
             self._graph.dims[names[-1]] = DimInfo(self.symbols[number], hint, (), found=True)
         return names[0] if names else ""
 

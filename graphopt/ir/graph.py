@@ -185,8 +185,8 @@ class Node:
 
     @property
     def must_run(self) -> bool:
-        """Whether it does something although nobody reads its outputs."""
-        return self.op.is_check or bool(self.op.computes) or bool(self.written)
+        """Whether it does something although nobody reads its outputs, or sizes that it finds."""
+        return self.op.is_check or bool(self.written)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import sympy
 
 from graphopt.errors import EmptyInputError, InputConditionError, InputShapeError
 from graphopt.ir import Graph, Node, Value, learn_sizes
@@ -43,6 +46,19 @@ def check_sizes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> None:
             raise InputConditionError(str(condition))
 
 
+def check_found(graph: Graph, dim: str, sizes: Mapping[sympy.Symbol, Any]) -> None:
+    """Checks the conditions on a dim that a node has found, and on others that are known by now.
+
+    Raises:
+        InputConditionError: naming the condition.
+    """
+    symbol = graph.dims[dim].symbol
+    for condition in graph.conditions:
+        known = symbol in condition.free_symbols <= set(sizes)
+        if known and not condition.subs(sizes):
+            raise InputConditionError(f"the sizes that it computes do not satisfy {condition}")
+
+
 def execute(
     graph: Graph, inputs: list[Array], env: dict[Value, Array] | None = None
 ) -> Iterator[tuple[Node, list[Array]]]:
@@ -76,6 +92,8 @@ def execute(
             env[value] = array if value.packed == QUANTIZED else narrow(array, value.dtype)
             if node.op.computes:
                 learn_sizes(sizes, value, array.shape)
+        if node.op.computes:
+            check_found(graph, node.op.computes, sizes)
         for value in {*node.inputs, *node.outputs} - {*graph.inputs, *graph.outputs}:
             if last.get(value) is node:
                 env.pop(value, None)

@@ -297,11 +297,13 @@ def rebuild(expr: Scalar, change: Callable[[Scalar], Scalar]) -> Scalar:
 
 
 def symbols_in(thing: Any) -> set[sympy.Symbol]:
-    """The dims in sizes, in expressions, and in nested lists of them."""
+    """The dims in sizes, in expressions, and in nested lists and dicts of them."""
     if isinstance(thing, sympy.Basic):
         return {s for s in thing.free_symbols if isinstance(s, sympy.Symbol)}
     if isinstance(thing, Scalar):
         thing = [thing.value, *thing.args]
+    if isinstance(thing, dict):
+        thing = list(thing.values())
     return (
         {s for part in thing for s in symbols_in(part)}
         if isinstance(thing, list | tuple)

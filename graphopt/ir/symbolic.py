@@ -38,6 +38,11 @@ def symbol(name: str) -> sympy.Symbol:
     return sympy.Symbol(name, integer=True, positive=True)
 
 
+def found_symbol(name: str) -> sympy.Symbol:
+    """The symbol of a dimension whose size data decide: it may be 0."""
+    return sympy.Symbol(name, integer=True, nonnegative=True)
+
+
 def simplify(value: Any) -> Dim:
     """An int where the size is known, else the expression."""
     if isinstance(value, int):
@@ -92,10 +97,54 @@ def minimum(*sizes: Dim) -> Dim:
 
 
 def is_non_negative(size: Dim) -> bool:
-    """Whether a size is never negative, as far as sympy sees for dims of 1 and more."""
+    """Whether a size is never negative, as far as sympy sees for what dims may be."""
     expr = sympy.sympify(size)
-    beyond = {s: 1 + sympy.Dummy(integer=True, nonnegative=True) for s in expr.free_symbols}
+    beyond = {
+        s: int(bool(s.is_positive)) + sympy.Dummy(integer=True, nonnegative=True)
+        for s in expr.free_symbols
+    }
     return bool(sympy.expand(expr.xreplace(beyond)).is_nonnegative)
+
+
+def most(size: Dim, bounds: Mapping[sympy.Symbol, Dim]) -> Dim:
+    """The largest that a size can be where dims are anything from 0 to their bounds.
+
+    Args:
+        size: such as `T - N`, which is T.
+        bounds: over other dims.
+
+    Raises:
+        SizeError: if it divides by one of those dims.
+    """
+    if isinstance(size, int) or not size.free_symbols & set(bounds):
+        return size
+    return simplify(_range(size, bounds)[1])
+
+
+def _range(expr: sympy.Expr, bounds: Mapping[sympy.Symbol, Dim]) -> tuple[Any, Any]:
+    """The smallest and the largest that a part of a size can be; see `most`."""
+    if not expr.free_symbols & set(bounds):
+        return expr, expr
+    if expr.is_Symbol:
+        return sympy.Integer(0), sympy.sympify(bounds[expr])
+    if isinstance(expr, sympy.Pow) and expr.exp.is_Integer and expr.exp > 0:
+        return reduce(_times, [_range(expr.base, bounds)] * int(expr.exp))
+    ranges = [_range(arg, bounds) for arg in expr.args]
+    if isinstance(expr, sympy.Mul):
+        return reduce(_times, ranges)
+    if isinstance(expr, sympy.Mod):
+        return sympy.Integer(0), ranges[1][1]
+    if isinstance(expr, sympy.Add | sympy.Max | sympy.Min | sympy.floor | sympy.ceiling):
+        least, largest = zip(*ranges, strict=True)
+        return expr.func(*least), expr.func(*largest)
+    raise SizeError(expr, "its largest value is not known before the model runs")
+
+
+def _times(a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]:
+    if a[0].is_nonnegative and b[0].is_nonnegative:
+        return a[0] * b[0], a[1] * b[1]
+    ends = [x * y for x in a for y in b]
+    return sympy.Min(*ends), sympy.Max(*ends)
 
 
 def evaluate(size: Dim, sizes: Mapping[sympy.Symbol, int]) -> int:

@@ -223,7 +223,8 @@ class Call:
         op = Aten(target, converted, name, RULES[name].schema)
         given = {f"x{i}": value for i, value in enumerate(operands)}
         outputs = [Value(dtype, shape) for dtype, shape in outs]
-        nodes, results = lower_node(Node(op, given, outputs, self._origin), self._importer.widening)
+        builder = Builder(Node(op, given, outputs, self._origin))
+        nodes, results = lower_node(builder, self._importer.widening)
         return self._importer.add(nodes, results)
 
     def unary(self, overload: str, x: Value, /, dtype: DType | None = None, **more: Any) -> Value:

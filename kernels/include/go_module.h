@@ -35,7 +35,8 @@ typedef struct {
     size_t weights_bytes;
     void (*bound_dims)(int64_t *dims);
     void (*input_shapes)(const int64_t *dims, int64_t (*shapes)[GO_MAX_RANK]);
-    void (*output_shapes)(const int64_t *dims, int64_t (*shapes)[GO_MAX_RANK]);
+    void (*output_rooms)(const int64_t *dims, int64_t (*shapes)[GO_MAX_RANK]);  /* before a run */
+    void (*output_shapes)(const int64_t *dims, int64_t (*shapes)[GO_MAX_RANK]); /* behind it */
     const char *(*broken_condition)(const int64_t *dims); /* as text, or null */
     int64_t (*arena_bytes)(const int64_t *dims, int64_t threads);
     void (*run)(const go_frame *frame, go_team *team);
@@ -54,6 +55,9 @@ void go_fail(const go_frame *frame, go_code code, int input, int64_t expected, i
 /* Checks a dim that the step before has computed: at least 0, at most its bound. What is
  * not is a failure that names the value as `text`, and becomes a size that is legal. */
 void go_check_dim(const go_frame *frame, int64_t *computed, const char *text);
+
+/* Records that sizes which steps have computed break a condition; the run ends there. */
+void go_refuse_sizes(const go_frame *frame, const char *condition);
 
 static inline int64_t go_larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t go_smaller(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -208,9 +208,9 @@ static go_code bind(go_context *c, const go_tensor *inputs) {
     return refuse_huge(c, inputs);
 }
 
-static void describe_outputs(go_context *c, go_tensor *outputs) {
+static void describe_outputs(go_context *c, int has_run, go_tensor *outputs) {
     const go_module_desc *desc = &go_generated_module;
-    desc->output_shapes(c->dims, c->shapes);
+    (has_run ? desc->output_shapes : desc->output_rooms)(c->dims, c->shapes);
     for (int i = 0; i < desc->output_count; i++) {
         outputs[i].dtype = desc->outputs[i].dtype;
         outputs[i].rank = desc->outputs[i].rank;
@@ -220,7 +220,7 @@ static void describe_outputs(go_context *c, go_tensor *outputs) {
 
 go_code go_output_shapes(go_context *context, const go_tensor *inputs, go_tensor *outputs) {
     go_code code = bind(context, inputs);
-    if (code == GO_OK) describe_outputs(context, outputs);
+    if (code == GO_OK) describe_outputs(context, 0, outputs);
     return code;
 }
 
@@ -290,7 +290,7 @@ static go_code run(go_context *context, const go_tensor *inputs, go_tensor *outp
     if (context->error.code != GO_OK || !desc->computed_count) return context->error.code;
     memcpy(context->dims + desc->dim_count, context->computed,
            (size_t)desc->computed_count * sizeof *context->computed);
-    describe_outputs(context, outputs);
+    describe_outputs(context, 1, outputs);
     return GO_OK;
 }
 
@@ -325,6 +325,12 @@ void go_fail(const go_frame *frame, go_code code, int input, int64_t expected, i
     if (atomic_exchange(frame->failed, 1)) return;
     *frame->error = (go_error){code, input, -1, expected, got, ""};
     snprintf(frame->error->text, sizeof frame->error->text, "%s", text);
+}
+
+void go_refuse_sizes(const go_frame *frame, const char *condition) {
+    char text[sizeof frame->error->text];
+    snprintf(text, sizeof text, "the sizes that it computes do not satisfy %s", condition);
+    go_fail(frame, GO_ERROR_CONDITION, -1, 0, 0, text);
 }
 
 void go_check_dim(const go_frame *frame, int64_t *computed, const char *text) {

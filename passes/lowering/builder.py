@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from graphopt.ir import Dim, DType, Node, Ref, Shape, Value, constant, scalar
+from graphopt.ir import Dim, DType, Node, Ref, Shape, Value, constant, scalar, symbolic
 from graphopt.ir.op import Op
-from graphopt.ir.ops import Aten, Expand, Permute, Pointwise, Reshape, Slice
+from graphopt.ir.ops import (
+    Aten,
+    Check,
+    Expand,
+    Nonzero,
+    Permute,
+    Pointwise,
+    Reduce,
+    Reshape,
+    Slice,
+)
 from graphopt.ir.scalar import Scalar
 from graphopt.passes.lowering.schema import Rule
+
+FoundKey: TypeAlias = tuple[Value, Shape, Dim]
+"""A mask, what it was expanded to, and how many of its elements hold."""
 
 
 class Unsupported(Exception):
@@ -37,16 +50,25 @@ _HARMLESS: dict[str, Callable[[Any], bool]] = {
 class Builder:
     """Collects the nodes that replace one `aten.*` node.
 
+    Args:
+        node: as below.
+        found: what others have found; it is not changed.
+
     Attributes:
         node: the node being lowered.
         op: its operator, with what it was given.
         nodes: what replaces it.
+        found: what it found of masks.
+        bounds: the largest size of dims that it computes, by name.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, found: Mapping[FoundKey, Value] | None = None) -> None:
         self.node = node
         self.op = node.as_op(Aten)
         self.nodes: list[Node] = []
+        self.found: dict[FoundKey, Value] = {}
+        self.bounds: dict[str, Dim] = {}
+        self._others = found or {}
         self._read: set[str] = set()
 
     def arg(self, name: str, default: Any = None) -> Any:
@@ -108,6 +130,54 @@ class Builder:
         if (function := scalar.not_computable(expr)) is not None:
             raise Unsupported(function)
         return self.pointwise(expr, values, broadcast(*(v.shape for v in values)))
+
+    def nonzero(self, mask: Value, shape: Shape, size: Dim) -> Value:
+        """Row-major indices i64[size] of the elements of a mask that are not zero.
+
+        Args:
+            mask: of any type.
+            shape: to which it is expanded first.
+            size: as torch has it: a dim that the node being lowered computes, or one that is
+                known, and that the number of elements is checked for.
+        """
+        key = mask, shape, size
+        if key in self._others:
+            return self._others[key]
+        dim = self.op.dim
+        if dim and size == symbolic.found_symbol(dim):
+            truths = self.expand(self.truth(mask), shape)
+            self.bounds[dim] = symbolic.product(shape)
+            self.found[key] = self.emit(Nonzero(size, dim), truths)
+        else:
+            self.check_count(mask, shape, size)
+            self.found[key] = self.first_nonzero(mask, shape, size)
+        return self.found[key]
+
+    def first_nonzero(self, mask: Value, shape: Shape, size: Dim) -> Value:
+        """The first `size` of the row-major indices of true elements, and -1 where there are fewer.
+
+        Args:
+            mask: of any type.
+            shape: to which it is expanded first.
+            size: known before the model runs.
+        """
+        return self.emit(Nonzero(size), self.expand(self.truth(mask), shape))
+
+    def truth(self, mask: Value) -> Value:
+        """Whether each element is not zero; a NaN is not."""
+        element = scalar.operand(0, mask.dtype)
+        if mask.dtype.is_half:
+            element = scalar.cast(element, DType.F32)
+        if mask.dtype is DType.BOOL:
+            return mask
+        return self.pointwise(scalar.cast(element, DType.BOOL), [mask], mask.shape)
+
+    def check_count(self, mask: Value, shape: Shape, size: Dim) -> None:
+        """As many elements of a mask that is expanded to a shape as `size` have to be true."""
+        truths = self.cast(self.expand(self.truth(mask), shape), DType.I64)
+        flat = self.reshape(truths, (symbolic.product(shape),))
+        count = self.emit(Reduce("sum", (0,)), flat)
+        self.nodes.append(Node.of(Check(size), count, origin=self.node.origin))
 
     def cast(self, value: Value, dtype: DType) -> Value:
         """The value in another type."""

@@ -14,9 +14,14 @@ from graphopt.passes.lowering.loads import computed, here, loaded
 from graphopt.passes.lowering.schema import Rule, rules
 
 
+def is_mask(indices: Value) -> bool:
+    """Whether an index tensor says of each element whether it is picked."""
+    return indices.dtype in (DType.BOOL, DType.U8)
+
+
 def whole(indices: Value) -> Value:
     """An index tensor; raises Unsupported for a mask."""
-    if indices.dtype.is_float or indices.dtype in (DType.BOOL, DType.U8):
+    if indices.dtype.is_float or is_mask(indices):
         raise Unsupported(f"an index tensor of {indices.dtype.value}")
     return indices
 
@@ -59,7 +64,11 @@ def place_of_result(indexed: Sequence[int]) -> int:
 def _index(b: Builder) -> Value:
     x, out = b.tensor(), b.node.output
     require_elements(x)
-    tensors = given_indices(b, x)
+    given = b.arg("indices")
+    if any(indices is not None and is_mask(indices) for indices in given):
+        x, tensors = _by_mask(b, x, given)
+    else:
+        tensors = given_indices(b, x)
     indexed = [axis for axis, t in enumerate(tensors) if t is not None]
     first, rank = place_of_result(indexed), max(t.rank for t in tensors if t is not None)
     if indexed == [0] and x.rank > 1:
@@ -76,6 +85,29 @@ def _index(b: Builder) -> Value:
         operands.append(b.reshape(tensor, (*tensor.shape, *[1] * behind)))
         places.append(at_hand(len(operands), tensor, x.shape[axis], wraps=True))
     return loaded(b, x, places, out.shape, *operands)
+
+
+def _by_mask(
+    b: Builder, x: Value, given: Sequence[Value | None]
+) -> tuple[Value, list[Value | None]]:
+    """What a mask picks, as advanced indexing by whole numbers: of what, and the index tensors.
+
+    The axes of the mask become one.
+    """
+    (mask, *others) = [indices for indices in given if indices is not None and is_mask(indices)]
+    axis = next(i for i, indices in enumerate(given) if indices is mask)
+    if others or mask.rank == 0:
+        raise Unsupported("advanced indexing by several masks, or by one without axes")
+    behind = axis + mask.rank
+    merged = (*x.shape[:axis], product(x.shape[axis:behind]), *x.shape[behind:])
+    left = b.reshape(x, merged)
+    tensors = [i if i is None or i is mask else whole(i) for i in given]
+    tensors += [None] * (left.rank - len(tensors))
+    indexed = [a for a, t in enumerate(tensors) if t is not None]
+    rank = max([1, *(t.rank for t in tensors if t is not None and t is not mask)])
+    size = b.node.output.shape[place_of_result(indexed) + rank - 1]
+    tensors[axis] = b.nonzero(mask, mask.shape, size)
+    return left, tensors
 
 
 def _rows(b: Builder, x: Value, indices: Value | None, wraps: bool) -> Value:

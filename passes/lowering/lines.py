@@ -18,6 +18,7 @@ from graphopt.passes.lowering.builder import (
     filled,
 )
 from graphopt.passes.lowering.functions import where
+from graphopt.passes.lowering.indexing import is_mask
 from graphopt.passes.lowering.reductions import refuse_equal, sort
 from graphopt.passes.lowering.schema import Lowering, Rule, rules
 
@@ -214,7 +215,7 @@ def _index_put(b: Builder) -> Value:
     x, values, out = b.tensor(), b.tensor("values"), b.node.output
     indices, accumulate = b.arg("indices"), bool(b.arg("accumulate", False))
     given = {a: v for a, v in enumerate(indices) if v is not None}
-    if any(v.dtype in (DType.BOOL, DType.U8) for v in given.values()):
+    if any(map(is_mask, given.values())):
         return _put_by_mask(b, x, given, values, accumulate)
     picked = broadcast(*(v.shape for v in given.values()))
     axes, rank = list(given), len(picked)
@@ -245,13 +246,39 @@ def _index_put(b: Builder) -> Value:
 def _put_by_mask(
     b: Builder, x: Value, given: dict[int, Value], values: Value, accumulate: bool
 ) -> Value:
+    """One value for every true element of a mask, or the next one."""
     (axis, mask), *others = given.items()
-    if others or axis != 0 or any(e != 1 for e in values.shape):
-        raise Unsupported("values stored where a mask is true, as many as it has")
-    mask = b.cast(b.reshape(mask, (*mask.shape, *[1] * (x.rank - mask.rank))), DType.BOOL)
-    value = b.cast(b.reshape(values, ()), x.dtype)
+    if others:
+        raise Unsupported("stores by a mask and other indices")
     _refuse_half(x, "stores")
-    return b.apply(lambda m, v, w: where(m, v + w if accumulate else w, v), mask, x, value)
+    behind = axis + mask.rank
+    rest = x.shape[behind:]
+    shape = (*x.shape[:axis], symbolic.product(x.shape[axis:behind]), *rest)
+    truth = b.reshape(b.truth(mask), (shape[axis],))
+    number = values.rank - 1 - len(rest)  # the axis of values along which they are numbered
+    many = number >= 0 and values.shape[number] != 1
+    if number > axis or any(
+        e not in (1, s)
+        for a, (e, s) in enumerate(zip(values.shape[::-1], shape[::-1], strict=False))
+        if a != len(rest)
+    ):
+        raise Unsupported("values that need not have the extents of what they are stored to")
+    beside = [b.reshape(x, shape), b.reshape(truth, (shape[axis], *[1] * len(rest)))]
+    places: list[Scalar] = [
+        scalar.const(0, DType.I64) if e == 1 else scalar.index(len(shape) - values.rank + a)
+        for a, e in enumerate(values.shape)
+    ]
+    if many:
+        b.check_count(mask, mask.shape, values.shape[number])
+        count = b.emit(Scan("sum", 0), b.cast(truth, DType.I64))
+        beside.append(b.reshape(count, beside[1].shape))
+        places[number] = scalar.check(scalar.operand(2, DType.I64) - 1, values.shape[number])
+    old = scalar.operand(0, x.dtype)
+    new = scalar.cast(scalar.load(len(beside), values.dtype, places), x.dtype)
+    stored = where(scalar.operand(1, DType.BOOL), old + new if accumulate else new, old)
+    if (function := scalar.not_computable(stored)) is not None:
+        raise Unsupported(function)
+    return b.reshape(b.pointwise(stored, [*beside, values], shape), x.shape)
 
 
 def _masked_scatter(b: Builder) -> Value:

@@ -12,7 +12,7 @@ import pytest
 import sympy
 
 from graphopt.codegen.size_c import c_condition, c_size
-from graphopt.codegen.size_checks import size_checks
+from graphopt.codegen.size_checks import SizeCheck, size_checks
 from graphopt.errors import SizeError
 from graphopt.ir import Dim, DimInfo, symbolic
 from graphopt.kernels import registry
@@ -132,7 +132,7 @@ def test_random_sizes_are_the_same_in_c(tmp_path: Path) -> None:
     for i, (size, _) in enumerate(cases):
         functions[f"size{i}"] = c_size(size)
         checks = size_checks([], [size], [], [], INFOS)
-        functions[f"checked{i}"] = " && ".join(f"({c})" for c, _ in checks)
+        functions[f"checked{i}"] = " && ".join(f"({check.condition})" for check in checks)
         relation, _ = RELATIONS[i % 6]
         functions[f"holds{i}"] = c_condition(relation(size / 3, (B - T) / 2, evaluate=False))
     library = _compiled(functions, tmp_path)
@@ -158,7 +158,7 @@ def test_parentheses() -> None:
 
 
 def _texts(*sizes: Dim, extents: tuple[Dim, ...] = (), slots: Any = ()) -> list[str]:
-    return [text for _, text in size_checks(extents, sizes, slots, [], INFOS)]
+    return [check.text for check in size_checks(extents, sizes, slots, [], INFOS)]
 
 
 def test_checks() -> None:
@@ -176,7 +176,8 @@ def test_checks() -> None:
 
 def test_sizes_too_large_for_64_bits_are_refused(tmp_path: Path) -> None:
     size = sympy.Mod(T**10, 7)
-    functions = {"size": c_size(size), "checked": size_checks([], [size], [], [], INFOS)[0][0]}
+    (check,) = size_checks([], [size], [], [], INFOS)
+    functions = {"size": c_size(size), "checked": check.condition}
     library = _compiled(functions, tmp_path)
     for t in (9, 60, 100, 2**40):
         if library.checked(1, t, 1):
@@ -186,11 +187,12 @@ def test_sizes_too_large_for_64_bits_are_refused(tmp_path: Path) -> None:
     assert library.checked(1, 60, 1) and not library.checked(1, 100, 1)
 
 
-def test_what_depends_on_a_computed_size_is_refused() -> None:
+def test_what_depends_on_a_computed_size_waits_for_it() -> None:
     infos = {**INFOS, "N": DimInfo(N, 3, (), T)}
-    assert size_checks([N], [sympy.floor(N / 4)], [], [], infos)[0][1] == "2*T + 5 < 2**62"
-    with pytest.raises(SizeError, match=r"-N . T >= 0.* N is known only when the model runs"):
-        size_checks([T - N], [], [], [], infos)
+    first, *others = size_checks([N], [sympy.floor(N / 4)], [], [], infos)
+    assert first.text == "2*T + 5 < 2**62" and not first.computed and not others
+    _, check = size_checks([T - N], [], [], [], infos)
+    assert check == SizeCheck("-N + T >= 0", "-N + T >= 0", frozenset({"N"}))
 
 
 @pytest.mark.parametrize(

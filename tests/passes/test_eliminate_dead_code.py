@@ -1,8 +1,8 @@
 """Dead code: what nobody reads goes, checks and what feeds them stay."""
 
-from graphs import I64, Maker, X, check_left_alone, check_pass, mul, ops
+from graphs import F32, I64, Maker, X, check_left_alone, check_pass, mul, ops
 
-from graphopt.ir import Node, symbolic
+from graphopt.ir import DimInfo, Node, scalar, symbolic
 from graphopt.ir.ops import Aten, CachedAttention, Check, Cif, Reduce, Rope
 from graphopt.passes.eliminate_dead_code import EliminateDeadCode
 
@@ -52,11 +52,19 @@ def test_keeps_what_writes_to_a_state() -> None:
     assert ops(graph) == ["pointwise", "rope"]
 
 
-def test_keeps_what_computes_a_dim_and_what_feeds_it() -> None:
+def test_keeps_what_computes_a_dim_that_something_has_and_what_feeds_it() -> None:
     m = Maker()
-    x = m.input("x", "B", "T", 4)
+    x, tokens = m.input("x", "B", "T", 4), symbolic.found_symbol("N")
     doubled = m.pointwise(mul(X, 2.0), x)
     m.graph.nodes.append(Node.of(Cif(1.0, "", "", "N"), hidden=doubled))
-    graph = m.output(m.pointwise(mul(X, 3.0), x))
+    m.graph.dims["N"] = DimInfo(tokens, 3, (), symbolic.symbol("T"))
+    scale = mul(X, scalar.cast(scalar.size(tokens), F32))
+    graph = m.output(m.pointwise(mul(X, 3.0), x), scaled := m.pointwise(scale, x))
     assert not EliminateDeadCode().run(graph)
+    graph.outputs.remove(scaled)
+    graph.conditions = [tokens > 1]
+    assert EliminateDeadCode().run(graph)
     assert ops(graph) == ["pointwise", "cif", "pointwise"]
+    graph.conditions = []
+    assert EliminateDeadCode().run(graph)
+    assert ops(graph) == ["pointwise"] and list(graph.dims) == ["B", "T"]

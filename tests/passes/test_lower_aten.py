@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: E402
 from captured import arrays, captured  # noqa: E402
 from function_cases import FUNCTIONS  # noqa: E402
 from graphs import Maker, assert_close, check_left_alone, check_pass  # noqa: E402
+from mask_cases import MASKS  # noqa: E402
 from reduction_cases import LINES, NORMS, POOLS, REDUCTIONS  # noqa: E402
 
 import graphopt.funasr.layers.cif  # noqa: E402, F401  (registers graphopt.cif)
@@ -33,6 +34,7 @@ from graphopt.passes.lowering import (  # noqa: E402
     functions,
     indexing,
     lines,
+    masks,
     norms,
     padding,
     parts,
@@ -247,6 +249,7 @@ FAMILIES = {
     "lines": LINES,
     "products": PRODUCTS,
     "sequences": SEQUENCES,
+    "masks": MASKS,
 }
 
 
@@ -293,6 +296,11 @@ def test_sequences(name: str) -> None:
     check(name, SEQUENCES[name])
 
 
+@pytest.mark.parametrize("name", MASKS)
+def test_masks(name: str) -> None:
+    check(name, MASKS[name])
+
+
 def test_every_rule_has_a_case() -> None:
     tested = {
         f"aten.{op}" for family in FAMILIES.values() for name in family for op in name.split()
@@ -301,6 +309,7 @@ def test_every_rule_has_a_case() -> None:
     # test_computed_dims.py, layers in test_convolutions.py, test_experts.py and test_recurrent.py,
     # what moves elements in test_lower_reading.py.
     here = (pointwise, functions, reductions, norms, pooling, lines, products, attention, sequences)
+    here = (*here, masks)
     ops = {".".join(name.split(".")[:2]) for table in here for name in table.RULES}
     assert ops - tested == {"aten.item", "graphopt.cif"}
     reading = (indexing, padding, parts, rearranging, resampling, views)

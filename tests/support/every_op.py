@@ -16,10 +16,12 @@ from graphopt.ir.ops import (
     Im2col,
     Linear,
     Matmul,
+    Nonzero,
     PackRows,
     Pad,
     Pointwise,
     Pool,
+    ReadSize,
     Recurrent,
     Reduce,
     Rope,
@@ -29,6 +31,7 @@ from graphopt.ir.ops import (
     Sort,
     SplitRows,
 )
+from graphopt.ir.symbolic import found_symbol
 from graphopt.kernels import formats
 
 
@@ -85,6 +88,10 @@ def every_op() -> Graph:
     layer = Recurrent("gru", 2, batch_first=True)
     m.graph.nodes.append(Node.of(layer, m.linear(y, 96), weight, state, lengths=lengths))
     values += m.graph.nodes[-1].outputs
-    tokens, time = m.shape("N", "T")
-    m.graph.dims["N"] = DimInfo(tokens, 3, (), bound=time)
+    positive = m.pointwise(scalar.apply("lt", scalar.const(0, F32), scalar.operand(0, F32)), y)
+    values += [m.op(Nonzero(7), positive), m.op(Nonzero(found_symbol("N1"), "N1"), positive)]
+    batch, time = m.shape("B", "T")
+    values.append(m.op(ReadSize("N2", 8 * batch), m.op(Reduce("min", (0,)), lengths)))
+    for name, bound in {"N": time, "N1": 8 * batch * time, "N2": 8 * batch}.items():
+        m.graph.dims[name] = DimInfo(found_symbol(name), 3, (), bound=bound)
     return m.output(*values)

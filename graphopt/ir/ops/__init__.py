@@ -6,6 +6,7 @@ from graphopt.ir.ops.cif import Cif
 from graphopt.ir.ops.contractions import Conv, Depthwise, Im2col, Linear, Matmul
 from graphopt.ir.ops.elements import Check, Gather, Pointwise, Reduce
 from graphopt.ir.ops.experts import GroupedMatmul
+from graphopt.ir.ops.found_sizes import Nonzero, ReadSize
 from graphopt.ir.ops.lines import Scan, Scatter, Sort
 from graphopt.ir.ops.recurrent import Recurrent
 from graphopt.ir.ops.rows import Norm, PackRows, QuantizeRows, Softmax, SplitRows
@@ -26,6 +27,7 @@ OPS = (
     GroupedMatmul,
     Linear,
     Matmul,
+    Nonzero,
     Norm,
     PackRows,
     Pad,
@@ -34,6 +36,7 @@ OPS = (
     Pointwise,
     Pool,
     QuantizeRows,
+    ReadSize,
     Recurrent,
     Reduce,
     Reshape,
@@ -62,6 +65,7 @@ __all__ = [
     "Im2col",
     "Linear",
     "Matmul",
+    "Nonzero",
     "Norm",
     "PackRows",
     "Pad",
@@ -69,6 +73,7 @@ __all__ = [
     "Pointwise",
     "Pool",
     "QuantizeRows",
+    "ReadSize",
     "Recurrent",
     "Reduce",
     "Reshape",

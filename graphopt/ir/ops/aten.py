@@ -21,6 +21,9 @@ class Aten(Op):
         size: of a number read from a tensor, the size that the model equates it with.
         dim: name of the dim that it computes; empty for none. A number that becomes a size makes
             the numbers below it, i64[dim], of which later parts learn it.
+        bound: the largest that such a number can be, over dims of the inputs; None if nothing
+            says it.
+        is_cut: whether a larger one is as good as the bound.
     """
 
     target: str
@@ -29,6 +32,8 @@ class Aten(Op):
     schema: str = field(metadata=HIDDEN, default="")
     size: Dim | None = None
     dim: str = ""
+    bound: Dim | None = None
+    is_cut: bool = False
 
     REST = Operand("")
     KERNEL = "torch"

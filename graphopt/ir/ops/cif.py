@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from graphopt.dtype import DType
 from graphopt.ir.graph import Node, Value
 from graphopt.ir.op import F32_ONLY, Array, Op, Operand, Operands, Sizes, Strides
-from graphopt.ir.symbolic import symbol
+from graphopt.ir.symbolic import found_symbol
 from graphopt.kernels import reference_ops
 from graphopt.kernels.arguments import CIF_COUNTS, CIF_RULES
 
@@ -48,7 +48,7 @@ class Cif(Op):
     def results(self, given: Operands) -> list[Value]:
         batch, time, channels = given["hidden"].shape
         return [
-            Value(DType.F32, (batch, symbol(self.dim), channels)),
+            Value(DType.F32, (batch, found_symbol(self.dim), channels)),
             Value(DType.F32, (batch, time)),
             Value(DType.I32, (batch,)),
         ]

@@ -345,4 +345,8 @@ class Check(Op):
         return []
 
     def evaluate(self, node: Node, given: dict[str, Array], sizes: Sizes) -> list[Array]:
+        number, expected = int(given["value"].reshape(-1)[0]), evaluate(self.size, sizes)
+        if number != expected:
+            what = "a size computed from an input differs from its shape"
+            raise InputValueError(f"{what}: {node.origin.code}", expected, number)
         return []
