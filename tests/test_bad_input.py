@@ -120,7 +120,7 @@ NO_MODELS = {
     "traced": (lambda: torch.jit.trace(models.network(), torch.ones(1, 2, 48)), "that it was made"),
     "scripted": (lambda: torch.jit.script(models.network()), "that it was made of"),
     "file": (lambda: "model.pt", r"'model\.pt' is a name; load"),
-    "path": (lambda: Path("model.onnx"), r"model\.onnx.* is a name"),
+    "path": (lambda: Path("model.pth"), r"model\.pth.* is a name"),
     "program": (_exported, r"ExportedProgram.*\.module\(\)"),
     "class": (lambda: torch.nn.GELU, r"GELU is a class; give an instance"),
     "function": (lambda: torch.relu, "function is no module"),

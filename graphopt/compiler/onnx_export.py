@@ -73,7 +73,7 @@ def weights_of(model: torch.nn.Module) -> list[tuple[int, int]]:
     return [
         (id(t), 0 if t.is_inference() else t._version)
         for t in tensors
-        if isinstance(t, torch.Tensor)
+        if isinstance(t, torch.Tensor) and not torch.nn.parameter.is_lazy(t)
     ]
 
 

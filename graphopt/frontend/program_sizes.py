@@ -49,6 +49,7 @@ class ProgramSizes:
         self._program, self._guards, self._graph = program, guards, graph
         self._input_names = input_names
         self._fixed: dict[Dim, Dim] = {}
+        self._some: dict[sympy.Symbol, sympy.Symbol] = {}
         self._declare_dims()
         self._learn_extents()
         self._learn_read_sizes()
@@ -104,7 +105,8 @@ class ProgramSizes:
         given = [self._condition(c) for c in known]
         read = (a.xreplace(self._guards.aliases) for a in self._guards.asserts)
         given += [self._translate(a) for a in read if a.free_symbols <= set(self.symbols)]
-        return [c for c in dict.fromkeys([*given, *self._graph.conditions]) if c != sympy.true]
+        every = dict.fromkeys([*given, *self._graph.conditions])
+        return [c for c in every if c.xreplace(self._some) != sympy.true]
 
     def input_shape(self, tensor: torch.Tensor, name: str) -> Shape:
         """The shape of the next input of the graph."""
@@ -130,8 +132,13 @@ class ProgramSizes:
             shape.append(size)
         return tuple(shape)
 
-    def found_dim(self, result: Any) -> str:
-        """Names the sizes that a node finds in data; returns the name of the first, or nothing."""
+    def found_dim(self, result: Any, serves_none: bool) -> str:
+        """Names the sizes that a node finds in data; returns the name of the first, or nothing.
+
+        Args:
+            result: of the node.
+            serves_none: whether a size of 0 gives empty results, also where torch would refuse it.
+        """
         results = result if isinstance(result, list | tuple) else [result]
         extents = [e for t in results for e in getattr(t, "shape", ())]
         numbers = [e.node.expr for e in (*extents, *results) if isinstance(e, torch.SymInt)]
@@ -141,6 +148,8 @@ class ProgramSizes:
         for number in found:
             names.append(self._dim_name("N"))
             self.symbols[number] = symbolic.found_symbol(names[-1])
+            if serves_none:
+                self._some[self.symbols[number]] = symbolic.symbol(names[-1])
             hint = max(self._graph.hints().values(), default=_FEW)
             self._graph.dims[names[-1]] = DimInfo(self.symbols[number], hint, (), found=True)
         return names[0] if names else ""

@@ -49,6 +49,11 @@ def check_sizes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> None:
 def check_found(graph: Graph, dim: str, sizes: Mapping[sympy.Symbol, Any]) -> None:
     """Checks the conditions on a dim that a node has found, and on others that are known by now.
 
+    Args:
+        graph: has the conditions.
+        dim: the name of what was found.
+        sizes: all that are known, with the dim.
+
     Raises:
         InputConditionError: naming the condition.
     """

@@ -173,7 +173,13 @@ class Builder:
         return self.pointwise(scalar.cast(element, DType.BOOL), [mask], mask.shape)
 
     def check_count(self, mask: Value, shape: Shape, size: Dim) -> None:
-        """As many elements of a mask that is expanded to a shape as `size` have to be true."""
+        """As many elements of a mask that is expanded to a shape as `size` have to be true.
+
+        Args:
+            mask: of any dtype.
+            shape: that it is expanded to.
+            size: how many.
+        """
         truths = self.cast(self.expand(self.truth(mask), shape), DType.I64)
         flat = self.reshape(truths, (symbolic.product(shape),))
         count = self.emit(Reduce("sum", (0,)), flat)

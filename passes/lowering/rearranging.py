@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from graphopt.ir import Dim, Shape, Value, scalar
-from graphopt.ir.indices import every, inside, minus, plus, times
+from graphopt.ir.indices import every, inside, minus, place, plus, quotient, remainder, times
 from graphopt.ir.ops import Cat
 from graphopt.ir.symbolic import floor_div, product, simplify
 from graphopt.passes.lowering.builder import Builder, Unsupported, axis_of
 from graphopt.passes.lowering.loads import chosen, computed, current, element, here, loaded, number
 from graphopt.passes.lowering.operands import Operands
 from graphopt.passes.lowering.schema import Lowering, Rule, rules
+
+#: Of a window; a term is written for each.
+_MOST_TAPS = 64
 
 
 def _flipped(b: Builder, x: Value, axes: list[int]) -> Value:
@@ -184,31 +191,82 @@ def _pair(given: list[int]) -> list[int]:
     return list(given) * 2 if len(given) == 1 else list(given)
 
 
+@dataclass(frozen=True)
+class _Windows:
+    """Windows of an image: for both of its axes what the arguments say, and how many there are."""
+
+    kernel: list[int]
+    dilation: list[int]
+    padding: list[int]
+    stride: list[int]
+    counts: list[Dim]
+
+    @classmethod
+    def of(cls, b: Builder, extents: Sequence[Dim]) -> _Windows:
+        """Those of an image of these extents."""
+        given = [_pair(b.arg(name)) for name in ("kernel_size", "dilation", "padding", "stride")]
+        counts = [
+            simplify(floor_div(simplify(e + 2 * p - (d * (k - 1) + 1)), s) + 1)
+            for e, k, d, p, s in zip(extents, *given, strict=True)
+        ]
+        return cls(*given, counts)
+
+
 def _im2col(b: Builder) -> Value:
     """Windows of images: taps with the channels, places of windows as the last axis."""
     x, out = b.tensor(), b.node.output
     if 0 in x.shape:
         raise Unsupported("windows of an image without elements")
-    kernel, dilation, padding, stride = (
-        _pair(b.arg(name)) for name in ("kernel_size", "dilation", "padding", "stride")
-    )
     image = x if x.rank == 4 else b.reshape(x, (1, *x.shape))
-    spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
-    counts = [
-        simplify(floor_div(simplify(e + 2 * p - span), s) + 1)
-        for e, p, span, s in zip(image.shape[2:], padding, spans, stride, strict=True)
-    ]
-    shape: Shape = (*image.shape[:2], *kernel, *counts)
+    windows = _Windows.of(b, image.shape[2:])
+    shape: Shape = (*image.shape[:2], *windows.kernel, *windows.counts)
     n, c, *taps, first, second = here(shape)
     places = [
         minus(plus(times(at, s), times(tap, d)), p)
-        for at, tap, s, d, p in zip((first, second), taps, stride, dilation, padding, strict=True)
+        for at, tap, s, d, p in zip(
+            (first, second), taps, windows.stride, windows.dilation, windows.padding, strict=True
+        )
     ]
-    if not any(padding):
+    if not any(windows.padding):
         return b.reshape(loaded(b, image, [n, c, *places], shape), out.shape)
     guards = [inside(i, e) for i, e in zip(places, image.shape[2:], strict=True)]
     expr = chosen(every(guards), element(0, image, [n, c, *places]), number(0, x.dtype))
     return b.reshape(b.pointwise(scalar.cast(expr, x.dtype), [image], shape), out.shape)
+
+
+def _col2im(b: Builder) -> Value:
+    """The sum of the windows over each pixel; windows side by side are only put in order."""
+    x, out = b.tensor(), b.node.output
+    if 0 in x.shape:
+        raise Unsupported("an image of windows without elements")
+    channels, *size = out.shape[-3:]
+    image: Shape = (x.shape[0] if x.rank == 3 else 1, channels, *size)
+    windows = _Windows.of(b, size)
+    kernel, stride = windows.kernel, windows.stride
+    if product(kernel) > _MOST_TAPS:
+        raise Unsupported(f"an image of windows of more than {_MOST_TAPS} pixels")
+    parts = b.reshape(x, (*image[:2], *kernel, *windows.counts))
+    covered = [simplify(n * s) for n, s in zip(windows.counts, stride, strict=True)]
+    if kernel == stride and windows.dilation == [1, 1] and covered == size:
+        return b.reshape(b.permute(parts, (0, 1, 4, 2, 5, 3)), out.shape)
+    n, c, *at = here(image)
+    total = None
+    for taps in itertools.product(*map(range, kernel)):
+        moved = [
+            minus(plus(i, p), d * tap)
+            for i, p, d, tap in zip(at, windows.padding, windows.dilation, taps, strict=True)
+        ]
+        places = [quotient(i, s) for i, s in zip(moved, stride, strict=True)]
+        guards = [inside(i, count) for i, count in zip(places, windows.counts, strict=True)]
+        guards += [
+            scalar.apply("eq", remainder(i, s), place(0))
+            for i, s in zip(moved, stride, strict=True)
+            if s > 1
+        ]
+        term = chosen(every(guards), element(0, parts, [n, c, *taps, *places]), number(0, x.dtype))
+        total = term if total is None else scalar.apply("add", total, term)
+    assert total is not None, "a window has a pixel"
+    return b.reshape(b.pointwise(scalar.cast(total, x.dtype), [parts], image), out.shape)
 
 
 def _pixel_shuffle(b: Builder) -> Value:
@@ -336,6 +394,12 @@ RULES: dict[str, Rule] = {
         _im2col,
         "aten::im2col(Tensor self, int[2] kernel_size, int[2] dilation, int[2] padding, "
         "int[2] stride) -> Tensor",
+    ),
+    **rules(
+        _col2im,
+        "aten::col2im(Tensor self, SymInt[2] output_size, int[2] kernel_size, int[2] dilation, "
+        "int[2] padding, int[2] stride) -> Tensor",
+        implied="output_size",
     ),
     **rules(_pixel_shuffle, "aten::pixel_shuffle(Tensor self, int upscale_factor) -> Tensor"),
     **rules(_pixel_unshuffle, "aten::pixel_unshuffle(Tensor self, int downscale_factor) -> Tensor"),

@@ -175,6 +175,14 @@ def _im2col(s: Scene) -> str:
     return f"F.unfold({_image(s)}, {options})"
 
 
+@kind("aten.col2im")
+def _col2im(s: Scene) -> str:
+    """The windows of an image, one after the other or over each other, put together again."""
+    image, stride = _image(s), s.random.choice((1, 2))
+    windows = f"{(2, s.random.choice((1, 2)))}, 1, 1, {stride}"
+    return f"F.fold(F.unfold(u := {image}, {windows}), u.shape[2:], {windows})"
+
+
 def _even(s: Scene) -> str:
     """An image whose channels are a multiple of 4."""
     name = s.floats(3)

@@ -134,3 +134,24 @@ for _op in ("any", "all"):
         f"aten.{_op}.dims",
         lambda s, op=_op: f"torch.{op}({s.anything(2, 3)} > 0, (0, {chosen(s, '1', '-1')}))",
     )
+
+
+def _some(s: Scene, name: str) -> str:
+    """Some of the second axis of a value, the same ones whatever numbers are rounded to."""
+    return f"(torch.arange({name}.shape[1]) % {s.random.choice((1, 2, 3))} > 0)"
+
+
+# What data decide the size of is folded at once: others could not stand beside it.
+enter(
+    "aten.masked_select",
+    lambda s: f"{(n := s.floats(3))}.masked_select({_some(s, n)}[:, None]).sum()",
+)
+enter(
+    "aten.nonzero",
+    lambda s: f"{_some(s, s.floats(2, 3))}.nonzero().sum({chosen(s, '0', '1')}).sum()",
+)
+enter("aten.nonzero_numpy", lambda s: f"{_some(s, s.floats(2, 3))}.nonzero(as_tuple=True)[0].sum()")
+enter(
+    "aten.nonzero_static",
+    lambda s: f"torch.nonzero_static({_some(s, s.floats(2, 3))}, size={chosen(s, '3', '9')})",
+)

@@ -79,8 +79,8 @@ def test_code_is_held_to_its_plan(error: float) -> None:
     assert case is not None
     plan = list(module.interpret(*case.inputs))
 
-    def quantize(x: Array) -> QuantizedRows:
-        rows = quantize_rows(x)
+    def quantize(x: Array, together: int = 1) -> QuantizedRows:
+        rows = quantize_rows(x, together)
         return replace(rows, scale=rows.scale * np.float32(1 + error))
 
     with patch("graphopt.kernels.reference.quantize_rows", quantize):

@@ -224,6 +224,11 @@ CASES: dict[str, Case] = {
         lambda x, image: (
             [x.unfold(1, 2, 1), x.unfold(2, 3, 2), x.sum().unfold(0, 1, 1)],
             [F.unfold(image, 2), F.unfold(image, (3, 2), 2, 1, (2, 1)), F.unfold(image[0], 2)],
+            *(
+                F.fold(F.unfold(image[..., :4, :4], *windows), (4, 4), *windows)
+                for windows in ((2, 1, 0, 2), ((3, 2), 2, 1, (2, 1)), (2, 1, 1, 1), (4, 1, 0, 4))
+            ),
+            F.fold(F.unfold(image[0], 2), image.shape[2:], 2),
         ),
         (X, IMAGE),
     ),
@@ -371,6 +376,7 @@ def test_the_code_does_the_same(tmp_path: Path) -> None:
             *(image.take(at), image.flip(2), image.roll(2, 3), row.unfold(2, 2, 1)),
             *(
                 F.unfold(image, 2, padding=1),
+                F.fold(F.unfold(image, 2, padding=1), image.shape[2:], 2, padding=1),
                 torch.diag_embed(row, -1),
                 image.repeat_interleave(2, 2),
             ),
