@@ -178,7 +178,9 @@ GO_INLINE void line_channels(const outputs_rest *rest, go_position p, size_t ind
             line_outputs(rest, pixels, c, c - first, some, count, kw, step, type, dst + c,
                          a->dst_stride[2]);
         } else {
-            float tile[LINE * GO_LANES];
+            /* Of every row the epilogue reads 16 columns, from c - from on. */
+            float tile[(LINE + 1) * GO_LANES];
+            go_store(tile + some * GO_LANES, go_zero());
             line_outputs(rest, pixels, from, from - first, some, count, kw, step, type, tile,
                          GO_LANES);
             store_sums(a, index, some, c, n, tile + (c - from), GO_LANES);

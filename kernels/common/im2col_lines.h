@@ -27,7 +27,7 @@ enum {
     GO_COPY_UNIT = GO_PANEL_ROWS == 1 ? GO_COPY_BYTES : GO_GROUP_BYTES,
 };
 
-_Static_assert(GO_BF16_MR == GO_QA8_MR, "rows of both formats are placed alike");
+_Static_assert((int)GO_BF16_MR == (int)GO_QA8_MR, "rows of both formats are placed alike");
 
 /* Whether windows are made so. */
 GO_INLINE int go_im2col_shares(const go_im2col_args *a) {

@@ -204,12 +204,16 @@ class _Windows:
     @classmethod
     def of(cls, b: Builder, extents: Sequence[Dim]) -> _Windows:
         """Those of an image of these extents."""
-        given = [_pair(b.arg(name)) for name in ("kernel_size", "dilation", "padding", "stride")]
+        kernel, dilation, padding, stride = (
+            _pair(b.arg(name)) for name in ("kernel_size", "dilation", "padding", "stride")
+        )
         counts = [
-            simplify(floor_div(simplify(e + 2 * p - (d * (k - 1) + 1)), s) + 1)
-            for e, k, d, p, s in zip(extents, *given, strict=True)
+            simplify(floor_div(simplify(extent + 2 * p - (d * (k - 1) + 1)), step) + 1)
+            for extent, k, d, p, step in zip(
+                extents, kernel, dilation, padding, stride, strict=True
+            )
         ]
-        return cls(*given, counts)
+        return cls(kernel, dilation, padding, stride, counts)
 
 
 def _im2col(b: Builder) -> Value:
