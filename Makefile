@@ -106,10 +106,10 @@ espeak:
 demo: venv qemu
 	$(BIN)/graphopt demo $(ARGS)
 
-# Two workers, a file each: much of the time is one compiler or one emulator at work. The files of
-# a few seconds stand last, so that both workers end together.
+# Three workers for two cores, a file each: now and then each waits for one compiler or one emulator.
+# The files of a few seconds stand last, so that all workers end together.
 test: venv onnxruntimes qemu llvm espeak
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-newest:
 	rm -f $(NEWEST)/.installed
