@@ -79,6 +79,16 @@ def _convolution(c: Call) -> Value:
     return convolved(c, x, weight, bias)
 
 
+def _taps(c: Call, weight: Value) -> list[int]:
+    """The extents of filters behind their channels, which are those that the node says."""
+    taps = [k for k in weight.shape[2:] if isinstance(k, int)]
+    if len(taps) != weight.rank - 2:
+        raise Unsupported("filters with a number of taps that varies")
+    if c.attr("kernel_shape", taps) != taps:
+        raise Malformed(f"kernel_shape {c.attr('kernel_shape')} with filters of {taps}")
+    return taps
+
+
 def convolved(c: Call, x: Value, weight: Value, bias: Value | None, pad: float = 0) -> Value:
     """The convolution that the attributes of a node describe, with `pad` around x.
 
@@ -92,11 +102,7 @@ def convolved(c: Call, x: Value, weight: Value, bias: Value | None, pad: float =
     axes = x.rank - 2
     if axes < 1 or weight.rank != x.rank:
         raise Malformed(f"filters of {weight.rank} axes for a tensor of {x.rank}")
-    taps = [k for k in weight.shape[2:] if isinstance(k, int)]
-    if len(taps) != axes:
-        raise Unsupported("filters with a number of taps that varies")
-    if c.attr("kernel_shape", taps) != taps:
-        raise Malformed(f"kernel_shape {c.attr('kernel_shape')} with filters of {taps}")
+    taps = _taps(c, weight)
     stride, dilation = _each(c, "strides", axes), _each(c, "dilations", axes)
     groups = c.attr("group", 1)
     if groups < 1:
@@ -124,11 +130,7 @@ def _transposed(c: Call) -> Value:
     axes, groups = x.rank - 2, c.attr("group", 1)
     if axes < 1 or weight.rank != x.rank or groups < 1:
         raise Malformed(f"filters of {weight.rank} axes for a tensor of {x.rank}")
-    taps = [k for k in weight.shape[2:] if isinstance(k, int)]
-    if len(taps) != axes:
-        raise Unsupported("filters with a number of taps that varies")
-    if c.attr("kernel_shape", taps) != taps:
-        raise Malformed(f"kernel_shape {c.attr('kernel_shape')} with filters of {taps}")
+    taps = _taps(c, weight)
     stride, dilation = _each(c, "strides", axes), _each(c, "dilations", axes)
     extra = list(c.attr("output_padding") or [0] * axes)
     c.require_equal(x.shape[1], weight.shape[0], "channels and filters")
