@@ -12,6 +12,7 @@ from graphopt.runtime.library import limit_threads
 from graphopt.runtime.loaded import load
 
 if TYPE_CHECKING:
+    from graphopt.compiler.stages import keep_stages
     from graphopt.config import Config
     from graphopt.driver import optimize
     from graphopt.frontend.capture import capture
@@ -23,6 +24,7 @@ __all__ = [
     "Target",
     "__version__",
     "capture",
+    "keep_stages",
     "limit_threads",
     "load",
     "optimize",
@@ -33,6 +35,7 @@ __all__ = [
 _HOMES = {
     "capture": "graphopt.frontend.capture",
     "Config": "graphopt.config",
+    "keep_stages": "graphopt.compiler.stages",
     "optimize": "graphopt.driver",
     "ort_library": "graphopt.hosts.onnxruntime",
     "ort_session_options": "graphopt.hosts.onnxruntime",

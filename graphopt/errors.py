@@ -375,6 +375,28 @@ class SwitchError(GraphoptError, ValueError):
         super().__init__(f"{name}={value!r}: {problem}; change or unset the variable")
 
 
+class UnknownStageError(GraphoptError, KeyError):
+    """A pass by a name that none of those that ran has."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"; near it are {', '.join(near)}" if near else ""
+        super().__init__(f"no pass {name!r} ran{hint}; give one of {', '.join(known)}")
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # a KeyError shows it in quotes
+
+
+class StagesError(GraphoptError):
+    """The graphs between passes of something that was compiled without keeping them."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"the graphs of {what} after each pass were not kept, and cannot be made again without "
+            "example_inputs= and the same weights; compile it inside `with graphopt.keep_stages():`"
+        )
+
+
 class ThreadCountError(GraphoptError, ValueError):
     """A number of threads that no run can have."""
 

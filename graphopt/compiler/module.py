@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from graphopt.compiler.pieces import Pieces
 from graphopt.compiler.report import Report
 from graphopt.compiler.schedule import StepBalance
 from graphopt.compiler.specialization import Specialization
+from graphopt.compiler.stages import Staged, Stages, keep_stages
 from graphopt.errors import (
     CalibrationError,
     CaptureError,
@@ -24,6 +26,7 @@ from graphopt.errors import (
     InputCountError,
     InputError,
     PackageError,
+    StagesError,
 )
 from graphopt.frontend import nesting
 from graphopt.frontend.arguments import bind, call_key
@@ -62,7 +65,7 @@ class ModuleAdapter:
         return module
 
 
-class OptimizedModule(Compiled, torch.nn.Module):
+class OptimizedModule(Compiled, Staged, torch.nn.Module):
     """A compiled model: the signature, structure and dtypes of the original.
 
     Attributes:
@@ -216,6 +219,29 @@ class OptimizedModule(Compiled, torch.nn.Module):
                 "optimize with example_inputs= and save before other calls"
             )
         return specializations[0]
+
+    def stages(self) -> list[Stages]:
+        """The graph after each pass, of every graph that was compiled.
+
+        If they were not kept, the model is captured once more with its example inputs.
+
+        Raises:
+            StagesError: without example inputs, or if the weights have changed since.
+        """
+        model, captured = self._model[0], self._captured()
+        kept = [stages for one in captured for stages in one.kept_stages()]
+        if captured and None not in kept:
+            return [stages for stages in kept if stages is not None]
+        example = self.options.example_inputs
+        if example is None or any(
+            isinstance(one, Specialization) and not one.has_weights_of(model) for one in captured
+        ):
+            raise StagesError(type(model).__name__)
+        args, kwargs = ((), example) if isinstance(example, dict) else (tuple(example), {})
+        with keep_stages() as again:
+            fresh = OptimizedModule(model, replace(self.options, check=False))
+            fresh._specialization(args, kwargs)
+        return again
 
     def dump(self, format: str = "text") -> str:
         """The planned graphs, with reasons.

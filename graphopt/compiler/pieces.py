@@ -33,6 +33,7 @@ from graphopt.printable import printable
 if TYPE_CHECKING:
     from graphopt.compiler.schedule import StepBalance
     from graphopt.compiler.specialization import Specialization
+    from graphopt.compiler.stages import Stages
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 RunOne = Callable[["Specialization", tuple[Any, ...], dict[str, Any]], Any]
@@ -187,6 +188,10 @@ class Pieces:
         for piece in self._pieces:
             rows += piece.reports()
         return rows
+
+    def kept_stages(self) -> list[Stages | None]:
+        """Those of all submodules; see `Specialization.kept_stages`."""
+        return [stages for one in self.specializations() for stages in one.kept_stages()]
 
     def dumps(self, format: str) -> list[str]:
         """The planned graphs of all submodules; see `Specialization.dumps`."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from graphopt.codegen.plan_memory import MemoryPlan, print_memory
+from graphopt.compiler.stages import Stages, kept_stages
 from graphopt.config import Config
 from graphopt.errors import MissingToolError, OptionError, SwitchError, UnknownPrecisionError
 from graphopt.ir import Graph
@@ -181,17 +182,22 @@ class PassManager:
 
     Attributes:
         config: what to check and show.
+        stages: the graph after each pass, if they are kept.
 
     Args:
         config: as above.
         report: receives a line per pass (`GRAPHOPT_DEBUG`); standard error by default.
+        keep: whether stages are kept if somebody asks for those of what is compiled
+            (`graphopt.compiler.stages.keep_stages`).
 
     Raises:
         SwitchError: for a pass to skip or to stop after that is unknown, or cannot be left out,
             and for an unknown format of dumps.
     """
 
-    def __init__(self, config: Config, report: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, config: Config, report: Callable[[str], None] | None = None, keep: bool = False
+    ) -> None:
         _check_passes("GRAPHOPT_STOP_AFTER", [config.stop_after] if config.stop_after else [])
         _check_passes("GRAPHOPT_SKIP", sorted(config.skip))
         if required := sorted(config.skip & REQUIRED):
@@ -203,6 +209,9 @@ class PassManager:
             remedy = f"give one of {', '.join(_EXPORTS)}"
             raise SwitchError("GRAPHOPT_DUMP_FORMAT", self._kind, remedy)
         self.config = config
+        self.stages: Stages | None = None
+        self._keep = keep
+        self._begun: set[Graph] = set()
         self._seen: set[str] = set()
         self._report = report or (lambda text: print(text, file=sys.stderr))
         self._count = 0
@@ -210,8 +219,8 @@ class PassManager:
 
     def run(self, graph: Graph, passes: list[Pass]) -> Graph:
         """Runs the passes on the graph in place and returns it."""
-        if self._count == 0:
-            self._dump("capture", graph)
+        if graph not in self._begun:
+            self._begin(graph)
         for step in passes:
             self._seen.add(step.name)
             left_out = self._stopped or step.name in self.config.skip
@@ -235,8 +244,19 @@ class PassManager:
                 )
                 self._report("\n".join(diff))
             self._dump(step.name, graph)
+            if self.stages is not None:
+                self.stages.take(graph, step.name, seconds)
             self._stopped = self._stopped or step.name == self.config.stop_after
         return graph
+
+    def _begin(self, graph: Graph) -> None:
+        """Shows a graph that was captured, or a part that was cut off, as it comes."""
+        if not self._begun:
+            self._dump("capture", graph)
+            self.stages = kept_stages(graph.name) if self._keep else None
+        self._begun.add(graph)
+        if self.stages is not None:
+            self.stages.take(graph, "")
 
     def warn_of_unused(self) -> None:
         """Warns of passes to skip or to stop after that were not among those that ran."""

@@ -20,6 +20,7 @@ from graphopt.compiler.pipeline import PassManager, export, lowering_passes
 from graphopt.compiler.program import Program, Signature
 from graphopt.compiler.report import NodeReport, node_reports
 from graphopt.compiler.schedule import StepBalance
+from graphopt.compiler.stages import Stages
 from graphopt.config import Config
 from graphopt.errors import (
     InputCountError,
@@ -70,6 +71,7 @@ class Specialization:
         graph: the lowered graph.
         options: what it is planned with.
         checked: what the check of the example found (`example_check.py`); empty without one.
+        stages: the graph after each pass, if they are kept.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class Specialization:
         options: Options,
         states: Collection[str] = (),
     ) -> None:
-        manager = PassManager(Config.from_environment())
+        manager = PassManager(Config.from_environment(), keep=True)
         announce(f"{type(model).__name__}: capture")
         self._weights = weights_of(model)
         captured = capture(model, args, kwargs, options.dynamic_shapes, states)
@@ -104,6 +106,11 @@ class Specialization:
             program = Program(part.graph, options, manager)
             program.plan()
             self._parts.append((part, program, register(program)))
+        self.stages = manager.stages
+
+    def has_weights_of(self, model: torch.nn.Module) -> bool:
+        """Whether the weights of a model are still those that were compiled."""
+        return weights_of(model) == self._weights
 
     def _require_compiled(self) -> None:
         left = [row for row in node_reports(self.graph) if not row.compiled]
@@ -278,6 +285,10 @@ class Specialization:
                 rows += node_reports(part[1].graph)
         return rows
 
+    def kept_stages(self) -> list[Stages | None]:
+        """The graph after each pass, if it was kept."""
+        return [self.stages]
+
     def dumps(self, format: str) -> list[str]:
         """The planned graph of every compiled part; see `export`."""
         return [export(program.graph, format) for _, program, _ in self._programs()]
@@ -307,7 +318,7 @@ class Specialization:
         """
         self._require_compiled()
         self._require_pure()
-        if weights_of(model) != self._weights:
+        if not self.has_weights_of(model):
             raise PackageError(
                 f"the weights of {self.graph.name} are others than those that were compiled; "
                 "optimize the model again"

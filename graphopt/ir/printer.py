@@ -51,15 +51,24 @@ def name_values(graph: Graph) -> dict[Value, str]:
 def print_node(node: Node, names: dict[Value, str]) -> str:
     """One node without its place in the user's model."""
     outputs = ", ".join(names[v] for v in node.outputs) or "_"
+    where = f"  {node.origin.module}" if node.origin.module else ""
+    return printable(f"{outputs} = {print_call(node, names)}  # {print_types(node)}{where}")
+
+
+def print_call(node: Node, names: dict[Value, str]) -> str:
+    """The op with operands and attributes, without what it gives."""
     attributes = [f"{k}={_attribute(v, node, names)}" for k, v in _attributes(node)]
     numbered = node.op.REST is not None
     args = [
         names[v] if numbered or i == 0 else f"{role}={names[v]}"
         for i, (role, v) in enumerate(node.operands.items())
     ]
-    types = ", ".join(_type(v) for v in node.outputs)
-    where = f"  {node.origin.module}" if node.origin.module else ""
-    return printable(f"{outputs} = {node.op}({', '.join(args + attributes)})  # {types}{where}")
+    return printable(f"{node.op}({', '.join(args + attributes)})")
+
+
+def print_types(node: Node) -> str:
+    """The types of what a node gives, such as `f32[B, T, 512]`."""
+    return ", ".join(map(print_type, node.outputs))
 
 
 def shape_text(shape: Shape) -> str:
@@ -94,13 +103,13 @@ def _attributes(node: Node) -> Iterator[tuple[str, Any]]:
 
 
 def _declare(value: Value, names: dict[Value, str]) -> str:
-    return f"{names[value]}: {_type(value)}"
+    return f"{names[value]}: {print_type(value)}"
 
 
-def _type(value: Value) -> str:
+def print_type(value: Value) -> str:
+    """Element type and shape, such as `f32[B, T, 512]`."""
     kind = value.packed or value.dtype.value
-    text = f"{kind}{shape_text(value.shape)}"
-    return text
+    return f"{kind}{shape_text(value.shape)}"
 
 
 def _attribute(value: Any, node: Node, names: dict[Value, str]) -> str:

@@ -34,7 +34,7 @@ def compile_decoder(weights: DecoderWeights, options: Options) -> tuple[Program,
         UnknownPrecisionError: for an unknown kind of cache or of head.
         CalibrationError: for calibration that is missing or makes no sense.
     """
-    manager = PassManager(Config.from_environment())
+    manager = PassManager(Config.from_environment(), keep=True)
     cache, kept = check_kinds(options)
     narrow = options.precision != "fp32"
     graph = decoder_graph(weights, cache, "int4" in options.precision, kept, narrow)

@@ -17,8 +17,9 @@ from graphopt.compiler.pipeline import PassManager, export, lowering_passes
 from graphopt.compiler.program import Program, Signature
 from graphopt.compiler.report import Report, node_reports
 from graphopt.compiler.schedule import StepBalance
+from graphopt.compiler.stages import Staged, Stages
 from graphopt.config import Config
-from graphopt.errors import InputDtypeError, InputRankError
+from graphopt.errors import InputDtypeError, InputRankError, StagesError
 from graphopt.ir.interpret import check_sizes, run_graph
 from graphopt.ir.printer import print_graph
 from graphopt.onnx.example import check_example
@@ -34,7 +35,7 @@ from graphopt.runtime.staging import replaced_folder
 Array = np.ndarray[Any, Any]
 
 
-class OptimizedOnnx:
+class OptimizedOnnx(Staged):
     """A compiled ONNX model.
 
     Attributes:
@@ -45,7 +46,7 @@ class OptimizedOnnx:
 
     def __init__(self, model: Model, options: Options) -> None:
         self.options = options
-        manager = PassManager(Config.from_environment())
+        manager = PassManager(Config.from_environment(), keep=True)
         announce(f"{model.name}: import")
         with process.changes:
             imported = compiled_graph(model)
@@ -57,6 +58,7 @@ class OptimizedOnnx:
             partition(graph)  # refuses inputs and results of too many axes
             self._program = Program(graph, options, manager)
             self._program.plan()
+        self._stages = manager.stages
         self._call = structure.describe((tuple(map(structure.Leaf, range(len(self.inputs)))), {}))
         self._checked = ""
         if (given := options.example_inputs) is not None:
@@ -130,6 +132,12 @@ class OptimizedOnnx:
         """
         check_threads(cores)
         return self._program.balance(self._arrays(self._match(args, kwargs)), cores, repeats)
+
+    def stages(self) -> list[Stages]:
+        """The graph after each pass; see `Staged.stages`."""
+        if self._stages is None:
+            raise StagesError(self._program.graph.name)
+        return [self._stages]
 
     def dump(self, format: str = "text") -> str:
         """The planned graph as `text`, `dot` or `graphml`, with reasons.
