@@ -32,6 +32,7 @@ def optimize(
     calibration: Sequence[Any] | None = None,
     context: int | None = None,
     check: bool = True,
+    faithful: bool = False,
 ) -> Any:
     """Compiles a model for a target and returns a module that is called like it.
 
@@ -75,6 +76,9 @@ def optimize(
             and compare (`graphopt/compiler/example_check.py`). A plan for another architecture runs
             in numpy for that. A language model without example inputs is compared on a dozen tokens
             (`graphopt/llm/interface/logits_check.py`). `report()` says what was found.
+        faithful: compute an ONNX model that came quantized exactly as it says, such as with one
+            scale for all activations of a tensor, and everything in fp32. By default int8 and int4
+            take its weights as they are, and a scale for each row of activations.
 
     Raises:
         ModelError: if it is no module that can be captured, such as a file name.
@@ -104,6 +108,7 @@ def optimize(
         calibration=calibration,
         context=context,
         check=check,
+        faithful=faithful,
     )
     adapter = next(a for a in adapters() if a.takes(model, options))
     kind, used = adapter.used(model, options.precision)

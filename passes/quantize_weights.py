@@ -9,7 +9,8 @@ formats. One packed tensor serves all linears that read the same input. A table 
 shares with a linear, as the embedding of a language model whose head is tied to it, is looked up in
 the quantized weights: they are there once, and a row is the one that the head multiplies by.
 The state of a recurrent layer is packed in the same way before each step, by its kernel.
-A linear with an operand `scale` has rows in int8: i8 [n, k] and f32 [n] are taken as they are.
+A linear with an operand `scale` has rows in int8: i8 [n, k] and f32 [n] are taken as they are, and
+int4 in blocks, with bf16 scales [n, k / group], too.
 Left in floating point: a depth or width below 16, where quantizing costs more than it saves.
 """
 
@@ -21,9 +22,15 @@ from graphopt.ir import DType, Graph, Node, Value, constant
 from graphopt.ir.ops import Gather, Linear, Recurrent
 from graphopt.ir.ops.recurrent import WEIGHTS
 from graphopt.ir.ops.rows import PACKING
-from graphopt.kernels.formats import INT8, Format
+from graphopt.kernels.formats import INT8, Format, int4
 from graphopt.passes.base import Pass
-from graphopt.passes.support.gemm import SMALLEST, PackedRows, require_finite
+from graphopt.passes.support.gemm import (
+    SMALLEST,
+    PackedRows,
+    block_length,
+    came_in_blocks,
+    require_finite,
+)
 
 
 class QuantizeWeights(Pass):
@@ -81,7 +88,8 @@ class QuantizeWeights(Pass):
         weight = node.operands["weight"]
         if "scale" in node.operands:
             if self._format is INT8:
-                node.decide(self.name, "int8 with the scales that came, activations per row")
+                kind = "int4 in blocks" if came_in_blocks(node) else "int8"
+                node.decide(self.name, f"{kind} with the scales that came, activations per row")
             return self._format is INT8
         out_features, in_features = weight.shape
         if min(in_features, out_features) < SMALLEST:
@@ -97,6 +105,9 @@ class QuantizeWeights(Pass):
         """Lets a product read weights of the format."""
         assert isinstance(node.op, Linear | Recurrent)
         node.op.format = self._format
+        if isinstance(node.op, Linear) and came_in_blocks(node):
+            node.op.group = block_length(node)
+            node.op.format = int4(node.op.group)
         for role, scale in WEIGHTS.items():
             weight = node.operands.get(role)
             if weight is not None and (found := rounded.get(weight)):

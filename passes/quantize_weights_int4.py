@@ -30,7 +30,13 @@ from graphopt.ir.interpret import execute
 from graphopt.ir.ops import Gather, Linear, QuantizeRows
 from graphopt.kernels.formats import int4
 from graphopt.passes.base import Pass
-from graphopt.passes.support.gemm import SMALLEST, PackedRows, require_finite
+from graphopt.passes.support.gemm import (
+    SMALLEST,
+    PackedRows,
+    block_length,
+    came_in_blocks,
+    require_finite,
+)
 from graphopt.passes.support.rounding import NEAREST, Rounding, loss_of, round_weights
 
 Array = np.ndarray[Any, Any]
@@ -58,7 +64,7 @@ class QuantizeWeightsInt4(Pass):
                 readers[node.operands["weight"]].append(node)
         self._round(graph, readers)
         rounded = {node for linears in readers.values() for node in linears}
-        came = {node for node in graph.nodes if _came_in_blocks(node)} - rounded
+        came = {node for node in graph.nodes if _undecided(node) and came_in_blocks(node)} - rounded
         for node in came:
             node.decide(self.name, "int4 as it came, activations int8 per row")
         quantized = PackedRows(QuantizeRows())
@@ -67,7 +73,7 @@ class QuantizeWeightsInt4(Pass):
             if node in rounded or node in came:
                 quantized.give(node, nodes)
                 op = node.as_op(Linear)
-                op.group = _block_length(node)
+                op.group = block_length(node)
                 op.format = int4(op.group)
             nodes.append(node)
         graph.nodes = nodes
@@ -137,22 +143,8 @@ class QuantizeWeightsInt4(Pass):
 
 def _is_whole(node: Node) -> bool:
     """Whether a linear has weights that nobody quantized yet."""
-    undecided = isinstance(node.op, Linear) and node.op.format is None
-    return undecided and "scale" not in node.operands
+    return _undecided(node) and "scale" not in node.operands
 
 
-def _came_in_blocks(node: Node) -> bool:
-    """Whether the weights of a linear came quantized, with a bf16 scale per block."""
-    scale = node.operands.get("scale")
-    undecided = isinstance(node.op, Linear) and node.op.format is None
-    return undecided and scale is not None and scale.dtype is DType.BF16
-
-
-def _block_length(node: Node) -> int:
-    depth, scale = node.operands["weight"].shape[1], node.operands["scale"]
-    assert isinstance(depth, int)
-    if scale.rank == 1:
-        return 0
-    blocks = scale.shape[1]
-    assert isinstance(blocks, int)
-    return depth // blocks
+def _undecided(node: Node) -> bool:
+    return isinstance(node.op, Linear) and node.op.format is None

@@ -30,6 +30,7 @@ class Options:
         target: the target itself.
         precision: never `auto`.
         calibration: where a tokenizer is at hand, also a text.
+        faithful: whether an ONNX model that came quantized is computed with the scales it asks for.
         requantize: whether weights that a file has quantized are made f32 when they are read;
             otherwise `int4` takes those in blocks of 4 bits as they are.
         asked: the precision as it was asked for.
@@ -49,6 +50,7 @@ class Options:
     calibration: Sequence[Any] | None = None
     context: int | None = None
     requantize: bool = False
+    faithful: bool = False
     check: bool = True
     asked: str = "auto"
 
@@ -107,8 +109,12 @@ def narrow_options(precision: str) -> set[str]:
     """Options that say how numbers become narrow, of those that a precision uses."""
     formats = formats_of(precision)
     of_int4 = {"group_size", "rounding"} if INT4_BLOCKS in formats else set()
-    in_rows = any(format.rows == QUANTIZED for format in formats)
-    return of_int4 | ({"activation_bits"} if in_rows else set())
+    return of_int4 | ({"activation_bits"} if in_rows(precision) else set())
+
+
+def in_rows(precision: str) -> bool:
+    """Whether products of a precision take activations of 8 bits with a scale per row."""
+    return any(format.rows == QUANTIZED for format in formats_of(precision))
 
 
 def _check_values(options: Mapping[str, Any]) -> None:
@@ -125,7 +131,7 @@ def _check_values(options: Mapping[str, Any]) -> None:
         if not isinstance(value, Target):
             how = "give a name or a Target; inputs go by keyword, such as example_inputs=(x,)"
             raise OptionError(name, value, how)
-    for name in ("strict", "check", "requantize"):
+    for name in ("strict", "check", "requantize", "faithful"):
         if not isinstance(options[name], bool):
             raise OptionError(name, options[name], "give True or False")
     check_group_size(options["group_size"])

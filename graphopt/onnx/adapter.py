@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphopt.dependencies import require
-from graphopt.errors import CalibrationError, ModelError
+from graphopt.errors import CalibrationError, ModelError, OptionError
 
 if TYPE_CHECKING:
     from graphopt.compiler.options import Options
@@ -38,7 +39,13 @@ class OnnxAdapter:
 
     def used(self, model: Any, precision: str) -> tuple[str, set[str]]:
         """What ONNX models use; sizes that vary are those that the model leaves open."""
-        return "an ONNX model", {"num_threads", "example_inputs", "strict", "check"}
+        return "an ONNX model", {
+            "num_threads",
+            "example_inputs",
+            "strict",
+            "check",
+            "faithful",
+        }
 
     def optimize(self, model: Any, options: Options) -> Any:
         """The model, imported, planned and built."""
@@ -46,4 +53,9 @@ class OnnxAdapter:
         from graphopt.onnx.files import open_model
         from graphopt.onnx.module import OptimizedOnnx
 
+        if options.faithful:
+            if options.asked not in ("auto", "fp32"):
+                remedy = f"it computes in fp32, not in {options.asked}; leave out precision"
+                raise OptionError("faithful", True, remedy)
+            options = dataclasses.replace(options, precision="fp32")
         return OptimizedOnnx(open_model(model), options)

@@ -86,6 +86,11 @@ class Call:
     # What it was given.
 
     @property
+    def exact(self) -> bool:
+        """Whether quantized products are computed as the model says; see `compiled_graph`."""
+        return self._importer.exact
+
+    @property
     def count(self) -> int:
         """Number of its inputs; those left out at the end do not count."""
         return len(self._inputs)

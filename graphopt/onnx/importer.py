@@ -77,23 +77,33 @@ class Imported:
     counts: dict[str, int] = field(default_factory=dict)
 
 
-def import_model(model: Model) -> Imported:
+def import_model(model: Model, exact: bool = True) -> Imported:
     """The graph of a model, or all that keeps it from being compiled.
+
+    Args:
+        model: the model.
+        exact: as of `compiled_graph`.
 
     Raises:
         OnnxModelError: if the model is damaged or contradicts itself.
     """
-    return Importer(model).run()
+    return Importer(model, exact).run()
 
 
-def compiled_graph(model: Model) -> Imported:
+def compiled_graph(model: Model, exact: bool = True) -> Imported:
     """The graph of a model.
+
+    Args:
+        model: the model.
+        exact: whether quantized products are computed as the model says, in sums of whole numbers
+            with the scales that it takes; otherwise activations have a scale per row, and weights
+            that came in 8 or 4 bits stay as they are.
 
     Raises:
         OnnxModelError: if the model is damaged or contradicts itself.
         OnnxNodesError: if nodes cannot be compiled, listing all of them.
     """
-    imported = import_model(model)
+    imported = import_model(model, exact)
     if imported.refusals:
         rows = [(r.node, r.op, r.reason, r.nearest) for r in imported.refusals]
         raise OnnxNodesError(model.name, rows)
@@ -106,9 +116,11 @@ class Importer:
     Attributes:
         graph: what is made.
         widening: lowers nodes on floats of 16 bits.
+        exact: as of `compiled_graph`.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, exact: bool = True) -> None:
+        self.exact = exact
         self.graph = Graph(_plain(model.name))
         self.widening = Widening()
         self._model = model
@@ -225,10 +237,8 @@ class Importer:
     def _define(self, name: str, result: Tensor | None) -> None:
         if name in self._scopes[-1]:
             raise OnnxModelError(self._model.name, f"{name!r} is computed twice")
-        if result is not None and not result.is_symbolic:
-            value = result.value(Builder(Node(Aten("onnx", {}), {}, [])))
-            if not value.name and not value.is_constant:
-                value.name = _plain(name)
+        if result is not None:
+            result.call(_plain(name))
         self._scopes[-1][name] = result
 
     def _check_order(self, node: onnx.NodeProto, later: Sequence[onnx.NodeProto]) -> None:

@@ -28,9 +28,11 @@ class Tensor:
         elements: integers, or sympy expressions over the dims, as an array of objects; None where
             they are not known.
         narrow: the type in the file of a constant whose elements have less bits than here.
+        meaning: what its numbers stand for (meanings.py); None for themselves.
     """
 
     narrow = ""
+    meaning: Any = None
 
     def __init__(
         self, dtype: DType, shape: Shape, value: Value | None = None, elements: Array | None = None
@@ -71,7 +73,12 @@ class Tensor:
     @property
     def is_symbolic(self) -> bool:
         """Whether its elements are known, and not all numbers."""
-        return self._value is None
+        return self._value is None and self.elements is not None
+
+    def call(self, name: str) -> None:
+        """Names its value, if there is one without a name."""
+        if self._value is not None and not self._value.name and not self._value.is_constant:
+            self._value.name = name
 
     def value(self, b: Builder) -> Value:
         """The value, which a node computes of the sizes if there is none yet."""

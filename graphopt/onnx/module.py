@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.compiler.options import Options
+from graphopt.compiler.options import Options, in_rows
 from graphopt.compiler.partition import partition
 from graphopt.compiler.pipeline import PassManager, export, lowering_passes
 from graphopt.compiler.program import Program, Signature
@@ -49,7 +49,7 @@ class OptimizedOnnx(Staged):
         manager = PassManager(Config.from_environment(), keep=True)
         announce(f"{model.name}: import")
         with process.changes:
-            imported = compiled_graph(model)
+            imported = compiled_graph(model, exact=not in_rows(options.precision))
             graph = imported.graph
             self.inputs, self.outputs = tuple(imported.inputs), tuple(imported.outputs)
             self._texts = {"passes/1_captured.txt": print_graph(graph)}

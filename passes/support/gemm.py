@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from graphopt.errors import WeightError
-from graphopt.ir import Node, Value
+from graphopt.ir import DType, Node, Value
 from graphopt.ir.op import Op
 
 #: Depths and widths below this are left in floating point: quantizing costs more than it saves.
@@ -20,6 +20,23 @@ def require_finite(weight: Value) -> None:
     """
     if weight.data is None or not np.isfinite(weight.data).all():
         raise WeightError(weight.name)
+
+
+def came_in_blocks(node: Node) -> bool:
+    """Whether the weights of a linear came quantized, with a bf16 scale per block."""
+    scale = node.operands.get("scale")
+    return scale is not None and scale.dtype is DType.BF16
+
+
+def block_length(node: Node) -> int:
+    """Weights of a linear along its depth that share a scale; 0 for a scale per channel."""
+    depth, scale = node.operands["weight"].shape[1], node.operands["scale"]
+    assert isinstance(depth, int)
+    if scale.rank == 1:
+        return 0
+    blocks = scale.shape[1]
+    assert isinstance(blocks, int)
+    return depth // blocks
 
 
 class PackedRows:

@@ -15,6 +15,7 @@ from graphopt.onnx.rules import (
     reductions,
     resizing,
     shapes,
+    whole_products,
     windows,
 )
 from graphopt.onnx.rules.table import Table, merged
@@ -30,6 +31,7 @@ RULES: Table = merged(
     norms.RULES,
     recurrent.RULES,
     quantized.RULES,
+    whole_products.RULES,
     choice.RULES,
 )
 

@@ -12,6 +12,7 @@ from graphopt.ir import DType, Value, constant, scalar
 from graphopt.ir.scalar import Scalar, apply
 from graphopt.onnx.call import Call, Malformed
 from graphopt.onnx.known import Tensor
+from graphopt.onnx.meanings import Later, Sums, product_of
 from graphopt.onnx.rules.table import Rule, Table, merged, since
 from graphopt.onnx.tensors import DTYPES, type_name
 from graphopt.passes.lowering.builder import Unsupported
@@ -34,6 +35,13 @@ def _pair(c: Call) -> tuple[Value, Value]:
 
 def _binary(overload: str, dtype: DType | None = None) -> Rule:
     return lambda c: c.binary(overload, *_pair(c), dtype)
+
+
+def _times(c: Call) -> Tensor:
+    """Of scales of quantized products by meaning."""
+    x, y = c.tensor(0), c.tensor(1)
+    shape = c.broadcast_shapes(x.shape, y.shape)
+    return product_of(x, y, shape, lambda: c.binary("mul.Tensor", *_pair(c)))
 
 
 def _quotient(c: Call) -> Value:
@@ -123,12 +131,15 @@ def _clip(c: Call) -> Value:
     return _clipped(c, c.x(0), c.optional(1), c.optional(2))
 
 
-def _cast(c: Call) -> Value:
+def _cast(c: Call) -> Value | Tensor:
     element = c.required("to")
     dtype = DTYPES.get(element)
     if dtype is None:
         raise Unsupported(f"a cast to {type_name(element)}")
     c.harmless("saturate", "round_mode")  # of floats of 8 bits
+    x = c.tensor()
+    if isinstance(x.meaning, Sums) and dtype is DType.F32:
+        return Later(dtype, x.shape, lambda: c.b.cast(c.x(), dtype), x.meaning)
     return c.b.cast(c.x(), dtype)
 
 
@@ -304,7 +315,6 @@ _UNARY = {
 _BINARY = {
     "Add": "add.Tensor",
     "Sub": "sub.Tensor",
-    "Mul": "mul.Tensor",
     "BitwiseAnd": "bitwise_and.Tensor",
     "BitwiseOr": "bitwise_or.Tensor",
     "BitwiseXor": "bitwise_xor.Tensor",
@@ -325,7 +335,7 @@ RULES: Table = merged(
     since(6, Not=_unary("logical_not", DType.BOOL)),
     since(7, **{op: _binary(name) for op, name in _BINARY.items()}),
     since(7, **{op: _binary(name, DType.BOOL) for op, name in _TESTS.items()}),
-    since(7, Div=_quotient, Pow=_power),
+    since(7, Mul=_times, Div=_quotient, Pow=_power),
     since(10, Mod=_mod),
     since(8, Min=_many("minimum"), Max=_many("maximum"), Sum=_many("add.Tensor"), Mean=_mean),
     since(9, Where=_where),

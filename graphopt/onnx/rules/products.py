@@ -5,6 +5,8 @@ from __future__ import annotations
 from graphopt.ir import Dim, DType, Value
 from graphopt.ir.scalar import Scalar
 from graphopt.onnx.call import Call, Malformed
+from graphopt.onnx.meanings import Weights
+from graphopt.onnx.rules.linears import multiplied
 from graphopt.onnx.rules.table import Table, merged, since
 from graphopt.passes.lowering.products import permuted
 
@@ -29,6 +31,11 @@ def matmul(c: Call, x: Value, y: Value) -> Value:
 
 
 def _matmul(c: Call) -> Value:
+    weights = c.tensor(1).meaning
+    if isinstance(weights, Weights) and c.tensor(0).rank:
+        x = c.x(0)
+        c.require_equal(x.shape[-1], weights.numbers.shape[0], "rows and columns of a product")
+        return multiplied(c, x, weights)
     x, y = c.x(0), c.x(1)
     if x.dtype is not y.dtype:
         raise Malformed(f"its operands are of {x.dtype.value} and {y.dtype.value}")
@@ -37,8 +44,16 @@ def _matmul(c: Call) -> Value:
 
 def _gemm(c: Call) -> Value:
     """Alpha * x @ y + beta * z."""
-    x, y, z = c.x(0), c.x(1), c.optional(2)
     alpha, beta = c.attr("alpha", 1.0), c.attr("beta", 1.0)
+    weights = c.tensor(1).meaning
+    if (
+        isinstance(weights, Weights)
+        and alpha == 1
+        and not c.attr("transA", 0)
+        and c.tensor().rank == 2
+    ):
+        return _gemm_of(c, weights, beta)
+    x, y, z = c.x(0), c.x(1), c.optional(2)
     if x.rank != 2 or y.rank != 2:
         raise Malformed(f"matrices of {x.rank} and {y.rank} axes")
     if c.attr("transA", 0):
@@ -57,11 +72,23 @@ def _gemm(c: Call) -> Value:
     product = matmul(c, x, permuted(c.b, y, (1, 0)))
     if alpha != 1:
         product = c.formula(lambda v: _times(v, alpha), product)
+    return _plus(c, product, z, beta)
+
+
+def _gemm_of(c: Call, weights: Weights, beta: float) -> Value:
+    """The product with weights that came quantized."""
+    held = weights.transposed() if c.attr("transB", 0) else weights
+    x, z = c.x(0), c.optional(2)
+    c.require_equal(x.shape[1], held.numbers.shape[0], "rows and columns of a product")
+    return _plus(c, multiplied(c, x, held), z, beta)
+
+
+def _plus(c: Call, product: Value, z: Value | None, beta: float) -> Value:
     if z is None or beta == 0:
         return product
     if beta != 1:
         z = c.formula(lambda v: _times(v, beta), z)
-    c.broadcast_shapes(z.shape, out)
+    c.broadcast_shapes(z.shape, product.shape)
     return c.binary("add.Tensor", product, z)
 
 

@@ -15,6 +15,7 @@ from graphopt.ir.ops import Cat
 from graphopt.ir.symbolic import is_non_negative, maximum, minimum, simplify
 from graphopt.onnx.call import Call, Malformed
 from graphopt.onnx.known import Array, Tensor
+from graphopt.onnx.meanings import Later, Weights
 from graphopt.onnx.rules.table import Rule, Table, merged, since
 from graphopt.onnx.tensors import DTYPES, type_name
 from graphopt.passes.lowering.builder import Unsupported, filled
@@ -141,7 +142,11 @@ def _unsqueeze(place: int) -> Rule:
     return rule
 
 
-def _transpose(c: Call) -> Value:
+def _transpose(c: Call) -> Value | Tensor:
+    given = c.tensor()
+    if isinstance(given.meaning, Weights) and c.attr("perm") in (None, [1, 0]):
+        held = given.meaning.transposed()
+        return Later(given.dtype, given.shape[::-1], lambda: constant(held.dense()), held)
     x = c.x()
     axes = c.axes(c.attr("perm") or range(x.rank)[::-1], x.rank)
     if len(axes) != x.rank:

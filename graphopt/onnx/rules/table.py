@@ -10,7 +10,7 @@ from graphopt.onnx.call import Call
 from graphopt.onnx.known import Tensor
 
 Result: TypeAlias = Value | Tensor
-Rule: TypeAlias = Callable[[Call], Result | list[Result] | list[Value]]
+Rule: TypeAlias = Callable[[Call], Result | list[Result] | list[Value] | list[Tensor]]
 Table: TypeAlias = dict[tuple[str, str], dict[int, Rule]]
 
 MICROSOFT = "com.microsoft"
