@@ -1,7 +1,7 @@
 """The generated C of two commits, side by side: what a refactoring must not change.
 
     python tests/generated_c.py --base HEAD~5
-    python tests/generated_c.py --base main --only llama
+    python tests/generated_c.py --base main --only llama,qwen3
 
 Every model is planned for neoverse-n2 in each precision, by the working tree and by the other
 commit, in processes of their own. Their `module.c` are compared as text, without the comments that
@@ -146,7 +146,7 @@ def write(folder: Path, only: str) -> None:
 
     Program.plan, Builder.library = recorded, library  # type: ignore[method-assign]
     for name, (make, ways) in MODELS.items():
-        for options in ways if name.startswith(only) else ():
+        for options in ways if name.startswith(tuple(only.split(","))) else ():
             torch.manual_seed(0)
             make(**options)
             stem = "-".join([name, *(str(v) for v in options.values())])
@@ -186,7 +186,7 @@ def main() -> None:
     """Compares, or writes for one of the two sides."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", default="HEAD", help="commit to compare the working tree with")
-    parser.add_argument("--only", default="", help="models whose names begin so")
+    parser.add_argument("--only", default="", help="models whose names begin so, by commas")
     parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.write is not None:

@@ -13,10 +13,9 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from graphopt.compiler import torch_compile
 from graphopt.compiler.example_check import check_example, check_pieces
+from graphopt.compiler.optimized import Optimized
 from graphopt.compiler.options import Options
 from graphopt.compiler.pieces import Pieces
-from graphopt.compiler.report import Report
-from graphopt.compiler.schedule import StepBalance
 from graphopt.compiler.specialization import Specialization
 from graphopt.compiler.stages import Staged, Stages, keep_stages
 from graphopt.errors import (
@@ -30,9 +29,8 @@ from graphopt.errors import (
 )
 from graphopt.frontend import nesting
 from graphopt.frontend.arguments import bind, call_key
-from graphopt.frontend.model_check import Compiled, check_model
+from graphopt.frontend.model_check import check_model
 from graphopt.runtime import process
-from graphopt.runtime.library import check_threads
 
 torch_compile.register()
 
@@ -65,7 +63,7 @@ class ModuleAdapter:
         return module
 
 
-class OptimizedModule(Compiled, Staged, torch.nn.Module):
+class OptimizedModule(Optimized, Staged, torch.nn.Module):
     """A compiled model: the signature, structure and dtypes of the original.
 
     Attributes:
@@ -99,75 +97,6 @@ class OptimizedModule(Compiled, Staged, torch.nn.Module):
     def prepare(self, *args: Any, **kwargs: Any) -> None:
         """Captures and builds for calls of the structure of these arguments."""
         self._specialization(args, kwargs)[0].build()
-
-    def report(self) -> Report:
-        """Every node: compiled or not, kernel, reasons."""
-        rows = [row for specialization in self._captured() for row in specialization.reports()]
-        options = self.options
-        name = type(self._model[0]).__name__
-        return Report(
-            name,
-            options.target.name,
-            options.precision,
-            options.target.levels,
-            tuple(rows),
-            tuple(
-                specialization.checked or "example: not compared"
-                for specialization in self._captured()
-            ),
-        )
-
-    def profile(self, *args: Any, repeats: int = 5, **kwargs: Any) -> list[dict[str, Any]]:
-        """Median milliseconds, multiply-adds and bytes of every compiled step on this machine.
-
-        Args:
-            args: positional arguments of the call.
-            repeats: runs that are timed.
-            kwargs: keyword arguments of the call.
-
-        Returns:
-            One dict a step: `node`, `op`, `kernel`, `module`, `ms`, `macs`, `bytes`, and
-            `critical`: whether it is on the critical path, which no number of cores shortens.
-        """
-        specialization, args, kwargs = self._specialization(args, kwargs)
-        return specialization.profile(args, kwargs, repeats)
-
-    def balance(self, *args: Any, cores: int, repeats: int = 5, **kwargs: Any) -> list[StepBalance]:
-        """How evenly the tasks of every step fall on `cores` cores; see `schedule.py`.
-
-        Raises:
-            ThreadCountError: for less than one core.
-        """
-        check_threads(cores)
-        specialization, args, kwargs = self._specialization(args, kwargs)
-        return specialization.balance(args, kwargs, cores, repeats)
-
-    def emulate(self, *args: Any, sve_bits: int = 128, level: str = "", **kwargs: Any) -> Any:
-        """Runs the code built for the target, under qemu where this machine differs.
-
-        Args:
-            *args: arguments of the model.
-            sve_bits: length of an SVE vector.
-            level: ISA level; the most capable of the target if empty.
-            **kwargs: arguments of the model.
-
-        Raises:
-            MissingEmulatorError: if qemu is not installed.
-        """
-        specialization, args, kwargs = self._specialization(args, kwargs)
-        return specialization.emulate(args, kwargs, level, sve_bits)
-
-    def interpret(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the planned graphs in numpy, op by op: slow, and without generated code.
-
-        Weights and activations are quantized as in the compiled model, so that what differs from it
-        is the fault of generated code or kernels, up to the order of float sums.
-
-        Raises:
-            InputError: as a call does.
-        """
-        specialization, args, kwargs = self._specialization(args, kwargs)
-        return specialization.interpret(args, kwargs)
 
     def save(self, path: str | Path) -> None:
         """Writes a package that `graphopt.load` runs without torch and compiler.
@@ -243,22 +172,8 @@ class OptimizedModule(Compiled, Staged, torch.nn.Module):
             fresh._specialization(args, kwargs)
         return again
 
-    def dump(self, format: str = "text") -> str:
-        """The planned graphs, with reasons.
-
-        Args:
-            format: `text`; `dot`, which Graphviz draws; or `graphml`, for yEd, Gephi or networkx.
-
-        Raises:
-            OptionError: for another format.
-            PackageError: as `graphml`, which holds one graph, if there is not just one.
-        """
-        texts = [
-            text for specialization in self._captured() for text in specialization.dumps(format)
-        ]
-        if format == "graphml" and len(texts) != 1:
-            raise PackageError(f"{len(texts)} graphs were compiled and GraphML holds one; use dot")
-        return "\n".join(texts)
+    def _name(self) -> str:
+        return type(self._model[0]).__name__
 
     def _captured(self) -> list[Specialization | Pieces]:
         return list(

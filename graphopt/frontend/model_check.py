@@ -9,12 +9,9 @@ import torch
 from torch.export import ExportedProgram
 
 from graphopt.errors import ModelError, TrainingModeError
+from graphopt.frontend.compiled import Compiled
 
 _ORIGINAL = "give the nn.Module that it was made of"
-
-
-class Compiled:
-    """What `graphopt.optimize` returns, and does not take."""
 
 
 def check_model(model: Any) -> None:

@@ -24,7 +24,7 @@ from graphopt.errors import (
     PositionError,
     UnsupportedArgumentError,
 )
-from graphopt.frontend.model_check import Compiled
+from graphopt.frontend.compiled import Compiled
 from graphopt.llm.compiled import check_kinds, compile_decoder
 from graphopt.llm.generate.cache import KeyValueCache
 from graphopt.llm.interface import call_arguments
