@@ -7,8 +7,9 @@ the result takes of each of x.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,17 +166,16 @@ def _resized(
         return x
     if (y := _by_torch(c, x, sizes, factors, mode, changed)) is not None:
         return y
-    dtype = x.dtype
+    whole = (0.0, 1.0)
+    resizes = [_Resize.of(x, a, sizes[a], factors[a], mode, region.get(a, whole)) for a in changed]
     if mode.kind == "nearest":
-        for axis in changed:
-            x = _nearest(c, x, axis, sizes[axis], factors[axis], mode, region.get(axis))
-        return x
+        return functools.reduce(lambda y, resize: _nearest(c, y, resize), resizes, x)
     wide = c.b.cast(x, DType.F32)
-    for axis in changed:
-        wide = _by_matrix(c, wide, axis, sizes[axis], factors[axis], mode, region.get(axis))
-    if not dtype.is_float:
+    for resize in resizes:
+        wide = _by_matrix(c, wide, resize)
+    if not x.dtype.is_float:
         wide = c.b.apply(lambda v: apply("round", v), wide)
-    return c.b.cast(wide, dtype)
+    return c.b.cast(wide, x.dtype)
 
 
 _TORCH = {"linear": ("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d")}
@@ -222,94 +222,101 @@ def _by_torch(
     return c.aten(name, (x.dtype, (*x.shape[:2], *sizes[2:])), **given)[0]
 
 
-def _source(
-    place: int,
-    size: int,
-    wanted: int,
-    factor: float | None,
-    mode: _Mode,
-    region: tuple[float, float] | None,
-) -> float:
-    """Where an element of the result is in x."""  # fmt: skip
-    scale = factor if factor is not None else wanted / size
-    length = scale * size
-    if mode.place in ("half_pixel", "pytorch_half_pixel"):
-        if mode.place == "pytorch_half_pixel" and wanted <= 1:
+@dataclass(frozen=True)
+class _Resize:
+    """What becomes of one axis.
+
+    Attributes:
+        axis: number of the axis.
+        extent: elements of x.
+        size: elements of the result.
+        scale: elements of the result for one of x, as the node says it.
+        mode: how.
+        region: start and end, of 1, of what `tf_crop_and_resize` takes.
+    """
+
+    axis: int
+    extent: int
+    size: int
+    scale: float
+    mode: _Mode
+    region: tuple[float, float]
+
+    @classmethod
+    def of(
+        cls,
+        x: Value,
+        axis: int,
+        size: Dim,
+        factor: float | None,
+        mode: _Mode,
+        region: tuple[float, float],
+    ) -> _Resize:
+        """Of an axis of a known size; without a factor, the sizes say it."""
+        extent = x.shape[axis]
+        if not (isinstance(extent, int) and isinstance(size, int)):
+            what = f"{mode.kind} at {mode.place} along axis {axis}"
+            raise Unsupported(f"{what} of a size that varies")
+        if extent < 1 or size < 0:
+            raise Malformed(f"a resize of {extent} elements to {size}")
+        scale = factor if factor is not None else size / extent
+        return cls(axis, extent, size, scale, mode, region)
+
+    def places(self) -> list[float]:
+        """Where in x each element of the result is."""
+        places = [self._place(i) for i in range(self.size)]
+        last = self.extent - 1
+        if self.mode.place == "tf_crop_and_resize" and any(not 0 <= p <= last for p in places):
+            raise Unsupported("a region beyond the image")
+        return places
+
+    def _place(self, i: int) -> float:
+        place, scale, length = self.mode.place, self.scale, self.scale * self.extent
+        if place == "half_pixel" or (place == "pytorch_half_pixel" and self.size > 1):
+            return (i + 0.5) / scale - 0.5
+        if place == "pytorch_half_pixel":
             return 0.0
-        return (place + 0.5) / scale - 0.5
-    if mode.place == "half_pixel_symmetric":
-        adjustment = wanted / length
-        center = size / 2
-        return center * (1 - adjustment) + (place + 0.5) / scale - 0.5
-    if mode.place == "asymmetric":
-        return place / scale
-    if mode.place == "align_corners":
-        return 0.0 if length == 1 else place * (size - 1) / (length - 1)
-    if mode.place == "tf_crop_and_resize":
-        start, end = region or (0.0, 1.0)
-        if wanted > 1:
-            return start * (size - 1) + place * (end - start) * (size - 1) / (wanted - 1)
-        return 0.5 * (start + end) * (size - 1)
-    raise Unsupported(f"the places {mode.place}")
+        if place == "half_pixel_symmetric":
+            adjustment = self.size / length
+            return self.extent / 2 * (1 - adjustment) + (i + 0.5) / scale - 0.5
+        if place == "asymmetric":
+            return i / scale
+        if place == "align_corners":
+            return 0.0 if length == 1 else i * (self.extent - 1) / (length - 1)
+        if place == "tf_crop_and_resize":
+            (start, end), last = self.region, self.extent - 1
+            if self.size == 1:
+                return 0.5 * (start + end) * last
+            return start * last + i * (end - start) * last / (self.size - 1)
+        raise Unsupported(f"the places {place}")
 
 
-def _static(axis: int, size: Dim, wanted: Dim, mode: _Mode) -> tuple[int, int]:
-    if not (isinstance(size, int) and isinstance(wanted, int)):
-        raise Unsupported(f"{mode.kind} at {mode.place} along axis {axis} of a size that varies")
-    if size < 1 or wanted < 0:
-        raise Malformed(f"a resize of {size} elements to {wanted}")
-    return size, wanted
+_ROUNDS: dict[str, Callable[[float], int]] = {
+    "round_prefer_floor": lambda v: math.ceil(v - 0.5),
+    "round_prefer_ceil": lambda v: math.floor(v + 0.5),
+    "floor": math.floor,
+    "ceil": math.ceil,
+}
 
 
-def _nearest(
-    c: Call,
-    x: Value,
-    axis: int,
-    size: Dim,
-    factor: float | None,
-    mode: _Mode,
-    region: tuple[float, float] | None,
-) -> Value:
-    extent, wanted = _static(axis, x.shape[axis], size, mode)
-    rounds = {
-        "round_prefer_floor": lambda v: math.ceil(v - 0.5),
-        "round_prefer_ceil": lambda v: math.floor(v + 0.5),
-        "floor": math.floor,
-        "ceil": math.ceil,
-    }
-    if mode.rounding not in rounds:
-        raise Malformed(f"the nearest_mode {mode.rounding}")
-    places = [_source(i, extent, wanted, factor, mode, region) for i in range(wanted)]
-    if mode.place == "tf_crop_and_resize" and any(not 0 <= p <= extent - 1 for p in places):
-        raise Unsupported("a region beyond the image")
-    at = [min(max(rounds[mode.rounding](p), 0), extent - 1) for p in places]
-    index = constant(np.array(at, np.int64))
-    shape = (*x.shape[:axis], wanted, *x.shape[axis + 1 :])
-    given = {"self": x, "dim": axis, "index": index}
+def _nearest(c: Call, x: Value, resize: _Resize) -> Value:
+    rounding, axis = resize.mode.rounding, resize.axis
+    if rounding not in _ROUNDS:
+        raise Malformed(f"the nearest_mode {rounding}")
+    at = np.clip([_ROUNDS[rounding](p) for p in resize.places()], 0, resize.extent - 1)
+    shape = (*x.shape[:axis], resize.size, *x.shape[axis + 1 :])
+    given = {"self": x, "dim": axis, "index": constant(at.astype(np.int64))}
     return c.aten("index_select", (x.dtype, shape), **given)[0]
 
 
-def _by_matrix(
-    c: Call,
-    x: Value,
-    axis: int,
-    size: Dim,
-    factor: float | None,
-    mode: _Mode,
-    region: tuple[float, float] | None,
-) -> Value:
-    extent, wanted = _static(axis, x.shape[axis], size, mode)
-    if max(extent, wanted) > _MOST_EXTENT:
-        raise Unsupported(f"{mode.kind} of an axis of more than {_MOST_EXTENT} elements")
-    matrix = np.zeros((wanted, extent))
-    for i in range(wanted):
-        place = _source(i, extent, wanted, factor, mode, region)
-        outside = mode.place == "tf_crop_and_resize" and not 0 <= place <= extent - 1
-        if outside:
-            raise Unsupported("a region beyond the image")
-        _take(matrix[i], place, factor if factor is not None else wanted / extent, mode)
+def _by_matrix(c: Call, x: Value, resize: _Resize) -> Value:
+    if max(resize.extent, resize.size) > _MOST_EXTENT:
+        raise Unsupported(f"{resize.mode.kind} of an axis of more than {_MOST_EXTENT} elements")
+    matrix = np.zeros((resize.size, resize.extent))
+    for row, place in zip(matrix, resize.places(), strict=True):
+        _take(row, place, resize.scale, resize.mode)
     weight = constant(matrix.T.astype(np.float32))
-    axes = [a for a in range(x.rank) if a != axis] + [axis]
+    axes = [a for a in range(x.rank) if a != resize.axis] + [resize.axis]
     y = matmul(c, c.b.permute(x, axes), weight)
     return c.b.permute(y, [axes.index(a) for a in range(x.rank)])
 
