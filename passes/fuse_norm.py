@@ -45,7 +45,6 @@ class FuseNorm(Pass):
         for node in list(graph.nodes):
             if isinstance(node.op, Pointwise) and (norm := around.norm_of(node)) is not None:
                 norm.decide(self.name, "one pass over its rows")
-                graph.nodes[graph.nodes.index(node)] = norm
                 around.replace(node, norm)
                 for role in ("weight", "bias"):
                     around.take_channels(norm, role)
@@ -153,14 +152,6 @@ class _Norms(Neighbours):
         x, op = reduced.operands["x"], reduced.as_op(Reduce)
         fits = op.kind == total and op.axes == (x.rank - 1,) and value.rank == x.rank
         return x if fits else None
-
-    def replace(self, node: Node, norm: Node) -> None:
-        """Records that a norm makes what a node made."""
-        self.producer[norm.output] = norm
-        for value in node.inputs:
-            self.users[value] = [user for user in self.users[value] if user is not node]
-        for value in norm.inputs:
-            self.users[value] = [*self.users[value], norm]
 
     def take_channels(self, norm: Node, role: str) -> None:
         """Rule 2, behind a norm."""

@@ -287,7 +287,7 @@ class _Importer:
         if self._is_number_alone(node):
             self.env[node] = self._number_as_tensor(node, inputs[0])
             return
-        op.dim = self.sizes.found_dim(result, serves_none=namespace == "graphopt")
+        op.dim = self.sizes.found_dim(result, node.target._schema.name)
         if isinstance(result, torch.Tensor):
             outputs = [self._value(result, node)]
             self.env[node] = outputs[0]

@@ -28,6 +28,19 @@ from graphopt.ir.scalar import Scalar
 _FEW = 4
 """A size in whose place nothing better is known."""
 
+_SERVE_NONE: set[str] = set()
+
+
+def serve_none(op: str) -> None:
+    """Says that an operator may find a size of 0: what is made of it is then empty.
+
+    Without that, a size of 0 is served as far as torch's own ops take it.
+
+    Args:
+        op: the operator, as `namespace::name`.
+    """
+    _SERVE_NONE.add(op)
+
 
 class ProgramSizes:
     """What the sizes of a program are called in its graph, and what is known of them.
@@ -132,12 +145,12 @@ class ProgramSizes:
             shape.append(size)
         return tuple(shape)
 
-    def found_dim(self, result: Any, serves_none: bool) -> str:
+    def found_dim(self, result: Any, op: str) -> str:
         """Names the sizes that a node finds in data; returns the name of the first, or nothing.
 
         Args:
             result: of the node.
-            serves_none: whether a size of 0 gives empty results, also where torch would refuse it.
+            op: its operator, as `namespace::name`.
         """
         results = result if isinstance(result, list | tuple) else [result]
         extents = [e for t in results for e in getattr(t, "shape", ())]
@@ -148,7 +161,7 @@ class ProgramSizes:
         for number in found:
             names.append(self._dim_name("N"))
             self.symbols[number] = symbolic.found_symbol(names[-1])
-            if serves_none:
+            if op in _SERVE_NONE:
                 self._some[self.symbols[number]] = symbolic.symbol(names[-1])
             hint = max(self._graph.hints().values(), default=_FEW)
             self._graph.dims[names[-1]] = DimInfo(self.symbols[number], hint, (), found=True)

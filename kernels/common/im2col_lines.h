@@ -217,4 +217,20 @@ GO_INLINE size_t go_task_lines(const go_team *team, const go_im2col_args *a) {
     return fit < 1 ? 1 : go_min_size(fit, GO_TASK_LINES);
 }
 
+/* A task: lines begin .. end - 1 of item b. */
+typedef struct {
+    size_t b, begin, end;
+    int is_last;
+} go_line_task;
+
+/* Takes the next task of a team; 0 if none is left. */
+GO_INLINE int go_next_lines(go_team *team, const go_im2col_args *a, go_line_task *t) {
+    const size_t lines = go_task_lines(team, a), some = go_ceil_div(a->out_h, lines);
+    const size_t tasks = a->batch * some, task = go_next(team, tasks);
+    if (task >= tasks) return 0;
+    t->b = task / some, t->begin = task % some * lines;
+    t->end = go_min_size(t->begin + lines, a->out_h), t->is_last = task + 1 == tasks;
+    return 1;
+}
+
 #endif

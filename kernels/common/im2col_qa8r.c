@@ -6,26 +6,26 @@
 
 static void quantize(const go_pack_lhs_args *few) { go_quantize_rows(few, 0, few->m); }
 
-/* Lines begin .. end - 1 of item b. Rows of the image are read once for the ranges of all. */
+/* Rows of the image are read once for the ranges of all lines. */
 GO_INLINE void quantize_lines(const go_im2col_args *a, const go_line_sizes *s,
-                              go_line_memory memory, size_t b, size_t begin, size_t end,
-                              go_dtype type) {
-    const ptrdiff_t top = go_input_at(begin, a->stride_h, 0, a->dilation_h, a->pad_top);
-    const size_t rows = (end - begin - 1) * a->stride_h + (a->kh - 1) * a->dilation_h + 1;
+                              go_line_memory memory, const go_line_task *t, go_dtype type) {
+    const ptrdiff_t top = go_input_at(t->begin, a->stride_h, 0, a->dilation_h, a->pad_top);
+    const size_t rows = (t->end - t->begin - 1) * a->stride_h + (a->kh - 1) * a->dilation_h + 1;
     for (size_t r = 0; r < rows; r++) {
-        const go_line_row row = go_line_row_of(a, b, top + (ptrdiff_t)r);
+        const go_line_row row = go_line_row_of(a, t->b, top + (ptrdiff_t)r);
         memory.ranges[r] = go_line_limits(a, &row, type);
     }
-    for (size_t h = begin; h < end; h++) {
+    for (size_t h = t->begin; h < t->end; h++) {
         go_limits limits = {0};
         for (size_t i = 0; i < a->kh; i++)
-            limits = go_wider(limits, memory.ranges[(h - begin) * a->stride_h + i * a->dilation_h]);
+            limits =
+                go_wider(limits, memory.ranges[(h - t->begin) * a->stride_h + i * a->dilation_h]);
         const go_quantizer z = go_quantizer_of_limits(limits);
         if (z.valid)
-            go_narrow_line(a, s, b, h, type, &z, memory.pixels);
+            go_narrow_line(a, s, t->b, h, type, &z, memory.pixels);
         else
             memset(memory.pixels, 0, a->kh * s->line);
-        size_t index = (b * a->out_h + h) * a->out_w;
+        size_t index = (t->b * a->out_h + h) * a->out_w;
         for (size_t w = 0; w < a->out_w; w++, index++) {
             int8_t *panel = (int8_t *)a->dst + index / GO_QA8_MR * GO_QA8_MR * (s->depth + 16);
             const size_t r = index % GO_QA8_MR;
@@ -49,16 +49,15 @@ void GO_NAME_IM2COL(GO_PACK_QA8R)(go_team *team, const go_im2col_args *args) {
     }
     const go_line_sizes s = go_line_sizes_of(args, 1, go_qa8_depth(k));
     const go_line_memory memory = go_line_memory_of(team, args, &s);
-    const size_t lines = go_task_lines(team, args), some = go_ceil_div(args->out_h, lines);
-    const size_t rows = args->batch * args->out_h * args->out_w;
-    for (size_t task; (task = go_next(team, args->batch * some)) < args->batch * some;) {
-        const size_t b = task / some, begin = task % some * lines;
-        const size_t end = go_min_size(begin + lines, args->out_h);
-        if (task + 1 == args->batch * some)
-            go_qa8_begin_rows(args->dst, (b * args->out_h + begin) * args->out_w, rows, rows, k);
+    for (go_line_task t; go_next_lines(team, args, &t);) {
+        if (t.is_last) {
+            const size_t rows = args->batch * args->out_h * args->out_w;
+            const size_t first = (t.b * args->out_h + t.begin) * args->out_w;
+            go_qa8_begin_rows(args->dst, first, rows, rows, k);
+        }
         if (args->src_dtype == GO_BF16)
-            quantize_lines(args, &s, memory, b, begin, end, GO_BF16);
+            quantize_lines(args, &s, memory, &t, GO_BF16);
         else
-            quantize_lines(args, &s, memory, b, begin, end, GO_F32);
+            quantize_lines(args, &s, memory, &t, GO_F32);
     }
 }

@@ -28,50 +28,38 @@
 
 /* Clang's elementwise builtins are one instruction where the target has it, also
  * on systems whose fmaf() and sqrtf() set errno. */
-static inline float go_fmaf(float a, float b, float c) {
 #if defined(__clang__)
-    return __builtin_elementwise_fma(a, b, c);
+#define GO_BUILTIN(name, suffix) __builtin_elementwise_##name
 #else
-    return __builtin_fmaf(a, b, c);
+#define GO_BUILTIN(name, suffix) __builtin_##name##suffix
 #endif
-}
 
-static inline float go_sqrtf(float x) {
-#if defined(__clang__)
-    return __builtin_elementwise_sqrt(x);
-#else
-    return __builtin_sqrtf(x);
-#endif
-}
+/* What f32 and f64 share: go_fabsf beside go_fabs, go_bits_of_float beside go_bits_of_double. */
+#define GO_MATH_OF(real, bits, sign, suffix, fma_name)                                 \
+    static inline bits go_bits_of_##real(real x) {                                     \
+        bits y;                                                                        \
+        memcpy(&y, &x, sizeof y);                                                      \
+        return y;                                                                      \
+    }                                                                                  \
+    static inline real go_##real##_of_bits(bits x) {                                   \
+        real y;                                                                        \
+        memcpy(&y, &x, sizeof y);                                                      \
+        return y;                                                                      \
+    }                                                                                  \
+    static inline real fma_name(real a, real b, real c) {                              \
+        return GO_BUILTIN(fma, suffix)(a, b, c);                                       \
+    }                                                                                  \
+    static inline real go_sqrt##suffix(real x) { return GO_BUILTIN(sqrt, suffix)(x); } \
+    static inline real go_fabs##suffix(real x) {                                       \
+        return go_##real##_of_bits(go_bits_of_##real(x) & ~(sign));                    \
+    }                                                                                  \
+    static inline real go_copysign##suffix(real magnitude, real from) {                \
+        return go_##real##_of_bits((go_bits_of_##real(magnitude) & ~(sign)) |          \
+                                   (go_bits_of_##real(from) & (sign)));                \
+    }
 
-static inline double go_sqrt(double x) {
-#if defined(__clang__)
-    return __builtin_elementwise_sqrt(x);
-#else
-    return __builtin_sqrt(x);
-#endif
-}
-
-static inline uint32_t go_bits_of_float(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-static inline float go_float_of_bits(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-static inline float go_fabsf(float x) {
-    return go_float_of_bits(go_bits_of_float(x) & 0x7fffffffu);
-}
-
-static inline float go_copysignf(float magnitude, float sign) {
-    return go_float_of_bits((go_bits_of_float(magnitude) & 0x7fffffffu) |
-                            (go_bits_of_float(sign) & 0x80000000u));
-}
+GO_MATH_OF(float, uint32_t, (uint32_t)1 << 31, f, go_fmaf)
+GO_MATH_OF(double, uint64_t, (uint64_t)1 << 63, , go_fma64)
 
 /* Adding 1.5 * 2^23 leaves x, rounded to an integer (ties to even), in the low
  * bits of the sum. Valid for |x| <= 2^22. */

@@ -12,35 +12,6 @@
 
 #define GO_DBL_MIN 0x1p-1022
 
-static inline double go_fma64(double a, double b, double c) {
-#if defined(__clang__)
-    return __builtin_elementwise_fma(a, b, c);
-#else
-    return __builtin_fma(a, b, c);
-#endif
-}
-
-static inline uint64_t go_bits_of_double(double x) {
-    uint64_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-static inline double go_double_of_bits(uint64_t bits) {
-    double x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-static inline double go_fabs(double x) {
-    return go_double_of_bits(go_bits_of_double(x) & 0x7fffffffffffffffu);
-}
-
-static inline double go_copysign(double magnitude, double sign) {
-    return go_double_of_bits((go_bits_of_double(magnitude) & 0x7fffffffffffffffu) |
-                             (go_bits_of_double(sign) & 0x8000000000000000u));
-}
-
 /* As GO_ROUND_MAGIC: valid for |x| <= 2^51. */
 #define GO_ROUND_MAGIC64 0x1.8p52
 

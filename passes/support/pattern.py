@@ -42,6 +42,15 @@ class Neighbours:
         for value in follower.inputs:
             self.users[value] = [node if u is follower else u for u in self.users[value]]
 
+    def replace(self, node: Node, other: Node) -> None:
+        """Puts another node, which makes the same output, in the place of one."""
+        self.graph.nodes[self.graph.nodes.index(node)] = other
+        self.producer[other.output] = other
+        for value in node.inputs:
+            self.users[value] = [user for user in self.users[value] if user is not node]
+        for value in other.inputs:
+            self.users[value] = [*self.users[value], other]
+
 
 @dataclass(frozen=True)
 class Binary:

@@ -10,7 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from graphopt.frontend.program_sizes import serve_none
 from graphopt.kernels import reference_ops
+
+serve_none("graphopt::cif")
 
 
 @torch.library.custom_op("graphopt::cif", mutates_args=(), device_types="cpu")
