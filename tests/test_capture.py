@@ -334,8 +334,9 @@ def test_writes_through_strides_and_indices() -> None:
 def _residual(x: Any, layer: Any) -> Any:
     y = layer(x).relu_()
     z = layer(y)
-    before = z.sigmoid()
-    z += y
+    before = z.sigmoid().masked_fill_(z > 1, 2).clamp_(max=1.5)
+    torch.empty(3).uniform_()  # as FunASR draws what it does not use
+    z += y + torch.empty(4).zero_().fill_(0.5).neg_()
     return torch.nn.functional.silu(z, inplace=True) + z * before, y.tanh_(), z
 
 

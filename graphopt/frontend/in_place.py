@@ -4,8 +4,9 @@
     z = relu_(y)              ->     z = relu(y)
     u = add(y, z)                    u = add(z, z)
 
-Such are the activations of most convolutional networks. What torch does about all others takes it
-as long as capturing the model.
+Such are the activations of most convolutional networks, masks that are filled in, and tensors that
+are made empty and written to then. What torch does about all others takes it as long as capturing
+the model.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ _FRESH = {
     *("linear", "matmul", "bmm", "addmm", "batch_norm", "group_norm", "layer_norm", "cat"),
     *("add", "sub", "mul", "div", "relu", "sigmoid", "tanh", "silu", "gelu", "hardtanh", "elu"),
     *("leaky_relu", "hardswish", "hardsigmoid", "relu6", "mish", "max_pool2d", "avg_pool2d"),
+    *("softmax", "clone", "masked_fill", "fill", "zero", "clamp", "neg", "exp", "sqrt", "abs"),
+    *("empty", "zeros", "ones", "full", "rand", "randn", "arange", "uniform"),
+    *("empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like"),
 }
-#: Ops in place with one operand, whose results have its type in both forms.
+#: Ops in place whose results have the type of what they write to in both forms.
 _UNARY = {
     *("relu_", "relu6_", "sigmoid_", "tanh_", "silu_", "hardtanh_", "elu_", "leaky_relu_"),
     *("hardswish_", "hardsigmoid_", "mish_", "celu_", "selu_"),
+    *("masked_fill_", "fill_", "zero_", "clamp_", "neg_", "exp_", "sqrt_", "abs_", "uniform_"),
 }
 _BINARY = {"add_", "sub_", "mul_", "div_"}
 #: Ops that may return their operand, though their schemas do not say so.

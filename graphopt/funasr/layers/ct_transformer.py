@@ -74,7 +74,7 @@ class StreamingPunctuation(nn.Module):
         past = given * (column <= row).float()
         border = before[:, None, None]
         beyond = (row < border - 1).float() * (column >= border).float()
-        self.encoder.make_pad_mask.extents = [extent]
+        self.encoder.make_pad_mask.extents[:] = [extent]
         seen = given * (1.0 - beyond)
         hidden = self.encoder(self.embed(text), lengths, seen[:, None], past[:, None])[0]
         scores: Tensor = self.decoder(hidden)

@@ -23,7 +23,7 @@ class PrefixMask(nn.Module):
 
     Attributes:
         extents: sizes of the axes that the next masks are for, in the order in which they are
-            made; a forward of the whole model sets them.
+            made; a forward of the whole model puts them into this list, and uses up all.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Encoder(nn.Module):
 
     def forward(self, speech: Tensor, speech_lengths: Tensor) -> Tensor:
         """f32[B, T, F] and i32[B] -> f32[B, T, D]."""
-        self.encoder.make_pad_mask.extents = [speech.shape[1]]
+        self.encoder.make_pad_mask.extents[:] = [speech.shape[1]]
         hidden: Tensor = self.encoder(speech, speech_lengths)[0]
         return hidden
 
@@ -136,7 +136,7 @@ class Decoder(nn.Module):
             Scores f32[B, N, vocabulary], before softmax; without an output layer hidden tokens
             f32[B, N, D].
         """
-        self.decoder.make_pad_mask.extents = [embeddings.shape[1], hidden.shape[1]]
+        self.decoder.make_pad_mask.extents[:] = [embeddings.shape[1], hidden.shape[1]]
         scores: Tensor = self.decoder(hidden, lengths, embeddings, counts)[0]
         return scores
 
@@ -162,7 +162,7 @@ class HiddenDecoder(nn.Module):
         Returns:
             Scores f32[B, N, vocabulary], before softmax, and hidden tokens f32[B, N, D].
         """
-        self.decoder.make_pad_mask.extents = [embeddings.shape[1], hidden.shape[1]]
+        self.decoder.make_pad_mask.extents[:] = [embeddings.shape[1], hidden.shape[1]]
         scores, tokens, _ = self.decoder(
             hidden, lengths, embeddings, counts, return_hidden=True, return_both=True
         )
