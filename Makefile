@@ -26,7 +26,7 @@ ROOT = [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null
 # The runtimes with which tests/test_onnxruntime.py runs one file, beside the installed one.
 ONNXRUNTIMES = 1.17.3 1.20.1 1.23.2
 
-.PHONY: help venv onnxruntimes qemu llvm espeak demo test test-newest constraints sizes bench opinfo onnx-node zoo fuzz fuzz-files sanitize lint format clean
+.PHONY: help venv onnxruntimes qemu llvm espeak demo page test-page test test-newest constraints sizes bench opinfo onnx-node zoo fuzz fuzz-files sanitize lint format clean
 
 help:
 	@echo "make demo    optimize FSMN-VAD and Paraformer-large here and for neoverse-n2, and compare"
@@ -39,6 +39,8 @@ help:
 	@echo "make fuzz    compile random models, SEED= and COUNT=, and compare with torch in float64"
 	@echo "make fuzz-files    damage files of every kind, SEED= and COUNT=, and open them"
 	@echo "make sanitize    kernels, modules and runtime under gcc's sanitizers (many minutes)"
+	@echo "make page    bundle the sources of the page of graphopt inspect (npm)"
+	@echo "make test-page    use that page in Chromium (npm; as root it installs what is missing)"
 	@echo "make lint    ruff, clang-format, mypy        make format   apply the formatters"
 
 venv: $(STAMP)
@@ -159,6 +161,20 @@ fuzz: venv
 fuzz-files: COUNT ?= 5000
 fuzz-files: venv
 	$(BIN)/python tests/fuzz/files.py --seed $(SEED) --count $(COUNT) $(ARGS)
+
+# The page of `graphopt inspect`: its bundle is in the repository, so only who changes it needs npm.
+page/node_modules: page/package.json
+	cd page && npm install --no-audit --no-fund --no-package-lock && touch node_modules
+
+page: page/node_modules
+	cd page && npm run --silent check
+	$(PYTHON) page/build.py
+
+# Debian's Chromium is 300 MB; without it, or npm, `make test` skips what this runs.
+test-page: venv page/node_modules
+	@command -v chromium > /dev/null || ! $(ROOT) \
+		|| { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }
+	$(BIN)/pytest -rs tests/inspection/test_page.py tests/inspection/test_browser.py $(ARGS)
 
 # mypy cannot follow setuptools' folder map, so it checks a staged copy.
 lint: venv

@@ -71,6 +71,7 @@ class Module:
         graph: the planned graph.
         arch: architecture whose layouts the weights have.
         source: C of the module.
+        functions: what the steps call, as they stand in the source.
         steps: calls of `run`, in order.
         memory: the arena plan and the weights still to pack.
     """
@@ -78,6 +79,7 @@ class Module:
     graph: Graph
     arch: str
     source: str
+    functions: list[Function]
     steps: list[Step]
     memory: Memory
 
@@ -147,7 +149,7 @@ def emit_module(graph: Graph, arch: str) -> Module:
         output_ports=_ports(graph.outputs),
         weights_bytes=memory.weights.bytes,
     )
-    return Module(graph, arch, source, steps, memory)
+    return Module(graph, arch, source, list(functions.values()), steps, memory)
 
 
 def _with_conditions(steps: list[Step], checks: list[SizeCheck]) -> list[Step]:

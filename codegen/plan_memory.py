@@ -22,7 +22,7 @@ from graphopt.ir.layout import layout_of
 from graphopt.ir.printer import name_values
 from graphopt.ir.symbolic import THREADS, evaluate
 
-_THREADS_HINT = 4
+THREADS_HINT = 4
 
 
 @dataclass(eq=False)
@@ -51,10 +51,18 @@ class Slot:
 
 @dataclass(eq=False)
 class MemoryPlan:
-    """Slots, and the slot of each value and of each node's scratch."""
+    """What lies where.
+
+    Attributes:
+        slots: parts of the arena.
+        slot_of: the slot of each value and of each node's scratch.
+        lives: of each of those its size in bytes, and the first and last node that need it.
+        unshared_bytes: of all of them together, at the example sizes.
+    """
 
     slots: list[Slot]
     slot_of: dict[Value | Node, int]
+    lives: dict[Value | Node, tuple[Dim, tuple[int, int]]]
     unshared_bytes: int
 
     def bytes(self, sizes: dict[sympy.Symbol, int]) -> int:
@@ -72,7 +80,7 @@ def plan_memory(
         bytes_of: size of a value that owns memory.
         scratch_of: size of the scratch memory of a node; 0 for none.
     """
-    hints = {**graph.hints(), THREADS: _THREADS_HINT}
+    hints = {**graph.hints(), THREADS: THREADS_HINT}
     wanted = [
         (evaluate(size, hints), life, item, size)
         for item, size, life in _items(graph, bytes_of, scratch_of)
@@ -88,7 +96,8 @@ def plan_memory(
         if size not in slots[best].sizes:
             slots[best].sizes.append(size)
         slot_of[item] = best
-    return MemoryPlan(slots, slot_of, sum(count for count, *_ in wanted))
+    lives = {item: (size, life) for _, life, item, size in wanted}
+    return MemoryPlan(slots, slot_of, lives, sum(count for count, *_ in wanted))
 
 
 def _items(

@@ -22,6 +22,7 @@ from graphopt.dependencies import needs
 from graphopt.errors import GraphoptError, OptionError
 from graphopt.flags import TrustedKeys, numbers, refuse
 from graphopt.funasr.commands import align, compile_app, transcribe
+from graphopt.inspection.page.command import inspect
 from graphopt.llm.commands import chat, compile_llm
 from graphopt.onnx.adapter import is_onnx
 from graphopt.printable import printable
@@ -437,6 +438,7 @@ def bench_kernels(
         row.write_json(json, rows)
 
 
+app.command()(inspect)
 app.command()(transcribe)
 app.command()(align)
 app.command()(chat)

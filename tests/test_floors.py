@@ -37,6 +37,7 @@ FLOORS = (
     ("graphopt",),
     ("n2sim", "zoo"),
     ("bench",),
+    ("inspection",),
     ("cli",),
     ("__main__",),
 )

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGE_DIR = CONFIG["tool"]["setuptools"]["package-dir"]
-SHIPPED = {".py", ".c", ".h", ".j2", ".S", ".json", ".mvn", ".pt", ".wav", ".yaml"}
+SHIPPED = {".py", ".c", ".css", ".h", ".j2", ".js", ".S", ".json", ".mvn", ".pt", ".wav", ".yaml"}
 SHIPPED_NAMES = {"py.typed", "seg_dict"}
 
 

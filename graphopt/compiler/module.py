@@ -13,11 +13,11 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from graphopt.compiler import torch_compile
 from graphopt.compiler.example_check import check_example, check_pieces
-from graphopt.compiler.optimized import Optimized
+from graphopt.compiler.inspected import Inspected
 from graphopt.compiler.options import Options
 from graphopt.compiler.pieces import Pieces
 from graphopt.compiler.specialization import Specialization
-from graphopt.compiler.stages import Staged, Stages, keep_stages
+from graphopt.compiler.stages import Stages, keep_stages
 from graphopt.errors import (
     CalibrationError,
     CaptureError,
@@ -63,7 +63,7 @@ class ModuleAdapter:
         return module
 
 
-class OptimizedModule(Optimized, Staged, torch.nn.Module):
+class OptimizedModule(Inspected, torch.nn.Module):
     """A compiled model: the signature, structure and dtypes of the original.
 
     Attributes:
@@ -148,6 +148,11 @@ class OptimizedModule(Optimized, Staged, torch.nn.Module):
                 "optimize with example_inputs= and save before other calls"
             )
         return specializations[0]
+
+    @property
+    def original(self) -> torch.nn.Module:
+        """The model that was compiled."""
+        return self._model[0]
 
     def stages(self) -> list[Stages]:
         """The graph after each pass, of every graph that was compiled.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from graphopt.compiler.options import Options
+from graphopt.compiler.program import Program
 from graphopt.compiler.report import NodeReport, Report
 from graphopt.compiler.schedule import StepBalance
 from graphopt.errors import PackageError
@@ -35,6 +36,9 @@ class Serving(Protocol):
         self, args: tuple[Any, ...], kwargs: dict[str, Any], level: str, sve_bits: int
     ) -> Any:
         """The result of the target's own code."""
+
+    def programs(self) -> list[Program]:
+        """All that is compiled, in the order in which it runs."""
 
     def reports(self) -> list[NodeReport]:
         """A row for each node."""

@@ -31,6 +31,7 @@ from graphopt.errors import (
 from graphopt.printable import printable
 
 if TYPE_CHECKING:
+    from graphopt.compiler.program import Program
     from graphopt.compiler.schedule import StepBalance
     from graphopt.compiler.specialization import Specialization
     from graphopt.compiler.stages import Stages
@@ -188,6 +189,10 @@ class Pieces:
         for piece in self._pieces:
             rows += piece.reports()
         return rows
+
+    def programs(self) -> list[Program]:
+        """Those of all submodules."""
+        return [program for one in self.specializations() for program in one.programs()]
 
     def kept_stages(self) -> list[Stages | None]:
         """Those of all submodules; see `Specialization.kept_stages`."""

@@ -291,7 +291,11 @@ class Specialization:
 
     def dumps(self, format: str) -> list[str]:
         """The planned graph of every compiled part; see `export`."""
-        return [export(program.graph, format) for _, program, _ in self._programs()]
+        return [export(program.graph, format) for program in self.programs()]
+
+    def programs(self) -> list[Program]:
+        """What is compiled, part by part."""
+        return [program for _, program, _ in self._programs()]
 
     def _programs(self) -> list[tuple[CompiledPart, Program, int]]:
         return [part for part in self._parts if not isinstance(part, TorchPart)]

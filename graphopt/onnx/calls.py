@@ -75,6 +75,10 @@ class OnnxCalls:
         """How evenly the tasks of every step fall on some cores; see `Program.balance`."""
         return self._program.balance(self.arrays(self.match(args, kwargs)), cores, repeats)
 
+    def programs(self) -> list[Program]:
+        """The only one."""
+        return [self._program]
+
     def reports(self) -> list[NodeReport]:
         """Every node with kernel and reasons."""
         return node_reports(self._program.graph)

@@ -8,12 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from graphopt.compiler.optimized import Optimized
+from graphopt.compiler.inspected import Inspected
 from graphopt.compiler.options import Options, in_rows
 from graphopt.compiler.partition import partition
 from graphopt.compiler.pipeline import PassManager, lowering_passes
 from graphopt.compiler.program import Program
-from graphopt.compiler.stages import Staged, Stages
+from graphopt.compiler.stages import Stages
 from graphopt.config import Config
 from graphopt.errors import StagesError
 from graphopt.ir.printer import print_graph
@@ -27,7 +27,7 @@ from graphopt.runtime.package import MARKS
 from graphopt.runtime.staging import replaced_folder
 
 
-class OptimizedOnnx(Optimized, Staged):
+class OptimizedOnnx(Inspected):
     """A compiled ONNX model.
 
     Attributes:

@@ -1,0 +1,1 @@
+"""Shows what became of a model."""

@@ -1,0 +1,1 @@
+"""One page of HTML with all that is known of a compiled model; its sources are in `page/`."""

@@ -1,0 +1,178 @@
+"""Gathers all that is known of a compiled model, and writes it as one page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from graphopt._version import VERSION
+from graphopt.compiler.inspected import Inspected
+from graphopt.compiler.program import Program
+from graphopt.compiler.stages import Stages
+from graphopt.errors import StorageError
+from graphopt.inspection.page.code import assembly_of, code_of
+from graphopt.inspection.page.columns import Columns
+from graphopt.inspection.page.html import render_page
+from graphopt.inspection.page.measures import (
+    CALLS,
+    are_of,
+    call_times,
+    example_sizes,
+    times_of,
+    work_of,
+)
+from graphopt.inspection.page.memory import memory_of
+from graphopt.printable import printable
+from graphopt.progress import announce
+
+Inputs = tuple[Any, ...] | dict[str, Any] | None
+
+
+def write_page(module: Inspected, path: Path, inputs: Inputs, measure: bool) -> Path:
+    """Writes the page of a compiled model; see `Inspected.inspect`."""
+    text = render_page(page_data(module, inputs, measure))
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(str(path), error.strerror or error, "the path") from error
+    return path
+
+
+def page_data(module: Inspected, inputs: Inputs, measure: bool) -> dict[str, Any]:
+    """What the page shows, as `page/src/data.ts` describes it; see `Inspected.inspect`."""
+    announce("page: stages")
+    captured = [stages for stages in module.stages() if len(stages)]
+    programs = module.programs()
+    columns = Columns(captured)
+    keys = [columns.planned(number) for number in range(len(programs))]
+    tables = columns.as_dict()
+    report = module.report()
+    missing: dict[str, str] = {}
+    announce("page: code and memory")
+    assembly, why = assembly_of(programs)
+    if why:
+        missing["assembly"] = why
+    memories = [memory_of(p, k, example_sizes(p)) for p, k in zip(programs, keys, strict=True)]
+    values = work_of(programs, keys)
+    facts = [_nodes_fact(captured, programs), *_size_facts(programs, memories)]
+    critical: list[int] = []
+    call = _call(module, inputs)
+    if not measure:
+        missing["time"] = "measuring was turned off"
+    elif call is None:
+        missing["time"] = "there are no example inputs to measure with; give inputs="
+    elif not module.options.target.is_host:
+        missing["time"] = f"code for {module.options.target.name} does not run on this machine"
+    else:
+        announce("page: times")
+        args, kwargs = call
+        rows = module.profile(*args, **kwargs)
+        if are_of(rows, programs):
+            values["time"], critical = times_of(rows, programs, keys)
+        else:
+            missing["time of steps"] = "the model calls its compiled parts from Python"
+        facts = [*_time_facts(module, args, kwargs), *facts]
+    if "time" in missing:
+        facts.insert(0, _fact("Speed-up", "", missing["time"]))
+    missing["timeline"] = "a profile records the time of each step, not what each thread did"
+    missing["accuracy"] = "not measured"
+    return {
+        "format": 1,
+        "model": {
+            "name": report.name,
+            "target": report.target,
+            "precision": report.precision,
+            "levels": list(report.levels),
+            "version": VERSION,
+            "checks": [printable(check) for check in report.checks],
+        },
+        "facts": facts,
+        "missing": missing,
+        **tables,
+        "values": {name: values[name] for name in sorted(values, key=_ORDER.index)},
+        "critical": critical,
+        **code_of(programs, keys),
+        "assembly": assembly,
+        "memory": max(memories, key=lambda memory: int(memory["arena"]), default=None),
+        "roofs": None,
+        "timeline": None,
+        "accuracy": None,
+    }
+
+
+_ORDER = ("time", "macs", "bytes", "error")
+
+
+def _call(module: Inspected, inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Arguments of a call."""
+    given = module.options.example_inputs if inputs is None else inputs
+    if given is None:
+        return None
+    return ((), given) if isinstance(given, dict) else (tuple(given), {})
+
+
+def _fact(label: str, value: str, note: str = "") -> dict[str, str]:
+    return {"label": label, "value": value, "note": printable(note)}
+
+
+def _time_facts(
+    module: Inspected, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[dict[str, str]]:
+    """Time of a call, against the model itself where that can be called."""
+    original, how = module.original, f"median of {CALLS} calls"
+
+    def compiled() -> Any:
+        return module(*args, **kwargs)  # type: ignore[operator]
+
+    if original is None:
+        (ms,) = call_times(compiled)
+        return [_fact("Time of a call", _ms(ms), how)]
+    import torch
+
+    def plain() -> Any:
+        with torch.inference_mode():
+            return original(*args, **kwargs)
+
+    ms, slow = call_times(compiled, plain)
+    threads = f"torch has {torch.get_num_threads()} threads"
+    return [
+        _fact("Speed-up", f"{slow / ms:.2f}x", f"over torch in eager mode, {_ms(slow)}; {threads}"),
+        _fact("Time of a call", _ms(ms), f"{how} of each in turn"),
+    ]
+
+
+def _nodes_fact(captured: Sequence[Stages], programs: Sequence[Program]) -> dict[str, str]:
+    before = sum(len(next(iter(stages)).nodes) for stages in captured)
+    after = sum(len(program.graph.nodes) for program in programs)
+    steps = sum(len(program.module.steps) for program in programs)
+    return _fact("Nodes", f"{after}", f"of {before} captured; {steps} of them run code")
+
+
+def _size_facts(
+    programs: Sequence[Program], memories: Sequence[dict[str, Any]]
+) -> list[dict[str, str]]:
+    weights = sum(program.module.memory.weights.bytes for program in programs)
+    arena = max((memory["arena"] for memory in memories), default=0)
+    kernels = Counter(
+        node.kernel for program in programs for node in program.graph.nodes if node.kernel
+    )
+    counts = len([kernel for kernel in kernels if kernel not in ("view", "loop")])
+    return [
+        _fact("Weights", _bytes(weights), "packed, as they are mapped"),
+        _fact("Memory of a call", _bytes(arena), "for values between steps, at the example sizes"),
+        _fact("Kernels", f"{counts}", "different ones, beside generated loops"),
+    ]
+
+
+def _bytes(count: int) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}" if unit != "B" else f"{count} B"
+        count /= 1024  # type: ignore[assignment]
+    return f"{count:.3g} GiB"
+
+
+def _ms(ms: float) -> str:
+    return f"{ms * 1e3:.3g} µs" if ms < 1 else f"{ms:.3g} ms"

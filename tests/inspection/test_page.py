@@ -1,0 +1,231 @@
+"""The page of `graphopt inspect`: its data, its places, its bundle, and what it may do."""
+
+import base64
+import gzip
+import hashlib
+import html
+import importlib.util
+import json
+import re
+import shutil
+from itertools import accumulate, chain
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import graphopt
+from graphopt.compiler.stages import Stages
+from graphopt.errors import StorageError
+from graphopt.inspection.page.html import bundle, render_page
+from graphopt.inspection.page.layout import Drawn, layouts
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def build() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("page_build", ROOT / "page" / "build.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.up, self.down = nn.LayerNorm(32), nn.Linear(32, 64), nn.Linear(64, 32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.down(torch.relu(self.up(self.norm(x))))
+
+
+@pytest.fixture(scope="module")
+def compiled() -> Any:
+    torch.manual_seed(0)
+    model = nn.Sequential(Block(), Block()).eval()
+    with graphopt.keep_stages():
+        return graphopt.optimize(model, precision="int8", example_inputs=(torch.randn(2, 5, 32),))
+
+
+@pytest.fixture(scope="module")
+def page(compiled: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    assert compiled.inspect(path) == path
+    return path.read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def data(page: str) -> dict[str, Any]:
+    return data_of(page)
+
+
+def data_of(page: str) -> dict[str, Any]:
+    found = re.search(r'id="report">([^<]*)<', page)
+    assert found is not None
+    text = gzip.decompress(base64.b64decode(found[1]))
+    decoded: dict[str, Any] = json.loads(text)
+    return decoded
+
+
+def rows_of(data: dict[str, Any]) -> list[list[int]]:
+    """The rows of every stage, as the page finds them."""
+    rows: list[list[int]] = []
+    for stage in data["stages"]:
+        given = stage["nodes"]
+        rows.append(rows[stage["before"]] if given is None else list(accumulate(given)))
+    return rows
+
+
+def test_the_page_has_every_node_of_every_stage(compiled: Any, data: dict[str, Any]) -> None:
+    (stages,) = compiled.stages()
+    nodes, strings, keys = data["nodes"], data["strings"], data["keys"]
+    assert [s["pass"] for s in data["stages"]] == list(stages.names)
+    for stage, rows in zip(stages, rows_of(data), strict=True):
+        ops = [(keys[nodes["key"][r]], strings[nodes["op"][r]]) for r in rows]
+        inside = [(name, op) for name, op in ops if op not in ("input", "output")]
+        assert inside == [(row.name, row.node.op.name) for row in stage.nodes]
+        shown = {keys[nodes["key"][r]]: r for r in rows}
+        for row in stage.nodes:
+            texts = [strings[nodes[column][shown[row.name]]] for column in ("text", "type")]
+            assert texts == [row.call, row.types]
+
+
+def test_a_node_has_a_new_row_where_a_pass_changed_it(compiled: Any, data: dict[str, Any]) -> None:
+    (stages,) = compiled.stages()
+    key = data["nodes"]["key"]
+    rows = [{data["keys"][key[r]]: r for r in one} for one in rows_of(data)]
+    changes = set()
+    for number, stage in enumerate(stages):
+        for row in stage.nodes if number else ():
+            before = rows[number - 1].get(row.name)
+            now = rows[number][row.name]
+            found = "added" if before is None else "same" if before == now else "changed"
+            assert found == row.change, (stage.name, row.name)
+            changes.add(found)
+    assert changes == {"added", "same", "changed"}
+
+
+def test_what_was_measured_is_of_the_nodes_that_run(compiled: Any, data: dict[str, Any]) -> None:
+    (program,) = compiled.programs()
+    key, keys = data["nodes"]["key"], data["keys"]
+    last = [keys[key[r]] for r in rows_of(data)[-1]]
+    steps = [keys[step] for step, *_ in data["steps"]]
+    assert len(steps) == len(program.module.steps) and set(steps) <= set(last)
+    assert [keys[k] for k in data["values"]["time"]["keys"]] == steps
+    assert all(value > 0 for value in data["values"]["time"]["values"])
+    macs = dict(zip(data["values"]["macs"]["keys"], data["values"]["macs"]["values"], strict=True))
+    assert sum(macs.values()) == 2 * (2 * 5 * 32 * 64 + 2 * 5 * 64 * 32)
+    for step, function, call in data["steps"]:
+        text = data["functions"][function]
+        assert re.match(r"\w+", call)[0] in text, step  # type: ignore[index]
+
+
+def test_memory_that_is_shared_is_not_needed_at_once(data: dict[str, Any]) -> None:
+    memory = data["memory"]
+    lives = memory["lives"]
+    assert lives and memory["unshared"] >= memory["arena"] > 0
+    for number, (_, text, at, size, first, last) in enumerate(lives):
+        assert at >= 0 and at + size <= memory["arena"] and first <= last
+        for _, other, begin, room, start, end in lives[:number]:
+            apart = last < start or end < first or at + size <= begin or begin + room <= at
+            assert apart, (text, other)
+
+
+def test_nothing_is_shown_that_was_not_measured(compiled: Any, tmp_path: Path) -> None:
+    path = compiled.inspect(tmp_path / "plain.html", measure=False)
+    data = data_of(path.read_text("utf-8"))
+    assert "time" not in data["values"] and data["critical"] == []
+    assert {"time", "timeline", "accuracy"} <= set(data["missing"])
+    assert [f["value"] for f in data["facts"] if f["label"] == "Speed-up"] == [""]
+
+
+def test_the_page_may_run_its_own_script_alone(page: str) -> None:
+    policy = html.unescape(re.search(r'Policy" content="([^"]*)"', page)[1])  # type: ignore[index]
+    assert policy.startswith("default-src 'none'; ")
+    for kind, tag in (("script", "script"), ("style", "style")):
+        (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}';" in policy
+    assert not re.search(r"(src|href)=(?!\"data:,\")", page.partition("<script")[0])
+
+
+def test_a_name_cannot_become_markup(data: dict[str, Any]) -> None:
+    evil = "</script><script>alert(1)</script>"
+    page = render_page({**data, "model": {**data["model"], "name": evil}})
+    assert evil not in page and data_of(page)["model"]["name"] == evil
+
+
+def test_a_folder_that_is_not_there_is_named(compiled: Any, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="missing"):
+        compiled.inspect(tmp_path / "missing" / "page.html", measure=False)
+
+
+def chain_of(names: str) -> Drawn:
+    return Drawn({name: [names[i - 1]] if i else [] for i, name in enumerate(names)})
+
+
+def test_nodes_keep_their_places_from_pass_to_pass() -> None:
+    graphs = [chain_of("abcdefgh"), chain_of("abcdefgh"), chain_of("abxdefgh"), chain_of("abdefgh")]
+    (layout,) = layouts(graphs, [-1, 0, 1, 2])
+    assert (layout.first, layout.last) == (0, 3)
+    assert set(layout.places) == set("abcdefghx")
+    assert layout.places["c"][1] == layout.places["x"][1]
+    assert len(set(layout.places.values())) == 9
+
+
+def test_a_graph_that_became_small_is_drawn_anew() -> None:
+    graphs = [chain_of("abcdefghijklmnop"), chain_of("abp"), chain_of("abp"), chain_of("ab")]
+    found = layouts(graphs, [-1, 0, 1, 2])
+    # What is gone is still seen in the pass that removed it.
+    assert [(one.first, one.last) for one in found] == [(0, 1), (2, 3)]
+    assert len(found[1].places) == 3
+
+
+def test_places_of_stages_follow_the_ways_of_the_data(compiled: Any) -> None:
+    (stages,) = compiled.stages()
+    graphs = [drawn(stages, number) for number in range(len(stages))]
+    for layout in layouts(graphs, range(-1, len(graphs) - 1)):
+        assert len(set(layout.places.values())) == len(layout.places)
+        for graph in graphs[layout.first : layout.last + 1]:
+            for name, reads in graph.reads.items():
+                for read in reads:
+                    assert layout.places[read][1] < layout.places[name][1]
+
+
+def drawn(stages: Stages, number: int) -> Drawn:
+    stage = list(stages)[number]
+    maker = {value: row.name for row in stage.nodes for value in row.outputs}
+    return Drawn(
+        {row.name: [maker[v] for v in row.operands.values() if v in maker] for row in stage.nodes}
+    )
+
+
+def test_the_bundle_is_made_of_the_sources(build: ModuleType) -> None:
+    for name in ("page.js", "page.css"):
+        first = bundle(name).partition("\n")[0]
+        assert first == f"/* sources {build.digest()} */", "run make page"
+
+
+def test_the_bundle_is_small() -> None:
+    assert sum(len(bundle(name).encode()) for name in ("page.js", "page.css")) <= 120_000
+
+
+def test_the_sources_give_the_bundle(build: ModuleType, tmp_path: Path) -> None:
+    if not build.ESBUILD.exists() or shutil.which("node") is None:
+        pytest.skip("esbuild is not installed: make page")
+    build.build(tmp_path)
+    for name in ("page.js", "page.css"):
+        assert (tmp_path / name).read_text("utf-8") == bundle(name)
+
+
+def test_every_colour_has_a_dark_one() -> None:
+    style = (ROOT / "page" / "src" / "style.css").read_text("utf-8")
+    light, dark = style.split("@media (prefers-color-scheme: dark)")
+    names = [set(re.findall(r"(--\w+):", part.partition("}")[0])) for part in (light, dark)]
+    assert names[1] == names[0] and len(names[0]) > 8
+    assert set(chain.from_iterable(re.findall(r"var\((--\w+)\)", p) for p in (dark,))) <= names[0]
