@@ -8,8 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from graphopt._version import VERSION as __version__
-from graphopt.runtime.library import limit_threads
-from graphopt.runtime.loaded import load
 
 if TYPE_CHECKING:
     from graphopt.compiler.stages import keep_stages
@@ -17,6 +15,8 @@ if TYPE_CHECKING:
     from graphopt.driver import optimize
     from graphopt.frontend.capture import capture
     from graphopt.hosts.onnxruntime import ort_library, ort_session_options
+    from graphopt.runtime.library import limit_threads
+    from graphopt.runtime.loaded import load
     from graphopt.target import Target
 
 __all__ = [
@@ -36,6 +36,8 @@ _HOMES = {
     "capture": "graphopt.frontend.capture",
     "Config": "graphopt.config",
     "keep_stages": "graphopt.compiler.stages",
+    "limit_threads": "graphopt.runtime.library",
+    "load": "graphopt.runtime.loaded",
     "optimize": "graphopt.driver",
     "ort_library": "graphopt.hosts.onnxruntime",
     "ort_session_options": "graphopt.hosts.onnxruntime",
@@ -44,7 +46,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports torch only for names that need it."""
+    """Imports what a name needs with its first use: of all this, numpy and torch take longest."""
     import importlib
 
     home = _HOMES.get(name)

@@ -43,13 +43,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from graphopt.kernels.layouts import Layout, ceil_div
 from graphopt.kernels.reference import QuantizedBlocks, QuantizedColumns, QuantizedRows
 
-Bytes = NDArray[np.uint8]
-Array = NDArray[Any]
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+Array = np.ndarray[Any, Any]
 
 
 def panels_of(x: Array, width: int, kr: int, depth: int, fill: int = 0) -> Array:

@@ -13,10 +13,9 @@ from math import erf
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 F32 = np.float32
-Array = NDArray[Any]
+Array = np.ndarray[Any, Any]
 
 
 def bf16_from_f32(x: Array) -> Array:
