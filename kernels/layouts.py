@@ -52,7 +52,7 @@ class Layout:
     @property
     def step(self) -> int:
         """Values along k that lie between a value of a column and the start of the next column."""
-        return self.kr * 2 if self.bits == 4 else self.kr
+        return self.kr * max(8 // self.bits, 1)
 
 
 def ceil_div(a: Any, b: int) -> Any:
@@ -99,7 +99,7 @@ def packed_rhs_bytes(
     """
     panels = ceil_div(n, rule.nr)
     depth = ceil_div(k, rule.k_multiple) * rule.k_multiple
-    values = ceil_div(depth, 2) if rule.bits == 4 else depth * (rule.bits // 8)
+    values = ceil_div(depth, 8 // rule.bits) if rule.bits < 8 else depth * (rule.bits // 8)
     if not rule.block_tail:
         return panels * rule.nr * (values + rule.tail)
     column = values + rule.block_tail * ceil_div(k, group) + rule.tail
