@@ -48,14 +48,14 @@ class OnnxAdapter:
         }
 
     def optimize(self, model: Any, options: Options) -> Any:
-        """The model, imported, planned and built."""
+        """The model, imported, planned and built; in parts where onnxruntime runs some of it."""
         require("onnx", "an ONNX model")
         from graphopt.onnx.files import open_model
-        from graphopt.onnx.module import OptimizedOnnx
+        from graphopt.onnx.parts import optimized
 
         if options.faithful:
             if options.asked not in ("auto", "fp32"):
                 remedy = f"it computes in fp32, not in {options.asked}; leave out precision"
                 raise OptionError("faithful", True, remedy)
             options = dataclasses.replace(options, precision="fp32")
-        return OptimizedOnnx(open_model(model), options)
+        return optimized(open_model(model), options)

@@ -197,9 +197,19 @@ class Call:
         """The elements of a tensor that is an attribute."""
         return self._importer.array(tensor)
 
-    def branch(self, graph: onnx.GraphProto) -> list[Tensor]:
-        """The outputs of a graph that is an attribute, whose nodes run in place of this one."""
-        return self._importer.branch(graph)
+    def branch(self, graph: onnx.GraphProto, given: Sequence[Tensor] = ()) -> list[Tensor]:
+        """The outputs of a graph that is an attribute, whose nodes run in place of this one.
+
+        Args:
+            graph: the graph.
+            given: its inputs.
+        """
+        return self._importer.branch(graph, given)
+
+    def made(self) -> tuple[list[Node], list[sympy.Basic]]:
+        """The nodes that were made so far, and the conditions that calls check."""
+        graph = self._importer.graph
+        return list(graph.nodes), list(graph.conditions)
 
     def aten(self, overload: str, /, *outs: tuple[DType, Shape], **arguments: Any) -> list[Value]:
         """The results of an operator of torch, lowered by its rule.

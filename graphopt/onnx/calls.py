@@ -12,6 +12,7 @@ from graphopt.compiler.program import Program, Signature
 from graphopt.compiler.report import NodeReport, node_reports
 from graphopt.compiler.schedule import StepBalance
 from graphopt.errors import InputDtypeError, InputRankError
+from graphopt.ir import DType, Shape
 from graphopt.ir.interpret import check_sizes, run_graph
 from graphopt.runtime import structure
 from graphopt.runtime.loaded import like_given, stored
@@ -34,7 +35,6 @@ class OnnxCalls:
     def __init__(self, program: Program, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
         self._program, self._inputs, self._outputs = program, inputs, outputs
         self._arguments: Any = (tuple(map(structure.Leaf, range(len(inputs)))), {})
-        self._call = structure.describe(self._arguments)
         self.checked = ""
 
     def signature(self) -> Signature:
@@ -101,19 +101,51 @@ class OnnxCalls:
 
     def match(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """The inputs in order; those given by name are behind the others."""
-        names = self._inputs[len(args) :]
-        args += tuple(kwargs[name] for name in names if name in kwargs)
-        rest = {key: value for key, value in kwargs.items() if key not in names}
-        return structure.match(self._call, args, rest)
+        return match_inputs(self._inputs, args, kwargs)
 
     def arrays(self, given: Sequence[Any]) -> list[Array]:
         """Stored arrays of the types and numbers of axes that the model says."""
-        arrays = []
-        for thing, value, name in zip(given, self._program.graph.inputs, self._inputs, strict=True):
-            array = stored(thing, name)
-            if array.dtype != value.dtype.numpy:
-                raise InputDtypeError(name, value.dtype.numpy.name, array.dtype.name)
-            if array.ndim != value.rank:
-                raise InputRankError(name, value.shape, array.shape)
-            arrays.append(array)
-        return arrays
+        ports = [(value.dtype, value.shape) for value in self._program.graph.inputs]
+        return input_arrays(self._inputs, ports, given)
+
+
+def match_inputs(inputs: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """The inputs of a call in order; those given by name are behind the others.
+
+    Args:
+        inputs: their names.
+        args: as given.
+        kwargs: as given.
+
+    Raises:
+        InputError: if some are missing, or too many.
+    """
+    call = structure.describe((tuple(map(structure.Leaf, range(len(inputs)))), {}))
+    names = inputs[len(args) :]
+    args += tuple(kwargs[name] for name in names if name in kwargs)
+    rest = {key: value for key, value in kwargs.items() if key not in names}
+    return structure.match(call, args, rest)
+
+
+def input_arrays(
+    names: Sequence[str], ports: Sequence[tuple[DType, Shape]], given: Sequence[Any]
+) -> list[Array]:
+    """Stored arrays of the types and numbers of axes that a model says.
+
+    Args:
+        names: of the inputs.
+        ports: their types and shapes.
+        given: the inputs.
+
+    Raises:
+        InputError: naming the input that is of another type, or has another number of axes.
+    """
+    arrays = []
+    for thing, (dtype, shape), name in zip(given, ports, names, strict=True):
+        array = stored(thing, name)
+        if array.dtype != dtype.numpy:
+            raise InputDtypeError(name, dtype.numpy.name, array.dtype.name)
+        if array.ndim != len(shape):
+            raise InputRankError(name, shape, array.shape)
+        arrays.append(array)
+    return arrays

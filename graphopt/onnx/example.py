@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 
 from graphopt.compiler.bounds import bound_of
-from graphopt.compiler.program import Program
+from graphopt.dtype import DType
 from graphopt.errors import ExampleMismatchError, OnnxModelError
-from graphopt.ir import DType
-from graphopt.ir.interpret import run_graph
 from graphopt.ir.numbers import widen
 from graphopt.onnx.files import Model
 from graphopt.testing import relative_error
@@ -25,7 +23,11 @@ _LEAST = 5e-7
 
 
 def check_example(
-    model: Model, program: Program, names: Sequence[str], arrays: Sequence[Array]
+    model: Model,
+    precision: str,
+    feeds: dict[str, Array],
+    outputs: Sequence[tuple[str, DType]],
+    run: Callable[[], Sequence[Array]],
 ) -> str:
     """Compares the results of the example with those of onnxruntime, or of onnx in numpy.
 
@@ -34,9 +36,10 @@ def check_example(
 
     Args:
         model: the model.
-        program: what was compiled of it.
-        names: of the inputs.
-        arrays: the inputs, as stored.
+        precision: with which it was compiled.
+        feeds: the inputs by name, as stored.
+        outputs: names and types of the results.
+        run: computes the results, as stored.
 
     Returns:
         What was found, for the report.
@@ -44,25 +47,25 @@ def check_example(
     Raises:
         ExampleMismatchError: if a result is too far away.
     """
-    if DType.BF16 in {v.dtype for v in (*program.graph.inputs, *program.graph.outputs)}:
+    if DType.BF16 in {dtype for _, dtype in outputs} or any(
+        i.type.tensor_type.elem_type == onnx.TensorProto.BFLOAT16 for i in model.proto.graph.input
+    ):
         return "example: not compared, it is bf16"
-    engine, wanted = _reference(model, dict(zip(names, arrays, strict=True)))
-    host = program.options.target.is_host
-    made = program.run(arrays) if host else run_graph(program.graph, list(arrays))
-    precision, bound = program.options.precision, bound_of(program.options.precision)
-    for value, got, its in zip(program.graph.outputs, made, wanted, strict=True):
-        numbers = widen(np.asarray(got), value.dtype)
+    engine, wanted = _reference(model, feeds)
+    made, bound = run(), bound_of(precision)
+    for (name, dtype), got, its in zip(outputs, made, wanted, strict=True):
+        numbers = widen(np.asarray(got), dtype)
         if numbers.shape != its.shape:
-            what = f"{value.name} has the shape {list(numbers.shape)}, not {list(its.shape)}"
+            what = f"{name} has the shape {list(numbers.shape)}, not {list(its.shape)}"
             raise ExampleMismatchError(model.name, what, bound, f"compared with {engine}")
-        if not value.dtype.is_float:
+        if not dtype.is_float:
             if precision == "fp32" and not np.array_equal(numbers, its):
-                what = f"{value.name} has other elements"
+                what = f"{name} has other elements"
                 raise ExampleMismatchError(model.name, what, bound, f"compared with {engine}")
             continue
         error = relative_error(numbers, its)
         if not error <= bound and not np.allclose(numbers, its, 0, _LEAST, equal_nan=True):
-            what = f"{value.name} is off by {error:.2g} of its largest magnitude"
+            what = f"{name} is off by {error:.2g} of its largest magnitude"
             raise ExampleMismatchError(model.name, what, bound, f"compared with {engine}")
     return f"example: as {engine}, within {bound:g}"
 
@@ -82,15 +85,24 @@ def _reference(model: Model, feeds: dict[str, Array]) -> tuple[str, list[Array]]
 
 
 def _onnxruntime(model: Model, feeds: dict[str, Array]) -> list[Array]:
+    source = _whole(model).SerializeToString() if model.path is None else str(model.path)
+    made: list[Array] = session(source).run(None, feeds)
+    return made
+
+
+def session(source: str | bytes, threads: int = 1) -> Any:
+    """A session of onnxruntime on the CPU that says nothing.
+
+    Args:
+        source: path of a model, or its bytes.
+        threads: that it may use; 0 for all.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    source = _whole(model).SerializeToString() if model.path is None else str(model.path)
-    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    made: list[Array] = session.run(None, feeds)
-    return made
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def _whole(model: Model) -> onnx.ModelProto:

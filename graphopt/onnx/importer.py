@@ -50,12 +50,14 @@ class Refusal:
         op: its op, with domain and opset.
         reason: why.
         nearest: the nearest form of the op that is compiled; may be empty.
+        place: number of the node of the whole graph that it is, or is inside of; -1 for none.
     """
 
     node: str
     op: str
     reason: str
     nearest: str = ""
+    place: int = -1
 
 
 @dataclass
@@ -130,6 +132,7 @@ class Importer:
         self._paths: list[str] = []
         self._refusals: list[Refusal] = []
         self._counts: dict[str, int] = {}
+        self._place = -1
 
     def run(self) -> Imported:
         """Imports the graph of the model."""
@@ -137,6 +140,7 @@ class Importer:
         self._initialize(proto)
         names = self._inputs(proto)
         self._nodes(proto.node)
+        self._place = -1
         outputs = [o.name for o in proto.output]
         imported = Imported(self.graph, names, outputs, self._refusals, self._counts)
         if not self._refusals:
@@ -214,7 +218,11 @@ class Importer:
             tensor = self._look_up(name)
             if tensor is None:
                 raise OnnxModelError(self._model.name, f"nothing computes its output {name!r}")
-            value = tensor.value(builder)
+            try:
+                value = tensor.value(builder)
+            except (Unsupported, Malformed) as error:
+                self._refuse(name, "output", str(error))
+                continue
             if value in self.graph.inputs:
                 value = builder.reshape(value, (*value.shape, 1))
                 value = builder.reshape(value, value.shape[:-1])
@@ -224,10 +232,12 @@ class Importer:
     # Nodes.
 
     def _nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
-        pending = list(nodes)
+        pending, is_whole = list(nodes), self._place < 0
         if len(self._scopes) > _MOST_DEEP:
             raise OnnxModelError(self._model.name, f"graphs nest deeper than {_MOST_DEEP}")
         for position, node in enumerate(pending):
+            if is_whole:
+                self._place = position
             self._check_order(node, pending[position:])
             results = self._node(node)
             for name, result in zip(node.output, results, strict=False):
@@ -360,9 +370,14 @@ class Importer:
             self._opsets.pop()
             self._paths.pop()
 
-    def branch(self, graph: onnx.GraphProto) -> list[Tensor]:
-        """The outputs of the graph of a branch, which may read whatever is around it."""
-        self._scopes.append({})
+    def branch(self, graph: onnx.GraphProto, given: Sequence[Tensor] = ()) -> list[Tensor]:
+        """The outputs of the graph of a branch, which may read whatever is around it.
+
+        Args:
+            graph: of the branch.
+            given: its inputs.
+        """
+        self._scopes.append({i.name: t for i, t in zip(graph.input, given, strict=False)})
         try:
             self._initialize(graph)
             self._nodes(graph.node)
@@ -370,7 +385,7 @@ class Importer:
         finally:
             self._scopes.pop()
         if any(f is None for f in found):
-            raise Unsupported("something in the branch that is taken")
+            raise Unsupported("something in its branches is not compiled")
         return [f for f in found if f is not None]
 
     def _look_up(self, name: str) -> Tensor | None:
@@ -381,7 +396,7 @@ class Importer:
 
     def _refuse(self, node: str, op: str, reason: str, near: str = "") -> None:
         path = "/".join([*self._paths, node])
-        self._refusals.append(Refusal(path, op, reason, near))
+        self._refusals.append(Refusal(path, op, reason, near, self._place))
 
     # What rules make.
 

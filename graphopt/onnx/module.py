@@ -5,6 +5,7 @@ It takes no torch: planned and built as any other graph, run by the C runtime th
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from graphopt.compiler.program import Program
 from graphopt.compiler.stages import Stages
 from graphopt.config import Config
 from graphopt.errors import StagesError
+from graphopt.ir.interpret import run_graph
 from graphopt.ir.printer import print_graph
 from graphopt.onnx.calls import OnnxCalls
 from graphopt.onnx.example import check_example
@@ -56,7 +58,13 @@ class OptimizedOnnx(Inspected):
             args, kwargs = ((), given) if isinstance(given, dict) else (tuple(given), {})
             arrays = self._calls.arrays(self._calls.match(args, kwargs))
             if options.check:
-                self._calls.checked = check_example(model, self._program, self.inputs, arrays)
+                feeds = dict(zip(self.inputs, arrays, strict=True))
+                ports = [(v.name, v.dtype) for v in graph.outputs]
+                host = options.target.is_host
+                run = self._program.run if host else partial(run_graph, graph)
+                self._calls.checked = check_example(
+                    model, options.precision, feeds, ports, lambda: run(list(arrays))
+                )
             if options.target.is_host:
                 _ = self._program.library
         elif options.target.is_host:

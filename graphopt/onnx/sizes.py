@@ -317,3 +317,6 @@ _FUNCTIONS: dict[str, _Function] = {
     "Transpose": _transpose,
     "Identity": _identity,
 }
+
+FOLLOWED = frozenset({*_FUNCTIONS, "ConstantOfShape"})
+"""Ops that give sizes of sizes."""

@@ -8,12 +8,14 @@ from graphopt.onnx.rules import (
     choice,
     elements,
     indexing,
+    loops,
     norms,
     products,
     quantized,
     recurrent,
     reductions,
     resizing,
+    sequences,
     shapes,
     whole_products,
     windows,
@@ -33,6 +35,8 @@ RULES: Table = merged(
     quantized.RULES,
     whole_products.RULES,
     choice.RULES,
+    loops.RULES,
+    sequences.RULES,
 )
 
 
