@@ -25,7 +25,7 @@ from graphopt.runtime import process
 from graphopt.runtime.loaded import like_given
 
 Array = np.ndarray[Any, Any]
-Run = Callable[["_Part", list[Array]], list[Array]]
+Call = Callable[["OptimizedOnnx | OptimizedParts", list[Array]], Any]
 
 
 def optimized(model: Model, options: Options) -> OptimizedOnnx | OptimizedParts:
@@ -46,30 +46,50 @@ def optimized(model: Model, options: Options) -> OptimizedOnnx | OptimizedParts:
         if options.strict or importlib.util.find_spec("onnxruntime") is None:
             raise
         regions = cut(model, exact=not in_rows(options.precision))
-        if not regions:
+        parts = OptimizedParts(model, options, regions) if regions else None
+        if parts is None or not any(row.compiled for row in parts.report()):
             raise refusal from None
-        return OptimizedParts(model, options, regions)
+        return parts
 
 
 class _Part:
-    """A region, built.
+    """A region that is built, or runs in onnxruntime.
 
     Args:
         region: of the model.
         options: of the whole.
+        compiled: what runs it; None for onnxruntime.
     """
 
-    def __init__(self, region: Region, options: Options) -> None:
-        self.region = region
+    def __init__(
+        self, region: Region, options: Options, compiled: OptimizedOnnx | OptimizedParts | None
+    ) -> None:
+        self.region, self._compiled = region, compiled
         self._threads = options.num_threads or 0
         self._session: Any = None
-        self.compiled: OptimizedOnnx | None = None
-        if region.is_compiled:
-            self.compiled = OptimizedOnnx(
-                region.model, dataclasses.replace(options, example_inputs=None)
-            )
-        else:
+        if compiled is None:
             self._open()
+
+    def run(self, arrays: list[Array], call: Call) -> list[Array]:
+        """The outputs; by onnxruntime where compiled code takes no tensors without elements.
+
+        Args:
+            arrays: the inputs.
+            call: of what is compiled.
+        """
+        if self._compiled is None or any(a.size == 0 for a in arrays):
+            return self._in_onnxruntime(arrays)
+        made = call(self._compiled, arrays)
+        return list(made) if isinstance(made, tuple) else [made]
+
+    def rows(self) -> list[NodeReport]:
+        """Rows of the report."""
+        left = [_row(refusal) for refusal in self.region.refusals]
+        return left + ([] if self._compiled is None else list(self._compiled.report()))
+
+    def dumps(self, format: str) -> list[str]:
+        """The planned graphs."""
+        return [] if self._compiled is None else [self._compiled.dump(format)]
 
     def _open(self) -> Any:
         if self._session is None:
@@ -82,8 +102,7 @@ class _Part:
                 raise OnnxModelError(name, f"onnxruntime refuses its nodes: {error}") from error
         return self._session
 
-    def in_onnxruntime(self, arrays: list[Array]) -> list[Array]:
-        """The outputs, by onnxruntime."""
+    def _in_onnxruntime(self, arrays: list[Array]) -> list[Array]:
         feeds = dict(zip(self.region.inputs, arrays, strict=True))
         try:
             made: list[Array] = self._open().run(self.region.outputs, feeds)
@@ -95,19 +114,76 @@ class _Part:
         return made
 
 
-def _by_code(part: _Part, arrays: list[Array]) -> list[Array]:
-    """What compiled code gives; of tensors without elements, which it does not take, the same."""
-    if part.compiled is None or any(a.size == 0 for a in arrays):
-        return part.in_onnxruntime(arrays)
-    made = part.compiled(*arrays)
-    return list(made) if isinstance(made, tuple) else [made]
+class _Choice:
+    """An `If` of which a call runs one branch, each a model of its own.
+
+    Args:
+        region: of the model.
+        options: of the whole.
+    """
+
+    def __init__(self, region: Region, options: Options) -> None:
+        assert region.choice is not None
+        self.region, self._node = region, region.choice
+        graphs = {a.name: a.g for a in self._node.attribute}
+        self._branches = [
+            _branch(region.branch(graphs[name]), options) for name in ("then_branch", "else_branch")
+        ]
+        self._condition: _Part | None = None
+        if self._node.input[0] not in region.inputs:
+            self._condition = _Part(region.condition(), options, None)
+
+    def run(self, arrays: list[Array], call: Call) -> list[Array]:
+        """The outputs of the branch that is taken.
+
+        Args:
+            arrays: the inputs.
+            call: of what is compiled.
+        """
+        held = dict(zip(self.region.inputs, arrays, strict=True))
+
+        def run(part: _Part) -> list[Array]:
+            return part.run([held[name] for name in part.region.inputs], call)
+
+        name = self._node.input[0]
+        truth = held[name] if self._condition is None else run(self._condition)[0]
+        made = run(self._branches[0 if bool(truth.reshape(-1)[0]) else 1])
+        results = dict(zip(self._node.output, made, strict=True))
+        return [results[name] for name in self.region.outputs]
+
+    def rows(self) -> list[NodeReport]:
+        """Rows of the report: the choice, and both branches."""
+        rows = [dataclasses.replace(_row(r), kernel="python") for r in self.region.refusals[:1]]
+        return rows + [row for part in self._branches for row in part.rows()]
+
+    def dumps(self, format: str) -> list[str]:
+        """The planned graphs."""
+        return [text for part in self._branches for text in part.dumps(format)]
 
 
-def _in_numpy(part: _Part, arrays: list[Array]) -> list[Array]:
-    if part.compiled is None or any(a.size == 0 for a in arrays):
-        return part.in_onnxruntime(arrays)
-    made = part.compiled.interpret(*arrays)
-    return list(made) if isinstance(made, tuple) else [made]
+def _branch(region: Region, options: Options) -> _Part:
+    """A branch, by onnxruntime if nothing of it can be compiled."""
+    try:
+        return _Part(region, options, optimized(region.model, options))
+    except OnnxNodesError as error:
+        region.refusals = [Refusal(*row) for row in error.nodes]
+        return _Part(region, options, None)
+
+
+def _part(region: Region, options: Options) -> _Part | _Choice:
+    if region.choice is not None:
+        return _Choice(region, options)
+    return _Part(
+        region, options, OptimizedOnnx(region.model, options) if region.is_compiled else None
+    )
+
+
+def _by_code(compiled: OptimizedOnnx | OptimizedParts, arrays: list[Array]) -> Any:
+    return compiled(*arrays)
+
+
+def _in_numpy(compiled: OptimizedOnnx | OptimizedParts, arrays: list[Array]) -> Any:
+    return compiled.interpret(*arrays)
 
 
 class OptimizedParts:
@@ -126,7 +202,8 @@ class OptimizedParts:
         self.inputs = tuple(self._ports)
         self.outputs = tuple(o.name for o in graph.output)
         with process.changes:
-            self._parts = [_Part(region, options) for region in regions]
+            inner = dataclasses.replace(options, example_inputs=None)
+            self._parts = [_part(region, inner) for region in regions]
         self._checked = ""
         if (given := options.example_inputs) is not None:
             args, kwargs = ((), given) if isinstance(given, dict) else (tuple(given), {})
@@ -161,9 +238,7 @@ class OptimizedParts:
         """Every node that onnxruntime runs and why, and every compiled one."""
         options, rows = self.options, list[NodeReport]()
         for part in self._parts:
-            rows += [_row(refusal) for refusal in part.region.refusals]
-            if part.compiled is not None:
-                rows += list(part.compiled.report())
+            rows += part.rows()
         checked = self._checked or "example: not compared"
         target = options.target
         return Report(
@@ -172,8 +247,7 @@ class OptimizedParts:
 
     def dump(self, format: str = "text") -> str:
         """The planned graphs of the compiled regions; see `OptimizedOnnx.dump`."""
-        parts = [p.compiled.dump(format) for p in self._parts if p.compiled is not None]
-        return "\n".join(parts)
+        return "\n".join(text for part in self._parts for text in part.dumps(format))
 
     def save(self, path: str | Path) -> None:
         """Raises UnsupportedNodesError: a package holds no nodes that onnxruntime runs.
@@ -184,18 +258,18 @@ class OptimizedParts:
         rows = [row for row in self.report() if not row.compiled]
         raise UnsupportedNodesError([(r.op, r.module, r.reasons[-1]) for r in rows])
 
-    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], run: Run) -> Any:
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], call: Call) -> Any:
         given = match_inputs(self.inputs, args, kwargs)
-        made = self._results(self._arrays(given), run)
+        made = self._results(self._arrays(given), call)
         dtypes = [a.dtype.name for a in made]
         results = like_given(made, dtypes, given)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def _results(self, arrays: list[Array], run: Run) -> list[Array]:
+    def _results(self, arrays: list[Array], call: Call) -> list[Array]:
         held = dict(zip(self.inputs, arrays, strict=True))
         for part in self._parts:
             read = [held[name] for name in part.region.inputs]
-            held |= zip(part.region.outputs, map(np.asarray, run(part, read)), strict=True)
+            held |= zip(part.region.outputs, map(np.asarray, part.run(read, call)), strict=True)
         return [held[name] for name in self.outputs]
 
     def _arrays(self, given: list[Any]) -> list[Array]:

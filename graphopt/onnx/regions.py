@@ -22,6 +22,10 @@ from graphopt.onnx.sizes import FOLLOWED
 from graphopt.onnx.tensors import array_of
 
 _SIZES = ("Shape", "Size")
+_PRODUCTS = {
+    *("Conv", "ConvInteger", "ConvTranspose", "GRU", "Gemm", "LSTM", "MatMul", "MatMulInteger"),
+    *("QLinearConv", "QLinearMatMul", "RNN"),
+}
 _NOT_COPIED = ("If", "Loop", "Scan", "RandomNormal", "RandomUniform")
 
 
@@ -47,6 +51,54 @@ class Region:
     def is_compiled(self) -> bool:
         """Whether nothing in it needs onnxruntime."""
         return not self.refusals
+
+    @property
+    def choice(self) -> onnx.NodeProto | None:
+        """The `If` that is all that is left in it; None for other regions."""
+        if self.is_compiled:
+            return None
+        return next((n for n in self.model.proto.graph.node if is_choice(n)), None)
+
+    def branch(self, graph: onnx.GraphProto) -> Region:
+        """One branch of `choice` as a region: of the graph, and of what it reads.
+
+        Args:
+            graph: of the branch.
+        """
+        return self._part(graph.node, graph.initializer, list(graph.output), set(_free(graph)))
+
+    def condition(self) -> Region:
+        """What computes the condition of `choice`, which nobody else does."""
+        assert self.choice is not None
+        name = self.choice.input[0]
+        return self._part((), (), [onnx.ValueInfoProto(name=name)], {name})
+
+    def _part(
+        self,
+        nodes: Sequence[onnx.NodeProto],
+        constants: Sequence[onnx.TensorProto],
+        outputs: list[onnx.ValueInfoProto],
+        read: set[str],
+    ) -> Region:
+        """A region of nodes, and of those of this one that make what they read."""
+        whole = self.model.proto
+        before: list[onnx.NodeProto] = []
+        for node in reversed(whole.graph.node):
+            if read & set(node.output) and not is_choice(node):
+                before.insert(0, node)
+                read |= set(_read(node))
+        proto = onnx.ModelProto()
+        proto.CopyFrom(whole)
+        for field in ("node", "initializer", "input", "output"):
+            proto.graph.ClearField(field)
+        proto.graph.node.extend([*before, *nodes])
+        proto.graph.initializer.extend(t for t in whole.graph.initializer if t.name in read)
+        proto.graph.initializer.extend(constants)
+        proto.graph.input.extend(i for i in whole.graph.input if i.name in read)
+        proto.graph.output.extend(outputs)
+        inputs = [name for name in self.inputs if name in read]
+        model = Model(proto, self.model.name, self.model.path)
+        return Region(model, inputs, [o.name for o in outputs], [], [])
 
     def whole(self) -> onnx.ModelProto:
         """The model, with the elements that lie in files.
@@ -86,7 +138,7 @@ def cut(model: Model, exact: bool) -> list[Region]:
                 found = Importer(region.model, exact).run().refusals
                 cutter.note(found, region.places, left)
         if len(left) == before:
-            return regions if any(r.is_compiled for r in regions) else []
+            return regions if any(r.is_compiled or r.choice for r in regions) else []
 
 
 class _Cutter:
@@ -145,25 +197,50 @@ class _Cutter:
         for i in range(len(self.nodes)):
             makers = [m for n in self._reads[i] if (m := self._maker.get(n)) is not None and m < i]
             turns.append(max((turns[m] + (m in left and i not in left) for m in makers), default=0))
+        returned = {o.name for o in self._model.proto.graph.output}
         groups = [
-            [i for i, turn in enumerate(turns) if turn == number and (i in left) == is_left]
+            group
             for number in range(max(turns, default=-1) + 1)
             for is_left in (False, True)
+            for group in self._apart(
+                [i for i, turn in enumerate(turns) if turn == number and (i in left) == is_left],
+                is_left,
+            )
+            if set(group) - self._copied or returned & self._made(group)
         ]
-        groups = [group for group in groups if set(group) - self._copied]
         whole = [self._with_copies(group) for group in groups]
-        returned = [o.name for o in self._model.proto.graph.output]
         inputs = [self._inputs(group) for group in whole]
         wanted = {*returned, *(name for names in inputs for name in names)}
         made: set[str] = set()
         regions = []
         for number, (group, names) in enumerate(zip(whole, inputs, strict=True)):
-            own = [n for i in group for n in self.nodes[i].output if n in wanted and n not in made]
+            chosen = [i for i in group if i in left and is_choice(self.nodes[i])]
+            own = [
+                n
+                for i in chosen or group
+                for n in self.nodes[i].output
+                if n in wanted and n not in made
+            ]
             made.update(own)
             if own:
                 why = [left[i] for i in group if i in left]
                 regions.append(self._region(number, group, names, own, why))
         return regions
+
+    def _apart(self, group: list[int], is_left: bool) -> list[list[int]]:
+        """Branches on products, of which a call computes one, by themselves."""
+        if not is_left:
+            return [group]
+        found: list[list[int]] = [[]]
+        for i in group:
+            if is_choice(self.nodes[i]):
+                found += [[i], []]
+            else:
+                found[-1].append(i)
+        return [part for part in found if part]
+
+    def _made(self, group: list[int]) -> set[str]:
+        return {name for i in group for name in self.nodes[i].output}
 
     def _with_copies(self, group: list[int]) -> list[int]:
         found, pending = set(group), list(group)
@@ -176,7 +253,7 @@ class _Cutter:
         return sorted(found)
 
     def _inputs(self, group: list[int]) -> list[str]:
-        made = {name for i in group for name in self.nodes[i].output}
+        made = self._made(group)
         read = dict.fromkeys(name for i in group for name in self._reads[i])
         return [name for name in read if name not in made and name not in self._stored]
 
@@ -204,6 +281,15 @@ class _Cutter:
                 ports.append(known or onnx.ValueInfoProto(name=name))
         model = Model(proto, graph.name, self._model.path)
         return Region(model, inputs, outputs, group, why)
+
+
+def is_choice(node: onnx.NodeProto) -> bool:
+    """Whether a node is an `If` with products in a branch."""
+    return node.op_type == "If" and any(
+        inner.op_type in _PRODUCTS or is_choice(inner)
+        for attribute in node.attribute
+        for inner in attribute.g.node
+    )
 
 
 def _infos(model: Model) -> dict[str, onnx.ValueInfoProto]:

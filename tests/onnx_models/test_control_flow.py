@@ -227,3 +227,35 @@ def test_external_data_reaches_onnxruntime(regions: onnx.ModelProto, tmp_path: P
     x, lengths = RNG.standard_normal((1, 3, 8), np.float32), np.array([2])
     wanted = in_onnxruntime(regions, x=x, lengths=lengths)
     assert np.allclose(fast(x, lengths)[1], wanted[1], atol=1e-5)
+
+
+def test_of_branches_with_products_a_call_runs_one() -> None:
+    """Also where sizes of a result depend on the branch, and with branches within branches."""
+    made = model(
+        """m (float[B, 8] x, int64 rate) => (float[N, M] y) {
+            fast = Constant <value = int64 {16}> ()
+            up = Equal(rate, fast)
+            h = Exp(x)
+            y = If (up) <
+                then_branch = a () => (float[B, 4] p) { q = MatMul(h, w) p = Relu(q) },
+                else_branch = b () => (float[B, 8] p) {
+                    s = Shape <end = 1> (h)
+                    one = Constant <value = int64[1] {1}> ()
+                    lone = Equal(s, one)
+                    p = If (lone) <
+                        then_branch = c () => (float[B, 8] r) { r = MatMul(h, v) },
+                        else_branch = d () => (float[B, 8] r) { r = Neg(h) }
+                    >
+                }
+            >
+        }""",
+        w=RNG.standard_normal((8, 4), np.float32),
+        v=RNG.standard_normal((8, 8), np.float32),
+    )
+    fast = graphopt.optimize(made, precision="fp32")
+    kinds = [row.kernel for row in fast.report() if row.op == "If"]
+    assert kinds == ["python", "python"]
+    for batch, rate in ((2, 16), (1, 8), (3, 8)):
+        feeds = {"x": RNG.standard_normal((batch, 8), np.float32), "rate": np.array(rate)}
+        (wanted,) = in_onnxruntime(made, **feeds)
+        assert np.allclose(fast(**feeds), wanted, rtol=1e-5, atol=1e-5)
