@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
 
 class Malformed(Exception):
     """A node that contradicts itself or its operands; the text says how."""
+
+
+@functools.cache
+def _types_of(domain: str, op: str, opset: int) -> dict[str, int]:
+    """The type that the standard gives each attribute of an op; empty for ops of others."""
+    try:
+        schema = onnx.defs.get_schema(op, opset, "" if domain == "ai.onnx" else domain)
+    except onnx.defs.SchemaError:
+        return {}
+    return {name: int(a.type.value) for name, a in schema.attributes.items()}
 
 
 class GraphBuilder(Builder):
@@ -162,6 +173,10 @@ class Call:
         attribute = self._attributes.get(name)
         if attribute is None:
             return default
+        wanted = _types_of(self.node.domain, self.node.op_type, self.opset).get(name)
+        if wanted is not None and attribute.type != wanted:
+            kinds = (AttributeProto.AttributeType.Name(t) for t in (attribute.type, wanted))
+            raise Malformed(f"its attribute {name} is of {' instead of '.join(kinds).lower()}")
         value = onnx.helper.get_attribute_value(attribute)
         if attribute.type == AttributeProto.STRING:
             return value.decode(errors="replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def open_model(source: str | Path | onnx.ModelProto) -> Model:
     else:
         path = Path(source)
         try:
+            if path.exists() and not path.is_file():
+                raise OnnxModelError(path, "it is no plain file")
             content = path.read_bytes()
         except OSError as error:
             raise OnnxModelError(path, f"{error.strerror or error}") from error
@@ -71,7 +74,22 @@ def _check(model: Model) -> None:
         raise OnnxModelError(model.name, "it has no graph")
     if not proto.opset_import:
         raise OnnxModelError(model.name, "it does not say the version of its ops")
+    for nodes in (proto.graph.node, *(f.node for f in proto.functions)):
+        _check_names(model.name, nodes)
     version = model.opsets.get("", 0)
     if version > NEWEST_OPSET:
         why = f"it uses opset {version}; graphopt knows ONNX up to opset {NEWEST_OPSET}"
         raise OnnxModelError(model.name, why)
+
+
+def _check_names(model: str, nodes: Iterable[onnx.NodeProto]) -> None:
+    """OnnxModelError for a name that is no UTF-8, which protobuf gives as bytes."""
+    for node in nodes:
+        names = (node.name, node.op_type, node.domain, *node.input, *node.output)
+        attributes = node.attribute
+        wrong = (n for n in (*names, *(a.name for a in attributes)) if isinstance(n, bytes))
+        if (name := next(wrong, None)) is not None:
+            raise OnnxModelError(model, f"the name {name!r} is no UTF-8")
+        for attribute in attributes:
+            for graph in (attribute.g, *attribute.graphs):
+                _check_names(model, graph.node)

@@ -10,14 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from graphopt.compiler.optimized import Optimized
 from graphopt.compiler.options import Options, in_rows
-from graphopt.compiler.report import NodeReport, Report
+from graphopt.compiler.program import Program
+from graphopt.compiler.report import NodeReport
+from graphopt.compiler.schedule import StepBalance
 from graphopt.errors import EmptyInputError, OnnxModelError, OnnxNodesError, UnsupportedNodesError
 from graphopt.ir import DType, Shape
+from graphopt.onnx.calls import input_arrays, match_inputs
 from graphopt.onnx.example import check_example, session
 from graphopt.onnx.files import Model
 from graphopt.onnx.importer import Refusal
-from graphopt.onnx.module import OptimizedOnnx, input_arrays, match_inputs
+from graphopt.onnx.module import OptimizedOnnx
 from graphopt.onnx.regions import Region, cut
 from graphopt.onnx.tensors import DTYPES
 from graphopt.printable import printable
@@ -86,6 +90,11 @@ class _Part:
         """Rows of the report."""
         left = [_row(refusal) for refusal in self.region.refusals]
         return left + ([] if self._compiled is None else list(self._compiled.report()))
+
+    def programs(self) -> list[Program]:
+        """What is compiled."""
+        captured = [] if self._compiled is None else self._compiled._captured()
+        return [program for serving in captured for program in serving.programs()]
 
     def dumps(self, format: str) -> list[str]:
         """The planned graphs."""
@@ -156,6 +165,10 @@ class _Choice:
         rows = [dataclasses.replace(_row(r), kernel="python") for r in self.region.refusals[:1]]
         return rows + [row for part in self._branches for row in part.rows()]
 
+    def programs(self) -> list[Program]:
+        """What is compiled of both branches."""
+        return [program for part in self._branches for program in part.programs()]
+
     def dumps(self, format: str) -> list[str]:
         """The planned graphs."""
         return [text for part in self._branches for text in part.dumps(format)]
@@ -186,7 +199,111 @@ def _in_numpy(compiled: OptimizedOnnx | OptimizedParts, arrays: list[Array]) -> 
     return compiled.interpret(*arrays)
 
 
-class OptimizedParts:
+class _PartsCalls:
+    """Serves every call of a model in parts; see `Serving`.
+
+    Args:
+        model: the model.
+        parts: of it, in the order in which they run.
+
+    Attributes:
+        checked: what the check of the example found; empty without one.
+    """
+
+    def __init__(self, model: Model, parts: list[_Part | _Choice]) -> None:
+        self.checked = ""
+        self._parts, self._ports = parts, _inputs(model)
+        self._inputs = tuple(self._ports)
+        self._outputs = tuple(o.name for o in model.proto.graph.output)
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The output of the model, or a tuple of them if there are several."""
+        return self._run_by(_by_code, args, kwargs)
+
+    def interpret(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The same with compiled regions in numpy."""
+        return self._run_by(_in_numpy, args, kwargs)
+
+    def profile(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int
+    ) -> list[dict[str, Any]]:
+        """Times of every step of the compiled regions that the call runs."""
+        rows: list[dict[str, Any]] = []
+
+        def call(compiled: OptimizedOnnx | OptimizedParts, arrays: list[Array]) -> Any:
+            rows.extend(compiled.profile(*arrays, repeats=repeats))
+            return compiled(*arrays)
+
+        self._run_by(call, args, kwargs)
+        return rows
+
+    def balance(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], cores: int, repeats: int
+    ) -> list[StepBalance]:
+        """Raises UnsupportedNodesError: there is no one graph; see `Serving`."""
+        raise self.error()
+
+    def emulate(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], level: str, sve_bits: int
+    ) -> Any:
+        """Raises UnsupportedNodesError: this is not the whole model; see `Serving`."""
+        raise self.error()
+
+    def error(self) -> UnsupportedNodesError:
+        """Names what is not compiled."""
+        rows = [row for row in self.reports() if not row.compiled]
+        return UnsupportedNodesError([(r.op, r.module, r.reasons[-1]) for r in rows])
+
+    def programs(self) -> list[Program]:
+        """Of all compiled regions."""
+        return [program for part in self._parts for program in part.programs()]
+
+    def reports(self) -> list[NodeReport]:
+        """Every node that onnxruntime runs and why, and every compiled one."""
+        return [row for part in self._parts for row in part.rows()]
+
+    def dumps(self, format: str) -> list[str]:
+        """The planned graphs of the compiled regions."""
+        return [text for part in self._parts for text in part.dumps(format)]
+
+    def match(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        """The inputs in order."""
+        return match_inputs(self._inputs, args, kwargs)
+
+    def arrays(self, given: list[Any]) -> list[Array]:
+        """Stored arrays of the types and numbers of axes that the model says."""
+        ports = [
+            (dtype, np.shape(a) if shape is None else shape)
+            for a, (dtype, shape) in zip(given, self._ports.values(), strict=True)
+        ]
+        arrays = input_arrays(self._inputs, ports, given)
+        for array, name in zip(arrays, self._inputs, strict=True):
+            if 0 in array.shape:
+                raise EmptyInputError(name, array.shape.index(0))
+        return arrays
+
+    def results(self, arrays: list[Array], call: Call) -> list[Array]:
+        """The outputs, as stored.
+
+        Args:
+            arrays: the inputs.
+            call: of what is compiled.
+        """
+        held = dict(zip(self._inputs, arrays, strict=True))
+        for part in self._parts:
+            read = [held[name] for name in part.region.inputs]
+            made = map(np.asarray, part.run(read, call))
+            held |= zip(part.region.outputs, made, strict=True)
+        return [held[name] for name in self._outputs]
+
+    def _run_by(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given = self.match(args, kwargs)
+        made = self.results(self.arrays(given), call)
+        results = like_given(made, [a.dtype.name for a in made], given)
+        return results[0] if len(results) == 1 else tuple(results)
+
+
+class OptimizedParts(Optimized):
     """A model whose regions compiled code and onnxruntime run by turns; see `OptimizedOnnx`.
 
     Attributes:
@@ -198,22 +315,23 @@ class OptimizedParts:
     def __init__(self, model: Model, options: Options, regions: list[Region]) -> None:
         self.options, self._model = options, model
         graph = model.proto.graph
-        self._ports = _inputs(model)
-        self.inputs = tuple(self._ports)
+        self.inputs = tuple(_inputs(model))
         self.outputs = tuple(o.name for o in graph.output)
+        inner = dataclasses.replace(options, example_inputs=None)
         with process.changes:
-            inner = dataclasses.replace(options, example_inputs=None)
-            self._parts = [_part(region, inner) for region in regions]
-        self._checked = ""
+            self._calls = _PartsCalls(model, [_part(region, inner) for region in regions])
         if (given := options.example_inputs) is not None:
             args, kwargs = ((), given) if isinstance(given, dict) else (tuple(given), {})
-            arrays = self._arrays(match_inputs(self.inputs, args, kwargs))
+            arrays = self._calls.arrays(self._calls.match(args, kwargs))
             if options.check:
                 feeds = dict(zip(self.inputs, arrays, strict=True))
                 types = [DTYPES.get(o.type.tensor_type.elem_type, DType.F32) for o in graph.output]
-                named = list(zip(self.outputs, types, strict=True))
-                self._checked = check_example(
-                    model, options.precision, feeds, named, lambda: self._results(arrays, _by_code)
+                self._calls.checked = check_example(
+                    model,
+                    options.precision,
+                    feeds,
+                    list(zip(self.outputs, types, strict=True)),
+                    lambda: self._calls.results(arrays, _by_code),
                 )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -228,26 +346,7 @@ class OptimizedParts:
             OnnxModelError: if onnxruntime cannot run its part.
         """
         with process.calls:
-            return self._run(args, kwargs, _by_code)
-
-    def interpret(self, *args: Any, **kwargs: Any) -> Any:
-        """The same with compiled regions in numpy, op by op; see `OptimizedOnnx.interpret`."""
-        return self._run(args, kwargs, _in_numpy)
-
-    def report(self) -> Report:
-        """Every node that onnxruntime runs and why, and every compiled one."""
-        options, rows = self.options, list[NodeReport]()
-        for part in self._parts:
-            rows += part.rows()
-        checked = self._checked or "example: not compared"
-        target = options.target
-        return Report(
-            self._model.name, target.name, options.precision, target.levels, tuple(rows), (checked,)
-        )
-
-    def dump(self, format: str = "text") -> str:
-        """The planned graphs of the compiled regions; see `OptimizedOnnx.dump`."""
-        return "\n".join(text for part in self._parts for text in part.dumps(format))
+            return self._calls.run(args, kwargs)
 
     def save(self, path: str | Path) -> None:
         """Raises UnsupportedNodesError: a package holds no nodes that onnxruntime runs.
@@ -255,34 +354,18 @@ class OptimizedParts:
         Args:
             path: as of `OptimizedOnnx.save`.
         """
-        rows = [row for row in self.report() if not row.compiled]
-        raise UnsupportedNodesError([(r.op, r.module, r.reasons[-1]) for r in rows])
+        raise self._calls.error()
 
-    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], call: Call) -> Any:
-        given = match_inputs(self.inputs, args, kwargs)
-        made = self._results(self._arrays(given), call)
-        dtypes = [a.dtype.name for a in made]
-        results = like_given(made, dtypes, given)
-        return results[0] if len(results) == 1 else tuple(results)
+    def _name(self) -> str:
+        return self._model.name
 
-    def _results(self, arrays: list[Array], call: Call) -> list[Array]:
-        held = dict(zip(self.inputs, arrays, strict=True))
-        for part in self._parts:
-            read = [held[name] for name in part.region.inputs]
-            held |= zip(part.region.outputs, map(np.asarray, part.run(read, call)), strict=True)
-        return [held[name] for name in self.outputs]
+    def _captured(self) -> list[_PartsCalls]:
+        return [self._calls]
 
-    def _arrays(self, given: list[Any]) -> list[Array]:
-        shapes = [
-            np.shape(a) if shape is None else shape
-            for a, (_, shape) in zip(given, self._ports.values(), strict=True)
-        ]
-        ports = [(dtype, s) for (dtype, _), s in zip(self._ports.values(), shapes, strict=True)]
-        arrays = input_arrays(self.inputs, ports, given)
-        for array, name in zip(arrays, self.inputs, strict=True):
-            if 0 in array.shape:
-                raise EmptyInputError(name, array.shape.index(0))
-        return arrays
+    def _specialization(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[_PartsCalls, tuple[Any, ...], dict[str, Any]]:
+        return self._calls, args, kwargs
 
 
 def _inputs(model: Model) -> dict[str, tuple[DType, Shape | None]]:

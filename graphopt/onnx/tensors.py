@@ -82,7 +82,10 @@ def _external(tensor: onnx.TensorProto, folder: Path | None, model: object) -> A
         raise OnnxModelError(
             model, f"{what} is in the file {location!r}; give the path of the model instead"
         )
-    path = (folder / location).resolve()
+    try:
+        path = (folder / location).resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise OnnxModelError(model, f"{what} is in {location!r}, no path: {error}") from error
     if not location or not path.is_relative_to(folder.resolve()):
         raise OnnxModelError(model, f"{what} is in {location!r}, outside of the model's folder")
     dtype = DTYPES.get(tensor.data_type)
@@ -100,6 +103,8 @@ def _external(tensor: onnx.TensorProto, folder: Path | None, model: object) -> A
         why = f"{what} has {length} bytes at {offset} of {location!r}, its shape asks for {size}"
         raise OnnxModelError(model, why)
     try:
+        if path.exists() and not path.is_file():
+            raise OnnxModelError(model, f"{what} is in {location!r}, which is no plain file")
         if path.stat().st_size < offset + size:
             raise OnnxModelError(model, f"{what} goes beyond the end of {location!r}")
         if size == 0:
