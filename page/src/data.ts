@@ -16,6 +16,7 @@ interface NodeColumns {
   inputs: [role: number, key: number, text: number][][];
   reasons: number[][];
   fused: number[][];
+  came: number[][];
 }
 
 interface StageData {
@@ -102,6 +103,8 @@ export interface NodeForm {
   inputs: { role: string; key: number; text: string }[];
   reasons: string[];
   fused: string[];
+  /** Keys of nodes of the pass before whose work it does too, since the pass that made this form. */
+  came: number[];
 }
 
 export interface Stage {
@@ -193,6 +196,7 @@ export class Report {
       })),
       reasons: nodes.reasons[row]!.map((at) => strings[at]!),
       fused: nodes.fused[row]!.map((at) => strings[at]!),
+      came: nodes.came[row]!,
     };
     this.forms.set(row, form);
     return form;

@@ -44,13 +44,13 @@ export function draw(
   const first = Math.max(0, scene.rowAt(camera.y - half) - 1);
   const last = Math.min(scene.starts.length - 2, scene.rowAt(camera.y + half) + 1);
   bands(context, scene, camera, width, first, last, theme);
+  labels(context, scene, camera, height, first, last, theme);
   if (zoom > 0.06) edges(context, scene, first, last, zoom, theme);
   const side = width / 2 / zoom + NODE.width;
   for (let i = scene.starts[first]!; i < scene.starts[last + 1]!; i++) {
     if (Math.abs(scene.x[i]! - camera.x) < side) node(context, scene, i, zoom, look);
   }
   for (const at of [look.hovered, look.selected]) if (at >= 0) ways(context, scene, at, zoom, look);
-  labels(context, scene, camera, height, first, last, theme);
 }
 
 /** The module of a row of the layout: that of its first node that has one. */
@@ -137,6 +137,7 @@ function labels(
   theme: Theme,
 ): void {
   const ratio = devicePixelRatio;
+  context.save();
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.font = "11px system-ui, sans-serif";
   context.textBaseline = "top";
@@ -155,6 +156,7 @@ function labels(
     context.fillText(text, 11, top);
     free = top + 18;
   });
+  context.restore();
 }
 
 function edges(
@@ -287,7 +289,7 @@ function node(
   context.globalAlpha = dim ? 0.25 : status === "removed" ? 0.75 : 1;
   const mark = status === "same" ? "" : (theme[status] as string);
   if (zoom < 0.2) {
-    context.fillStyle = fill || mark || (theme.faint as string);
+    context.fillStyle = fill || (colours.legend.length ? "" : mark) || (theme.faint as string);
     context.fillRect(x, y, NODE.width, NODE.height);
     context.globalAlpha = 1;
     return;
@@ -295,15 +297,16 @@ function node(
   box(context, scene, at);
   context.fillStyle = fill || (status === "removed" ? (theme.page as string) : (theme.node as string));
   context.fill();
-  context.strokeStyle = mark || (theme.line as string);
-  context.lineWidth = mark ? 1.6 : 1;
+  const line = colours.legend.length ? "" : mark;
+  context.strokeStyle = line || (theme.line as string);
+  context.lineWidth = line ? 1.6 : 1;
   if (status === "removed") context.setLineDash([5, 4]);
   context.stroke();
   context.setLineDash([]);
   if (mark) {
     context.fillStyle = mark;
     context.beginPath();
-    context.roundRect(x, y, 16, NODE.height, [7, 0, 0, 7]);
+    context.roundRect(x, y, 14, NODE.height, [7, 0, 0, 7]);
     context.fill();
   }
   if (zoom > 0.34) inside(context, scene, at, zoom, fill, mark, look);
@@ -329,7 +332,7 @@ function inside(
   if (mark) {
     context.fillStyle = look.theme.page as string;
     context.font = "bold 13px system-ui, sans-serif";
-    context.fillText(SIGNS[scene.status[at]!], x + 4, y);
+    context.fillText(SIGNS[scene.status[at]!], x + 3, y);
   }
   context.fillStyle = ink;
   context.font = "600 12.5px system-ui, sans-serif";
@@ -380,14 +383,14 @@ export function drawStrip(
   for (let i = 0; i < scene.keys.length; i++) {
     const [row, key] = [scene.rows[i]!, scene.keys[i]!];
     const status = scene.status[i]!;
-    const special = status !== "same" || look.found?.has(key) || (colours.fill(row, key) && !look.found);
+    const special = (status !== "same" && !colours.legend.length) || look.found?.has(key) || (colours.fill(row, key) && !look.found);
     ranks[special ? 1 : 0]![1].push(i);
   }
   for (const [, places] of ranks) {
     for (const i of places) {
       const [row, key] = [scene.rows[i]!, scene.keys[i]!];
       const status = scene.status[i]!;
-      const mark = status === "same" ? "" : (theme[status] as string);
+      const mark = status === "same" || colours.legend.length ? "" : (theme[status] as string);
       context.globalAlpha = isDim(scene.report, row, key, look) ? 0.2 : 1;
       context.fillStyle = look.found?.has(key)
         ? (theme.accent as string)

@@ -10,6 +10,8 @@ import type { Mode, State, Store } from "./state";
 type Side = Exclude<Mode, "split">;
 
 const STRIP = 54;
+/** Room beside the nodes for the names of blocks. */
+const LABELS = 110;
 
 interface Props {
   report: Report;
@@ -293,7 +295,7 @@ function opening(scene: Scene, width: number, height: number): Camera {
     left = Math.min(left, scene.x[i]! - PITCH.x / 2);
     right = Math.max(right, scene.x[i]! + PITCH.x / 2);
   }
-  const zoom = Math.max(0.5, Math.min(1, width / (right - left + 60)));
+  const zoom = Math.max(0.5, Math.min(1, width / (right - left + 2 * LABELS)));
   return { x: (left + right) / 2, y: height / 2 / zoom - PITCH.y * 0.8, zoom };
 }
 

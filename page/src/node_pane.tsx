@@ -1,7 +1,7 @@
 // What is known of one node: what it is, why it is so, what it costs, what became of it, its code.
 
 import { quantity } from "./colours";
-import type { NodeForm, Report, Stage } from "./data";
+import type { NodeForm, Report } from "./data";
 import { short } from "./draw";
 import type { Pane, State, Store } from "./state";
 
@@ -137,6 +137,12 @@ function Sheet({ report, store, state, form }: Props & { form: NodeForm }) {
         store={store}
         rows={readers.map((reader) => ({ role: "", key: reader.key, text: reader.type }))}
       />
+      <Neighbours
+        title="Made of"
+        report={report}
+        store={store}
+        rows={form.came.map((key) => ({ role: "", key, text: report.data.keys[key]! }))}
+      />
       {form.fused.length > 0 && (
         <section>
           <h3>Also does the work of</h3>
@@ -206,6 +212,12 @@ function nameOf(report: Report, key: number): string {
   return report.data.keys[key]!;
 }
 
+interface StepProps {
+  report: Report;
+  form: NodeForm | null;
+  before: NodeForm | null;
+}
+
 function History({ report, store, state, nodeKey }: Props & { nodeKey: number }) {
   const steps = report.history(nodeKey, report.stages[state.pass]!.graph);
   return (
@@ -215,14 +227,14 @@ function History({ report, store, state, nodeKey }: Props & { nodeKey: number })
           <button class="link" onClick={() => store.set({ pass: stage.index })}>
             {stage.index} {stage.pass}
           </button>
-          <Step stage={stage} form={form} before={steps[i - 1]?.form ?? null} />
+          <Step report={report} form={form} before={steps[i - 1]?.form ?? null} />
         </li>
       ))}
     </ol>
   );
 }
 
-function Step({ form, before }: { stage: Stage; form: NodeForm | null; before: NodeForm | null }) {
+function Step({ report, form, before }: StepProps) {
   if (!form) return <p class="removed">removed</p>;
   if (!before) return <p class="added"><code>{line(form)}</code></p>;
   const changes = (["op", "text", "type", "kernel", "module", "place"] as const).filter(
@@ -236,7 +248,10 @@ function Step({ form, before }: { stage: Stage; form: NodeForm | null; before: N
           {before[what] && <del>{before[what]}</del>} {form[what] && <ins>{form[what]}</ins>}
         </p>
       ))}
-      {!changes.length && !why.length && <p class="changed">reads other values</p>}
+      {!changes.length && !why.length && !form.came.length && <p class="changed">reads other values</p>}
+      {form.came.length > 0 && (
+        <p class="why">takes the work of {form.came.map((key) => report.data.keys[key]).join(", ")}</p>
+      )}
       {why.map((reason) => <p key={reason} class="why">{reason}</p>)}
     </>
   );

@@ -7,10 +7,12 @@ stage is the list of its rows, so that what a pass left alone takes no room.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from graphopt.compiler.stages import Stage, StageNode, Stages
+from graphopt.inspection.page.graph_text import parse_graph
 from graphopt.inspection.page.layout import Drawn, layouts
 from graphopt.ir import Value
 from graphopt.ir.ops import Linear
@@ -21,6 +23,34 @@ from graphopt.printable import printable
 _TEXTS = ("name", "op", "text", "type", "module", "source", "code", "kernel", "precision", "place")
 
 OUTPUT = "output"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A node as the page shows it; names are those of the whole page.
+
+    Attributes:
+        name: of the node.
+        texts: by column.
+        inputs: of each operand its role, the name of what makes it, and its type.
+        reasons: what passes decided.
+        fused: places whose work it does, beside its own.
+        came: names of other nodes of the stage before whose work it does.
+        is_same: whether it is as in the stage before.
+    """
+
+    name: str
+    texts: Mapping[str, str]
+    inputs: Sequence[tuple[str, str, str]] = ()
+    reasons: Sequence[str] = ()
+    fused: Sequence[str] = ()
+    came: Sequence[str] = ()
+    is_same: bool = False
+
+    @property
+    def reads(self) -> list[str]:
+        """Names of what makes the operands."""
+        return [name for _, name, _ in self.inputs]
 
 
 class Columns:
@@ -36,14 +66,14 @@ class Columns:
         errors: by the number of a stage its error, where that was measured.
     """
 
-    def __init__(self, captured: Sequence[Stages], errors: Mapping[int, str] = {}) -> None:
+    def __init__(self, captured: Sequence[Stages] = (), errors: Mapping[int, str] = {}) -> None:
         self.strings: list[str] = []
         self.keys: list[str] = []
         self.stages: list[dict[str, Any]] = []
         self._string_at: dict[str, int] = {}
         self._key_at: dict[str, int] = {}
         self._columns: dict[str, list[Any]] = {
-            name: [] for name in ("key", *_TEXTS, "inputs", "reasons", "fused")
+            name: [] for name in ("key", *_TEXTS, "inputs", "reasons", "fused", "came")
         }
         self._drawn: list[Drawn] = []
         self._rows: list[dict[str, int]] = []
@@ -51,6 +81,43 @@ class Columns:
         for number, stages in enumerate(captured):
             prefix = f"{number}:" if number else ""
             self._take(stages, prefix, errors)
+
+    def add_text(self, name: str, text: str) -> None:
+        """Adds a stage that is known as `print_graph` printed it, and compared with no other."""
+        graph = parse_graph(text)
+
+        def full(own: str) -> str:
+            return f"{name}/{own}"
+
+        nodes = [
+            Shown(
+                full(node.outputs[0]),
+                {
+                    "name": ", ".join(node.outputs),
+                    "op": node.op,
+                    "text": node.call,
+                    "type": node.types,
+                    "module": node.module,
+                    "kernel": node.kernel,
+                    "precision": node.types.partition("[")[0],
+                },
+                [(role, full(graph.maker.get(v, v)), kind) for role, v, kind in node.operands],
+                node.reasons,
+            )
+            for node in graph.nodes
+        ]
+        rows = self._add_rows(
+            [(full(own), own, kind) for own, kind in graph.inputs],
+            nodes,
+            [(full(graph.maker.get(v, v)), graph.types.get(v, "")) for v in graph.results],
+            full(OUTPUT),
+            {},
+        )
+        self.stages.append(_stage(name, name, True, 0.0, rows, -1))
+
+    def key(self, name: str) -> int:
+        """The key of a name."""
+        return self._key(name)
 
     def as_dict(self) -> dict[str, Any]:
         """The tables, with the layouts."""
@@ -92,18 +159,9 @@ class Columns:
                 rows = None
             else:
                 rows = self._add(stage, prefix, part, came)
-            self.stages.append(
-                {
-                    "pass": printable(stage.name),
-                    "graph": printable(stage.graph.name),
-                    "changed": stage.changed,
-                    "ms": round(stage.seconds * 1e3, 3),
-                    "nodes": None if rows is None else _delta(rows),
-                    "before": came,
-                    "notes": [],
-                    "error": errors.get(number, ""),
-                }
-            )
+            title = printable(stage.name), printable(stage.graph.name)
+            self.stages.append(_stage(*title, stage.changed, stage.seconds, rows, came))
+            self.stages[-1]["error"] = errors.get(number, "")
         for part_stages in stages.parts:
             last = part_stages[-1]
             part = "" if last.graph.name == stages.name else last.graph.name
@@ -115,72 +173,90 @@ class Columns:
 
     def _add(self, stage: Stage, prefix: str, part: str, before: int) -> list[int]:
         """Adds the rows that are new at a stage; gives all of it."""
-        earlier = self._rows[before] if before >= 0 else {}
+
+        def full(name: str) -> str:
+            return self._full(prefix, part, name)
+
         maker = {value: row.name for row in stage.nodes for value in row.outputs}
-        made: dict[str, int] = {}
-        reads: dict[str, list[str]] = {}
-        ends: set[str] = set()
-        for value in stage.graph.inputs:
-            name = self._full(prefix, part, stage.names[value])
-            ends.add(name)
-            reads[name] = []
-            shown = {"name": stage.names[value], "op": "input", "type": print_type(value)}
-            made[name] = earlier.get(name, -1)
-            if made[name] < 0 or self._text(made[name], "type") != shown["type"]:
-                made[name] = self._row(name, shown)
+        shown = []
         for row in stage.nodes:
-            name = self._full(prefix, part, row.name)
-            sources = [maker.get(v, v) for v in row.operands.values()]
-            reads[name] = [self._full(prefix, part, source) for source in sources]
-            if row.change == "same" and name in earlier:
-                made[name] = earlier[name]
-                continue
+            sources = [full(maker.get(v, v)) for v in row.operands.values()]
             values = zip(row.operands, sources, row.node.operands.values(), strict=True)
-            inputs = [
-                (role, self._full(prefix, part, source), _operand(value, row.operands[role]))
-                for role, source, value in values
-            ]
-            made[name] = self._row(name, _texts(row, stage), inputs, row)
-        results = [stage.names[v] for v in stage.graph.outputs]
-        sources = [self._full(prefix, part, maker.get(v, v)) for v in results]
-        name = f"{prefix}{part}/{OUTPUT}" if part else f"{prefix}{OUTPUT}"
-        reads[name] = sources
-        types = ", ".join(print_type(v) for v in stage.graph.outputs)
-        ends_in = [("", source, text) for source, text in zip(sources, results, strict=True)]
-        made[name] = earlier.get(name, -1)
-        if made[name] < 0 or not self._reads(made[name], sources):
-            made[name] = self._row(name, {"op": OUTPUT, "type": types}, ends_in)
-        self._drawn.append(Drawn(reads, frozenset(ends)))
+            inputs = [(r, source, _operand(v, row.operands[r])) for r, source, v in values]
+            origins = (origin.module or origin.source for origin in row.node.fused)
+            shown.append(
+                Shown(
+                    full(row.name),
+                    _texts(row, stage),
+                    inputs,
+                    row.node.reasons,
+                    [place for place in dict.fromkeys(origins) if place],
+                    [full(name) for name in row.came_from if name != row.name],
+                    row.change == "same",
+                )
+            )
+        given = [(stage.names[v], print_type(v)) for v in stage.graph.inputs]
+        results = [(stage.names[v], print_type(v)) for v in stage.graph.outputs]
+        return self._add_rows(
+            [(full(name), name, kind) for name, kind in given],
+            shown,
+            [(full(maker.get(name, name)), kind) for name, kind in results],
+            f"{prefix}{part}/{OUTPUT}" if part else f"{prefix}{OUTPUT}",
+            self._rows[before] if before >= 0 else {},
+        )
+
+    def _add_rows(
+        self,
+        inputs: Sequence[tuple[str, str, str]],
+        nodes: Sequence[Shown],
+        results: Sequence[tuple[str, str]],
+        output: str,
+        earlier: Mapping[str, int],
+    ) -> list[int]:
+        """Adds what is new of a graph.
+
+        Args:
+            inputs: of each its full name, its name and its type.
+            nodes: in order.
+            results: of each the full name of what makes it, and its type.
+            output: full name of what stands for them.
+            earlier: rows of the graph before, by full name.
+
+        Returns:
+            All rows of the graph.
+        """
+        made: dict[str, int] = {}
+        for name, own, kind in inputs:
+            row = earlier.get(name, -1)
+            if row < 0 or self.strings[self._columns["type"][row]] != kind:
+                row = self._row(Shown(name, {"name": own, "op": "input", "type": kind}))
+            made[name] = row
+        for node in nodes:
+            same = node.is_same and node.name in earlier
+            made[node.name] = earlier[node.name] if same else self._row(node)
+        ends = [("", source, kind) for source, kind in results]
+        row = earlier.get(output, -1)
+        if row < 0 or self._columns["inputs"][row] != self._operands(ends):
+            row = self._row(Shown(output, {"op": OUTPUT, "type": results[0][1]}, ends))
+        made[output] = row
+        reads = {name: [] for name, *_ in inputs} | {n.name: n.reads for n in nodes}
+        reads[output] = [source for source, _ in results]
+        self._drawn.append(Drawn(reads, frozenset(name for name, *_ in inputs)))
         self._rows.append(made)
         return list(made.values())
 
-    def _reads(self, row: int, sources: list[str]) -> bool:
-        keys = [key for _, key, _ in self._columns["inputs"][row]]
-        return keys == [self._key(source) for source in sources]
+    def _operands(self, inputs: Sequence[tuple[str, str, str]]) -> list[tuple[int, int, int]]:
+        return [(self._string(r), self._key(name), self._string(t)) for r, name, t in inputs]
 
-    def _text(self, row: int, column: str) -> str:
-        at: int = self._columns[column][row]
-        return self.strings[at]
-
-    def _row(
-        self,
-        name: str,
-        texts: Mapping[str, str],
-        inputs: Sequence[tuple[str, str, str]] = (),
-        row: StageNode | None = None,
-    ) -> int:
+    def _row(self, node: Shown) -> int:
         columns = self._columns
-        columns["key"].append(self._key(name))
+        columns["key"].append(self._key(node.name))
         for column in _TEXTS:
-            columns[column].append(self._string(texts.get(column, "")))
-        columns["inputs"].append(
-            [(self._string(r), self._key(source), self._string(t)) for r, source, t in inputs]
-        )
-        node = None if row is None else row.node
-        reasons = [] if node is None else list(node.reasons)
-        fused = [] if node is None else [origin.module or origin.source for origin in node.fused]
-        columns["reasons"].append([self._string(printable(text)) for text in reasons])
-        columns["fused"].append([self._string(printable(t)) for t in dict.fromkeys(fused) if t])
+            columns[column].append(self._string(node.texts.get(column, "")))
+        columns["inputs"].append(self._operands(node.inputs))
+        for column, texts in (("reasons", node.reasons), ("fused", node.fused)):
+            columns[column].append([self._string(printable(text)) for text in texts])
+        columns["came"].append([self._key(name) for name in node.came])
         return len(columns["key"]) - 1
 
     def _string(self, text: str) -> int:
@@ -194,6 +270,31 @@ class Columns:
             self._key_at[name] = len(self.keys)
             self.keys.append(name)
         return self._key_at[name]
+
+
+def _stage(
+    name: str, graph: str, changed: bool, seconds: float, rows: list[int] | None, before: int
+) -> dict[str, Any]:
+    """A stage of the page.
+
+    Args:
+        name: of the pass.
+        graph: of which part of the model it is.
+        changed: whether the pass changed it.
+        seconds: that it took.
+        rows: of its nodes; None if it is the graph before.
+        before: number of the stage before; -1 for none.
+    """
+    return {
+        "pass": name,
+        "graph": graph,
+        "changed": changed,
+        "ms": round(seconds * 1e3, 3),
+        "nodes": None if rows is None else _delta(rows),
+        "before": before,
+        "notes": [],
+        "error": "",
+    }
 
 
 def _texts(row: StageNode, stage: Stage) -> dict[str, str]:

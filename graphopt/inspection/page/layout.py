@@ -58,24 +58,20 @@ def layouts(graphs: Sequence[Drawn], before: Sequence[int]) -> list[Layout]:
     found: list[Layout] = []
     first, gathered, smallest = 0, _Union(), 0
     for number, graph in enumerate(graphs):
-        shown = _shown(graphs, before, number)
+        was = before[number]
+        if number > first and was >= 0 and graph is graphs[was]:
+            continue  # there is a place for all of it
+        shown = [graphs[was], graph] if was >= 0 else [graph]  # what is gone is seen once more
         rows = _rows(_union(shown))
         joined = gathered.copy() if number > first else _Union()
         for one in shown:
             joined.add(one)
         least = min(smallest or rows, rows)
-        unchanged = before[number] == number - 1 and graphs[number - 1] is graph
-        if number > first and not unchanged and _rows(joined) > _LOOSEST * least:
+        if number > first and (was < 0 or _rows(joined) > _LOOSEST * least):
             found.append(Layout(first, number - 1, _place(gathered)))
             first, joined, least = number, _union(shown), rows
         gathered, smallest = joined, least
     return [*found, Layout(first, len(graphs) - 1, _place(gathered))]
-
-
-def _shown(graphs: Sequence[Drawn], before: Sequence[int], number: int) -> list[Drawn]:
-    """What is seen of a pass: its graph and the one before it."""
-    was = before[number]
-    return [graphs[number]] if was < 0 else [graphs[was], graphs[number]]
 
 
 class _Union:
