@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from graphopt.compiler.stages import Stages
 from graphopt.errors import StorageError
 from graphopt.inspection.page.html import bundle, render_page
 from graphopt.inspection.page.layout import Drawn, layouts
+from graphopt.inspection.page.package import write_package_page
 
 ROOT = Path(__file__).parents[2]
 
@@ -142,6 +144,31 @@ def test_nothing_is_shown_that_was_not_measured(compiled: Any, tmp_path: Path) -
     assert "time" not in data["values"] and data["critical"] == []
     assert {"time", "timeline", "accuracy"} <= set(data["missing"])
     assert [f["value"] for f in data["facts"] if f["label"] == "Speed-up"] == [""]
+
+
+def test_a_package_shows_what_it_holds(compiled: Any, tmp_path: Path) -> None:
+    compiled.save(tmp_path / "net.gopt")
+    inputs = [np.zeros((2, 5, 32), np.float32)]
+    path = write_package_page(tmp_path / "net.gopt", tmp_path / "net.html", inputs)
+    data = data_of(path.read_text("utf-8"))
+    (stages,), (program,) = compiled.stages(), compiled.programs()
+    nodes, strings, keys = data["nodes"], data["strings"], data["keys"]
+    assert [s["pass"] for s in data["stages"]] == ["captured", "lowered", "planned"]
+    ends = [stages[name] for name in ("capture", "eliminate_dead_code.4", stages.names[-1])]
+    for stage, rows in zip(ends, rows_of(data), strict=True):
+        ops = [strings[nodes["op"][r]] for r in rows]
+        assert [op for op in ops if op not in ("input", "output")] == [
+            row.node.op.name for row in stage.nodes
+        ]
+        read = sorted(len([k for _, k, _ in nodes["inputs"][r]]) for r in rows)
+        made = [sum(not v.is_constant for v in row.node.inputs) for row in stage.nodes]
+        assert read == sorted([0, 1, *made])
+    planned = {keys[nodes["key"][r]]: r for r in rows_of(data)[-1]}
+    assert len(data["steps"]) == len(program.module.steps) == len(data["values"]["time"]["keys"])
+    for (key, function, call), step in zip(data["steps"], program.module.steps, strict=True):
+        assert strings[nodes["op"][planned[keys[key]]]] == step.node.op.name
+        assert strings[nodes["kernel"][planned[keys[key]]]] == step.node.kernel
+        assert call.startswith(f"{step.function}(") and step.function in data["functions"][function]
 
 
 def test_the_page_may_run_its_own_script_alone(page: str) -> None:

@@ -82,8 +82,14 @@ class Columns:
             prefix = f"{number}:" if number else ""
             self._take(stages, prefix, errors)
 
-    def add_text(self, name: str, text: str) -> None:
-        """Adds a stage that is known as `print_graph` printed it, and compared with no other."""
+    def add_text(self, name: str, model: str, text: str) -> None:
+        """Adds a stage that is compared with no other.
+
+        Args:
+            name: of the stage.
+            model: its name.
+            text: the graph, as `print_graph` printed it.
+        """
         graph = parse_graph(text)
 
         def full(own: str) -> str:
@@ -113,7 +119,7 @@ class Columns:
             full(OUTPUT),
             {},
         )
-        self.stages.append(_stage(name, name, True, 0.0, rows, -1))
+        self.stages.append(_stage(name, model, True, 0.0, rows, -1))
 
     def key(self, name: str) -> int:
         """The key of a name."""

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from graphopt.dependencies import needs
+from graphopt.flags import refuse
 from graphopt.target import PRECISIONS
 
 
 @needs("torch", "inspect")
 def inspect(
-    model: Annotated[str, typer.Argument(help="As for graphopt optimize.")],
+    context: typer.Context,
+    model: Annotated[
+        str, typer.Argument(help="A model as for graphopt optimize; or a package (MODEL.gopt).")
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="HTML file; MODEL.html by default.")
+    ] = None,
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--input",
+            "-i",
+            help="What a package or a .onnx file is measured with: one .npz, or a .npy each.",
+        ),
     ] = None,
     target: Annotated[str, typer.Option(help="See graphopt targets.")] = "native",
     precision: Annotated[
@@ -26,21 +38,39 @@ def inspect(
         bool, typer.Option(help="Time the steps, and the model in torch, on the example inputs.")
     ] = True,
 ) -> None:
-    """Write one page, which works offline, of what each pass did to MODEL and what came of it."""
+    """Write one page, which works offline, of what each pass did to MODEL and what came of it.
+
+    Of a package it shows what that holds.
+    """
     import graphopt
+    from graphopt.inspection.page.package import write_package_page
     from graphopt.onnx.adapter import is_onnx
     from graphopt.progress import show_progress
+    from graphopt.runtime.arrays import read_arguments
     from graphopt.target import find_target
-    from graphopt.zoo.catalog import build_model
 
-    find_target(target).precision(precision)
     console = Console()
-    path = out or Path(f"{Path(model).stem if is_onnx(model) else model.replace(':', '-')}.html")
+    arrays = tuple(value for file in inputs or () for value in read_arguments(file)) or None
+    is_file = Path(model).exists()
+    path = out or Path(f"{Path(model).stem if is_file else model.replace(':', '-')}.html")
+    if Path(model).is_dir():
+        refuse(context, ["target", "precision"], "for a package, which is compiled")
+        write_package_page(Path(model), path, arrays if measure else None)
+        console.print(f"wrote {path}")
+        return
+    find_target(target).precision(precision)
     with show_progress(console, f"inspecting {model} for {target}"):
-        module, inputs = (model, None) if is_onnx(model) else build_model(model)
+        if is_onnx(model):
+            module: Any = model
+            example: Any = arrays
+        else:
+            from graphopt.zoo.catalog import build_model
+
+            refuse(context, ["inputs"], "for a model that has example inputs")
+            module, example = build_model(model)
         with graphopt.keep_stages():
             fast = graphopt.optimize(
-                module, target=target, precision=precision, example_inputs=inputs
+                module, target=target, precision=precision, example_inputs=example
             )
         fast.inspect(path, measure=measure)
     console.print(f"wrote {path}")

@@ -9,7 +9,10 @@ import html
 import json
 from collections.abc import Mapping
 from importlib import resources
+from pathlib import Path
 from typing import Any
+
+from graphopt.errors import StorageError
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -30,10 +33,31 @@ _PAGE = """<!doctype html>
 </html>
 """
 
+#: What few pages have.
+_UNKNOWN = {"format": 1, "roofs": None, "timeline": None, "accuracy": None}
+
 
 def bundle(name: str) -> str:
     """A file that `make page` made of the folder `page`: `page.js` or `page.css`."""
     return resources.files("graphopt.inspection.page").joinpath(name).read_text("utf-8")
+
+
+def write_html(path: Path, data: Mapping[str, Any]) -> Path:
+    """Writes the page of a report, and gives its path.
+
+    Args:
+        path: of the file, which is replaced.
+        data: as for `render_page`.
+
+    Raises:
+        StorageError: if the file cannot be written.
+    """
+    text = render_page(data)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(str(path), error.strerror or error, "the path") from error
+    return path
 
 
 def render_page(data: Mapping[str, Any]) -> str:
@@ -42,14 +66,16 @@ def render_page(data: Mapping[str, Any]) -> str:
     The page may run its own script and use its own style, and nothing else: no request is allowed.
 
     Args:
-        data: what `page/src/data.ts` describes.
+        data: what `page/src/data.ts` describes; what is left out of `_UNKNOWN` is not known.
     """
     script, style = bundle("page.js"), bundle("page.css")
     policy = (
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(
+        {**_UNKNOWN, **data}, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
     packed = gzip.compress(text.encode(), 9, mtime=0)
     return _PAGE.format(
         policy=html.escape(policy),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,21 +14,26 @@ from graphopt.ir.symbolic import evaluate
 
 Array = np.ndarray[Any, Any]
 
-#: Timed calls of each side, in turn.
-CALLS = 5
+#: Timed calls of each side, in turn: at least, at most, and the seconds after which no more begin.
+_LEAST, _MOST, _SECONDS = 5, 50, 2.0
 
 
-def call_times(*sides: Callable[[], Any]) -> list[float]:
-    """Median milliseconds of a call of each side, which take turns after one call to warm up."""
+def call_times(*sides: Callable[[], Any]) -> tuple[list[float], int]:
+    """Milliseconds of the fastest call of each side, which take turns, and the number of turns.
+
+    What else runs on a machine only ever adds to a time. One call of each side comes before.
+    """
     for side in sides:
         side()
-    times: list[list[float]] = [[] for _ in sides]
-    for _ in range(CALLS):
-        for side, taken in zip(sides, times, strict=True):
+    times: list[list[float]] = []
+    begin = time.perf_counter()
+    while len(times) < _LEAST or (len(times) < _MOST and time.perf_counter() - begin < _SECONDS):
+        times.append([])
+        for side in sides:
             start = time.perf_counter()
             side()
-            taken.append(time.perf_counter() - start)
-    return [statistics.median(taken) * 1e3 for taken in times]
+            times[-1].append((time.perf_counter() - start) * 1e3)
+    return [min(taken) for taken in zip(*times, strict=True)], len(times)
 
 
 def example_sizes(program: Program) -> dict[sympy.Symbol, int]:
@@ -59,8 +63,8 @@ def work_of(programs: Sequence[Program], keys: Sequence[Sequence[int]]) -> dict[
             if row["macs"]:
                 macs[key] = row["macs"]
     return {
-        "macs": _values("Multiply-adds", "MAC", macs),
-        "bytes": _values("Bytes moved", "B", moved),
+        "macs": values_of("Multiply-adds", "MAC", macs),
+        "bytes": values_of("Bytes moved", "B", moved),
     }
 
 
@@ -89,8 +93,15 @@ def times_of(
     ]
     times = {key: row["ms"] for key, row in zip(nodes, rows, strict=True)}
     critical = [key for key, row in zip(nodes, rows, strict=True) if row["critical"]]
-    return _values("Time", "ms", times), critical
+    return values_of("Time", "ms", times), critical
 
 
-def _values(title: str, unit: str, found: dict[int, Any]) -> dict[str, Any]:
+def values_of(title: str, unit: str, found: dict[int, Any]) -> dict[str, Any]:
+    """Numbers by the keys of nodes, as the page reads them.
+
+    Args:
+        title: what they are.
+        unit: `ms`, `B`, `MAC` or `dB`.
+        found: the numbers by key.
+    """
     return {"title": title, "unit": unit, "keys": list(found), "values": list(found.values())}

@@ -11,12 +11,11 @@ from graphopt._version import VERSION
 from graphopt.compiler.inspected import Inspected
 from graphopt.compiler.program import Program
 from graphopt.compiler.stages import Stages
-from graphopt.errors import StorageError
 from graphopt.inspection.page.code import assembly_of, code_of
 from graphopt.inspection.page.columns import Columns
-from graphopt.inspection.page.html import render_page
+from graphopt.inspection.page.facts import byte_text, fact, time_text
+from graphopt.inspection.page.html import write_html
 from graphopt.inspection.page.measures import (
-    CALLS,
     are_of,
     call_times,
     example_sizes,
@@ -32,12 +31,7 @@ Inputs = tuple[Any, ...] | dict[str, Any] | None
 
 def write_page(module: Inspected, path: Path, inputs: Inputs, measure: bool) -> Path:
     """Writes the page of a compiled model; see `Inspected.inspect`."""
-    text = render_page(page_data(module, inputs, measure))
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(str(path), error.strerror or error, "the path") from error
-    return path
+    return write_html(path, page_data(module, inputs, measure))
 
 
 def page_data(module: Inspected, inputs: Inputs, measure: bool) -> dict[str, Any]:
@@ -75,11 +69,10 @@ def page_data(module: Inspected, inputs: Inputs, measure: bool) -> dict[str, Any
             missing["time of steps"] = "the model calls its compiled parts from Python"
         facts = [*_time_facts(module, args, kwargs), *facts]
     if "time" in missing:
-        facts.insert(0, _fact("Speed-up", "", missing["time"]))
+        facts.insert(0, fact("Speed-up", "", missing["time"]))
     missing["timeline"] = "a profile records the time of each step, not what each thread did"
     missing["accuracy"] = "not measured"
     return {
-        "format": 1,
         "model": {
             "name": report.name,
             "target": report.target,
@@ -96,9 +89,6 @@ def page_data(module: Inspected, inputs: Inputs, measure: bool) -> dict[str, Any
         **code_of(programs, keys),
         "assembly": assembly,
         "memory": max(memories, key=lambda memory: int(memory["arena"]), default=None),
-        "roofs": None,
-        "timeline": None,
-        "accuracy": None,
     }
 
 
@@ -113,33 +103,33 @@ def _call(module: Inspected, inputs: Inputs) -> tuple[tuple[Any, ...], dict[str,
     return ((), given) if isinstance(given, dict) else (tuple(given), {})
 
 
-def _fact(label: str, value: str, note: str = "") -> dict[str, str]:
-    return {"label": label, "value": value, "note": printable(note)}
-
-
 def _time_facts(
     module: Inspected, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> list[dict[str, str]]:
     """Time of a call, against the model itself where that can be called."""
-    original, how = module.original, f"median of {CALLS} calls"
+    original = module.original
 
     def compiled() -> Any:
         return module(*args, **kwargs)  # type: ignore[operator]
 
     if original is None:
-        (ms,) = call_times(compiled)
-        return [_fact("Time of a call", _ms(ms), how)]
+        (ms,), turns = call_times(compiled)
+        return [fact("Time of a call", time_text(ms), f"fastest of {turns}")]
     import torch
 
     def plain() -> Any:
         with torch.inference_mode():
             return original(*args, **kwargs)
 
-    ms, slow = call_times(compiled, plain)
+    (ms, slow), turns = call_times(compiled, plain)
     threads = f"torch has {torch.get_num_threads()} threads"
     return [
-        _fact("Speed-up", f"{slow / ms:.2f}x", f"over torch in eager mode, {_ms(slow)}; {threads}"),
-        _fact("Time of a call", _ms(ms), f"{how} of each in turn"),
+        fact(
+            "Speed-up",
+            f"{slow / ms:.2f}x",
+            f"over torch in eager mode, {time_text(slow)}; {threads}",
+        ),
+        fact("Time of a call", time_text(ms), f"fastest of {turns}, in turn with torch"),
     ]
 
 
@@ -147,7 +137,7 @@ def _nodes_fact(captured: Sequence[Stages], programs: Sequence[Program]) -> dict
     before = sum(len(next(iter(stages)).nodes) for stages in captured)
     after = sum(len(program.graph.nodes) for program in programs)
     steps = sum(len(program.module.steps) for program in programs)
-    return _fact("Nodes", f"{after}", f"of {before} captured; {steps} of them run code")
+    return fact("Nodes", f"{after}", f"of {before} captured; {steps} of them run code")
 
 
 def _size_facts(
@@ -160,19 +150,7 @@ def _size_facts(
     )
     counts = len([kernel for kernel in kernels if kernel not in ("view", "loop")])
     return [
-        _fact("Weights", _bytes(weights), "packed, as they are mapped"),
-        _fact("Memory of a call", _bytes(arena), "for values between steps, at the example sizes"),
-        _fact("Kernels", f"{counts}", "different ones, beside generated loops"),
+        fact("Weights", byte_text(weights), "packed, as they are mapped"),
+        fact("Memory of a call", byte_text(arena), "between steps, at the example sizes"),
+        fact("Kernels", f"{counts}", "different ones, beside generated loops"),
     ]
-
-
-def _bytes(count: int) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.3g} {unit}" if unit != "B" else f"{count} B"
-        count /= 1024  # type: ignore[assignment]
-    return f"{count:.3g} GiB"
-
-
-def _ms(ms: float) -> str:
-    return f"{ms * 1e3:.3g} µs" if ms < 1 else f"{ms:.3g} ms"
