@@ -25,13 +25,14 @@ function Nothing({ title, why }: { title: string; why: string | undefined }) {
   );
 }
 
-/** Ticks of a logarithmic axis: powers of ten. */
+/** Ticks of a logarithmic axis: powers of ten, with 2 and 5 of each if those are few. */
 function powers(least: number, most: number): number[] {
+  const steps = most / least > 1000 ? [1] : [1, 2, 5];
   const ticks: number[] = [];
-  for (let power = Math.ceil(Math.log10(least)); power <= Math.log10(most); power++) {
-    ticks.push(10 ** power);
+  for (let power = Math.floor(Math.log10(least)); power <= Math.log10(most); power++) {
+    ticks.push(...steps.map((step) => step * 10 ** power).filter((t) => t >= least && t <= most));
   }
-  return ticks;
+  return ticks.map((tick) => Number(tick.toPrecision(1)));
 }
 
 function nodeName(report: Report, key: number): { op: string; module: string; kernel: string } {
@@ -138,7 +139,7 @@ export function MemoryPlan({ report, store, state }: Props) {
   const px = (step: number) => MARGIN.left + (step / steps) * (W - MARGIN.left - MARGIN.right);
   const py = (at: number) => H - MARGIN.bottom - (at / memory.arena) * (H - MARGIN.top - MARGIN.bottom);
   const shared = quantity(memory.unshared, "B");
-  const note = `${quantity(memory.arena, "B")} of memory for what would take ${shared} unshared, at the sizes of the example.`;
+  const note = `${quantity(memory.arena, "B")} of memory for what would take ${shared} unshared, at the sizes of the example. Brown is what a kernel needs while it runs.`;
   const ticks = [0, 0.25, 0.5, 0.75, 1].map((share) => share * memory.arena);
   return (
     <Chart title="Memory" note={note} said={said}>

@@ -16,7 +16,15 @@ page.on("request", (request) => seen.requests.push(request.url()));
 const hash = () => Object.fromEntries(new URLSearchParams(new URL(page.url()).hash.slice(1)));
 const text = (selector) => page.locator(selector).first().innerText();
 const place = () => page.locator("canvas.main").first().getAttribute("data-selected");
-const settle = () => page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+/** Waits until ten frames in a row show the chosen node at one place. */
+const settle = () =>
+  page.evaluate(async () => {
+    const shown = () => document.querySelector("canvas.main")?.dataset.selected;
+    for (let same = 0, last = shown(); same < 10; last = shown()) {
+      await new Promise(requestAnimationFrame);
+      same = shown() === last ? same + 1 : 0;
+    }
+  });
 
 await page.goto(`file://${file}`);
 await page.waitForSelector("body[data-ready]");

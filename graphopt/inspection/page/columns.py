@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from graphopt.compiler.program import Program
 from graphopt.compiler.stages import Stage, StageNode, Stages
+from graphopt.errors import StagesError
 from graphopt.inspection.page.graph_text import parse_graph
 from graphopt.inspection.page.layout import Drawn, layouts
 from graphopt.ir import Value
@@ -77,6 +79,7 @@ class Columns:
         }
         self._drawn: list[Drawn] = []
         self._rows: list[dict[str, int]] = []
+        self._shared: set[str] = set()  # names that parts have from the whole graph
         self._last: list[tuple[str, Stage, str]] = []  # of each program: prefix, stage, part
         for number, stages in enumerate(captured):
             prefix = f"{number}:" if number else ""
@@ -142,18 +145,32 @@ class Columns:
             "layouts": found,
         }
 
-    def planned(self, program: int) -> list[int]:
-        """Keys of the nodes of a planned graph, in order.
+    def planned(self, programs: Sequence[Program]) -> list[list[int]]:
+        """Keys of the nodes of each planned graph, in order.
 
         Args:
-            program: its number among all that were compiled.
+            programs: all that was compiled, in the order of the stages.
+
+        Raises:
+            StagesError: if the stages are not of those.
         """
-        prefix, stage, part = self._last[program]
-        return [self._key(self._full(prefix, part, row.name)) for row in stage.nodes]
+        last = iter(self._last)
+        found = []
+        for program in programs:
+            graph = program.graph
+            same = (one for one in last if one[1].graph.name == graph.name)
+            prefix, stage, part = next(
+                (one for one in same if len(one[1].nodes) == len(graph.nodes)), ("", None, "")
+            )
+            if stage is None:
+                raise StagesError(graph.name)
+            found.append([self._key(self._full(prefix, part, row.name)) for row in stage.nodes])
+        return found
 
     def _take(self, stages: Stages, prefix: str, errors: Mapping[int, str]) -> None:
         at: dict[int, int] = {}
-        self._shared = {row.name for s in stages if s.graph.name == stages.name for row in s.nodes}
+        whole = [stage for stage in stages if stage.graph.name == stages.name]
+        self._shared |= {f"{prefix}{row.name}" for stage in whole for row in stage.nodes}
         for stage in stages:
             part = "" if stage.graph.name == stages.name else stage.graph.name
             before = stages.before(stage)
@@ -175,7 +192,8 @@ class Columns:
 
     def _full(self, prefix: str, part: str, name: str) -> str:
         """The name of a node among those of all graphs."""
-        return f"{prefix}{part}/{name}" if part and name not in self._shared else f"{prefix}{name}"
+        whole = f"{prefix}{name}"
+        return f"{prefix}{part}/{name}" if part and whole not in self._shared else whole
 
     def _add(self, stage: Stage, prefix: str, part: str, before: int) -> list[int]:
         """Adds the rows that are new at a stage; gives all of it."""
@@ -245,7 +263,8 @@ class Columns:
         if row < 0 or self._columns["inputs"][row] != self._operands(ends):
             row = self._row(Shown(output, {"op": OUTPUT, "type": results[0][1]}, ends))
         made[output] = row
-        reads = {name: [] for name, *_ in inputs} | {n.name: n.reads for n in nodes}
+        reads: dict[str, list[str]] = {name: [] for name, *_ in inputs}
+        reads |= {n.name: n.reads for n in nodes}
         reads[output] = [source for source, _ in results]
         self._drawn.append(Drawn(reads, frozenset(name for name, *_ in inputs)))
         self._rows.append(made)

@@ -23,4 +23,6 @@ def byte_text(count: float) -> str:
 
 def time_text(ms: float) -> str:
     """A time, such as `3.1 ms`."""
+    if ms >= 1000:
+        return f"{ms / 1e3:.3g} s"
     return f"{ms * 1e3:.3g} µs" if ms < 1 else f"{ms:.3g} ms"

@@ -40,7 +40,7 @@ def page_data(module: Inspected, inputs: Inputs, measure: bool) -> dict[str, Any
     captured = [stages for stages in module.stages() if len(stages)]
     programs = module.programs()
     columns = Columns(captured)
-    keys = [columns.planned(number) for number in range(len(programs))]
+    keys = columns.planned(programs)
     tables = columns.as_dict()
     report = module.report()
     missing: dict[str, str] = {}
@@ -70,6 +70,7 @@ def page_data(module: Inspected, inputs: Inputs, measure: bool) -> dict[str, Any
         facts = [*_time_facts(module, args, kwargs), *facts]
     if "time" in missing:
         facts.insert(0, fact("Speed-up", "", missing["time"]))
+    missing["roofs"] = "The roofs are not drawn: they were not measured."
     missing["timeline"] = "a profile records the time of each step, not what each thread did"
     missing["accuracy"] = "not measured"
     return {
