@@ -28,6 +28,8 @@ _RUNTIME = tuple(_KERNELS / f"runtime/{name}.c" for name in ("cpus", "gate", "mo
 _WARNINGS = ("-Wall", "-Wextra", "-Werror")
 #: What a model says, such as x < x, may look like a slip to a compiler.
 _GENERATED = ("-Wno-error",)
+#: What a generated module includes first (codegen/templates/module.c.j2).
+_MODULE_HEADER = _KERNELS / "include/go_loop.h"
 #: What harness/host.c runs.
 _HOSTED = """#include "go_team.h"
 void {0}(go_team *, const void *);
@@ -246,11 +248,32 @@ class Builder:
                 source = folder / "module.c"
                 source.write_text(text, encoding="utf-8")
                 (folder / "kernels.h").write_text(binding)
-            command = [*tools.command, *flags, "-c", str(source), "-o", str(made)]
+            parsed = self._parsed(tools, flags) if tools.is_zig and file.flags == _GENERATED else ()
+            command = [*tools.command, *flags, *parsed, "-c", str(source), "-o", str(made)]
             _run(command, path.name, folder.parent)
             return made
 
         return Cache(self.cache).file(f"objects/{key}", ".o", make)
+
+    def _parsed(self, tools: Toolchain, flags: Sequence[str]) -> tuple[str, str]:
+        """Flags that give zig the header of generated modules as it was parsed before.
+
+        Parsing it, and with it all intrinsics of an architecture, is most of compiling a module.
+
+        Args:
+            tools: zig.
+            flags: of the modules; another level or C library has a file of its own.
+        """
+        key = _key(tools.version, flags, _headers(), tools.command[0])
+
+        def make(folder: Path) -> Path:
+            made = folder / "made.pch"
+            # Sizes of the headers are compared, not times: the key is of what they say.
+            parse = ("-Xclang", "-fno-pch-timestamp", "-x", "c-header", str(_MODULE_HEADER))
+            _run([*tools.command, *flags, *parse, "-o", str(made)], made.name, folder.parent)
+            return made
+
+        return "-include-pch", str(Cache(self.cache).file(f"headers/{key}", ".pch", make))
 
     def _link(
         self,

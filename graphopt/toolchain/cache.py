@@ -2,6 +2,7 @@
 
 <cache>/objects/<key>/<sha256>.o
 <cache>/linked/<key>/<sha256>.so
+<cache>/headers/<key>/<sha256>.pch    what all modules of a level include, parsed
 
 The key is of the source, the compiler and its flags; the name of a file is the digest of its own
 content, so that one that was damaged or cut short is noticed and made again. A file is written

@@ -1,7 +1,9 @@
 """Building: the cache, the compilers, and what happens without one."""
 
+import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,6 +101,23 @@ def test_gcc_takes_every_kernel(source, tmp_path) -> None:
     command = ["gcc", *flags, *warnings, "-O0", "-c", str(source), "-o", str(tmp_path / "made.o")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif("CC" in os.environ, reason="zig alone reads a parsed header")
+@pytest.mark.parametrize("level", [LEVEL, registry.level("aarch64", "sve2")], ids=lambda v: v.arch)
+def test_the_parsed_header_of_modules_changes_no_byte(level, tmp_path, monkeypatch) -> None:
+    text = emit(tiny().graph).source
+    source = building._Source(Path("module.c"), text, False, building._GENERATED)
+    tools, made = Toolchain.find(level.arch), []
+    link = [*tools.command, *tools.link_flags(False), "-shared", "-s"]  # without where it was made
+    for folder in ("parsed", "plain"):
+        builder = Builder(tmp_path / folder, 1)
+        compiled = builder._object(tools, source, level)
+        made.append(builder._link(link, [compiled], ".so").read_bytes())
+        monkeypatch.setattr(Builder, "_parsed", lambda *_: ())
+    assert made[0] == made[1]
+    headers = [(tmp_path / folder / "headers").exists() for folder in ("parsed", "plain")]
+    assert headers == [True, False]
 
 
 def test_only_what_a_module_calls_is_compiled(tmp_path) -> None:
