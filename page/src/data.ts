@@ -28,6 +28,7 @@ interface StageData {
   before: number;
   notes: string[];
   error: string;
+  wrong: boolean;
 }
 
 interface LayoutData {
@@ -115,6 +116,7 @@ export interface Stage {
   ms: number;
   notes: string[];
   error: string;
+  wrong: boolean;
   before: number;
   count: number;
 }
@@ -143,8 +145,9 @@ export class Report {
     data.steps.forEach(([key], i) => this.stepOf.set(key, i));
     this.stages = data.stages.map((stage, index) => {
       this.rows.push(stage.nodes ? undelta(stage.nodes) : (this.rows[stage.before] as Int32Array));
-      const { pass, graph, changed, ms, notes, error, before } = stage;
-      return { index, pass, graph, changed, ms, notes, error, before, count: this.sizeOf(index) };
+      const { pass, graph, changed, ms, notes, error, wrong, before } = stage;
+      const count = this.sizeOf(index);
+      return { index, pass, graph, changed, ms, notes, error, wrong, before, count };
     });
   }
 

@@ -141,7 +141,7 @@ function Search({ report, store, state, keys, input }: SearchProps) {
         }}
       />
       {keys && <span class="hits">{at >= 0 ? `${at + 1}/` : ""}{keys.length}</span>}
-      {keys && document.activeElement === input.current && keys.length > 0 && (
+      {keys && at < 0 && keys.length > 0 && document.activeElement === input.current && (
         <ul class="results">
           {keys.slice(0, 8).map((key) => {
             const row = report.graphAt(state.pass).get(key)!;

@@ -61,7 +61,9 @@ export function PassList({ report, store, state }: Props) {
               <span class="pass">{stage.pass.split("_").flatMap((word, n) => (n ? ["_", <wbr />, word] : [word]))}</span>
               <span class="what">{describe(report, stage)}</span>
               <span class="time">{stage.ms > 0 ? quantity(stage.ms, "ms") : ""}</span>
-              {stage.error && <span class="error">{stage.error}</span>}
+              {stage.error && (
+                <span class={stage.wrong ? "error removed" : "error"}>error {stage.error}</span>
+              )}
             </button>
           </li>
         </>

@@ -61,7 +61,7 @@ function Passes({ report, store }: { report: Report; store: Store }) {
               <td><a href={`#view=graph&pass=${stage.index}`}>{stage.pass}</a></td>
               <td>{describe(report, stage)}</td>
               <td>{stage.ms > 0 ? quantity(stage.ms, "ms") : ""}</td>
-              {errors && <td>{stage.error}</td>}
+              {errors && <td class={stage.wrong ? "removed" : ""}>{stage.error}</td>}
             </tr>
           ))}
         </tbody>

@@ -7,7 +7,7 @@ stage is the list of its rows, so that what a pass left alone takes no room.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -55,6 +55,19 @@ class Shown:
         return [name for _, name, _ in self.inputs]
 
 
+@dataclass(frozen=True)
+class StageError:
+    """How far results are after a pass.
+
+    Attributes:
+        error: the worst of them, over the largest magnitude of its result, as text.
+        wrong: whether that is more than numbers of the precision explain.
+    """
+
+    error: str
+    wrong: bool
+
+
 class Columns:
     """The tables of a page.
 
@@ -68,7 +81,9 @@ class Columns:
         errors: by the number of a stage its error, where that was measured.
     """
 
-    def __init__(self, captured: Sequence[Stages] = (), errors: Mapping[int, str] = {}) -> None:
+    def __init__(
+        self, captured: Sequence[Stages] = (), errors: Mapping[int, StageError] = {}
+    ) -> None:
         self.strings: list[str] = []
         self.keys: list[str] = []
         self.stages: list[dict[str, Any]] = []
@@ -167,7 +182,7 @@ class Columns:
             found.append([self._key(self._full(prefix, part, row.name)) for row in stage.nodes])
         return found
 
-    def _take(self, stages: Stages, prefix: str, errors: Mapping[int, str]) -> None:
+    def _take(self, stages: Stages, prefix: str, errors: Mapping[int, StageError]) -> None:
         at: dict[int, int] = {}
         whole = [stage for stage in stages if stage.graph.name == stages.name]
         self._shared |= {f"{prefix}{row.name}" for stage in whole for row in stage.nodes}
@@ -184,7 +199,8 @@ class Columns:
                 rows = self._add(stage, prefix, part, came)
             title = printable(stage.name), printable(stage.graph.name)
             self.stages.append(_stage(*title, stage.changed, stage.seconds, rows, came))
-            self.stages[-1]["error"] = errors.get(number, "")
+            if number in errors:
+                self.stages[-1] |= asdict(errors[number])
         for part_stages in stages.parts:
             last = part_stages[-1]
             part = "" if last.graph.name == stages.name else last.graph.name
@@ -319,6 +335,7 @@ def _stage(
         "before": before,
         "notes": [],
         "error": "",
+        "wrong": False,
     }
 
 
