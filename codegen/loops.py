@@ -358,6 +358,7 @@ def _reduce(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         f.frame()
         f.loops("refuse_none", count=f.size(count))
     kept = [a for a in range(x.rank) if a not in reduced]
+    beside = kept.pop() if not kind.startswith("arg") and _is_side_by_side(x, kept) else None
     results: dict[str, Any] = {
         "count": f.size(product(x.shape[a] for a in kept)),
         "kind": x.dtype.c_type,
@@ -369,10 +370,13 @@ def _reduce(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         ((extent, step),) = loops.values()
         f.loops("arg", **results, extent=extent, step=step, compare=_COMPARE[kind[3:]])
         return
-    first = str(int(kind == "min")) if x.dtype is DType.BOOL else "a[0]"
+    at, total = ("lane", "total[lane]") if beside is not None else ("0", "total")
+    first = str(int(kind == "min")) if x.dtype is DType.BOOL else f"a[{at}]"
     mean = f" / (double)({f.size(count)})" if kind == "mean" else ""
+    if beside is not None:
+        results["extent"] = f.size(x.shape[beside])
     f.loops(
-        "reduce",
+        "reduce" if beside is None else "reduce_lanes",
         **results,
         total=("double" if x.dtype.is_float else "int64_t") if is_sum else x.dtype.c_type,
         start=str(int(kind == "prod")) if is_sum else first,
@@ -380,8 +384,15 @@ def _reduce(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         loops=[(axis, extent) for axis, (extent, _) in loops.items()],
         index=" + ".join(_times(f"r{axis}", step) for axis, (_, step) in loops.items()) or "0",
         compare=_COMPARE.get(kind),
-        result=f"({out.dtype.c_type})(total{mean})",
+        result=f"({out.dtype.c_type})({total}{mean})",
     )
+
+
+def _is_side_by_side(x: Value, kept: Sequence[int]) -> bool:
+    """Whether neighbours along the last axis that is kept lie side by side in memory."""
+    if not kept or layout_of(x).strides[kept[-1]] != 1:
+        return False
+    return _may_reach(x.shape[kept[-1]], _TILE)
 
 
 def _extent_and_step(f: FunctionBuilder, x: Value, axis: int) -> tuple[str, str]:

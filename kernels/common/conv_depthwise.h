@@ -114,7 +114,8 @@ typedef struct {
 static outputs_rest rest_of(const go_conv_args *a) {
     outputs_rest r = {.args = *a, .bias = a->epilogue.bias};
     r.args.epilogue.bias = NULL;
-    if (a->epilogue.activation == GO_ACT_RELU || a->epilogue.activation == GO_ACT_RELU6) {
+    if (a->epilogue.activation == GO_ACT_RELU || a->epilogue.activation == GO_ACT_RELU6 ||
+        a->epilogue.activation == GO_ACT_HARDSWISH) {
         r.activation = a->epilogue.activation;
         r.args.epilogue.activation = GO_ACT_NONE;
     }
@@ -153,10 +154,13 @@ GO_INLINE void line_outputs(const outputs_rest *rest, const line_pixels pixels, 
             const go_reg shift = go_reg_load(rest->bias + c + q);
             GO_UNROLLED (k, count) sum[k] += shift;
         }
-        if (rest->activation)
+        if (rest->activation == GO_ACT_RELU)
             GO_UNROLLED (k, count) sum[k] = go_reg_relu(sum[k]);
-        if (rest->activation == GO_ACT_RELU6)
-            GO_UNROLLED (k, count) sum[k] = go_reg_at_most(sum[k], go_reg_splat(6.0f));
+        else if (rest->activation == GO_ACT_RELU6)
+            GO_UNROLLED (k, count) sum[k] = go_reg_relu6(sum[k]);
+        else if (rest->activation == GO_ACT_HARDSWISH)
+            GO_UNROLLED (k, count)
+                sum[k] = sum[k] * go_reg_relu6(sum[k] + go_reg_splat(3.0f)) / go_reg_splat(6.0f);
         GO_UNROLLED (k, count)
             if ((size_t)k < some) go_reg_store(dst + k * dst_step + q, sum[k]);
     }

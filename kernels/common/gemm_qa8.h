@@ -98,6 +98,21 @@ GO_INLINE go_qa8_columns go_qa8_columns_at(const go_gemm_args *args, const go_qa
     return c;
 }
 
+/* The same for any number of columns, with an activation that is more than a relu. */
+static __attribute__((noinline, unused)) void go_qa8_finish_activated(
+    const go_gemm_args *args, const go_qa8_tile *t, size_t row, const go_qa8_columns *c,
+    uint32_t rhs_bias, const int32_t *sums, size_t ld) {
+    float values[GO_ACTIVATED_ROWS * GO_LANES];
+    for (size_t r = 0; r < t->rows; r += GO_ACTIVATED_ROWS) {
+        const size_t some = go_min_size(GO_ACTIVATED_ROWS, t->rows - r);
+        for (size_t i = 0; i < some; i++) {
+            const go_qa8_row q = go_qa8_row_tail(args->lhs, row + r + i, t->depth);
+            go_store(values + i * GO_LANES, go_qa8_values(c, q, rhs_bias, sums + (r + i) * ld));
+        }
+        go_epilogue_rows(args, row + r, some, c->col, c->count, values, GO_LANES);
+    }
+}
+
 /* The loops for what a transformer asks for, and one for everything else. */
 GO_INLINE void go_qa8_finish(const go_gemm_args *args, const go_qa8_tile *t, size_t row, size_t col,
                              size_t cols, uint32_t rhs_bias, const int32_t *sums, size_t ld) {
@@ -107,7 +122,9 @@ GO_INLINE void go_qa8_finish(const go_gemm_args *args, const go_qa8_tile *t, siz
         const size_t n = c.count;
 #define FINISH(full, act, residuals, dtype) \
     go_qa8_finish_rows(args, t, row, &c, rhs_bias, sums + at, ld, full, act, residuals, dtype)
-        if (n < GO_LANES || go_epilogue_is_rare(e))
+        if (e->activation > GO_ACT_RELU)
+            go_qa8_finish_activated(args, t, row, &c, rhs_bias, sums + at, ld);
+        else if (n < GO_LANES || go_epilogue_is_rare(e))
             FINISH(0, (int)e->activation, 2, args->dst_dtype);
         else if (e->residual[1])
             FINISH(1, (int)e->activation, 2, args->dst_dtype);

@@ -64,6 +64,19 @@ GO_INLINE int go_is_interior(const go_windows *w, go_position p, size_t count) {
     return go_is_inside(w, y, x) && go_is_inside(w, last_y, last_x);
 }
 
+/* n < 16 values; where there are four or more in two pieces, which may overlap. */
+GO_INLINE void go_copy_few(float *dst, const float *src, size_t n) {
+    if (n >= 8) {
+        memcpy(dst, src, 8 * sizeof(float));
+        memcpy(dst + n - 8, src + n - 8, 8 * sizeof(float));
+    } else if (n >= 4) {
+        memcpy(dst, src, 4 * sizeof(float));
+        memcpy(dst + n - 4, src + n - 4, 4 * sizeof(float));
+    } else {
+        for (size_t i = 0; i < n; i++) dst[i] = src[i];
+    }
+}
+
 /* n values side by side; the last vector of many may overlap the one before. */
 GO_INLINE void go_copy_channels(float *dst, const void *src, ptrdiff_t at, size_t n,
                                 go_dtype type) {
@@ -75,11 +88,9 @@ GO_INLINE void go_copy_channels(float *dst, const void *src, ptrdiff_t at, size_
         go_store(dst + last, go_load_as(src, at + (ptrdiff_t)last, type, GO_LANES));
         return;
     }
-    for (; c < n; c++) {
-        ptrdiff_t i = at + (ptrdiff_t)c;
-        dst[c] = type == GO_BF16 ? go_f32_from_bf16(((const uint16_t *)src)[i])
-                                 : ((const float *)src)[i];
-    }
+    if (c < n && type == GO_F32) go_copy_few(dst + c, (const float *)src + at + c, n - c);
+    if (type == GO_F32) return;
+    for (; c < n; c++) dst[c] = go_f32_from_bf16(((const uint16_t *)src)[at + (ptrdiff_t)c]);
 }
 
 /* The same for taps of which each begins where the one before ends. */

@@ -61,6 +61,51 @@ GO_INLINE go_f32x16 go_activate(go_f32x16 v, go_activation act, float slope) {
     return v;
 }
 
+/* out[r * GO_LANES + i] = act(values[r * ld + i] + shift[i]) for `rows` rows. */
+#define GO_EACH_ROW(expression)                                 \
+    for (size_t r_ = 0; r_ < rows; r_++) {                      \
+        const go_f32x16 v = go_load(values + r_ * ld) + *shift; \
+        go_store(out + r_ * GO_LANES, expression);              \
+    }
+#define GO_EACH_VALUE(function) \
+    for (size_t i_ = 0; i_ < rows * GO_LANES; i_++) out[i_] = function(out[i_]);
+
+/* The loops of activations that take more than a comparison: the choice is made once for all
+ * rows, so that values of several rows are on their way at once. */
+static __attribute__((noinline, unused)) void go_activate_rows(const go_epilogue *e, size_t rows,
+                                                               const float *values, size_t ld,
+                                                               const go_f32x16 *shift, float *out) {
+    switch (e->activation) {
+        case GO_ACT_RELU6:
+            GO_EACH_ROW(go_relu6(v))
+            return;
+        case GO_ACT_HARDSIGMOID:
+            GO_EACH_ROW(go_activate(v, GO_ACT_HARDSIGMOID, 0))
+            return;
+        case GO_ACT_HARDSWISH:
+            GO_EACH_ROW(go_activate(v, GO_ACT_HARDSWISH, 0))
+            return;
+        case GO_ACT_LEAKY_RELU:
+            GO_EACH_ROW(go_activate(v, GO_ACT_LEAKY_RELU, e->slope))
+            return;
+        default:
+            GO_EACH_ROW(v)
+    }
+    if (e->activation == GO_ACT_GELU_ERF)
+        GO_EACH_VALUE(go_gelu_erff)
+    else if (e->activation == GO_ACT_GELU_TANH)
+        GO_EACH_VALUE(go_gelu_tanhf)
+    else if (e->activation == GO_ACT_SILU)
+        GO_EACH_VALUE(go_siluf)
+    else if (e->activation == GO_ACT_SIGMOID)
+        GO_EACH_VALUE(go_sigmoidf)
+    else if (e->activation == GO_ACT_TANH)
+        GO_EACH_VALUE(go_tanhf)
+}
+
+#undef GO_EACH_ROW
+#undef GO_EACH_VALUE
+
 /* Everything behind the bias: activation, factor, residuals, conversion, store of
  * columns col .. col + n - 1 (n <= 16) of row `row`. */
 GO_INLINE void go_epilogue_store(const go_epilogue *e, void *dst, ptrdiff_t dst_stride,
@@ -88,8 +133,7 @@ GO_INLINE int go_epilogue_is_plain(const go_gemm_args *args) {
 
 /* Whether rows take the loop for everything, not one of those for what is common. */
 GO_INLINE int go_epilogue_is_rare(const go_epilogue *e) {
-    return e->activation > GO_ACT_RELU || e->factor || e->last > GO_ACT_RELU ||
-           (e->last && !e->residual[0]);
+    return e->factor || e->last > GO_ACT_RELU || (e->last && !e->residual[0]);
 }
 
 /* The epilogue with what is constant in a loop over rows: the activation, and how many
@@ -146,25 +190,44 @@ GO_INLINE void go_epilogue_lanes(const go_gemm_args *args, size_t row, size_t ro
     }
 }
 
-/* rows x cols (cols <= 16) results before the activation, or before the `bias` of their
- * columns, go to row `row`, column `col` of the destination: loops for what transformers and
- * convolutional networks ask for, and one for everything else. */
+/* rows x cols (cols <= 16) results that are final but for a relu and what follows it: loops
+ * for what transformers and convolutional networks ask for, and one for everything else. */
+GO_INLINE void go_epilogue_simple(const go_gemm_args *args, size_t row, size_t rows, size_t col,
+                                  size_t cols, const float *values, size_t ld, const float *bias,
+                                  const int act) {
+    const go_epilogue *e = &args->epilogue;
+#define STORE(n, residuals, dtype) \
+    go_epilogue_lanes(args, row, rows, col, n, values, ld, bias, act, residuals, dtype)
+    if (cols < GO_LANES || go_epilogue_is_rare(e))
+        STORE(cols, 2, args->dst_dtype);
+    else if (e->residual[1])
+        STORE(GO_LANES, 2, args->dst_dtype);
+    else if (e->residual[0])
+        STORE(GO_LANES, 1, args->dst_dtype);
+    else if (args->dst_dtype == GO_BF16)
+        STORE(GO_LANES, 0, GO_BF16);
+    else
+        STORE(GO_LANES, 0, GO_F32);
+#undef STORE
+}
+
+enum { GO_ACTIVATED_ROWS = 16 };
+
+/* The same for results before any activation, or before the `bias` of their columns. */
 GO_INLINE void go_epilogue_biased(const go_gemm_args *args, size_t row, size_t rows, size_t col,
                                   size_t cols, const float *values, size_t ld, const float *bias) {
     const go_epilogue *e = &args->epilogue;
-#define STORE(n, act, residuals, dtype) \
-    go_epilogue_lanes(args, row, rows, col, n, values, ld, bias, act, residuals, dtype)
-    if (cols < GO_LANES || go_epilogue_is_rare(e))
-        STORE(cols, (int)e->activation, 2, args->dst_dtype);
-    else if (e->residual[1])
-        STORE(GO_LANES, (int)e->activation, 2, args->dst_dtype);
-    else if (e->residual[0])
-        STORE(GO_LANES, (int)e->activation, 1, args->dst_dtype);
-    else if (args->dst_dtype == GO_BF16)
-        STORE(GO_LANES, (int)e->activation, 0, GO_BF16);
-    else
-        STORE(GO_LANES, (int)e->activation, 0, GO_F32);
-#undef STORE
+    if (e->activation <= GO_ACT_RELU) {
+        go_epilogue_simple(args, row, rows, col, cols, values, ld, bias, (int)e->activation);
+        return;
+    }
+    const go_f32x16 shift = bias ? go_load_n(bias, cols) : go_zero();
+    float activated[GO_ACTIVATED_ROWS * GO_LANES];
+    for (size_t r = 0; r < rows; r += GO_ACTIVATED_ROWS) {
+        const size_t some = rows - r < GO_ACTIVATED_ROWS ? rows - r : GO_ACTIVATED_ROWS;
+        go_activate_rows(e, some, values + r * ld, ld, &shift, activated);
+        go_epilogue_simple(args, row + r, some, col, cols, activated, GO_LANES, NULL, GO_ACT_NONE);
+    }
 }
 
 /* The same for results that have their bias. */

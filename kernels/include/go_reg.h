@@ -61,6 +61,10 @@ GO_INLINE go_reg go_reg_relu(go_reg x) {
     return (go_reg)((go_reg_u32)x & ~negative);
 }
 
+GO_INLINE go_reg go_reg_relu6(go_reg x) {
+    return go_reg_at_most(go_reg_relu(x), go_reg_splat(6.0f));
+}
+
 /* a * b + c with one rounding. */
 GO_INLINE go_reg go_reg_fma(go_reg a, go_reg b, go_reg c) {
 #if defined(__AVX512F__)

@@ -15,7 +15,7 @@
 
 #if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
 #include <arm_neon.h>
-#elif defined(__AVX512BF16__)
+#elif defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -129,18 +129,48 @@ GO_INLINE go_f32x16 go_load(const float *p) { return *(const go_f32x16_mem *)p; 
 GO_INLINE void go_store(float *p, go_f32x16 v) { *(go_f32x16_mem *)p = v; }
 GO_INLINE go_i32x16 go_load_i32(const int32_t *p) { return *(const go_i32x16_mem *)p; }
 
-/* The first n lanes (n <= 16); lanes beyond n are 0. Touches no memory beyond n. */
-GO_INLINE go_f32x16 go_load_n(const float *p, size_t n) {
-    if (n >= GO_LANES) return go_load(p);
+/* The first n lanes, n < 16, of f32 or of halves of it; lanes beyond n are 0. With masks where
+ * the CPU has them; but the address sanitizer sees copies only. */
+#if defined(__AVX512VL__) && defined(__AVX512BW__) && !defined(__SANITIZE_ADDRESS__)
+GO_INLINE __mmask16 go_first_lanes(size_t n) { return (__mmask16)((1u << n) - 1); }
+GO_INLINE go_f32x16 go_load_few(const float *p, size_t n) {
+    return (go_f32x16)_mm512_maskz_loadu_ps(go_first_lanes(n), p);
+}
+GO_INLINE void go_store_few(float *p, go_f32x16 v, size_t n) {
+    _mm512_mask_storeu_ps(p, go_first_lanes(n), (__m512)v);
+}
+GO_INLINE go_u16x16 go_load_few_halves(const uint16_t *p, size_t n) {
+    return (go_u16x16)_mm256_maskz_loadu_epi16(go_first_lanes(n), p);
+}
+GO_INLINE void go_store_few_halves(uint16_t *p, go_u16x16 v, size_t n) {
+    _mm256_mask_storeu_epi16(p, go_first_lanes(n), (__m256i)v);
+}
+#else
+GO_INLINE go_f32x16 go_load_few(const float *p, size_t n) {
     go_f32x16 v = {0};
     memcpy(&v, p, n * sizeof(float));
     return v;
+}
+GO_INLINE void go_store_few(float *p, go_f32x16 v, size_t n) { memcpy(p, &v, n * sizeof(float)); }
+GO_INLINE go_u16x16 go_load_few_halves(const uint16_t *p, size_t n) {
+    go_u16x16 v = {0};
+    memcpy(&v, p, n * sizeof(uint16_t));
+    return v;
+}
+GO_INLINE void go_store_few_halves(uint16_t *p, go_u16x16 v, size_t n) {
+    memcpy(p, &v, n * sizeof(uint16_t));
+}
+#endif
+
+/* The same for n <= 16. Touches no memory beyond n. */
+GO_INLINE go_f32x16 go_load_n(const float *p, size_t n) {
+    return n >= GO_LANES ? go_load(p) : go_load_few(p, n);
 }
 GO_INLINE void go_store_n(float *p, go_f32x16 v, size_t n) {
     if (n >= GO_LANES)
         go_store(p, v);
     else
-        memcpy(p, &v, n * sizeof(float));
+        go_store_few(p, v, n);
 }
 
 /* ---- bf16 -------------------------------------------------------------- */
@@ -217,16 +247,13 @@ GO_INLINE go_f32x16 go_load_bf16(const uint16_t *p) {
 }
 GO_INLINE void go_store_bf16(uint16_t *p, go_f32x16 v) { *(go_u16x16_mem *)p = go_narrow_bf16(v); }
 GO_INLINE go_f32x16 go_load_bf16_n(const uint16_t *p, size_t n) {
-    if (n >= GO_LANES) return go_load_bf16(p);
-    go_u16x16 v = {0};
-    memcpy(&v, p, n * sizeof(uint16_t));
-    return go_widen_bf16(v);
+    return n >= GO_LANES ? go_load_bf16(p) : go_widen_bf16(go_load_few_halves(p, n));
 }
 GO_INLINE void go_store_narrow_n(uint16_t *p, go_u16x16 h, size_t n) {
     if (n >= GO_LANES)
         *(go_u16x16_mem *)p = h;
     else
-        memcpy(p, &h, n * sizeof(uint16_t));
+        go_store_few_halves(p, h, n);
 }
 
 /* ---- rows of f32 or bf16, the type known at run time ------------------- */

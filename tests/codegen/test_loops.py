@@ -332,14 +332,34 @@ def test_reduce(tmp_path: Path, kind: str) -> None:
     check_native(m.output(*outputs), tmp_path, sizes=SIZES)
 
 
+@pytest.mark.parametrize("kind", ["mean", "max"])
+def test_reduce_where_results_lie_side_by_side(tmp_path: Path, kind: str) -> None:
+    m = Maker()
+    wide, lines = m.input("wide", "B", "T", 37), m.input("lines", "B", 3, "T", 2)
+    turned = m.permute(m.permute(wide, 0, 2, 1), 2, 0, 1)
+    outputs = [
+        m.op(Reduce(kind=kind, axes=(1,)), wide),
+        m.op(Reduce(kind=kind, axes=(0, 1)), wide),
+        m.op(Reduce(kind=kind, axes=(0,)), turned),
+        m.op(Reduce(kind=kind, axes=(1, 3)), lines),
+        m.op(Reduce(kind=kind, axes=(1,)), m.reshape(lines, "B", 6, "T")),
+    ]
+    sizes = (*SIZES, {"B": 2, "T": 16}, {"B": 1, "T": 33})
+    check_native(m.output(*outputs), tmp_path, sizes=sizes)
+
+
 def test_reduce_keeps_nan(tmp_path: Path) -> None:
     m = Maker()
-    x = m.input("x", "B", 4)
+    x, wide = m.input("x", "B", 4), m.input("wide", "B", 19)
     kinds = ("max", "min", "sum")
-    graph = m.output(*(m.op(Reduce(kind=k, axes=(1,)), x) for k in kinds))
+    rowwise = [m.op(Reduce(kind=k, axes=(1,)), x) for k in kinds]
+    side_by_side = [m.op(Reduce(kind=k, axes=(0,)), wide) for k in kinds]
+    graph = m.output(*rowwise, *side_by_side)
     context = build(emit(graph), native_levels()[-1], tmp_path).context(1)
     rows = np.array([[np.nan, 1, 2, 3], [1, np.nan, 0, 2], [3, 2, 1, np.nan]], np.float32)
-    assert all(np.isnan(y).all() for y in context.run([rows]))
+    lines = np.ones((3, 19), np.float32)
+    lines[np.arange(19) % 3, np.arange(19)] = np.nan
+    assert all(np.isnan(y).all() for y in context.run([rows, lines]))
 
 
 def test_check(tmp_path: Path) -> None:
