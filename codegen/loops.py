@@ -19,6 +19,7 @@ from graphopt.ir.scalar import Scalar
 from graphopt.ir.symbolic import evaluate, is_non_negative, product, simplify
 
 _TILE = 16  # elements of a line of the cache
+_LONG_TILE = 128  # elements beside each of a few
 _LONG_ROW = 2048  # elements, a line of the cache for each, that stay for the next row
 
 
@@ -70,6 +71,21 @@ def _nest(shape: Shape, tensors: Sequence[Shape], order: list[int], fixed: set[i
     return nest
 
 
+def _long_inside(nest: _Nest) -> _Nest:
+    """The two innermost loops in the order that makes the inner one long.
+
+    A loop over a few elements, such as the colours of pixels, costs more than they do.
+    """
+    if len(nest.extents) < 2 or _may_reach(nest.extents[-1], _TILE):
+        return nest
+    few, many = nest.extents[-1], nest.extents[-2]
+    if isinstance(many, int) and many < _TILE * few:
+        return nest
+    for lists in (nest.extents, nest.axes, *nest.strides):
+        lists[-2:] = lists[:-3:-1]
+    return nest
+
+
 def memory_order(value: Value, memory: Memory) -> list[int]:
     """Axes from the slowest to the fastest in memory, at the example sizes."""
     sizes = memory.graph.hints()
@@ -100,7 +116,7 @@ def emit_elements(
         order: axes, slowest first.
     """
     tensors = [*_strides_in_loops(expr, inputs, len(shape)), strides]
-    nest = _nest(shape, tensors, order, _indexed(expr))
+    nest = _long_inside(_nest(shape, tensors, order, _indexed(expr)))
     inner = len(nest.extents) - 1
     pointers, text = _element(f, memory, expr, inputs, nest)
     step = f.size(nest.strides[-1][inner])
@@ -163,7 +179,8 @@ def _emit_nest(f: FunctionBuilder, nest: _Nest, pointers: list[str], element: st
     shape: dict[str, Any] = {"outer": outer}
     if across is not None:
         behind = [f.size(e) for e in nest.extents[across + 1 : inner]]
-        shape = {"before": outer[:across], "lanes": outer[across], "behind": behind}
+        tile = _TILE if _may_reach(nest.extents[across], _TILE) else _LONG_TILE
+        shape = {"before": outer[:across], "lanes": outer[across], "behind": behind, "tile": tile}
     f.loops(
         "elements" if across is None else "tiles",
         width=f.size(nest.extents[inner]),
@@ -177,6 +194,9 @@ def _emit_nest(f: FunctionBuilder, nest: _Nest, pointers: list[str], element: st
 def _loop_across(nest: _Nest) -> int | None:
     """A loop along which a tensor is dense whose elements the innermost one finds far apart."""
     inner = len(nest.extents) - 1
+    if inner and not _may_reach(nest.extents[inner - 1], _TILE):
+        beside = [steps[inner - 1] == 1 != steps[inner] for steps in nest.strides]
+        return inner - 1 if any(beside) else None
     if not _may_reach(nest.extents[inner], _LONG_ROW):
         return None
     for steps in nest.strides:
@@ -286,7 +306,7 @@ def copy_elements(
         order: axes, slowest first.
     """
     tensors = [broadcast_strides(source, source.rank), strides]
-    nest = _nest(source.shape, tensors, order, set())
+    nest = _long_inside(_nest(source.shape, tensors, order, set()))
     inner = len(nest.extents) - 1
     kind = source.dtype.c_type
     steps = [f.size(s[inner]) for s in nest.strides]

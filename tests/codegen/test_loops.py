@@ -79,7 +79,25 @@ def test_what_lies_across_is_computed_in_tiles(tmp_path: Path) -> None:
         m.op(Cat(1), m.permute(x, 0, 2, 1), m.permute(m.pointwise(times(5.0), x), 0, 2, 1)),
     )
     module = check_native(graph, tmp_path, sizes=(*SIZES, {"B": 2, "T": 333}, {"B": 1, "T": 32}))
-    assert module.source.count("enum { TILE") >= 4
+    assert module.source.count("enum { LANES") >= 4
+
+
+def test_few_elements_of_many_rows_are_the_outer_loop(tmp_path: Path) -> None:
+    """Colours of pixels: from planes and to them, written, copied, and with their indices."""
+    m = Maker()
+    planes, pixels = m.input("planes", "B", 3, "T", 10), m.input("pixels", "B", "T", 3)
+    colour = scalar.cast(scalar.index(3), F32)
+    whole = m.op(Reduce(kind="sum", axes=(3,)), m.permute(planes, 0, 2, 3, 1))
+    graph = m.output(
+        m.pointwise(times(2.0), m.permute(planes, 0, 2, 3, 1)),
+        m.pointwise(mul(X, colour), m.permute(planes, 0, 2, 3, 1)),
+        m.pointwise(add(), m.permute(planes, 0, 2, 3, 1), m.constant("w", 3)),
+        m.op(Cat(1), pixels, m.pointwise(times(5.0), pixels)),
+        m.pointwise(times(3.0), m.permute(pixels, 0, 2, 1)),
+        whole,
+    )
+    module = check_native(graph, tmp_path, sizes=(*SIZES, {"B": 2, "T": 333}, {"B": 1, "T": 16}))
+    assert "TILE = 128" in module.source
 
 
 def test_indices_and_sizes(tmp_path: Path) -> None:
