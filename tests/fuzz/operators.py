@@ -159,13 +159,18 @@ def exact_results(sample: Sample) -> list[Any]:
     return pytree.tree_leaves(sample.run(wide))
 
 
-def is_undefined(node: Node) -> bool:
-    """Whether a node in torch gives other numbers each time: random ones, or what memory holds."""
+def is_random(node: Node) -> bool:
+    """Whether a node is left in torch that gives other numbers each time."""
     if node.is_lowered:
         return False
     namespace, name, overload = node.op.overload.split(".")
     op = getattr(getattr(getattr(torch.ops, namespace), name), overload)
-    return torch.Tag.nondeterministic_seeded in op.tags or "empty" in name
+    return torch.Tag.nondeterministic_seeded in op.tags
+
+
+def is_uninitialized(node: Node) -> bool:
+    """Whether a node as captured gives what memory holds."""
+    return not node.is_lowered and "empty" in node.op.overload
 
 
 def _varying(tensors: Sequence[torch.Tensor]) -> Any:
@@ -191,8 +196,10 @@ def judge(sample: Sample) -> tuple[str, str]:
     try:
         call_key(tuple(tensors), {})  # refuses arguments that no capture can take
         captured = capture(module, tuple(tensors), dynamic_shapes=_varying(tensors))
+        if any(map(is_uninitialized, captured.graph.nodes)):
+            return "other numbers each time", ""
         nodes = PassManager(Config(verify=True)).run(captured.graph, lowering_passes()).nodes
-        if any(map(is_undefined, nodes)):
+        if any(map(is_random, nodes)):
             return "other numbers each time", ""
         with torch.no_grad(), StableSorts():
             got = interpret(captured, [t.clone() for t in tensors])
