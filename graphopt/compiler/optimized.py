@@ -25,17 +25,37 @@ class Serving(Protocol):
     def profile(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int
     ) -> list[dict[str, Any]]:
-        """A row for each step."""
+        """A row for each step; see `Optimized.profile`.
+
+        Args:
+            args: positional arguments of the call.
+            kwargs: keyword arguments of the call.
+            repeats: runs that are timed.
+        """
 
     def balance(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], cores: int, repeats: int
     ) -> list[StepBalance]:
-        """A row for each step."""
+        """A row for each step; see `Optimized.balance`.
+
+        Args:
+            args: positional arguments of the call.
+            kwargs: keyword arguments of the call.
+            cores: on which the tasks fall.
+            repeats: runs; of each task the shortest time counts.
+        """
 
     def emulate(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], level: str, sve_bits: int
     ) -> Any:
-        """The result of the target's own code."""
+        """The result of the target's own code; see `Optimized.emulate`.
+
+        Args:
+            args: positional arguments of the call.
+            kwargs: keyword arguments of the call.
+            level: ISA level; the most capable of the target if empty.
+            sve_bits: length of an SVE vector.
+        """
 
     def programs(self) -> list[Program]:
         """All that is compiled, in the order in which it runs."""
