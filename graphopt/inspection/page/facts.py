@@ -6,7 +6,13 @@ from graphopt.printable import printable
 
 
 def fact(label: str, value: str, note: str = "") -> dict[str, str]:
-    """A figure: what it is, the figure (empty if it is not known), and how, or why not."""
+    """A figure.
+
+    Args:
+        label: what it is.
+        value: the figure; empty if it is not known.
+        note: how it is known, or why not.
+    """
     return {"label": label, "value": value, "note": printable(note)}
 
 
