@@ -22,6 +22,7 @@ from graphopt.dependencies import needs
 from graphopt.errors import GraphoptError, OptionError
 from graphopt.flags import TrustedKeys, numbers, refuse
 from graphopt.funasr.commands import align, compile_app, transcribe
+from graphopt.inspection.commands import bisect, check, diff, dump, info
 from graphopt.inspection.page.command import inspect
 from graphopt.llm.commands import chat, compile_llm
 from graphopt.onnx.adapter import is_onnx
@@ -439,6 +440,11 @@ def bench_kernels(
 
 
 app.command()(inspect)
+app.command()(dump)
+app.command()(diff)
+app.command()(bisect)
+app.command()(check)
+app.command()(info)
 app.command()(transcribe)
 app.command()(align)
 app.command()(chat)

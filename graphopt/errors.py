@@ -397,6 +397,13 @@ class StagesError(GraphoptError):
         )
 
 
+class InspectionError(GraphoptError, ValueError):
+    """A model of which a tool that looks into it cannot tell what it is asked."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(f"{model}: {reason}")
+
+
 class ThreadCountError(GraphoptError, ValueError):
     """A number of threads that no run can have."""
 

@@ -98,6 +98,6 @@ def test_any_stage_is_dumped_as_a_network(tmp_path: Path) -> None:
         config = Config(dump=tmp_path, dump_format=kind)
         PassManager(config).run(diamond(), [EliminateDeadCode()])
         stages = sorted(p.name for p in (tmp_path / "tiny").glob(f"*.{kind}"))
-        assert stages == [f"00_capture.{kind}", f"01_eliminate_dead_code.{kind}"]
+        assert stages == [f"00_capture.{kind}"]  # where a pass changed something
     with pytest.raises(OptionError, match="text, graphml, dot"):
         export(diamond(), "svg")

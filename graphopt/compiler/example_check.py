@@ -342,7 +342,7 @@ def _run_lowered(
     graph = PassManager(Config()).run(captured.graph, lowering_passes())
     tensors = captured.call.flatten(args, kwargs)
     known: dict[Value, torch.Tensor] = dict(zip(graph.inputs, tensors, strict=True))
-    for _, made in _execute(graph, tensors):
+    for _, made in execute(graph, tensors):
         known.update(made)
     outputs = [to_torch(v.data, v.dtype) if v.data is not None else known[v] for v in graph.outputs]
     return captured.call.unflatten(outputs, args, kwargs)
@@ -360,7 +360,7 @@ def _first_departure(
     graph = capture(model, args, kwargs, specialization.options.dynamic_shapes).graph
     tensors = specialization.call.flatten(args, kwargs)
     known: dict[str, torch.Tensor] = {}
-    for _, made in _execute(graph, tensors):
+    for _, made in execute(graph, tensors):
         known.update({v.name: t for v, t in made.items() if v.name})
     manager = PassManager(Config())
     for step in lowering_passes():
@@ -380,7 +380,7 @@ def _first_departure(
 def _departing_node(
     graph: Graph, tensors: Sequence[torch.Tensor], known: dict[str, torch.Tensor], bound: float
 ) -> str | None:
-    for node, made in _execute(graph, tensors):
+    for node, made in execute(graph, tensors):
         for value, tensor in made.items():
             its = known.get(value.name)
             if its is None or its.shape != tensor.shape or its.dtype is not tensor.dtype:
@@ -393,7 +393,7 @@ def _departing_node(
     return None
 
 
-def _execute(
+def execute(
     graph: Graph, tensors: Sequence[torch.Tensor]
 ) -> Iterator[tuple[Node, dict[Value, torch.Tensor]]]:
     """Runs a graph at any stage: `go.*` nodes in numpy, others in torch; yields what each makes."""

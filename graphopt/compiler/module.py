@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -29,6 +30,7 @@ from graphopt.errors import (
 )
 from graphopt.frontend import nesting
 from graphopt.frontend.arguments import bind, call_key
+from graphopt.frontend.import_torch import to_numpy
 from graphopt.frontend.model_check import check_model
 from graphopt.runtime import process
 
@@ -171,11 +173,34 @@ class OptimizedModule(Inspected, torch.nn.Module):
             isinstance(one, Specialization) and not one.has_weights_of(model) for one in captured
         ):
             raise StagesError(type(model).__name__)
-        args, kwargs = ((), example) if isinstance(example, dict) else (tuple(example), {})
         with keep_stages() as again:
-            fresh = OptimizedModule(model, replace(self.options, check=False))
-            fresh._specialization(args, kwargs)
+            OptimizedModule(model, replace(self.options, check=False)).capture_example()
         return again
+
+    def capture_example(self) -> None:
+        """Captures and plans for the example inputs, if there are any; does not build."""
+        match self.options.example_inputs:
+            case None:
+                return
+            case dict() as named:
+                self._specialization((), named)
+            case given:
+                self._specialization(tuple(given), {})
+
+    def stored_inputs(self, *args: Any, **kwargs: Any) -> list[np.ndarray[Any, Any]]:
+        """The tensors of a call as the graph takes them: stored arrays (bf16 as uint16), in order.
+
+        Raises:
+            InputError: as a call does.
+            PackageError: for a model of which no one graph holds the whole.
+        """
+        specialization, args, kwargs = self._specialization(args, kwargs)
+        if isinstance(specialization, Pieces):
+            raise PackageError(
+                f"no graph holds the whole of {type(self._model[0]).__name__}, whose Python runs "
+                "around compiled submodules; give one of those"
+            )
+        return [to_numpy(t) for t in specialization.call.flatten(args, kwargs)]
 
     def _name(self) -> str:
         return type(self._model[0]).__name__

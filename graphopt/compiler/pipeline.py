@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from graphopt.codegen.plan_memory import MemoryPlan, print_memory
-from graphopt.compiler.stages import Stages, kept_stages
+from graphopt.compiler.stages import Stage, Stages, kept_stages
 from graphopt.config import Config
 from graphopt.errors import MissingToolError, OptionError, SwitchError, UnknownPrecisionError
 from graphopt.ir import Graph
@@ -154,7 +154,7 @@ def _check_passes(variable: str, names: Iterable[str]) -> None:
             raise SwitchError(variable, name, f"no such pass; near it are {', '.join(near)}")
 
 
-#: What a graph is dumped as (`GRAPHOPT_DUMP_FORMAT`).
+#: What a graph is exported as.
 _EXPORTS: dict[str, Callable[[Graph], str]] = {
     "text": lambda graph: print_graph(graph, reasons=True),
     "graphml": graphml,
@@ -171,6 +171,14 @@ def export(graph: Graph, format: str) -> str:
     if format not in _EXPORTS:
         raise OptionError("format", format, f"give one of {', '.join(_EXPORTS)}")
     return _EXPORTS[format](graph)
+
+
+#: What the graph after a pass is dumped as (`GRAPHOPT_DUMP_FORMAT`).
+_DUMPS: dict[str, Callable[[Stage], str]] = {
+    "text": lambda stage: f"# after {stage.step or stage.name}\n{stage.text}",
+    "graphml": lambda stage: graphml(stage.graph, stage.names),
+    "dot": lambda stage: dot(stage.graph, stage.names),
+}
 
 
 class UnusedSwitchWarning(UserWarning):
@@ -204,9 +212,9 @@ class PassManager:
             free = ", ".join(name for name in pass_names() if name not in REQUIRED)
             why = f"no code can be made without it; passes that may be left out are {free}"
             raise SwitchError("GRAPHOPT_SKIP", required[0], why)
-        self._kind = config.dump_format or next(iter(_EXPORTS))
-        if self._kind not in _EXPORTS:
-            remedy = f"give one of {', '.join(_EXPORTS)}"
+        self._kind = config.dump_format or next(iter(_DUMPS))
+        if self._kind not in _DUMPS:
+            remedy = f"give one of {', '.join(_DUMPS)}"
             raise SwitchError("GRAPHOPT_DUMP_FORMAT", self._kind, remedy)
         self.config = config
         self.stages: Stages | None = None
@@ -214,7 +222,6 @@ class PassManager:
         self._begun: set[Graph] = set()
         self._seen: set[str] = set()
         self._report = report or (lambda text: print(text, file=sys.stderr))
-        self._count = 0
         self._stopped = False
 
     def run(self, graph: Graph, passes: list[Pass]) -> Graph:
@@ -243,20 +250,28 @@ class PassManager:
                     before.splitlines(), after.splitlines(), lineterm="", n=1
                 )
                 self._report("\n".join(diff))
-            self._dump(step.name, graph)
-            if self.stages is not None:
-                self.stages.take(graph, step.name, seconds)
+            self._take(graph, step.name, seconds)
             self._stopped = self._stopped or step.name == self.config.stop_after
         return graph
 
     def _begin(self, graph: Graph) -> None:
         """Shows a graph that was captured, or a part that was cut off, as it comes."""
         if not self._begun:
-            self._dump("capture", graph)
             self.stages = kept_stages(graph.name) if self._keep else None
+            if self.stages is None and self.config.dump is not None:
+                self.stages = Stages(graph.name)
         self._begun.add(graph)
-        if self.stages is not None:
-            self.stages.take(graph, "")
+        self._take(graph, "")
+
+    def _take(self, graph: Graph, step: str, seconds: float = 0.0) -> None:
+        """Keeps a graph as it is now, and dumps it where a pass changed it."""
+        if self.stages is None:
+            return
+        stage = self.stages.take(graph, step, seconds)
+        if self.config.dump is not None and stage.changed:
+            ending = "txt" if self._kind == "text" else self._kind
+            name = f"{len(self.stages) - 1:02d}_{stage.name.rpartition('/')[2]}.{ending}"
+            self._write(graph, name, _DUMPS[self._kind](stage))
 
     def warn_of_unused(self) -> None:
         """Warns of passes to skip or to stop after that were not among those that ran."""
@@ -309,15 +324,6 @@ class PassManager:
             except FileNotFoundError:
                 raise MissingToolError("objdump", "binutils") from None
             self._report(shown.stdout or shown.stderr)
-
-    def _dump(self, name: str, graph: Graph) -> None:
-        if self.config.dump is not None:
-            kind = self._kind
-            text = _EXPORTS[kind](graph)
-            text = f"# after {name}\n{text}" if kind == "text" else text
-            ending = "txt" if kind == "text" else kind
-            self._write(graph, f"{self._count:02d}_{name}.{ending}", text)
-        self._count += 1
 
     def _write(self, graph: Graph, name: str, text: str) -> None:
         assert self.config.dump is not None

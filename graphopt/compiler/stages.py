@@ -88,7 +88,8 @@ class Stage:
         step: the pass; empty for `capture`, and for `partition`, where a part begins.
         graph: as it was then; it does not change any more.
         seconds: that the pass took.
-        changed: whether anything is other than in the stage before.
+        changed: whether anything is other than in the stage before; where a graph or a part begins,
+            it is.
         nodes: those of the graph, in order.
         gone: names of nodes of the stage before that are no more.
         names: of all values, as they are printed.
@@ -204,8 +205,8 @@ class Stages:
         places += [capture[before].node.origin for before in self.ancestors(stage, name)]
         return tuple(dict.fromkeys(place for place in places if place != Origin()))
 
-    def take(self, graph: Graph, step: str, seconds: float = 0.0) -> None:
-        """Keeps a graph as it is now.
+    def take(self, graph: Graph, step: str, seconds: float = 0.0) -> Stage:
+        """Keeps a graph as it is now, and gives what is kept.
 
         Args:
             graph: the one that passes change, or a part of it.
@@ -221,6 +222,7 @@ class Stages:
         self._runs[base] += 1
         name = base if self._runs[base] == 1 else f"{base}.{self._runs[base]}"
         self._stages.append(self._recorders[graph.name].stage(graph, name, step, seconds))
+        return self._stages[-1]
 
 
 _kept: ContextVar[list[Stages] | None] = ContextVar("kept_stages", default=None)
@@ -296,6 +298,7 @@ class _Recorder:
         }
         gone = tuple(own for own in self._rows if own not in rows)
         is_same = list(rows) == list(self._rows) and all(r.change == "same" for r in rows.values())
+        is_same = is_same and bool(step)
         self._copies = {own: copied for copied, own in names.items()}
         self._nodes, self._rows = nodes, rows
         return Stage(name, step, kept, seconds, not is_same, tuple(rows.values()), gone, names)

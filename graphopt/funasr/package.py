@@ -99,17 +99,27 @@ def _compile(directory: ModelDirectory, target: str, precision: str, folder: Pat
     from graphopt.compiler.options import Options
 
     model, kind = build_model(directory), MODELS[directory.model]
-    try:
-        captured = kind.capture(model, directory)
-    except ValueError as error:
-        raise ModelDirectoryError(directory.path, f"not understood: {error}") from error
-    for name, (module, inputs) in captured.items():
-        _run(directory, module.eval(), inputs)
+    for name, (module, inputs) in captured_parts(model, directory).items():
         options = Options.of(target=target, precision=precision, example_inputs=inputs, strict=True)
         ModuleAdapter().optimize(module, options).save(folder / name)
     for name, file in kind.files(directory).items():
         if file is not None:
             shutil.copy(file, folder / name)
+
+
+def captured_parts(model: Any, directory: ModelDirectory) -> dict[str, tuple[Any, Any]]:
+    """The modules of a model that are captured, each in eval mode, with example inputs.
+
+    Raises:
+        ModelDirectoryError: if the layers do not run with the settings of the directory.
+    """
+    try:
+        captured = MODELS[directory.model].capture(model, directory)
+    except ValueError as error:
+        raise ModelDirectoryError(directory.path, f"not understood: {error}") from error
+    for module, inputs in captured.values():
+        _run(directory, module.eval(), inputs)
+    return captured
 
 
 def _run(directory: ModelDirectory, module: Any, inputs: tuple[Any, ...]) -> None:

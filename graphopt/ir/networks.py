@@ -104,9 +104,14 @@ def critical_path(nodes: Sequence[Node], cost: Mapping[Node, float]) -> list[Nod
     return [nodes[i] for i in nx.dag_longest_path(ways, weight="cost") if i != end]
 
 
-def to_network(graph: Graph) -> nx.MultiDiGraph:
-    """A graph with its inputs and outputs, every attribute a text: what `write` writes."""
-    names = name_values(graph)
+def to_network(graph: Graph, names: Mapping[Value, str] | None = None) -> nx.MultiDiGraph:
+    """A graph with its inputs and outputs, every attribute a text: what `write` writes.
+
+    Args:
+        graph: what is shown.
+        names: of its values; those of `name_values` if None.
+    """
+    names = name_values(graph) if names is None else names
     shown = nx.MultiDiGraph(name=printable(graph.name))
     at: dict[Value, str] = {}
 
@@ -141,16 +146,16 @@ def to_network(graph: Graph) -> nx.MultiDiGraph:
     return shown
 
 
-def graphml(graph: Graph) -> str:
+def graphml(graph: Graph, names: Mapping[Value, str] | None = None) -> str:
     """The graph as GraphML (http://graphml.graphdrawing.org), for yEd, Gephi or networkx."""
     file = BytesIO()
-    nx.write_graphml(to_network(graph), file, infer_numeric_types=False)
+    nx.write_graphml(to_network(graph, names), file, infer_numeric_types=False)
     return file.getvalue().decode()
 
 
-def dot(graph: Graph) -> str:
+def dot(graph: Graph, names: Mapping[Value, str] | None = None) -> str:
     """The graph in the language of Graphviz, in which `dot -Tsvg` draws it."""
-    shown = to_network(graph)
+    shown = to_network(graph, names)
     lines = [f"digraph {_quoted(shown.graph['name'])} {{", "    node [shape=box];"]
     for name, data in shown.nodes(data=True):
         label = "\n".join(filter(None, (data["label"], data["module"])))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from graphopt.ir import DType, Graph, Node, Ref, Shape, Value
@@ -48,14 +48,14 @@ def name_values(graph: Graph) -> dict[Value, str]:
     return names
 
 
-def print_node(node: Node, names: dict[Value, str]) -> str:
+def print_node(node: Node, names: Mapping[Value, str]) -> str:
     """One node without its place in the user's model."""
     outputs = ", ".join(names[v] for v in node.outputs) or "_"
     where = f"  {node.origin.module}" if node.origin.module else ""
     return printable(f"{outputs} = {print_call(node, names)}  # {print_types(node)}{where}")
 
 
-def print_call(node: Node, names: dict[Value, str]) -> str:
+def print_call(node: Node, names: Mapping[Value, str]) -> str:
     """The op with operands and attributes, without what it gives."""
     attributes = [f"{k}={_attribute(v, node, names)}" for k, v in _attributes(node)]
     numbered = node.op.REST is not None
@@ -102,7 +102,7 @@ def _attributes(node: Node) -> Iterator[tuple[str, Any]]:
         yield "kernel", node.kernel
 
 
-def _declare(value: Value, names: dict[Value, str]) -> str:
+def _declare(value: Value, names: Mapping[Value, str]) -> str:
     return f"{names[value]}: {print_type(value)}"
 
 
@@ -112,7 +112,7 @@ def print_type(value: Value) -> str:
     return f"{kind}{shape_text(value.shape)}"
 
 
-def _attribute(value: Any, node: Node, names: dict[Value, str]) -> str:
+def _attribute(value: Any, node: Node, names: Mapping[Value, str]) -> str:
     if isinstance(value, DType):
         return value.value
     if isinstance(value, Ref):

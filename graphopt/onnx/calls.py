@@ -25,23 +25,25 @@ class OnnxCalls:
 
     Args:
         program: the planned graph.
-        inputs: names of the inputs.
-        outputs: names of the outputs.
+        inputs: as below.
+        outputs: as below.
 
     Attributes:
+        inputs: names of the inputs.
+        outputs: names of the outputs.
         checked: what the check of the example found; empty without one.
     """
 
     def __init__(self, program: Program, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
-        self._program, self._inputs, self._outputs = program, inputs, outputs
+        self._program, self.inputs, self.outputs = program, inputs, outputs
         self._arguments: Any = (tuple(map(structure.Leaf, range(len(inputs)))), {})
         self.checked = ""
 
     def signature(self) -> Signature:
         """How a package of the model is called."""
-        leaves = tuple(map(structure.Leaf, range(len(self._outputs))))
+        leaves = tuple(map(structure.Leaf, range(len(self.outputs))))
         result = leaves[0] if len(leaves) == 1 else leaves
-        return Signature(self._arguments, result, self._inputs, self._outputs)
+        return Signature(self._arguments, result, self.inputs, self.outputs)
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The output of the model, or a tuple of them if there are several."""
@@ -101,12 +103,12 @@ class OnnxCalls:
 
     def match(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """The inputs in order; those given by name are behind the others."""
-        return match_inputs(self._inputs, args, kwargs)
+        return match_inputs(self.inputs, args, kwargs)
 
     def arrays(self, given: Sequence[Any]) -> list[Array]:
         """Stored arrays of the types and numbers of axes that the model says."""
         ports = [(value.dtype, value.shape) for value in self._program.graph.inputs]
-        return input_arrays(self._inputs, ports, given)
+        return input_arrays(self.inputs, ports, given)
 
 
 def match_inputs(inputs: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:

@@ -29,6 +29,29 @@ from graphopt.runtime.package import MARKS
 from graphopt.runtime.staging import replaced_folder
 
 
+def plan(model: Model, options: Options) -> tuple[OnnxCalls, Program, dict[str, str]]:
+    """A model, imported and planned but not built.
+
+    Returns:
+        How it is called, the program, and what its graph was on the way, as texts for a package.
+
+    Raises:
+        OnnxModelError, OnnxNodesError: as `compiled_graph`.
+    """
+    manager = PassManager(Config.from_environment(), keep=True)
+    announce(f"{model.name}: import")
+    imported = compiled_graph(model, exact=not in_rows(options.precision))
+    graph = imported.graph
+    texts = {"passes/1_captured.txt": print_graph(graph)}
+    manager.run(graph, lowering_passes())
+    texts["passes/2_lowered.txt"] = print_graph(graph)
+    partition(graph)  # refuses inputs and results of too many axes
+    program = Program(graph, options, manager)
+    program.plan()
+    calls = OnnxCalls(program, tuple(imported.inputs), tuple(imported.outputs))
+    return calls, program, texts
+
+
 class OptimizedOnnx(Inspected):
     """A compiled ONNX model.
 
@@ -40,20 +63,10 @@ class OptimizedOnnx(Inspected):
 
     def __init__(self, model: Model, options: Options) -> None:
         self.options = options
-        manager = PassManager(Config.from_environment(), keep=True)
-        announce(f"{model.name}: import")
         with process.changes:
-            imported = compiled_graph(model, exact=not in_rows(options.precision))
-            graph = imported.graph
-            self.inputs, self.outputs = tuple(imported.inputs), tuple(imported.outputs)
-            self._texts = {"passes/1_captured.txt": print_graph(graph)}
-            manager.run(graph, lowering_passes())
-            self._texts["passes/2_lowered.txt"] = print_graph(graph)
-            partition(graph)  # refuses inputs and results of too many axes
-            self._program = Program(graph, options, manager)
-            self._program.plan()
-        self._stages = manager.stages
-        self._calls = OnnxCalls(self._program, self.inputs, self.outputs)
+            self._calls, self._program, self._texts = plan(model, options)
+        self.inputs, self.outputs = self._calls.inputs, self._calls.outputs
+        self._stages = self._program.manager.stages
         if (given := options.example_inputs) is not None:
             args, kwargs = ((), given) if isinstance(given, dict) else (tuple(given), {})
             arrays = self._calls.arrays(self._calls.match(args, kwargs))
