@@ -56,7 +56,13 @@ class Error:
 
     @staticmethod
     def of(got: Array, reference: Array, metric: Metric | None = None) -> Error:
-        """The error of an array against a reference of the same shape."""
+        """The error of an array.
+
+        Args:
+            got: what was computed.
+            reference: what is right, of the same shape.
+            metric: a function of the user's, of both.
+        """
         other = None if metric is None else float(metric(got, reference))
         x, y = got.astype(np.float64), reference.astype(np.float64)
         relative = relative_error(x, y)

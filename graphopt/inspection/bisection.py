@@ -50,7 +50,8 @@ class Bisection:
         name: of the model.
         errors: after every pass that changed something, up to the first that is wrong.
         culprit: the stage of that pass; empty if there is none.
-        finding: the smallest graph that shows it; None without a culprit.
+        finding: the smallest graph that shows it; None without a culprit, or where no value before
+            the pass can be compared with one behind it.
     """
 
     name: str
@@ -61,9 +62,13 @@ class Bisection:
     @property
     def text(self) -> str:
         """The verdict."""
-        if self.finding is None:
-            return f"{self.name}: no pass moves a result beyond the tolerance"
-        return f"{self.name}: {self.finding.title}"
+        if self.finding is not None:
+            return f"{self.name}: {self.finding.title}"
+        if self.culprit:
+            return (
+                f"{self.name}: {self.culprit} moves a result, and leaves no value of the same shape"
+            )
+        return f"{self.name}: no pass moves a result beyond the tolerance"
 
     def as_dict(self) -> dict[str, Any]:
         """What JSON shows."""
@@ -150,14 +155,17 @@ def _smallest(
     values: Mapping[str, Array],
     before: Stage,
     right: Mapping[str, Array],
-) -> Finding:
-    """The nodes between values that agree and the first that does not."""
+) -> Finding | None:
+    """The nodes between values that agree and the first that does not; None if none has a name."""
+    came_in = {stage.names[value] for value in stage.graph.inputs}
     apart = {
         name: relative_error(value, right[name])
         for name, value in values.items()
-        if name in right and name not in {stage.names[v] for v in stage.graph.inputs}
+        if name in right and name not in came_in and value.shape == right[name].shape
     }
     order = [name for row in stage.nodes for name in row.outputs if name in apart]
+    if not order:
+        return None
     wrong = [name for name in order if not apart[name] <= error.tolerance]
     name = wrong[0] if wrong else max(order, key=lambda n: apart[n])
     agreed = {n for n in right if n in values and apart.get(n, 0.0) <= error.tolerance / 10}
@@ -181,7 +189,8 @@ def _smallest(
     )
     return Finding(
         title,
-        *parts,
+        parts[0],
+        parts[1],
         given,
         error.tolerance,
         stage.step,

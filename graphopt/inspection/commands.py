@@ -177,11 +177,12 @@ def bisect(
             console.print(error_table(one))
     if as_json:
         print(json.dumps(finite([one.as_dict() for one in found]), indent=1))
-    guilty = next((one for one in found if one.finding is not None), None)
-    if guilty is not None and guilty.finding is not None:
-        write_text(out, guilty.finding.source())
+    findings = [one.finding for one in found if one.finding is not None]
+    if findings:
+        write_text(out, findings[0].source())
         if not as_json:
             print(f"wrote {out}")
+    if any(one.culprit for one in found):
         raise typer.Exit(1)
 
 

@@ -47,6 +47,11 @@ def stages_after(stages: Stages, after: str) -> list[Stage]:
 def difference(stages: Stages, first: str, second: str) -> str:
     """Lines that two stages do not share; empty if they are the same.
 
+    Args:
+        stages: of a model.
+        first: name of a stage.
+        second: name of a later one.
+
     Raises:
         UnknownStageError: for a pass that did not run.
     """

@@ -199,13 +199,17 @@ class _Source:
         self.arrays.append(array)
         return len(self.arrays) - 1
 
+    def _class(self, thing: object) -> str:
+        """The name of its class, which the file imports."""
+        name = type(thing).__name__
+        self.imports.add((type(thing).__module__, name))
+        return name
+
     def of(self, thing: Any) -> str:
         """An expression that gives what it is made of."""
         match thing:
             case enum.Enum():
-                kind = type(thing)
-                self.imports.add((kind.__module__, kind.__name__))
-                return f"{kind.__name__}.{thing.name}"
+                return f"{self._class(thing)}.{thing.name}"
             case formats.Format():
                 name = next(n for n, value in vars(formats).items() if value is thing)
                 self.imports.add((formats.__name__, name))
@@ -224,14 +228,12 @@ class _Source:
                 pairs = (f"{self.of(key)}: {self.of(value)}" for key, value in thing.items())
                 return f"{{{', '.join(pairs)}}}"
             case _ if dataclasses.is_dataclass(thing):
-                kind = type(thing)
-                self.imports.add((kind.__module__, kind.__name__))
                 given = [
                     f"{field.name}={self.of(getattr(thing, field.name))}"
                     for field in dataclasses.fields(thing)
                     if field.init
                 ]
-                return f"{kind.__name__}({', '.join(given)})"
+                return f"{self._class(thing)}({', '.join(given)})"
             case np.generic():
                 return repr(thing.item())
             case _:
