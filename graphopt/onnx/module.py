@@ -66,7 +66,7 @@ class OptimizedOnnx(Inspected):
         with process.changes:
             self._calls, self._program, self._texts = plan(model, options)
         self.inputs, self.outputs = self._calls.inputs, self._calls.outputs
-        self._stages = self._program.manager.stages
+        self._stages, graph = self._program.manager.stages, self._program.graph
         if (given := options.example_inputs) is not None:
             args, kwargs = ((), given) if isinstance(given, dict) else (tuple(given), {})
             arrays = self._calls.arrays(self._calls.match(args, kwargs))
