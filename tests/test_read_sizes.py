@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 import graphopt
-from graphopt.errors import InputValueError
+from graphopt.errors import CaptureError, InputValueError
 
 torch = pytest.importorskip("torch")
 
@@ -132,3 +132,10 @@ def test_a_number_that_is_asserted_to_be_an_expression_is_that() -> None:
     halved = sympy.floor((size - 1) / 2) + 1
     assert sizes_of_inputs([sympy.Eq(halved, number)], {size: 9}) == {number: halved}
     assert sizes_of_inputs([sympy.Eq(number + 1, halved)], {size: 9}) == {}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_a_number_among_the_results_is_refused(dtype: Any) -> None:
+    model = Function(lambda x: (x * 2, x.sum().item()))
+    with pytest.raises(CaptureError, match=r"a number depends|which tensor values decide"):
+        captured(model, torch.ones(3, dtype=dtype))

@@ -430,7 +430,10 @@ def _is_untraced(value: Any) -> bool:
 
 def _takes_number(user: torch.fx.Node, number: torch.fx.Node) -> bool:
     """Whether an op takes a number where it could take a tensor without axes."""
-    arguments = user.target._schema.arguments  # type: ignore[union-attr]
+    schema = getattr(user.target, "_schema", None)
+    if schema is None:  # a result of the model
+        return False
+    arguments = schema.arguments
     given = {a.name: v for a, v in zip(arguments, user.args, strict=False)} | user.kwargs
     kinds = [str(a.type) for a in arguments if given.get(a.name) is number]
     return bool(kinds) and all(kind in ("Tensor", "number") for kind in kinds)
