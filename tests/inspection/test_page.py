@@ -112,6 +112,31 @@ def test_a_node_has_a_new_row_where_a_pass_changed_it(compiled: Any, data: dict[
     assert changes == {"added", "same", "changed"}
 
 
+class InTorch(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        return self.last(y + torch.linalg.svd(y)[1][..., None])
+
+
+def test_parts_between_nodes_of_torch_are_graphs_of_their_own(tmp_path: Path) -> None:
+    fast = graphopt.optimize(InTorch().eval(), example_inputs=(torch.randn(2, 8, 8),), check=False)
+    data = data_of(fast.inspect(tmp_path / "p.html", measure=False).read_text("utf-8"))
+    nodes, strings = data["nodes"], data["strings"]
+    ops = [[strings[nodes["op"][r]] for r in rows] for rows in rows_of(data)]
+    begin = [n for n, stage in enumerate(data["stages"]) if "partition" in stage["pass"]]
+    assert len(begin) == 2
+    for number, inside in zip(begin, (["go.linear"], ["go.pointwise", "go.linear"]), strict=True):
+        stage = data["stages"][number]
+        assert stage["changed"] and stage["notes"] and "aten.linalg_svd" in ops[stage["before"]]
+        assert [op for op in ops[number] if op in ("go.linear", "go.pointwise")] == inside
+        assert "aten.linalg_svd" not in ops[number]
+    assert len(data["steps"]) == sum(len(program.module.steps) for program in fast.programs())
+
+
 def test_what_was_measured_is_of_the_nodes_that_run(compiled: Any, data: dict[str, Any]) -> None:
     (program,) = compiled.programs()
     key, keys = data["nodes"]["key"], data["keys"]

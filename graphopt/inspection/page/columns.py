@@ -24,7 +24,7 @@ from graphopt.printable import printable
 #: A row of the table of nodes without the key: texts, then operands, reasons and fused modules.
 _TEXTS = ("name", "op", "text", "type", "module", "source", "code", "kernel", "precision", "place")
 
-OUTPUT = "output"
+INPUT, OUTPUT = "input", "output"
 
 
 @dataclass(frozen=True)
@@ -191,14 +191,18 @@ class Columns:
             before = stages.before(stage)
             number = at[id(stage)] = len(self.stages)
             came = -1 if before is None else at[id(before)]
-            if came >= 0 and not stage.changed:
+            begins = before is not None and before.graph.name != stage.graph.name
+            if came >= 0 and not stage.changed and not begins:
                 self._drawn.append(self._drawn[came])
                 self._rows.append(self._rows[came])
                 rows = None
             else:
                 rows = self._add(stage, prefix, part, came)
             title = printable(stage.name), printable(stage.graph.name)
-            self.stages.append(_stage(*title, stage.changed, stage.seconds, rows, came))
+            changed = stage.changed or begins
+            self.stages.append(_stage(*title, changed, stage.seconds, rows, came))
+            if begins:
+                self.stages[-1]["notes"] = ["what is gone stays in torch, or is in another part"]
             if number in errors:
                 self.stages[-1] |= asdict(errors[number])
         for part_stages in stages.parts:
@@ -267,9 +271,9 @@ class Columns:
         """
         made: dict[str, int] = {}
         for name, own, kind in inputs:
-            row = earlier.get(name, -1)
-            if row < 0 or self.strings[self._columns["type"][row]] != kind:
-                row = self._row(Shown(name, {"name": own, "op": "input", "type": kind}))
+            row, texts = earlier.get(name, -1), {"name": own, "op": INPUT, "type": kind}
+            if row < 0 or any(self._columns[c][row] != self._string(t) for c, t in texts.items()):
+                row = self._row(Shown(name, texts))
             made[name] = row
         for node in nodes:
             same = node.is_same and node.name in earlier
