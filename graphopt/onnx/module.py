@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from graphopt.compiler.inspected import Inspected
 from graphopt.compiler.options import Options, in_rows
 from graphopt.compiler.partition import partition
@@ -95,6 +97,14 @@ class OptimizedOnnx(Inspected):
         """
         with process.calls:
             return self._calls.run(args, kwargs)
+
+    def stored_inputs(self, *args: Any, **kwargs: Any) -> list[np.ndarray[Any, Any]]:
+        """The inputs of a call as the graph takes them: stored arrays, in order.
+
+        Raises:
+            InputError: as a call does.
+        """
+        return self._calls.arrays(self._calls.match(args, kwargs))
 
     def stages(self) -> list[Stages]:
         """The graph after each pass; see `Staged.stages`."""

@@ -24,6 +24,8 @@ from graphopt.errors import StorageError
 from graphopt.inspection.page.html import bundle, render_page
 from graphopt.inspection.page.layout import Drawn, layouts
 from graphopt.inspection.page.package import write_package_page
+from graphopt.ir.interpret import run_graph
+from graphopt.testing import relative_error
 
 ROOT = Path(__file__).parents[2]
 
@@ -169,6 +171,28 @@ def test_nothing_is_shown_that_was_not_measured(compiled: Any, tmp_path: Path) -
     assert "time" not in data["values"] and data["critical"] == []
     assert {"time", "timeline", "accuracy"} <= set(data["missing"])
     assert [f["value"] for f in data["facts"] if f["label"] == "Speed-up"] == [""]
+
+
+def test_errors_are_those_of_the_graph_after_each_pass(compiled: Any, tmp_path: Path) -> None:
+    path = compiled.inspect(tmp_path / "errors.html", measure=False, errors=True)
+    data = data_of(path.read_text("utf-8"))
+    (stages,), (example,) = compiled.stages(), compiled.options.example_inputs
+    x = example.numpy()
+    right = run_graph(stages["lower_aten"].graph, [x.copy()])[0]
+    for stage, shown in zip(stages, data["stages"], strict=True):
+        if stage.changed and stage.name not in ("capture", "lower_aten"):
+            got = run_graph(stage.graph, [x.copy()])[0]
+            assert float(shown["error"]) == pytest.approx(relative_error(got, right), 0.2, 1e-6)
+            assert not shown["wrong"]
+        elif not stage.changed:
+            assert shown["error"] == ""
+    narrow = [s["error"] for s in data["stages"] if s["pass"] == "quantize_weights"]
+    assert float(narrow[0]) > 1e-4
+    last = {data["nodes"]["key"][r] for r in rows_of(data)[-1]}
+    measured = data["values"]["error"]["keys"]
+    assert measured and set(measured) <= last
+    assert [key for key, *_ in data["accuracy"]] == measured
+    assert "accuracy" not in data["missing"] and data["facts"][1]["label"] == "Error"
 
 
 def test_a_package_shows_what_it_holds(compiled: Any, tmp_path: Path) -> None:

@@ -37,6 +37,9 @@ def inspect(
     measure: Annotated[
         bool, typer.Option(help="Time the steps, and the model in torch, on the example inputs.")
     ] = True,
+    errors: Annotated[
+        bool, typer.Option("--errors", help="Run the graph after each pass in numpy: slow.")
+    ] = False,
 ) -> None:
     """Write one page, which works offline, of what each pass did to MODEL and what came of it.
 
@@ -54,7 +57,7 @@ def inspect(
     is_file = Path(model).exists()
     path = out or Path(f"{Path(model).stem if is_file else model.replace(':', '-')}.html")
     if Path(model).is_dir():
-        refuse(context, ["target", "precision"], "for a package, which is compiled")
+        refuse(context, ["target", "precision", "errors"], "for a package, which is compiled")
         write_package_page(Path(model), path, arrays if measure else None)
         console.print(f"wrote {path}")
         return
@@ -72,5 +75,5 @@ def inspect(
             fast = graphopt.optimize(
                 module, target=target, precision=precision, example_inputs=example
             )
-        fast.inspect(path, measure=measure)
+        fast.inspect(path, measure=measure, errors=errors)
     console.print(f"wrote {path}")

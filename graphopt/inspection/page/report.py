@@ -11,6 +11,8 @@ from graphopt._version import VERSION
 from graphopt.compiler.inspected import Inspected
 from graphopt.compiler.program import Program
 from graphopt.compiler.stages import Stages
+from graphopt.inspection.models import Planned
+from graphopt.inspection.page.accuracy import Errors, errors_of
 from graphopt.inspection.page.code import assembly_of, code_of
 from graphopt.inspection.page.columns import Columns
 from graphopt.inspection.page.facts import byte_text, fact, time_text
@@ -29,21 +31,31 @@ from graphopt.progress import announce
 Inputs = tuple[Any, ...] | dict[str, Any] | None
 
 
-def write_page(module: Inspected, path: Path, inputs: Inputs, measure: bool) -> Path:
+def write_page(module: Inspected, path: Path, inputs: Inputs, measure: bool, errors: bool) -> Path:
     """Writes the page of a compiled model; see `Inspected.inspect`."""
-    return write_html(path, page_data(module, inputs, measure))
+    return write_html(path, page_data(module, inputs, measure, errors))
 
 
-def page_data(module: Inspected, inputs: Inputs, measure: bool) -> dict[str, Any]:
+def page_data(module: Inspected, inputs: Inputs, measure: bool, errors: bool) -> dict[str, Any]:
     """What the page shows, as `page/src/data.ts` describes it; see `Inspected.inspect`."""
     announce("page: stages")
     captured = [stages for stages in module.stages() if len(stages)]
     programs = module.programs()
-    columns = Columns(captured)
+    report, missing, call = module.report(), dict[str, str](), _call(module, inputs)
+    found: Errors | None = None
+    if not errors:
+        missing["accuracy"] = "not measured; --errors (errors=True) runs every graph in numpy"
+    elif call is None:
+        missing["accuracy"] = "there are no example inputs to run with; give inputs="
+    elif len(captured) != 1 or len(captured[0].parts) != 1 or report.in_torch:
+        missing["accuracy"] = "measured only where one graph holds the whole model"
+    else:
+        args, kwargs = call
+        arrays = module.stored_inputs(*args, **kwargs)
+        found = errors_of(Planned(report.name, module.options, captured[0], arrays))
+    columns = Columns(captured, found.stages if found else {})
     keys = columns.planned(programs)
     tables = columns.as_dict()
-    report = module.report()
-    missing: dict[str, str] = {}
     announce("page: code and memory")
     assembly, why = assembly_of(programs)
     if why:
@@ -52,7 +64,10 @@ def page_data(module: Inspected, inputs: Inputs, measure: bool) -> dict[str, Any
     values = work_of(programs, keys)
     facts = [_nodes_fact(captured, programs), *_size_facts(programs, memories)]
     critical: list[int] = []
-    call = _call(module, inputs)
+    accuracy = None
+    if found is not None:
+        values["error"], accuracy = found.by_key(columns)
+        facts.insert(0, found.fact)
     if not measure:
         missing["time"] = "measuring was turned off"
     elif call is None:
@@ -72,7 +87,6 @@ def page_data(module: Inspected, inputs: Inputs, measure: bool) -> dict[str, Any
         facts.insert(0, fact("Speed-up", "", missing["time"]))
     missing["roofs"] = "The roofs are not drawn: they were not measured."
     missing["timeline"] = "a profile records the time of each step, not what each thread did"
-    missing["accuracy"] = "not measured"
     return {
         "model": {
             "name": report.name,
@@ -89,6 +103,7 @@ def page_data(module: Inspected, inputs: Inputs, measure: bool) -> dict[str, Any
         "critical": critical,
         **code_of(programs, keys),
         "assembly": assembly,
+        "accuracy": accuracy,
         "memory": max(memories, key=lambda memory: int(memory["arena"]), default=None),
     }
 
