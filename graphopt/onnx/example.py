@@ -105,6 +105,56 @@ def session(source: str | bytes, threads: int = 1) -> Any:
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
+def ranks_of(model: Model, names: list[str], given: Any) -> dict[str, tuple[int, int]]:
+    """Element types and numbers of axes of tensors, learnt from a run in onnxruntime.
+
+    Args:
+        model: the model.
+        names: of the tensors.
+        given: example inputs, in order or by name; None for inputs that are made up.
+
+    Returns:
+        By name; empty if the model does not run with what is made up.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(_whole(model))
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    try:
+        held = session(proto.SerializeToString())
+    except Exception:  # of pybind; then nothing is learnt
+        return {}
+    ports = held.get_inputs()
+    if given is None:
+        tries = [{port.name: _made_up(port, n) for port in ports} for n in (_MADE_UP, 1, 0)]
+    else:
+        named = [port.name for port in ports]
+        feeds = given if isinstance(given, dict) else dict(zip(named, given, strict=False))
+        tries = [{name: np.asarray(array) for name, array in feeds.items()}]
+    for feeds in tries:
+        try:
+            made = held.run(names, feeds)
+        except Exception:  # of pybind
+            continue
+        return {
+            name: (onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.ndim)
+            for name, array in zip(names, made, strict=True)
+            if isinstance(array, np.ndarray)
+        }
+    return {}
+
+
+_MADE_UP = 16
+"""Elements along axes whose size a model leaves open, and whole numbers, which may be lengths."""
+
+
+def _made_up(port: Any, number: int) -> Array:
+    """An input of one number; its first axis has one element where the model leaves it open."""
+    kinds = {"float": "f4", "double": "f8", "int64": "i8", "int32": "i4", "bool": "?"}
+    kind = kinds.get(port.type.removeprefix("tensor(").removesuffix(")"), "u1")
+    shape = [n if isinstance(n, int) else _MADE_UP if a else 1 for a, n in enumerate(port.shape)]
+    return np.full(shape, number, kind)
+
+
 def _whole(model: Model) -> onnx.ModelProto:
     """The model with the elements that lie in other files."""
     if model.path is None:

@@ -18,7 +18,7 @@ from graphopt.compiler.schedule import StepBalance
 from graphopt.errors import EmptyInputError, OnnxModelError, OnnxNodesError, UnsupportedNodesError
 from graphopt.ir import DType, Shape
 from graphopt.onnx.calls import input_arrays, match_inputs
-from graphopt.onnx.example import check_example, session
+from graphopt.onnx.example import check_example, ranks_of, session
 from graphopt.onnx.files import Model
 from graphopt.onnx.importer import Refusal
 from graphopt.onnx.module import OptimizedOnnx
@@ -49,7 +49,11 @@ def optimized(model: Model, options: Options) -> OptimizedOnnx | OptimizedParts:
     except OnnxNodesError as refusal:
         if options.strict or importlib.util.find_spec("onnxruntime") is None:
             raise
-        regions = cut(model, exact=not in_rows(options.precision))
+        regions = cut(
+            model,
+            not in_rows(options.precision),
+            lambda names: ranks_of(model, names, options.example_inputs),
+        )
         parts = OptimizedParts(model, options, regions) if regions else None
         if parts is None or not any(row.compiled for row in parts.report()):
             raise refusal from None

@@ -9,7 +9,7 @@ does not know what another one computes, goes to onnxruntime too, until nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -117,17 +117,22 @@ class Region:
         return proto
 
 
-def cut(model: Model, exact: bool) -> list[Region]:
+Ranks = Callable[[list[str]], dict[str, tuple[int, int]]]
+"""Learns the element type and number of axes of tensors; of some of them, or none."""
+
+
+def cut(model: Model, exact: bool, ranks: Ranks = lambda names: {}) -> list[Region]:
     """The regions of a model in the order in which they run; none if nothing can be compiled.
 
     Args:
         model: of which some nodes are refused.
         exact: as of `importer.compiled_graph`.
+        ranks: learns what onnx does not infer of tensors.
 
     Raises:
         OnnxModelError: if the model is damaged or contradicts itself.
     """
-    cutter = _Cutter(model)
+    cutter = _Cutter(model, ranks)
     left: dict[int, Refusal] = {}
     cutter.note(import_model(model, exact).refusals, range(len(cutter.nodes)), left)
     while True:
@@ -142,13 +147,17 @@ def cut(model: Model, exact: bool) -> list[Region]:
 
 
 class _Cutter:
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, ranks: Ranks) -> None:
         self._model, proto = model, model.proto
         self.nodes = list(proto.graph.node)
         self._reads = [list(dict.fromkeys(_read(node))) for node in self.nodes]
         self._maker = {name: i for i, node in enumerate(self.nodes) for name in node.output if name}
         self._stored = {t.name: t for t in proto.graph.initializer}
         self._infos = _infos(model)
+        unknown = [name for name in self._maker if not _has_rank(self._infos.get(name))]
+        for name, (element, rank) in (ranks(unknown) if unknown else {}).items():
+            made = onnx.helper.make_tensor_value_info(name, element, [None] * rank)
+            self._infos[name] = made
         self._copied = self._cheap()
 
     def _cheap(self) -> set[int]:
@@ -300,6 +309,13 @@ def _infos(model: Model) -> dict[str, onnx.ValueInfoProto]:
         raise OnnxModelError(model.name, f"its shapes contradict each other: {error}") from error
     given = model.proto.graph
     return {i.name: i for ports in (inferred.value_info, given.output, given.input) for i in ports}
+
+
+def _has_rank(info: onnx.ValueInfoProto | None) -> bool:
+    """Whether the number of axes is known, or it is no tensor."""
+    if info is None or info.type.WhichOneof("value") not in (None, "tensor_type"):
+        return info is not None
+    return info.type.tensor_type.HasField("shape")
 
 
 def _read(node: onnx.NodeProto) -> Iterator[str]:

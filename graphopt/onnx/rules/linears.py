@@ -30,8 +30,9 @@ def multiplied(c: Call, x: Value, weights: Weights) -> Value:
         x: floats [.., k].
         weights: [k, n].
     """
-    shape = (*x.shape[:-1], weights.numbers.shape[1])
-    rows = c.b.cast(x if x.rank > 1 else c.b.reshape(x, (1, *x.shape)), DType.F32)
+    depth, width = weights.numbers.shape
+    shape = (*x.shape[:-1], width)
+    rows = c.b.reshape(c.b.cast(x, DType.F32), (*(x.shape[:-1] or (1,)), depth))
     if not weights.block and weights.scale.shape[0] == 1:
         y = _in_int8(c, rows, weights)
     elif weights.narrow and _fits_blocks(weights):

@@ -54,11 +54,13 @@ def _less(c: Call, x: Value, zero: Value | None, axis: int) -> Value:
 
 def _product(c: Call, x: Value, y: Value) -> Value:
     """The product of i32 in -255 .. 255, exactly: x in two halves, and not too deep at once."""
-    depth = x.shape[-1]
-    if not isinstance(depth, int):
-        raise Unsupported("a product of whole numbers whose depth varies")
-    total: Value | None = None
     axis = y.rank - 2 if y.rank > 1 else 0
+    depth = next((n for n in (y.shape[axis], x.shape[-1]) if isinstance(n, int)), None)
+    if depth is None:
+        raise Unsupported("a product of whole numbers whose depth varies")
+    c.require_equal(x.shape[-1], y.shape[axis], "rows and columns of a product")
+    x = c.b.reshape(x, (*x.shape[:-1], depth))
+    total: Value | None = None
     weights = c.b.cast(y, DType.F32)
     for start in range(0, max(depth, 1), _DEEP):
         count = min(_DEEP, depth - start)
