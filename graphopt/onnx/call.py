@@ -33,7 +33,8 @@ def _types_of(domain: str, op: str, opset: int) -> dict[str, int]:
         schema = onnx.defs.get_schema(op, opset, "" if domain == "ai.onnx" else domain)
     except onnx.defs.SchemaError:
         return {}
-    return {name: int(a.type.value) for name, a in schema.attributes.items()}
+    kinds: dict[str, Any] = {name: a.type for name, a in schema.attributes.items()}
+    return {name: int(kind.value) for name, kind in kinds.items()}
 
 
 class GraphBuilder(Builder):

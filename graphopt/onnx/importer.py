@@ -21,7 +21,7 @@ import sympy
 from onnx import AttributeProto
 
 from graphopt.errors import GraphoptError, OnnxModelError, OnnxNodesError
-from graphopt.ir import DimInfo, DType, Graph, Node, Origin, Shape, Value, symbolic
+from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Origin, Shape, Value, symbolic
 from graphopt.ir.interpret import run_node
 from graphopt.ir.numbers import narrow, widen
 from graphopt.ir.ops import Aten, Expand
@@ -89,7 +89,28 @@ def import_model(model: Model, exact: bool = True) -> Imported:
     Raises:
         OnnxModelError: if the model is damaged or contradicts itself.
     """
-    return Importer(model, exact).run()
+    fixed: dict[str, Dim] = {}
+    while True:
+        imported = Importer(model, exact, fixed).run()
+        found = _known_dims(imported.graph)
+        if not found.keys() - fixed.keys():
+            return imported
+        fixed |= found
+
+
+def _known_dims(graph: Graph) -> dict[str, Dim]:
+    """Dims of inputs that must be a number, or another dim, in every call."""
+    found: dict[str, Dim] = {}
+    for condition in graph.conditions:
+        if not isinstance(condition, sympy.Eq):
+            continue
+        one, other = sorted(condition.args, key=lambda side: (side.is_number, str(side)))
+        if str(one) in graph.dims and one not in found.values():
+            if other.is_Integer and int(other) > 0:
+                found[str(one)] = int(other)
+            elif str(other) in graph.dims and str(other) not in found:
+                found[str(one)] = other
+    return found
 
 
 def compiled_graph(model: Model, exact: bool = True) -> Imported:
@@ -119,10 +140,17 @@ class Importer:
         graph: what is made.
         widening: lowers nodes on floats of 16 bits.
         exact: as of `compiled_graph`.
+
+    Args:
+        model: what is imported.
+        exact: as of `compiled_graph`.
+        fixed: dims of inputs that are known to be numbers, or other dims.
     """
 
-    def __init__(self, model: Model, exact: bool = True) -> None:
-        self.exact = exact
+    def __init__(
+        self, model: Model, exact: bool = True, fixed: Mapping[str, Dim] | None = None
+    ) -> None:
+        self.exact, self._fixed = exact, fixed or {}
         self.graph = Graph(_plain(model.name))
         self.widening = Widening()
         self._model = model
@@ -203,13 +231,16 @@ class Importer:
         if not tensor.HasField("shape"):
             self._refuse(info.name, "input", "an input whose number of axes is not said")
             return None
-        name, shape = _plain(info.name), []
+        name, shape = _plain(info.name), list[Dim]()
         for axis, dim in enumerate(tensor.shape.dim):
             if dim.WhichOneof("value") == "dim_value" and dim.dim_value >= 0:
                 shape.append(dim.dim_value)
             else:
                 text = _dim_name(dim.dim_param) or _dim_name(f"{name}_{axis}")
-                shape.append(symbolic.symbol(text))
+                extent: Dim = symbolic.symbol(text)
+                while (known := self._fixed.get(str(extent))) is not None:
+                    extent = known
+                shape.append(extent)
         return Value(DTYPES[tensor.elem_type], tuple(shape), name)
 
     def _outputs(self, names: list[str]) -> None:

@@ -17,7 +17,7 @@ from onnx import external_data_helper
 
 from graphopt.errors import OnnxModelError
 from graphopt.onnx.files import Model
-from graphopt.onnx.importer import Importer, Refusal, import_model
+from graphopt.onnx.importer import Refusal, import_model
 from graphopt.onnx.sizes import FOLLOWED
 from graphopt.onnx.tensors import array_of
 
@@ -140,7 +140,7 @@ def cut(model: Model, exact: bool, ranks: Ranks = lambda names: {}) -> list[Regi
         before = len(left)
         for region in regions:
             if region.is_compiled:
-                found = Importer(region.model, exact).run().refusals
+                found = import_model(region.model, exact).refusals
                 cutter.note(found, region.places, left)
         if len(left) == before:
             return regions if any(r.is_compiled or r.choice for r in regions) else []
@@ -315,7 +315,7 @@ def _has_rank(info: onnx.ValueInfoProto | None) -> bool:
     """Whether the number of axes is known, or it is no tensor."""
     if info is None or info.type.WhichOneof("value") not in (None, "tensor_type"):
         return info is not None
-    return info.type.tensor_type.HasField("shape")
+    return bool(info.type.tensor_type.HasField("shape"))
 
 
 def _read(node: onnx.NodeProto) -> Iterator[str]:

@@ -56,22 +56,42 @@ class Recurrent(nn.Module):
         return self.last(self.both(x)[0])[0]
 
 
-def exported(model: nn.Module, *args: Any) -> Graph:
-    """The lowered graph of an export with opset 14, as FunASR's, with open batch and time."""
-    names, content = [f"x{i}" for i in range(len(args))], io.BytesIO()
+def exported(model: nn.Module, *args: Any, dynamo: bool = False) -> Graph:
+    """The lowered graph of an export with open batch and time.
+
+    Args:
+        model: what is exported.
+        args: of its forward.
+        dynamo: whether by torch.export, as by default since torch 2.9; otherwise as FunASR does it,
+            with opset 14.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            model.eval(),
-            args,
-            content,
-            dynamo=False,
-            opset_version=14,
-            input_names=names,
-            dynamic_axes={name: {0: "batch", 1: "time"} for name in names},
-        )
-    graph = compiled_graph(Model(onnx.load_from_string(content.getvalue()), "model")).graph
+        content = _by_tracing(model.eval(), args) if not dynamo else _by_dynamo(model.eval(), args)
+    graph = compiled_graph(Model(content, "model")).graph
     return PassManager(Config()).run(graph, lowering_passes())
+
+
+def _by_tracing(model: nn.Module, args: tuple[Any, ...]) -> onnx.ModelProto:
+    names, content = [f"x{i}" for i in range(len(args))], io.BytesIO()
+    torch.onnx.export(
+        model,
+        args,
+        content,
+        dynamo=False,
+        opset_version=14,
+        input_names=names,
+        dynamic_axes={name: {0: "batch", 1: "time"} for name in names},
+    )
+    return onnx.load_from_string(content.getvalue())
+
+
+def _by_dynamo(model: nn.Module, args: tuple[Any, ...]) -> onnx.ModelProto:
+    pytest.importorskip("onnxscript")
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("time")}
+    shapes = tuple(axes for _ in args)
+    program = torch.onnx.export(model, args, dynamo=True, dynamic_shapes=shapes, verbose=False)
+    return program.model_proto
 
 
 def agrees(model: nn.Module, graph: Graph, *args: Any) -> bool:
@@ -81,10 +101,11 @@ def agrees(model: nn.Module, graph: Graph, *args: Any) -> bool:
     return bool(relative_error(np.asarray(made), wanted) < FP32_RELATIVE)
 
 
-def test_norms_attention_and_memory_of_a_layer_are_recognized() -> None:
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_norms_attention_and_memory_of_a_layer_are_recognized(dynamo: bool) -> None:
     torch.manual_seed(0)
     model = Layer()
-    graph = exported(model, torch.randn(2, 7, 16), torch.ones(2, 7))
+    graph = exported(model, torch.randn(2, 7, 16), torch.ones(2, 7), dynamo=dynamo)
     ops = Counter(node.op.name for node in graph.nodes)
     wanted = {"go.norm": 2, "go.attention": 1, "go.depthwise": 1, "go.linear": 4}
     assert {name: ops[name] for name in wanted} == wanted

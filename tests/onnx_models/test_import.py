@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from graphopt.errors import InputConditionError, OnnxModelError, OnnxNodesError
+from graphopt.errors import InputShapeError, OnnxModelError, OnnxNodesError
 from graphopt.ir.interpret import check_sizes, run_graph
+from graphopt.ir.verify import verify
 from graphopt.onnx.files import Model, open_model
 from graphopt.onnx.importer import Imported, compiled_graph, import_model
 from graphopt.onnx.rules import RULES
@@ -63,11 +64,17 @@ def test_a_branch_on_a_size_that_is_known_is_taken() -> None:
     assert np.array_equal(run_graph(found.graph, [x])[0], -x)
 
 
-def test_sizes_that_must_be_equal_are_conditions_of_a_call() -> None:
-    found = imported("m (float[B, 3] x, float[C, 3] y) => (float[B, 3] z) { z = Add(x, y) }")
-    check_sizes(found.graph, [(2, 3), (2, 3)])
-    with pytest.raises(InputConditionError):
-        check_sizes(found.graph, [(2, 3), (4, 3)])
+def test_sizes_that_must_be_equal_are_one() -> None:
+    """Also to a number, in a chain, so that the graph is legal."""
+    body = "m (float[B, D] x, float[C, E] y) => (float[B, D] z) { a = Add(x, y) z = Mul(a, w) }"
+    found = imported(body, w=np.ones(3, np.float32))
+    verify(found.graph, "import")
+    assert not found.graph.conditions
+    x = RNG.standard_normal((2, 3), np.float32)
+    assert np.array_equal(run_graph(found.graph, [x, x])[0], x + x)
+    for shapes in ([(2, 3), (4, 3)], [(2, 4), (2, 4)]):
+        with pytest.raises(InputShapeError):
+            check_sizes(found.graph, shapes)
 
 
 def test_constants_are_computed_and_narrow_weights_unpacked() -> None:

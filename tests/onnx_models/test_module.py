@@ -12,7 +12,13 @@ from typer.testing import CliRunner
 
 import graphopt
 from graphopt.cli import app
-from graphopt.errors import ExampleMismatchError, InputDtypeError, InputError, OptionError
+from graphopt.errors import (
+    ExampleMismatchError,
+    InputDtypeError,
+    InputError,
+    OnnxModelError,
+    OptionError,
+)
 from graphopt.onnx import example
 from tests.onnx_models.made import model
 
@@ -125,5 +131,18 @@ def test_the_command_line_compiles_and_runs(path: Path, tmp_path: Path) -> None:
     for name, array in (("x", x), ("lengths", lengths)):
         np.save(tmp_path / f"{name}.npy", array)
         names += ["--input", str(tmp_path / f"{name}.npy")]
-    done = runner.invoke(app, ["run", str(package), *names])
-    assert done.exit_code == 0 and "[1, 2, 4]" in done.stdout
+    for given in (package, path):
+        done = runner.invoke(app, ["run", str(given), *names])
+        assert done.exit_code == 0 and "[1, 2, 4]" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["doctor", "run", "optimize"])
+def test_the_command_line_names_what_is_wrong_with_a_file(command: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    np.save(tmp_path / "x.npy", np.zeros(2, np.float32))
+    more = ["--input", str(tmp_path / "x.npy")] if command == "run" else []
+    for content, why in ((None, "No such file"), (b"nothing", "protobuf"), (b"", "no graph")):
+        if content is not None:
+            path.write_bytes(content)
+        done = CliRunner().invoke(app, [command, str(path), *more])
+        assert isinstance(done.exception, OnnxModelError) and why in str(done.exception)
