@@ -48,10 +48,10 @@ def replaced(name: str, own: Any, other: Any, library: str = "") -> Iterator[Non
         other: what they get.
         library: whose modules; of all libraries but torch if empty.
     """
-    modules = [
+    modules = [  # thousands are looked at: nothing is made for each of them
         module
-        for path, module in list(sys.modules.items())
-        if getattr(module, "__dict__", {}).get(name) is own
+        for path in list(sys.modules)
+        if getattr(module := sys.modules.get(path), "__dict__", _NO_NAMES).get(name) is own
         and _is_of(library, path.partition(".")[0])
     ]
     try:
@@ -61,6 +61,9 @@ def replaced(name: str, own: Any, other: Any, library: str = "") -> Iterator[Non
     finally:
         for module in modules:
             setattr(module, name, own)
+
+
+_NO_NAMES: dict[str, Any] = {}
 
 
 def _is_of(library: str, name: str) -> bool:
