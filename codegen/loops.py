@@ -81,8 +81,9 @@ def _long_inside(nest: _Nest) -> _Nest:
     few, many = nest.extents[-1], nest.extents[-2]
     if isinstance(many, int) and many < _TILE * few:
         return nest
-    for lists in (nest.extents, nest.axes, *nest.strides):
-        lists[-2:] = lists[:-3:-1]
+    for per_loop in (nest.extents, *nest.strides):
+        per_loop[-2:] = per_loop[-1], per_loop[-2]
+    nest.axes[-2:] = nest.axes[-1], nest.axes[-2]
     return nest
 
 
