@@ -162,6 +162,35 @@ def test_what_cannot_be_compared() -> None:
         np.testing.assert_allclose(values[0][name], values[1][name], atol=1e-6)
 
 
+class Decides(nn.Module):
+    """The largest class of rows that are nearly equal, and the rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(64, 64)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = self.linear(x)
+        return y, (y * 3000).round().argmax(-1)
+
+
+def test_decisions_are_judged_in_f32_alone() -> None:
+    model = Decides()
+    seeded = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        apart = torch.randn(63, 64, generator=seeded) * 1e-4
+        model.linear.weight[1:] = model.linear.weight[0] + apart
+        model.linear.bias.fill_(0.0)
+    x = torch.randn(40, 64, generator=seeded)
+    (found,) = planned(model.eval(), "neoverse-n1", "int8", (x,))
+    first, chosen = found.stages["capture"], []
+    for stage in (first, found.last):
+        chosen.append(values_of(stage, found.example())[stage.names[stage.graph.outputs[1]]])
+    assert (chosen[0] != chosen[1]).any()  # rounding decides otherwise
+    assert bisect(found).culprit == ""
+
+
 def test_metrics_by_name() -> None:
     assert metric_named("sqnr") is None and metric_named("numpy:dot") is np.dot
     measure = metric_named("max")
