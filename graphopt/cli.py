@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from graphopt._version import VERSION
 from graphopt.bench.commands import bench_funasr
 from graphopt.bench.llm.commands import bench_llm
 from graphopt.bench.models_command import bench_models
@@ -33,10 +34,9 @@ _FILE_WIDTH = 180  # of wide tables in files and pipes
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="Compile PyTorch models to C that uses the matrix instructions of Arm and x86 CPUs.",
 )
 bench_app = typer.Typer(no_args_is_help=True, help="Measure graphopt against other engines.")
 
@@ -47,6 +47,24 @@ PrecisionOption = Annotated[
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="Threads; by default all CPUs this process may use.")
 ]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(VERSION)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Compile PyTorch models to C that uses the matrix instructions of Arm and x86 CPUs."""
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from graphopt import cli
+from graphopt._version import VERSION
 from graphopt.errors import InputFileError
 from graphopt.runtime.arrays import flatten, read_arguments, unflatten, write_arrays
 
@@ -23,6 +24,13 @@ def graphopt(*words: str, cwd: Path | None = None) -> subprocess.CompletedProces
 def test_help_names_every_command(tmp_path: Path) -> None:
     shown = graphopt("--help", cwd=tmp_path).stdout
     assert all(name in shown for name in ("demo", "optimize", "run", "targets", "bench"))
+
+
+def test_short_help_version_and_completion(tmp_path: Path) -> None:
+    assert graphopt("-h", cwd=tmp_path).stdout == graphopt("--help", cwd=tmp_path).stdout
+    assert graphopt("bench", "kernels", "-h", cwd=tmp_path).returncode == 0
+    assert graphopt("--version", cwd=tmp_path).stdout == f"{VERSION}\n"
+    assert "--install-completion" in graphopt("-h", cwd=tmp_path).stdout
 
 
 def test_help_does_not_import_torch(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 On the command line MODEL is everywhere one of:
 
-    fsmn-vad, resnet18, ...     a model that graphopt knows
+    fsmn-vad, resnet-50, ...    a model that graphopt knows
     module:function             a function that returns (model, example_inputs);
     file.py:function            or in a file
     model.onnx                  an ONNX file
