@@ -203,7 +203,7 @@ def test_numbers_of_threads(package: Path, number: Any) -> None:
 
 
 SHORT = """
-import resource, graphopt
+import resource, graphopt, graphopt.runtime.loaded
 from graphopt import errors
 def limit(megabytes):
     with open("/proc/self/statm") as file:

@@ -153,7 +153,11 @@ def peak_bytes(call: Callable[[], Any]) -> int:
 
 
 def test_memory_does_not_grow_with_the_recording(recognizer: Recognizer) -> None:
-    """Of twice as many minutes, or utterances; a minute of features is 9.6 MB, of scores 6 MB."""
+    """Of twice as many minutes, or utterances; a minute of features is 9.6 MB, of scores 6 MB.
+
+    How many utterances are on their way at once depends on the threads: one more of 15 s takes
+    2.4 MB of features, and if they were kept, the eight more would take 19 MB.
+    """
     detector, speech = recognizer.detector, recognizer.speech
     assert detector is not None
     long = np.resize(samples_of(fsmn_vad.recordings()[0]), 16000 * 241)
@@ -165,7 +169,7 @@ def test_memory_does_not_grow_with_the_recording(recognizer: Recognizer) -> None
     ):
         call(1)
         once, twice = (peak_bytes(lambda: call(times)) for times in (1, 2))  # noqa: B023
-        assert twice < once + (1 << 20)
+        assert twice < once + (4 << 20)
     assert detector.module.arena_bytes < 60e6  # of a minute
 
 
