@@ -136,10 +136,14 @@ def optimize(
     from graphopt.compiler.program import OtherMachineWarning
     from graphopt.progress import show_progress
     from graphopt.runtime.arrays import write_arrays
+    from graphopt.runtime.package import MARKS
+    from graphopt.runtime.staging import check_place
     from graphopt.target import find_target
 
     find_target(target).precision(precision)
     console = Console()
+    name = Path(model).stem if is_onnx(model) else model.replace(":", "-")
+    package = check_place(out or f"{name}-{target}.gopt", MARKS)
     module, inputs = _model_of(console, model)
     if save_inputs is not None:
         if inputs is None:
@@ -156,12 +160,10 @@ def optimize(
             strict=strict,
             check=check,
         )
-        name = Path(model).stem if is_onnx(model) else model.replace(":", "-")
-        package = out or Path(f"{name}-{target}.gopt")
         fast.save(package)
     report = fast.report()
     console.print(report if nodes else report.summary())
-    console.print(f"wrote {package}")
+    console.print(f"wrote {out or package.name}")
 
 
 def _model_of(console: Console, name: str) -> tuple[Any, tuple[Any, ...] | None]:

@@ -164,9 +164,11 @@ def bisect(
 ) -> None:
     """Find the first pass that moves a result of MODEL too far; 1 if there is one."""
     from graphopt.inspection.bisection import bisect as find
-    from graphopt.inspection.dumps import error_table, write_text
+    from graphopt.inspection.dumps import error_table
+    from graphopt.inspection.files import check_file, write_text
     from graphopt.progress import show_progress
 
+    check_file(out)
     graphs = _planned(model, target, precision, inputs)
     with show_progress(Console(stderr=True), f"bisecting {model}"):
         found = [find(planned, None, tolerance) for planned in graphs]

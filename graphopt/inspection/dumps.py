@@ -12,9 +12,10 @@ from rich.text import Text
 
 from graphopt.compiler.stages import Stage, Stages
 from graphopt.dependencies import require
-from graphopt.errors import OptionError, StorageError
+from graphopt.errors import OptionError
 from graphopt.inspection.bisection import Bisection
 from graphopt.inspection.export import FORMATS, export_text, node_data, overlays_of
+from graphopt.inspection.files import make_folder, write_text
 from graphopt.inspection.models import Planned
 from graphopt.ir.printer import file_name
 from graphopt.printable import printable
@@ -131,7 +132,7 @@ def _write(group: Sequence[Stage], format: str, path: Path) -> Iterator[Path]:
         require("onnx", "a dump as ONNX")
         from graphopt.inspection.onnx_file import write_onnx
 
-        _make(path.parent)
+        make_folder(path.parent)
         write_onnx(group[0], path)
         yield path
         return
@@ -144,26 +145,6 @@ def _write(group: Sequence[Stage], format: str, path: Path) -> Iterator[Path]:
             data = path.with_name(f"{path.stem}.{title}.json")
             write_text(data, node_data(title, {name: of[title] for name, of in every.items()}))
             yield data
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file.
-
-    Raises:
-        StorageError: if it cannot be written.
-    """
-    _make(path.parent)
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(path, error.strerror or error, "the path") from error
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(folder, error.strerror or error, "the path") from error
 
 
 def error_table(found: Bisection) -> Table:

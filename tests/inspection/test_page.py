@@ -21,6 +21,7 @@ from torch import nn
 import graphopt
 from graphopt.compiler.stages import Stages
 from graphopt.errors import StorageError
+from graphopt.inspection.files import check_file
 from graphopt.inspection.page.html import bundle, render_page
 from graphopt.inspection.page.layout import Drawn, layouts
 from graphopt.inspection.page.package import write_package_page
@@ -236,9 +237,13 @@ def test_a_name_cannot_become_markup(data: dict[str, Any]) -> None:
     assert evil not in page and data_of(page)["model"]["name"] == evil
 
 
-def test_a_folder_that_is_not_there_is_named(compiled: Any, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="missing"):
-        compiled.inspect(tmp_path / "missing" / "page.html", measure=False)
+def test_a_place_where_no_file_can_be_is_refused_at_once(compiled: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "page.html"):
+        with pytest.raises(StorageError, match=r"it is a folder|file is no folder"):
+            compiled.inspect(path, measure=False)
+    check_file(tmp_path / "new" / "page.html")
+    check_file(tmp_path / "file")
 
 
 def chain_of(names: str) -> Drawn:

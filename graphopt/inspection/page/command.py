@@ -46,6 +46,7 @@ def inspect(
     Of a package it shows what that holds.
     """
     import graphopt
+    from graphopt.inspection.files import check_file
     from graphopt.inspection.page.package import write_package_page
     from graphopt.onnx.adapter import is_onnx
     from graphopt.progress import show_progress
@@ -56,6 +57,7 @@ def inspect(
     arrays = tuple(value for file in inputs or () for value in read_arguments(file)) or None
     is_file = Path(model).exists()
     path = out or Path(f"{Path(model).stem if is_file else model.replace(':', '-')}.html")
+    check_file(path)
     if Path(model).is_dir():
         refuse(context, ["target", "precision", "errors"], "for a package, which is compiled")
         write_package_page(Path(model), path, arrays if measure else None)

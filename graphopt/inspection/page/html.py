@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from graphopt.errors import StorageError
+from graphopt.inspection.files import write_text
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -52,11 +52,7 @@ def write_html(path: Path, data: Mapping[str, Any]) -> Path:
     Raises:
         StorageError: if the file cannot be written.
     """
-    text = render_page(data)
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(str(path), error.strerror or error, "the path") from error
+    write_text(path, render_page(data))
     return path
 
 

@@ -11,6 +11,7 @@ from graphopt._version import VERSION
 from graphopt.compiler.inspected import Inspected
 from graphopt.compiler.program import Program
 from graphopt.compiler.stages import Stages
+from graphopt.inspection.files import check_file
 from graphopt.inspection.models import Planned
 from graphopt.inspection.page.accuracy import Errors, errors_of
 from graphopt.inspection.page.code import assembly_of, code_of
@@ -33,6 +34,7 @@ Inputs = tuple[Any, ...] | dict[str, Any] | None
 
 def write_page(module: Inspected, path: Path, inputs: Inputs, measure: bool, errors: bool) -> Path:
     """Writes the page of a compiled model; see `Inspected.inspect`."""
+    check_file(path)
     return write_html(path, page_data(module, inputs, measure, errors))
 
 
