@@ -288,14 +288,17 @@ def _named(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
 
 
 def _tensordot(b: Builder) -> Value:
+    """Over pairs of axes; beside an axis of one element the other is summed, as torch has it."""
     left, right = b.tensor(), b.tensor("other")
     pairs = list(zip(b.arg("dims_self"), b.arg("dims_other"), strict=True))
     of_left, of_right = list(string.ascii_lowercase[: left.rank]), list(string.ascii_uppercase)
     of_right = of_right[: right.rank]
     kept = {*of_left, *of_right}
     for mine, its in pairs:
-        of_right[its] = of_left[mine]
-        kept.discard(of_left[mine])
+        sizes = left.shape[mine], right.shape[its]
+        kept -= {of_left[mine], of_right[its]}
+        if 1 not in sizes or sizes[0] == sizes[1]:
+            of_right[its] = of_left[mine]
     names = "".join(of_left), "".join(of_right)
     return b.reshape(_contract(b, left, right, names, kept)[0], b.node.output.shape)
 

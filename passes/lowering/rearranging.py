@@ -75,7 +75,8 @@ def _rot90(b: Builder) -> Value:
 def _repeat(b: Builder) -> Value:
     """Copies side by side along every axis."""
     x, out = b.tensor(), b.node.output
-    counts = list(b.arg("repeats") or b.arg("dims"))
+    given = b.arg("repeats")
+    counts = list(b.arg("dims") if given is None else given)
     counts = [1] * (out.rank - len(counts)) + counts
     x = b.reshape(x, (1,) * (out.rank - x.rank) + x.shape)
     return repeated(b, x, counts, behind=False)

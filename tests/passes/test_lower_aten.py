@@ -224,6 +224,9 @@ PRODUCTS: dict[str, Case] = {
             (
                 torch.tensordot(x, y, dims=([0, 2], [0, 1])),
                 torch.tensordot(x, y[0], 1),
+                torch.tensordot(x[:1], y, dims=([0, 2], [0, 1])),  # a sum beside one element
+                torch.tensordot(x, y[..., :1], dims=([2, 0], [2, 0])),
+                v.mean().repeat(()),
                 BILINEAR(x, x),
             ),
         ),
