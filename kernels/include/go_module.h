@@ -15,8 +15,7 @@ typedef struct {
     int64_t *computed;   /* dims that steps compute */
     go_error *error;     /* written by the thread that sets `failed` */
     atomic_int *failed;  /* whether a step has failed */
-    double *seconds;     /* per step, or null */
-    double *last_time;   /* when the last step ended */
+    double *ends;        /* of every step, when the first thread found it done; or null */
 } go_frame;
 
 /* The size of a dim is that of an axis of an input. */

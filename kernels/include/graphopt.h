@@ -132,7 +132,7 @@ GO_API go_code go_output_shapes(go_context *context, const go_tensor *inputs, go
  * elements are dense in these shapes, at the beginning of the memory. */
 GO_API go_code go_run(go_context *context, const go_tensor *inputs, go_tensor *outputs);
 
-/* The same, and the seconds of every step, as the first thread saw them. */
+/* The same, and the seconds of every step, until the first thread found it done. */
 GO_API go_code go_profile(go_context *context, const go_tensor *inputs, go_tensor *outputs,
                           double *seconds);
 

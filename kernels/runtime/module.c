@@ -251,6 +251,23 @@ static go_code reserve(go_context *c) {
     return GO_OK;
 }
 
+/* Before a run of which times are wanted: no step has ended. */
+static double begin_times(double *ends) {
+    if (!ends) return 0;
+    memset(ends, 0, (size_t)go_generated_module.step_count * sizeof *ends);
+    return now();
+}
+
+/* From when steps ended to how long they took; 0 for those that did not run. */
+static void end_times(double *ends, double begun) {
+    for (int i = 0; ends && i < go_generated_module.step_count; i++) {
+        const double end = ends[i];
+        if (end == 0) continue;
+        ends[i] = end - begun;
+        begun = end;
+    }
+}
+
 static void run_frame(void *frame, go_team *team) { go_generated_module.run(frame, team); }
 
 /* On the host's threads, or the context's own without one. */
@@ -265,7 +282,6 @@ static go_code run(go_context *context, const go_tensor *inputs, go_tensor *outp
     void *in[desc->input_count + 1], *out[desc->output_count + 1];
     for (int i = 0; i < desc->input_count; i++) in[i] = inputs[i].data;
     for (int i = 0; i < desc->output_count; i++) out[i] = outputs[i].data;
-    double last = 0;
     atomic_int failed = 0;
     go_frame frame = {
         .inputs = in,
@@ -276,15 +292,15 @@ static go_code run(go_context *context, const go_tensor *inputs, go_tensor *outp
         .computed = context->computed,
         .error = &context->error,
         .failed = &failed,
-        .seconds = seconds,
-        .last_time = &last,
+        .ends = seconds,
     };
     if (host) {
         go_pool_run_hosted(context->pool, host, run_frame, &frame);
     } else {
         int threads = go_gate_enter(context->module->gate, go_pool_size(context->pool));
-        last = now();
+        const double begun = begin_times(seconds);
         go_pool_run(context->pool, threads, run_frame, &frame);
+        end_times(seconds, begun);
         go_gate_leave(context->module->gate, threads);
     }
     if (context->error.code != GO_OK || !desc->computed_count) return context->error.code;
@@ -313,11 +329,11 @@ void go_step(const go_frame *frame, go_team *team, int step) {
 #if defined(GO_TRACE)
     go_trace_step();
 #endif
-    if (frame->seconds && team->rank == 0) {
-        double time = now();
-        frame->seconds[step] = time - *frame->last_time;
-        *frame->last_time = time;
-    }
+    if (!frame->ends) return;
+    /* A thread that the operating system has set aside finds many steps done. */
+    double none = 0, time = now();
+    __atomic_compare_exchange(frame->ends + step, &none, &time, 0, __ATOMIC_RELAXED,
+                              __ATOMIC_RELAXED);
 }
 
 void go_fail(const go_frame *frame, go_code code, int input, int64_t expected, int64_t got,
