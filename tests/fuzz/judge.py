@@ -27,6 +27,8 @@ TIMES = 8
 TIMES_OF_PLAN = 2
 #: Runs with noise before compiled code that is not what its plan says is called wrong.
 RUNS = 32
+#: What f32 flushes to zero is no error.
+SMALLEST = torch.finfo(torch.float32).tiny
 #: Beyond it, a model says nothing about the roundings of its precision.
 MEANINGLESS = 0.3
 
@@ -122,7 +124,8 @@ def case_of(program: Program, sizes: Sizes) -> Case | None:
         own_error = difference(value.double() if value.is_floating_point() else value, exact)
         if value.dtype is torch.float32 and own_error == float("inf"):
             return None  # f32 itself overflows
-        bounds.append(FP32_RELATIVE * scale + TIMES * deviated + _stored(value.dtype) * scale)
+        rounded = FP32_RELATIVE * scale + TIMES * deviated + _stored(value.dtype) * scale
+        bounds.append(max(rounded, SMALLEST))
     return Case(sizes, loaded.inputs(*sizes), wanted, [y.dtype for y in own], bounds)
 
 
