@@ -159,3 +159,10 @@ def check_group_size(size: object) -> None:
     if size is not None and not (whole and size % 32 == 0 and 32 <= size <= _LARGEST_GROUP):  # type: ignore[operator]
         remedy = f"give a multiple of 32 up to {_LARGEST_GROUP}, or None for a scale per channel"
         raise OptionError("group_size", size, remedy)
+
+
+def call_of(
+    inputs: Sequence[Any] | dict[str, Any],
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of a call, from inputs that are either."""
+    return ((), inputs) if isinstance(inputs, dict) else (tuple(inputs), {})

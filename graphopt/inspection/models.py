@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.compiler.options import Options
+from graphopt.compiler.options import Options, call_of
 from graphopt.compiler.report import NodeReport
 from graphopt.compiler.stages import Stage, Stages, keep_stages
 from graphopt.dependencies import require
@@ -161,7 +161,7 @@ def _planned_module(name: str, module: Any, options: Options) -> list[Planned]:
         rows = [in_python, *[()] * (len(kept) - 1)]  # once, whatever was captured
         pairs = zip(kept, rows, strict=True)
         return [Planned(stages.name, options, stages, None, own) for stages, own in pairs]
-    args, kwargs = ((), example) if isinstance(example, dict) else (tuple(example), {})
+    args, kwargs = call_of(example)
     return [Planned(name, options, kept[0], fast.stored_inputs(*args, **kwargs))]
 
 
@@ -175,7 +175,7 @@ def _planned_onnx(model: Any, options: Options) -> list[Planned]:
         calls, _, _ = plan(opened, options)
     inputs = None
     if (example := options.example_inputs) is not None:
-        args, kwargs = ((), example) if isinstance(example, dict) else (tuple(example), {})
+        args, kwargs = call_of(example)
         inputs = calls.arrays(calls.match(args, kwargs))
     return [Planned(opened.name, options, kept[0], inputs)]
 

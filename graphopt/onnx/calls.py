@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from graphopt.compiler.optimized import Optimized, Serving
 from graphopt.compiler.pipeline import export
 from graphopt.compiler.program import Program, Signature
 from graphopt.compiler.report import NodeReport, node_reports
@@ -14,10 +15,38 @@ from graphopt.compiler.schedule import StepBalance
 from graphopt.errors import InputDtypeError, InputRankError
 from graphopt.ir import DType, Shape
 from graphopt.ir.interpret import check_sizes, run_graph
-from graphopt.runtime import structure
+from graphopt.runtime import process, structure
 from graphopt.runtime.loaded import like_given, stored
 
 Array = np.ndarray[Any, Any]
+
+
+class OnnxCallable(Optimized):
+    """A compiled ONNX model, called with inputs in order or by name."""
+
+    _calls: Any  # serves every call; see `Serving`
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The output of the model, or a tuple of them if there are several.
+
+        Args:
+            args: inputs in order: arrays, or tensors of torch, which are given back then.
+            kwargs: inputs by name.
+
+        Raises:
+            InputError: if an input does not fit what was compiled.
+            OnnxModelError: if onnxruntime cannot run a part that is left to it.
+        """
+        with process.calls:
+            return self._calls.run(args, kwargs)
+
+    def _captured(self) -> list[Serving]:
+        return [self._calls]
+
+    def _specialization(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Serving, tuple[Any, ...], dict[str, Any]]:
+        return self._calls, args, kwargs
 
 
 class OnnxCalls:

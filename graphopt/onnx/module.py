@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.compiler.inspected import Inspected
-from graphopt.compiler.options import Options, in_rows
+from graphopt.compiler.options import Options, call_of, in_rows
 from graphopt.compiler.partition import partition
 from graphopt.compiler.pipeline import PassManager, lowering_passes
 from graphopt.compiler.program import Program
@@ -21,7 +21,7 @@ from graphopt.config import Config
 from graphopt.errors import StagesError
 from graphopt.ir.interpret import run_graph
 from graphopt.ir.printer import print_graph
-from graphopt.onnx.calls import OnnxCalls
+from graphopt.onnx.calls import OnnxCallable, OnnxCalls
 from graphopt.onnx.example import check_example
 from graphopt.onnx.files import Model
 from graphopt.onnx.importer import compiled_graph
@@ -54,7 +54,7 @@ def plan(model: Model, options: Options) -> tuple[OnnxCalls, Program, dict[str, 
     return calls, program, texts
 
 
-class OptimizedOnnx(Inspected):
+class OptimizedOnnx(OnnxCallable, Inspected):
     """A compiled ONNX model.
 
     Attributes:
@@ -63,6 +63,8 @@ class OptimizedOnnx(Inspected):
         outputs: names of the outputs.
     """
 
+    _calls: OnnxCalls
+
     def __init__(self, model: Model, options: Options) -> None:
         self.options = options
         with process.changes:
@@ -70,7 +72,7 @@ class OptimizedOnnx(Inspected):
         self.inputs, self.outputs = self._calls.inputs, self._calls.outputs
         self._stages, graph = self._program.manager.stages, self._program.graph
         if (given := options.example_inputs) is not None:
-            args, kwargs = ((), given) if isinstance(given, dict) else (tuple(given), {})
+            args, kwargs = call_of(given)
             arrays = self._calls.arrays(self._calls.match(args, kwargs))
             if options.check:
                 feeds = dict(zip(self.inputs, arrays, strict=True))
@@ -80,23 +82,8 @@ class OptimizedOnnx(Inspected):
                 self._calls.checked = check_example(
                     model, options.precision, feeds, ports, lambda: run(list(arrays))
                 )
-            if options.target.is_host:
-                _ = self._program.library
-        elif options.target.is_host:
+        if options.target.is_host:
             _ = self._program.library
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The output of the model, or a tuple of them if there are several.
-
-        Args:
-            args: inputs in order: arrays, or tensors of torch, which are given back then.
-            kwargs: inputs by name.
-
-        Raises:
-            InputError: if an input does not fit what was compiled.
-        """
-        with process.calls:
-            return self._calls.run(args, kwargs)
 
     def stored_inputs(self, *args: Any, **kwargs: Any) -> list[np.ndarray[Any, Any]]:
         """The inputs of a call as the graph takes them: stored arrays, in order.
@@ -127,11 +114,3 @@ class OptimizedOnnx(Inspected):
 
     def _name(self) -> str:
         return self._program.graph.name
-
-    def _captured(self) -> list[OnnxCalls]:
-        return [self._calls]
-
-    def _specialization(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[OnnxCalls, tuple[Any, ...], dict[str, Any]]:
-        return self._calls, args, kwargs

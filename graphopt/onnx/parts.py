@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.compiler.optimized import Optimized
-from graphopt.compiler.options import Options, in_rows
+from graphopt.compiler.options import Options, call_of, in_rows
 from graphopt.compiler.program import Program
 from graphopt.compiler.report import NodeReport
 from graphopt.compiler.schedule import StepBalance
 from graphopt.errors import EmptyInputError, OnnxModelError, OnnxNodesError, UnsupportedNodesError
 from graphopt.ir import DType, Shape
-from graphopt.onnx.calls import input_arrays, match_inputs
+from graphopt.onnx.calls import OnnxCallable, input_arrays, match_inputs
 from graphopt.onnx.example import check_example, ranks_of, session
 from graphopt.onnx.files import Model
 from graphopt.onnx.importer import Refusal
@@ -307,7 +306,7 @@ class _PartsCalls:
         return results[0] if len(results) == 1 else tuple(results)
 
 
-class OptimizedParts(Optimized):
+class OptimizedParts(OnnxCallable):
     """A model whose regions compiled code and onnxruntime run by turns; see `OptimizedOnnx`.
 
     Attributes:
@@ -315,6 +314,8 @@ class OptimizedParts(Optimized):
         inputs: names of the inputs, as in the model.
         outputs: names of the outputs.
     """
+
+    _calls: _PartsCalls
 
     def __init__(self, model: Model, options: Options, regions: list[Region]) -> None:
         self.options, self._model = options, model
@@ -325,7 +326,7 @@ class OptimizedParts(Optimized):
         with process.changes:
             self._calls = _PartsCalls(model, [_part(region, inner) for region in regions])
         if (given := options.example_inputs) is not None:
-            args, kwargs = ((), given) if isinstance(given, dict) else (tuple(given), {})
+            args, kwargs = call_of(given)
             arrays = self._calls.arrays(self._calls.match(args, kwargs))
             if options.check:
                 feeds = dict(zip(self.inputs, arrays, strict=True))
@@ -338,20 +339,6 @@ class OptimizedParts(Optimized):
                     lambda: self._calls.results(arrays, _by_code),
                 )
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The output of the model, or a tuple of them if there are several.
-
-        Args:
-            args: inputs in order: arrays, or tensors of torch, which are given back then.
-            kwargs: inputs by name.
-
-        Raises:
-            InputError: if an input does not fit what was compiled.
-            OnnxModelError: if onnxruntime cannot run its part.
-        """
-        with process.calls:
-            return self._calls.run(args, kwargs)
-
     def save(self, path: str | Path) -> None:
         """Raises UnsupportedNodesError: a package holds no nodes that onnxruntime runs.
 
@@ -362,14 +349,6 @@ class OptimizedParts(Optimized):
 
     def _name(self) -> str:
         return self._model.name
-
-    def _captured(self) -> list[_PartsCalls]:
-        return [self._calls]
-
-    def _specialization(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[_PartsCalls, tuple[Any, ...], dict[str, Any]]:
-        return self._calls, args, kwargs
 
 
 def _inputs(model: Model) -> dict[str, tuple[DType, Shape | None]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from graphopt._version import VERSION
 from graphopt.compiler.inspected import Inspected
+from graphopt.compiler.options import call_of
 from graphopt.compiler.program import Program
 from graphopt.compiler.stages import Stages
 from graphopt.inspection.files import check_file
@@ -118,7 +119,7 @@ def _call(module: Inspected, inputs: Inputs) -> tuple[tuple[Any, ...], dict[str,
     given = module.options.example_inputs if inputs is None else inputs
     if given is None:
         return None
-    return ((), given) if isinstance(given, dict) else (tuple(given), {})
+    return call_of(given)
 
 
 def _time_facts(
