@@ -54,6 +54,18 @@ def denormals_count() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
+@pytest.fixture(autouse=True)
+def own_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Modules that a test writes and imports end with it, or they hide others of their name."""
+    yield
+    written = tmp_path_factory.getbasetemp()
+    sys.path[:] = [folder for folder in sys.path if not Path(folder).is_relative_to(written)]
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and Path(file).is_relative_to(written):
+            del sys.modules[name]
+
+
 @pytest.fixture(scope="module")
 def captured_once() -> Iterator[None]:
     """What torch.export makes of a model is kept for the next target or precision of a module."""

@@ -110,11 +110,12 @@ def test_dynamic_shapes_of_another_form(shapes: Any, match: str) -> None:
     refused(GraphoptError, match, example_inputs=(X,), dynamic_shapes=shapes)
 
 
-def auto_model() -> Any:
+@pytest.fixture
+def auto_model(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Looks like one of FunASR; nothing may be asked of it."""
     module = types.ModuleType("funasr.auto.auto_model")
     kind = type("AutoModel", (), {"__module__": module.__name__})
-    sys.modules.setdefault(module.__name__, module)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     return kind()
 
 
@@ -122,9 +123,9 @@ def auto_model() -> Any:
     "name, value",
     [*UNUSED, ("example_inputs", (X,)), ("dynamic_shapes", {}), ("calibration", [[1]])],
 )
-def test_an_auto_model_refuses_what_it_does_not_use(name: str, value: Any) -> None:
+def test_an_auto_model_refuses_what_it_does_not_use(name: str, value: Any, auto_model: Any) -> None:
     options = {"precision": "fp32", name: value}
-    refused(OptionError, f"{name}=.*a FunASR AutoModel in fp32", auto_model(), **options)
+    refused(OptionError, f"{name}=.*a FunASR AutoModel in fp32", auto_model, **options)
 
 
 def test_a_language_model_refuses_what_it_does_not_use(monkeypatch: pytest.MonkeyPatch) -> None:
