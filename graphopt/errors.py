@@ -404,6 +404,13 @@ class InspectionError(GraphoptError, ValueError):
         super().__init__(f"{model}: {reason}")
 
 
+class ConstantsFileError(GraphoptError, ValueError):
+    """A file of a machine's constants that says what is not understood."""
+
+    def __init__(self, path: object, reason: str) -> None:
+        super().__init__(f"constants {path}: {reason}; graphopt calibrate writes such files")
+
+
 class ThreadCountError(GraphoptError, ValueError):
     """A number of threads that no run can have."""
 

@@ -17,45 +17,30 @@ from typing import Any
 from graphopt.bench.arm_specs import PRICED_MACS, PRICED_ROWS, PRICED_ROWS_INT4, specs_of
 from graphopt.bench.kernels.arm import price_step
 from graphopt.bench.kernels.workloads import Spec
+from graphopt.bench.machine import Machine
 from graphopt.compiler.schedule import StepBalance
 from graphopt.kernels.registry import Level
 from graphopt.target import Target
 from graphopt.toolchain.build import Builder
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What the model assumes of a server.
-
-    Attributes:
-        clock: Hz.
-        core_bandwidth: bytes a second that one core draws from memory.
-        socket_bandwidth: bytes a second of all cores together.
-        bytes_per_cycle: that loops without a priced kernel (element-wise ops, CIF, gathering)
-            read and write from caches.
-    """
-
-    clock: float = 3.0e9
-    core_bandwidth: float = 20e9
-    socket_bandwidth: float = 200e9
-    bytes_per_cycle: float = 16.0
-
-    def text(self) -> str:
-        """The assumptions, for people."""
-        return (
-            f"Assumed: {self.clock / 1e9:.1f} GHz; weights and cached keys and values come from "
-            f"memory in every pass at {self.core_bandwidth / 1e9:.0f} GB/s a core and "
-            f"{self.socket_bandwidth / 1e9:.0f} GB/s a socket, activations stay in caches and "
-            "loads hit the first level; a step takes the longer of arithmetic and memory. "
-            "Arithmetic: graphopt.n2sim, one price a kernel and shape (of a product at most "
-            f"{PRICED_ROWS} rows, {PRICED_ROWS_INT4} with int4 weights, and "
-            f"{PRICED_MACS / 1e6:.1f} million multiply-adds or 256 columns; of attention one head "
-            "of keys; the rest in proportion, docs/n2sim.md; without bias and residual). "
-            f"Ops without a kernel of their own: {self.bytes_per_cycle:.0f} bytes a cycle. Several "
-            "cores: the tasks as this machine's kernels cut and time them (graphopt balance), "
-            "without the cost of starting a step; serial convolutions on one core. Not compared "
-            "with silicon."
-        )
+def assumptions(machine: Machine) -> str:
+    """What these figures assume, for people."""
+    core, socket = (machine[f"{of}_bandwidth"].value / 1e9 for of in ("core", "socket"))
+    return (
+        f"Assumed: {machine.clock / 1e9:.1f} GHz; weights and cached keys and values come from "
+        f"memory in every pass at {core:.0f} GB/s a core and {socket:.0f} GB/s a socket, "
+        "activations stay in caches and "
+        "loads hit the first level; a step takes the longer of arithmetic and memory. "
+        "Arithmetic: graphopt.n2sim, one price a kernel and shape (of a product at most "
+        f"{PRICED_ROWS} rows, {PRICED_ROWS_INT4} with int4 weights, and "
+        f"{PRICED_MACS / 1e6:.1f} million multiply-adds or 256 columns; of attention one head "
+        "of keys; the rest in proportion, docs/n2sim.md; without bias and residual). "
+        f"Ops without a kernel of their own: {machine.bytes_per_cycle:.0f} bytes a cycle. Several "
+        "cores: the tasks as this machine's kernels cut and time them (graphopt balance), "
+        "without the cost of starting a step; serial convolutions on one core. Not compared "
+        "with silicon."
+    )
 
 
 @dataclass(frozen=True)
@@ -155,8 +140,7 @@ def step_costs(
         used = cores * balances[number].balance if balances else 1.0
         if serial_conv and step["op"] in ("go.conv", "go.depthwise"):
             used = 1.0
-        bandwidth = min(used * machine.core_bandwidth, machine.socket_bandwidth)
-        memory = step["memory_bytes"] / bandwidth * machine.clock
+        memory = step["memory_bytes"] / machine.bandwidth(used) * machine.clock
         arithmetic = arithmetic_cycles(step, prices, machine) / used
         costs.append(Cost(step["op"], arithmetic, memory))
     return costs
@@ -177,7 +161,7 @@ def arithmetic_cycles(step: Mapping[str, Any], prices: Prices, machine: Machine)
     """
     specs = specs_of(step)
     loop: float = step["bytes"] / machine.bytes_per_cycle
-    kernels = sum(prices.cycles(spec) * times for spec, times in specs)
+    kernels = sum(prices.cycles(spec) * times for spec, times in specs) * machine.kernel_scale
     return kernels + loop if not specs or step["op"] == "go.pointwise" else kernels
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from graphopt.bench import arm_model, layers, recipe, table, vad, whole_paraformer
 from graphopt.bench.engines import TorchFp32
+from graphopt.bench.machine import Machine
 from graphopt.bench.measure import Result, measure
 from graphopt.config import Config
 from graphopt.dependencies import require
@@ -131,7 +132,7 @@ class FunasrBench:
         """
         target, machine, config = (
             find_target(target_name),
-            arm_model.Machine(),
+            Machine(),
             Config.from_environment(),
         )
         builder = Builder(config.cache, 1)
@@ -152,8 +153,8 @@ class FunasrBench:
             title = f"The recipe on {target_name}, {cores} cores, predicted: {seconds:.0f} s"
             self._console.print(recipe.model_table(f"{title}, batch {batch}", totals, shares))
             data.append({"title": title, "cores": cores, "cycles": totals, "shares": shares})
-        self._console.print(machine.text())
-        return [*data, {"assumptions": machine.text()}]
+        self._console.print(arm_model.assumptions(machine))
+        return [*data, {"assumptions": arm_model.assumptions(machine)}]
 
     def vad(self, threads: Sequence[int], rounds: int) -> list[Data]:
         """FSMN-VAD beside FunASR's own onnxruntime path."""

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from graphopt.bench import arm_model, recipe
-from graphopt.bench.arm_model import Machine, arithmetic_cycles, step_costs
+from graphopt.bench.arm_model import arithmetic_cycles, step_costs
 from graphopt.bench.arm_specs import spec_of, specs_of
 from graphopt.bench.engines import Graphopt
+from graphopt.bench.machine import Machine
 from graphopt.compiler.schedule import StepBalance
 
 LINEAR = {
@@ -95,7 +96,7 @@ def test_rows_that_are_quantized_are_priced(op: str) -> None:
     spec, times = spec_of(step)
     assert spec is not None and (spec.name, times) == ("quantize 48x64", 2)
     prices: Any = FixedPrices()
-    cycles = arithmetic_cycles(step, prices, Machine(bytes_per_cycle=16))
+    cycles = arithmetic_cycles(step, prices, machine_of(bytes_per_cycle=16))
     assert cycles == 2000 + (20 if op == "go.pointwise" else 0)  # it computes them too
 
 
@@ -108,9 +109,16 @@ def test_a_product_that_quantizes_costs_both() -> None:
     assert specs_of(LOOP) == []
 
 
+def machine_of(**values: float) -> Machine:
+    machine = Machine()
+    for name, value in values.items():
+        machine = machine.known(name, value, "made up")
+    return machine
+
+
 def test_arithmetic_and_weights_on_cores() -> None:
     prices: Any = FixedPrices()
-    machine = Machine(clock=1e9, core_bandwidth=1e9, socket_bandwidth=4e9, bytes_per_cycle=16)
+    machine = machine_of(clock=1e9, core_bandwidth=1e9, socket_bandwidth=4e9, bytes_per_cycle=16)
     one = [c.cycles for c in step_costs([LINEAR, CONV, LOOP], None, prices, machine, 1)]
     assert one == [2048 * 512, 2000, 100]  # a product of so few cycles waits for its weights
     shared = [balance(0.5, 16)] * 3

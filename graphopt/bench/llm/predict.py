@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from graphopt.bench.arm_model import Machine, Prices, step_costs
+from graphopt.bench.arm_model import Prices, assumptions, step_costs
 from graphopt.bench.llm.prepare import weights_of
 from graphopt.bench.llm.published import PUBLISHED
+from graphopt.bench.machine import Machine
 from graphopt.compiler.options import Options
 from graphopt.compiler.program import Program
 from graphopt.config import Config
@@ -169,12 +170,11 @@ def _phase(parts: Sequence[Rows], tokens: int, machine: Machine, cores: int) -> 
     for step in steps:
         by_op[step["column"]] += step["cycles"] / tokens
     read = sum(step["bytes"] for step in steps) / tokens
-    bandwidth = min(cores * machine.core_bandwidth, machine.socket_bandwidth)
     return Phase(
         cycles=sum(by_op.values()),
         by_op={column: by_op[column] for column in COLUMNS},
         bytes=read,
-        bound=read / bandwidth * machine.clock,
+        bound=read / machine.bandwidth(cores) * machine.clock,
         steps=len(steps) / tokens,
     )
 
@@ -218,6 +218,6 @@ def note(predictions: Sequence[Prediction]) -> str:
     phase = one.phases["decode"]
     share = phase.steps * 1e-6 * one.clock / phase.cycles
     return (
-        f"{Machine().text()} A token decoded takes {phase.steps:.0f} steps: each microsecond that "
-        f"{one.cores} cores need to begin and end one adds {100 * share:.0f} %."
+        f"{assumptions(Machine())} A token decoded takes {phase.steps:.0f} steps: each "
+        f"microsecond that {one.cores} cores need to begin and end one adds {100 * share:.0f} %."
     )
