@@ -145,7 +145,7 @@ def test_file_program_refuses(
 @pytest.fixture(scope="module")
 def team_stress(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("team")
-    runtime = [KERNELS / "runtime" / name for name in ("team.c", "cpus.c")]
+    runtime = [KERNELS / "runtime" / name for name in ("team.c", "placement.c", "cpus.c")]
     return compile_c(folder / "stress", HERE / "team_stress.c", *runtime)
 
 
@@ -154,15 +154,24 @@ def test_pool_of_one_to_eight_threads(team_stress: Path) -> None:
     assert done.stdout == "done\n" and done.returncode == 0, (done.stdout[-500:], done.returncode)
 
 
+def test_a_sleeping_thread_is_kept_from_the_cpu_of_its_caller(tmp_path: Path) -> None:
+    runtime = [KERNELS / "runtime" / name for name in ("team.c", "placement.c")]
+    done = run(compile_c(tmp_path / "placement", HERE / "placement.c", *runtime))
+    if done.returncode == 77:
+        pytest.skip("needs two CPUs")
+    apart = ["apart: 1, may run there: 0"] * 6
+    assert done.stdout.splitlines() == ["bound alike: 1", *apart], done
+
+
 def test_a_gate_lets_no_more_threads_run_than_its_limit(tmp_path: Path) -> None:
-    runtime = [KERNELS / "runtime" / name for name in ("team.c", "gate.c", "cpus.c")]
+    runtime = [KERNELS / "runtime" / name for name in ("team.c", "placement.c", "gate.c", "cpus.c")]
     done = run(compile_c(tmp_path / "gate", HERE / "gate_stress.c", *runtime))
     assert done.stdout == "at most 3, 1200 runs, 0 running, 0 waiting\n", done
 
 
 @pytest.mark.parametrize("program", ["team_stress", "gate_stress"])
 def test_threads_share_no_data_without_order(program: str, tmp_path: Path) -> None:
-    names = ("team", "gate", "cpus")
+    names = ("team", "placement", "gate", "cpus")
     sources = [HERE / f"{program}.c", *(KERNELS / "runtime" / f"{name}.c" for name in names)]
     include = [f"-I{KERNELS / name}" for name in ("include", "runtime")]
     watched, built = tmp_path / program, None

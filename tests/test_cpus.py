@@ -90,7 +90,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    runtime = [KERNELS / "runtime" / name for name in ("team.c", "cpus.c")]
+    runtime = [KERNELS / "runtime" / name for name in ("team.c", "placement.c", "cpus.c")]
     return compile_c(tmp_path_factory.mktemp("cpus") / "x", HERE / "team_stress.c", *runtime)
 
 

@@ -23,7 +23,7 @@ from graphopt.toolchain.cache import Cache
 from graphopt.worker_threads import map_on_threads
 
 _KERNELS = registry.ROOT
-_TEAM = _KERNELS / "runtime/team.c"
+_TEAM = tuple(_KERNELS / f"runtime/{name}.c" for name in ("team", "placement"))
 _RUNTIME = tuple(_KERNELS / f"runtime/{name}.c" for name in ("cpus", "gate", "module"))
 _WARNINGS = ("-Wall", "-Wextra", "-Werror")
 #: What a model says, such as x < x, may look like a slip to a compiler.
@@ -137,7 +137,7 @@ class Builder:
 
     def traced_library(self, source: str, level: Level) -> Path:
         """The same library, but one thread does and times all tasks (harness/trace_team.c)."""
-        module = _module(level, source, team=_KERNELS / "harness/trace_team.c")
+        module = _module(level, source, team=(_KERNELS / "harness/trace_team.c",))
         traced = [replace(file, flags=(*file.flags, "-DGO_TRACE")) for file in module]
         return self._library([*_called(level, source), *traced], level)
 
@@ -158,7 +158,7 @@ class Builder:
     def timed_kernels(self, level: Level) -> Path:
         """A shared library that times calls of a level's kernels (harness/timer.c)."""
         timer = (_KERNELS / "harness/timer.c").read_text() + _kernel_table(level)
-        paths = (*level.sources, _KERNELS / "harness/peak.c", _TEAM, *_level(level))
+        paths = (*level.sources, _KERNELS / "harness/peak.c", *_TEAM, *_level(level))
         return self._library([*map(_Source, paths), _Source(Path("timer.c"), timer)], level)
 
     def kernel_host(self, level: Level, generic: str, flags: tuple[str, ...] = ()) -> Path:
@@ -177,7 +177,7 @@ class Builder:
             KeyError: if the level has no such kernel.
         """
         static, kernel = level.arch != platform.machine(), level.kernel(generic)
-        host = (_KERNELS / "harness/host.c", _TEAM, *_level(level))
+        host = (_KERNELS / "harness/host.c", *_TEAM, *_level(level))
         sources = [
             _Source(_KERNELS / kernel.source, flags=flags),
             *(_Source(path, static=static) for path in host),
@@ -305,9 +305,11 @@ def _level(level: Level) -> tuple[Path, Path]:
     return _KERNELS / "runtime/level.c", _KERNELS / level.start
 
 
-def _module(level: Level, source: str, team: Path = _TEAM, static: bool = False) -> list[_Source]:
+def _module(
+    level: Level, source: str, team: tuple[Path, ...] = _TEAM, static: bool = False
+) -> list[_Source]:
     """A generated module and what runs it."""
-    files = [_Source(path, static=static) for path in (team, *_RUNTIME, *_level(level))]
+    files = [_Source(path, static=static) for path in (*team, *_RUNTIME, *_level(level))]
     return [*files, _Source(Path("module.c"), source, static, _GENERATED)]
 
 

@@ -13,9 +13,12 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
+
+#include "placement.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -38,6 +41,7 @@ struct go_pool {
     const uint32_t *running;
     int size;
     pthread_t *threads;
+    go_place *places; /* by rank */
     int started;
     pid_t process; /* whose threads they are */
 };
@@ -198,7 +202,9 @@ static void *worker(void *argument) {
     unsigned rank = (unsigned)start->rank, seen = start->seen;
     free(start);
     flush_to_zero();
+    go_place *place = &pool->places[rank];
     for (;;) {
+        go_place_rest(place);
         seen = wait_for_work(pool, seen);
         if (atomic_load(&pool->stop)) return NULL;
         unsigned threads = seen % (1u << WORK_THREADS);
@@ -211,8 +217,9 @@ go_pool *go_pool_new(int size, const uint32_t *running) {
     if (posix_memalign((void **)&pool, 64, sizeof(go_pool))) return NULL;
     *pool = (go_pool){.size = size, .running = running, .process = getpid()};
     pool->threads = calloc((size_t)size, sizeof(pthread_t));
+    pool->places = calloc((size_t)size, sizeof(go_place));
     pool->shared.shares = aligned_alloc(64, (size_t)size * sizeof(go_share));
-    if (!pool->threads || !pool->shared.shares) {
+    if (!pool->threads || !pool->places || !pool->shared.shares) {
         go_pool_free(pool);
         return NULL;
     }
@@ -227,6 +234,7 @@ static void forget_parent(go_pool *pool) {
                             &shared->sleepers, &shared->arrived, &shared->runs};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) atomic_store(words[i], 0);
     for (int rank = 0; rank < pool->size; rank++) atomic_store(&shared->shares[rank].claimed, 0);
+    memset(pool->places, 0, (size_t)pool->size * sizeof *pool->places);
     pool->started = 0;
     pool->process = getpid();
 }
@@ -254,6 +262,7 @@ void go_pool_free(go_pool *pool) {
         for (int rank = 1; rank <= pool->started; rank++) pthread_join(pool->threads[rank], NULL);
     }
     free(pool->threads);
+    free(pool->places);
     free(pool->shared.shares);
     free(pool);
 }
@@ -266,6 +275,7 @@ void go_pool_run(go_pool *pool, int threads, go_pool_function function, void *ar
     if (threads > 1) {
         unsigned last = atomic_load(&pool->work) % (1u << WORK_THREADS);
         unsigned step = (1u << WORK_THREADS) + (unsigned)threads - last;
+        if (atomic_load(&pool->sleepers)) go_places_apart(pool->places + 1, threads - 1);
         add_and_wake(&pool->work, step, &pool->sleepers);
     }
     float_mode mode = flush_to_zero();

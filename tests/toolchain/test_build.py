@@ -122,7 +122,7 @@ def test_the_parsed_header_of_modules_changes_no_byte(level, tmp_path, monkeypat
 
 def test_only_what_a_module_calls_is_compiled(tmp_path) -> None:
     Builder(tmp_path, 2).library(emit(tiny().graph).source, LEVEL)
-    runtime = ("team.c", "cpus.c", "gate.c", "level.c", "start.c", "module.c")
+    runtime = ("team.c", "placement.c", "cpus.c", "gate.c", "level.c", "start.c", "module.c")
     files = {"gemm_f32.c", *runtime, "the generated module.c"}
     assert len(list((tmp_path / "objects").glob("*/*.o"))) == len(files)
 
