@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from graphopt.driver import optimize
     from graphopt.frontend.capture import capture
     from graphopt.hosts.onnxruntime import ort_library, ort_session_options
+    from graphopt.precision_plan import PrecisionPlan
     from graphopt.runtime.library import limit_threads
     from graphopt.runtime.loaded import load
     from graphopt.target import Target
 
 __all__ = [
     "Config",
+    "PrecisionPlan",
     "Target",
     "__version__",
     "capture",
@@ -41,6 +43,7 @@ _HOMES = {
     "optimize": "graphopt.driver",
     "ort_library": "graphopt.hosts.onnxruntime",
     "ort_session_options": "graphopt.hosts.onnxruntime",
+    "PrecisionPlan": "graphopt.precision_plan",
     "Target": "graphopt.target",
 }
 

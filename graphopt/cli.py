@@ -114,6 +114,9 @@ def optimize(
     ],
     target: Annotated[str, typer.Option(help="See graphopt targets.")] = "native",
     precision: PrecisionOption = "auto",
+    plan: Annotated[
+        Path | None, typer.Option(help="Precisions by layer: a file of graphopt tune.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Package to write; MODEL-TARGET.gopt by default.")
     ] = None,
@@ -141,6 +144,7 @@ def optimize(
     from graphopt.target import find_target
 
     find_target(target).precision(precision)
+    layers = None if plan is None else graphopt.PrecisionPlan.of(plan)
     console = Console()
     name = Path(model).stem if is_onnx(model) else model.replace(":", "-")
     package = check_place(out or f"{name}-{target}.gopt", MARKS)
@@ -159,6 +163,7 @@ def optimize(
             num_threads=threads,
             strict=strict,
             check=check,
+            plan=layers,
         )
         fast.save(package)
     report = fast.report()

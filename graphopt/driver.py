@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphopt.adapters import adapters
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     import onnx
     import torch
+
+    from graphopt.precision_plan import PrecisionPlan
 
 
 def optimize(
@@ -33,6 +35,7 @@ def optimize(
     context: int | None = None,
     check: bool = True,
     faithful: bool = False,
+    plan: PrecisionPlan | Mapping[str, Any] | str | Path | None = None,
 ) -> Any:
     """Compiles a model for a target and returns a module that is called like it.
 
@@ -79,12 +82,16 @@ def optimize(
         faithful: compute an ONNX model that came quantized exactly as it says, such as with one
             scale for all activations of a tensor, and everything in fp32. By default int8 and int4
             take its weights as they are, and a scale for each row of activations.
+        plan: precisions of layers by their path in the model: a TOML file as `graphopt tune` writes
+            it (graphopt/precision_plan.py), or what it holds, `{"layers": {"head": "fp32"}}`. What
+            it does not name has its precision, or else that of the option.
 
     Raises:
         ModelError: if it is no module that can be captured, such as a file name.
         TrainingModeError, UnknownTargetError, UnknownPrecisionError, ThreadCountError: naming
             what is wrong.
         OptionError: for an option that the model does not use, or a value that it cannot have.
+        PlanError: for an entry of the plan that names no layer, or a precision that it cannot have.
         CalibrationError: if calibration is missing, or makes no sense.
         CaptureError: if the model cannot be captured; names the line.
         OnnxModelError: if an ONNX model is damaged, or contradicts itself.
@@ -109,6 +116,7 @@ def optimize(
         context=context,
         check=check,
         faithful=faithful,
+        plan=plan,
     )
     adapter = next(a for a in adapters() if a.takes(model, options))
     kind, used = adapter.used(model, options.precision)

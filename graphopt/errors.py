@@ -368,6 +368,14 @@ class OptionError(GraphoptError, ValueError):
         super().__init__(f"option {name}={shown}: {remedy}")
 
 
+class PlanError(GraphoptError, ValueError):
+    """An entry of a plan of precisions that names nothing, or a precision that cannot be."""
+
+    def __init__(self, name: str, given: object, problem: str) -> None:
+        entry = f"{name!r} = {given!r:.80}" if name else f"{given!r:.200}"
+        super().__init__(f"plan: {entry}: {problem}")
+
+
 class SwitchError(GraphoptError, ValueError):
     """An environment variable of graphopt with a value that it cannot have."""
 

@@ -202,8 +202,13 @@ ROWS = {"bf16": BF16, "qa8r": INT8}
 
 
 def formats_of(precision: str) -> tuple[Format, ...]:
-    """Formats that a precision gives to products, the narrowest of which takes what it can."""
-    return tuple(format for format in FORMATS if precision in format.precisions)
+    """Formats that a precision gives to products, the narrowest of which takes what it can.
+
+    Args:
+        precision: one, or several with commas between them, where layers have different ones.
+    """
+    given = set(precision.split(","))
+    return tuple(format for format in FORMATS if given.intersection(format.precisions))
 
 
 def int4(group: int) -> Format:

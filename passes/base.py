@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TypeAlias
 
-from graphopt.ir import Graph
+from graphopt.ir import Graph, Node
+
+Choice: TypeAlias = Callable[[Node], bool]
+"""Which nodes a pass may rewrite: those of layers for which a precision was asked, say."""
+
+
+def every_node(node: Node) -> bool:
+    """The choice that leaves nothing out."""
+    return True
 
 
 class Pass(ABC):

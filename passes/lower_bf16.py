@@ -7,8 +7,9 @@
 1. A linear or recurrent layer that is not int8 gets `format=bf16` if the GEMM is to be bf16 too.
 2. A result of a linear, norm, attention or depthwise convolution is stored as bf16 if all its
    readers take bf16. They compute in f32; only storage is narrow.
-Left in f32: the residual stream (a sum that is added to again: rounding it at each of many layers
-would add up), graph inputs and outputs, and what only f32 kernels read.
+Left in f32: layers that are not for bf16 and what they return, the residual stream (a sum that is
+added to again: rounding it at each of many layers would add up), graph inputs and outputs, and what
+only f32 kernels read.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from graphopt.ir.ops import Linear, PackRows, Recurrent
 from graphopt.ir.ops.contractions import RESIDUALS
 from graphopt.ir.ops.recurrent import WEIGHTS
 from graphopt.kernels.formats import BF16
-from graphopt.passes.base import Pass
+from graphopt.passes.base import Choice, Pass, every_node
 from graphopt.passes.support.gemm import PackedRows, require_finite
 from graphopt.passes.support.narrowing import Narrowing
 
@@ -28,10 +29,11 @@ class LowerBf16(Pass):
 
     Args:
         gemm: whether linears that are still float multiply in bf16.
+        chosen: which layers are for bf16.
     """
 
-    def __init__(self, gemm: bool) -> None:
-        self._gemm = gemm
+    def __init__(self, gemm: bool, chosen: Choice = every_node) -> None:
+        self._gemm, self._chosen = gemm, chosen
 
     def run(self, graph: Graph) -> bool:
         """First the multiplications, then the storage between them."""
@@ -56,7 +58,7 @@ class LowerBf16(Pass):
         modified = False
         for node in graph.nodes:
             op = node.op
-            if isinstance(op, Linear | Recurrent) and op.format is None:
+            if isinstance(op, Linear | Recurrent) and op.format is None and self._chosen(node):
                 for role in WEIGHTS:
                     if role in node.operands:
                         require_finite(node.operands[role])
@@ -72,6 +74,8 @@ class LowerBf16(Pass):
     def _refusal(self, node: Node) -> str | None:
         """Why the output must stay f32, or None."""
         value = node.output
+        if not self._chosen(node):
+            return "its layer is not for bf16"
         sums = any(role in node.operands for role in RESIDUALS)
         if sums and any(self._adds(user, value) for user in self._narrowing.readers[value]):
             return "residual stream"

@@ -23,7 +23,7 @@ from graphopt.ir.ops import Gather, Linear, Recurrent
 from graphopt.ir.ops.recurrent import WEIGHTS
 from graphopt.ir.ops.rows import PACKING
 from graphopt.kernels.formats import INT8, Format, int4
-from graphopt.passes.base import Pass
+from graphopt.passes.base import Choice, Pass, every_node
 from graphopt.passes.support.gemm import (
     SMALLEST,
     PackedRows,
@@ -38,10 +38,11 @@ class QuantizeWeights(Pass):
 
     Args:
         format: of the weights, one scale per channel if it has scales.
+        chosen: which layers are for it; weights that came quantized are, in any case.
     """
 
-    def __init__(self, format: Format = INT8) -> None:
-        self._format = format
+    def __init__(self, format: Format = INT8, chosen: Choice = every_node) -> None:
+        self._format, self._chosen = format, chosen
 
     def run(self, graph: Graph) -> bool:
         """Rewrites every linear and recurrent layer that is worth it."""
@@ -91,6 +92,8 @@ class QuantizeWeights(Pass):
                 kind = "int4 in blocks" if came_in_blocks(node) else "int8"
                 node.decide(self.name, f"{kind} with the scales that came, activations per row")
             return self._format is INT8
+        if not self._chosen(node):
+            return False
         out_features, in_features = weight.shape
         if min(in_features, out_features) < SMALLEST:
             node.decide(self.name, f"kept in float: {in_features} x {out_features} is too small")

@@ -13,7 +13,7 @@ With calibration the graph runs in numpy, and each linear is rounded when its in
 inputs are those that the rounded weights before it give. A table that `go.gather` shares with a
 linear is looked up in the rounded weights.
 Left alone: a depth or width below 16, and, unless `Rounding.returned`, linears whose result the
-graph returns.
+graph returns, if no one asked for just these.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from graphopt.ir import DType, Graph, Node, Value, constant
 from graphopt.ir.interpret import execute
 from graphopt.ir.ops import Gather, Linear, QuantizeRows
 from graphopt.kernels.formats import int4
-from graphopt.passes.base import Pass
+from graphopt.passes.base import Choice, Pass, every_node
 from graphopt.passes.support.gemm import (
     SMALLEST,
     PackedRows,
@@ -50,17 +50,26 @@ class QuantizeWeightsInt4(Pass):
     Args:
         group: values that share a scale, a multiple of 32 up to 1024; 0 for whole channels.
         rounding: how weights are chosen.
+        chosen: which layers are for it.
+        named: which of them were asked for by name.
     """
 
-    def __init__(self, group: int, rounding: Rounding = NEAREST) -> None:
+    def __init__(
+        self,
+        group: int,
+        rounding: Rounding = NEAREST,
+        chosen: Choice = every_node,
+        named: Choice = lambda node: False,
+    ) -> None:
         self._group, self._rounding = group, rounding
+        self._chosen, self._named = chosen, named
 
     def run(self, graph: Graph) -> bool:
         """Rewrites every linear that is worth it."""
         returned = set() if self._rounding.returned else set(graph.outputs)
         readers: dict[Value, list[Node]] = defaultdict(list)
         for node in graph.nodes:
-            if _is_whole(node) and self._accepts(node, returned):
+            if _is_whole(node) and self._chosen(node) and self._accepts(node, returned):
                 readers[node.operands["weight"]].append(node)
         self._round(graph, readers)
         rounded = {node for linears in readers.values() for node in linears}
@@ -83,7 +92,7 @@ class QuantizeWeightsInt4(Pass):
         weight = node.operands["weight"]
         width, depth = weight.shape
         assert isinstance(width, int) and isinstance(depth, int)
-        if node.output in returned:
+        if node.output in returned and not self._named(node):
             node.decide(self.name, "not int4: the graph returns its result")
             return False
         if min(depth, width) < SMALLEST:

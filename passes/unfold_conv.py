@@ -23,7 +23,7 @@ import numpy as np
 from graphopt.ir import Graph, Node, Value
 from graphopt.ir.op import Op
 from graphopt.ir.ops import Cat, Conv, Im2col, Linear, Permute, Slice
-from graphopt.passes.base import Pass
+from graphopt.passes.base import Choice, Pass, every_node
 from graphopt.passes.support.gemm import SMALLEST
 
 _EXTRAS = ("factor", "residual0", "residual1")
@@ -34,10 +34,11 @@ class UnfoldConv(Pass):
 
     Args:
         windows: whether convolutions of more than one tap are unfolded too.
+        chosen: which of those are.
     """
 
-    def __init__(self, windows: bool) -> None:
-        self._windows = windows
+    def __init__(self, windows: bool, chosen: Choice = every_node) -> None:
+        self._windows, self._chosen = windows, chosen
 
     def run(self, graph: Graph) -> bool:
         """One sweep."""
@@ -58,7 +59,7 @@ class UnfoldConv(Pass):
             return False
         if groups == 1 and _is_pointwise(node):
             return True
-        if not self._windows:
+        if not self._windows or not self._chosen(node):
             return False
         if groups == node.operands["x"].shape[1]:
             node.decide(self.name, "kept f32: one channel per group")

@@ -15,5 +15,5 @@ Paraformer are held to in the tests."""
 
 
 def bound_of(precision: str) -> float:
-    """The bound of a precision; the widest for one that was not measured."""
-    return BOUNDS.get(precision, max(BOUNDS.values()))
+    """The bound of a precision, or of several with commas; the widest for what was not measured."""
+    return max(BOUNDS.get(one, max(BOUNDS.values())) for one in precision.split(","))

@@ -22,7 +22,7 @@ import torch.utils._pytree as pytree
 
 from graphopt.compiler.bounds import BOUNDS, bound_of
 from graphopt.compiler.pipeline import PassManager, lowering_passes
-from graphopt.compiler.rounding_noise import ROUNDINGS, RoundingNoise
+from graphopt.compiler.rounding_noise import RoundingNoise, rounding_of
 from graphopt.compiler.stable_sorts import StableSorts
 from graphopt.config import Config
 from graphopt.errors import (
@@ -325,7 +325,7 @@ def _amplified(run: _Runs, call: Call, wanted: Results, precision: str) -> list[
     """How far each of the model's own results moves when its ops round as a precision does."""
     moved = []
     for seed in range(3):
-        with RoundingNoise(ROUNDINGS[precision], seed):
+        with RoundingNoise(rounding_of(precision), seed):
             moved.append(run.model(call))
     departures = (_compare(noisy, wanted) for noisy in moved)
     return [max(leaf, key=lambda d: d.size) for leaf in zip(*departures, strict=True)]

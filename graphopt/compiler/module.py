@@ -52,11 +52,15 @@ class ModuleAdapter:
 
     def used(self, model: Any, precision: str) -> tuple[str, set[str]]:
         """The name of the class, and what every module uses."""
-        used = {"num_threads", "example_inputs", "dynamic_shapes", "strict", "check"}
+        used = {"num_threads", "example_inputs", "dynamic_shapes", "strict", "check", "plan"}
         return type(model).__name__, used
 
     def optimize(self, model: Any, options: Options) -> OptimizedModule:
         """The module, captured and built if there are example inputs."""
+        if options.plan is not None:
+            options.plan.check_names(
+                name for name, _ in model.named_modules(remove_duplicate=False)
+            )
         module = OptimizedModule(model, options)
         if isinstance(options.example_inputs, dict):
             module.prepare(**options.example_inputs)
@@ -277,10 +281,12 @@ class OptimizedModule(Inspected, torch.nn.Module):
                 if misfit is not None:
                     raise misfit from None  # no model takes such sizes
                 self._pieces = self._in_pieces(refusal, args, kwargs)
+                self._check_plan(self._pieces)
                 self._specializations[key] = [self._pieces]
                 return self._pieces
             if (misfit := specialization.misfit(args, kwargs)) is not None:
                 raise misfit
+            self._check_plan(specialization)
             if self.options.check:
                 specialization.checked = check_example(self._model[0], specialization, args, kwargs)
             if written := specialization.states - self._states:
@@ -290,6 +296,11 @@ class OptimizedModule(Inspected, torch.nn.Module):
             self._specializations[key] = [*specializations, specialization]
             return specialization
 
+    def _check_plan(self, first: Specialization | Pieces) -> None:
+        """Raises PlanError for an entry that decides nothing in what is captured first."""
+        if self.options.plan is not None and not self._captured():
+            self.options.plan.check(first.reports())
+
     def _in_pieces(
         self, refusal: CaptureError, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Pieces:
@@ -297,7 +308,9 @@ class OptimizedModule(Inspected, torch.nn.Module):
         if self.options.strict or self.options.dynamic_shapes is not None:
             raise refusal
         model, options = self._model[0], self.options
-        pieces = self._pieces or Pieces(model, lambda part: _Submodule(part, options))
+        pieces = self._pieces or Pieces(
+            model, lambda path, part: _Submodule(part, options.within(path))
+        )
         checked = check_pieces(model, pieces, options, args, kwargs)
         if checked is None or not pieces.specializations():
             raise refusal
@@ -345,6 +358,9 @@ class _Submodule(OptimizedModule):
             for specialization in self._captured()
             if isinstance(specialization, Specialization)
         ]
+
+    def _check_plan(self, first: Specialization | Pieces) -> None:
+        """Nothing: an entry may be about another submodule."""
 
     def _in_pieces(
         self, refusal: CaptureError, args: tuple[Any, ...], kwargs: dict[str, Any]

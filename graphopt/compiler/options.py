@@ -12,6 +12,7 @@ from graphopt.errors import CalibrationError, OptionError
 from graphopt.ir.numbers import QUANTIZED
 from graphopt.kernels.formats import INT4_BLOCKS, formats_of
 from graphopt.passes.support.rounding import check_rounding
+from graphopt.precision_plan import PrecisionPlan
 from graphopt.runtime.library import check_threads
 from graphopt.target import Target, find_target
 
@@ -28,12 +29,13 @@ class Options:
 
     Attributes:
         target: the target itself.
-        precision: never `auto`.
+        precision: never `auto`; of a plan all that it has, with commas between them.
         calibration: where a tokenizer is at hand, also a text.
         faithful: whether an ONNX model that came quantized is computed with the scales it asks for.
         requantize: whether weights that a file has quantized are made f32 when they are read;
             otherwise `int4` takes those in blocks of 4 bits as they are.
         asked: the precision as it was asked for.
+        plan: precisions of layers that have another than the rest, which it has too.
     """
 
     target: Target
@@ -53,6 +55,7 @@ class Options:
     faithful: bool = False
     check: bool = True
     asked: str = "auto"
+    plan: PrecisionPlan | None = None
 
     @staticmethod
     def of(**given: Any) -> Options:
@@ -62,6 +65,7 @@ class Options:
             OptionError, UnknownTargetError, UnknownPrecisionError, ThreadCountError: for a value
                 that an option cannot have, whatever the model.
             CalibrationError: for `gptq` without calibration.
+            PlanError: for a plan that cannot be read, or with a precision that there is not.
         """
         defaults: dict[str, Any] = {"target": "native", "precision": "auto"}
         defaults |= {f.name: f.default for f in dataclasses.fields(Options)[2:]}
@@ -70,6 +74,9 @@ class Options:
         target = find_target(given["target"])
         check_threads(given["num_threads"])
         planned = target.precision(given["precision"])
+        if given["plan"] is not None:
+            plan = _plan_of(given["plan"], target, given["precision"])
+            planned, given["plan"] = plan.name, plan
         check_activation_bits(given["activation_bits"])
         check_rounding(given["rounding"])
         if given["rounding"] == "gptq" and given["calibration"] is None:
@@ -87,6 +94,13 @@ class Options:
         """Whether weights that come quantized stay so when they are read."""
         return "int4" in self.precision and not self.requantize
 
+    def within(self, path: str) -> Options:
+        """Those of a submodule, whose layers its plan names from there."""
+        if self.plan is None:
+            return self
+        plan = self.plan.within(path)
+        return dataclasses.replace(self, plan=plan, precision=plan.name)
+
     def refuse_unused(self, used: Collection[str], kind: str) -> None:
         """Raises OptionError for the first option that is given and not used.
 
@@ -99,6 +113,15 @@ class Options:
             given, default = getattr(self, field.name), field.default
             if field.name not in counted and not _same(given, default):
                 raise OptionError(field.name, given, f"{kind} does not use it; leave it out")
+
+
+def _plan_of(given: Any, target: Target, asked: str) -> PrecisionPlan:
+    """A plan, with the precision of layers that it does not name."""
+    plan = PrecisionPlan.of(given)
+    if plan.precision and asked != "auto":
+        why = "the plan says it too; leave out one of them"
+        raise OptionError("precision", asked, why)
+    return plan.with_default(target.precision(plan.precision or asked))
 
 
 def _same(given: Any, default: Any) -> bool:

@@ -62,7 +62,7 @@ class Pieces:
 
     Args:
         model: the user's module, which is left as it is.
-        compilable: makes what captures a submodule.
+        compilable: makes what captures a submodule, of its path and itself.
 
     Attributes:
         model: the copy that runs.
@@ -70,7 +70,7 @@ class Pieces:
     """
 
     def __init__(
-        self, model: torch.nn.Module, compilable: Callable[[torch.nn.Module], Compilable]
+        self, model: torch.nn.Module, compilable: Callable[[str, torch.nn.Module], Compilable]
     ) -> None:
         self.checked = ""
         self._name = type(model).__name__
@@ -93,7 +93,7 @@ class Pieces:
             for name, child in module._modules.items()
         }
         if not is_root:
-            piece = _Piece(path, module, copied, self._compilable(module))
+            piece = _Piece(path, module, copied, self._compilable(path, module))
             self._pieces.append(piece)
             # What torch calls in the place of hooks and forward. A method, which nobody looks into.
             copied._compiled_call_impl = piece.call

@@ -14,14 +14,14 @@ from graphopt.codegen.plan_memory import MemoryPlan, print_memory
 from graphopt.compiler.stages import Stage, Stages, kept_stages
 from graphopt.config import Config
 from graphopt.errors import MissingToolError, OptionError, SwitchError, UnknownPrecisionError
-from graphopt.ir import Graph
+from graphopt.ir import Graph, Node
 from graphopt.ir.networks import dot, graphml
 from graphopt.ir.numbers import QUANTIZED
 from graphopt.ir.printer import file_name, print_graph
 from graphopt.ir.verify import REQUIRED, verify
-from graphopt.kernels.formats import BF16, F32, INT4_BLOCKS, INT8, formats_of
+from graphopt.kernels.formats import BF16, F32, INT4_BLOCKS, INT4_CHANNELS, INT8, Format
 from graphopt.passes.assign_layouts import AssignLayouts
-from graphopt.passes.base import Pass
+from graphopt.passes.base import Choice, Pass
 from graphopt.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from graphopt.passes.eliminate_dead_code import EliminateDeadCode
 from graphopt.passes.fold_constants import FoldConstants
@@ -49,6 +49,7 @@ from graphopt.passes.split_activations import SplitActivations
 from graphopt.passes.spread_rows import SpreadRows
 from graphopt.passes.support.rounding import NEAREST, Rounding
 from graphopt.passes.unfold_conv import UnfoldConv
+from graphopt.precision_plan import PrecisionPlan
 from graphopt.printable import printable
 from graphopt.progress import announce
 from graphopt.target import Target, native
@@ -89,7 +90,11 @@ def check_activation_bits(bits: int) -> None:
 
 
 def precision_passes(
-    precision: str, group: int = 32, activation_bits: int = 8, rounding: Rounding = NEAREST
+    precision: str,
+    group: int = 32,
+    activation_bits: int = 8,
+    rounding: Rounding = NEAREST,
+    plan: PrecisionPlan | None = None,
 ) -> list[Pass]:
     """Where numbers become narrower.
 
@@ -98,29 +103,40 @@ def precision_passes(
         group: int4 weights that share a scale; 0 for a scale per channel.
         activation_bits: of quantized activations, 8, or 16 for two int8 rows.
         rounding: how weights become int4.
+        plan: of the layers, if they are not all in that precision.
 
     Raises:
         UnknownPrecisionError: for rounding where nothing becomes int4, or other bits.
     """
     check_activation_bits(activation_bits)
-    formats = formats_of(precision)
+    plan = plan or PrecisionPlan(precision)
+    formats = plan.formats
+
+    def chosen(format: Format) -> Choice:
+        return lambda node: plan.gives(node.origin.module, format)
+
+    def packs(node: Node) -> bool:
+        return plan.packs_rows(node.origin.module)
+
+    def named(node: Node) -> bool:
+        return bool(plan.entry(node.origin.module))
+
     in_rows = any(format.rows for format in formats)
     quantized = any(format.rows == QUANTIZED for format in formats)
     if INT4_BLOCKS not in formats and rounding.method != NEAREST.method:
-        raise UnknownPrecisionError(f"rounding={rounding.method} beside {precision}", ("int4",))
+        raise UnknownPrecisionError(f"rounding={rounding.method} beside {plan.name}", ("int4",))
     passes: list[Pass] = []
     if in_rows and activation_bits == 8:  # windows are gathered as rows of 8 bits
-        passes += [UnfoldConv(windows=True), SimplifyViews()]
+        passes += [UnfoldConv(windows=True, chosen=packs), SimplifyViews()]
+    narrow = [format for format in formats if format not in (F32, BF16, INT4_CHANNELS, INT4_BLOCKS)]
     if INT4_BLOCKS in formats:
-        passes.append(QuantizeWeightsInt4(group, rounding))
-        passes.append(QuantizeWeights(INT8))
-    else:
-        narrow = [format for format in formats if format not in (F32, BF16)]
-        passes += [QuantizeWeights(format) for format in narrow]
+        passes.append(QuantizeWeightsInt4(group, rounding, chosen(INT4_BLOCKS), named))
+        narrow = narrow or [INT8]
+    passes += [QuantizeWeights(format, chosen(format)) for format in narrow]
     if activation_bits == 16:
         passes.append(SplitActivations())
     if BF16 in formats:
-        passes.append(LowerBf16(gemm=True))
+        passes.append(LowerBf16(gemm=True, chosen=chosen(BF16)))
     passes.append(FuseCasts(attention=BF16 in formats))
     if quantized:
         passes.append(FuseQuantize())

@@ -91,7 +91,9 @@ class Program:
         options = self.options
         rounding = self.rounding or Rounding(options.rounding)
         passes = [
-            *precision_passes(options.precision, options.group, options.activation_bits, rounding),
+            *precision_passes(
+                options.precision, options.group, options.activation_bits, rounding, options.plan
+            ),
             *placement_passes(options.target, self.manager.config.serial_conv),
         ]
         self.manager.run(self.graph, passes)

@@ -12,8 +12,9 @@ from rich.text import Text
 
 from graphopt.ir import Graph, Node
 from graphopt.ir.loss import Loss, mean_loss
-from graphopt.ir.ops import Linear
+from graphopt.ir.ops import Conv, Linear, Recurrent
 from graphopt.ir.printer import name_values, shape_text
+from graphopt.kernels.formats import F32
 from graphopt.module_group import module_group
 from graphopt.printable import printable
 
@@ -32,6 +33,7 @@ class NodeReport:
         source: file and line of the user's model.
         reasons: what passes decided, and why.
         loss: what rounding the weights lost; None where nothing was rounded, or that is not known.
+        precision: of the weights of a product, such as `int8`; empty for other nodes.
     """
 
     node: str
@@ -43,6 +45,7 @@ class NodeReport:
     source: str
     reasons: tuple[str, ...]
     loss: Loss | None = None
+    precision: str = ""
 
     def within(self, path: str) -> NodeReport:
         """The row in the report of a model that has this one under a path."""
@@ -165,4 +168,14 @@ def _row(node: Node, name: str) -> NodeReport:
         printable(node.origin.source),
         tuple(map(printable, node.reasons)),
         node.op.loss if isinstance(node.op, Linear) else None,
+        _precision(node),
     )
+
+
+def _precision(node: Node) -> str:
+    match node.op:
+        case Linear() | Recurrent() as op:
+            return str(op.decided)
+        case Conv():
+            return str(F32)
+    return ""

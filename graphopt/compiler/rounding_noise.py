@@ -163,6 +163,16 @@ def _rounding(precision: str) -> Rounding:
 ROUNDINGS = {precision: _rounding(precision) for precision in PRECISIONS}
 
 
+def rounding_of(precision: str) -> Rounding:
+    """What a precision, or several with commas between them, lose at most."""
+    parts = [ROUNDINGS[one] for one in precision.split(",")]
+    return Rounding(
+        max(part.result for part in parts),
+        max(part.left for part in parts),
+        max(part.right for part in parts),
+    )
+
+
 _OF_TYPES = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 
 

@@ -130,7 +130,9 @@ def every_pass(options: Options) -> list[Pass]:
     rounding = Rounding(options.rounding)
     return [
         *lowering_passes(),
-        *precision_passes(options.precision, options.group, options.activation_bits, rounding),
+        *precision_passes(
+            options.precision, options.group, options.activation_bits, rounding, options.plan
+        ),
         *placement_passes(options.target),
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from graphopt.compiler.options import Options
 from graphopt.compiler.pipeline import PassManager, lowering_passes
 from graphopt.compiler.program import Program
+from graphopt.compiler.report import node_reports
 from graphopt.config import Config
 from graphopt.dtype import DType
 from graphopt.errors import UnknownPrecisionError
@@ -33,6 +34,7 @@ def compile_decoder(weights: DecoderWeights, options: Options) -> tuple[Program,
         GroupSizeError: if the group does not divide a depth.
         UnknownPrecisionError: for an unknown kind of cache or of head.
         CalibrationError: for calibration that is missing or makes no sense.
+        PlanError: for an entry of the plan that decides nothing.
     """
     manager = PassManager(Config.from_environment(), keep=True)
     cache, kept = check_kinds(options)
@@ -45,6 +47,8 @@ def compile_decoder(weights: DecoderWeights, options: Options) -> tuple[Program,
     rounding = Rounding(options.rounding, inputs, kept == "int4")
     program = Program(graph, options, manager, rounding)
     program.plan()
+    if options.plan is not None:
+        options.plan.check(node_reports(graph))
     shape = weights.shape
     rows = CacheShape(cache, len(weights.layers), shape.kv_heads, shape.head_dim, shape.context)
     return program, Engine(program.run, shape.vocabulary, rows)
@@ -63,7 +67,9 @@ def check_options(options: Options) -> None:
 
 def used_of(precision: str) -> set[str]:
     """Options of any language model: how it is kept, and calibration where weights are rounded."""
-    return {"kv_cache", "head", "context"} | ({"calibration"} if "int4" in precision else set())
+    return {"kv_cache", "head", "context", "plan"} | (
+        {"calibration"} if "int4" in precision else set()
+    )
 
 
 def check_kinds(options: Options) -> tuple[DType, str]:

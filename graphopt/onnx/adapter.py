@@ -45,6 +45,7 @@ class OnnxAdapter:
             "strict",
             "check",
             "faithful",
+            "plan",
         }
 
     def optimize(self, model: Any, options: Options) -> Any:
@@ -57,5 +58,10 @@ class OnnxAdapter:
             if options.asked not in ("auto", "fp32"):
                 remedy = f"it computes in fp32, not in {options.asked}; leave out precision"
                 raise OptionError("faithful", True, remedy)
+            if options.plan is not None:
+                raise OptionError("faithful", True, "it computes in fp32; leave out plan")
             options = dataclasses.replace(options, precision="fp32")
-        return optimized(open_model(model), options)
+        fast = optimized(open_model(model), options)
+        if options.plan is not None:
+            options.plan.check(fast.report())
+        return fast

@@ -134,8 +134,8 @@ def _in_numpy(graph: Graph, cache: CacheShape, tokens: Array) -> Array:
 
 
 def _bound(measured: dict[str, float], precision: str) -> float:
-    """The bound of a precision; the widest for one that was not measured."""
-    return measured.get(precision, max(measured.values()))
+    """The bound of a precision, or of several with commas; the widest for what was not measured."""
+    return max(measured.get(one, max(measured.values())) for one in precision.split(","))
 
 
 class _InFloat(TorchFunctionMode):
