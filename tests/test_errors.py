@@ -39,6 +39,7 @@ EXAMPLES = [
     (errors.UnknownStageError("fold", ["fold_scales"]), ["no pass 'fold'", "one of fold_scales"]),
     (errors.InspectionError("M", "no inputs; give some"), ["M: no inputs", "give some"]),
     (errors.ConstantsFileError("c.toml", "no clock"), ["c.toml: no clock", "calibrate"]),
+    (errors.PlanError("ffn", "int9", "give one of fp32, int8"), ["'ffn' = 'int9'", "fp32, int8"]),
     (errors.StagesError("M"), ["graphs of M", "keep_stages()"]),
     (errors.ThreadCountError(-2, "num_threads", 9), ["num_threads is -2", "1 to 9, or None"]),
     (errors.OutOfMemoryError("9 bytes"), ["9 bytes", "smaller inputs"]),
