@@ -678,6 +678,16 @@ class OnnxExportError(GraphoptError):
         )
 
 
+class OnnxPartsError(GraphoptError):
+    """A model of which torch runs something that it does not write as ONNX."""
+
+    def __init__(self, model: str, ops: Sequence[str], reason: str) -> None:
+        super().__init__(
+            f"{model} cannot be written as ONNX: torch runs {', '.join(ops)} of it, and does not "
+            f"export that ({reason}); change the model there, or call it in torch"
+        )
+
+
 class UnsupportedNodesError(GraphoptError):
     """``strict=True`` and some nodes would run in torch; lists each with place and reason.
 

@@ -25,7 +25,7 @@ import models  # noqa: E402
 from captured import Function  # noqa: E402
 
 from graphopt.compiler import onnx_export  # noqa: E402
-from graphopt.compiler.onnx_export import PlainFormWarning  # noqa: E402
+from graphopt.hosts.onnxruntime import PlainFormWarning  # noqa: E402
 
 SCRIPT = Path(__file__).parent / "support" / "onnxruntime_session.py"
 VERSIONS = ("1.17.3", "1.20.1", "1.23.2")
@@ -337,6 +337,36 @@ def test_several_dtypes(
     )
 
 
+def test_what_stays_in_torch_is_plain_onnx_between_nodes(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+
+    class Determinants(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(16, 16)
+
+        def forward(self, x: Any) -> Any:
+            y = self.linear(x)
+            found = torch.linalg.det(y[:, :2, :2])
+            return {"all": y.relu() + found[:, None, None], "found": found, "half": y[:, ::2].exp()}
+
+    fast = graphopt.optimize(
+        Determinants().eval(), precision="int8", example_inputs=(torch.randn(2, 7, 16),)
+    )
+    with pytest.warns(PlainFormWarning, match=r"torch runs aten\.linalg_det"):
+        fast.to_onnx(tmp_path / "net.onnx")
+    nodes = [node.op_type for node in onnx.load(tmp_path / "net.onnx").graph.node]
+    assert nodes == ["Run", "Det", "Run"]
+    net = opened(tmp_path)
+    assert net.get_outputs()[0].shape == ["B", "T", 16]
+    for shape in ((3, 9, 16), (1, 2, 16)):
+        x = torch.randn(shape)
+        wanted, results = fast(x), net.run(None, {"x": x.numpy()})
+        assert np.array_equal(results[2], wanted["half"].numpy())
+        # onnxruntime and LAPACK round a determinant in their own ways
+        assert np.allclose(results[0], wanted["all"].numpy(), atol=1e-5)
+
+
 def test_sizes_that_a_run_decides(tmp_path: Path) -> None:
     from graphopt.funasr.layers.cif import cif
 
@@ -426,8 +456,12 @@ def test_what_to_onnx_refuses(model: Any, fast: Any, tmp_path: Path) -> None:
     with pytest.raises(errors.PackageError, match="0 specializations were captured"):
         graphopt.optimize(model).to_onnx(path)
     partly = graphopt.optimize(models.Partly().eval(), example_inputs=(torch.randn(2, 7, 16),))
-    with pytest.raises(errors.UnsupportedNodesError, match="i0e"):
-        partly.to_onnx(path)
+    with pytest.raises(
+        errors.OnnxPartsError, match=r"torch runs aten.special_i0e of it, and .*prim"
+    ):
+        partly.to_onnx(path, plain=False)
+    with pytest.raises(errors.OnnxExportError, match="what is compiled around it has none"):
+        partly.to_onnx(path, plain=True)
     (tmp_path / "net.graphopt").write_text("in the way")
     with pytest.raises(errors.GraphoptError, match=r"net\.graphopt"):
         fast.to_onnx(path, plain=False)
@@ -464,7 +498,7 @@ def test_a_model_without_a_plain_form_says_so(
     assert not onnx.load(path).functions
     x = torch.randn(1, 3, 48)
     assert np.array_equal(opened(tmp_path).run(None, {"input": x.numpy()})[0], fast(x).numpy())
-    monkeypatch.setattr(onnx_export, "_MOST_BYTES", 100)
+    monkeypatch.setattr(onnx_export, "MOST_BYTES", 100)
     with pytest.raises(errors.OnnxExportError, match="bytes, too many for one ONNX file"):
         fast.to_onnx(path, plain=True)
     with monkeypatch.context() as missing:

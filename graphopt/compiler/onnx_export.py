@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,26 +23,23 @@ import torch
 import torch.utils._pytree as pytree
 
 from graphopt.dependencies import require
-from graphopt.errors import GraphoptError, OnnxExportError, StorageError
+from graphopt.errors import OnnxExportError
 from graphopt.frontend.call_spec import CallSpec
 from graphopt.frontend.import_torch import TORCH_DTYPES
-from graphopt.hosts.onnxruntime import build_library, library_name, packages_folder
+from graphopt.hosts.onnxruntime import (
+    MOST_BYTES,
+    add_library,
+    add_package,
+    packages_folder,
+    plain_form,
+)
 from graphopt.ir import Graph, Value
 from graphopt.ir.symbolic import evaluate
 from graphopt.progress import announce
-from graphopt.runtime.package import MARKS
-from graphopt.runtime.staging import replaced_folder
 from graphopt.target import Target
 
 if TYPE_CHECKING:
     import onnx
-
-#: A file of protobuf holds no more.
-_MOST_BYTES = 2**31 - 2**20
-
-
-class PlainFormWarning(UserWarning):
-    """An ONNX file that stock onnxruntime cannot run, because the model has no plain form."""
 
 
 @dataclass(frozen=True)
@@ -92,31 +88,29 @@ def write_onnx(
         plain: whether with the plain form.
     """
     require("onnx", "OptimizedModule.to_onnx")
-    from graphopt.hosts.onnx_file import Region, write_model
+    from graphopt.hosts.onnx_file import OnnxFile, Region, signature_of, value_info
 
-    folder, target = packages_folder(path), exported.target
-    body = None if plain is False else _plain_form(exported, required=bool(plain))
-    name = _name_of(exported)
-    with replaced_folder(folder / f"{name}-{target.arch}-{target.name}", MARKS) as staging:
-        write_package(staging)
-    _copy_library(target.arch, folder)
-    graph = exported.graph
-    region = Region(name, folder.name, graph.inputs, graph.outputs, exported.output_names)
-    write_model(Path(path), graph.name, region, body)
-
-
-def _copy_library(arch: str, folder: Path) -> None:
-    """Puts the op beside the packages; sessions that have it open keep the old file."""
-    place = folder / library_name(arch)
-    scratch = place.with_name(f".{place.name}.new")
-    try:
-        shutil.copyfile(build_library(arch), scratch)
-        scratch.replace(place)
-    except OSError as error:
-        raise StorageError(place, error.strerror or error, "the path") from error
+    folder, target, graph = packages_folder(path), exported.target, exported.graph
+    body = plain_form(lambda: _export(exported), plain)
+    name = name_of(exported)
+    add_package(folder, name, target, write_package)
+    add_library(folder, target.arch)
+    inputs = [(value.name, value) for value in graph.inputs]
+    outputs = list(zip(exported.output_names, graph.outputs, strict=True))
+    region = Region(
+        name,
+        [name for name, _ in inputs],
+        exported.output_names,
+        signature_of(inputs, outputs),
+        body,
+    )
+    file = OnnxFile(graph.name, folder.name, {})
+    node = file.node(region)
+    ports = [[value_info(*port) for port in ports] for ports in (inputs, outputs)]
+    file.write(Path(path), [node], *ports)
 
 
-def _name_of(exported: Exported) -> str:
+def name_of(exported: Exported) -> str:
     """A digest of what is computed, whatever it is compiled for."""
     digest = hashlib.sha256(exported.captured.encode())
     for name, tensor in exported.model.state_dict(keep_vars=True).items():
@@ -131,38 +125,15 @@ def _bytes(tensor: Any) -> Any:
     return np.asarray(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8))
 
 
-def _plain_form(exported: Exported, required: bool) -> onnx.ModelProto | None:
-    """The model in plain ONNX; without one a warning, or the error if it is required."""
-    try:
-        return _export(exported)
-    except GraphoptError as refusal:
-        if required:
-            raise
-        text = f"{refusal}; onnxruntime runs the file with graphopt.ort_session_options alone"
-        warnings.warn(text, PlainFormWarning, stacklevel=5)
-        return None
-
-
 def _export(exported: Exported) -> onnx.ModelProto:
     require("onnxscript", "the plain form of an ONNX file")
     name, inputs = exported.graph.name, exported.graph.inputs
     announce(f"{name}: the model in plain ONNX")
     held = sum(t.numel() * t.element_size() for t in exported.model.state_dict().values())
-    if held > _MOST_BYTES:
+    if held > MOST_BYTES:
         raise OnnxExportError(name, f"its weights have {held} bytes, too many for one ONNX file")
-    hints = exported.graph.hints()
-    tensors = [
-        torch.zeros([evaluate(e, hints) for e in v.shape], dtype=TORCH_DTYPES[v.dtype])
-        for v in inputs
-    ]
-    args, kwargs = _arranged(exported.call, tensors)
-    dims = [
-        {
-            axis: torch.export.Dim.STATIC if isinstance(extent, int) else torch.export.Dim.AUTO
-            for axis, extent in enumerate(value.shape)
-        }
-        for value in inputs
-    ]
+    args, kwargs = _arranged(exported.call, examples(exported.graph))
+    dims = open_dims(exported.graph)
     signature = inspect.signature(exported.model.forward)
     specs, named = _arranged(exported.call, dims, without_constants=True)
     shapes = dict(signature.bind(*specs, **named).arguments)
@@ -172,7 +143,7 @@ def _export(exported: Exported) -> onnx.ModelProto:
             program = torch.export.export(
                 exported.model, args, kwargs, dynamic_shapes=shapes, strict=False
             )
-            _check_open(program, name, inputs)
+            check_open(program, name, inputs)
             made: Any = torch.onnx.export(program, opset_version=18, verbose=False)
             model: onnx.ModelProto = made.model_proto
     except OnnxExportError:
@@ -190,8 +161,35 @@ def _export(exported: Exported) -> onnx.ModelProto:
     return model
 
 
-def _check_open(program: Any, name: str, inputs: Sequence[Value]) -> None:
-    """Raises OnnxExportError if torch fixes a size that is open in what was compiled."""
+def examples(graph: Graph) -> list[torch.Tensor]:
+    """Inputs of a graph, of the sizes that it was captured with."""
+    hints = graph.hints()
+    return [
+        torch.zeros([evaluate(e, hints) for e in v.shape], dtype=TORCH_DTYPES[v.dtype])
+        for v in graph.inputs
+    ]
+
+
+def open_dims(graph: Graph) -> list[dict[int, Any]]:
+    """Which sizes of the inputs of a graph are open, for torch.export."""
+    fixed, free = torch.export.Dim.STATIC, torch.export.Dim.AUTO
+    return [
+        {axis: fixed if isinstance(extent, int) else free for axis, extent in enumerate(v.shape)}
+        for v in graph.inputs
+    ]
+
+
+def check_open(program: Any, name: str, inputs: Sequence[Value]) -> None:
+    """Compares the sizes that are open in what torch exported and in what was compiled.
+
+    Args:
+        program: of torch.export.
+        name: of the model.
+        inputs: of the compiled graph.
+
+    Raises:
+        OnnxExportError: if torch fixes one.
+    """
     given = [
         node.meta["val"]
         for node in program.graph.nodes

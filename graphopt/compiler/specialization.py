@@ -14,6 +14,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from graphopt.compiler.onnx_export import Exported, weights_of, write_onnx
+from graphopt.compiler.onnx_parts import Parts, write_parts
 from graphopt.compiler.options import Options
 from graphopt.compiler.partition import CompiledPart, TorchPart, partition
 from graphopt.compiler.pipeline import PassManager, export, lowering_passes
@@ -320,24 +321,34 @@ class Specialization:
             model: what was captured, for its plain form.
             plain: whether with that.
         """
-        self._require_compiled()
         self._require_pure()
         if not self.has_weights_of(model):
             raise PackageError(
                 f"the weights of {self.graph.name} are others than those that were compiled; "
                 "optimize the model again"
             )
-        ((_, program, _),) = self._programs()
-        signature = self._signature()
+        signature, programs = self._signature(), self._programs()
+        left = [part.node.op.name for part in self._parts if isinstance(part, TorchPart)]
+        if not programs:
+            self._require_compiled()
         exported = Exported(
             model,
             self.call,
-            program.graph,
+            self.graph if left else programs[0][1].graph,
             signature.outputs,
             self._texts["captured"],
             self.options.target,
         )
-        write_onnx(path, exported, lambda folder: program.write(folder, signature), plain)
+        if left:
+            numbers = {number: program for _, program, number in programs}
+            write_parts(path, Parts(exported, left, numbers, self._traced), plain)
+        else:
+            program = programs[0][1]
+            write_onnx(path, exported, lambda folder: program.write(folder, signature), plain)
+
+    def _traced(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The outputs by compiled parts and torch, for a trace."""
+        return self._run_parts(tensors, _run_compiled)
 
     def _signature(self) -> Signature:
         call, tensors = self.call, itertools.count()

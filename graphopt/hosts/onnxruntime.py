@@ -9,18 +9,80 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from graphopt.config import Config
 from graphopt.dependencies import require
-from graphopt.errors import OptionError, PackageError
+from graphopt.errors import GraphoptError, OptionError, PackageError, StorageError
 from graphopt.runtime.cpus import usable_cpus
+from graphopt.runtime.package import MARKS
 from graphopt.runtime.sealed import as_path
+from graphopt.runtime.staging import replaced_folder
+from graphopt.target import Target
 from graphopt.toolchain.build import Builder
 
 SUFFIX = ".graphopt"
 PACKAGES_ENTRY = "graphopt.packages"
+MOST_BYTES = 2**31 - 2**20
+"""Of weights in the plain form of an ONNX file: protobuf holds no more."""
+
+T = TypeVar("T")
+
+
+class PlainFormWarning(UserWarning):
+    """An ONNX file that stock onnxruntime cannot run, because the model has no plain form."""
+
+
+def plain_form(make: Callable[[], T], plain: bool | None) -> T | None:
+    """What a model is in plain ONNX, if that is asked for.
+
+    Args:
+        make: makes it, or raises why there is none.
+        plain: whether it is needed; None warns where there is none.
+
+    Raises:
+        GraphoptError: if it is needed, and there is none.
+    """
+    if plain is False:
+        return None
+    try:
+        return make()
+    except GraphoptError as refusal:
+        if plain:
+            raise
+        text = f"{refusal}; onnxruntime runs the file with graphopt.ort_session_options alone"
+        warnings.warn(text, PlainFormWarning, stacklevel=5)
+        return None
+
+
+def add_package(
+    folder: Path, name: str, target: Target, write_package: Callable[[Path], None]
+) -> None:
+    """Puts a package for a target beside an ONNX file.
+
+    Args:
+        folder: of the packages of the file.
+        name: of what the package computes, for any target.
+        target: what it is for.
+        write_package: writes it into a new folder.
+    """
+    with replaced_folder(folder / f"{name}-{target.arch}-{target.name}", MARKS) as staging:
+        write_package(staging)
+
+
+def add_library(folder: Path, arch: str) -> None:
+    """Puts the op beside the packages; sessions that have it open keep the old file."""
+    place = folder / library_name(arch)
+    scratch = place.with_name(f".{place.name}.new")
+    try:
+        shutil.copyfile(build_library(arch), scratch)
+        scratch.replace(place)
+    except OSError as error:
+        raise StorageError(place, error.strerror or error, "the path") from error
 
 
 def packages_folder(model: str | os.PathLike[str]) -> Path:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from onnx import external_data_helper
 
 from graphopt.errors import OnnxModelError
+from graphopt.onnx.tensors import array_of
 
 NEWEST_OPSET = 28
 """Of the domain of ONNX itself: what the table was written and tried with."""
@@ -32,6 +34,22 @@ class Model:
     def folder(self) -> Path | None:
         """Where its files of external data lie."""
         return None if self.path is None else self.path.parent
+
+    def whole(self) -> onnx.ModelProto:
+        """The model, with the elements that lie in files.
+
+        Raises:
+            OnnxModelError: if they cannot be read.
+        """
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self.proto)
+        for tensor in proto.graph.initializer:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                array_of(tensor, self.folder, self.name)  # refuses what lies elsewhere
+                external_data_helper.load_external_data_for_tensor(tensor, str(self.folder))
+                tensor.data_location = onnx.TensorProto.DEFAULT
+                del tensor.external_data[:]
+        return proto
 
     @property
     def opsets(self) -> dict[str, int]:
@@ -74,22 +92,38 @@ def _check(model: Model) -> None:
         raise OnnxModelError(model.name, "it has no graph")
     if not proto.opset_import:
         raise OnnxModelError(model.name, "it does not say the version of its ops")
-    for nodes in (proto.graph.node, *(f.node for f in proto.functions)):
-        _check_names(model.name, nodes)
+    wrong = next((n for n in _names(proto) if isinstance(n, bytes)), None)
+    if wrong is not None:
+        raise OnnxModelError(model.name, f"the name {wrong!r} is no UTF-8")
     version = model.opsets.get("", 0)
     if version > NEWEST_OPSET:
         why = f"it uses opset {version}; graphopt knows ONNX up to opset {NEWEST_OPSET}"
         raise OnnxModelError(model.name, why)
 
 
-def _check_names(model: str, nodes: Iterable[onnx.NodeProto]) -> None:
-    """OnnxModelError for a name that is no UTF-8, which protobuf gives as bytes."""
+def _names(proto: onnx.ModelProto) -> Iterator[object]:
+    """All names of a model: texts, or bytes where protobuf finds no UTF-8."""
+    yield from _graph_names(proto.graph)
+    yield from (entry.domain for entry in proto.opset_import)
+    for function in proto.functions:
+        yield from (function.name, function.domain, *function.input, *function.output)
+        yield from (*function.attribute, *(entry.domain for entry in function.opset_import))
+        yield from _node_names(function.node)
+
+
+def _graph_names(graph: onnx.GraphProto) -> Iterator[object]:
+    yield graph.name
+    yield from (tensor.name for tensor in graph.initializer)
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        yield info.name
+        yield from (dim.dim_param for dim in info.type.tensor_type.shape.dim)
+    yield from _node_names(graph.node)
+
+
+def _node_names(nodes: Iterable[onnx.NodeProto]) -> Iterator[object]:
     for node in nodes:
-        names = (node.name, node.op_type, node.domain, *node.input, *node.output)
-        attributes = node.attribute
-        wrong = (n for n in (*names, *(a.name for a in attributes)) if isinstance(n, bytes))
-        if (name := next(wrong, None)) is not None:
-            raise OnnxModelError(model, f"the name {name!r} is no UTF-8")
-        for attribute in attributes:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield attribute.name
             for graph in (attribute.g, *attribute.graphs):
-                _check_names(model, graph.node)
+                yield from _graph_names(graph)

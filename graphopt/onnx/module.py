@@ -59,6 +59,7 @@ class OptimizedOnnx(OnnxCallable, Inspected):
 
     Attributes:
         options: what it was compiled with.
+        model: what was compiled.
         inputs: names of the inputs, as in the model.
         outputs: names of the outputs.
     """
@@ -66,7 +67,7 @@ class OptimizedOnnx(OnnxCallable, Inspected):
     _calls: OnnxCalls
 
     def __init__(self, model: Model, options: Options) -> None:
-        self.options = options
+        self.options, self.model = options, model
         with process.changes:
             self._calls, self._program, self._texts = plan(model, options)
         self.inputs, self.outputs = self._calls.inputs, self._calls.outputs
@@ -110,7 +111,40 @@ class OptimizedOnnx(OnnxCallable, Inspected):
                 let the folder be written.
         """
         with process.changes, replaced_folder(path, MARKS) as staging:
-            self._program.write(staging, self._calls.signature(), self._texts)
+            self.write_package(staging)
+
+    def write_package(self, folder: Path) -> None:
+        """Writes a package into a new folder."""
+        self._program.write(folder, self._calls.signature(), self._texts)
+
+    @property
+    def program(self) -> Program:
+        """What is compiled."""
+        return self._program
+
+    def to_onnx(self, path: str | Path, plain: bool | None = None) -> None:
+        """Writes an ONNX file whose one node, `graphopt::Run`, is the compiled model.
+
+        Names, types and shapes of inputs and outputs are those of the model; its package, and the
+        library that onnxruntime takes the node from, lie beside the file in `<name>.graphopt`.
+
+        Args:
+            path: of the file, which is replaced.
+            plain: whether with the model itself, for runtimes without the library: True refuses
+                one that is too large for that; None warns (`PlainFormWarning`); False leaves it
+                out.
+
+        Raises:
+            PackageError: if something that is no package is in the way.
+            OnnxExportError: with `plain`, for a model without such a form.
+            StorageError: if the file cannot be written.
+        """
+        from graphopt.onnx.export import OnnxWriter
+
+        with process.changes:
+            writer = OnnxWriter(self.model, self.options.target, path, 1, plain)
+            writer.run(self, self.inputs, self.outputs)
+            writer.write()
 
     def _name(self) -> str:
         return self._program.graph.name

@@ -6,9 +6,10 @@ import dataclasses
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 
 from graphopt.compiler.options import Options, call_of, in_rows
 from graphopt.compiler.program import Program
@@ -26,6 +27,9 @@ from graphopt.onnx.tensors import DTYPES
 from graphopt.printable import printable
 from graphopt.runtime import process
 from graphopt.runtime.loaded import like_given
+
+if TYPE_CHECKING:
+    from graphopt.onnx.export import OnnxWriter
 
 Array = np.ndarray[Any, Any]
 Call = Callable[["OptimizedOnnx | OptimizedParts", list[Array]], Any]
@@ -103,10 +107,38 @@ class _Part:
         """The planned graphs."""
         return [] if self._compiled is None else [self._compiled.dump(format)]
 
+    def add_to(self, writer: OnnxWriter) -> None:
+        """Adds its nodes to a file."""
+        match self._compiled:
+            case None:
+                writer.leave(self.region.model)
+            case OptimizedOnnx() as whole:
+                writer.run(whole, self.region.inputs, self.region.outputs)
+            case parts:
+                parts.add_to(writer)
+
+    def add_branch(self, writer: OnnxWriter, graph: onnx.GraphProto) -> onnx.GraphProto:
+        """Adds what a branch reads to a file, and returns its graph.
+
+        Args:
+            writer: of the file.
+            graph: of the branch, as it was.
+        """
+        if self._compiled is None:
+            own = {name for node in graph.node for name in node.output}
+            nodes = self.region.model.proto.graph.node
+            writer.leave(self.region.model, [n for n in nodes if not own & set(n.output)])
+            return graph
+        writer.begin_branch(graph)
+        self.add_to(writer)
+        return writer.end_branch(graph)
+
     def _open(self) -> Any:
         if self._session is None:
             try:
-                self._session = session(self.region.whole().SerializeToString(), self._threads)
+                self._session = session(
+                    self.region.model.whole().SerializeToString(), self._threads
+                )
             except OnnxModelError:
                 raise
             except Exception as error:  # its types are of pybind
@@ -138,9 +170,8 @@ class _Choice:
         assert region.choice is not None
         self.region, self._node = region, region.choice
         graphs = {a.name: a.g for a in self._node.attribute}
-        self._branches = [
-            _branch(region.branch(graphs[name]), options) for name in ("then_branch", "else_branch")
-        ]
+        self._graphs = {name: graphs[name] for name in ("then_branch", "else_branch")}
+        self._branches = [_branch(region.branch(g), options) for g in self._graphs.values()]
         self._condition: _Part | None = None
         if self._node.input[0] not in region.inputs:
             self._condition = _Part(region.condition(), options, None)
@@ -167,6 +198,14 @@ class _Choice:
         """Rows of the report: the choice, and both branches."""
         rows = [dataclasses.replace(_row(r), kernel="python") for r in self.region.refusals[:1]]
         return rows + [row for part in self._branches for row in part.rows()]
+
+    def add_to(self, writer: OnnxWriter) -> None:
+        """Adds its nodes to a file."""
+        if self._condition is not None:
+            self._condition.add_to(writer)
+        pairs = zip(self._branches, self._graphs.items(), strict=True)
+        made = {name: part.add_branch(writer, graph) for part, (name, graph) in pairs}
+        writer.choose(self._node, made)
 
     def programs(self) -> list[Program]:
         """What is compiled of both branches."""
@@ -210,12 +249,13 @@ class _PartsCalls:
         parts: of it, in the order in which they run.
 
     Attributes:
+        parts: as given.
         checked: what the check of the example found; empty without one.
     """
 
     def __init__(self, model: Model, parts: list[_Part | _Choice]) -> None:
         self.checked = ""
-        self._parts, self._ports = parts, _inputs(model)
+        self.parts, self._ports = parts, _inputs(model)
         self._inputs = tuple(self._ports)
         self._outputs = tuple(o.name for o in model.proto.graph.output)
 
@@ -259,15 +299,15 @@ class _PartsCalls:
 
     def programs(self) -> list[Program]:
         """Of all compiled regions."""
-        return [program for part in self._parts for program in part.programs()]
+        return [program for part in self.parts for program in part.programs()]
 
     def reports(self) -> list[NodeReport]:
         """Every node that onnxruntime runs and why, and every compiled one."""
-        return [row for part in self._parts for row in part.rows()]
+        return [row for part in self.parts for row in part.rows()]
 
     def dumps(self, format: str) -> list[str]:
         """The planned graphs of the compiled regions."""
-        return [text for part in self._parts for text in part.dumps(format)]
+        return [text for part in self.parts for text in part.dumps(format)]
 
     def match(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """The inputs in order."""
@@ -293,7 +333,7 @@ class _PartsCalls:
             call: of what is compiled.
         """
         held = dict(zip(self._inputs, arrays, strict=True))
-        for part in self._parts:
+        for part in self.parts:
             read = [held[name] for name in part.region.inputs]
             made = map(np.asarray, part.run(read, call))
             held |= zip(part.region.outputs, made, strict=True)
@@ -346,6 +386,32 @@ class OptimizedParts(OnnxCallable):
             path: as of `OptimizedOnnx.save`.
         """
         raise self._calls.error()
+
+    def to_onnx(self, path: str | Path, plain: bool | None = None) -> None:
+        """Writes an ONNX file with a node `graphopt::Run` for each compiled region.
+
+        The rest of the model stays as it is. A tensor without elements that reaches such a node is
+        an error of the run.
+
+        Args:
+            path: as of `OptimizedOnnx.to_onnx`.
+            plain: as there.
+
+        Raises:
+            PackageError, OnnxExportError, StorageError: as there.
+        """
+        from graphopt.onnx.export import OnnxWriter
+
+        with process.changes:
+            regions = len(self._calls.programs())
+            writer = OnnxWriter(self._model, self.options.target, path, regions, plain)
+            self.add_to(writer)
+            writer.write()
+
+    def add_to(self, writer: OnnxWriter) -> None:
+        """Adds all of its nodes to a file."""
+        for part in self._calls.parts:
+            part.add_to(writer)
 
     def _name(self) -> str:
         return self._model.name

@@ -13,13 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx
-from onnx import external_data_helper
 
 from graphopt.errors import OnnxModelError
 from graphopt.onnx.files import Model
 from graphopt.onnx.importer import Refusal, import_model
 from graphopt.onnx.sizes import FOLLOWED
-from graphopt.onnx.tensors import array_of
 
 _SIZES = ("Shape", "Size")
 _PRODUCTS = {
@@ -99,22 +97,6 @@ class Region:
         inputs = [name for name in self.inputs if name in read]
         model = Model(proto, self.model.name, self.model.path)
         return Region(model, inputs, [o.name for o in outputs], [], [])
-
-    def whole(self) -> onnx.ModelProto:
-        """The model, with the elements that lie in files.
-
-        Raises:
-            OnnxModelError: if they cannot be read.
-        """
-        proto, folder = onnx.ModelProto(), self.model.folder
-        proto.CopyFrom(self.model.proto)
-        for tensor in proto.graph.initializer:
-            if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                array_of(tensor, folder, self.model.name)  # refuses what lies elsewhere
-                external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-                tensor.data_location = onnx.TensorProto.DEFAULT
-                del tensor.external_data[:]
-        return proto
 
 
 Ranks = Callable[[list[str]], dict[str, tuple[int, int]]]

@@ -1,4 +1,6 @@
-/* graphopt::Run: a node of onnxruntime that is a package.
+/* graphopt::Run: a node of onnxruntime that is a package. Run1, Run2 and so on are the same op: in
+ * a file of several nodes each has a name of its own, because a function in plain ONNX belongs to
+ * it.
  *
  * Attributes: `package` and `entry` say which (packages.h), `folder` where it lies beside the
  * model, `interface` which graphopt.h its library needs, and `signature` what the node takes and
@@ -9,6 +11,7 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,16 +20,25 @@
 #include "packages.h"
 #include "signature.h"
 
-enum { TEXT_BYTES = 4096, MOST_ATTRIBUTE = 1 << 20 };
+enum { TEXT_BYTES = 4096, MOST_ATTRIBUTE = 1 << 20, NAMES = 64, NAME_BYTES = 8 };
 
-/* The op as sessions of one runtime have it that look for packages in one place. */
-typedef struct run_op {
+typedef struct op_set op_set;
+
+/* The op by one of its names. */
+typedef struct {
     OrtCustomOp op; /* first: what the runtime gives back */
+    char name[NAME_BYTES];
+    const op_set *set;
+} run_op;
+
+/* The ops as sessions of one runtime have them that look for packages in one place. */
+struct op_set {
     const OrtApi *api;
     OrtCustomOpDomain *domain;
     char *packages; /* where packages are, or null */
-    struct run_op *next;
-} run_op;
+    op_set *next;
+    run_op ops[NAMES];
+};
 
 /* What one call of a node needs, kept for the next one. */
 typedef struct slot {
@@ -325,8 +337,8 @@ static OrtStatus *compare(const kernel *k) {
     return NULL;
 }
 
-static OrtStatus *open_package(const run_op *op, const OrtKernelInfo *info, kernel *k) {
-    const OrtApi *api = op->api;
+static OrtStatus *open_package(const op_set *set, const OrtKernelInfo *info, kernel *k) {
+    const OrtApi *api = set->api;
     char *name = attribute(api, info, "package", ""), *entry = attribute(api, info, "entry", "");
     char *beside = attribute(api, info, "folder", "");
     char why[TEXT_BYTES / 2] = "out of memory", own[TEXT_BYTES] = ".";
@@ -336,8 +348,8 @@ static OrtStatus *open_package(const run_op *op, const OrtKernelInfo *info, kern
         if (dladdr((void *)open_package, &here) && here.dli_fname && strrchr(here.dli_fname, '/'))
             snprintf(own, sizeof own, "%.*s", (int)(strrchr(here.dli_fname, '/') - here.dli_fname),
                      here.dli_fname);
-        const char *folders[] = {op->packages ? op->packages : own, beside};
-        const int looks_beside = !op->packages && *beside && !strchr(beside, '/');
+        const char *folders[] = {set->packages ? set->packages : own, beside};
+        const int looks_beside = !set->packages && *beside && !strchr(beside, '/');
         const go_wanted wanted = {
             .folders = folders,
             .folder_count = looks_beside ? 2 : 1,
@@ -354,8 +366,8 @@ static OrtStatus *open_package(const run_op *op, const OrtKernelInfo *info, kern
     return fail(api, finding == GO_MISSING ? ORT_NO_SUCHFILE : ORT_FAIL, "%s", why);
 }
 
-static OrtStatus *make(const run_op *op, const OrtKernelInfo *info, kernel *k) {
-    const OrtApi *api = op->api;
+static OrtStatus *make(const op_set *set, const OrtKernelInfo *info, kernel *k) {
+    const OrtApi *api = set->api;
     size_t inputs = 0, outputs = 0;
     char *text = attribute(api, info, "signature", "");
     if (!text) return no_memory(api);
@@ -372,7 +384,7 @@ static OrtStatus *make(const run_op *op, const OrtKernelInfo *info, kernel *k) {
                       "a node has %zu inputs and %zu outputs, its "
                       "signature says %zu and %zu",
                       inputs, outputs, k->signature.inputs, k->signature.outputs);
-    if (!status) status = open_package(op, info, k);
+    if (!status) status = open_package(set, info, k);
     if (!status) status = compare(k);
     if (!status) k->has_computed_sizes = k->package->call.computed_count(k->package->module) > 0;
     return status;
@@ -384,12 +396,12 @@ static OrtStatus *create(const OrtCustomOp *self, const OrtApi *api, const OrtKe
     (void)api; /* of the version that the op says, which it has */
     if (!op || !made) return NULL;
     *made = NULL;
-    if (!info) return fail(op->api, ORT_INVALID_ARGUMENT, "a kernel is made of no node");
+    if (!info) return fail(op->set->api, ORT_INVALID_ARGUMENT, "a kernel is made of no node");
     kernel *k = calloc(1, sizeof *k);
-    if (!k) return no_memory(op->api);
-    k->api = op->api;
+    if (!k) return no_memory(op->set->api);
+    k->api = op->set->api;
     pthread_mutex_init(&k->lock, NULL);
-    OrtStatus *status = make(op, info, k);
+    OrtStatus *status = make(op->set, info, k);
     if (status)
         destroy(k);
     else
@@ -449,6 +461,7 @@ static OrtStatus *infer_output(const OrtApi *api, OrtShapeInferContext *context,
     OrtTensorTypeAndShapeInfo *info = NULL;
     int64_t values[GO_MAX_RANK];
     const char *names[GO_MAX_RANK];
+    char unknown[GO_MAX_RANK][sizeof "graphopt_4294967295"];
     OrtStatus *status = api->CreateTensorTypeAndShapeInfo(&info);
     if (!status) status = api->SetTensorElementType(info, go_dtype_to_onnx(port->dtype));
     for (int axis = 0; axis < port->rank && !status; axis++) {
@@ -457,6 +470,12 @@ static OrtStatus *infer_output(const OrtApi *api, OrtShapeInferContext *context,
         if (*end) status = known_extent(api, signature, infos, port->dims[axis], &known);
         values[axis] = known.value;
         names[axis] = known.name;
+        if (known.value < 0 && !*known.name) { /* without a name the runtime takes -1 for a size */
+            static atomic_uint count;
+            snprintf(unknown[axis], sizeof unknown[axis], "graphopt_%u",
+                     atomic_fetch_add(&count, 1));
+            names[axis] = unknown[axis];
+        }
     }
     const size_t rank = (size_t)port->rank;
     if (!status) status = api->SetDimensions(info, values, rank);
@@ -469,15 +488,16 @@ static OrtStatus *infer_output(const OrtApi *api, OrtShapeInferContext *context,
 static OrtStatus *infer_shapes(const OrtCustomOp *self, OrtShapeInferContext *context) {
     const run_op *op = (const run_op *)self;
     if (!op || !context) return NULL;
+    const OrtApi *api = op->set->api;
     go_signature signature;
-    OrtStatus *status = read_signature(op->api, context, &signature);
+    OrtStatus *status = read_signature(api, context, &signature);
     if (status) return status;
     OrtTensorTypeAndShapeInfo **infos = calloc(signature.inputs + 1, sizeof *infos);
-    if (!infos) status = no_memory(op->api);
+    if (!infos) status = no_memory(api);
     for (size_t i = 0; i < signature.inputs && !status; i++)
-        status = op->api->ShapeInferContext_GetInputTypeShape(context, i, &infos[i]);
+        status = api->ShapeInferContext_GetInputTypeShape(context, i, &infos[i]);
     for (size_t i = 0; i < signature.outputs && !status; i++)
-        status = infer_output(op->api, context, &signature, infos, i);
+        status = infer_output(api, context, &signature, infos, i);
     free(infos); /* what it points to is the context's */
     go_signature_free(&signature);
     return status;
@@ -485,7 +505,9 @@ static OrtStatus *infer_shapes(const OrtCustomOp *self, OrtShapeInferContext *co
 
 /* ---- The op ---- */
 
-static const char *op_name(const OrtCustomOp *op) { return (void)op, "Run"; }
+static const char *op_name(const OrtCustomOp *op) {
+    return op ? ((const run_op *)op)->name : "Run";
+}
 static const char *provider(const OrtCustomOp *op) { return (void)op, NULL; }
 static int any_type(const OrtCustomOp *op, size_t index) { return (void)op, (void)index, 0; }
 static size_t one(const OrtCustomOp *op) { return (void)op, 1; }
@@ -521,28 +543,41 @@ static const OrtCustomOp run_description = {
 };
 
 /* The ops of this process, which outlive every session. */
-static run_op *registered;
+static op_set *registered;
 static pthread_mutex_t registering = PTHREAD_MUTEX_INITIALIZER;
 
-/* The op for a place of packages, which becomes its own. */
-static OrtStatus *op_for(const OrtApi *api, char *packages, run_op **found) {
+static OrtStatus *add_ops(op_set *set) {
+    OrtStatus *status = set->api->CreateCustomOpDomain("graphopt", &set->domain);
+    for (int i = 0; i < NAMES && !status; i++) {
+        run_op *op = &set->ops[i];
+        op->op = run_description;
+        op->set = set;
+        snprintf(op->name, sizeof op->name, i ? "Run%d" : "Run", i);
+        status = set->api->CustomOpDomain_Add(set->domain, &op->op);
+    }
+    return status;
+}
+
+/* The ops for a place of packages, which becomes theirs. */
+static OrtStatus *ops_for(const OrtApi *api, char *packages, op_set **found) {
     OrtStatus *status = NULL;
-    run_op *op = registered;
-    while (op &&
-           (op->api != api || strcmp(op->packages ? op->packages : "", packages ? packages : "")))
-        op = op->next;
-    if (op) {
+    op_set *set = registered;
+    while (set && (set->api != api ||
+                   strcmp(set->packages ? set->packages : "", packages ? packages : "")))
+        set = set->next;
+    if (set) {
         free(packages);
-    } else if (!(op = calloc(1, sizeof *op))) {
+    } else if (!(set = calloc(1, sizeof *set))) {
         free(packages);
         status = no_memory(api);
     } else {
-        *op = (run_op){run_description, api, NULL, packages, registered};
-        status = api->CreateCustomOpDomain("graphopt", &op->domain);
-        if (!status) status = api->CustomOpDomain_Add(op->domain, &op->op);
-        if (!status) registered = op; /* a broken one stays, for the runtime may have kept it */
+        set->api = api;
+        set->packages = packages;
+        set->next = registered;
+        status = add_ops(set);
+        if (!status) registered = set; /* a broken one stays, for the runtime may have kept it */
     }
-    *found = op;
+    *found = set;
     return status;
 }
 
@@ -572,9 +607,9 @@ OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base)
         free(packages);
         return status;
     }
-    run_op *op = NULL;
+    op_set *set = NULL;
     pthread_mutex_lock(&registering);
-    status = op_for(api, packages, &op);
+    status = ops_for(api, packages, &set);
     pthread_mutex_unlock(&registering);
-    return status ? status : api->AddCustomOpDomain(options, op->domain);
+    return status ? status : api->AddCustomOpDomain(options, set->domain);
 }

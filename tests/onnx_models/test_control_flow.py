@@ -24,6 +24,33 @@ def in_onnxruntime(made: onnx.ModelProto, **feeds: Any) -> list[Any]:
     return session.run(None, feeds)  # type: ignore[no-any-return]
 
 
+def round_trip(fast: Any, folder: Path, calls: list[dict[str, Any]]) -> list[str]:
+    """Written and run in onnxruntime, the bits of a call; without the library nearly.
+
+    Args:
+        fast: compiled from ONNX.
+        folder: to write into.
+        calls: inputs by name.
+
+    Returns:
+        The ops of the file.
+    """
+    path = folder / "out.onnx"
+    fast.to_onnx(path, plain=True)
+    written = onnx.load(path)
+    onnx.checker.check_model(written)
+    native = ort.InferenceSession(str(path), graphopt.ort_session_options(path))
+    plain = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for feeds in calls:
+        made = fast(**feeds)
+        made = made if isinstance(made, tuple) else (made,)
+        for got, its in zip(native.run(None, feeds), made, strict=True):
+            assert got.dtype == its.dtype and np.array_equal(got, its)
+        for got, its in zip(plain.run(None, feeds), made, strict=True):
+            assert np.allclose(got, its, rtol=1e-5, atol=1e-5)
+    return [node.op_type for node in written.graph.node]
+
+
 def agrees(body: str, **feeds: Any) -> None:
     """Imported, it has nothing but compiled nodes and gives what onnxruntime gives."""
     made = run_graph(imported(body).graph, list(feeds.values()))
@@ -189,7 +216,7 @@ def regions() -> onnx.ModelProto:
     return model(REGIONS, w=weight, one=np.array([1]), zero=np.zeros((), np.float32))
 
 
-def test_what_is_not_compiled_runs_in_onnxruntime(regions: onnx.ModelProto) -> None:
+def test_what_is_not_compiled_runs_in_onnxruntime(regions: onnx.ModelProto, tmp_path: Path) -> None:
     x, lengths = RNG.standard_normal((2, 5, 8), np.float32), np.array([3, 4])
     fast = graphopt.optimize(regions, precision="fp32", example_inputs=(x, lengths))
     rows = {row.op: row for row in fast.report() if not row.compiled}
@@ -207,6 +234,15 @@ def test_what_is_not_compiled_runs_in_onnxruntime(regions: onnx.ModelProto) -> N
             )
     with pytest.raises(UnsupportedNodesError, match="Compress"):
         fast.save("never")
+    kinds = round_trip(fast, tmp_path, [{"x": x, "lengths": lengths}])
+    assert {"Run", "Run1", "Compress", "Range"} <= set(kinds) and "MatMul" not in kinds
+    options = graphopt.ort_session_options(tmp_path / "out.onnx")
+    options.log_severity_level = 4
+    for package in [p for p in (tmp_path / "out.graphopt").iterdir() if p.is_dir()]:
+        package.rename(tmp_path / "aside")
+        with pytest.raises(Exception, match="is missing: it is not in"):
+            ort.InferenceSession(str(tmp_path / "out.onnx"), options)
+        (tmp_path / "aside").rename(package)
 
 
 def test_without_onnxruntime_or_strictly_it_is_refused(
@@ -229,7 +265,7 @@ def test_external_data_reaches_onnxruntime(regions: onnx.ModelProto, tmp_path: P
     assert np.allclose(fast(x, lengths)[1], wanted[1], atol=1e-5)
 
 
-def test_of_branches_with_products_a_call_runs_one() -> None:
+def test_of_branches_with_products_a_call_runs_one(tmp_path: Path) -> None:
     """Also where sizes of a result depend on the branch, and with branches within branches."""
     made = model(
         """m (float[B, 8] x, int64 rate) => (float[N, M] y) {
@@ -255,7 +291,10 @@ def test_of_branches_with_products_a_call_runs_one() -> None:
     fast = graphopt.optimize(made, precision="fp32")
     kinds = [row.kernel for row in fast.report() if row.op == "If"]
     assert kinds == ["python", "python"]
+    calls: list[dict[str, Any]] = []
     for batch, rate in ((2, 16), (1, 8), (3, 8)):
         feeds = {"x": RNG.standard_normal((batch, 8), np.float32), "rate": np.array(rate)}
         (wanted,) = in_onnxruntime(made, **feeds)
         assert np.allclose(fast(**feeds), wanted, rtol=1e-5, atol=1e-5)
+        calls.append(feeds)
+    assert round_trip(fast, tmp_path, calls)[-1] == "If"

@@ -150,6 +150,27 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         open_model(newer)
 
 
+@pytest.mark.parametrize("name", ["qq_" + letter for letter in "bmxwadycf"])
+def test_names_that_are_no_text_are_refused(name: str, tmp_path: Path) -> None:
+    """Of dims, graphs, inputs, constants, nodes' tensors and attributes, branches and functions."""
+    held = model(
+        """qq_m (float[qq_b, 4] qq_x, bool t) => (float[qq_b, 4] qq_y) {
+            qq_d = Softmax <qq_a = 1> (qq_x)
+            f = If (t) <then_branch = g () => (float[B, 4] qq_c) { qq_c = Neg(qq_d) },
+                        else_branch = g () => (float[B, 4] h) { h = Exp(qq_d) }>
+            qq_y = Add(f, qq_w)
+        }""",
+        qq_w=np.ones(4, np.float32),
+    )
+    opsets = [onnx.helper.make_opsetid("", 18)]
+    held.functions.append(onnx.helper.make_function("qq_f", "g", [], [], [], opsets))
+    content = held.SerializeToString()
+    assert name.encode() in content
+    (tmp_path / "m.onnx").write_bytes(content.replace(name.encode(), b"qq\xff\xfe"))
+    with pytest.raises(OnnxModelError, match=r"qq.*is no UTF-8"):
+        open_model(tmp_path / "m.onnx")
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

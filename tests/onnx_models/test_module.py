@@ -14,6 +14,7 @@ import graphopt
 from graphopt.cli import app
 from graphopt.errors import (
     ExampleMismatchError,
+    GraphoptError,
     InputDtypeError,
     InputError,
     OnnxModelError,
@@ -69,6 +70,31 @@ def test_a_package_gives_the_same(fast: Any, tmp_path: Path) -> None:
     x, lengths = feeds(2, 5)
     loaded = graphopt.load(tmp_path / "m.gopt")(x, lengths=lengths)
     assert all(map(np.array_equal, loaded, fast(x, lengths)))
+
+
+def test_onnxruntime_gives_the_same(fast: Any, path: Path, tmp_path: Path) -> None:
+    ort, written = pytest.importorskip("onnxruntime"), tmp_path / "out.onnx"
+    fast.to_onnx(written, plain=True)
+    first, second = (onnx.load(place).graph for place in (written, path))
+    assert [*first.input, *first.output] == [*second.input, *second.output]
+    net = ort.InferenceSession(str(written), graphopt.ort_session_options(written))
+    x, lengths = feeds(2, 5)
+    made = net.run(None, {"x": x, "lengths": lengths})
+    assert all(map(np.array_equal, made, fast(x, lengths)))
+    with pytest.raises(GraphoptError, match="is no path"):
+        fast.to_onnx(3)
+
+
+def test_inputs_that_are_outputs_and_names_beyond_64_letters(tmp_path: Path) -> None:
+    ort, written = pytest.importorskip("onnxruntime"), tmp_path / "out.onnx"
+    long, other = "n" * 90 + "1", "n" * 90 + "2"
+    body = f"m (float[{long}, 3] x, float[{other}] z) => (float[N, 3] y, float[{long}, 3] x) {{"
+    fast = graphopt.optimize(model(body + " a = Neg(z) y = Concat <axis = 0> (x, x) }"))
+    fast.to_onnx(written)
+    net = ort.InferenceSession(str(written), graphopt.ort_session_options(written))
+    x, z = RNG.standard_normal((2, 3), np.float32), np.zeros(5, np.float32)
+    made = net.run(None, {"x": x, "z": z})
+    assert np.array_equal(made[0], np.concatenate([x, x])) and np.array_equal(made[1], x)
 
 
 def test_wrong_inputs_are_named(fast: Any) -> None:
