@@ -19,6 +19,7 @@ from graphopt.compiler.options import Options
 from graphopt.compiler.pieces import Pieces
 from graphopt.compiler.specialization import Specialization
 from graphopt.compiler.stages import Stages, keep_stages
+from graphopt.compiler.tensor_calls import TensorCalls
 from graphopt.errors import (
     CalibrationError,
     CaptureError,
@@ -88,6 +89,7 @@ class OptimizedModule(Inspected, torch.nn.Module):
         self._states: set[str] = set()  # buffers that some specialization writes to
         self._pieces: Pieces | None = None  # for calls that no graph holds
         self._signature = inspect.signature(model.forward)
+        self._tensor_calls = TensorCalls(self._signature)
         self._capturing = threading.RLock()
         self.eval()
 
@@ -97,6 +99,13 @@ class OptimizedModule(Inspected, torch.nn.Module):
         Raises:
             InputError: if an argument does not fit what was compiled.
         """
+        if (found := self._tensor_calls.find(args, kwargs)) is not None:
+            key, tensors = found
+            for captured in self._specializations.get(key, ()):
+                if not isinstance(captured, Specialization) or not captured.call.is_plain:
+                    break
+                if captured.misfit_of(tensors) is None:
+                    return captured.run_tensors(tensors)
         specialization, args, kwargs = self._specialization(args, kwargs)
         return specialization.run(args, kwargs)
 

@@ -37,7 +37,13 @@ from graphopt.frontend.call_spec import CallSpec, Output
 from graphopt.frontend.capture import capture
 from graphopt.frontend.import_torch import TORCH_DTYPES, to_numpy
 from graphopt.frontend.size_gate import SizeGate, SizeOf
-from graphopt.hosts.torch_ops import evaluate_symbolic, register, sizes_of, to_torch
+from graphopt.hosts.torch_ops import (
+    evaluate_symbolic,
+    register,
+    run_program,
+    sizes_of,
+    to_torch,
+)
 from graphopt.ir import DType, Graph, Node, Ref, Value, learn_sizes
 from graphopt.ir.interpret import check_found, check_sizes, run_graph
 from graphopt.ir.ops import Aten
@@ -142,7 +148,11 @@ class Specialization:
 
     def misfit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> InputError | None:
         """What is wrong with the sizes of a call of the captured structure; None for nothing."""
-        return self._gate.misfit([t.shape for t in self.call.flatten(args, kwargs)])
+        return self.misfit_of(self.call.flatten(args, kwargs))
+
+    def misfit_of(self, tensors: Sequence[torch.Tensor]) -> InputError | None:
+        """The same for the tensors of a call."""
+        return self._gate.misfit([tensor.shape for tensor in tensors])
 
     def build(self) -> None:
         """Compiles now what the first call would, unless it is meant for other machines."""
@@ -157,12 +167,18 @@ class Specialization:
             return self._run(args, kwargs)
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        tensors = self.call.flatten(args, kwargs)
-        if len(self._parts) == 1 and not isinstance(self._parts[0], TorchPart):
-            outputs = torch.ops.graphopt.run(self._parts[0][2], tensors)
-        else:
-            outputs = self._run_parts(tensors, _run_compiled)
+        outputs = self._outputs_of(self.call.flatten(args, kwargs))
         return self.call.unflatten(list(outputs), args, kwargs)
+
+    def run_tensors(self, tensors: list[torch.Tensor]) -> Any:
+        """`run` for the tensors of a call that nobody traces, if `call.is_plain`."""
+        with process.calls:
+            return self.call.result_of(self._outputs_of(tensors))
+
+    def _outputs_of(self, tensors: list[torch.Tensor]) -> Sequence[torch.Tensor]:
+        if len(self._parts) == 1 and not isinstance(self._parts[0], TorchPart):
+            return run_program(self._parts[0][2], tensors)
+        return self._run_parts(tensors, _run_compiled)
 
     def interpret(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result of the planned graphs in numpy; see `OptimizedModule.interpret`."""
@@ -396,8 +412,7 @@ def _positional_names(model: torch.nn.Module, count: int) -> tuple[str, ...]:
 def _run_compiled(
     program: Program, number: int, inputs: list[torch.Tensor]
 ) -> Sequence[torch.Tensor]:
-    outputs: Sequence[torch.Tensor] = torch.ops.graphopt.run(number, inputs)
-    return outputs
+    return run_program(number, inputs)
 
 
 def _run_in_numpy(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -122,11 +123,23 @@ class CallSpec:
             result = pytree.tree_unflatten(own, self.out_spec)
         return result[structure.RESULT] if self.changes_arguments else result
 
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether a call is its tensors and gives outputs and constants, and does nothing else."""
+        special = self.constants or self.asks_layout or self.states or self.writes
+        leaves = any(isinstance(leaf, SizeOf | nesting.Given) for leaf in self.out_leaves)
+        return not (special or leaves or self.changes_arguments)
+
+    def result_of(self, outputs: Sequence[torch.Tensor]) -> Any:
+        """The model's own result, if the call `is_plain`."""
+        leaves = [self._leaf(leaf, outputs, ()) for leaf in self.out_leaves]
+        return leaves[0] if self.out_spec.is_leaf() else self.out_spec.unflatten(leaves)
+
     @property
     def _needs_tensors(self) -> bool:
         return bool(self.writes) or any(isinstance(leaf, SizeOf) for leaf in self.out_leaves)
 
-    def _leaf(self, leaf: Any, outputs: list[torch.Tensor], shapes: Sequence[Any]) -> Any:
+    def _leaf(self, leaf: Any, outputs: Sequence[torch.Tensor], shapes: Sequence[Any]) -> Any:
         if isinstance(leaf, Output):
             return outputs[leaf.index]
         return leaf(shapes) if isinstance(leaf, SizeOf) else leaf

@@ -358,6 +358,8 @@ class Context:
         _at_end(self, _free_context, module, self._context)
         self.threads = int(c.go_thread_count(self._context))
         self._run, self._shape_outputs = c.go_profile, c.go_output_shapes
+        self._given = (Tensor * max(1, len(library.inputs)))()
+        self._made = (Tensor * max(1, len(library.outputs)))()
         self._bytes = c.go_arena_bytes
         self._bytes.restype = ctypes.c_size_t
 
@@ -376,15 +378,15 @@ class Context:
         Raises:
             InputError: if an input does not fit.
         """
-        names = [*self._library.input_names, *["?"] * len(inputs)]
-        dense = list(map(_dense, inputs, names))
-        given = (Tensor * max(1, len(dense)))(*map(_tensor, dense, names))
-        made = (Tensor * max(1, len(self._library.outputs)))()
-        if len(dense) != len(self._library.inputs):
-            raise errors.InputCountError(f"{len(self._library.inputs)} tensors", f"{len(dense)}")
+        library, given, made = self._library, self._given, self._made
+        if len(inputs) != len(library.inputs):
+            raise errors.InputCountError(f"{len(library.inputs)} tensors", f"{len(inputs)}")
+        dense = list(map(_dense, inputs, library.input_names))
+        for tensor, array, name in zip(given, dense, library.input_names, strict=False):
+            _describe(tensor, array, name)
         self._check(self._shape_outputs(self._context, given, made), dense)
         outputs = []
-        for tensor in made[: len(self._library.outputs)]:
+        for tensor in made[: len(library.outputs)]:
             outputs.append(_empty(tuple(tensor.shape[: tensor.rank]), _DTYPES[tensor.dtype]))
             tensor.data = outputs[-1].ctypes.data
         times = None if seconds is None else seconds.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
@@ -512,9 +514,11 @@ def dtype_code(array: Array, name: str) -> int:
         raise errors.InputDtypeError(name, "a supported type", str(array.dtype)) from None
 
 
-def _tensor(array: Array, name: str) -> Tensor:
-    shape = (ctypes.c_int64 * MAX_RANK)(*array.shape)
-    return Tensor(array.ctypes.data, dtype_code(array, name), array.ndim, shape)
+def _describe(tensor: Tensor, array: Array, name: str) -> None:
+    """Puts into a tensor of C what it is to know of an array."""
+    tensor.dtype, tensor.rank = dtype_code(array, name), array.ndim
+    tensor.data = array.ctypes.data
+    tensor.shape[: array.ndim] = array.shape
 
 
 def _dtype_name(code: int) -> str:
