@@ -47,7 +47,7 @@ def is_watched() -> bool:
     """Whether anything sees or changes what operators do: a trace, a mode, vmap, a profiler."""
     return bool(
         torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or torch._C._is_tracing()
         or torch._C._len_torch_dispatch_stack()
         or torch._C._len_torch_function_stack()
         or torch._C._functorch.peek_interpreter_stack() is not None
