@@ -271,12 +271,13 @@ def _conv(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         "tile_cols": op.tile_cols,
     }
     fields: Fields = {name: f.size(size) for name, size in sizes.items()}
-    packed = memory.weight(memory.weights.conv(weight, op.groups))
+    weights = memory.weights
+    packed = weights.winograd(weight) if op.winograd else weights.conv(weight, op.groups)
     fields |= {
         "src": _read(f, memory, "src", x),
         "src_stride": _strides(f, _batch_height_width(x)),
         "src_dtype": _dtype(x),
-        "rhs": f.pointer("rhs", None, packed),
+        "rhs": f.pointer("rhs", None, memory.weight(packed)),
         "dst": f.pointer("dst", None, memory.address(out), write=True),
         "dst_stride": _strides(f, _batch_height_width(out)),
         "dst_dtype": _dtype(out),

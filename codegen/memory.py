@@ -34,6 +34,7 @@ from graphopt.kernels.scratch import (
     quantized_result_bytes,
     recurrent_scratch_bytes,
     row_values_scratch_bytes,
+    winograd_scratch_bytes,
 )
 
 
@@ -62,6 +63,8 @@ def scratch_of(node: Node, arch: str) -> Dim:
         return simplify(attention_scratch_bytes(1, kv_heads, rows, dim, dim, THREADS, ceil_div))
     if isinstance(op, Conv):
         x, weight = given["x"], given["weight"]
+        if op.winograd:
+            return simplify(winograd_scratch_bytes(weight.shape[1], op.tile_rows, THREADS))
         return simplify(
             conv_scratch_bytes(
                 x.shape[1],

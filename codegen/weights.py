@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.ir import Value
+from graphopt.kernels import winograd
 from graphopt.kernels.formats import F32, Format
 
 _ALIGNMENT = 64
@@ -77,6 +78,16 @@ class WeightsFile:
             return self._one_after_another(rows)
 
         return self._place(value, "conv", per_group * groups, make)
+
+    def winograd(self, value: Value) -> int:
+        """Offset of weights [out, in, 3, 3], transformed and packed for `go_winograd`."""
+        data = value.data
+        assert data is not None
+        size = F32.packed_bytes(self.arch, data.shape[0], winograd.VALUES * data.shape[1])
+        layout = F32.layout(self.arch)
+        return self._place(
+            value, "winograd", size, lambda: F32.pack(layout, winograd.transformed(data), None)
+        )
 
     def experts(self, value: Value) -> int:
         """Offset of weights [experts, n, k], each matrix packed for the right operand of a GEMM."""

@@ -106,6 +106,7 @@ ARGUMENTS = {
     "go_split": "go_pack_lhs_args",
     "go_depthwise": "go_depthwise_args",
     "go_conv": "go_conv_args",
+    "go_winograd": "go_conv_args",
     "go_recurrent": "go_recurrent_args",
     "go_cif": "go_cif_args",
 }
@@ -158,7 +159,7 @@ def _kernels(
         plain("norm"),
         plain("softmax"),
         plain("attention", attention),
-        *map(plain, ("rope", "split", "depthwise", "conv", "recurrent", "cif")),
+        *map(plain, ("rope", "split", "depthwise", "conv", "winograd", "recurrent", "cif")),
     )
 
 

@@ -11,9 +11,13 @@ from typing import Any
 
 from graphopt.kernels.layouts import ceil_div
 from graphopt.kernels.reference_ops import Geometry
+from graphopt.kernels.winograd import VALUES
 
 #: QUERY_ROWS of common/attention.h.
 _QUERY_ROWS = 24
+
+#: MOST_COLS of common/winograd.c.
+_WINOGRAD_COLUMNS = 32
 
 #: GO_IM2COL_ROWS of common/im2col.h.
 _IM2COL_ROWS = 8
@@ -89,6 +93,20 @@ def conv_scratch_bytes(
         return 0
     floats = tile_rows * kh * kw * (in_c // groups)
     return 4 * threads * 16 * ceil_div(floats, 16)
+
+
+def winograd_scratch_bytes(in_c: int, tiles: int, threads: Any) -> Any:
+    """Bytes behind ``go_conv_args.scratch`` of ``go_winograd``.
+
+    Per thread the transformed pixels of a task, its products, and a tile that pixels are copied to.
+
+    Args:
+        in_c: channels of the source, a multiple of 16.
+        tiles: of a task, its ``tile_rows``.
+        threads: of the team.
+    """
+    point = 16 * (tiles * in_c // 16 | 1)
+    return 4 * threads * VALUES * (point + tiles * _WINOGRAD_COLUMNS + in_c)
 
 
 def cif_scratch_bytes(batch: Any, frames: Any) -> Any:

@@ -46,4 +46,9 @@ class SelectKernels(Pass):
         elif isinstance(node.op, Matmul):
             node.decide(self.name, "right operand computed at run time: packed on every call")
         elif isinstance(node.op, Conv):
-            node.decide(self.name, "f32: implicit GEMM over gathered rows")
+            how = (
+                "a GEMM for each point of tiles"
+                if node.op.winograd
+                else "implicit GEMM over gathered rows"
+            )
+            node.decide(self.name, f"f32: {how}")

@@ -22,6 +22,7 @@ import test_conv  # noqa: E402
 import test_depthwise  # noqa: E402
 import test_gemm_f32  # noqa: E402
 import test_norm  # noqa: E402
+import test_winograd  # noqa: E402
 from captured import captured, lowered  # noqa: E402
 from every_op import every_op  # noqa: E402
 from graphs import CACHE, build, emit, native_levels, ops, random_inputs  # noqa: E402
@@ -46,6 +47,7 @@ CASES: dict[str, Callable[[], list[Case]]] = {
         test_attention.make_case(spec)[0] for spec in test_attention.SPECS + test_attention.FEW
     ],
     "go_conv": lambda: [test_conv.make_case(spec)[0] for spec in test_conv.SPECS],
+    "go_winograd": lambda: [test_winograd.make_case(spec)[0] for spec in test_winograd.SPECS],
     "go_depthwise": lambda: [test_depthwise.make_case(spec)[0] for spec in test_depthwise.SPECS],
     "go_norm": lambda: [case for case, _ in test_norm.all_cases()],
     "go_cif": lambda: [case for case, _ in test_cif.all_cases()],

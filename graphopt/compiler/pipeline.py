@@ -48,6 +48,7 @@ from graphopt.passes.simplify_views import SimplifyViews
 from graphopt.passes.split_activations import SplitActivations
 from graphopt.passes.spread_rows import SpreadRows
 from graphopt.passes.support.rounding import NEAREST, Rounding
+from graphopt.passes.transform_conv import TransformConv
 from graphopt.passes.unfold_conv import UnfoldConv
 from graphopt.precision_plan import PrecisionPlan
 from graphopt.printable import printable
@@ -148,7 +149,7 @@ def precision_passes(
 def placement_passes(target: Target, serial_conv: bool = False) -> list[Pass]:
     """Memory layout, tasks and kernels; convolutions in one task each if `serial_conv`."""
     tasks = ParallelizeConv(target, serial_conv)
-    return [AssignLayouts(), SpreadRows(), tasks, SelectKernels(target)]
+    return [AssignLayouts(), SpreadRows(), TransformConv(), tasks, SelectKernels(target)]
 
 
 def pass_names() -> tuple[str, ...]:

@@ -64,22 +64,10 @@ GO_INLINE size_t window_floats(const go_conv_args *a) {
     return go_ceil_div(a->tile_rows * a->kh * a->kw * (a->in_c / a->groups), 16) * 16;
 }
 
-/* Positions in lines of tasks, as equal as units allow. */
-typedef struct {
-    size_t positions, unit, units, lines;
-} positions_cut;
-
 /* Depthwise loops do LINE outputs of a line of the image at once, where that comes out even. */
-GO_INLINE positions_cut cut_positions(const go_conv_args *a, int depthwise) {
-    positions_cut c = {.positions = a->batch * a->out_h * a->out_w};
-    c.unit = go_min_size(depthwise && a->out_w % LINE == 0 ? LINE : UNIT, a->tile_rows);
-    c.units = go_ceil_div(c.positions, c.unit);
-    c.lines = go_ceil_div(c.units, a->tile_rows / c.unit);
-    return c;
-}
-
-GO_INLINE size_t first_position(const positions_cut *c, size_t line) {
-    return go_min_size(c->units * line / c->lines * c->unit, c->positions);
+GO_INLINE go_positions_cut cut_positions(const go_conv_args *a, int depthwise) {
+    const size_t unit = depthwise && a->out_w % LINE == 0 ? LINE : UNIT;
+    return go_cut_positions(a->batch * a->out_h * a->out_w, unit, a->tile_rows);
 }
 
 void GO_NAME(conv)(go_team *team, const go_conv_args *a);
@@ -87,12 +75,13 @@ void GO_NAME(conv)(go_team *team, const go_conv_args *a);
 void GO_NAME(conv)(go_team *team, const go_conv_args *a) {
     const int depthwise = a->groups == a->in_c && a->groups == a->out_c;
     const size_t groups = depthwise ? 1 : a->groups, cols = a->out_c / groups;
-    const positions_cut cut = cut_positions(a, depthwise);
+    const go_positions_cut cut = cut_positions(a, depthwise);
     const size_t pieces = go_ceil_div(cols, a->tile_cols), tasks = cut.lines * pieces * groups;
     float *windows = (float *)a->scratch + team->rank * window_floats(a);
     for (size_t task; (task = go_next(team, tasks)) < tasks;) {
         const size_t line = task / pieces % cut.lines, col = task % pieces * a->tile_cols;
-        const size_t first = first_position(&cut, line), last = first_position(&cut, line + 1);
+        const size_t first = go_first_position(&cut, line),
+                     last = go_first_position(&cut, line + 1);
         const size_t end = go_min_size(col + a->tile_cols, cols);
         if (depthwise)
             depthwise_tile(a, first, last, col, end);

@@ -41,4 +41,21 @@ GO_INLINE go_cut go_cut_lines(size_t threads, size_t lines, size_t units, size_t
     return best;
 }
 
+/* Positions in lines of tasks, as equal as units allow. */
+typedef struct {
+    size_t positions, unit, units, lines;
+} go_positions_cut;
+
+/* At most `most` positions a line, in whole units where a line holds one. */
+GO_INLINE go_positions_cut go_cut_positions(size_t positions, size_t unit, size_t most) {
+    go_positions_cut c = {.positions = positions, .unit = go_min_size(unit, most)};
+    c.units = go_ceil_div(positions, c.unit);
+    c.lines = go_ceil_div(c.units, most / c.unit);
+    return c;
+}
+
+GO_INLINE size_t go_first_position(const go_positions_cut *c, size_t line) {
+    return go_min_size(c->units * line / c->lines * c->unit, c->positions);
+}
+
 #endif

@@ -242,7 +242,10 @@ typedef struct {
  * depthwise convolution (groups == in_c == out_c) it holds [kh][kw][out_c].
  * At most `tile_rows` output positions and `tile_cols` channels of a group (a multiple of 32;
  * a depthwise one counts as one group) make one task (chosen by parallelize_conv).
- * `scratch`: see conv_scratch_bytes in kernels/scratch.py. */
+ * go_winograd takes 3 x 3 taps with stride, dilation and groups of 1, and in_c a multiple of 16:
+ * `rhs` is the packed operand with k = 36 * in_c of transformed weights (kernels/winograd.py), and
+ * `tile_rows` counts tiles of 4 x 4 positions of an image.
+ * `scratch`: see conv_scratch_bytes and winograd_scratch_bytes in kernels/scratch.py. */
 typedef struct {
     size_t batch, groups, in_c, out_c, in_h, in_w, out_h, out_w, kh, kw;
     size_t stride_h, stride_w, dilation_h, dilation_w;

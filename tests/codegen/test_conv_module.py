@@ -1,5 +1,6 @@
 """Convolutions from torch to C: every shape, with what follows them fused, on every level."""
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -8,6 +9,7 @@ from captured import arrays, captured, lowered  # noqa: E402
 from graphs import assert_close, build, emit, native_levels, ops  # noqa: E402
 from torch import nn  # noqa: E402
 
+from graphopt.ir.printer import print_graph  # noqa: E402
 from graphopt.testing import FP32_RELATIVE  # noqa: E402
 
 torch.manual_seed(0)
@@ -77,3 +79,29 @@ def test_other_lengths(tmp_path) -> None:
         x = torch.randn(batch, time, 6)
         with torch.no_grad():
             assert_close(context.run([x.numpy()]), arrays(model(x, conv)), FP32_RELATIVE)
+
+
+def test_transformed_tiles_of_any_size_and_batch(tmp_path) -> None:
+    """One of which weights are packed once transformed and once not; bits are those of one image,
+    on any number of threads."""
+    conv = nn.Conv2d(16, 24, 3, padding=1)
+
+    def model(x, conv):
+        y = nn.functional.silu(conv(x))
+        return y, y + conv(2 * x), nn.functional.conv2d(x, conv.weight, stride=2)
+
+    graph = lowered(captured(model, torch.randn(2, 16, 23, 20), conv=conv).graph)
+    emitted = emit(graph)
+    assert [n.kernel for n in graph.nodes].count("go_winograd") == 2, print_graph(graph)
+    library = build(emitted, native_levels()[-1], tmp_path)
+    contexts = [library.context(threads) for threads in (1, 2, 3)]
+    for batch, height, width in ((1, 1, 1), (1, 4, 5), (3, 26, 9), (2, 41, 64)):
+        x = torch.randn(batch, 16, height + 2, width + 2)
+        with torch.no_grad():
+            expected = arrays(model(x, conv))
+        results = [context.run([x.numpy()]) for context in contexts]
+        assert_close(results[0], expected, FP32_RELATIVE)
+        alone = contexts[1].run([x[-1:].numpy()])
+        for first, *others, one in zip(*results, alone, strict=True):
+            assert all(np.array_equal(first, other) for other in others)
+            assert np.array_equal(first[-1:], one)

@@ -26,6 +26,7 @@ from graphopt.kernels import (
     reference_recurrent,
     registry,
     scratch,
+    winograd,
 )
 from graphopt.passes import lower_aten, quantize_weights_int4
 from graphopt.runtime import library
@@ -39,6 +40,7 @@ SOURCES = (
     "im2col.h",
     "im2col_lines.h",
     "conv.c",
+    "winograd.c",
     "cif.c",
     "recurrent.c",
 )
@@ -91,6 +93,11 @@ def constants(arch: str) -> list[tuple[str, int]]:
         ("GO_OWNED_BYTES", scratch._OWNED_BYTES),
         ("GO_OWNED_LEAST", scratch._OWNED_LEAST),
         ("GO_OWNED_MOST", scratch._OWNED_MOST),
+        ("MOST_COLS", scratch._WINOGRAD_COLUMNS),
+        ("(int)(8 * GO_WINOGRAD_A)", int(8 * winograd.NEAR)),
+        ("(int)(8 * GO_WINOGRAD_B)", int(8 * winograd.FAR)),
+        ("GO_WINOGRAD_OUT", winograd.OUTPUTS),
+        ("GO_WINOGRAD_POINTS", winograd.VALUES),
         ("GO_F32_NR", f32.nr),
         ("GO_BF16_MR", bf16.mr),
         ("GO_BF16_NR", bf16.nr),
@@ -155,6 +162,8 @@ const scratch_map map = map_scratch(&a, (unsigned)threads - 1);
 show((char *)(map.weights + QUERY_ROWS * round16(n)) - (char *)NULL);
 const go_conv_args c = {.groups = heads, .in_c = heads * k, .kh = 3, .kw = 2, .tile_rows = m};
 show(threads * window_floats(&c) * sizeof(float));
+const go_conv_args t = {.in_c = group, .tile_rows = m};
+show((char *)scratch_of(threads, &t).values - (char *)NULL);
 show(threads * go_im2col_floats(k) * sizeof(float));
 go_im2col_args l = {.channels = k, .out_w = m, .kh = 3, .kw = 2, .stride_h = 2, .stride_w = 1};
 l.dilation_h = 2, l.dilation_w = 1;
@@ -182,6 +191,7 @@ def python_sizes(arch: str, m: int, n: int, k: int, group: int, heads: int, thre
     return [
         scratch.attention_scratch_bytes(2, heads, n, k, m, threads),
         scratch.conv_scratch_bytes(heads * k, m, heads, 3, 2, m, threads),
+        scratch.winograd_scratch_bytes(group, m, threads),
         scratch.im2col_scratch_bytes(k, m, reference_ops.Geometry((1, 1), *ones), 2, threads),
         scratch.im2col_scratch_bytes(k, m, overlapping, 2, threads),
         scratch.quantized_result_bytes(m, n, threads) // (4 * stride),

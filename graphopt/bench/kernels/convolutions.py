@@ -14,7 +14,7 @@ from graphopt.kernels.formats import F32 as F32_FORMAT
 from graphopt.kernels.host_case import At, Case
 from graphopt.kernels.layouts import packed_lhs_bytes
 from graphopt.kernels.scratch import conv_scratch_bytes, im2col_scratch_bytes
-from graphopt.passes.parallelize_conv import Work, best_cut
+from graphopt.passes.support.conv_cuts import Work, best_cut
 
 _FORMATS = {"bf16": BF16, "int8": INT8}
 

@@ -27,7 +27,7 @@ from graphopt.ir.ops.elements import evaluate_scalar
 from graphopt.ir.ops.views import sized
 from graphopt.ir.scalar import activated, operand
 from graphopt.ir.symbolic import evaluate, floor_div, product, simplify
-from graphopt.kernels import arguments, reference_ops
+from graphopt.kernels import arguments, reference_ops, winograd
 from graphopt.kernels.formats import F32, Format
 
 if TYPE_CHECKING:
@@ -210,6 +210,8 @@ class Conv(Op):
         serial: whether one thread runs it.
         tile_rows: output positions of a task, at most; 0 until a pass decides.
         tile_cols: output channels of a task, at most.
+        winograd: whether it multiplies transformed tiles (kernels/winograd.py), which are the
+            positions of its tasks.
     """
 
     stride: tuple[int, int]
@@ -223,6 +225,7 @@ class Conv(Op):
     serial: bool = False
     tile_rows: int = 0
     tile_cols: int = 0
+    winograd: bool = False
 
     NAME = "go.conv"
     OPERANDS = (
@@ -251,7 +254,23 @@ class Conv(Op):
         inner, outer = weight.shape[1], weight.shape[0]
         if inner * self.groups != x.shape[1] or outer % self.groups:
             return f"{self.groups} groups of {inner} channels, of {x.shape[1]}, to {outer}"
+        if self.winograd and (why := self.winograd_problem(weight.shape)):
+            return f"Winograd's convolution where {why}"
         return _activation_problem(self.activation, self.last)
+
+    def winograd_problem(self, weight: Shape) -> str | None:
+        """Why no `go_winograd` can run it; None if one can.
+
+        Args:
+            weight: shape of its weight.
+        """
+        if weight[2:] != (winograd.TAPS, winograd.TAPS):
+            return "filters are not 3 x 3"
+        if (*self.stride, *self.dilation, self.groups) != (1, 1, 1, 1, 1):
+            return "stride, dilation and groups are not all 1"
+        if weight[1] % winograd.CHANNELS:
+            return f"{weight[1]} channels are no multiple of {winograd.CHANNELS}"
+        return None
 
     def evaluate(self, node: Node, given: dict[str, Array], sizes: Sizes) -> list[Array]:
         x, w = given["x"], given["weight"]
@@ -280,6 +299,15 @@ class Conv(Op):
 
     def macs(self, node: Node, call: Call) -> int:
         return call.size(*node.output.shape, *node.operands["weight"].shape[1:])
+
+    def operand_bytes(self, node: Node, name: str, call: Call) -> int:
+        if name != "weight" or not self.winograd:
+            return super().operand_bytes(node, name, call)
+        outer, inner = node.operands[name].shape[:2]
+        return F32.packed_bytes(call.arch, outer, winograd.VALUES * inner)
+
+    def kernel(self, node: Node) -> str:
+        return "go_winograd" if self.winograd else self.KERNEL
 
 
 def positions(
