@@ -11,8 +11,10 @@ from math import prod
 from typing import Any
 
 from graphopt.bench.kernels.attention_ops import Attention, Rope
+from graphopt.bench.kernels.convolutions import Conv
 from graphopt.bench.kernels.other_ops import Depthwise, Norm, Quantize
 from graphopt.bench.kernels.workloads import Gemm, Spec
+from graphopt.kernels.winograd import OUTPUTS, TAPS, VALUES
 
 #: Rows that are priced; more are in proportion. Of int4 weights the whole chunk of a prompt, for
 #: which nibbles are taken apart once.
@@ -20,6 +22,7 @@ PRICED_ROWS, PRICED_ROWS_INT4 = 48, 256
 #: Multiply-adds of a product that are priced at least, in columns; more are in proportion.
 PRICED_MACS = 1 << 21
 _FEWEST_COLUMNS = 256
+_PRICED_TILES = 12
 _TILE_ROWS, _TILE_COLUMNS = 8, 16
 
 
@@ -46,6 +49,8 @@ def spec_of(step: Mapping[str, Any]) -> tuple[Spec | None, float]:
     first: tuple[tuple[int, ...], str] = inputs[0] if inputs else ((), "")
     shape, dtype = first
     quantized = any(kind.startswith("qa8") for _, kind in outputs)
+    if op == "go.conv" and step["winograd"]:
+        return _tiles(outputs[0][0], inputs[1][0][1])
     if op in ("go.linear", "go.conv"):
         weight = inputs[1][0]
         rows = prod(outputs[0][0]) // weight[0]
@@ -91,6 +96,17 @@ def _product(scheme: str, rows: int, n: int, k: int, group: int | None) -> tuple
     if n > columns:
         return Gemm(scheme, priced, columns, k, group), times * _whole(n, _TILE_COLUMNS) / columns
     return Gemm(scheme, priced, n, k, group), times
+
+
+def _tiles(shape: Sequence[int], channels: int) -> tuple[Spec, float]:
+    """Of a convolution of transformed tiles twelve, and as many columns as of a product."""
+    batch, n, *size = shape
+    tiles = batch * prod(-(-extent // OUTPUTS) for extent in size)
+    macs = PRICED_MACS // (_PRICED_TILES * VALUES * channels)
+    columns = min(n, max(2, macs // _TILE_COLUMNS) * _TILE_COLUMNS)
+    image = (3 * OUTPUTS, _PRICED_TILES // 3 * OUTPUTS)
+    spec = Conv("f32", image, channels, columns, (TAPS, TAPS), 1, winograd=True)
+    return spec, tiles / _PRICED_TILES * n / columns
 
 
 def _attention(

@@ -279,8 +279,8 @@ class Program:
             match node.op:
                 case Linear() as op:
                     row |= {"scheme": str(op.decided), "group": op.group}
-                case Conv():
-                    row |= {"scheme": str(F32), "group": 0}
+                case Conv(winograd=tiles):
+                    row |= {"scheme": str(F32), "group": 0, "winograd": tiles}
                 case Norm(rms=rms):
                     row["rms"] = rms
                 case Attention(causal=causal):

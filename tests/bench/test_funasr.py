@@ -68,6 +68,15 @@ def test_a_sample_of_whole_tiles_of_a_product_is_priced(
     assert spec is not None and (spec.name, found) == (name, times)
 
 
+def test_a_dozen_tiles_of_a_convolution_are_priced() -> None:
+    result, weight = ((2, 128, 28, 27), "f32"), ((128, 64, 3, 3), "f32")
+    step = {"op": "go.conv", "inputs": [result, weight], "outputs": [result], "winograd": True}
+    spec, times = spec_of(step)
+    assert spec is not None
+    assert spec.name == "conv f32 64-64 3x3 of 12x16 /1 winograd"
+    assert times == 2 * 7 * 7 / 12 * 128 / 64
+
+
 def test_one_head_of_keys_is_priced() -> None:
     heads = [((2, 4, 40, 128), "f32"), ((2, 4, 167, 128), "f32")]
     step = {"op": "go.attention", "inputs": heads, "outputs": heads[:1], "causal": False}

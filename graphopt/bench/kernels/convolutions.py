@@ -13,8 +13,13 @@ from graphopt.kernels.formats import BF16, INT8
 from graphopt.kernels.formats import F32 as F32_FORMAT
 from graphopt.kernels.host_case import At, Case
 from graphopt.kernels.layouts import packed_lhs_bytes
-from graphopt.kernels.scratch import conv_scratch_bytes, im2col_scratch_bytes
-from graphopt.passes.support.conv_cuts import Work, best_cut
+from graphopt.kernels.scratch import (
+    conv_scratch_bytes,
+    im2col_scratch_bytes,
+    winograd_scratch_bytes,
+)
+from graphopt.kernels.winograd import transformed
+from graphopt.passes.support.conv_cuts import Work, best_cut, winograd_work
 
 _FORMATS = {"bf16": BF16, "int8": INT8}
 
@@ -32,6 +37,7 @@ class Conv:
             a signal with nothing.
         stride: along both axes.
         groups: of channels, with f32: 1, or `in_c`.
+        winograd: whether transformed tiles are multiplied; multiply-adds are counted as without.
     """
 
     scheme: str
@@ -41,6 +47,7 @@ class Conv:
     taps: tuple[int, int]
     stride: int
     groups: int = 1
+    winograd: bool = False
 
     @property
     def name(self) -> str:
@@ -48,7 +55,8 @@ class Conv:
         size, taps = ("x".join(str(e) for e in pair) for pair in (self.size, self.taps))
         kind = "depthwise" if self.groups > 1 else "conv"
         channels = f"{self.in_c}" if self.groups > 1 else f"{self.in_c}-{self.out_c}"
-        return f"{kind} {self.scheme} {channels} {taps} of {size} /{self.stride}"
+        how = " winograd" if self.winograd else ""
+        return f"{kind} {self.scheme} {channels} {taps} of {size} /{self.stride}{how}"
 
     @property
     def _padding(self) -> tuple[int, int]:
@@ -94,13 +102,16 @@ class Conv:
 
     def _kernel(self, arch: str, threads: int, x: Array, w: Array) -> tuple[None, Step]:
         """The convolution in f32, cut as for so many cores."""
-        positions, depth = self._out[0] * self._out[1], w[0].size
-        rows = w.transpose(0, 2, 3, 1).reshape(self.out_c, -1)
-        if self.groups > 1:
-            rhs = np.ascontiguousarray(rows.T)
-        else:
+        positions, rows = self._out[0] * self._out[1], w.transpose(0, 2, 3, 1)
+        kernel, work = "go_conv", Work(positions, 1, self.out_c, w[0].size)
+        if self.winograd:
+            kernel, rows = "go_winograd", transformed(w)
+            work = winograd_work(1, self._out, self.in_c, self.out_c)
+        rows = rows.reshape(self.out_c, -1)
+        rhs = np.ascontiguousarray(rows.T)
+        if self.groups == 1:
             rhs = F32_FORMAT.pack(F32_FORMAT.layout(arch), rows, None)
-        cut = best_cut(Work(positions, 1, self.out_c, depth), threads)
+        cut = best_cut(work, threads)
         args = ConvArgs(
             batch=1,
             groups=self.groups,
@@ -114,16 +125,17 @@ class Conv:
             dst_stride=(positions * self.out_c, self._out[1] * self.out_c, self.out_c),
             dst_dtype=F32,
         )
-        scratch = conv_scratch_bytes(
-            self.in_c, self.out_c, self.groups, *self.taps, cut.rows, threads
-        )
+        sizes = (self.in_c, self.out_c, self.groups, *self.taps, cut.rows, threads)
+        scratch = conv_scratch_bytes(*sizes)
+        if self.winograd:
+            scratch = winograd_scratch_bytes(self.in_c, cut.rows, threads)
         pointers: dict[str, Array | At] = {
             "src": x,
             "rhs": rhs,
             "dst": np.zeros((positions, self.out_c), np.float32),
             "scratch": np.zeros(scratch // 4, np.float32),
         }
-        return None, Step("go_conv", Case(args, pointers, align={"scratch": 64}))
+        return None, Step(kernel, Case(args, pointers, align={"scratch": 64}))
 
     def _product(self, arch: str, threads: int, x: Array, w: Array) -> tuple[Step, Step]:
         """The windows packed as rows, and their product with the weights."""

@@ -44,6 +44,7 @@ SPECS: tuple[Spec, ...] = (
     Norm(168, 512, quantized=True),
     Depthwise(500, 512, 11),
     *(Conv(scheme, *size) for size in _RESNET for scheme in ("f32", "bf16", "int8")),
+    *(Conv("f32", *size, winograd=True) for size in _RESNET if size[3:] == ((3, 3), 1)),
     *(Conv(scheme, *size) for size in _WAV2VEC2 for scheme in ("f32", "int8")),
     Conv("f32", (112, 112), 32, 32, (3, 3), 1, groups=32),
     Conv("f32", (14, 14), 384, 384, (3, 3), 1, groups=384),
