@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from graphopt.driver import optimize
     from graphopt.frontend.capture import capture
     from graphopt.hosts.onnxruntime import ort_library, ort_session_options
+    from graphopt.inspection.tuning import tune
     from graphopt.precision_plan import PrecisionPlan
     from graphopt.runtime.library import limit_threads
     from graphopt.runtime.loaded import load
@@ -32,6 +33,7 @@ __all__ = [
     "optimize",
     "ort_library",
     "ort_session_options",
+    "tune",
 ]
 
 _HOMES = {
@@ -45,7 +47,12 @@ _HOMES = {
     "ort_session_options": "graphopt.hosts.onnxruntime",
     "PrecisionPlan": "graphopt.precision_plan",
     "Target": "graphopt.target",
+    "tune": "graphopt.inspection.tuning",
 }
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

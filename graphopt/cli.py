@@ -25,6 +25,7 @@ from graphopt.flags import TrustedKeys, numbers, refuse
 from graphopt.funasr.commands import align, compile_app, transcribe
 from graphopt.inspection.commands import bisect, check, diff, dump, info
 from graphopt.inspection.page.command import inspect
+from graphopt.inspection.tune_command import tune
 from graphopt.llm.commands import chat, compile_llm
 from graphopt.onnx.adapter import is_onnx
 from graphopt.printable import printable
@@ -466,6 +467,7 @@ def bench_kernels(
 
 app.command()(inspect)
 app.command()(dump)
+app.command()(tune)
 app.command()(diff)
 app.command()(bisect)
 app.command()(check)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from rich.table import Table
 from graphopt.bench.engines import Call, Engine, Stage, Workload
 from graphopt.bench.worker import reason
 from graphopt.dependencies import require
-from graphopt.zoo.recognizer import loading, speech
+from graphopt.funasr.directory import build_model, read_directory
+from graphopt.funasr.package import captured_parts
+from graphopt.zoo.recognizer import MODEL, loading, speech
 
 NOISE_DB = 10.0
+_PER_VARIANT = 20  # utterances of each held-out voice, as in docs/recognizer.md
 START_OF_TEXT = 3  # ids below are <blank>, <s> and </s>, which FunASR drops
 
 
@@ -174,6 +178,43 @@ def score(
         changed = sum(a != b for a, b in zip(texts, first, strict=True))
         scores.append(Score(engine.name, _rates(heard, texts), changed, len(texts)))
     return scores
+
+
+def tunable() -> tuple[Any, tuple[Any, ...]]:
+    """The recognizer from features to token ids, and some speech: for `graphopt tune`."""
+    torch = require("torch", "the recognizer")
+    _, heard = _heard()
+    directory = read_directory(MODEL)
+    module, _ = captured_parts(build_model(directory), directory)["asr"]
+    longest = sorted(heard[0].features, key=lambda x: x.shape[1])[-2:]
+    lengths = torch.tensor([x.shape[1] for x in longest])
+    batch = torch.zeros(len(longest), int(lengths.max()), longest[0].shape[2])
+    for row, x in zip(batch, longest, strict=True):
+        row[: x.shape[1]] = torch.from_numpy(x[0])
+    return module, (batch, lengths)
+
+
+def character_errors(recognize: Any) -> float:
+    """Character error rate of held-out speech, clean and noisy: a measure for `graphopt tune`.
+
+    Args:
+        recognize: called like the first of `tunable`.
+    """
+    torch = require("torch", "the recognizer")
+    asr, heard = _heard()
+    texts = []
+    for x in (x for condition in heard for x in condition.features):
+        with torch.inference_mode():
+            ids, counts, *_ = recognize(torch.from_numpy(x), torch.tensor([x.shape[1]]))
+        texts.append(spell(asr, ids[0, : int(counts[0])].numpy()))
+    return float(np.mean(list(_rates(heard, texts).values())))
+
+
+@cache
+def _heard() -> tuple[Any, list[Condition]]:
+    """FunASR's own, and what is said to it."""
+    asr = loading.load_recognizer()
+    return asr, conditions(asr, _PER_VARIANT)
 
 
 def spell(auto_model: Any, ids: np.ndarray[Any, Any]) -> str:

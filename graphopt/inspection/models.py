@@ -23,7 +23,7 @@ from graphopt.compiler.options import Options, call_of
 from graphopt.compiler.report import NodeReport
 from graphopt.compiler.stages import Stage, Stages, keep_stages
 from graphopt.dependencies import require
-from graphopt.errors import InspectionError
+from graphopt.errors import InspectionError, OptionError
 from graphopt.onnx.adapter import is_onnx
 from graphopt.runtime.arrays import read_arguments
 from graphopt.zoo.catalog import build_model
@@ -105,43 +105,95 @@ def planned(
     return _planned_module(type(model).__name__, model, checked)
 
 
-def planned_by_name(
-    name: str, target: str, precision: str, inputs: Sequence[Path] = ()
-) -> list[Planned]:
-    """The graphs of a MODEL of the command line.
+@dataclass(frozen=True, eq=False)
+class Named:
+    """A MODEL of the command line, or a part of one, not captured yet.
+
+    Attributes:
+        name: of the model, or directory and part.
+        model: a torch module; or the path of an ONNX file, or of a language model.
+        example: its inputs; None if there are none. Of a language model tokens.
+        kind: `module`, `onnx` or `decoder`.
+    """
+
+    name: str
+    model: Any
+    example: tuple[Any, ...] | None
+    kind: str
+
+    def planned(self, target: str, precision: str) -> list[Planned]:
+        """The graphs, planned; see `planned`."""
+        if self.kind == "onnx":
+            return planned(self.model, target, precision, self.example)
+        given = {"target": target, "precision": precision, "check": False}
+        if self.kind == "decoder":
+            return [_planned_decoder(self.model, Options.of(**given), self.example)]
+        return _planned_module(
+            self.name, self.model, Options.of(**given, example_inputs=self.example)
+        )
+
+
+def named_models(name: str, inputs: Sequence[Path] = ()) -> list[Named]:
+    """What a MODEL of the command line is: one model, or the parts of a directory of FunASR.
 
     Args:
         name: see the module.
-        target: as for `graphopt.optimize`.
-        precision: as for `graphopt.optimize`.
         inputs: one .npz with all arguments, or one .npy for each, in place of the example inputs;
             of a language model its tokens.
 
     Raises:
-        GraphoptError: if it is no model, or cannot be compiled.
+        GraphoptError: if it is no model.
     """
-    options = Options.of(target=target, precision=precision, check=False)
     given = tuple(value for path in inputs for value in read_arguments(path)) or None
     path = Path(name)
     if path.suffix == ".gopt" or (path / "manifest.json").is_file():
         why = "it is a package; graphopt info tells what is in it, its folder passes has the graph"
         raise InspectionError(name, why)
     if is_onnx(name):
-        return planned(name, target, precision, given)
+        return [Named(path.name, name, given, "onnx")]
     if path.suffix == ".gguf" or (path.is_dir() and not (path / "config.yaml").is_file()):
-        return [_planned_decoder(path, options, given)]
+        return [Named(path.name, path, given, "decoder")]
     if path.is_dir():
-        return _planned_directory(path, options, given)
+        if given is not None:
+            raise InspectionError(name, "inputs of its parts are of graphopt's own making")
+        return _parts(path)
     module, example = build_model(name)
-    args = given or example
     if given is not None:
         torch = require("torch", "inputs of a torch module")
-        args = torch.utils._pytree.tree_map(torch.from_numpy, given)
-    return _planned_module(name, module, Options.of(**_asked(options), example_inputs=args))
+        example = torch.utils._pytree.tree_map(torch.from_numpy, given)
+    return [Named(name, module, example, "module")]
 
 
-def _asked(options: Options) -> dict[str, Any]:
-    return {"target": options.target, "precision": options.precision, "check": False}
+def one_of(models: Sequence[Named], part: str) -> Named:
+    """The only model, or that part of a directory.
+
+    Raises:
+        OptionError: for a part that there is not, or none where there are several.
+    """
+    found = [one for one in models if not part or one.name.rpartition("/")[2] == part]
+    if len(found) != 1:
+        names = ", ".join(one.name.rpartition("/")[2] for one in models)
+        raise OptionError("part", part, f"give one of {names}")
+    return found[0]
+
+
+def planned_by_name(
+    name: str, target: str, precision: str, inputs: Sequence[Path] = ()
+) -> list[Planned]:
+    """The graphs of a MODEL of the command line; see `named_models`.
+
+    Args:
+        name: see the module.
+        target: as for `graphopt.optimize`.
+        precision: as for `graphopt.optimize`.
+        inputs: in place of the example inputs.
+
+    Raises:
+        GraphoptError: if it is no model, or cannot be compiled.
+    """
+    Options.of(target=target, precision=precision)
+    models = named_models(name, inputs)
+    return [graph for model in models for graph in model.planned(target, precision)]
 
 
 def _planned_module(name: str, module: Any, options: Options) -> list[Planned]:
@@ -194,17 +246,13 @@ def _planned_decoder(path: Path, options: Options, tokens: tuple[Any, ...] | Non
     return Planned(path.name, options, kept[0], inputs)
 
 
-def _planned_directory(
-    path: Path, options: Options, given: tuple[Any, ...] | None
-) -> list[Planned]:
+def _parts(path: Path) -> list[Named]:
     from graphopt.funasr.directory import build_model, read_directory
     from graphopt.funasr.package import captured_parts
 
-    if given is not None:
-        raise InspectionError(str(path), "inputs of its parts are of graphopt's own making")
     directory = read_directory(path)
-    found: list[Planned] = []
-    for part, (module, inputs) in captured_parts(build_model(directory), directory).items():
-        own = Options.of(**_asked(options), example_inputs=inputs)
-        found += _planned_module(f"{path.name}/{part}", module, own)
-    return found
+    parts = captured_parts(build_model(directory), directory)
+    return [
+        Named(f"{path.name}/{part}", module, inputs, "module")
+        for part, (module, inputs) in parts.items()
+    ]

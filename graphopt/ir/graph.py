@@ -8,9 +8,10 @@ one of the small set of `go.*` ops that kernels and generated loops implement (`
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -233,6 +234,25 @@ class Graph:
     def producers(self) -> dict[Value, Node]:
         """The node that makes each value; inputs and constants are absent."""
         return {value: node for node in self.nodes for value in node.outputs}
+
+    def copy(self) -> Graph:
+        """Another graph, which passes may rewrite; arrays of constants are the same."""
+        made = (value for node in self.nodes for value in node.outputs)
+        values = dict.fromkeys([*self.inputs, *self.constants(), *made])
+        copies = {value: copy.copy(value) for value in values}
+        nodes = [
+            replace(
+                node,
+                op=copy.copy(node.op),
+                operands={role: copies[value] for role, value in node.operands.items()},
+                outputs=[copies[value] for value in node.outputs],
+                fused=list(node.fused),
+                reasons=list(node.reasons),
+            )
+            for node in self.nodes
+        ]
+        ports = [copies[v] for v in self.inputs], [copies[v] for v in self.outputs]
+        return Graph(self.name, *ports, nodes, dict(self.dims), list(self.conditions))
 
     def constants(self) -> Iterator[Value]:
         """Constants in order of first use, graph outputs last."""
