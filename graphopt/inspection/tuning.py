@@ -276,10 +276,7 @@ class _Search:
         plan = PrecisionPlan(precision, self._refused[precision])
         program = self._program(plan)
         self._has[precision] = _precisions(node_reports(program.graph), precision)
-        times: dict[str, float] = defaultdict(float)
-        for step in program.profile(self._given(), _RUNS):
-            times[step["module"]] += step["ms"]
-        self._steps_of[precision] = times
+        self._steps_of[precision] = _layer_times(program, self._given())
         return self._measured(precision, plan, program)
 
     def _layers(self) -> list[Layer]:
@@ -387,6 +384,14 @@ class _Search:
         mix = Mix(name, plan, _milliseconds(program, self._inputs), value, holds)
         self._chosen[mix] = _precisions(node_reports(program.graph), "")
         return mix
+
+
+def _layer_times(program: Program, inputs: Sequence[Array]) -> dict[str, float]:
+    """Milliseconds of the steps of each layer."""
+    times: dict[str, float] = defaultdict(float)
+    for step in program.profile(inputs, _RUNS):
+        times[step["module"]] += step["ms"]
+    return times
 
 
 def _milliseconds(program: Program, inputs: Sequence[Array]) -> float:
