@@ -47,6 +47,25 @@ def _own(name: str) -> Build:
     return lambda: getattr(require("graphopt.zoo.official.networks", name), name)()
 
 
+def _efficientnet() -> Any:
+    """EfficientNet-B0, whose last mean is one.
+
+    In transformers it is a pooling of 1280 x 1280 pixels, whatever the image, cut off at its
+    edges, which OpenVINO does not take.
+    """
+    model = _transformers(
+        "EfficientNetForImageClassification",
+        "EfficientNetConfig",
+        width_coefficient=1.0,
+        depth_coefficient=1.0,
+        image_size=224,
+        hidden_dim=1280,
+        **_CLASSES,
+    )()
+    model.efficientnet.pooler = require("torch", "EfficientNet").nn.AdaptiveAvgPool2d(1)
+    return model
+
+
 def _campplus() -> Any:
     module = require("funasr.models.campplus.model", "CAM++")
     with keep_process_settings():
@@ -97,18 +116,7 @@ NETWORKS: dict[str, Network] = {
         "HuBERT-base, 5 s", _transformers("HubertModel", "HubertConfig", **_ENCODER), (1, 80_000)
     ),
     "mobilenet-v3": _image("MobileNetV3-Large, 224 x 224", _own("MobileNetV3"), result=""),
-    "efficientnet-b0": _image(
-        "EfficientNet-B0, 224 x 224",
-        _transformers(
-            "EfficientNetForImageClassification",
-            "EfficientNetConfig",
-            width_coefficient=1.0,
-            depth_coefficient=1.0,
-            image_size=224,
-            hidden_dim=1280,
-            **_CLASSES,
-        ),
-    ),
+    "efficientnet-b0": _image("EfficientNet-B0, 224 x 224", _efficientnet),
     "unet": Network(
         "U-Net, 64 to 1024 channels, 256 x 256", _own("UNet"), (1, 3, 256, 256), result=""
     ),
