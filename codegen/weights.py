@@ -52,12 +52,16 @@ class WeightsFile:
             group: of int4, values that share a scale; 0 for a scale per channel.
             scale: constant of quantized weights, bf16 [n, k / group] or f32 [n].
         """
-        data, scales = value.data, None if scale is None else scale.data
-        assert data is not None
-        n, k = data.shape
+        n, k = value.shape
         size = format.packed_bytes(self.arch, n, k, group)
         form, layout = f"{format.token} {group}", format.layout(self.arch)
-        return self._place(value, form, size, lambda: format.pack(layout, data, scales))
+
+        def make() -> Bytes:
+            data = value.data
+            assert data is not None
+            return format.pack(layout, data, None if scale is None else scale.data)
+
+        return self._place(value, form, size, make)
 
     def conv(self, value: Value, groups: int) -> int:
         """Offset of convolution weights [out, in / groups, (kh,) kw], packed group by group.

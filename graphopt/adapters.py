@@ -13,7 +13,7 @@ ADAPTERS = (
     "graphopt.onnx.adapter:OnnxAdapter",
     "graphopt.funasr.adapter:AutoModelAdapter",
     "graphopt.llm.interface.adapter:DecoderAdapter",
-    "graphopt.compiler.module:ModuleAdapter",
+    "graphopt.compiler.adapter:ModuleAdapter",
 )
 
 

@@ -13,7 +13,7 @@ from graphopt.kernels.layouts import ceil_div
 from graphopt.kernels.reference_ops import Geometry
 from graphopt.kernels.winograd import VALUES
 
-#: QUERY_ROWS of common/attention.h.
+#: QUERY_ROWS of common/attention_tasks.h.
 _QUERY_ROWS = 24
 
 #: MOST_COLS of common/winograd.c.
@@ -48,7 +48,7 @@ def attention_scratch_bytes(
     """Bytes behind ``go_attention_args.scratch``.
 
     Packed k and v, and per thread the queries, scores and weights of one block (see
-    common/attention.h); enough for bf16 as for f32, and independent of the number of queries.
+    common/attention_tasks.h); enough for bf16 as for f32, and independent of the number of queries.
 
     Args:
         batch: items of a call.

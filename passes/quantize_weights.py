@@ -8,6 +8,8 @@ and zero point per row at run time (kernels/reference.py defines both); kernels/
 formats. One packed tensor serves all linears that read the same input. A table that `go.gather`
 shares with a linear, as the embedding of a language model whose head is tied to it, is looked up in
 the quantized weights: they are there once, and a row is the one that the head multiplies by.
+Of weights of a torch module, which stay in memory as they are, int8 is computed whenever something
+reads it, such as packing, and no graph holds it.
 The state of a recurrent layer is packed in the same way before each step, by its kernel.
 A linear with an operand `scale` has rows in int8: i8 [n, k] and f32 [n] are taken as they are, and
 int4 in blocks, with bf16 scales [n, k / group], too.
@@ -16,9 +18,12 @@ Left in floating point: a depth or width below 16, where quantizing costs more t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-from graphopt.ir import DType, Graph, Node, Value, constant
+from graphopt.ir import DType, Graph, Node, Value
+from graphopt.ir.graph import Array, Held
 from graphopt.ir.ops import Gather, Linear, Recurrent
 from graphopt.ir.ops.recurrent import WEIGHTS
 from graphopt.ir.ops.rows import PACKING
@@ -118,9 +123,17 @@ class QuantizeWeights(Pass):
 
     def _rounded(self, weight: Value) -> dict[str, Value]:
         """Operands of a linear in place of an f32 weight."""
-        assert weight.data is not None
-        if self._format.quantize is None:  # packing rounds
+        quantize = self._format.quantize
+        if quantize is None:  # packing rounds
             return {}
-        q, scales = self._format.quantize(weight.data, 0)
-        scale = Value(DType.F32, scales.shape, f"{weight.name}.scale", data=scales)
-        return {"weight": constant(q, weight.name), "scale": scale}
+
+        def made(part: int) -> Array:
+            assert weight.data is not None and quantize is not None
+            return quantize(weight.data, 0)[part]
+
+        held: Sequence[Held] = [partial(made, 0), partial(made, 1)]
+        if not callable(weight.held):  # the f32 numbers go; those of a model would stay beside them
+            assert weight.data is not None
+            held = quantize(weight.data, 0)
+        scale = Value(DType.F32, weight.shape[:1], f"{weight.name}.scale", data=held[1])
+        return {"weight": Value(DType.I8, weight.shape, weight.name, data=held[0]), "scale": scale}

@@ -21,6 +21,7 @@ FLOORS = (
         "printable",
         "scratch_folder",
         "testing",
+        "user_functions",
     ),
     ("config", "progress", "worker_threads"),
     ("kernels",),

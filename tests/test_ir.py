@@ -1,5 +1,7 @@
 """The graph: dtypes, users, constants, replacement."""
 
+import copy
+
 import numpy as np
 import pytest
 from graphs import Maker, X, add, mul
@@ -64,6 +66,21 @@ def test_constant_copies_strided_arrays_and_keeps_scalars() -> None:
     value = constant(strided, "c")
     assert value.data.flags.c_contiguous and value.shape == (3, 2) and value.is_constant
     assert constant(np.float32(2)).shape == ()
+
+
+def test_numbers_may_be_computed_for_each_reader() -> None:
+    made = []
+
+    def numbers() -> np.ndarray:
+        made.append(np.arange(3, dtype=np.int32))
+        return made[-1]
+
+    value = Value(DType.I32, (3,), data=numbers)
+    same = copy.copy(value)
+    assert value.is_constant and same.is_constant and not made
+    assert value.data is not value.data and same.data.tolist() == [0, 1, 2] and len(made) == 3
+    value.data = None
+    assert not value.is_constant and same.is_constant and Value(DType.I32, (3,)).data is None
 
 
 def test_output_of_a_node_with_two_is_refused() -> None:

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 import models  # noqa: E402
 
-from graphopt.compiler import module, specialization, torch_compile  # noqa: E402
+from graphopt.compiler import adapter, specialization, torch_compile  # noqa: E402
 from graphopt.compiler.torch_compile import LeftInTorchWarning  # noqa: E402
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
@@ -232,4 +232,4 @@ def test_the_entry_point_is_the_backend() -> None:
     assert name == "graphopt" and point.load() is torch_compile.backend
     assert torch._dynamo.lookup_backend(name) is torch_compile.backend
     torch_compile.register()  # again, as where the entry point was loaded first
-    assert module.torch_compile is torch_compile
+    assert adapter.torch_compile is torch_compile

@@ -406,8 +406,8 @@ def execute(
     def get(value: Value) -> np.ndarray[Any, Any]:
         if value in rows:
             return rows[value]
-        stored = value.data if value.data is not None else to_numpy(env[value])
-        return widen(stored, value.dtype)
+        data = value.data
+        return widen(to_numpy(env[value]) if data is None else data, value.dtype)
 
     for node in graph.nodes:
         made: dict[Value, torch.Tensor] = {}

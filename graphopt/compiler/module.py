@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from graphopt.compiler import torch_compile
 from graphopt.compiler.example_check import check_example, check_pieces
 from graphopt.compiler.inspected import Inspected
 from graphopt.compiler.options import Options
@@ -21,7 +20,6 @@ from graphopt.compiler.specialization import Specialization
 from graphopt.compiler.stages import Stages, keep_stages
 from graphopt.compiler.tensor_calls import TensorCalls
 from graphopt.errors import (
-    CalibrationError,
     CaptureError,
     EmptyInputError,
     InputCountError,
@@ -32,42 +30,10 @@ from graphopt.errors import (
 from graphopt.frontend import nesting
 from graphopt.frontend.arguments import bind, call_key
 from graphopt.frontend.import_torch import to_numpy
-from graphopt.frontend.model_check import check_model
 from graphopt.runtime import process
-
-torch_compile.register()
 
 MOST_SPECIALIZATIONS = 8
 """How often a module captures its model for calls that differ in sizes alone."""
-
-
-class ModuleAdapter:
-    """Any torch module in eval mode; see `graphopt.adapters.Adapter`."""
-
-    def takes(self, model: Any, options: Options) -> bool:
-        """Everything: what is no module is refused by name."""
-        check_model(model)
-        if options.calibration is not None:
-            raise CalibrationError("only language models of transformers are calibrated, by tokens")
-        return True
-
-    def used(self, model: Any, precision: str) -> tuple[str, set[str]]:
-        """The name of the class, and what every module uses."""
-        used = {"num_threads", "example_inputs", "dynamic_shapes", "strict", "check", "plan"}
-        return type(model).__name__, used
-
-    def optimize(self, model: Any, options: Options) -> OptimizedModule:
-        """The module, captured and built if there are example inputs."""
-        if options.plan is not None:
-            options.plan.check_names(
-                name for name, _ in model.named_modules(remove_duplicate=False)
-            )
-        module = OptimizedModule(model, options)
-        if isinstance(options.example_inputs, dict):
-            module.prepare(**options.example_inputs)
-        elif options.example_inputs is not None:
-            module.prepare(*options.example_inputs)
-        return module
 
 
 class OptimizedModule(Inspected, torch.nn.Module):

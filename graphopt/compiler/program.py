@@ -26,7 +26,6 @@ from graphopt.ir.ops import Attention, CachedAttention, Conv, Linear, Norm
 from graphopt.ir.printer import print_graph
 from graphopt.ir.symbolic import evaluate
 from graphopt.kernels import registry
-from graphopt.kernels.formats import F32
 from graphopt.kernels.registry import Level
 from graphopt.passes.support.rounding import Rounding
 from graphopt.progress import announce
@@ -277,10 +276,10 @@ class Program:
                 "outputs": [_shape_and_dtype(value, call.sizes) for value in node.outputs],
             }
             match node.op:
-                case Linear() as op:
-                    row |= {"scheme": str(op.decided), "group": op.group}
+                case Linear(group=group):
+                    row |= {"scheme": str(node.op.decided), "group": group}
                 case Conv(winograd=tiles):
-                    row |= {"scheme": str(F32), "group": 0, "winograd": tiles}
+                    row |= {"scheme": str(node.op.decided), "group": 0, "winograd": tiles}
                 case Norm(rms=rms):
                     row["rms"] = rms
                 case Attention(causal=causal):

@@ -12,9 +12,8 @@ from rich.text import Text
 
 from graphopt.ir import Graph, Node
 from graphopt.ir.loss import Loss, mean_loss
-from graphopt.ir.ops import Conv, Linear, Recurrent
+from graphopt.ir.ops import Linear
 from graphopt.ir.printer import name_values, shape_text
-from graphopt.kernels.formats import F32
 from graphopt.module_group import module_group
 from graphopt.printable import printable
 
@@ -168,14 +167,5 @@ def _row(node: Node, name: str) -> NodeReport:
         printable(node.origin.source),
         tuple(map(printable, node.reasons)),
         node.op.loss if isinstance(node.op, Linear) else None,
-        _precision(node),
+        str(node.op.decided or ""),
     )
-
-
-def _precision(node: Node) -> str:
-    match node.op:
-        case Linear() | Recurrent() as op:
-            return str(op.decided)
-        case Conv():
-            return str(F32)
-    return ""

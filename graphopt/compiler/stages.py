@@ -66,6 +66,13 @@ class StageNode:
     notes: tuple[str, ...]
 
     @property
+    def precision(self) -> str:
+        """In what numbers it computes: the format of its weights, or the type of its result."""
+        if (format := self.node.op.decided) is not None:
+            return str(format)
+        return next((v.packed or v.dtype.value for v in self.node.outputs), "")
+
+    @property
     def text(self) -> str:
         """The node in one line."""
         where = self.node.origin.module
@@ -177,9 +184,13 @@ class Stages:
             return [whole]
         return [[*whole, *(s for s in self._stages if s.graph.name == graph)] for graph in others]
 
+    def part_of(self, stage: Stage) -> list[Stage]:
+        """The one of `parts` that a stage is in; of those that begin with it the first."""
+        return next(part for part in self.parts if stage in part)
+
     def before(self, stage: Stage) -> Stage | None:
         """The stage that another one is compared with; None for the first."""
-        part = next(part for part in self.parts if stage in part)
+        part = self.part_of(stage)
         number = part.index(stage)
         return part[number - 1] if number else None
 
@@ -191,7 +202,7 @@ class Stages:
             name: of the node.
             at: the earlier stage; `capture` if None.
         """
-        part = next(part for part in self.parts if stage in part)
+        part = self.part_of(stage)
         names = {name: None}
         first = part.index(at) if at is not None else 0
         for later in reversed(part[first + 1 : part.index(stage) + 1]):
@@ -457,7 +468,7 @@ def _is_copy(copied: Value, value: Value, storage: Value | None) -> bool:
     mine = (value.dtype, value.shape, value.packed, value.is_state)
     if mine != (copied.dtype, copied.shape, copied.packed, copied.is_state):
         return False
-    if copied.data is not value.data or (copied.layout is None) != (value.layout is None):
+    if copied.held is not value.held or (copied.layout is None) != (value.layout is None):
         return False
     if value.layout is None or copied.layout is None:
         return True

@@ -28,6 +28,7 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
+from graphopt.compiler.module import OptimizedModule
 from graphopt.compiler.options import Options, narrow_options
 from graphopt.errors import (
     CaptureError,
@@ -246,8 +247,6 @@ class _Piece:
         options: Options,
     ) -> None:
         graph = module.graph
-        from graphopt.compiler.module import OptimizedModule  # which registers the backend
-
         self._numbers = _numbers(graph, is_weight)
         self._tensors = [
             i

@@ -6,6 +6,7 @@ import operator
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -213,8 +214,9 @@ class _Importer:
                 origin_of(node).source or None,
                 f"{name} has dtype {tensor.dtype}; convert the model with .float()",
             )
-        data = to_numpy(tensor)
-        return Value(dtype, tuple(data.shape), name, data=data)
+        # What the model holds is read where it is; see `Numbers`.
+        data = partial(to_numpy, tensor) if node in self.held_names else to_numpy(tensor)
+        return Value(dtype, tuple(tensor.shape), name, data=data)
 
     def _read(self, node: torch.fx.Node) -> Any:
         """What a node gives to others; a constant is made a value when it is first read."""

@@ -26,7 +26,7 @@ class AutoModelAdapter:
 
     def optimize(self, model: Any, options: Options) -> Any:
         """An AutoModel with compiled parts inside."""
-        from graphopt.compiler.module import ModuleAdapter
+        from graphopt.compiler.adapter import ModuleAdapter
         from graphopt.funasr.auto_model import optimize_auto_model
 
         modules = ModuleAdapter()

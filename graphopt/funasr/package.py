@@ -95,7 +95,7 @@ def compile_directories(
 
 def _compile(directory: ModelDirectory, target: str, precision: str, folder: Path) -> None:
     """Writes the packages of a model and the files that its text needs."""
-    from graphopt.compiler.module import ModuleAdapter
+    from graphopt.compiler.adapter import ModuleAdapter
     from graphopt.compiler.options import Options
 
     model, kind = build_model(directory), MODELS[directory.model]

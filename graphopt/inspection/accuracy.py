@@ -24,12 +24,13 @@ from graphopt.dependencies import require
 from graphopt.errors import OptionError
 from graphopt.inspection.models import Planned
 from graphopt.ir import Node, Value, learn_sizes
-from graphopt.ir.interpret import execute, run_node
+from graphopt.ir.interpret import execute, run_node, stored
 from graphopt.ir.numbers import widen
 from graphopt.ir.ops import QuantizeRows
 from graphopt.printable import printable
 from graphopt.progress import announce
 from graphopt.testing import relative_error, sqnr
+from graphopt.user_functions import NoFunction, function_named
 
 Array = np.ndarray[Any, Any]
 Metric = Callable[[Array, Array], float]
@@ -273,7 +274,7 @@ def _in_fp32(stages: Stages, stage: Stage, arrays: Sequence[Array]) -> dict[str,
     They are those of the model that it computes in another form: permuted, or sums that are fused.
     """
     lowering = {step.name for step in lowering_passes()}
-    part = next(part for part in stages.parts if stage in part)
+    part = stages.part_of(stage)
     narrower = next((n for n, s in enumerate(part) if n and s.step not in lowering), len(part))
     last = part[min(narrower - 1, part.index(stage))]
     return values_of(last, arrays)
@@ -328,8 +329,7 @@ def values_of(stage: Stage, inputs: Sequence[Array]) -> dict[str, Array]:
                 if not value.is_constant:
                     values.setdefault(names[value], np.array(array))
         for value in graph.outputs:
-            stored = value.data if value.data is not None else env[value]
-            values.setdefault(names[value], widen(stored, value.dtype))
+            values.setdefault(names[value], widen(stored(value, env), value.dtype))
         return values
     check = require("graphopt.compiler.example_check", "a graph with nodes of torch")
     tensors = require("graphopt.frontend.import_torch", "a graph with nodes of torch")
@@ -341,8 +341,8 @@ def values_of(stage: Stage, inputs: Sequence[Array]) -> dict[str, Array]:
         for value, tensor in made.items():
             values[names[value]] = np.array(widen(tensors.to_numpy(tensor), value.dtype))
     for value in graph.outputs:
-        if value.data is not None:
-            values[names[value]] = widen(value.data, value.dtype)
+        if (constant := constant_of(value)) is not None:
+            values[names[value]] = constant
     return values
 
 
@@ -370,8 +370,7 @@ def stands_for_of(stages: Stages, stage: Stage, name: str) -> str:
         stage: has the value.
         name: of the value.
     """
-    part = next(part for part in stages.parts if stage in part)
-    for earlier in part:
+    for earlier in stages.part_of(stage):
         if name in earlier and isinstance(earlier[name].node.op, QuantizeRows):
             return stands_for_of(stages, earlier, next(iter(earlier[name].operands.values())))
         if name in earlier:
@@ -381,7 +380,8 @@ def stands_for_of(stages: Stages, stage: Stage, name: str) -> str:
 
 def constant_of(value: Value) -> Array | None:
     """The numbers of a constant; None for what is computed."""
-    return None if value.data is None else widen(value.data, value.dtype)
+    data = value.data
+    return None if data is None else widen(data, value.dtype)
 
 
 def _named(operands: Mapping[str, str], node: Node) -> list[tuple[str, Value]]:
@@ -389,29 +389,21 @@ def _named(operands: Mapping[str, str], node: Node) -> list[tuple[str, Value]]:
 
 
 def metric_named(name: str) -> Metric | None:
-    """The function of `module:function`; None for `sqnr`.
+    """The function of `module:function` or `file.py:function`; None for `sqnr`.
 
     Raises:
         OptionError: for what is none.
     """
-    import importlib
-    import sys
-    from pathlib import Path
-
     if name == "sqnr":
         return None
     if name in _METRICS:
         return _METRICS[name]
-    module, colon, function = name.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
     try:
-        found = getattr(importlib.import_module(module), function) if colon else None
-    except (ImportError, AttributeError):
-        found = None
-    if not callable(found):
+        return function_named(name)
+    except NoFunction as missing:
         known = ", ".join(["sqnr", *_METRICS])
-        raise OptionError("metric", name, f"give {known}, or module:function of two arrays")
-    return found  # type: ignore[no-any-return]
+        how = f"{missing}; give {known}, or module:function or file.py:function of two arrays"
+        raise OptionError("metric", name, how) from None
 
 
 _METRICS: dict[str, Metric] = {

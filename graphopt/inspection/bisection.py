@@ -42,6 +42,11 @@ class StageError:
     error: float
     tolerance: float
 
+    @property
+    def is_wrong(self) -> bool:
+        """Whether it is beyond the tolerance, or no number."""
+        return not self.error <= self.tolerance
+
 
 @dataclass(frozen=True)
 class Bisection:
@@ -120,7 +125,7 @@ def bisect(
     errors = []
     for error, stage, values, before, right in _errors(planned, arrays, tolerance):
         errors.append(error)
-        if not error.error <= error.tolerance:
+        if error.is_wrong:
             finding = _smallest(planned, arrays, error, stage, values, before, right)
             return Bisection(planned.name, tuple(errors), stage.name, finding)
     return Bisection(planned.name, tuple(errors), "", None)

@@ -118,7 +118,10 @@ def diff(
     after: Annotated[str, typer.Option(help="A pass; the whole plan if not given.")] = "",
     against: Annotated[str, typer.Option(help="The pass that is right.")] = "capture",
     metric: Annotated[
-        str, typer.Option(help="sqnr, max, relative, cosine, or module:function of two arrays.")
+        str,
+        typer.Option(
+            help="sqnr, max, relative, cosine; module:function or file.py:function of two arrays."
+        ),
     ] = "sqnr",
     alone: Annotated[
         bool,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graphopt.compiler.stages import Stage, StageNode
+from graphopt.compiler.stages import Stage
 from graphopt.errors import OptionError
 from graphopt.ir.networks import dot, graphml
 from graphopt.ir.printer import print_type
@@ -59,16 +59,10 @@ def overlays_of(stage: Stage) -> dict[str, dict[str, str]]:
     """What the graph itself says of its nodes: kernel, precision, what the pass did, and why."""
     return {
         "kernel": {row.name: row.node.kernel for row in stage.nodes if row.node.kernel},
-        "precision": {row.name: _precision(row) for row in stage.nodes if row.node.outputs},
+        "precision": {row.name: row.precision for row in stage.nodes if row.precision},
         "change": {row.name: row.change for row in stage.nodes},
         "why": {row.name: "; ".join(row.node.reasons) for row in stage.nodes if row.node.reasons},
     }
-
-
-def _precision(row: StageNode) -> str:
-    decided = getattr(row.node.op, "format", None)
-    value = row.node.outputs[0]
-    return str(decided) if decided is not None else value.packed or value.dtype.value
 
 
 def model_explorer(stage: Stage, overlays: Mapping[str, Overlay]) -> dict[str, Any]:

@@ -197,15 +197,14 @@ def planned_by_name(
 
 
 def _planned_module(name: str, module: Any, options: Options) -> list[Planned]:
-    compiler = require("graphopt.compiler.module", name)
     example = options.example_inputs
     if example is None:
         raise InspectionError(name, "a torch module is captured with example inputs; give some")
-    adapter = compiler.ModuleAdapter()
+    adapter = require("graphopt.compiler.adapter", name).ModuleAdapter()
     adapter.takes(module, options)
     kind, used = adapter.used(module, options.precision)
     options.refuse_unused(used, f"{kind} in {options.precision}")
-    fast = compiler.OptimizedModule(module, options)
+    fast = require("graphopt.compiler.module", name).OptimizedModule(module, options)
     with keep_stages() as kept:
         fast.capture_example()
     in_python = tuple(row for row in fast.report().in_torch if row.kernel == "python")

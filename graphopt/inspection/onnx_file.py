@@ -125,9 +125,8 @@ def _info(name: str, value: Value) -> onnx.ValueInfoProto:
 
 
 def _tensor(name: str, value: Value) -> onnx.TensorProto:
-    assert value.data is not None
-    tensor = onnx.TensorProto(
-        name=name, data_type=_element_type(value.dtype), dims=value.data.shape
-    )
-    tensor.raw_data = np.ascontiguousarray(value.data).tobytes()
+    data = value.data
+    assert data is not None
+    tensor = onnx.TensorProto(name=name, data_type=_element_type(value.dtype), dims=data.shape)
+    tensor.raw_data = np.ascontiguousarray(data).tobytes()
     return tensor

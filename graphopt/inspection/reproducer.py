@@ -73,8 +73,8 @@ def cut(
 
     def concrete(value: Value, name: str) -> Value:
         shape = tuple(evaluate(extent, sizes) for extent in value.shape)
-        data = value.data
-        return Value(value.dtype, shape, name, data, packed=value.packed, is_state=value.is_state)
+        held = value.held
+        return Value(value.dtype, shape, name, held, packed=value.packed, is_state=value.is_state)
 
     by_name = {name: value for value, name in stage.names.items()}
     graph = Graph(stage.graph.name)

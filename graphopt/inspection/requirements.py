@@ -285,8 +285,7 @@ def _compiled(row: StageNode, call: Call, target: Target) -> _Row:
 
 def _format(row: StageNode) -> str:
     """What a product multiplies."""
-    decided = getattr(row.node.op, "format", None)
-    if decided is not None:
+    if (decided := row.node.op.decided) is not None:
         name = str(decided)
         return next((known for known in _FORMATS if name.startswith(known)), "fp32")
     narrow = any(v.dtype is DType.BF16 or v.packed == "bf16" for v in row.node.inputs)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -63,6 +63,25 @@ class Layout:
     size: Dim | None = None
 
 
+Array: TypeAlias = np.ndarray[Any, Any]
+Held: TypeAlias = Array | Callable[[], Array] | None
+
+
+class Numbers:
+    """The attribute `Value.data`, which may be computed whenever it is read.
+
+    Numbers that follow from others, such as those of quantized weights from the weights of a model
+    that is in memory anyway, take none themselves.
+    """
+
+    def __get__(self, value: Value | None, owner: type[Value]) -> Array | None:
+        held = None if value is None else value.held
+        return held() if callable(held) else held
+
+    def __set__(self, value: Value, held: Held) -> None:
+        value.held = held
+
+
 @dataclass(eq=False)
 class Value:
     """A tensor: one output of a node, a graph input, or a constant.
@@ -71,7 +90,9 @@ class Value:
         dtype: element type.
         shape: extents, `int` or sympy expressions over the graph's dims.
         name: a short stable name; the printer numbers unnamed values.
-        data: the array, for constants only (bf16 as uint16).
+        data: the array, for constants only (bf16 as uint16); given as one, or as a function that
+            computes it for each reader.
+        held: what was given as `data`.
         layout: strides in memory, set by `assign_layouts`.
         packed: how a kernel-specific buffer is laid out (`qa8r`, `bf16`), else empty.
         is_state: an input that nodes also write to: the caller's, kept from run to run.
@@ -80,15 +101,16 @@ class Value:
     dtype: DType
     shape: Shape
     name: str = ""
-    data: np.ndarray[Any, Any] | None = None
+    data: Numbers = Numbers()
     layout: Layout | None = None
     packed: str = ""
     is_state: bool = False
+    held: Held = field(init=False, repr=False)
 
     @property
     def is_constant(self) -> bool:
         """True if the value is known at compile time."""
-        return self.data is not None
+        return self.held is not None
 
     @property
     def rank(self) -> int:

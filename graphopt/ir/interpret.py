@@ -24,7 +24,18 @@ def run_graph(graph: Graph, inputs: list[Array]) -> list[Array]:
     env: dict[Value, Array] = {}
     for _ in execute(graph, inputs, env):
         pass
-    return [value.data if value.data is not None else env[value] for value in graph.outputs]
+    return [stored(value, env) for value in graph.outputs]
+
+
+def stored(value: Value, env: Mapping[Value, Array]) -> Array:
+    """The array of a value: that of a constant, or one that was computed.
+
+    Args:
+        value: of a graph.
+        env: what was computed so far.
+    """
+    data = value.data
+    return env[value] if data is None else data
 
 
 def check_sizes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> None:
@@ -86,7 +97,7 @@ def execute(
     def get(value: Value) -> Array:
         if value in states:
             return states[value]
-        return widen(value.data if value.data is not None else env[value], value.dtype)
+        return widen(stored(value, env), value.dtype)
 
     for node in graph.nodes:
         given, operands = node.inputs, [get(v) for v in node.inputs]

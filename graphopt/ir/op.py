@@ -15,6 +15,7 @@ import numpy as np
 import sympy
 
 from graphopt.dtype import DType
+from graphopt.kernels.formats import Format
 
 if TYPE_CHECKING:
     from graphopt.ir.cost import Call
@@ -108,6 +109,11 @@ class Op:
     def is_check(self) -> bool:
         """Whether a node must run although nobody reads what it makes."""
         return False
+
+    @property
+    def decided(self) -> Format | None:
+        """The format of its weights; None for an op without, or that reads them as they are."""
+        return None
 
     @property
     def computes(self) -> str:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx
 import sympy
 from onnx import AttributeProto
 
 from graphopt.ir import Dim, DType, Node, Origin, Ref, Shape, Value, symbolic
-from graphopt.ir.op import Op
 from graphopt.ir.ops import Aten
 from graphopt.ir.scalar import Scalar
+from graphopt.onnx.assembly import Assembly, GraphBuilder
 from graphopt.onnx.known import Array, Tensor, dims_of, numbers_of
 from graphopt.passes.lower_aten import RULES, lower_node
 from graphopt.passes.lowering.builder import Builder, Unsupported, broadcast
-
-if TYPE_CHECKING:
-    from graphopt.onnx.importer import Importer
 
 
 class Malformed(Exception):
@@ -37,41 +34,6 @@ def _types_of(domain: str, op: str, opset: int) -> dict[str, int]:
     return {name: int(kind.value) for name, kind in kinds.items()}
 
 
-class GraphBuilder(Builder):
-    """Makes `go.*` nodes of a graph that is imported; those of constants are computed at once."""
-
-    def __init__(self, importer: Importer, origin: Origin) -> None:
-        super().__init__(Node(Aten("onnx", {}), {}, [], origin))
-        self._importer = importer
-
-    def emit(
-        self, op: Op, *operands: Value, shape: Shape | None = None, **named: Value | None
-    ) -> Value:
-        """Appends a node with one output and returns it, or the constant that it would make.
-
-        Args:
-            op: what it does.
-            operands: the first ones of the op.
-            shape: of the only output, where it is known in another form.
-            named: further operands by role.
-        """
-        return self.emit_all(op, *operands, shape=shape, **named)[0]
-
-    def emit_all(
-        self, op: Op, *operands: Value, shape: Shape | None = None, **named: Value | None
-    ) -> list[Value]:
-        """Appends a node and returns its outputs.
-
-        Args:
-            op: what it does.
-            operands: the first ones of the op.
-            shape: of the only output, where it is known in another form.
-            named: further operands by role.
-        """
-        node = Node.of(op, *operands, shape=shape, origin=self.node.origin, **named)
-        return self._importer.add([node], node.outputs)
-
-
 class Call:
     """One node of an ONNX graph.
 
@@ -83,15 +45,15 @@ class Call:
 
     def __init__(
         self,
-        importer: Importer,
+        assembly: Assembly,
         node: onnx.NodeProto,
         opset: int,
         inputs: Sequence[Tensor | None],
         origin: Origin,
     ) -> None:
         self.node, self.opset = node, opset
-        self.b = GraphBuilder(importer, origin)
-        self._importer, self._origin, self._inputs = importer, origin, inputs
+        self.b = GraphBuilder(assembly, origin)
+        self._assembly, self._origin, self._inputs = assembly, origin, inputs
         self._attributes = {a.name: a for a in node.attribute}
         self._read: set[str | int] = set()
 
@@ -100,7 +62,7 @@ class Call:
     @property
     def exact(self) -> bool:
         """Whether quantized products are computed as the model says; see `compiled_graph`."""
-        return self._importer.exact
+        return self._assembly.exact
 
     @property
     def count(self) -> int:
@@ -211,7 +173,7 @@ class Call:
 
     def array(self, tensor: onnx.TensorProto) -> Array:
         """The elements of a tensor that is an attribute."""
-        return self._importer.array(tensor)
+        return self._assembly.array(tensor)
 
     def branch(self, graph: onnx.GraphProto, given: Sequence[Tensor] = ()) -> list[Tensor]:
         """The outputs of a graph that is an attribute, whose nodes run in place of this one.
@@ -220,11 +182,11 @@ class Call:
             graph: the graph.
             given: its inputs.
         """
-        return self._importer.branch(graph, given)
+        return self._assembly.branch(graph, given)
 
     def made(self) -> tuple[list[Node], list[sympy.Basic]]:
         """The nodes that were made so far, and the conditions that calls check."""
-        graph = self._importer.graph
+        graph = self._assembly.graph
         return list(graph.nodes), list(graph.conditions)
 
     def aten(self, overload: str, /, *outs: tuple[DType, Shape], **arguments: Any) -> list[Value]:
@@ -255,8 +217,8 @@ class Call:
         given = {f"x{i}": value for i, value in enumerate(operands)}
         outputs = [Value(dtype, shape) for dtype, shape in outs]
         builder = Builder(Node(op, given, outputs, self._origin))
-        nodes, results = lower_node(builder, self._importer.widening)
-        return self._importer.add(nodes, results)
+        nodes, results = lower_node(builder, self._assembly.widening)
+        return self._assembly.add(nodes, results)
 
     def unary(self, overload: str, x: Value, /, dtype: DType | None = None, **more: Any) -> Value:
         """An element-wise operator of torch of one tensor, `self`.
@@ -319,11 +281,18 @@ class Call:
             return
         if isinstance(difference, int):
             raise Malformed(f"{what} have the sizes {a} and {b}")
-        self._importer.require(sympy.Eq(a, b))
+        self.require(sympy.Eq(a, b))
 
     def require(self, condition: sympy.Basic) -> None:
         """A condition on sizes that every call checks."""
-        self._importer.require(condition)
+        if condition == sympy.true:
+            return
+        if condition == sympy.false:
+            raise Malformed("sizes that contradict each other")
+        known = self._assembly.graph.conditions
+        turned = condition.func(*condition.args[::-1]) if condition.func is sympy.Eq else condition
+        if condition not in known and turned not in known:
+            known.append(condition)
 
     def axis(self, axis: int, rank: int) -> int:
         """An axis that is not negative."""

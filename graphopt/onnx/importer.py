@@ -15,16 +15,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import onnx
 import sympy
 from onnx import AttributeProto
 
 from graphopt.errors import GraphoptError, OnnxModelError, OnnxNodesError
-from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Origin, Shape, Value, symbolic
-from graphopt.ir.interpret import run_node
-from graphopt.ir.numbers import narrow, widen
-from graphopt.ir.ops import Aten, Expand
+from graphopt.ir import Dim, DimInfo, DType, Graph, Node, Origin, Value, symbolic
+from graphopt.ir.ops import Aten
+from graphopt.onnx.assembly import Assembly
 from graphopt.onnx.call import Call, Malformed
 from graphopt.onnx.files import Model
 from graphopt.onnx.known import Array, Tensor
@@ -32,13 +30,9 @@ from graphopt.onnx.rules import RULES, nearest
 from graphopt.onnx.sizes import sizes_of
 from graphopt.onnx.tensors import DTYPES, array_of, type_name
 from graphopt.passes.lowering.builder import Builder, Unsupported
-from graphopt.passes.lowering.widening import Widening
 
 _MOST_DEEP = 64
 """Functions and branches within each other."""
-
-_FREE = 1 << 16
-"""Elements up to which a constant may be repeated when it is computed."""
 
 
 @dataclass
@@ -138,8 +132,6 @@ class Importer:
 
     Attributes:
         graph: what is made.
-        widening: lowers nodes on floats of 16 bits.
-        exact: as of `compiled_graph`.
 
     Args:
         model: what is imported.
@@ -150,9 +142,9 @@ class Importer:
     def __init__(
         self, model: Model, exact: bool = True, fixed: Mapping[str, Dim] | None = None
     ) -> None:
-        self.exact, self._fixed = exact, fixed or {}
+        self._fixed = fixed or {}
         self.graph = Graph(_plain(model.name))
-        self.widening = Widening()
+        self._assembly = Assembly(self.graph, exact, self._array, self._branch)
         self._model = model
         self._functions = {(f.domain, f.name): f for f in model.proto.functions}
         self._scopes: list[dict[str, Tensor | None]] = [{}]
@@ -181,7 +173,7 @@ class Importer:
         if proto.sparse_initializer:
             raise OnnxModelError(self._model.name, "it has sparse initializers")
         for tensor in proto.initializer:
-            value = self._constant(self.array(tensor), tensor)
+            value = self._constant(self._array(tensor), tensor)
             made = None if value is None else Tensor.of(value)
             if made is not None and tensor.data_type in _NARROW:
                 made.narrow = type_name(tensor.data_type)
@@ -196,7 +188,7 @@ class Importer:
             return None
         return Value(dtype, array.shape, _plain(tensor.name), data=array)
 
-    def array(self, tensor: onnx.TensorProto) -> Array:
+    def _array(self, tensor: onnx.TensorProto) -> Array:
         """The elements of a tensor of the model."""
         return array_of(tensor, self._model.folder, self._model.name)
 
@@ -317,7 +309,7 @@ class Importer:
             given = [self._look_up(name) if name else None for name in node.input]
             while given and given[-1] is None:
                 given.pop()
-            call = Call(self, node, opset, given, origin)
+            call = Call(self._assembly, node, opset, given, origin)
             if (sizes := sizes_of(call, given)) is not None:
                 return [sizes]
             try:
@@ -401,7 +393,7 @@ class Importer:
             self._opsets.pop()
             self._paths.pop()
 
-    def branch(self, graph: onnx.GraphProto, given: Sequence[Tensor] = ()) -> list[Tensor]:
+    def _branch(self, graph: onnx.GraphProto, given: Sequence[Tensor] = ()) -> list[Tensor]:
         """The outputs of the graph of a branch, which may read whatever is around it.
 
         Args:
@@ -429,30 +421,6 @@ class Importer:
         path = "/".join([*self._paths, node])
         self._refusals.append(Refusal(path, op, reason, near, self._place))
 
-    # What rules make.
-
-    def add(self, nodes: Sequence[Node], results: Sequence[Value]) -> list[Value]:
-        """Adds nodes to the graph; those of constants are computed, and their results constants."""
-        made: dict[Value, Value] = {}
-        for node in nodes:
-            node.replace_operands(made)
-            if computed := _folded(node):
-                made.update(zip(node.outputs, computed, strict=True))
-            else:
-                self.graph.nodes.append(node)
-        return [made.get(v, v) for v in results]
-
-    def require(self, condition: sympy.Basic) -> None:
-        """A condition that every call checks."""
-        if condition == sympy.true:
-            return
-        if condition == sympy.false:
-            raise Malformed("sizes that contradict each other")
-        known = self.graph.conditions
-        turned = condition.func(*condition.args[::-1]) if condition.func is sympy.Eq else condition
-        if condition not in known and turned not in known:
-            self.graph.conditions.append(condition)
-
 
 def _defaults(op: str, opset: int, function: onnx.FunctionProto) -> dict[str, AttributeProto]:
     """Attributes of an op of the standard that have defaults, where its function reads them."""
@@ -475,39 +443,6 @@ _NARROW: dict[int, DType] = {
     onnx.TensorProto.INT2: DType.I8,
     onnx.TensorProto.UINT2: DType.U8,
 }
-
-
-def _folded(node: Node) -> list[Value] | None:
-    """What a node of constants makes; None for others, and where that is much larger."""
-    values = node.inputs
-    if not all(v.is_constant for v in values) or not node.outputs:
-        return None
-    if not all(symbolic.is_static(v.shape) for v in node.outputs):
-        return None
-    largest = max((v.data.size for v in values if v.data is not None), default=0)
-    grown = sum(_count(v.shape) for v in node.outputs)
-    if (isinstance(node.op, Expand) or not values) and grown > max(largest, _FREE):
-        return None
-    try:
-        arrays = run_node(node, [widen(_data(v), v.dtype) for v in values], {})
-    except KeyError:  # sizes
-        return None
-    made = [np.array(narrow(a, v.dtype)) for a, v in zip(arrays, node.outputs, strict=True)]
-    return [
-        Value(v.dtype, tuple(a.shape), v.name, data=np.ascontiguousarray(a).reshape(a.shape))
-        for a, v in zip(made, node.outputs, strict=True)
-    ]
-
-
-def _data(value: Value) -> Array:
-    assert value.data is not None
-    return value.data
-
-
-def _count(shape: Shape) -> int:
-    count = symbolic.product(shape)
-    assert isinstance(count, int)
-    return count
 
 
 def _specialized(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from graphopt.dependencies import require
 from graphopt.errors import UnknownModelError
+from graphopt.user_functions import NoFunction, function_named
 from graphopt.zoo import fsmn_vad, paraformer
 from graphopt.zoo.official import catalog as official
 
@@ -66,35 +63,13 @@ def build_model(name: str) -> Model:
     """
     if name in MODELS:
         return MODELS[name]()
-    module_name, colon, function_name = name.rpartition(":")
-    if not colon:
+    if ":" not in name:
         raise UnknownModelError(name, MODELS, "it is not known")
-    module = _module(name, module_name)
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise UnknownModelError(name, MODELS, f"no function {function_name!r} in {module_name}")
+    try:
+        function = function_named(name)
+    except NoFunction as missing:
+        raise UnknownModelError(name, MODELS, str(missing)) from None
     built = function()
     if not (isinstance(built, tuple) and len(built) == 2 and isinstance(built[1], (tuple, list))):
         raise UnknownModelError(name, MODELS, "the function returned something else")
     return built[0], tuple(built[1])
-
-
-def _module(name: str, module_name: str) -> ModuleType:
-    """The module of the user's function, by its name or by its file."""
-    file = Path(module_name)
-    folder = str(file.resolve().parent if file.suffix == ".py" else Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    if file.suffix == ".py":
-        spec = importlib.util.spec_from_file_location(file.stem, file)
-        if not file.is_file() or spec is None or spec.loader is None:
-            raise UnknownModelError(name, MODELS, f"no file {module_name!r}")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-    try:
-        return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name != module_name:
-            raise
-        raise UnknownModelError(name, MODELS, f"no module {module_name!r}") from error

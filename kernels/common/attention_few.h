@@ -7,7 +7,7 @@
 #ifndef GO_ATTENTION_FEW_H
 #define GO_ATTENTION_FEW_H
 
-#include "attention.h"
+#include "attention_tasks.h"
 #include "split.h"
 
 enum {

@@ -17,7 +17,7 @@
 #ifndef GO_ATTENTION_ROWS_H
 #define GO_ATTENTION_ROWS_H
 
-#include "attention.h"
+#include "attention_tasks.h"
 #include "go_transpose.h"
 #include "pairs_bf16.h"
 #include "tile_f32.h"

@@ -16,29 +16,28 @@
         v = go_load(lanes_);                                                     \
     } while (0)
 
+/* Activations that are such functions: EACH(name, function). */
+#define GO_ELEMENTARY_ACTIVATIONS(EACH) \
+    EACH(GELU_ERF, go_gelu_erff)        \
+    EACH(GELU_TANH, go_gelu_tanhf)      \
+    EACH(SILU, go_siluf)                \
+    EACH(SIGMOID, go_sigmoidf)          \
+    EACH(TANH, go_tanhf)
+
 /* Not inlined: the fast paths stay small, and a call costs little next to 16 lanes
  * of a transcendental function. */
 static __attribute__((noinline, unused)) void go_activate_lanes(go_f32x16 *v, go_activation act) {
     go_f32x16 x = *v;
+#define GO_CASE(name, function)    \
+    case GO_ACT_##name:            \
+        GO_EACH_LANE(x, function); \
+        break;
     switch (act) {
-        case GO_ACT_GELU_ERF:
-            GO_EACH_LANE(x, go_gelu_erff);
-            break;
-        case GO_ACT_GELU_TANH:
-            GO_EACH_LANE(x, go_gelu_tanhf);
-            break;
-        case GO_ACT_SILU:
-            GO_EACH_LANE(x, go_siluf);
-            break;
-        case GO_ACT_SIGMOID:
-            GO_EACH_LANE(x, go_sigmoidf);
-            break;
-        case GO_ACT_TANH:
-            GO_EACH_LANE(x, go_tanhf);
-            break;
+        GO_ELEMENTARY_ACTIVATIONS(GO_CASE)
         default:
             break;
     }
+#undef GO_CASE
     *v = x;
 }
 
@@ -61,14 +60,18 @@ GO_INLINE go_f32x16 go_activate(go_f32x16 v, go_activation act, float slope) {
     return v;
 }
 
-/* out[r * GO_LANES + i] = act(values[r * ld + i] + shift[i]) for `rows` rows. */
-#define GO_EACH_ROW(expression)                                 \
-    for (size_t r_ = 0; r_ < rows; r_++) {                      \
-        const go_f32x16 v = go_load(values + r_ * ld) + *shift; \
-        go_store(out + r_ * GO_LANES, expression);              \
+/* out[r * GO_LANES + i] = act(values[r * ld + i] + shift[i]) for `rows` rows; `shift` is added if
+ * not null. */
+#define GO_EACH_ROW(expression)                    \
+    for (size_t r_ = 0; r_ < rows; r_++) {         \
+        go_f32x16 v = go_load(values + r_ * ld);   \
+        if (shift) v += *shift;                    \
+        go_store(out + r_ * GO_LANES, expression); \
     }
-#define GO_EACH_VALUE(function) \
-    for (size_t i_ = 0; i_ < rows * GO_LANES; i_++) out[i_] = function(out[i_]);
+#define GO_CASE(name, function)                                                      \
+    case GO_ACT_##name:                                                              \
+        for (size_t i_ = 0; i_ < rows * GO_LANES; i_++) out[i_] = function(out[i_]); \
+        return;
 
 /* The loops of activations that take more than a comparison: the choice is made once for all
  * rows, so that values of several rows are on their way at once. */
@@ -91,20 +94,15 @@ static __attribute__((noinline, unused)) void go_activate_rows(const go_epilogue
         default:
             GO_EACH_ROW(v)
     }
-    if (e->activation == GO_ACT_GELU_ERF)
-        GO_EACH_VALUE(go_gelu_erff)
-    else if (e->activation == GO_ACT_GELU_TANH)
-        GO_EACH_VALUE(go_gelu_tanhf)
-    else if (e->activation == GO_ACT_SILU)
-        GO_EACH_VALUE(go_siluf)
-    else if (e->activation == GO_ACT_SIGMOID)
-        GO_EACH_VALUE(go_sigmoidf)
-    else if (e->activation == GO_ACT_TANH)
-        GO_EACH_VALUE(go_tanhf)
+    switch (e->activation) {
+        GO_ELEMENTARY_ACTIVATIONS(GO_CASE)
+        default:
+            return;
+    }
 }
 
 #undef GO_EACH_ROW
-#undef GO_EACH_VALUE
+#undef GO_CASE
 
 /* Everything behind the bias: activation, factor, residuals, conversion, store of
  * columns col .. col + n - 1 (n <= 16) of row `row`. */
@@ -225,7 +223,7 @@ GO_INLINE void go_epilogue_biased(const go_gemm_args *args, size_t row, size_t r
     float activated[GO_ACTIVATED_ROWS * GO_LANES];
     for (size_t r = 0; r < rows; r += GO_ACTIVATED_ROWS) {
         const size_t some = rows - r < GO_ACTIVATED_ROWS ? rows - r : GO_ACTIVATED_ROWS;
-        go_activate_rows(e, some, values + r * ld, ld, &shift, activated);
+        go_activate_rows(e, some, values + r * ld, ld, bias ? &shift : NULL, activated);
         go_epilogue_simple(args, row + r, some, col, cols, activated, GO_LANES, NULL, GO_ACT_NONE);
     }
 }

@@ -5,7 +5,7 @@
  * the orders and roundings of sums, which are up to the core. */
 #include <arm_neon.h>
 
-#include "attention.h"
+#include "attention_tasks.h"
 
 /* Rows of a block: two groups of eight, so that scores, weights and a panel of k or v fit
  * into 64 KB for 500 keys, and a panel is read from there the second time. */

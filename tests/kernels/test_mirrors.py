@@ -34,7 +34,7 @@ from graphopt.toolchain.build import Toolchain
 
 ARCHES = ("x86_64", "aarch64")
 SOURCES = (
-    "attention.h",
+    "attention_tasks.h",
     "gemm_bf16.h",
     "gemm_qs4.h",
     "im2col.h",

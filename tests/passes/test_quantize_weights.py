@@ -61,6 +61,22 @@ def test_a_weight_that_is_not_finite_is_refused_by_name() -> None:
         QuantizeWeights().run(graph)
 
 
+def test_weights_of_a_model_are_not_held_twice() -> None:
+    graph = two_linears().graph
+    first, second = (node.operands["weight"] for node in graph.nodes)
+    numbers = first.data.copy()
+    first.data = lambda: numbers  # as of a parameter
+    QuantizeWeights().run(graph)
+    weight, scale = (graph.nodes[1].operands[role] for role in ("weight", "scale"))
+    assert callable(weight.held) and callable(scale.held)
+    assert not callable(graph.nodes[2].operands["weight"].held) and second.data is second.held
+    for factor in (1, 3):  # of which the second is what somebody has written since
+        numbers *= factor
+        expected = reference.quantize_channels(numbers)
+        np.testing.assert_array_equal(weight.data, expected.q)
+        np.testing.assert_array_equal(scale.data, expected.scale)
+
+
 def test_activations_and_residuals_stay_in_the_epilogue() -> None:
     m = Maker()
     x, r = m.input("x", "B", 32), m.input("r", "B", 32)

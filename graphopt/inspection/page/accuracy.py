@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphopt.inspection.accuracy import Difference, diff
-from graphopt.inspection.bisection import stage_errors
+from graphopt.inspection.bisection import StageError, stage_errors
 from graphopt.inspection.models import Planned
-from graphopt.inspection.page.columns import Columns, StageError
+from graphopt.inspection.page.columns import Columns
 from graphopt.inspection.page.facts import fact
 from graphopt.inspection.page.measures import values_of
 
@@ -58,9 +58,6 @@ def errors_of(planned: Planned) -> Errors:
         InspectionError: if nodes stay in torch between compiled parts.
     """
     number = {stage.name: i for i, stage in enumerate(planned.stages)}
-    stages = {
-        number[one.stage]: StageError(f"{one.error:.1e}", not one.error <= one.tolerance)
-        for one in stage_errors(planned)
-    }
+    stages = {number[one.stage]: one for one in stage_errors(planned)}
     order = {row.name: i for i, row in enumerate(planned.last.nodes)}
     return Errors(stages, diff(planned, alone=False), order)

@@ -7,17 +7,17 @@ stage is the list of its rows, so that what a pass left alone takes no room.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from graphopt.compiler.program import Program
 from graphopt.compiler.stages import Stage, StageNode, Stages
 from graphopt.errors import StagesError
+from graphopt.inspection.bisection import StageError
 from graphopt.inspection.page.graph_text import parse_graph
 from graphopt.inspection.page.layout import Drawn, layouts
 from graphopt.ir import Value
-from graphopt.ir.ops import Linear
 from graphopt.ir.printer import print_type, shape_text
 from graphopt.printable import printable
 
@@ -53,19 +53,6 @@ class Shown:
     def reads(self) -> list[str]:
         """Names of what makes the operands."""
         return [name for _, name, _ in self.inputs]
-
-
-@dataclass(frozen=True)
-class StageError:
-    """How far results are after a pass.
-
-    Attributes:
-        error: the worst of them, over the largest magnitude of its result, as text.
-        wrong: whether that is more than numbers of the precision explain.
-    """
-
-    error: str
-    wrong: bool
 
 
 class Columns:
@@ -204,7 +191,8 @@ class Columns:
             if begins:
                 self.stages[-1]["notes"] = ["what is gone stays in torch, or is in another part"]
             if number in errors:
-                self.stages[-1] |= asdict(errors[number])
+                its = errors[number]
+                self.stages[-1] |= {"error": f"{its.error:.1e}", "wrong": its.is_wrong}
         for part_stages in stages.parts:
             last = part_stages[-1]
             part = "" if last.graph.name == stages.name else last.graph.name
@@ -354,17 +342,9 @@ def _texts(row: StageNode, stage: Stage) -> dict[str, str]:
         "source": printable(origin.source),
         "code": printable(origin.code),
         "kernel": node.kernel if node.is_lowered else "torch",
-        "precision": _precision(row),
+        "precision": row.precision,
         "place": "; ".join(_places(row, stage)),
     }
-
-
-def _precision(row: StageNode) -> str:
-    """In what numbers a node computes."""
-    op = row.node.op
-    if isinstance(op, Linear):
-        return str(op.decided)
-    return next((v.packed or v.dtype.value for v in row.node.outputs), "")
 
 
 def _places(row: StageNode, stage: Stage) -> list[str]:

@@ -236,6 +236,11 @@ class Conv(Op):
     KERNEL = "go_conv"
     STORES_BF16 = True
 
+    @property
+    def decided(self) -> Format:
+        """The format of the weights, always f32."""
+        return F32
+
     def results(self, given: Operands) -> list[Value]:
         x, weight = given["x"].shape, given["weight"].shape
         geometry = zip(x[2:], weight[2:], *self._pairs(len(x)), strict=True)

@@ -300,6 +300,11 @@ class Gather(Op):
         Operand("scale", optional=True, dtypes=F32_OR_BF16),
     )
 
+    @property
+    def decided(self) -> Format | None:
+        """The format of the table; None for one that is read as it is."""
+        return self.format
+
     def results(self, given: Operands) -> list[Value]:
         table, indices = given["table"], given["indices"]
         dtype = DType.F32 if self.format else table.dtype

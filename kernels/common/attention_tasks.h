@@ -1,7 +1,7 @@
 /* What the ways to compute attention share: its tasks, its scratch memory, which keys a
  * query sees, and the masks. */
-#ifndef GO_ATTENTION_H
-#define GO_ATTENTION_H
+#ifndef GO_ATTENTION_TASKS_H
+#define GO_ATTENTION_TASKS_H
 
 #include "go_vec_math.h"
 #include "rows.h"
