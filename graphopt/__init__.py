@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from graphopt._version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from graphopt.compiler.precision_plan import PrecisionPlan
     from graphopt.compiler.stages import keep_stages
     from graphopt.config import Config
     from graphopt.driver import optimize
     from graphopt.frontend.capture import capture
     from graphopt.hosts.onnxruntime import ort_library, ort_session_options
     from graphopt.inspection.tuning import tune
-    from graphopt.precision_plan import PrecisionPlan
     from graphopt.runtime.library import limit_threads
     from graphopt.runtime.loaded import load
     from graphopt.target import Target
@@ -45,7 +45,7 @@ _HOMES = {
     "optimize": "graphopt.driver",
     "ort_library": "graphopt.hosts.onnxruntime",
     "ort_session_options": "graphopt.hosts.onnxruntime",
-    "PrecisionPlan": "graphopt.precision_plan",
+    "PrecisionPlan": "graphopt.compiler.precision_plan",
     "Target": "graphopt.target",
     "tune": "graphopt.inspection.tuning",
 }

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-    from graphopt.precision_plan import PrecisionPlan
+    from graphopt.compiler.precision_plan import PrecisionPlan
 
 
 def optimize(
@@ -83,8 +83,8 @@ def optimize(
             scale for all activations of a tensor, and everything in fp32. By default int8 and int4
             take its weights as they are, and a scale for each row of activations.
         plan: precisions of layers by their path in the model: a TOML file as `graphopt tune` writes
-            it (graphopt/precision_plan.py), or what it holds, `{"layers": {"head": "fp32"}}`. What
-            it does not name has its precision, or else that of the option.
+            it (graphopt/compiler/precision_plan.py), or what it holds, `{"layers": {"head":
+            "fp32"}}`. What it does not name has its precision, or else that of the option.
 
     Raises:
         ModelError: if it is no module that can be captured, such as a file name.

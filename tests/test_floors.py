@@ -35,10 +35,10 @@ FLOORS = (
     ("llm", "funasr", "onnx"),
     ("adapters",),
     ("driver",),
-    ("graphopt",),
     ("n2sim", "zoo"),
     ("bench",),
     ("inspection",),
+    ("graphopt",),
     ("cli",),
     ("__main__",),
 )

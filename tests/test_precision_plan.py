@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 import graphopt
+from graphopt.compiler.precision_plan import PrecisionPlan
 from graphopt.errors import OptionError, PlanError
 from graphopt.inspection import planned
 from graphopt.ir.ops import Linear, QuantizeRows
-from graphopt.precision_plan import PrecisionPlan
 from graphopt.target import find_target
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphopt.compiler.pipeline import check_activation_bits
+from graphopt.compiler.precision_plan import PrecisionPlan
 from graphopt.errors import CalibrationError, OptionError
 from graphopt.ir.numbers import QUANTIZED
 from graphopt.kernels.formats import INT4_BLOCKS, formats_of
 from graphopt.passes.support.rounding import check_rounding
-from graphopt.precision_plan import PrecisionPlan
 from graphopt.runtime.library import check_threads
 from graphopt.target import Target, find_target
 

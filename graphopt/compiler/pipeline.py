@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from graphopt.codegen.plan_memory import MemoryPlan, print_memory
+from graphopt.compiler.precision_plan import PrecisionPlan
 from graphopt.compiler.stages import Stage, Stages, kept_stages
 from graphopt.config import Config
 from graphopt.errors import MissingToolError, OptionError, SwitchError, UnknownPrecisionError
@@ -50,7 +51,6 @@ from graphopt.passes.spread_rows import SpreadRows
 from graphopt.passes.support.rounding import NEAREST, Rounding
 from graphopt.passes.transform_conv import TransformConv
 from graphopt.passes.unfold_conv import UnfoldConv
-from graphopt.precision_plan import PrecisionPlan
 from graphopt.printable import printable
 from graphopt.progress import announce
 from graphopt.target import Target, native

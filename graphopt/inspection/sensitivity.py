@@ -14,13 +14,13 @@ import numpy as np
 
 from graphopt.compiler.options import Options
 from graphopt.compiler.pipeline import PassManager, lowering_passes
+from graphopt.compiler.precision_plan import PrecisionPlan
 from graphopt.compiler.program import Program
 from graphopt.compiler.stages import Stages
 from graphopt.config import Config
 from graphopt.ir import Graph, Value
 from graphopt.ir.interpret import execute
 from graphopt.ir.numbers import widen
-from graphopt.precision_plan import PrecisionPlan
 
 Array = np.ndarray[Any, Any]
 

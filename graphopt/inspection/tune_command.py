@@ -46,14 +46,14 @@ def tune(
     as_json: JsonOption = False,
 ) -> None:
     """Find the fastest mix of precisions for MODEL whose results are good enough."""
-    import graphopt
+    from graphopt.compiler.precision_plan import PrecisionPlan
+    from graphopt.driver import optimize
     from graphopt.inspection.accuracy import metric_named
     from graphopt.inspection.budget import Budget
     from graphopt.inspection.files import check_file, write_text
     from graphopt.inspection.models import named_models, one_of
     from graphopt.inspection.tune_chart import svg_chart, text_chart
     from graphopt.inspection.tuning import check_precisions, tune_planned
-    from graphopt.precision_plan import PrecisionPlan
     from graphopt.progress import show_progress
     from graphopt.target import find_target
 
@@ -68,7 +68,7 @@ def tune(
         graphs = named.planned(target, "fp32")
 
         def compiled(plan: PrecisionPlan) -> object:
-            return graphopt.optimize(
+            return optimize(
                 named.model, target, example_inputs=named.example, plan=plan, check=False
             )
 

@@ -25,6 +25,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from graphopt.compiler.precision_plan import PrecisionPlan
 from graphopt.compiler.program import OtherMachineWarning, Program
 from graphopt.compiler.report import NodeReport, node_reports
 from graphopt.driver import optimize
@@ -36,7 +37,6 @@ from graphopt.inspection.sensitivity import lowered, noise, program_of, run_in_n
 from graphopt.ir import Graph
 from graphopt.ir.numbers import widen
 from graphopt.ir.ops import Linear
-from graphopt.precision_plan import PrecisionPlan
 from graphopt.printable import printable
 from graphopt.progress import announce
 

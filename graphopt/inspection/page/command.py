@@ -45,7 +45,8 @@ def inspect(
 
     Of a package it shows what that holds.
     """
-    import graphopt
+    from graphopt.compiler.stages import keep_stages
+    from graphopt.driver import optimize
     from graphopt.inspection.files import check_file
     from graphopt.inspection.page.package import write_package_page
     from graphopt.onnx.adapter import is_onnx
@@ -73,9 +74,7 @@ def inspect(
 
             refuse(context, ["inputs"], "for a model that has example inputs")
             module, example = build_model(model)
-        with graphopt.keep_stages():
-            fast = graphopt.optimize(
-                module, target=target, precision=precision, example_inputs=example
-            )
+        with keep_stages():
+            fast = optimize(module, target=target, precision=precision, example_inputs=example)
         fast.inspect(path, measure=measure, errors=errors)
     console.print(f"wrote {path}")
