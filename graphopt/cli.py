@@ -6,6 +6,7 @@ import io
 import sys
 import tempfile
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,7 @@ from graphopt.bench.models_command import bench_models
 from graphopt.bench.serve_command import bench_serve
 from graphopt.dependencies import needs
 from graphopt.errors import GraphoptError, OptionError
-from graphopt.flags import TrustedKeys, numbers, refuse
+from graphopt.flags import JsonOption, TrustedKeys, numbers, print_json, refuse
 from graphopt.funasr.commands import align, compile_app, transcribe
 from graphopt.inspection.commands import bisect, check, diff, dump, info
 from graphopt.inspection.page.command import inspect
@@ -91,6 +92,7 @@ def demo(
     small: Annotated[
         bool, typer.Option("--small", help="Paraformer with 2 + 1 blocks instead of 50 + 16.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Optimize FSMN-VAD and Paraformer-large for this machine and for neoverse-n2, and compare."""
     from graphopt.bench.demo import Options, run_demo
@@ -98,7 +100,10 @@ def demo(
 
     native().precision(precision)
     options = Options(out, precision, threads, (2, 1) if small else (50, 16))
-    if not run_demo(Console(), options):
+    compared, same = run_demo(Console(stderr=as_json), options)
+    if as_json:
+        print_json({"models": [asdict(one) for one in compared], "same_segments": same})
+    if not same:
         raise GraphoptError("the optimized FSMN-VAD found other segments than torch; see above")
 
 
@@ -134,6 +139,7 @@ def optimize(
     check: Annotated[
         bool, typer.Option(help="Compare with the model on the example inputs.")
     ] = True,
+    as_json: JsonOption = False,
 ) -> None:
     """Compile MODEL and write a package; print what became of its nodes."""
     import graphopt
@@ -146,7 +152,7 @@ def optimize(
 
     find_target(target).precision(precision)
     layers = None if plan is None else graphopt.PrecisionPlan.of(plan)
-    console = Console()
+    console = Console(stderr=as_json)
     name = Path(model).stem if is_onnx(model) else model.replace(":", "-")
     package = check_place(out or f"{name}-{target}.gopt", MARKS)
     module, inputs = _model_of(console, model)
@@ -168,6 +174,9 @@ def optimize(
         )
         fast.save(package)
     report = fast.report()
+    if as_json:
+        print_json({**asdict(report), "package": str(out or package.name)})
+        return
     console.print(report if nodes else report.summary())
     console.print(f"wrote {out or package.name}")
 
@@ -186,13 +195,17 @@ def _model_of(console: Console, name: str) -> tuple[Any, tuple[Any, ...] | None]
 @needs("onnx", "doctor")
 def doctor(
     model: Annotated[Path, typer.Argument(help="A .onnx file.")],
+    as_json: JsonOption = False,
 ) -> None:
     """List every node of an ONNX MODEL that cannot be compiled, and why; 1 if there is any."""
     from graphopt.onnx.doctor import examine
 
-    text, clean = examine(model)
-    Console().print(text)
-    if not clean:
+    found = examine(model)
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        Console().print(found)
+    if found.refusals:
         raise typer.Exit(1)
 
 
@@ -218,6 +231,7 @@ def run(
         bool, typer.Option("--profile", help="Print the time of each operator.")
     ] = False,
     trusted_key: TrustedKeys = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Run a package; needs neither torch nor a compiler."""
     import graphopt
@@ -235,9 +249,13 @@ def run(
         module = graphopt.load(package, trusted_keys=trusted_key or None)
     outputs = module.emulate(*arguments) if emulate else module(*arguments)
     results = tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)
-    console.print(_outputs_table(results))
     if output is not None:
         write_arrays(output, results)
+    if as_json:
+        steps = list(module.profile(*arguments)) if profile else []
+        print_json({"outputs": _outputs(results), "steps": steps})
+        return
+    console.print(_outputs_table(results))
     if profile:
         from graphopt.bench.profile import op_table, profile_compiled
 
@@ -251,11 +269,16 @@ def keygen(
     key: Annotated[
         Path, typer.Argument(help="File of the private key; KEY.pub is the public one.")
     ],
+    as_json: JsonOption = False,
 ) -> None:
     """Make a pair of keys for graphopt sign and verify."""
     from graphopt.runtime.signing import make_keys
 
-    print(make_keys(key))
+    made = make_keys(key)
+    if as_json:
+        print_json({"private": str(key), "public": str(made)})
+    else:
+        print(made)
 
 
 @app.command()
@@ -263,11 +286,16 @@ def keygen(
 def sign(
     package: Annotated[Path, typer.Argument(help="A package of any kind.")],
     key: Annotated[Path, typer.Option(help="Private key, of graphopt keygen.")],
+    as_json: JsonOption = False,
 ) -> None:
     """Check every file of PACKAGE and sign it, for load(..., trusted_keys=[KEY.pub])."""
     from graphopt.runtime.sealed import sign_folder
 
-    print(f"signed {package}: {sign_folder(package, key)} files")
+    count = sign_folder(package, key)
+    if as_json:
+        print_json({"package": str(package), "files": count})
+    else:
+        print(f"signed {package}: {count} files")
 
 
 @app.command()
@@ -275,11 +303,16 @@ def sign(
 def verify(
     package: Annotated[Path, typer.Argument(help="A package of any kind.")],
     key: Annotated[list[Path], typer.Option(help="Public key that is trusted; may be repeated.")],
+    as_json: JsonOption = False,
 ) -> None:
     """Check every file of PACKAGE, and that one of the keys signed it."""
     from graphopt.runtime.sealed import SUMS, open_sealed
 
-    print(f"{package} is signed: {len(open_sealed(package, SUMS, 'package', key).names)} files")
+    names = open_sealed(package, SUMS, "package", key).names
+    if as_json:
+        print_json({"package": str(package), "files": sorted(names)})
+    else:
+        print(f"{package} is signed: {len(names)} files")
 
 
 @app.command()
@@ -291,6 +324,7 @@ def balance(
     repeats: Annotated[
         int, typer.Option(min=1, help="Runs; the shortest time of each task counts.")
     ] = 5,
+    as_json: JsonOption = False,
 ) -> None:
     """Show how evenly the tasks of MODEL's ops fall on the cores of a larger machine."""
     import graphopt
@@ -298,34 +332,44 @@ def balance(
     from graphopt.progress import show_progress
     from graphopt.zoo.catalog import build_model
 
-    console = Console()
+    console = Console(stderr=as_json)
     counts = numbers(cores, "--cores")
     with console.status(f"building {model}"):
         module, inputs = build_model(model)
     with show_progress(console, f"optimizing {model}"):
         fast = graphopt.optimize(module, precision=precision, example_inputs=inputs, strict=True)
         tables = {n: fast.balance(*inputs, cores=n, repeats=repeats) for n in counts}
+    if as_json:
+        print_json({str(count): [asdict(row) for row in rows] for count, rows in tables.items()})
+        return
     for count, rows in tables.items():
         console.print(balance_table(f"{model}, {precision}: {count} cores", rows))
     console.print(overview_table(f"{model}, {precision}", tables))
 
 
 @app.command()
-def targets() -> None:
+def targets(as_json: JsonOption = False) -> None:
     """List the targets, with the kernels and instructions each one uses."""
     from graphopt.target import known_targets
 
+    rows: list[dict[str, Any]] = [
+        {
+            "target": target.name,
+            "architecture": target.arch,
+            "kernels": list(target.levels),
+            "CPU features": sorted({f for level in target.isa_levels for f in level.features}),
+            "precision auto": target.precision("auto"),
+        }
+        for target in known_targets()
+    ]
+    if as_json:
+        print_json(rows)
+        return
     table = Table()
-    for column in ("target", "architecture", "kernels", "CPU features", "precision auto"):
+    for column in rows[0]:
         table.add_column(column)
-    for target in known_targets():
-        table.add_row(
-            target.name,
-            target.arch,
-            ", ".join(target.levels),
-            ", ".join(sorted({f for level in target.isa_levels for f in level.features})),
-            target.precision("auto"),
-        )
+    for row in rows:
+        table.add_row(*(v if isinstance(v, str) else ", ".join(v) for v in row.values()))
     Console().print(table)
 
 
@@ -407,18 +451,22 @@ def bench_recognizer(
     model: Annotated[
         Path | None, typer.Option(help="Paraformer directory; the shipped one by default.")
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Character error rate of the small recognizer in each engine and precision (espeak-ng)."""
     from graphopt.bench import paraformer, recognizer
     from graphopt.zoo.recognizer import MODEL, loading
 
-    console = Console()
+    console = Console(stderr=as_json)
     with tempfile.TemporaryDirectory() as folder, console.status("speaking") as status:
         loaded = loading.load_recognizer(model or MODEL)
         heard = recognizer.conditions(loaded, per_voice)
         status.update("recognizing")
         scores = recognizer.score(loaded, heard, paraformer.select(only or []), Path(folder))
-    console.print(recognizer.table(scores))
+    if as_json:
+        print_json([asdict(score) for score in scores])
+    else:
+        console.print(recognizer.table(scores))
 
 
 bench_app.command("funasr")(bench_funasr)
@@ -482,14 +530,24 @@ bench_app.command("serve")(bench_serve)
 app.add_typer(bench_app, name="bench")
 
 
-def _outputs_table(outputs: tuple[Any, ...]) -> Table:
+def _outputs(outputs: tuple[Any, ...]) -> list[dict[str, Any]]:
+    """What outputs are, and how large."""
     from graphopt.runtime.arrays import flatten
 
+    rows: list[dict[str, Any]] = []
+    for name, array in flatten(outputs).items():
+        numbers = (array.mean(), array.min(), array.max()) if array.size else ()
+        sizes = dict(zip(("mean", "min", "max"), map(float, numbers), strict=False))
+        row = {"output": name, "dtype": str(array.dtype), "shape": list(array.shape)}
+        rows.append({**row, **sizes})
+    return rows
+
+
+def _outputs_table(outputs: tuple[Any, ...]) -> Table:
     table = Table()
     for column in ("output", "dtype", "shape", "mean", "min", "max"):
         table.add_column(column)
-    for name, array in flatten(outputs).items():
-        numbers = (array.mean(), array.min(), array.max()) if array.size else ()
-        cells = [f"{number:.6g}" for number in numbers]
-        table.add_row(escape(name), str(array.dtype), str(list(array.shape)), *cells)
+    for row in _outputs(outputs):
+        cells = [f"{row[name]:.6g}" for name in ("mean", "min", "max") if name in row]
+        table.add_row(escape(row["output"]), row["dtype"], str(row["shape"]), *cells)
     return table

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +16,23 @@ TrustedKeys = Annotated[
         "--trusted-key", help="Public key; one of them must have signed the package; repeatable."
     ),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def print_json(thing: Any) -> None:
+    """Prints JSON, with texts for numbers that it does not have."""
+    print(json.dumps(finite(thing), indent=1))
+
+
+def finite(thing: Any) -> Any:
+    """The same with texts for numbers that JSON does not have."""
+    if isinstance(thing, dict):
+        return {key: finite(value) for key, value in thing.items()}
+    if isinstance(thing, list | tuple):
+        return [finite(value) for value in thing]
+    if isinstance(thing, float) and not math.isfinite(thing):
+        return str(thing)
+    return thing
 
 
 def numbers(text: str, flag: str) -> list[int]:

@@ -5,10 +5,14 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from graphopt import cli
 from graphopt._version import VERSION
@@ -156,3 +160,34 @@ def test_unknown_target_is_one_line(folder: Path) -> None:
     done = graphopt("optimize", "small:build", "--target", "neoverse-n3", cwd=folder)
     assert done.returncode == 1
     assert "did you mean 'neoverse-n2'?" in done.stderr.replace("\n", " ")
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Every command that does something."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+EVERY = dict(commands(typer.main.get_command(cli.app)))
+
+
+def test_every_command_can_print_json() -> None:
+    without = [name for name, c in EVERY.items() if not any("--json" in p.opts for p in c.params)]
+    assert not without and "bench kernels" in EVERY
+
+
+@pytest.mark.parametrize("name", sorted(EVERY))
+def test_help_fits_a_terminal(name: str) -> None:
+    shown = CliRunner().invoke(cli.app, [*name.split(), "--help"], env={"COLUMNS": "80"})
+    assert shown.exit_code == 0
+    assert max(map(len, shown.output.splitlines())) <= 80
+
+
+def test_targets_read_at_80_columns_and_as_json() -> None:
+    shown = CliRunner().invoke(cli.app, ["targets"], env={"COLUMNS": "80"})
+    assert max(map(len, shown.output.splitlines())) <= 80
+    rows = json.loads(CliRunner().invoke(cli.app, ["targets", "--json"]).stdout)
+    assert {row["target"] for row in rows} >= {"native", "neoverse-n2"}

@@ -72,8 +72,8 @@ class Compared:
 Inputs = Callable[[], Sequence[Any]]
 
 
-def run_demo(console: Console, options: Options) -> bool:
-    """Run the whole demo; returns whether the optimized VAD found the same segments."""
+def run_demo(console: Console, options: Options) -> tuple[list[Compared], bool]:
+    """Run the whole demo; returns times, and whether the optimized VAD found the same segments."""
     torch = require("torch", "the demo")
     options.out.mkdir(parents=True, exist_ok=True)
     threads = options.threads or usable_cpus()
@@ -84,7 +84,7 @@ def run_demo(console: Console, options: Options) -> bool:
     console.rule("before and after")
     console.print(_summary(compared, threads))
     console.print(f"Packages (*.gopt) and dumps (dumps/) are in {options.out}")
-    return same
+    return compared, same
 
 
 def _demo_vad(console: Console, options: Options) -> tuple[Compared, bool]:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from graphopt.dependencies import needs
-from graphopt.flags import TrustedKeys, refuse
+from graphopt.flags import JsonOption, TrustedKeys, print_json, refuse
 from graphopt.target import PRECISIONS
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def funasr(
     target: Annotated[str, typer.Option(help="See graphopt targets.")] = "native",
     precision: Annotated[str, typer.Option(help=f"auto, {', '.join(PRECISIONS)}.")] = "auto",
     vad_option: _VadOptions = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Compile FunASR's model directories into a package for graphopt transcribe or align."""
     from graphopt.funasr.package import compile_directories
@@ -55,7 +56,10 @@ def funasr(
     options = _named_values(vad_option)
     with Console(stderr=True).status(f"compiling for {target}"):
         compile_directories(directories, target, precision, out, options)
-    print(out)
+    if as_json:
+        print_json({"package": str(out)})
+    else:
+        print(out)
 
 
 def _named_values(given: list[str] | None) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +9,7 @@ import typer
 from rich.console import Console
 
 from graphopt.dependencies import needs
-from graphopt.flags import TrustedKeys
+from graphopt.flags import JsonOption, TrustedKeys, print_json
 from graphopt.printable import printable
 from graphopt.target import PRECISIONS
 
@@ -34,7 +32,6 @@ InputsOption = Annotated[
         help="One .npz with all arguments, or one .npy for each; else the model's example.",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _planned(
@@ -51,20 +48,9 @@ def _planned(
 
 def _print(console: Console, thing: Any, as_json: Any, wants_json: bool) -> None:
     if wants_json:
-        print(json.dumps(finite(as_json), indent=1))
+        print_json(as_json)
     else:
         console.print(thing)
-
-
-def finite(thing: Any) -> Any:
-    """The same with texts for numbers that JSON does not have."""
-    if isinstance(thing, dict):
-        return {key: finite(value) for key, value in thing.items()}
-    if isinstance(thing, list | tuple):
-        return [finite(value) for value in thing]
-    if isinstance(thing, float) and not math.isfinite(thing):
-        return str(thing)
-    return thing
 
 
 @needs("compile", "dump")
@@ -100,7 +86,7 @@ def dump(
     stages = [dumps.stages_after(planned.stages, after) for planned in graphs]
     if as_json:
         found = [dumps.as_dict(p, s) for p, s in zip(graphs, stages, strict=True)]
-        print(json.dumps(found, indent=1))
+        print_json(found)
         return
     if out is None and format != "onnx":
         for chosen in stages:
@@ -147,7 +133,7 @@ def diff(
         if not as_json:
             console.print(one.table(limit))
     if as_json:
-        print(json.dumps(finite([one.as_dict() for one in found]), indent=1))
+        print_json([one.as_dict() for one in found])
 
 
 @needs("compile", "bisect")
@@ -181,7 +167,7 @@ def bisect(
             print(printable(one.text))
             console.print(error_table(one))
     if as_json:
-        print(json.dumps(finite([one.as_dict() for one in found]), indent=1))
+        print_json([one.as_dict() for one in found])
     findings = [one.finding for one in found if one.finding is not None]
     if findings:
         write_text(out, findings[0].source())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,12 +9,11 @@ import typer
 from rich.console import Console
 
 from graphopt.dependencies import needs
+from graphopt.flags import JsonOption, print_json
 from graphopt.inspection.commands import (
     InputsOption,
-    JsonOption,
     ModelArgument,
     TargetOption,
-    finite,
 )
 
 
@@ -78,7 +76,7 @@ def tune(
     if chart is not None:
         write_text(chart, svg_chart(found))
     if as_json:
-        print(json.dumps(finite(found.as_dict()), indent=1))
+        print_json(found.as_dict())
         return
     Console().print(found)
     print(text_chart(found))

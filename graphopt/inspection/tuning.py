@@ -165,7 +165,7 @@ class Tuned:
         table = Table(title=Text(printable(title)), title_justify="left")
         table.add_column("layer", overflow="fold")
         for name in shown:
-            table.add_column(name, justify="right", overflow="fold")
+            table.add_column(name, justify="right", no_wrap=True)
         table.add_column("plan", overflow="fold")
         for layer in self.layers:
             known = {choice.precision: choice for choice in layer.choices}

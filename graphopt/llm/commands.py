@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ import typer
 from rich.console import Console
 
 from graphopt.dependencies import needs
-from graphopt.flags import TrustedKeys, refuse
+from graphopt.flags import JsonOption, TrustedKeys, print_json, refuse
 from graphopt.target import PRECISIONS
 
 TargetOption = Annotated[str, typer.Option(help="See graphopt targets.")]
@@ -59,6 +60,7 @@ def compile_llm(
     rounding: RoundingOption = "nearest",
     calibration: CalibrationOption = None,
     context: ContextOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Compile a language model into a package for graphopt chat."""
     from graphopt.compiler.options import Options
@@ -80,7 +82,10 @@ def compile_llm(
     with Console(stderr=True).status(f"compiling for {target}"):
         summary = package.compile_llm(source, out, options)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    print(f"{out}: {size / 2**20:.1f} MiB; {summary}")
+    if as_json:
+        print_json({"package": str(out), "bytes": size, "weights": str(summary)})
+    else:
+        print(f"{out}: {size / 2**20:.1f} MiB; {summary}")
 
 
 @needs("chat", "chat")
@@ -108,6 +113,9 @@ def chat(
     emulate: Annotated[
         bool, typer.Option("--emulate", help="Run the package's Arm code under qemu-aarch64.")
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print each answer, once it is there, as a line of JSON.")
+    ] = False,
     trusted_key: TrustedKeys = None,
 ) -> None:
     """Talk to a language model, without torch; an empty line or end of input ends it."""
@@ -125,16 +133,30 @@ def chat(
     model.drafts = prompt_lookup
     messages = [{"role": "system", "content": system}] if system else []
     if prompt is not None:
-        _turn(model, messages, prompt, sampler, max_new_tokens)
+        _turn(model, messages, prompt, sampler, max_new_tokens, as_json)
         return
     while text := _line():
-        _turn(model, messages, text, sampler, max_new_tokens)
+        _turn(model, messages, text, sampler, max_new_tokens, as_json)
 
 
 def _turn(
-    model: Any, messages: list[dict[str, str]], text: str, sampler: Any, max_new_tokens: int
+    model: Any,
+    messages: list[dict[str, str]],
+    text: str,
+    sampler: Any,
+    max_new_tokens: int,
+    as_json: bool,
 ) -> None:
-    """Prints an answer as it comes, its speed on standard error, and remembers both sides."""
+    """Prints an answer as it comes, its speed on standard error, and remembers both sides.
+
+    Args:
+        model: a `Chat`.
+        messages: what was said; receives both sides.
+        text: what is said now.
+        sampler: draws tokens.
+        max_new_tokens: of the answer.
+        as_json: whether the whole answer is a line of JSON.
+    """
     from graphopt.errors import EmptyPromptError
 
     if not text.strip():
@@ -142,10 +164,12 @@ def _turn(
     messages.append({"role": "user", "content": text})
     pieces = []
     for piece in model.answer(messages, sampler, max_new_tokens):
-        print(piece, end="", flush=True)
+        if not as_json:
+            print(piece, end="", flush=True)
         pieces.append(piece)
-    print()
-    messages.append({"role": "assistant", "content": "".join(pieces)})
+    answer = "".join(pieces)
+    print(json.dumps({"answer": answer}, ensure_ascii=False) if as_json else "", flush=True)
+    messages.append({"role": "assistant", "content": answer})
     print(model.speed, file=sys.stderr)
 
 

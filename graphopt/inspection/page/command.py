@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from graphopt.dependencies import needs
-from graphopt.flags import refuse
+from graphopt.flags import JsonOption, print_json, refuse
 from graphopt.target import PRECISIONS
 
 
@@ -40,6 +40,7 @@ def inspect(
     errors: Annotated[
         bool, typer.Option("--errors", help="Run the graph after each pass in numpy: slow.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write one page, which works offline, of what each pass did to MODEL and what came of it.
 
@@ -54,7 +55,7 @@ def inspect(
     from graphopt.runtime.arrays import read_arguments
     from graphopt.target import find_target
 
-    console = Console()
+    console = Console(stderr=as_json)
     arrays = tuple(value for file in inputs or () for value in read_arguments(file)) or None
     is_file = Path(model).exists()
     path = out or Path(f"{Path(model).stem if is_file else model.replace(':', '-')}.html")
@@ -62,7 +63,7 @@ def inspect(
     if Path(model).is_dir():
         refuse(context, ["target", "precision", "errors"], "for a package, which is compiled")
         write_package_page(Path(model), path, arrays if measure else None)
-        console.print(f"wrote {path}")
+        _say(path, as_json)
         return
     find_target(target).precision(precision)
     with show_progress(console, f"inspecting {model} for {target}"):
@@ -77,4 +78,11 @@ def inspect(
         with keep_stages():
             fast = optimize(module, target=target, precision=precision, example_inputs=example)
         fast.inspect(path, measure=measure, errors=errors)
-    console.print(f"wrote {path}")
+    _say(path, as_json)
+
+
+def _say(path: Path, as_json: bool) -> None:
+    if as_json:
+        print_json({"page": str(path)})
+    else:
+        print(f"wrote {path}")
