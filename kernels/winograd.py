@@ -15,6 +15,7 @@ sum of a filter's magnitudes, and rounds them (channels + 11) times by 2^-24.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -58,12 +59,25 @@ def transformed(weight: Array) -> Array:
     Returns:
         f32 [out, 36 * in]: rows of the right operand, the channels of a point side by side.
     """
+    outer, inner = weight.shape[:2]
+    made = np.empty((outer, VALUES * inner), np.float32)
+    for rows in _blocks(outer):
+        made[rows] = _points(weight[rows]).reshape(-1, VALUES * inner)
+    return made
+
+
+def _blocks(outer: int) -> Iterator[slice]:
+    """Output channels that are transformed at once, in f64: few, to take little memory."""
+    return (slice(first, first + 32) for first in range(0, outer, 32))
+
+
+def _points(weight: Array) -> Array:
+    """Transformed weights f64 [out, 36, in]."""
     _, g, _ = matrices()
-    both = np.kron(g, g)  # [36, 9]
     outer, inner = weight.shape[:2]
     taps = weight.astype(np.float64).reshape(outer, inner, TAPS**2)
-    made: Array = np.matmul(both, taps.transpose(0, 2, 1)).astype(np.float32)
-    return made.reshape(outer, VALUES * inner)
+    made: Array = np.matmul(np.kron(g, g), taps.transpose(0, 2, 1))
+    return made
 
 
 def rounding(weight: Array) -> float:
@@ -79,10 +93,13 @@ def rounding(weight: Array) -> float:
         The error, relative to the result; 0 for filters of zeros, NaN if values are not finite.
     """
     a, _, b = matrices()
-    with np.errstate(over="ignore", invalid="ignore"):  # of weights that are not finite
-        points = transformed(weight).reshape(len(weight), VALUES, weight.shape[1])
     inputs, outputs = (np.kron(m, m) for m in ((b**2).sum(0), (a**2).mean(1)))
-    noise = (points.astype(np.float64) ** 2).sum(2) @ (inputs * outputs) * weight.shape[1] / 2
-    signal = (weight.astype(np.float64) ** 2).sum((1, 2, 3))
-    worst = np.divide(noise, signal, out=np.zeros_like(noise), where=signal > 0)
-    return float(2.0**-24 / np.sqrt(3) * np.sqrt(worst.max(initial=0.0)))
+    worst = 0.0
+    for rows in _blocks(len(weight)):
+        with np.errstate(over="ignore", invalid="ignore"):  # of weights that are not finite
+            points = _points(weight[rows]).astype(np.float32).astype(np.float64)
+            noise = (points**2).sum(2) @ (inputs * outputs) * weight.shape[1] / 2
+            signal = (weight[rows].astype(np.float64) ** 2).sum((1, 2, 3))
+            ratio = np.divide(noise, signal, out=np.zeros_like(noise), where=signal != 0)
+        worst = np.maximum(worst, ratio.max())
+    return float(2.0**-24 / np.sqrt(3) * np.sqrt(worst))
