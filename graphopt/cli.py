@@ -22,7 +22,7 @@ from graphopt.bench.models_command import bench_models
 from graphopt.bench.serve_command import bench_serve
 from graphopt.dependencies import needs
 from graphopt.errors import GraphoptError, OptionError
-from graphopt.flags import JsonOption, TrustedKeys, numbers, print_json, refuse
+from graphopt.flags import JsonOption, TrustedKeys, numbers, output_file, print_json, refuse
 from graphopt.funasr.commands import align, compile_app, transcribe
 from graphopt.inspection.commands import bisect, check, diff, dump, info
 from graphopt.inspection.page.command import inspect
@@ -131,7 +131,8 @@ def optimize(
         bool, typer.Option("--strict", help="Refuse a model of which a node stays in torch.")
     ] = False,
     save_inputs: Annotated[
-        Path | None, typer.Option(help="Also write the example inputs, for graphopt run.")
+        Path | None,
+        typer.Option(callback=output_file, help="Also write the example inputs, for graphopt run."),
     ] = None,
     nodes: Annotated[
         bool, typer.Option("--nodes", help="Print every node instead of adding up equal ones.")
@@ -223,7 +224,9 @@ def run(
             "each argument, in order.",
         ),
     ],
-    output: Annotated[Path | None, typer.Option(help="Write the outputs to this .npz.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(callback=output_file, help="Write the outputs to this .npz.")
+    ] = None,
     emulate: Annotated[
         bool, typer.Option("--emulate", help="Run the package's Arm code under qemu-aarch64.")
     ] = False,
@@ -423,7 +426,10 @@ def bench_paraformer(
         list[str] | None,
         typer.Option(help="Only engines whose name contains this; torch fp32 always runs."),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Also write every time to this file.")] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(callback=output_file, help="Also write every time to this file."),
+    ] = None,
 ) -> None:
     """Time Paraformer-large in torch, torch.ao, onnxruntime, OpenVINO and graphopt in one run."""
     from graphopt.bench import measure, paraformer, table
@@ -486,7 +492,10 @@ def bench_kernels(
     threads: Annotated[str, typer.Option(help="Thread counts, for native.")] = "1,2",
     rounds: Annotated[int, typer.Option(min=1, help="Samples of each engine, for native.")] = 15,
     json: Annotated[
-        Path | None, typer.Option(help="Also write the rows to this file; - prints them alone.")
+        Path | None,
+        typer.Option(
+            callback=output_file, help="Also write the rows to this file; - prints them alone."
+        ),
     ] = None,
 ) -> None:
     """Time single kernels beside other libraries, or model their cycles on a Neoverse core."""

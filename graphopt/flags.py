@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from graphopt.output_files import check_file
+
 TrustedKeys = Annotated[
     list[Path] | None,
     typer.Option(
@@ -33,6 +35,17 @@ def finite(thing: Any) -> Any:
     if isinstance(thing, float) and not math.isfinite(thing):
         return str(thing)
     return thing
+
+
+def output_file(path: Path | None) -> Path | None:
+    """The place of a file that a command writes in the end, for a look before its work.
+
+    Raises:
+        StorageError: if none may be written there.
+    """
+    if path is not None and path != Path("-"):
+        check_file(path)
+    return path
 
 
 def numbers(text: str, flag: str) -> list[int]:

@@ -2,8 +2,11 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
+from copy import copy as shallow_copy
+from copy import deepcopy
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from typing import Any
@@ -69,6 +72,13 @@ def test_numpy_in_numpy_out_and_torch_in_torch_out(saved: Path, model: Any) -> N
             expected = model(x)
         assert_same(loaded(x), expected)
         assert_same(loaded(x.numpy()), expected.numpy())
+
+
+def test_copies_share_a_module_that_cannot_be_pickled(saved: Path) -> None:
+    loaded = graphopt.load(saved)
+    assert deepcopy({"held": loaded})["held"] is loaded and shallow_copy(loaded) is loaded
+    with pytest.raises(errors.PackageError, match="holds machine code"):
+        pickle.dumps(loaded)
 
 
 def test_equal_to_the_bit_with_the_module_it_was_saved_from(model: Any, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from graphopt.dependencies import needs
-from graphopt.flags import numbers, refuse
+from graphopt.flags import numbers, output_file, refuse
 
 _FILE_WIDTH = 180  # of wide tables in files and pipes
 #: The parts that look at a flag.
@@ -53,7 +53,10 @@ def bench_funasr(
     target: Annotated[str, typer.Option(help="Whose cycles are predicted.")] = "neoverse-n2",
     blocks: Annotated[int, typer.Option(min=2, help="Encoder blocks.")] = 50,
     decoder_blocks: Annotated[int, typer.Option(min=1, help="Decoder blocks.")] = 16,
-    json: Annotated[Path | None, typer.Option(help="Also write every time to this file.")] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(callback=output_file, help="Also write every time to this file."),
+    ] = None,
 ) -> None:
     """Paraformer beside its peers, its errors by block, the recipe step by step, and FSMN-VAD."""
     from graphopt.bench import funasr, table

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from graphopt.dependencies import needs
-from graphopt.flags import numbers
+from graphopt.flags import numbers, output_file
 
 _FILE_WIDTH = 180  # of wide tables in files and pipes
 
@@ -28,7 +28,10 @@ def bench_models(
     ] = None,
     threads: Annotated[str, typer.Option(help="Thread counts, one table each.")] = "1,2",
     rounds: Annotated[int, typer.Option(min=1, help="Timed passes of each engine.")] = 9,
-    json: Annotated[Path | None, typer.Option(help="Also write every time to this file.")] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(callback=output_file, help="Also write every time to this file."),
+    ] = None,
 ) -> None:
     """Time well-known networks in torch, torch.ao, onnxruntime, OpenVINO and graphopt."""
     from graphopt.bench import models, table

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from graphopt.bench.measure import IDLE_SECONDS, WARM_UPS, Result
+from graphopt.output_files import write_text
 
 ERROR_NOTE = "Error: Euclidean norm of the difference to torch fp32 over that of torch fp32."
 
@@ -66,7 +67,7 @@ def write_json(path: Path, title: str, results: Sequence[Result]) -> None:
         results: of the workload.
     """
     data = {"title": title, "machine": machine(), "results": [r.as_dict() for r in results]}
-    path.write_text(json.dumps(data, indent=1) + "\n")
+    write_text(path, json.dumps(data, indent=1) + "\n")
 
 
 def _table(threads: int, results: Sequence[Result]) -> Table:
@@ -101,4 +102,4 @@ def _figure(milliseconds: float) -> str:
 
 def write_parts(path: Path, parts: dict[str, Any]) -> None:
     """Write machine and the parts of a benchmark, each as it was measured."""
-    path.write_text(json.dumps({"machine": machine(), **parts}, indent=1) + "\n")
+    write_text(path, json.dumps({"machine": machine(), **parts}, indent=1) + "\n")

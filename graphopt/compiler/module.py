@@ -31,12 +31,13 @@ from graphopt.frontend import nesting
 from graphopt.frontend.arguments import bind, call_key
 from graphopt.frontend.import_torch import to_numpy
 from graphopt.runtime import process
+from graphopt.runtime.library import MachineCode
 
 MOST_SPECIALIZATIONS = 8
 """How often a module captures its model for calls that differ in sizes alone."""
 
 
-class OptimizedModule(Inspected, torch.nn.Module):
+class OptimizedModule(Inspected, MachineCode, torch.nn.Module):
     """A compiled model: the signature, structure and dtypes of the original.
 
     Attributes:
@@ -193,9 +194,6 @@ class OptimizedModule(Inspected, torch.nn.Module):
             )
         )
 
-    def __copy__(self) -> OptimizedModule:
-        return self.__deepcopy__({})
-
     def __deepcopy__(self, memo: dict[int, Any]) -> OptimizedModule:
         """A module that shares the compiled code, which never changes."""
         copied = OptimizedModule(self._model[0], self.options)
@@ -205,12 +203,6 @@ class OptimizedModule(Inspected, torch.nn.Module):
         copied._states |= self._states
         copied._pieces = self._pieces
         return copied
-
-    def __reduce__(self) -> Any:
-        raise PackageError(
-            "an optimized module cannot be pickled, because it holds machine code; write it with "
-            ".save(path) and open it with graphopt.load(path), or pickle the original"
-        )
 
     def _specialization(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]

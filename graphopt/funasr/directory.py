@@ -23,12 +23,12 @@ from graphopt.funasr.model_files import (
     read_cmvn,
     read_listing,
     read_pieces,
-    read_text,
     read_tokens,
     read_yaml,
 )
 from graphopt.funasr.models.model_class import ModelDirectory, Understood
 from graphopt.funasr.models.table import MODELS
+from graphopt.plain_files import read_text
 from graphopt.runtime.fields import read_fields
 
 Array = np.ndarray[Any, Any]

@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import math
-import os
-import stat
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 
 from graphopt.dependencies import require
+from graphopt.plain_files import read_plain, read_text
 from graphopt.runtime.fields import Distinct, FieldError, Length, parse_json, read_fields
 
 Array = np.ndarray[Any, Any]
 
 _DEEPEST = 16  # maps and lists in each other
+_YAML_BYTES = 1 << 18  # which take a second to parse
+_CMVN_BYTES = 1 << 24
 _Tokens = Annotated[tuple[str, ...], Length(1, 1 << 20), Distinct()]
-
-
-def read_text(file: Path) -> str:
-    """A text in UTF-8; nothing but a regular file is opened.
-
-    Raises:
-        OSError, ValueError: if there is none.
-    """
-    if not stat.S_ISREG(os.stat(file).st_mode):
-        raise ValueError("it is no file")
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"it is not in UTF-8 ({error})") from error
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -49,12 +37,12 @@ def read_yaml(file: Path) -> dict[str, Any]:
             return super().compose_node(parent, index)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            names = [key.value for key, _ in node.value]
-            if twice := [name for name in names if names.count(name) > 1]:
-                raise ValueError(f"{str(twice[0])[:60]} is there twice")
+            counts = Counter(str(key.value) for key, _ in node.value)
+            if twice := [name for name, count in counts.items() if count > 1]:
+                raise ValueError(f"{twice[0][:60]} is there twice")
             return super().construct_mapping(node, deep)
 
-    text = read_text(file)
+    text = read_text(file, _YAML_BYTES)
     try:
         found = yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -130,10 +118,9 @@ def read_pieces(file: Path) -> tuple[str, ...]:
         MissingDependencyError: if sentencepiece is not installed.
     """
     sentencepiece = require("sentencepiece", "reading SenseVoice's vocabulary")
-    if not stat.S_ISREG(os.stat(file).st_mode):
-        raise ValueError("it is no file")
+    content = read_plain(file)
     try:
-        pieces = sentencepiece.SentencePieceProcessor(model_proto=file.read_bytes())
+        pieces = sentencepiece.SentencePieceProcessor(model_proto=content)
         return tuple(pieces.IdToPiece(i) for i in range(pieces.GetPieceSize()))
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(f"sentencepiece cannot read it ({error})") from error
@@ -145,7 +132,7 @@ def read_cmvn(file: Path) -> Array:
     Raises:
         OSError, ValueError: if the file has other parts than these two, or they no finite numbers.
     """
-    words = read_text(file).split()
+    words = read_text(file, _CMVN_BYTES).split()
     rows = []
     for name in ("<AddShift>", "<Rescale>"):
         try:

@@ -154,7 +154,7 @@ def bisect(
     """Find the first pass that moves a result of MODEL too far; 1 if there is one."""
     from graphopt.inspection.bisection import bisect as find
     from graphopt.inspection.dumps import error_table
-    from graphopt.inspection.files import check_file, write_text
+    from graphopt.output_files import check_file, write_text
     from graphopt.progress import show_progress
 
     check_file(out)

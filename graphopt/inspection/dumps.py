@@ -15,9 +15,9 @@ from graphopt.dependencies import require
 from graphopt.errors import OptionError
 from graphopt.inspection.bisection import Bisection
 from graphopt.inspection.export import FORMATS, export_text, node_data, overlays_of
-from graphopt.inspection.files import make_folder, write_text
 from graphopt.inspection.models import Planned
 from graphopt.ir.printer import file_name
+from graphopt.output_files import make_folder, write_text
 from graphopt.printable import printable
 
 

@@ -48,10 +48,10 @@ def tune(
     from graphopt.driver import optimize
     from graphopt.inspection.accuracy import metric_named
     from graphopt.inspection.budget import Budget
-    from graphopt.inspection.files import check_file, write_text
     from graphopt.inspection.models import named_models, one_of
     from graphopt.inspection.tune_chart import svg_chart, text_chart
     from graphopt.inspection.tuning import check_precisions, tune_planned
+    from graphopt.output_files import check_file, write_text
     from graphopt.progress import show_progress
     from graphopt.target import find_target
 

@@ -11,7 +11,9 @@ import typer
 from rich.console import Console
 
 from graphopt.dependencies import needs
+from graphopt.errors import CalibrationError
 from graphopt.flags import JsonOption, TrustedKeys, print_json, refuse
+from graphopt.plain_files import read_text
 from graphopt.target import PRECISIONS
 
 TargetOption = Annotated[str, typer.Option(help="See graphopt targets.")]
@@ -66,7 +68,7 @@ def compile_llm(
     from graphopt.compiler.options import Options
     from graphopt.llm import package
 
-    text = None if calibration is None else calibration.read_text(encoding="utf-8")
+    text = None if calibration is None else _calibration(calibration)
     options = Options.of(
         target=target,
         precision=precision,
@@ -86,6 +88,13 @@ def compile_llm(
         print_json({"package": str(out), "bytes": size, "weights": str(summary)})
     else:
         print(f"{out}: {size / 2**20:.1f} MiB; {summary}")
+
+
+def _calibration(path: Path) -> str:
+    try:
+        return read_text(path)
+    except OSError as error:
+        raise CalibrationError(f"{path}: {error.strerror or error}") from error
 
 
 @needs("chat", "chat")

@@ -16,12 +16,13 @@ from graphopt.errors import InputDtypeError, InputRankError
 from graphopt.ir import DType, Shape
 from graphopt.ir.interpret import check_sizes, run_graph
 from graphopt.runtime import process, structure
+from graphopt.runtime.library import MachineCode
 from graphopt.runtime.loaded import like_given, stored
 
 Array = np.ndarray[Any, Any]
 
 
-class OnnxCallable(Optimized):
+class OnnxCallable(Optimized, MachineCode):
     """A compiled ONNX model, called with inputs in order or by name."""
 
     _calls: Any  # serves every call; see `Serving`

@@ -11,9 +11,12 @@ from onnx import external_data_helper
 
 from graphopt.errors import OnnxModelError
 from graphopt.onnx.tensors import array_of
+from graphopt.plain_files import read_plain
 
 NEWEST_OPSET = 28
 """Of the domain of ONNX itself: what the table was written and tried with."""
+
+_MOST_BYTES = (1 << 31) - 1  # of a protobuf
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,7 @@ def open_model(source: str | Path | onnx.ModelProto) -> Model:
     else:
         path = Path(source)
         try:
-            if path.exists() and not path.is_file():
-                raise OnnxModelError(path, "it is no plain file")
-            content = path.read_bytes()
+            content = read_plain(path, _MOST_BYTES)
         except OSError as error:
             raise OnnxModelError(path, f"{error.strerror or error}") from error
         try:

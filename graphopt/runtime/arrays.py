@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,20 @@ from typing import Any
 import numpy as np
 
 from graphopt.errors import InputFileError
+from graphopt.output_files import write_file
+from graphopt.plain_files import open_plain
 
 Array = np.ndarray[Any, Any]
 
 
 def write_arrays(path: Path, values: Sequence[Any]) -> None:
-    """Write arrays or tensors, in nested tuples, lists and dicts, to an .npz file."""
-    np.savez(path, **flatten(values))  # type: ignore[arg-type]  # numpy's stub forgets **kwds
+    """Write arrays or tensors, in nested tuples, lists and dicts, to an .npz file.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
+    arrays = flatten(values)
+    write_file(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]  # **kwds
 
 
 def read_arguments(path: Path) -> tuple[Any, ...]:
@@ -29,13 +35,15 @@ def read_arguments(path: Path) -> tuple[Any, ...]:
         InputFileError: If the file is missing or is no .npz or .npy file of plain arrays.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return (loaded,)
-        with loaded:
+        with open_plain(path) as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return (loaded,)
             flat = {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise InputFileError(path, str(error)) from error
+    except OSError as error:
+        raise InputFileError(path, error.strerror or str(error)) from error
+    except Exception as error:  # of whatever a damaged file makes numpy and zipfile do
+        raise InputFileError(path, str(error) or type(error).__name__) from error
     nested = unflatten(flat)
     return nested if isinstance(nested, tuple) else (nested,)
 

@@ -21,6 +21,7 @@ import json
 import math
 import types
 import typing
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal, Protocol, TypeVar, Union
@@ -149,8 +150,7 @@ def read_fields(kind: type[T], value: Any, where: str = "") -> T:
 def _map(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
         raise FieldError(_short(twice), "it is there twice")
     return found
 

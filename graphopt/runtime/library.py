@@ -249,7 +249,24 @@ class PortType:
     written: bool
 
 
-class Library:
+class MachineCode:
+    """What holds compiled code, which never changes: copies share it, no other process can."""
+
+    def __copy__(self) -> Any:
+        return self.__deepcopy__({})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """The same."""
+        return self
+
+    def __reduce__(self) -> Any:
+        raise errors.PackageError(
+            "a compiled module cannot be pickled, because it holds machine code; write it with "
+            ".save(path) and open the package with graphopt.load(path) where it is needed"
+        )
+
+
+class Library(MachineCode):
     """One shared library with its weights mapped; both are closed with the last user.
 
     Args:

@@ -20,7 +20,15 @@ from graphopt.errors import (
 )
 from graphopt.kernels import registry
 from graphopt.runtime import process, structure
-from graphopt.runtime.library import ContextPool, Item, Library, Made, PortType, dense_tensor
+from graphopt.runtime.library import (
+    ContextPool,
+    Item,
+    Library,
+    MachineCode,
+    Made,
+    PortType,
+    dense_tensor,
+)
 from graphopt.runtime.package import (
     SOURCE,
     WEIGHTS,
@@ -65,7 +73,7 @@ def open_module(package: SealedFolder, num_threads: int | None) -> LoadedModule:
     return LoadedModule(package, read_manifest(package), num_threads)
 
 
-class LoadedModule:
+class LoadedModule(MachineCode):
     """Callable like the model it was made from; arrays in, arrays out (torch in, torch out).
 
     Attributes:

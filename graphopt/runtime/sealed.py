@@ -27,6 +27,7 @@ from typing import BinaryIO, TypeVar
 
 from graphopt._version import VERSION
 from graphopt.errors import PackageCorruptError, PackageError
+from graphopt.plain_files import read_plain
 from graphopt.runtime.checked import has_sha256, read_sha256
 from graphopt.runtime.fields import FieldError, parse_json, read_fields
 from graphopt.runtime.signing import SIGNATURE, PublicKey, check_signature, signed
@@ -263,7 +264,7 @@ def sign_folder(path: str | os.PathLike[str], key: Path) -> int:
     folder = open_sealed(path, SUMS, "package")
     place = folder.path / SIGNATURE
     try:
-        before = place.read_bytes() if place.exists() else b""
+        before = read_plain(place, _SUMS_BYTES) if place.exists() else b""
         with ScratchFolder(folder.path.absolute().parent) as scratch:
             (scratch / SIGNATURE).write_bytes(signed(folder.sums, before, key))
             os.replace(scratch / SIGNATURE, place)

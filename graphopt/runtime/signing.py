@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphopt.errors import MissingDependencyError, SigningKeyError, UntrustedPackageError
 from graphopt.extras import install_command
+from graphopt.plain_files import read_plain
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -27,6 +28,7 @@ SIGNATURE = "SHA256SUMS.sig"
 #: A public key: PEM text, or the file that holds it.
 PublicKey = bytes | str | os.PathLike[str]
 
+_KEY_BYTES = 1 << 16
 _DOMAIN = b"graphopt package 1\n"
 _LINE = re.compile(r"([0-9a-f]{64}) ([0-9a-f]{128})")
 
@@ -142,7 +144,9 @@ def _cryptography() -> tuple[Any, Any, Any]:
 def _private_key(path: Path) -> Ed25519PrivateKey:
     _, serialization, ed25519 = _cryptography()
     try:
-        key: Ed25519PrivateKey = serialization.load_pem_private_key(path.read_bytes(), None)
+        key: Ed25519PrivateKey = serialization.load_pem_private_key(
+            read_plain(path, _KEY_BYTES), None
+        )
     except (OSError, ValueError, TypeError) as error:  # TypeError: it has a passphrase
         raise SigningKeyError(path, getattr(error, "strerror", None) or str(error)) from error
     fits = isinstance(key, ed25519.Ed25519PrivateKey)
@@ -155,7 +159,7 @@ def _public_key(given: PublicKey) -> Ed25519PublicKey:
     _, serialization, ed25519 = _cryptography()
     shown = "among trusted_keys" if isinstance(given, bytes) else given
     try:
-        content = given if isinstance(given, bytes) else Path(given).read_bytes()
+        content = given if isinstance(given, bytes) else read_plain(given, _KEY_BYTES)
         key: Ed25519PublicKey = serialization.load_pem_public_key(content)
     except (OSError, ValueError, TypeError) as error:
         raise SigningKeyError(shown, getattr(error, "strerror", None) or str(error)) from error

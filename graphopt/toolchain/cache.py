@@ -23,6 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from graphopt.errors import CompilerError, GraphoptError, StorageError
+from graphopt.plain_files import open_plain
 from graphopt.scratch_folder import ScratchFolder
 
 _FULL = 1 << 20  # free bytes below which a compiler's failure is that of the disk
@@ -130,7 +131,7 @@ def _whole(shelf: Path, suffix: str) -> Path | None:
     for name in names:
         path = shelf / name
         try:
-            with path.open("rb") as stream:
+            with open_plain(path) as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             if name == f"{digest}{suffix}":
                 return path

@@ -75,6 +75,8 @@ def test_hotwords_that_cannot_be_read(bad: str, tmp_path: Path, monkeypatch: Any
     Path("latin.txt").write_bytes(b"caf\xe9")
     with pytest.raises(RecognizerOptionError, match=rf"hotword={bad}.*path of a .txt file"):
         read_hotwords(bad)
+    with pytest.raises(RecognizerOptionError, match=r"hotword=\['a'\]"):
+        read_hotwords(["a"])  # type: ignore[arg-type]
 
 
 def test_a_hotword_without_a_token(monkeypatch: Any) -> None:

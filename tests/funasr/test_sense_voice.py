@@ -72,6 +72,10 @@ def test_collapses_what_lasts() -> None:
 
 
 def test_bad_options_and_vocabularies(folder: Path, package: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecognizerOptionError, match="use_itn=yes"):
+        load_recognizer(package, use_itn="yes")  # type: ignore[arg-type]
+    with pytest.raises(RecognizerOptionError, match=r"language=\['zh'\]"):
+        load_recognizer(package, language=["zh"])  # type: ignore[arg-type]
     with pytest.raises(RecognizerOptionError, match="language=fr"):
         load_recognizer(package, language="fr")
     copied = shutil.copytree(package, tmp_path / "asr.gopt")

@@ -268,6 +268,27 @@ def test_options_that_are_none_are_named(
         load_recognizer(package, vad_options=options)
 
 
+@pytest.mark.parametrize("options", [[("max_end_silence_time", 300)], "max", 5])
+def test_options_are_a_map(package: Path, options: Any) -> None:
+    with pytest.raises(RecognizerOptionError, match="a map of"):
+        load_recognizer(package, vad_options=options)
+
+
+@pytest.mark.parametrize("chunk_ms", [0, -5, 200.5, "200", None, True])
+def test_chunks_that_are_none(recognizer: Recognizer, chunk_ms: Any) -> None:
+    assert recognizer.detector is not None
+    with pytest.raises(RecognizerOptionError, match=f"chunk_ms={chunk_ms}"):
+        DetectorStream(recognizer.detector, chunk_ms)
+
+
+def test_chunks_are_as_long_as_they_say_at_any_rate(recognizer: Recognizer) -> None:
+    """Of rates that are no whole number of samples a millisecond too, as in FunASR."""
+    assert recognizer.detector is not None
+    frontend = replace(recognizer.detector.frontend, fs=22050)
+    stream = DetectorStream(replace(recognizer.detector, frontend=frontend), 60)
+    assert stream.chunk == int(60 * 22050 / 1000) == 1323
+
+
 def test_options_of_a_package(package: Path, vad: Any) -> None:
     signal = np.concatenate([samples_of(wav) for wav in fsmn_vad.recordings()[:3]])
     vad.model.vad_opts = VADXOptions(**VAD_SETTINGS)

@@ -21,11 +21,11 @@ from torch import nn
 import graphopt
 from graphopt.compiler.stages import Stages
 from graphopt.errors import StorageError
-from graphopt.inspection.files import check_file
 from graphopt.inspection.page.html import bundle, render_page
 from graphopt.inspection.page.layout import Drawn, layouts
 from graphopt.inspection.page.package import write_package_page
 from graphopt.ir.interpret import run_graph
+from graphopt.output_files import check_file
 from graphopt.testing import relative_error
 
 ROOT = Path(__file__).parents[2]

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from graphopt.bench.kernels.workloads import Label
+from graphopt.output_files import write_text
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def to_json(rows: Sequence[Row]) -> str:
 
 def write_json(path: Path, rows: Sequence[Row]) -> None:
     """Write :func:`to_json` to a file."""
-    path.write_text(to_json(rows))
+    write_text(path, to_json(rows))
 
 
 def table(rows: Sequence[Row]) -> Table:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from graphopt.dependencies import require
-from graphopt.errors import AudioFileError
+from graphopt.errors import AudioFileError, OutOfMemoryError
 from graphopt.funasr.audio.samples import implausible
 from graphopt.funasr.audio.wav import find_samples
 
@@ -31,6 +31,7 @@ def read_recording(path: str | Path, fs: int) -> Array:
 
     Raises:
         AudioFileError: if there is no file, or none that can be read.
+        OutOfMemoryError: without memory for its samples.
         MissingDependencyError: if it needs soundfile, or is to be resampled, and soundfile or soxr
             is not installed.
     """
@@ -38,10 +39,12 @@ def read_recording(path: str | Path, fs: int) -> Array:
         kind = type(path).__name__
         raise AudioFileError(kind, "it is no path", "give arrays of samples to recognize or feed")
     try:
-        with _open(path) as file:
+        with _open(path) as file, np.errstate(all="ignore"):  # what overflows is found below
             rate, blocks = _blocks(path, file)
             mixed = map(_mixed, blocks)
             samples = _joined(mixed if rate == fs else _resampled(mixed, rate, fs))
+    except MemoryError as error:
+        raise OutOfMemoryError(f"none for the samples of {path}") from error
     except OSError as error:
         raise AudioFileError(path, error.strerror or str(error), _LOOK) from error
     except ValueError as error:

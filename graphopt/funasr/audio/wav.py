@@ -21,6 +21,7 @@ _INTEGERS, _FLOATS, _EXTENSIBLE = 1, 3, 0xFFFE
 _SUBFORMAT = bytes.fromhex("000000001000800000aa00389b71")  # behind the tag in the extensible form
 _ENDLESS = 0x7FFF0000  # bytes; a header that says more was written before the length was known
 _BLOCK = 1 << 16  # frames
+_MOST_CHUNKS = 10000
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,12 @@ def find_samples(file: BinaryIO) -> Wav | None:
     (said,) = struct.unpack(f"{order}I", head[4:8])
     form: tuple[int, int, str] | None = None
     long_size = 0
-    at = len(head)
-    while at + 8 <= size:
-        file.seek(at)
-        name, length = struct.unpack(f"{order}4sI", file.read(8))
-        at += 8
+    for name, at, length in _chunks(file, len(head), size, order):
         if name == b"ds64" and length >= 16:
             (long_size,) = struct.unpack(f"{order}8xQ", file.read(16))
         elif name == b"fmt ":
+            if form is not None:
+                raise ValueError("it says twice what its samples are")
             form = _form(file.read(min(length, 40)), order)
             if form is None:
                 return None
@@ -99,23 +98,39 @@ def find_samples(file: BinaryIO) -> Wav | None:
             if long_size and length == 0xFFFFFFFF:
                 length = long_size
             endless = length > _ENDLESS and at + length > size
-            unsaid = not length and (said + 8 != size or not _are_chunks(file, at, size, order))
+            behind = list(_chunks(file, _end(at, length), size, order))
+            _, last, last_length = behind[-1] if behind else (name, at, length)
+            are_chunks = _end(last, last_length) - size in (0, 1)
+            unsaid = not length and (said + 8 != size or not are_chunks)
             if endless or unsaid:
-                length = size - at
+                return _samples(*form, at, size - at, size)
+            if any(name == b"data" for name, _, _ in behind):
+                raise ValueError("its samples are in several parts")
             return _samples(*form, at, length, size)
-        at += length + length % 2
     raise ValueError("it has no samples" if form else "it does not say what its samples are")
 
 
-def _are_chunks(file: BinaryIO, at: int, size: int, order: str) -> bool:
-    """Whether a file consists of chunks from here to its end."""
-    while at + 8 <= size:
+def _chunks(file: BinaryIO, at: int, size: int, order: str) -> Iterator[tuple[bytes, int, int]]:
+    """Name, place and bytes of each chunk from a place of the file on, as long as there are any.
+
+    Raises:
+        ValueError: if they are too many.
+    """
+    for _ in range(_MOST_CHUNKS):
+        if at + 8 > size:
+            return
         file.seek(at)
         name, length = struct.unpack(f"{order}4sI", file.read(8))
         if not (name.isascii() and name.decode().isprintable()):
-            return False
-        at += 8 + length + length % 2
-    return at - size in (0, 1)
+            return
+        yield name, at + 8, length
+        at = _end(at + 8, length)
+    raise ValueError(f"it has more than {_MOST_CHUNKS} chunks")
+
+
+def _end(begin: int, length: int) -> int:
+    """Where the next chunk begins behind one of odd or even length."""
+    return begin + length + length % 2
 
 
 def _form(chunk: bytes, order: str) -> tuple[int, int, str] | None:

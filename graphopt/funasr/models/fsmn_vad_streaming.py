@@ -132,6 +132,8 @@ def change_detector(
     Raises:
         RecognizerOptionError: naming what is not understood, with all that is.
     """
+    if not isinstance(options, Mapping):
+        raise RecognizerOptionError("VAD options", options, ["a map of", *OPTIONS])
     try:
         return config.change(options, frontend)
     except ValueError as error:

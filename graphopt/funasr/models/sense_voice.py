@@ -113,10 +113,12 @@ class SenseVoiceModel(SpeechModel):
             use_itn: whether numbers and dates are asked for as they are written.
 
         Raises:
-            RecognizerOptionError: if it does not know the language.
+            RecognizerOptionError: if it does not know the language, or the form is neither.
         """
-        if language not in LANGUAGES:
+        if not isinstance(language, str) or language not in LANGUAGES:
             raise RecognizerOptionError("language", language, LANGUAGES)
+        if not isinstance(use_itn, bool):
+            raise RecognizerOptionError("use_itn", use_itn, ["True", "False"])
         return replace(self, language=language, use_itn=use_itn)
 
 

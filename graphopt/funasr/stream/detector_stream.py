@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from graphopt.errors import RecognizerOptionError
 from graphopt.funasr.audio.feature_stream import FeatureStream
 from graphopt.funasr.audio.samples import SignalStream
 from graphopt.funasr.audio.vad import Segment, SegmentStream
 from graphopt.funasr.models.fsmn_vad_streaming import VoiceDetector
+from graphopt.runtime.fields import FieldError, Range, read_fields
 
 Array = np.ndarray[Any, Any]
 
+_ChunkMs = Annotated[int, Range(1, 10**9)]
 CHUNK_MS = 200  # as in FunASR's examples
 _WINDOWS_MS = 100  # more than frames reach beyond what they stand for
 
@@ -27,16 +30,24 @@ class DetectorStream(SignalStream[Segment]):
         detector: the model and its settings, which many streams may share.
         chunk_ms: speech is looked for so often; FunASR's `chunk_size` of `generate`.
 
+    Raises:
+        RecognizerOptionError: if a chunk has no length.
+
     Attributes:
         chunk: samples of a chunk.
         delay: samples that may lie between the beginning of a segment and where it is told.
     """
 
     def __init__(self, detector: VoiceDetector, chunk_ms: int = CHUNK_MS) -> None:
-        config, per_ms = detector.config, detector.frontend.fs // 1000
-        self.chunk = chunk_ms * per_ms
+        try:
+            read_fields(_ChunkMs, chunk_ms)
+        except FieldError as error:
+            allowed = ["milliseconds, one or more"]
+            raise RecognizerOptionError("chunk_ms", chunk_ms, allowed) from error
+        config, fs = detector.config, detector.frontend.fs
+        self.chunk = chunk_ms * fs // 1000
         before_ms = config.window_size_ms + config.lookback_time_start_point
-        self.delay = (before_ms + chunk_ms + _WINDOWS_MS) * per_ms
+        self.delay = (before_ms + chunk_ms + _WINDOWS_MS) * fs // 1000
         self._detector = detector
         self._features = FeatureStream(detector.frontend, detector.cmvn)
         self._cache = detector.empty_cache()

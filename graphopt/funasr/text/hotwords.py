@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.errors import RecognizerOptionError
+from graphopt.plain_files import read_text
 from graphopt.runtime.loaded import LoadedModule
 
 Array = np.ndarray[Any, Any]
@@ -30,14 +31,16 @@ def read_hotwords(hotword: str) -> list[list[str]]:
     Raises:
         RecognizerOptionError: if it is an address, or no file is at the path.
     """
-    if hotword.startswith("http"):
+    if not isinstance(hotword, str) or hotword.startswith("http"):
         raise RecognizerOptionError("hotword", hotword, _FORMS)
     if not hotword.endswith(".txt"):
         return [[word] for word in hotword.split()]
     try:
-        lines = Path(hotword).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecognizerOptionError("hotword", f"{hotword} ({error})", _FORMS) from error
+        lines = read_text(Path(hotword)).splitlines()
+    except OSError as error:
+        raise RecognizerOptionError(
+            "hotword", f"{hotword} ({error.strerror or error})", _FORMS
+        ) from error
     return [line.split() for line in lines if line.strip()]
 
 

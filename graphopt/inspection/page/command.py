@@ -48,9 +48,9 @@ def inspect(
     """
     from graphopt.compiler.stages import keep_stages
     from graphopt.driver import optimize
-    from graphopt.inspection.files import check_file
     from graphopt.inspection.page.package import write_package_page
     from graphopt.onnx.adapter import is_onnx
+    from graphopt.output_files import check_file
     from graphopt.progress import show_progress
     from graphopt.runtime.arrays import read_arguments
     from graphopt.target import find_target

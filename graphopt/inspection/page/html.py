@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from graphopt.inspection.files import write_text
+from graphopt.output_files import write_text
 
 _PAGE = """<!doctype html>
 <html lang="en">

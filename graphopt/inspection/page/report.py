@@ -12,7 +12,6 @@ from graphopt.compiler.inspected import Inspected
 from graphopt.compiler.options import call_of
 from graphopt.compiler.program import Program
 from graphopt.compiler.stages import Stages
-from graphopt.inspection.files import check_file
 from graphopt.inspection.models import Planned
 from graphopt.inspection.page.accuracy import Errors, errors_of
 from graphopt.inspection.page.code import assembly_of, code_of
@@ -27,6 +26,7 @@ from graphopt.inspection.page.measures import (
     work_of,
 )
 from graphopt.inspection.page.memory import memory_of
+from graphopt.output_files import check_file
 from graphopt.printable import printable
 from graphopt.progress import announce
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from graphopt.errors import (
 )
 from graphopt.extras import command_of
 from graphopt.llm.generate.chat_template import RenderError, render_bounded
+from graphopt.plain_files import read_plain, read_text
 from graphopt.runtime.fields import Count, FieldError, Name, parse_json, read_fields
 
 _NUMBERS: Any = Count | tuple[Count, ...] | None
@@ -206,7 +208,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         ModelFileError: if there is no `tokenizer.json`, or a file makes no sense.
     """
     path = folder / "tokenizer.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise ModelFileError(folder, "it has no tokenizer.json")
     settings = {
         **_json(folder / "special_tokens_map.json"),
@@ -214,9 +216,11 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     }
     special = _special(folder, settings)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         built = Tokenizer(text, ChatFormat(None, special, ()))._tokenizer
         added = _add_tokens(built, folder, settings)
+    except ModelFileError:
+        raise
     except (ValueError, OSError) as error:
         raise ModelFileError(path, f"it is {error}") from error
     ends = _ends(folder, settings, built) | ends_by_name(built)
@@ -225,10 +229,10 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}
     try:
-        return read_fields(dict[str, Any], parse_json(path.read_bytes()))
+        return read_fields(dict[str, Any], parse_json(read_plain(path)))
     except (FieldError, OSError) as error:
         raise ModelFileError(path, f"it makes no sense ({error})") from error
 
@@ -301,11 +305,11 @@ def _ends(folder: Path, settings: dict[str, Any], tokenizer: Any) -> set[int]:
 def _template(folder: Path, settings: dict[str, Any]) -> str | dict[str, str] | None:
     """The template for chats, or several by name: in files, or a setting."""
     files = {path.stem: path for path in sorted((folder / "chat_templates").glob("*.jinja"))}
-    if (folder / "chat_template.jinja").is_file():
+    if os.path.lexists(folder / "chat_template.jinja"):
         files["default"] = folder / "chat_template.jinja"
     try:
-        found = {name: path.read_text(encoding="utf-8") for name, path in files.items()}
-    except (OSError, ValueError) as error:
+        found = {name: read_text(path) for name, path in files.items()}
+    except OSError as error:
         raise ModelFileError(folder, f"its chat template cannot be read ({error})") from error
     if not found:
         try:

@@ -30,6 +30,7 @@ from graphopt.llm.decoder.sizes import misfit
 from graphopt.llm.decoder.traits import Traits
 from graphopt.llm.readers.layers import HeadOrder, limited, read_layers
 from graphopt.llm.readers.ledger import Ledger
+from graphopt.plain_files import read_plain
 from graphopt.runtime.fields import Amount, FieldError, Range, Size, parse_json, read_fields
 
 Array = np.ndarray[Any, Any]
@@ -263,7 +264,7 @@ def _array(tensor: Any) -> Array:
 
 def _read_parameters(path: Path) -> Ledger:
     try:
-        data = read_fields(dict[str, Any], parse_json(path.read_bytes()))
+        data = read_fields(dict[str, Any], parse_json(read_plain(path)))
     except (OSError, FieldError) as error:
         raise ModelFileError(path, f"it makes no sense ({error})") from error
     return _said(data)

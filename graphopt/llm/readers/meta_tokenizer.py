@@ -13,6 +13,7 @@ from graphopt.errors import ModelFileError
 from graphopt.llm.architectures.llama import LLAMA
 from graphopt.llm.generate.tokenizer import ChatFormat, Tokenizer, import_tokenizers
 from graphopt.llm.readers.gguf_tokenizer import pre_tokenizer
+from graphopt.plain_files import read_plain
 
 _FILE = "tokenizer.model"
 _BOS, _EOS, _TURN, _MESSAGE = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"
@@ -69,9 +70,9 @@ def _ranks(path: Path) -> dict[bytes, int]:
     if not path.is_file():
         raise ModelFileError(path.parent, f"it has no {_FILE}")
     try:
-        pairs = [line.split() for line in path.read_bytes().splitlines() if line]
+        pairs = [line.split() for line in read_plain(path).splitlines() if line]
         ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in pairs}
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ModelFileError(path, f"its lines are no tokens with ranks ({error})") from error
     if sorted(ranks.values()) != list(range(len(ranks))) or len(ranks) < 256:
         raise ModelFileError(path, "its ranks have gaps")
