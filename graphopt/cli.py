@@ -26,6 +26,7 @@ from graphopt.flags import JsonOption, TrustedKeys, numbers, output_file, print_
 from graphopt.funasr.commands import align, compile_app, transcribe
 from graphopt.inspection.commands import bisect, check, diff, dump, info
 from graphopt.inspection.page.command import inspect
+from graphopt.inspection.profiling.command import profile
 from graphopt.inspection.tune_command import tune
 from graphopt.llm.commands import chat, compile_llm
 from graphopt.onnx.adapter import is_onnx
@@ -523,6 +524,7 @@ def bench_kernels(
 
 
 app.command()(inspect)
+app.command()(profile)
 app.command()(dump)
 app.command()(tune)
 app.command()(diff)

@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+from graphopt.compiler.baseline import time_model, time_nodes
 from graphopt.compiler.example_check import check_example, check_pieces
 from graphopt.compiler.inspected import Inspected
 from graphopt.compiler.options import Options
 from graphopt.compiler.pieces import Pieces
+from graphopt.compiler.profile import Baseline
 from graphopt.compiler.specialization import Specialization
 from graphopt.compiler.stages import Stages, keep_stages
 from graphopt.compiler.tensor_calls import TensorCalls
@@ -24,6 +26,7 @@ from graphopt.errors import (
     EmptyInputError,
     InputCountError,
     InputError,
+    OptionError,
     PackageError,
     StagesError,
 )
@@ -181,6 +184,24 @@ class OptimizedModule(Inspected, MachineCode, torch.nn.Module):
                 "around compiled submodules; give one of those"
             )
         return [to_numpy(t) for t in specialization.call.flatten(args, kwargs)]
+
+    def _baseline(
+        self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int
+    ) -> Baseline:
+        if model is not self.original:
+            name = type(model).__name__
+            raise OptionError("baseline", name, "give the very model that was compiled")
+        specialization, args, kwargs = self._specialization(args, kwargs)
+
+        def call() -> Any:
+            return model(*args, **kwargs)
+
+        captured = self._captured()
+        if captured != [specialization] or isinstance(specialization, Pieces):
+            return time_model(model, call, repeats)
+        stages = specialization.stages or self.stages()[0]
+        tensors = specialization.call.flatten(args, kwargs)
+        return time_nodes(model, call, stages, specialization.programs(), tensors, repeats)
 
     def _name(self) -> str:
         return type(self._model[0]).__name__

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from graphopt.compiler.options import Options
+from graphopt.compiler.profile import Baseline, Profile, Run, faster_half
 from graphopt.compiler.program import Program
 from graphopt.compiler.report import NodeReport, Report
 from graphopt.compiler.schedule import StepBalance
-from graphopt.errors import PackageError
+from graphopt.errors import OptionError, PackageError
 from graphopt.frontend.compiled import Compiled
 from graphopt.runtime.library import check_threads
 
@@ -19,13 +20,14 @@ class Serving(Protocol):
 
     checked: str
 
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of a call."""
+
     def interpret(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result of the planned graphs in numpy."""
 
-    def profile(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int
-    ) -> list[dict[str, Any]]:
-        """A row for each step; see `Optimized.profile`.
+    def profile(self, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int) -> list[Run]:
+        """A profile of every compiled graph that a call runs; see `Optimized.profile`.
 
         Args:
             args: positional arguments of the call.
@@ -102,20 +104,45 @@ class Optimized(Compiled):
             tuple(serving.checked or "example: not compared" for serving in captured),
         )
 
-    def profile(self, *args: Any, repeats: int = 5, **kwargs: Any) -> list[dict[str, Any]]:
-        """Median milliseconds, multiply-adds and bytes of every compiled step on this machine.
+    def profile(self, *args: Any, repeats: int = 5, baseline: Any = None, **kwargs: Any) -> Profile:
+        """Times, multiply-adds and bytes of every compiled step on this machine.
+
+        Times are means over the faster half of the runs, so that those of steps, and what lies
+        outside of them, add up to that of a call. Runs that are not profiled take turns with them:
+        `Profile.overhead` says what profiling added. Nothing is left of it in other calls.
 
         Args:
             args: positional arguments of the call.
             repeats: runs that are timed.
+            baseline: the model that was compiled, to say what it takes in torch, op by op; None
+                leaves that out.
             kwargs: keyword arguments of the call.
 
         Returns:
-            One dict a step: `node`, `op`, `kernel`, `module`, `ms`, `macs`, `bytes`, and
-            `critical`: whether it is on the critical path, which no number of cores shortens.
+            A table, which is a sequence of one dict a step: `node`, `op`, `kernel`, `module`,
+            `fused` (modules whose work it does too), `ms`, `macs`, `bytes`, `busy` (threads that
+            worked, in the mean), and `critical`: whether it is on the critical path, which no
+            number of cores shortens.
+
+        Raises:
+            InputError: as a call does.
+            OptionError: for no runs, or another baseline.
         """
+        if type(repeats) is not int or repeats < 1:
+            raise OptionError("repeats", repeats, "give at least 1")
+        before = None if baseline is None else self._baseline(baseline, args, kwargs, repeats)
         serving, args, kwargs = self._specialization(args, kwargs)
-        return serving.profile(args, kwargs, repeats)
+        runs = tuple(serving.profile(args, kwargs, repeats))
+        call = None
+        if len(runs) != 1:
+            call = faster_half(lambda: serving.run(args, kwargs), repeats)
+        return Profile(self._name(), runs, call, before)
+
+    def _baseline(
+        self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int
+    ) -> Baseline:
+        """Times of the model before it was compiled; see `profile`."""
+        raise OptionError("baseline", type(model).__name__, "only torch modules have one; omit it")
 
     def balance(self, *args: Any, cores: int, repeats: int = 5, **kwargs: Any) -> list[StepBalance]:
         """How evenly the tasks of every step fall on `cores` cores; see `schedule.py`.

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from graphopt.compiler.profile import Run
 from graphopt.compiler.report import NodeReport
 from graphopt.errors import (
     CaptureError,
@@ -138,20 +139,18 @@ class Pieces:
             lambda specialization, *call: specialization.interpret(*call), args, kwargs
         )
 
-    def profile(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int
-    ) -> list[dict[str, Any]]:
-        """Rows of all compiled submodules, in the order of their calls; see `Specialization`."""
-        rows: list[dict[str, Any]] = []
+    def profile(self, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int) -> list[Run]:
+        """Those of all compiled submodules, in the order of their calls; see `Specialization`."""
+        found: list[Run] = []
 
         def run(
             specialization: Specialization, args: tuple[Any, ...], kwargs: dict[str, Any]
         ) -> Any:
-            rows.extend(specialization.profile(args, kwargs, repeats))
+            found.extend(specialization.profile(args, kwargs, repeats))
             return specialization.run(args, kwargs)
 
         self._run_by(run, args, kwargs)
-        return rows
+        return found
 
     def balance(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], cores: int, repeats: int

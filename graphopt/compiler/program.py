@@ -17,6 +17,7 @@ from graphopt._version import VERSION
 from graphopt.codegen.emit import Module, emit_module
 from graphopt.compiler.options import Options
 from graphopt.compiler.pipeline import PassManager, placement_passes, precision_passes
+from graphopt.compiler.profile import Run, time_steps
 from graphopt.compiler.schedule import StepBalance, balance_of, trace_tasks
 from graphopt.errors import StorageError
 from graphopt.ir import Graph, Value, learn_sizes
@@ -224,24 +225,27 @@ class Program:
         """Runs on this machine; callers on several threads get a context each."""
         return self._contexts.run(lambda: self.library, inputs, seconds)
 
-    def profile(self, inputs: Sequence[Array], repeats: int) -> list[dict[str, Any]]:
-        """The median time of each step, with its work.
+    def profile(self, inputs: Sequence[Array], repeats: int) -> Run:
+        """The time of each step, with its work.
 
         Returns:
-            The rows of `work`, with `ms` and `critical`, whether it is on the critical path.
+            The rows of `work`, with what `Optimized.profile` adds.
         """
-        seconds = self.library.times(repeats)
         outputs = self.run(inputs)
-        for row in seconds:
-            self.run(inputs, row)
-        times = np.median(seconds, 0) * 1e3
+
+        def run(seconds: Array | None, marks: list[Array] | None) -> None:
+            self._contexts.run(lambda: self.library, inputs, seconds, marks)
+
+        timed = time_steps(run, self.library.step_count, repeats)
         nodes = [step.node for step in self._host_module.steps]
-        taken = dict(zip(nodes, times.tolist(), strict=True))
-        longest = set(critical_path(self.graph.nodes, taken))
-        return [
-            {**row, "ms": taken[node], "critical": node in longest}
-            for row, node in zip(self.work(inputs, outputs), nodes, strict=True)
+        longest = set(critical_path(self.graph.nodes, dict(zip(nodes, timed.steps, strict=True))))
+        columns = zip(nodes, timed.steps, timed.busy, strict=True)
+        found = [
+            {"ms": ms, "busy": busy, "threads": timed.threads, "critical": node in longest}
+            for node, ms, busy in columns
         ]
+        work = self.work(inputs, outputs)
+        return Run([{**row, **more} for row, more in zip(work, found, strict=True)], timed)
 
     def work(self, inputs: Sequence[Array], outputs: Sequence[Array] = ()) -> list[dict[str, Any]]:
         """What each step has to do, without a run.
@@ -252,7 +256,8 @@ class Program:
                 their bounds.
 
         Returns:
-            One dict a step: `node`, `op`, `kernel`, `module`, `macs`, `bytes` (all that it moves),
+            One dict a step: `node`, `op`, `kernel`, `module`, `fused` (modules whose work it does
+            beside its own), `macs`, `bytes` (all that it moves),
             `memory_bytes` (of those, constants and cached rows), shapes with dtypes of its `inputs`
             and `outputs`; of a product the format of the weights (`scheme`) and their `group`, of
             attention whether it is `causal`, over a cache its `keys`, of a norm whether it is
@@ -269,6 +274,7 @@ class Program:
                 "op": node.op.name,
                 "kernel": node.kernel,
                 "module": node.origin.module,
+                "fused": [origin.module for origin in node.fused if origin.module],
                 "macs": node.op.macs(node, call),
                 "bytes": moved_bytes(node, call),
                 "memory_bytes": memory_bytes(node, call),

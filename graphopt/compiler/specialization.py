@@ -18,6 +18,7 @@ from graphopt.compiler.onnx_parts import Parts, write_parts
 from graphopt.compiler.options import Options
 from graphopt.compiler.partition import CompiledPart, TorchPart, partition
 from graphopt.compiler.pipeline import PassManager, export, lowering_passes
+from graphopt.compiler.profile import Run
 from graphopt.compiler.program import Program, Signature
 from graphopt.compiler.report import NodeReport, node_reports
 from graphopt.compiler.schedule import StepBalance
@@ -227,26 +228,24 @@ class Specialization:
                 if node.op.computes:
                     check_found(self.graph, node.op.computes, sizes)
 
-    def profile(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int
-    ) -> list[dict[str, Any]]:
-        """Rows of `OptimizedModule.profile`.
+    def profile(self, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int) -> list[Run]:
+        """Times of the compiled parts; see `OptimizedModule.profile`.
 
         Args:
             args: positional arguments of the call.
             kwargs: keyword arguments of the call.
             repeats: timed runs of each compiled part.
         """
-        rows: list[dict[str, Any]] = []
+        found: list[Run] = []
 
         def run(
             program: Program, number: int, inputs: list[torch.Tensor]
         ) -> Sequence[torch.Tensor]:
-            rows.extend(program.profile([to_numpy(t) for t in inputs], repeats))
+            found.append(program.profile([to_numpy(t) for t in inputs], repeats))
             return _run_compiled(program, number, inputs)
 
         self._run_parts(self.call.flatten(args, kwargs), run)
-        return rows
+        return found
 
     def balance(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], cores: int, repeats: int
@@ -435,8 +434,16 @@ def _of(env: dict[Value, torch.Tensor], value: Value) -> torch.Tensor:
 _PLACEMENT = {"device", "layout", "pin_memory", "memory_format"}
 
 
+def _call(op: Callable[..., Any], given: dict[str, Any]) -> Any:
+    return op(**given)
+
+
 def run_in_torch(
-    node: Node, env: dict[Value, torch.Tensor], sizes: dict[sympy.Symbol, Any]
+    node: Node,
+    env: dict[Value, torch.Tensor],
+    sizes: dict[sympy.Symbol, Any],
+    is_dense: bool = True,
+    call: Callable[[Callable[..., Any], dict[str, Any]], Any] = _call,
 ) -> Sequence[torch.Tensor]:
     """Runs an `aten.*` node that was not lowered.
 
@@ -446,6 +453,8 @@ def run_in_torch(
         node: an `aten.*` node.
         env: tensors of the values that are known so far; constants need none.
         sizes: of the dims that its arguments name.
+        is_dense: whether operands are made dense first.
+        call: calls the op with its arguments.
 
     Returns:
         One tensor for each output.
@@ -457,7 +466,8 @@ def run_in_torch(
 
     def convert(value: Any) -> Any:
         if isinstance(value, Ref):
-            return _of(env, operands[value.index]).contiguous()
+            tensor = _of(env, operands[value.index])
+            return tensor.contiguous() if is_dense else tensor
         if isinstance(value, list):
             return [convert(item) for item in value]
         if isinstance(value, DType):
@@ -474,7 +484,7 @@ def run_in_torch(
     passed = {k: v for k, v in aten.arguments.items() if k in required or k not in _PLACEMENT}
     kwargs = {k: convert(v) for k, v in passed.items()}
     try:
-        result = op(**kwargs)
+        result = call(op, kwargs)
     except Exception as error:
         if torch.compiler.is_compiling():  # which asks for other sizes by errors
             raise

@@ -19,11 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from graphopt.compiler.inspected import Inspected
 from graphopt.compiler.options import Options, call_of
 from graphopt.compiler.report import NodeReport
 from graphopt.compiler.stages import Stage, Stages, keep_stages
 from graphopt.dependencies import require
 from graphopt.errors import InspectionError, OptionError
+from graphopt.inspection.compiled import CompiledGraph
 from graphopt.onnx.adapter import is_onnx
 from graphopt.runtime.arrays import read_arguments
 from graphopt.zoo.catalog import build_model
@@ -44,12 +46,16 @@ class Planned:
         stages: the graph after each pass.
         inputs: example inputs as the graph takes them; None if there are none.
         in_python: modules of the model that run in Python, around those that are compiled.
+        compiled: the whole model, which is built with its first call.
+        call: example arguments of such a call, positional and by keyword; None if there are none.
     """
 
     name: str
     options: Options
     stages: Stages
     inputs: list[Array] | None
+    compiled: Inspected
+    call: tuple[tuple[Any, ...], dict[str, Any]] | None
     in_python: tuple[NodeReport, ...] = ()
 
     @property
@@ -121,11 +127,14 @@ class Named:
     example: tuple[Any, ...] | None
     kind: str
 
-    def planned(self, target: str, precision: str) -> list[Planned]:
+    def planned(
+        self, target: str, precision: str, num_threads: int | None = None
+    ) -> list[Planned]:
         """The graphs, planned; see `planned`."""
         if self.kind == "onnx":
-            return planned(self.model, target, precision, self.example)
-        given = {"target": target, "precision": precision, "check": False}
+            return planned(self.model, target, precision, self.example, num_threads=num_threads)
+        given: dict[str, Any] = {"target": target, "precision": precision, "check": False}
+        given["num_threads"] = num_threads
         if self.kind == "decoder":
             return [_planned_decoder(self.model, Options.of(**given), self.example)]
         return _planned_module(
@@ -178,7 +187,11 @@ def one_of(models: Sequence[Named], part: str) -> Named:
 
 
 def planned_by_name(
-    name: str, target: str, precision: str, inputs: Sequence[Path] = ()
+    name: str,
+    target: str,
+    precision: str,
+    inputs: Sequence[Path] = (),
+    num_threads: int | None = None,
 ) -> list[Planned]:
     """The graphs of a MODEL of the command line; see `named_models`.
 
@@ -187,13 +200,26 @@ def planned_by_name(
         target: as for `graphopt.optimize`.
         precision: as for `graphopt.optimize`.
         inputs: in place of the example inputs.
+        num_threads: of a run; as for `graphopt.optimize`.
 
     Raises:
         GraphoptError: if it is no model, or cannot be compiled.
     """
-    Options.of(target=target, precision=precision)
+    Options.of(target=target, precision=precision, num_threads=num_threads)
     models = named_models(name, inputs)
-    return [graph for model in models for graph in model.planned(target, precision)]
+    return [graph for model in models for graph in model.planned(target, precision, num_threads)]
+
+
+def compiled_by_name(
+    name: str,
+    target: str,
+    precision: str,
+    inputs: Sequence[Path] = (),
+    num_threads: int | None = None,
+) -> list[Planned]:
+    """Those of `planned_by_name`, each compiled model once, however many graphs it has."""
+    found = planned_by_name(name, target, precision, inputs, num_threads)
+    return list({id(one.compiled): one for one in reversed(found)}.values())[::-1]
 
 
 def _planned_module(name: str, module: Any, options: Options) -> list[Planned]:
@@ -211,9 +237,11 @@ def _planned_module(name: str, module: Any, options: Options) -> list[Planned]:
     if in_python:
         rows = [in_python, *[()] * (len(kept) - 1)]  # once, whatever was captured
         pairs = zip(kept, rows, strict=True)
-        return [Planned(stages.name, options, stages, None, own) for stages, own in pairs]
+        call = call_of(example)
+        return [Planned(s.name, options, s, None, fast, call, own) for s, own in pairs]
     args, kwargs = call_of(example)
-    return [Planned(name, options, kept[0], fast.stored_inputs(*args, **kwargs))]
+    inputs = fast.stored_inputs(*args, **kwargs)
+    return [Planned(name, options, kept[0], inputs, fast, (args, kwargs))]
 
 
 def _planned_onnx(model: Any, options: Options) -> list[Planned]:
@@ -223,12 +251,13 @@ def _planned_onnx(model: Any, options: Options) -> list[Planned]:
 
     opened = open_model(model)
     with keep_stages() as kept:
-        calls, _, _ = plan(opened, options)
-    inputs = None
+        calls, program, _ = plan(opened, options)
+    inputs = call = None
     if (example := options.example_inputs) is not None:
-        args, kwargs = call_of(example)
+        args, kwargs = call = call_of(example)
         inputs = calls.arrays(calls.match(args, kwargs))
-    return [Planned(opened.name, options, kept[0], inputs)]
+    compiled = CompiledGraph(opened.name, calls, program, options, kept[0])
+    return [Planned(opened.name, options, kept[0], inputs, compiled, call)]
 
 
 def _planned_decoder(path: Path, options: Options, tokens: tuple[Any, ...] | None) -> Planned:
@@ -242,7 +271,8 @@ def _planned_decoder(path: Path, options: Options, tokens: tuple[Any, ...] | Non
     if tokens is None:
         tokens = (np.random.default_rng(0).integers(0, engine.vocabulary, _TOKENS),)
     inputs = calibration_inputs(program.graph, tokens, engine.vocabulary)
-    return Planned(path.name, options, kept[0], inputs)
+    compiled = CompiledGraph.of(path.name, program, options, kept[0])
+    return Planned(path.name, options, kept[0], inputs, compiled, (tuple(inputs), {}))
 
 
 def _parts(path: Path) -> list[Named]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from graphopt.compiler.optimized import Optimized, Serving
 from graphopt.compiler.pipeline import export
+from graphopt.compiler.profile import Run
 from graphopt.compiler.program import Program, Signature
 from graphopt.compiler.report import NodeReport, node_reports
 from graphopt.compiler.schedule import StepBalance
@@ -95,11 +96,9 @@ class OnnxCalls:
         """The same by the code for the target; see `Program.emulate`."""
         return self._run_by(lambda a: self._program.emulate(a, level, sve_bits), args, kwargs)
 
-    def profile(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int
-    ) -> list[dict[str, Any]]:
+    def profile(self, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int) -> list[Run]:
         """Times of every step; see `Program.profile`."""
-        return self._program.profile(self.arrays(self.match(args, kwargs)), repeats)
+        return [self._program.profile(self.arrays(self.match(args, kwargs)), repeats)]
 
     def balance(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], cores: int, repeats: int

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from graphopt.compiler.options import Options, call_of, in_rows
+from graphopt.compiler.profile import Run
 from graphopt.compiler.program import Program
 from graphopt.compiler.report import NodeReport
 from graphopt.compiler.schedule import StepBalance
@@ -267,18 +268,16 @@ class _PartsCalls:
         """The same with compiled regions in numpy."""
         return self._run_by(_in_numpy, args, kwargs)
 
-    def profile(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int
-    ) -> list[dict[str, Any]]:
+    def profile(self, args: tuple[Any, ...], kwargs: dict[str, Any], repeats: int) -> list[Run]:
         """Times of every step of the compiled regions that the call runs."""
-        rows: list[dict[str, Any]] = []
+        found: list[Run] = []
 
         def call(compiled: OptimizedOnnx | OptimizedParts, arrays: list[Array]) -> Any:
-            rows.extend(compiled.profile(*arrays, repeats=repeats))
+            found.extend(compiled.profile(*arrays, repeats=repeats).runs)
             return compiled(*arrays)
 
         self._run_by(call, args, kwargs)
-        return rows
+        return found
 
     def balance(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], cores: int, repeats: int

@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 MAX_RANK = 8
-ABI_VERSION, OLDEST_ABI_VERSION = 6, 4  # of graphopt.h, and what is enough of it
+ABI_VERSION, OLDEST_ABI_VERSION = 7, 4  # of graphopt.h, and what is enough of it
 MAX_THREADS = 4095  # of a run, and of all runs together
 
 _DTYPES = list(DType)
@@ -377,6 +377,7 @@ class Context:
         self._run, self._shape_outputs = c.go_profile, c.go_output_shapes
         self._given = (Tensor * max(1, len(library.inputs)))()
         self._made = (Tensor * max(1, len(library.outputs)))()
+        self._row = 1 + 2 * library.step_count  # marks of a thread
         self._bytes = c.go_arena_bytes
         self._bytes.restype = ctypes.c_size_t
 
@@ -385,12 +386,20 @@ class Context:
         """Working memory that the context holds now."""
         return int(self._bytes(self._context))
 
-    def run(self, inputs: Sequence[Array], seconds: Array | None = None) -> list[Array]:
+    def run(
+        self,
+        inputs: Sequence[Array],
+        seconds: Array | None = None,
+        marks: list[Array] | None = None,
+    ) -> list[Array]:
         """Runs the module.
 
         Args:
             inputs: stored arrays (bf16 as uint16) in the order of the module.
             seconds: f64 array of `step_count`, filled with the time of each step.
+            marks: gets one more array, f64 [threads, 1 + 2 * step_count]: seconds since the run
+                began when each thread began, and for each step when it had no more to do and when
+                it went on; 0 where a thread took no part. With `seconds` alone.
 
         Raises:
             InputError: if an input does not fit.
@@ -406,13 +415,22 @@ class Context:
         for tensor in made[: len(library.outputs)]:
             outputs.append(_empty(tuple(tensor.shape[: tensor.rank]), _DTYPES[tensor.dtype]))
             tensor.data = outputs[-1].ctypes.data
-        times = None if seconds is None else seconds.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
-        self._check(self._run(self._context, given, made, times), dense)
+        times = None if seconds is None else _doubles(seconds)
+        if marks is None:
+            self._check(self._run(self._context, given, made, times), dense)
+        else:
+            marks.append(np.zeros((self.threads, self._row)))
+            run = self._library.symbol("go_profile_threads")
+            self._check(run(self._context, given, made, times, _doubles(marks[-1])), dense)
         return [_as_made(array, tensor) for array, tensor in zip(outputs, made, strict=False)]
 
     def _check(self, code: int, inputs: Sequence[Array]) -> None:
         if code:
             raise self._library.error(self._context, inputs)
+
+
+def _doubles(array: Array) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
 
 
 def _as_made(array: Array, made: Tensor) -> Array:
@@ -496,7 +514,11 @@ class ContextPool:
         return sum(context.arena_bytes for context in list(self._idle))
 
     def run(
-        self, library: Callable[[], Library], inputs: Sequence[Array], seconds: Array | None
+        self,
+        library: Callable[[], Library],
+        inputs: Sequence[Array],
+        seconds: Array | None,
+        marks: list[Array] | None = None,
     ) -> list[Array]:
         """Runs a module as `Context.run` does, in an idle context or in a new one.
 
@@ -504,6 +526,7 @@ class ContextPool:
             library: gives the module, for a new context.
             inputs: as for `Context.run`.
             seconds: as for `Context.run`; None if no times are wanted.
+            marks: as for `Context.run`; None if they are not wanted.
 
         Raises:
             InputError: if an input does not fit.
@@ -514,7 +537,7 @@ class ContextPool:
             except IndexError:
                 context = library().context(self._threads)
             try:
-                return context.run(inputs, seconds)
+                return context.run(inputs, seconds, marks)
             finally:
                 self._idle.append(context)
 

@@ -16,6 +16,7 @@ typedef struct {
     go_error *error;     /* written by the thread that sets `failed` */
     atomic_int *failed;  /* whether a step has failed */
     double *ends;        /* of every step, when the first thread found it done; or null */
+    double *marks;       /* of every thread, as for go_profile_threads, but by the clock; or null */
 } go_frame;
 
 /* The size of a dim is that of an axis of an input. */

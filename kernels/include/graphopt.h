@@ -26,7 +26,7 @@
 extern "C" {
 #endif
 
-#define GO_ABI_VERSION 6
+#define GO_ABI_VERSION 7
 #define GO_MAX_RANK 8
 #define GO_API __attribute__((visibility("default")))
 
@@ -135,6 +135,12 @@ GO_API go_code go_run(go_context *context, const go_tensor *inputs, go_tensor *o
 /* The same, and the seconds of every step, until the first thread found it done. */
 GO_API go_code go_profile(go_context *context, const go_tensor *inputs, go_tensor *outputs,
                           double *seconds);
+
+/* The same, and what each of go_thread_count threads did: when it began, and for each step when it
+ * had no more to do and when it went on. So `marks` has 1 + 2 * go_step_count seconds a thread,
+ * since the run began; 0 where a thread took no part. Since version 7. */
+GO_API go_code go_profile_threads(go_context *context, const go_tensor *inputs, go_tensor *outputs,
+                                  double *seconds, double *marks);
 
 /* The threads of a program that has a pool of its own, in place of a context's: calls
  * task(argument, i) for every i below `count`, at once or one after another, on any threads, and

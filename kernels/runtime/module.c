@@ -268,11 +268,27 @@ static void end_times(double *ends, double begun) {
     }
 }
 
-static void run_frame(void *frame, go_team *team) { go_generated_module.run(frame, team); }
+enum { MARKS_BEFORE_STEPS = 1, MARKS_OF_STEP = 2 };
+
+static size_t marks_of_thread(void) {
+    return MARKS_BEFORE_STEPS + MARKS_OF_STEP * (size_t)go_generated_module.step_count;
+}
+
+/* From times of the clock to those since the run began; 0 stays for what did not happen. */
+static void end_marks(double *marks, int threads, double begun) {
+    for (size_t i = 0; marks && i < (size_t)threads * marks_of_thread(); i++)
+        if (marks[i] != 0) marks[i] -= begun;
+}
+
+static void run_frame(void *argument, go_team *team) {
+    const go_frame *frame = argument;
+    if (frame->marks) frame->marks[team->rank * marks_of_thread()] = now();
+    go_generated_module.run(frame, team);
+}
 
 /* On the host's threads, or the context's own without one. */
 static go_code run(go_context *context, const go_tensor *inputs, go_tensor *outputs,
-                   double *seconds, const go_host *host) {
+                   double *seconds, double *marks, const go_host *host) {
     const go_module_desc *desc = &go_generated_module;
     go_code code = bind(context, inputs);
     if (code != GO_OK || (code = reserve(context)) != GO_OK) return code;
@@ -293,6 +309,7 @@ static go_code run(go_context *context, const go_tensor *inputs, go_tensor *outp
         .error = &context->error,
         .failed = &failed,
         .ends = seconds,
+        .marks = marks,
     };
     if (host) {
         go_pool_run_hosted(context->pool, host, run_frame, &frame);
@@ -301,6 +318,7 @@ static go_code run(go_context *context, const go_tensor *inputs, go_tensor *outp
         const double begun = begin_times(seconds);
         go_pool_run(context->pool, threads, run_frame, &frame);
         end_times(seconds, begun);
+        end_marks(marks, threads, begun);
         go_gate_leave(context->module->gate, threads);
     }
     if (context->error.code != GO_OK || !desc->computed_count) return context->error.code;
@@ -312,19 +330,31 @@ static go_code run(go_context *context, const go_tensor *inputs, go_tensor *outp
 
 go_code go_profile(go_context *context, const go_tensor *inputs, go_tensor *outputs,
                    double *seconds) {
-    return run(context, inputs, outputs, seconds, NULL);
+    return run(context, inputs, outputs, seconds, NULL, NULL);
+}
+
+go_code go_profile_threads(go_context *context, const go_tensor *inputs, go_tensor *outputs,
+                           double *seconds, double *marks) {
+    memset(marks, 0, (size_t)go_pool_size(context->pool) * marks_of_thread() * sizeof *marks);
+    return run(context, inputs, outputs, seconds, marks, NULL);
 }
 
 go_code go_run(go_context *context, const go_tensor *inputs, go_tensor *outputs) {
-    return run(context, inputs, outputs, NULL, NULL);
+    return run(context, inputs, outputs, NULL, NULL, NULL);
 }
 
 go_code go_run_hosted(go_context *context, const go_tensor *inputs, go_tensor *outputs,
                       const go_host *host) {
-    return run(context, inputs, outputs, NULL, host);
+    return run(context, inputs, outputs, NULL, NULL, host);
 }
 
 void go_step(const go_frame *frame, go_team *team, int step) {
+    double *mark = NULL;
+    if (frame->marks) {
+        mark = frame->marks + team->rank * marks_of_thread() + MARKS_BEFORE_STEPS;
+        mark += MARKS_OF_STEP * step;
+        mark[0] = now();
+    }
     go_barrier(team);
 #if defined(GO_TRACE)
     go_trace_step();
@@ -332,6 +362,7 @@ void go_step(const go_frame *frame, go_team *team, int step) {
     if (!frame->ends) return;
     /* A thread that the operating system has set aside finds many steps done. */
     double none = 0, time = now();
+    if (mark) mark[1] = time;
     __atomic_compare_exchange(frame->ends + step, &none, &time, 0, __ATOMIC_RELAXED,
                               __ATOMIC_RELAXED);
 }

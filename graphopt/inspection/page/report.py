@@ -55,7 +55,7 @@ def page_data(module: Inspected, inputs: Inputs, measure: bool, errors: bool) ->
     else:
         args, kwargs = call
         arrays = module.stored_inputs(*args, **kwargs)
-        found = errors_of(Planned(report.name, module.options, captured[0], arrays))
+        found = errors_of(Planned(report.name, module.options, captured[0], arrays, module, call))
     columns = Columns(captured, found.stages if found else {})
     keys = columns.planned(programs)
     tables = columns.as_dict()
