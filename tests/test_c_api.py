@@ -52,7 +52,7 @@ def test_a_program_in_c(package: Path, example: np.ndarray, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line for line in lines if not line.startswith("y ")] == [
-        "abi 6",
+        "abi 7",
         "missing: 7 1",
         "wrong size: 7 1",
         "threads: 8 8",

@@ -281,7 +281,7 @@ GOOD = "f32[B,T,48] input -> f32[B,T,24] output0"
         ({"entry": "../other"}, "with entry '../other' names no folder"),
         ({"entry": "e" * 300}, "names no folder"),
         ({"entry": "inner"}, "inner/lib/levels is not listed"),
-        ({"interface": 1000}, "has interface 6, and 1000 is needed; make it again"),
+        ({"interface": 1000}, "has interface 7, and 1000 is needed; make it again"),
     ],
 )
 def test_a_node_that_makes_no_sense(written: Path, changed: dict[str, Any], message: str) -> None:
