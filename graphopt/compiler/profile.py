@@ -190,7 +190,7 @@ class Profile(Sequence[Row]):
     @property
     def outside(self) -> float:
         """Milliseconds of a call in no step: arguments, results, waking threads; torch, Python."""
-        return max(0.0, self.whole - sum(row["ms"] for row in self._rows))
+        return max(0.0, self.whole - float(sum(row["ms"] for row in self._rows)))
 
     @property
     def overhead(self) -> float:
