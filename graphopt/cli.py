@@ -24,7 +24,7 @@ from graphopt.dependencies import needs
 from graphopt.errors import GraphoptError, OptionError
 from graphopt.flags import JsonOption, TrustedKeys, numbers, output_file, print_json, refuse
 from graphopt.funasr.commands import align, compile_app, transcribe
-from graphopt.inspection.commands import bisect, check, diff, dump, info
+from graphopt.inspection.commands import bisect, check, diff, dump, info, predict
 from graphopt.inspection.page.command import inspect
 from graphopt.inspection.profiling.command import profile
 from graphopt.inspection.tune_command import tune
@@ -531,6 +531,7 @@ app.command()(diff)
 app.command()(bisect)
 app.command()(check)
 app.command()(info)
+app.command()(predict)
 app.command()(transcribe)
 app.command()(align)
 app.command()(chat)

@@ -26,6 +26,8 @@ from graphopt.toolchain.build import Builder
 
 def assumptions(machine: Machine) -> str:
     """What these figures assume, for people."""
+    start = machine.step_seconds * 1e6
+    begun = f"with {start:.3g} µs" if start else "without the cost"
     core, socket = (machine[f"{of}_bandwidth"].value / 1e9 for of in ("core", "socket"))
     return (
         f"Assumed: {machine.clock / 1e9:.1f} GHz; weights and cached keys and values come from "
@@ -38,7 +40,7 @@ def assumptions(machine: Machine) -> str:
         "of keys; the rest in proportion, docs/n2sim.md; without bias and residual). "
         f"Ops without a kernel of their own: {machine.bytes_per_cycle:.0f} bytes a cycle. Several "
         "cores: the tasks as this machine's kernels cut and time them (graphopt balance), "
-        "without the cost of starting a step; serial convolutions on one core. Not compared "
+        f"{begun} of starting a step; serial convolutions on one core. Not compared "
         "with silicon."
     )
 

@@ -202,6 +202,44 @@ def check(
         raise typer.Exit(1)
 
 
+@needs("compile", "predict")
+def predict(
+    model: ModelArgument,
+    target: Annotated[str, typer.Option(help="An Arm core: neoverse-n1, -n2, -v1, -v2.")] = (
+        "neoverse-n2"
+    ),
+    cores: Annotated[str, typer.Option(help="Numbers of cores.")] = "1,16,64",
+    constants: Annotated[
+        Path | None, typer.Option(help="What is known of the machine: of graphopt calibrate.")
+    ] = None,
+    inputs: InputsOption = None,
+    precision: PrecisionOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Predict what MODEL takes on Arm cores that are not here; docs/n2sim.md has the limits."""
+    from graphopt.bench.machine import Machine, read_machine
+    from graphopt.errors import OptionError
+    from graphopt.flags import numbers
+    from graphopt.inspection import prediction
+    from graphopt.progress import announce, show_progress
+
+    counts = numbers(cores, "--cores")
+    machine = Machine() if constants is None else read_machine(constants)
+    if machine.target not in ("", target):
+        raise OptionError(
+            "constants", str(constants), f"they are of {machine.target}, not {target}"
+        )
+    graphs = _planned(model, target, precision, inputs)
+    with show_progress(Console(stderr=True), f"predicting {model}"):
+        found = [prediction.predict(one, counts, machine, announce) for one in graphs]
+    if as_json:
+        print(json.dumps(finite([row.as_dict() for rows in found for row in rows]), indent=1))
+        return
+    console = Console()
+    for rows in found:
+        console.print(prediction.prediction_tables(rows))
+
+
 def info(
     package: Annotated[Path, typer.Argument(help="A package of any kind.")],
     trusted_key: TrustedKeys = None,
