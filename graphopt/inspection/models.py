@@ -127,9 +127,7 @@ class Named:
     example: tuple[Any, ...] | None
     kind: str
 
-    def planned(
-        self, target: str, precision: str, num_threads: int | None = None
-    ) -> list[Planned]:
+    def planned(self, target: str, precision: str, num_threads: int | None = None) -> list[Planned]:
         """The graphs, planned; see `planned`."""
         if self.kind == "onnx":
             return planned(self.model, target, precision, self.example, num_threads=num_threads)

@@ -389,7 +389,7 @@ class _Search:
 def _layer_times(program: Program, inputs: Sequence[Array]) -> dict[str, float]:
     """Milliseconds of the steps of each layer."""
     times: dict[str, float] = defaultdict(float)
-    for step in program.profile(inputs, _RUNS):
+    for step in program.profile(inputs, _RUNS).rows:
         times[step["module"]] += step["ms"]
     return times
 
