@@ -233,7 +233,7 @@ def predict(
     with show_progress(Console(stderr=True), f"predicting {model}"):
         found = [prediction.predict(one, counts, machine, announce) for one in graphs]
     if as_json:
-        print(json.dumps(finite([row.as_dict() for rows in found for row in rows]), indent=1))
+        print_json([row.as_dict() for rows in found for row in rows])
         return
     console = Console()
     for rows in found:

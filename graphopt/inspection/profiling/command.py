@@ -10,13 +10,8 @@ import typer
 from rich.console import Console
 
 from graphopt.dependencies import needs
-from graphopt.inspection.commands import (
-    InputsOption,
-    JsonOption,
-    ModelArgument,
-    PrecisionOption,
-    finite,
-)
+from graphopt.flags import JsonOption, finite, print_json
+from graphopt.inspection.commands import InputsOption, ModelArgument, PrecisionOption
 
 
 @needs("compile", "profile")
@@ -43,9 +38,9 @@ def profile(
     JSON has the fields of onnxruntime's profiler.
     """
     from graphopt.errors import InspectionError
-    from graphopt.inspection.files import check_file, write_text
     from graphopt.inspection.models import compiled_by_name
     from graphopt.inspection.profiling.report import check_tables
+    from graphopt.output_files import check_file, write_text
     from graphopt.progress import show_progress
     from graphopt.target import native
 
@@ -69,7 +64,7 @@ def profile(
         events = [event for one in found for event in one.trace()["traceEvents"]]
         write_text(trace, json.dumps({"traceEvents": finite(events), "displayTimeUnit": "ms"}))
     if as_json:
-        print(json.dumps(finite([event for one in shown for event in one]), indent=1))
+        print_json([event for one in shown for event in one])
         return
     for tables in shown:
         console.print(tables)
