@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from graphopt.errors import ConstantsFileError
+from graphopt.plain_files import read_text
 
 FORMAT = 1
 ASSUMED = "assumed"
@@ -56,6 +57,7 @@ CONSTANTS: Mapping[str, Constant] = {
     "step_seconds": Constant("s", 0.0, "that several cores need to begin and end a step"),
     "kernel_scale": Constant("1", 1.0, "cycles of kernels over those of LLVM's model"),
 }
+_MOST_BYTES = 1 << 20
 _MAY_BE_ZERO = ("step_seconds",)
 
 
@@ -124,7 +126,7 @@ def read_machine(path: str | Path) -> Machine:
         ConstantsFileError: if it cannot be read, or says something that is not understood.
     """
     try:
-        found = tomllib.loads(Path(path).read_text("utf-8"))
+        found = tomllib.loads(read_text(Path(path), _MOST_BYTES))
     except (OSError, ValueError) as error:
         raise ConstantsFileError(path, f"it is no readable TOML: {error}") from error
     fields = {"format", "machine", "target", "constants"}

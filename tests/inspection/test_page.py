@@ -21,14 +21,17 @@ from torch import nn
 import graphopt
 from graphopt.compiler.stages import Stages
 from graphopt.errors import StorageError
+from graphopt.inspection.page import measures
 from graphopt.inspection.page.html import bundle, render_page
 from graphopt.inspection.page.layout import Drawn, layouts
 from graphopt.inspection.page.package import write_package_page
+from graphopt.inspection.profiling.roofs import Roofs
 from graphopt.ir.interpret import run_graph
 from graphopt.output_files import check_file
 from graphopt.testing import relative_error
 
 ROOT = Path(__file__).parents[2]
+ROOFS = Roofs(2, {"f32": 1e9, "int8": 4e9}, memory=1e9, cache=1e10)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +63,27 @@ def compiled() -> Any:
 @pytest.fixture(scope="module")
 def page(compiled: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    assert compiled.inspect(path) == path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measures, "measure_roofs", lambda threads: ROOFS)
+        assert compiled.inspect(path) == path
     return path.read_text("utf-8")
+
+
+def test_roofs_and_threads(data: dict[str, Any]) -> None:
+    assert (data["roofs"]["gmacs"], data["roofs"]["gbytes"]) == (4.0, 10.0)  # most is int8
+    steps = {key for key, *_ in data["steps"]}
+    assert data["timeline"] and {key for _, key, *_ in data["timeline"]} <= steps
+    ends: dict[int, float] = {}
+    for thread, _, begun, length in data["timeline"]:
+        assert length > 0 and begun >= ends.get(thread, 0.0) - 0.01  # rounded to nanoseconds
+        ends[thread] = begun + length
+
+
+def test_a_speed_up_that_nobody_can_tell_is_not_told() -> None:
+    steady = [(1.0, 2.0 + 0.1 * i) for i in range(5)]
+    assert measures.speed_up(steady) == ("2.20x", "half of 5 turns lie between 2.10 and 2.30")
+    figure, note = measures.speed_up([(1.0, 2.0), (1.0, 9.0), (3.0, 2.0), (1.0, 5.0), (1.0, 1.0)])
+    assert figure == "" and "too busy" in note
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import sympy
 
+from graphopt.compiler.profile import Profile
 from graphopt.compiler.program import Program
+from graphopt.inspection.profiling.roofs import measure_roofs
 from graphopt.ir.symbolic import evaluate
 
 Array = np.ndarray[Any, Any]
@@ -17,23 +20,46 @@ Array = np.ndarray[Any, Any]
 #: Timed calls of each side, in turn: at least, at most, and the seconds after which no more begin.
 _LEAST, _MOST, _SECONDS = 5, 50, 2.0
 
+#: Quartiles of a speed-up that are further apart say nothing.
+_WIDEST = 1.5
 
-def call_times(*sides: Callable[[], Any]) -> tuple[list[float], int]:
-    """Milliseconds of the fastest call of each side, which take turns, and the number of turns.
 
-    What else runs on a machine only ever adds to a time. One call of each side comes before.
+def call_times(*sides: Callable[[], Any]) -> list[tuple[float, ...]]:
+    """Milliseconds of calls of each side, which take turns: a tuple a turn.
+
+    One call of each side comes before.
     """
     for side in sides:
         side()
-    times: list[list[float]] = []
+    turns: list[tuple[float, ...]] = []
     begin = time.perf_counter()
-    while len(times) < _LEAST or (len(times) < _MOST and time.perf_counter() - begin < _SECONDS):
-        times.append([])
+    while len(turns) < _LEAST or (len(turns) < _MOST and time.perf_counter() - begin < _SECONDS):
+        taken = []
         for side in sides:
             start = time.perf_counter()
             side()
-            times[-1].append((time.perf_counter() - start) * 1e3)
-    return [min(taken) for taken in zip(*times, strict=True)], len(times)
+            taken.append((time.perf_counter() - start) * 1e3)
+        turns.append(tuple(taken))
+    return turns
+
+
+def fastest(turns: Sequence[Sequence[float]]) -> list[float]:
+    """Milliseconds of the fastest call of each side: what else runs only ever adds to a time."""
+    return [min(taken) for taken in zip(*turns, strict=True)]
+
+
+def speed_up(turns: Sequence[Sequence[float]]) -> tuple[str, str]:
+    """How much faster the first side is than the second, and how that is known.
+
+    The median over the turns, and between which figures half of them lie; where those are too far
+    apart something else kept this machine busy, and no figure is given.
+    """
+    ratios = np.array([slow / fast for fast, slow in turns])
+    low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75)).tolist()
+    spread = f"half of {len(turns)} turns lie between {low:.2f} and {high:.2f}"
+    if high > _WIDEST * low:
+        return "", f"this machine is too busy to tell: {spread}"
+    return f"{middle:.2f}x", spread
 
 
 def example_sizes(program: Program) -> dict[sympy.Symbol, int]:
@@ -105,3 +131,37 @@ def values_of(title: str, unit: str, found: dict[int, Any]) -> dict[str, Any]:
         found: the numbers by key.
     """
     return {"title": title, "unit": unit, "keys": list(found), "values": list(found.values())}
+
+
+def timeline_of(
+    profile: Profile, programs: Sequence[Program], keys: Sequence[Sequence[int]]
+) -> list[tuple[int, int, float, float]]:
+    """What each thread did in the fastest run: thread, key of a node, begin and length in us.
+
+    Args:
+        profile: of the programs.
+        programs: all that was compiled.
+        keys: for each program those of its nodes, in order.
+    """
+    found = []
+    begun = 0.0
+    for run, program, own in zip(profile.runs, programs, keys, strict=True):
+        key_of = dict(zip(program.graph.nodes, own, strict=True))
+        for step, spans in zip(program.module.steps, run.timed.spans, strict=True):
+            found += [
+                (who, key_of[step.node], round(1e3 * (begun + at), 3), round(1e3 * length, 3))
+                for who, at, length in spans
+            ]
+        begun += run.timed.profiled
+    return found
+
+
+def roofs_of(profile: Profile) -> dict[str, Any]:
+    """The roofs of this machine, for the numbers in which most is multiplied."""
+    work: Counter[str] = Counter()
+    for row in profile:
+        work[row.get("scheme", "f32")] += row["macs"] or 0
+    roofs = measure_roofs(profile.threads)
+    scheme = work.most_common(1)[0][0] if work else "f32"
+    note = f"The size of a point is its time. Roofs: {roofs.text}."
+    return {"gmacs": roofs.peak(scheme) / 1e9, "gbytes": roofs.cache / 1e9, "note": note}

@@ -12,7 +12,7 @@ import numpy as np
 from graphopt.inspection.page.columns import Columns
 from graphopt.inspection.page.facts import byte_text, fact, time_text
 from graphopt.inspection.page.html import write_html
-from graphopt.inspection.page.measures import call_times, values_of
+from graphopt.inspection.page.measures import call_times, fastest, values_of
 from graphopt.runtime.loaded import LoadedModule, open_module
 from graphopt.runtime.package import WEIGHTS, Manifest, open_package
 from graphopt.runtime.sealed import SealedFolder
@@ -80,8 +80,9 @@ def package_data(
         rows = module.profile(*inputs)
         times = {key: row["ms"] for key, row in zip(keys, rows, strict=True)}
         values["time"] = values_of("Time", "ms", times)
-        (ms,), turns = call_times(lambda: module(*inputs))
-        facts.insert(0, fact("Time of a call", time_text(ms), f"fastest of {turns}"))
+        turns = call_times(lambda: module(*inputs))
+        (ms,) = fastest(turns)
+        facts.insert(0, fact("Time of a call", time_text(ms), f"fastest of {len(turns)}"))
     return {
         "model": {
             "name": manifest.name,

@@ -22,6 +22,10 @@ from graphopt.inspection.page.measures import (
     are_of,
     call_times,
     example_sizes,
+    fastest,
+    roofs_of,
+    speed_up,
+    timeline_of,
     times_of,
     work_of,
 )
@@ -67,7 +71,7 @@ def page_data(module: Inspected, inputs: Inputs, measure: bool, errors: bool) ->
     values = work_of(programs, keys)
     facts = [_nodes_fact(captured, programs), *_size_facts(programs, memories)]
     critical: list[int] = []
-    accuracy = None
+    accuracy = timeline = roofs = None
     if found is not None:
         values["error"], accuracy = found.by_key(columns)
         facts.insert(0, found.fact)
@@ -83,13 +87,15 @@ def page_data(module: Inspected, inputs: Inputs, measure: bool, errors: bool) ->
         rows = module.profile(*args, **kwargs)
         if are_of(rows, programs):
             values["time"], critical = times_of(rows, programs, keys)
+            timeline, roofs = timeline_of(rows, programs, keys), roofs_of(rows)
         else:
             missing["time of steps"] = "the model calls its compiled parts from Python"
         facts = [*_time_facts(module, args, kwargs), *facts]
     if "time" in missing:
         facts.insert(0, fact("Speed-up", "", missing["time"]))
-    missing["roofs"] = "The roofs are not drawn: they were not measured."
-    missing["timeline"] = "a profile records the time of each step, not what each thread did"
+    if roofs is None:
+        missing["roofs"] = "The roofs are not drawn: they were not measured."
+        missing["timeline"] = missing.get("time") or missing["time of steps"]
     return {
         "model": {
             "name": report.name,
@@ -107,6 +113,8 @@ def page_data(module: Inspected, inputs: Inputs, measure: bool, errors: bool) ->
         **code_of(programs, keys),
         "assembly": assembly,
         "accuracy": accuracy,
+        "roofs": roofs,
+        "timeline": timeline,
         "memory": max(memories, key=lambda memory: int(memory["arena"]), default=None),
     }
 
@@ -132,23 +140,22 @@ def _time_facts(
         return module(*args, **kwargs)  # type: ignore[operator]
 
     if original is None:
-        (ms,), turns = call_times(compiled)
-        return [fact("Time of a call", time_text(ms), f"fastest of {turns}")]
+        turns = call_times(compiled)
+        (ms,) = fastest(turns)
+        return [fact("Time of a call", time_text(ms), f"fastest of {len(turns)}")]
     import torch
 
     def plain() -> Any:
         with torch.inference_mode():
             return original(*args, **kwargs)
 
-    (ms, slow), turns = call_times(compiled, plain)
-    threads = f"torch has {torch.get_num_threads()} threads"
+    turns = call_times(compiled, plain)
+    ms, slow = fastest(turns)
+    figure, spread = speed_up(turns)
+    eager = f"over torch in eager mode, {torch.get_num_threads()} threads, {time_text(slow)}"
     return [
-        fact(
-            "Speed-up",
-            f"{slow / ms:.2f}x",
-            f"over torch in eager mode, {time_text(slow)}; {threads}",
-        ),
-        fact("Time of a call", time_text(ms), f"fastest of {turns}, in turn with torch"),
+        fact("Speed-up", figure, f"{eager}; {spread}"),
+        fact("Time of a call", time_text(ms), f"fastest of {len(turns)}, in turn with torch"),
     ]
 
 

@@ -15,7 +15,7 @@ from graphopt.toolchain.build import Builder
 
 _MEMORY_BYTES = 256 << 20  # beyond any cache
 _CACHE_BYTES = 256 << 10  # of each thread: within the second level
-_PASSES = 5  # of which the fastest counts
+_PASSES = 15  # of which the fastest counts
 _CACHE_REPEATS = 200
 _PEAK_REPEATS = 2
 
