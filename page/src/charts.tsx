@@ -59,6 +59,20 @@ function Chart({ title, note, children, said }: {
   );
 }
 
+/** From where the slope of the bandwidth enters the picture to its corner, and on to the right. */
+function roofPath(
+  roofs: { gmacs: number; gbytes: number },
+  x0: number,
+  y0: number,
+  px: (x: number) => number,
+  py: (y: number) => number,
+): string {
+  const left = Math.max(x0, y0 / roofs.gbytes);
+  const corner = Math.max(left, roofs.gmacs / roofs.gbytes);
+  const begins = Math.min(roofs.gmacs, left * roofs.gbytes);
+  return `M${px(left)} ${py(begins)} L${px(corner)} ${py(roofs.gmacs)} H${W - MARGIN.right}`;
+}
+
 /** Each step that multiplies: its rate over its multiply-adds for each byte. */
 export function Roofline({ report, store, state }: Props) {
   const [said, say] = useState("");
@@ -103,7 +117,7 @@ export function Roofline({ report, store, state }: Props) {
         {roofs && (
           <path
             class="roof"
-            d={`M${px(x0)} ${py(Math.max(y0, x0 * roofs.gbytes))} L${px(roofs.gmacs / roofs.gbytes)} ${py(roofs.gmacs)} H${W - MARGIN.right}`}
+            d={roofPath(roofs, x0, y0, px, py)}
           />
         )}
         {points.map(({ key, ms, x, y }) => {
@@ -179,7 +193,7 @@ export function Timeline({ report, store, state }: Props) {
   const px = (at: number) => MARGIN.left + (at / end) * (W - MARGIN.left - MARGIN.right);
   const height = MARGIN.top + row * threads + MARGIN.bottom;
   return (
-    <Chart title="Timeline" note={report.data.missing["timeline note"] ?? "One run."} said={said}>
+    <Chart title="Timeline" note="The fastest of the runs that were timed." said={said}>
       <svg viewBox={`0 0 ${W} ${height}`} role="img" aria-label="threads over time">
         {Array.from({ length: threads }, (_, i) => (
           <text key={i} x={MARGIN.left - 8} y={MARGIN.top + row * (i + 0.5) + 4} text-anchor="end">
@@ -187,7 +201,7 @@ export function Timeline({ report, store, state }: Props) {
           </text>
         ))}
         {[0, 0.25, 0.5, 0.75, 1].map((share) => (
-          <text key={share} x={px(share * end)} y={height - 22} text-anchor="middle">
+          <text key={share} x={px(share * end)} y={height - 22} text-anchor={share < 1 ? "middle" : "end"}>
             {quantity((share * end) / 1000, "ms")}
           </text>
         ))}
