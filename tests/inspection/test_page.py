@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import graphopt
+from graphopt.cli import app
 from graphopt.compiler.stages import Stages
 from graphopt.errors import StorageError
 from graphopt.inspection.page import measures
@@ -29,6 +31,7 @@ from graphopt.inspection.profiling.roofs import Roofs
 from graphopt.ir.interpret import run_graph
 from graphopt.output_files import check_file
 from graphopt.testing import relative_error
+from tests.support import language_models
 
 ROOT = Path(__file__).parents[2]
 ROOFS = Roofs(2, {"f32": 1e9, "int8": 4e9}, memory=1e9, cache=1e10)
@@ -332,3 +335,14 @@ def test_every_colour_has_a_dark_one() -> None:
     names = [set(re.findall(r"(--\w+):", part.partition("}")[0])) for part in (light, dark)]
     assert names[1] == names[0] and len(names[0]) > 8
     assert set(chain.from_iterable(re.findall(r"var\((--\w+)\)", p) for p in (dark,))) <= names[0]
+
+
+def test_a_language_model_has_a_page(tmp_path: Path) -> None:
+    language_models.gguf(tmp_path / "small.gguf")
+    command = ["inspect", str(tmp_path / "small.gguf"), "--precision", "fp32", "--no-measure"]
+    ran = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "r.html"), "--json"])
+    assert ran.exit_code == 0, ran.output
+    assert json.loads(ran.stdout) == {"pages": [str(tmp_path / "r.html")]}
+    data = data_of((tmp_path / "r.html").read_text("utf-8"))
+    assert data["model"]["name"] == "small.gguf" and data["steps"]
+    assert data["stages"][0]["pass"] == "capture" and data["missing"]["timeline"]

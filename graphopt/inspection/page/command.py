@@ -10,15 +10,14 @@ from rich.console import Console
 
 from graphopt.dependencies import needs
 from graphopt.flags import JsonOption, print_json, refuse
+from graphopt.inspection.commands import MODEL_HELP
 from graphopt.target import PRECISIONS
 
 
 @needs("torch", "inspect")
 def inspect(
     context: typer.Context,
-    model: Annotated[
-        str, typer.Argument(help="A model as for graphopt optimize; or a package (MODEL.gopt).")
-    ],
+    model: Annotated[str, typer.Argument(help=f"{MODEL_HELP} Or a package, MODEL.gopt.")],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="HTML file; MODEL.html by default.")
     ] = None,
@@ -48,6 +47,7 @@ def inspect(
     """
     from graphopt.compiler.stages import keep_stages
     from graphopt.driver import optimize
+    from graphopt.inspection.models import compiled_by_name
     from graphopt.inspection.page.package import write_package_page
     from graphopt.onnx.adapter import is_onnx
     from graphopt.output_files import check_file
@@ -60,12 +60,27 @@ def inspect(
     is_file = Path(model).exists()
     path = out or Path(f"{Path(model).stem if is_file else model.replace(':', '-')}.html")
     check_file(path)
-    if Path(model).is_dir():
+    written: list[Path] = []
+    if Path(model, "manifest.json").is_file() or Path(model).suffix == ".gopt":
         refuse(context, ["target", "precision", "errors"], "for a package, which is compiled")
         write_package_page(Path(model), path, arrays if measure else None)
         _say(path, as_json)
         return
     find_target(target).precision(precision)
+    if Path(model).is_dir() or Path(model).suffix == ".gguf":
+        with show_progress(console, f"inspecting {model} for {target}"):
+            parts = compiled_by_name(model, target, precision, inputs or ())
+            for part in parts:
+                own = part.name.rpartition("/")[2]
+                place = path if len(parts) == 1 else path.with_stem(f"{path.stem}-{own}")
+                given = None if part.call is None else part.call[0]
+                part.compiled.inspect(place, given, measure=measure, errors=errors)
+                written.append(place)
+        if as_json:
+            print_json({"pages": [str(place) for place in written]})
+        else:
+            print("\n".join(f"wrote {place}" for place in written))
+        return
     with show_progress(console, f"inspecting {model} for {target}"):
         if is_onnx(model):
             module: Any = model
