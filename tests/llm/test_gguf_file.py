@@ -74,7 +74,9 @@ def write(model, path, kind, architecture="llama", keys=None, tensors=None):
         else:
             _, _, layer, rest = name.split(".", 3)
             target, stored = f"blk.{layer}.{_NAMES[rest.removesuffix('.weight')]}.weight", kind
-            if architecture == "llama" and rest.startswith(("self_attn.q", "self_attn.k")):
+            if architecture in ("llama", "granite") and rest.startswith(
+                ("self_attn.q", "self_attn.k")
+            ):
                 heads = array.shape[0] // config.head_dim
                 pairs = array.reshape(heads, 2, -1, array.shape[1]).swapaxes(1, 2)
                 array = np.ascontiguousarray(pairs).reshape(array.shape)

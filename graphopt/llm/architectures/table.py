@@ -2,6 +2,7 @@
 
 from graphopt.llm.architectures.architecture import Architecture
 from graphopt.llm.architectures.cuts import Cut
+from graphopt.llm.architectures.granite import GRANITE
 from graphopt.llm.architectures.helium import HELIUM
 from graphopt.llm.architectures.llama import LLAMA
 from graphopt.llm.architectures.mistral import MISTRAL
@@ -16,6 +17,7 @@ ARCHITECTURES = (
     QWEN3,
     PHI3,
     HELIUM,
+    GRANITE,
 )
 
 #: By `model_type` of configurations of transformers.
