@@ -24,6 +24,7 @@ from graphopt.dependencies import needs
 from graphopt.errors import GraphoptError, OptionError
 from graphopt.flags import JsonOption, TrustedKeys, numbers, output_file, print_json, refuse
 from graphopt.funasr.commands import align, compile_app, transcribe
+from graphopt.inspection.calibrate_command import calibrate
 from graphopt.inspection.commands import bisect, check, diff, dump, info, predict
 from graphopt.inspection.page.command import inspect
 from graphopt.inspection.profiling.command import profile
@@ -527,6 +528,7 @@ app.command()(inspect)
 app.command()(profile)
 app.command()(dump)
 app.command()(tune)
+app.command()(calibrate)
 app.command()(diff)
 app.command()(bisect)
 app.command()(check)

@@ -103,3 +103,13 @@ void go_peak_read(go_team *team, const go_read_args *args) {
         GO_UNROLLED (j, 4) __asm__ volatile("" ::"m"(sum[j]));
     }
 }
+
+void go_peak_count(go_team *team, const go_count_args *args) {
+    if (go_next(team, 1)) return;
+    size_t sum = 0, one = 1;
+    for (size_t i = 0; i < args->additions / GO_COUNT_ROUND; i++)
+        GO_UNROLLED (j, GO_COUNT_ROUND) {
+            sum += one;
+            __asm__ volatile("" : "+r"(sum), "+r"(one));
+        }
+}

@@ -32,4 +32,13 @@ enum { GO_READ_RUN = 256 * 1024 };
 /* Does nothing but read. */
 void go_peak_read(go_team *team, const go_read_args *args);
 
+/* Additions of a register, each of which waits a cycle for the one before, on one thread. */
+typedef struct {
+    size_t additions;
+} go_count_args;
+
+enum { GO_COUNT_ROUND = 16 };
+
+void go_peak_count(go_team *team, const go_count_args *args);
+
 #endif

@@ -36,6 +36,7 @@ GO_EXPORT void go_timer_pool_free(go_pool *pool);
 GO_EXPORT go_kernel_fn *go_timer_kernel(const char *name);
 GO_EXPORT const go_peak_loop *go_timer_peaks(void);
 GO_EXPORT go_kernel_fn *go_timer_read(void);
+GO_EXPORT go_kernel_fn *go_timer_count(void);
 GO_EXPORT double go_timer_run(go_pool *pool, const go_call *calls, size_t count, size_t repeats);
 
 go_pool *go_timer_pool(int threads) {
@@ -59,6 +60,9 @@ const go_peak_loop *go_timer_peaks(void) { return go_peak_loops; }
 
 /* go_peak_read, on go_read_args. */
 go_kernel_fn *go_timer_read(void) { return (go_kernel_fn *)go_peak_read; }
+
+/* go_peak_count, on go_count_args. */
+go_kernel_fn *go_timer_count(void) { return (go_kernel_fn *)go_peak_count; }
 
 /* Seconds that the calls take, one after the other, `repeats` times over. */
 double go_timer_run(go_pool *pool, const go_call *calls, size_t count, size_t repeats) {

@@ -41,6 +41,12 @@ class _ReadArgs(ctypes.Structure):
     _fields_ = (("src", ctypes.c_void_p), ("bytes", ctypes.c_size_t))
 
 
+class _CountArgs(ctypes.Structure):
+    """go_count_args of harness/peak.h."""
+
+    _fields_ = (("additions", ctypes.c_size_t),)
+
+
 class _Call(ctypes.Structure):
     """go_call of harness/timer.h."""
 
@@ -96,6 +102,7 @@ class Kernels:
         self._c.go_timer_kernel.restype = ctypes.c_void_p
         self._c.go_timer_peaks.restype = ctypes.POINTER(_PeakLoop)
         self._c.go_timer_read.restype = ctypes.c_void_p
+        self._c.go_timer_count.restype = ctypes.c_void_p
         self._c.go_timer_run.restype = ctypes.c_double
         self._pool = ctypes.c_void_p(self._c.go_timer_pool(threads))
         if not self._pool:
@@ -153,6 +160,12 @@ class Kernels:
         args = _ReadArgs(memory.ctypes.data, size)
         calls = (_Call * 1)(_Call(self._c.go_timer_read(), ctypes.addressof(args)))
         return self._runner(calls, [args, memory])
+
+    def count_loop(self, additions: int) -> Callable[[int], float]:
+        """A function like :attr:`Calls.run` whose every addition takes one cycle of one core."""
+        args = _CountArgs(additions)
+        calls = (_Call * 1)(_Call(self._c.go_timer_count(), ctypes.addressof(args)))
+        return self._runner(calls, [args])
 
     def _runner(self, calls: Any, kept: list[Any]) -> Callable[[int], float]:
         """A function that times the calls; ``kept`` is memory that they point into."""
