@@ -80,7 +80,13 @@ class Machine:
         return self.constants.get(name, CONSTANTS[name])
 
     def known(self, name: str, value: float, origin: str) -> Machine:
-        """The same machine with one constant known; its unit is that of `CONSTANTS`."""
+        """The same machine with one constant known.
+
+        Args:
+            name: of the constant.
+            value: in the unit that `CONSTANTS` has.
+            origin: how it is known, in words.
+        """
         constant = replace(CONSTANTS[name], value=value, origin=origin)
         return replace(self, constants={**self.constants, name: constant})
 

@@ -215,7 +215,7 @@ def compiled_by_name(
     inputs: Sequence[Path] = (),
     num_threads: int | None = None,
 ) -> list[Planned]:
-    """Those of `planned_by_name`, each compiled model once, however many graphs it has."""
+    """Each compiled model once, however many graphs it has; arguments as for `planned_by_name`."""
     found = planned_by_name(name, target, precision, inputs, num_threads)
     return list({id(one.compiled): one for one in reversed(found)}.values())[::-1]
 
