@@ -515,6 +515,16 @@ class BenchmarkError(GraphoptError, ValueError):
         super().__init__(f"cannot measure: {text}")
 
 
+class ProgramError(GraphoptError):
+    """A graph of torch that calls what was compiled in another process, or is gone."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this graph calls an optimized module of another process, or one that is gone; export "
+            "the module where it is called and keep it, or write a package with .save(path)"
+        )
+
+
 class PackageError(GraphoptError):
     """A .gopt package that cannot be used."""
 

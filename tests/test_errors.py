@@ -80,6 +80,7 @@ EXAMPLES = [
     (errors.NondeterministicModelError("M", "off"), ["M", "off", "random", "check=False"]),
     (errors.OnnxExportError("M", "no rule"), ["M", "no rule", "plain=False", ".save(path)"]),
     (errors.UnsupportedNodesError([("%3", "m.py:7", "no kernel")]), ["%3", "m.py:7", "no kernel"]),
+    (errors.ProgramError(), ["another process", "keep it", ".save(path)"]),
     (errors.OnnxPartsError("M", ["aten.odd"], "no rule"), ["M", "aten.odd", "no rule", "change"]),
     (errors.OnnxModelError("m", "node 'a': no"), ["m", "node 'a': no", "export it again"]),
     (errors.OnnxNodesError("m", [("a", "If, opset 9", "no", "b")]), ["a (If, opset 9): no; b"]),

@@ -367,6 +367,19 @@ def test_what_stays_in_torch_is_plain_onnx_between_nodes(tmp_path: Path) -> None
         assert np.allclose(results[0], wanted["all"].numpy(), atol=1e-5)
 
 
+def test_torch_exports_an_optimized_module_with_the_same_node(fast: Any, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    free, path = torch.export.Dim.AUTO, tmp_path / "net.onnx"
+    open_sizes = {"input": {0: free, 1: free}}
+    given = (torch.randn(2, 5, 48),)
+    torch.onnx.export(fast, given, path, dynamic_shapes=open_sizes, dynamo=True, verbose=False)
+    (node,) = onnx.load(path).graph.node
+    assert node.op_type == "Run" and list(node.input) == ["input"]
+    net = ort.InferenceSession(str(path), graphopt.ort_session_options())
+    x = torch.randn(3, 9, 48)
+    assert np.array_equal(net.run(None, {"input": x.numpy()})[0], fast(x).numpy())
+
+
 def test_sizes_that_a_run_decides(tmp_path: Path) -> None:
     from graphopt.funasr.layers.cif import cif
 

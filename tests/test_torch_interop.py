@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 import graphopt
-from graphopt.errors import TorchNodeError
+from graphopt.errors import ProgramError, TorchNodeError
 
 torch = pytest.importorskip("torch")
 
@@ -92,6 +92,27 @@ def test_torch_export(fast: Any, strict: bool) -> None:
     for shape in ((2, 5, 48), (3, 17, 48)):
         x = torch.randn(shape)
         torch.testing.assert_close(exported.module()(x), Around(fast)(x))
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_torch_export_knows_the_arguments_of_the_model(fast: Any, by_name: bool) -> None:
+    free = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
+    shapes = {"input": free} if by_name else (free,)
+    program = torch.export.export(fast, (torch.randn(2, 5, 48),), dynamic_shapes=shapes)
+    x = torch.randn(3, 8, 48)
+    assert torch.equal(program.module()(x), fast(x))
+
+
+def test_an_exported_graph_takes_no_other_program_for_its_own() -> None:
+    """Its number is of no program that is compiled later, here or in another process."""
+    x = torch.randn(2, 3)
+    fast = graphopt.optimize(Function(torch.relu), precision="fp32", example_inputs=(x,))
+    program = torch.export.export(fast, (x,))
+    del fast
+    other = graphopt.optimize(Function(torch.neg), precision="fp32", example_inputs=(x,))
+    with pytest.raises(ProgramError, match="another process, or one that is gone"):
+        program.module()(x)
+    assert torch.equal(other(x), -x)
 
 
 def test_optimizing_a_model_that_contains_an_optimized_one(fast: Any) -> None:

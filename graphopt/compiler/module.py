@@ -6,7 +6,7 @@ import inspect
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -49,6 +49,20 @@ class OptimizedModule(Inspected, MachineCode, torch.nn.Module):
 
     # As it is now: while a thread traces, torch.fx replaces that of the base class for all threads.
     __call__ = torch.nn.Module.__call__
+
+    def __new__(cls, model: torch.nn.Module, options: Options) -> Self:
+        """A module of a class of its own, whose `forward` has the signature of the model's."""
+
+        def forward(self: OptimizedModule, *args: Any, **kwargs: Any) -> Any:
+            return super(own, self).forward(*args, **kwargs)
+
+        own = type(cls.__name__, (cls,), {"forward": forward, "__module__": cls.__module__})
+        signature = inspect.signature(model.forward)
+        itself = inspect.Parameter("_module", inspect.Parameter.POSITIONAL_ONLY)
+        forward.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[itself, *signature.parameters.values()]
+        )
+        return super().__new__(own)
 
     def __init__(self, model: torch.nn.Module, options: Options) -> None:
         super().__init__()

@@ -20,7 +20,9 @@ from graphopt.compiler.onnx_export import Exported, check_open, examples, name_o
 from graphopt.compiler.program import Program, Signature
 from graphopt.dependencies import require
 from graphopt.errors import GraphoptError, OnnxExportError, OnnxPartsError
+from graphopt.frontend.import_torch import TORCH_DTYPES
 from graphopt.hosts.onnxruntime import add_library, add_package, packages_folder, plain_form
+from graphopt.hosts.torch_ops import evaluate_symbolic, sizes_of
 from graphopt.progress import announce
 from graphopt.runtime import structure
 
@@ -57,7 +59,7 @@ def write_parts(path: str | os.PathLike[str], parts: Parts, plain: bool | None) 
     """
     require("onnx", "OptimizedModule.to_onnx")
     require("onnxscript", "an ONNX file of a model of which nodes stay in torch")
-    from graphopt.hosts.onnx_file import OnnxFile, Region, signature_of, value_info
+    from graphopt.hosts.onnx_file import OnnxFile, Region, value_info
 
     exported = parts.exported
     graph, target = exported.graph, exported.target
@@ -74,14 +76,8 @@ def write_parts(path: str | os.PathLike[str], parts: Parts, plain: bool | None) 
             continue
         program = parts.programs[node.attribute[0].i]
         name = hashlib.sha256(f"{whole} {len(nodes)}".encode()).hexdigest()[:32]
-        inner = program.graph
-        outputs = [f"output{i}" for i in range(len(inner.outputs))]
-        signature = _signature([value.name for value in inner.inputs], outputs)
-        add_package(folder, name, target, lambda p, g=program, s=signature: g.write(p, s))  # type: ignore[misc]
-        said = signature_of(
-            [(value.name, value) for value in inner.inputs],
-            list(zip(outputs, inner.outputs, strict=True)),
-        )
+        ports, said = _ports(program)
+        add_package(folder, name, target, lambda p, g=program, s=ports: g.write(p, s))  # type: ignore[misc]
         nodes.append(file.node(Region(name, node.input, node.output, said)))
     add_library(folder, target.arch)
     file.write(
@@ -105,10 +101,52 @@ def _refuse(parts: Parts) -> None:
     raise OnnxExportError(name, f"torch runs {left}, and what is compiled around it has none")
 
 
-def _signature(inputs: Sequence[str], outputs: Sequence[str]) -> Signature:
-    """How the package of a part is called: with tensors in order."""
+def _ports(program: Program) -> tuple[Signature, str]:
+    """How the package of a part is called, with tensors in order, and what its node says of it."""
+    from graphopt.hosts.onnx_file import signature_of
+
+    inputs = [(value.name, value) for value in program.graph.inputs]
+    outputs = [(f"output{i}", value) for i, value in enumerate(program.graph.outputs)]
     taken, made = (tuple(map(structure.Leaf, range(len(ports)))) for ports in (inputs, outputs))
-    return Signature((taken, {}), made, tuple(inputs), tuple(outputs))
+    names = (tuple(name for name, _ in ports) for ports in (inputs, outputs))
+    return Signature((taken, {}), made, *names), signature_of(inputs, outputs)
+
+
+def run_as_node(program: Program, inputs: list[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """The node of a compiled part, while `torch.onnx.export` traces what it is in.
+
+    Its package lies in the cache of this machine, and the node names it by its path.
+
+    Args:
+        program: the part.
+        inputs: fake tensors.
+
+    Returns:
+        Fake tensors, which stand for what the node makes.
+
+    Raises:
+        OnnxExportError: if data decide the size of a result, which no such node can say.
+    """
+    from graphopt.runtime.library import ABI_VERSION
+
+    graph, target = program.graph, program.options.target
+    if any(info.bound is not None for info in graph.dims.values()):
+        raise OnnxExportError(graph.name, "torch.onnx.export needs sizes that data decide")
+    digest = hashlib.sha256(program.module.source.encode())
+    with program.weights_file(program.module).open("rb") as weights:
+        digest.update(hashlib.file_digest(weights, "sha256").digest())
+    folder, name = program.manager.config.cache / "packages", digest.hexdigest()[:32]
+    ports, said = _ports(program)
+    place = add_package(folder, name, target, lambda path: program.write(path, ports))
+    sizes = sizes_of(graph, inputs)
+    return torch.onnx.ops.symbolic_multi_out(
+        "graphopt::Run",
+        inputs,
+        {"package": str(place), "folder": "", "interface": ABI_VERSION, "signature": said},
+        dtypes=[TORCH_DTYPES[value.dtype] for value in graph.outputs],
+        shapes=[[evaluate_symbolic(e, sizes) for e in value.shape] for value in graph.outputs],
+        version=1,
+    )
 
 
 class _Whole(torch.nn.Module):

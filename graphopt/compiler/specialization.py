@@ -14,7 +14,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from graphopt.compiler.onnx_export import Exported, weights_of, write_onnx
-from graphopt.compiler.onnx_parts import Parts, write_parts
+from graphopt.compiler.onnx_parts import Parts, run_as_node, write_parts
 from graphopt.compiler.options import Options
 from graphopt.compiler.partition import CompiledPart, TorchPart, partition
 from graphopt.compiler.pipeline import PassManager, export, lowering_passes
@@ -162,6 +162,9 @@ class Specialization:
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Calls the compiled parts, and torch between them; the result is the model's own."""
+        if torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export():
+            made = self._run_parts(self.call.flatten(args, kwargs), _run_as_node)
+            return self.call.unflatten(made, args, kwargs)
         if torch.compiler.is_compiling():  # a traced call has no process
             return self._run(args, kwargs)
         with process.calls:
@@ -412,6 +415,12 @@ def _run_compiled(
     program: Program, number: int, inputs: list[torch.Tensor]
 ) -> Sequence[torch.Tensor]:
     return run_program(number, inputs)
+
+
+def _run_as_node(
+    program: Program, number: int, inputs: list[torch.Tensor]
+) -> Sequence[torch.Tensor]:
+    return run_as_node(program, inputs)
 
 
 def _run_in_numpy(

@@ -61,8 +61,8 @@ def plain_form(make: Callable[[], T], plain: bool | None) -> T | None:
 
 def add_package(
     folder: Path, name: str, target: Target, write_package: Callable[[Path], None]
-) -> None:
-    """Puts a package for a target beside an ONNX file.
+) -> Path:
+    """Puts a package for a target beside an ONNX file, and returns its place.
 
     Args:
         folder: of the packages of the file.
@@ -70,8 +70,10 @@ def add_package(
         target: what it is for.
         write_package: writes it into a new folder.
     """
-    with replaced_folder(folder / f"{name}-{target.arch}-{target.name}", MARKS) as staging:
+    place = folder / f"{name}-{target.arch}-{target.name}"
+    with replaced_folder(place, MARKS) as staging:
         write_package(staging)
+    return place
 
 
 def add_library(folder: Path, arch: str) -> None:

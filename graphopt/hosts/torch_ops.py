@@ -1,26 +1,27 @@
 """Compiled programs as one torch custom op: torch.compile and torch.export see through them.
 
 `graphopt::run(int program, Tensor[] inputs) -> Tensor[]`: `program` is a number that `register`
-gave. The fake implementation computes the shapes of the results from those of the inputs.
+gave, which no other program has in this process or another: graphs of torch.export outlive it. The
+fake implementation computes the shapes of the results from those of the inputs.
 """
 
 from __future__ import annotations
 
+import secrets
 import weakref
 from collections.abc import Sequence
-from itertools import count
 from typing import Any, Protocol
 
 import numpy as np
 import sympy
 import torch
 
+from graphopt.errors import ProgramError
 from graphopt.frontend.import_torch import TORCH_DTYPES, to_numpy
 from graphopt.ir import Dim, DType, Graph
 from graphopt.ir.symbolic import compute, ratio
 
 _programs: weakref.WeakValueDictionary[int, Runnable] = weakref.WeakValueDictionary()
-_numbers = count(1)
 
 
 class Runnable(Protocol):
@@ -38,7 +39,7 @@ class Runnable(Protocol):
 
 def register(program: Runnable) -> int:
     """Makes a program callable as `torch.ops.graphopt.run(number, inputs)` while it lives."""
-    number = next(_numbers)
+    number = secrets.randbits(62)
     _programs[number] = program
     return number
 
@@ -67,8 +68,15 @@ def run_program(program: int, inputs: Sequence[torch.Tensor]) -> Sequence[torch.
     return _run(program, inputs)
 
 
+def _program(number: int) -> Runnable:
+    found = _programs.get(number)
+    if found is None:
+        raise ProgramError()
+    return found
+
+
 def _run(program: int, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    compiled = _programs[program]
+    compiled = _program(program)
     arrays = compiled.run([to_numpy(t) for t in inputs])
     return [
         to_torch(array, value.dtype)
@@ -85,7 +93,7 @@ def run(program: int, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 @run.register_fake
 def _run_fake(program: int, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    graph = _programs[program].graph
+    graph = _program(program).graph
     sizes = sizes_of(graph, inputs)
     for info in graph.dims.values():
         if info.bound is not None:
