@@ -54,7 +54,7 @@ class OptimizedModule(Inspected, MachineCode, torch.nn.Module):
         """A module of a class of its own, whose `forward` has the signature of the model's."""
 
         def forward(self: OptimizedModule, *args: Any, **kwargs: Any) -> Any:
-            return super(own, self).forward(*args, **kwargs)
+            return cls.forward(self, *args, **kwargs)
 
         own = type(cls.__name__, (cls,), {"forward": forward, "__module__": cls.__module__})
         signature = inspect.signature(model.forward)

@@ -108,8 +108,8 @@ def _ports(program: Program) -> tuple[Signature, str]:
     inputs = [(value.name, value) for value in program.graph.inputs]
     outputs = [(f"output{i}", value) for i, value in enumerate(program.graph.outputs)]
     taken, made = (tuple(map(structure.Leaf, range(len(ports)))) for ports in (inputs, outputs))
-    names = (tuple(name for name, _ in ports) for ports in (inputs, outputs))
-    return Signature((taken, {}), made, *names), signature_of(inputs, outputs)
+    names, results = (tuple(name for name, _ in ports) for ports in (inputs, outputs))
+    return Signature((taken, {}), made, names, results), signature_of(inputs, outputs)
 
 
 def run_as_node(program: Program, inputs: list[torch.Tensor]) -> Sequence[torch.Tensor]:
