@@ -705,11 +705,14 @@ class UnsupportedNodesError(GraphoptError):
         nodes: One (node, place in the model, reason) for each node left in torch.
     """
 
-    def __init__(self, nodes: Sequence[tuple[str, str, str]]) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[tuple[str, str, str]],
+        remedy: str = "drop strict=True to run them in torch",
+    ) -> None:
         lines = "\n".join(f"  {node} ({place}): {reason}" for node, place, reason in nodes)
         super().__init__(
-            f"{len(nodes)} nodes cannot be compiled:\n{lines}\n"
-            "change the model there, or drop strict=True to run them in torch"
+            f"{len(nodes)} nodes cannot be compiled:\n{lines}\nchange the model there, or {remedy}"
         )
         self.nodes = list(nodes)
 

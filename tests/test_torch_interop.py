@@ -1,5 +1,6 @@
 """The optimized module inside torch: as a custom op, compiled, exported, under other modes."""
 
+import gc
 from typing import Any
 
 import pytest
@@ -109,6 +110,7 @@ def test_an_exported_graph_takes_no_other_program_for_its_own() -> None:
     fast = graphopt.optimize(Function(torch.relu), precision="fp32", example_inputs=(x,))
     program = torch.export.export(fast, (x,))
     del fast
+    gc.collect()
     other = graphopt.optimize(Function(torch.neg), precision="fp32", example_inputs=(x,))
     with pytest.raises(ProgramError, match="another process, or one that is gone"):
         program.module()(x)

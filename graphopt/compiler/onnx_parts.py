@@ -59,7 +59,7 @@ def write_parts(path: str | os.PathLike[str], parts: Parts, plain: bool | None) 
     """
     require("onnx", "OptimizedModule.to_onnx")
     require("onnxscript", "an ONNX file of a model of which nodes stay in torch")
-    from graphopt.hosts.onnx_file import OnnxFile, Region, value_info
+    from graphopt.hosts.onnx_file import OnnxFile, Region, type_info, value_info
 
     exported = parts.exported
     graph, target = exported.graph, exported.target
@@ -69,7 +69,7 @@ def write_parts(path: str | os.PathLike[str], parts: Parts, plain: bool | None) 
     opsets = {entry.domain: entry.version for entry in made.opset_import}
     file = OnnxFile(graph.name, folder.name, opsets)
     file.add_functions(made.functions)
-    whole, nodes = name_of(exported), []
+    whole, nodes, types = name_of(exported), [], []
     for node in made.graph.node:
         if node.domain != _DOMAIN:
             nodes.append(node)
@@ -79,6 +79,7 @@ def write_parts(path: str | os.PathLike[str], parts: Parts, plain: bool | None) 
         ports, said = _ports(program)
         add_package(folder, name, target, lambda p, g=program, s=ports: g.write(p, s))  # type: ignore[misc]
         nodes.append(file.node(Region(name, node.input, node.output, said)))
+        types += map(type_info, node.output, program.graph.outputs)
     add_library(folder, target.arch)
     file.write(
         Path(path),
@@ -86,6 +87,7 @@ def write_parts(path: str | os.PathLike[str], parts: Parts, plain: bool | None) 
         [value_info(value.name, value) for value in graph.inputs],
         list(map(value_info, exported.output_names, graph.outputs)),
         made.graph.initializer,
+        [info for info in types if info.name not in exported.output_names],
     )
 
 

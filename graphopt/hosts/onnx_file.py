@@ -107,6 +107,7 @@ class OnnxFile:
         inputs: Sequence[onnx.ValueInfoProto],
         outputs: Sequence[onnx.ValueInfoProto],
         constants: Sequence[onnx.TensorProto] = (),
+        between: Sequence[onnx.ValueInfoProto] = (),
     ) -> None:
         """Writes it.
 
@@ -116,11 +117,12 @@ class OnnxFile:
             inputs: of the graph.
             outputs: of the graph.
             constants: initializers.
+            between: types of what nodes `graphopt::Run` make (`type_info`).
 
         Raises:
             StorageError: if it cannot be written.
         """
-        graph = helper.make_graph(nodes, self._name, inputs, outputs, constants)
+        graph = helper.make_graph(nodes, self._name, inputs, outputs, constants, value_info=between)
         model = helper.make_model(
             graph,
             ir_version=self._ir_version,
@@ -146,6 +148,11 @@ def value_info(name: str, value: Value) -> onnx.ValueInfoProto:
     """Type and shape of a tensor between nodes."""
     shape = [e if isinstance(e, int) else str(e) for e in value.shape]
     return helper.make_tensor_value_info(name, _TYPES[value.dtype], shape)
+
+
+def type_info(name: str, value: Value) -> onnx.ValueInfoProto:
+    """The type of a tensor between nodes, which onnxruntime 1.17 does not learn from the op."""
+    return helper.make_tensor_value_info(name, _TYPES[value.dtype], None)
 
 
 def _function(node: onnx.NodeProto, body: onnx.ModelProto) -> onnx.FunctionProto:

@@ -17,7 +17,7 @@ import onnx
 from onnx import helper
 
 from graphopt.errors import OnnxExportError
-from graphopt.hosts.onnx_file import IR_VERSION, MOST_PLAIN, OnnxFile, signature_of
+from graphopt.hosts.onnx_file import IR_VERSION, MOST_PLAIN, OnnxFile, signature_of, type_info
 from graphopt.hosts.onnx_file import Region as RunRegion
 from graphopt.hosts.onnxruntime import (
     MOST_BYTES,
@@ -40,11 +40,13 @@ class _Scope:
         own: names that its nodes make; None for all that are of no graph inside of it.
         made: names that there are by now.
         nodes: in the order in which they run.
+        types: of what nodes `graphopt::Run` make.
     """
 
     own: set[str] | None
     made: set[str] = field(default_factory=set)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
+    types: list[onnx.ValueInfoProto] = field(default_factory=list)
 
 
 class OnnxWriter:
@@ -87,9 +89,16 @@ class OnnxWriter:
             StorageError: if it cannot be written.
         """
         add_library(self._folder, self._target.arch)
-        nodes, outputs = self._scopes[0].nodes, self._model.proto.graph.output
-        constants = list(self._constants.values())
-        self._file.write(self._path, nodes, self._inputs, list(outputs), constants)
+        whole, outputs = self._scopes[0], list(self._model.proto.graph.output)
+        ports = {port.name for port in outputs}
+        self._file.write(
+            self._path,
+            whole.nodes,
+            self._inputs,
+            outputs,
+            list(self._constants.values()),
+            [made for made in whole.types if made.name not in ports],
+        )
 
     def run(self, compiled: OptimizedOnnx, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         """Adds a node, and writes its package.
@@ -108,7 +117,9 @@ class OnnxWriter:
         )
         body = model.whole() if self._has_bodies else None
         made = list(map(self._name, outputs))
-        self._scopes[-1].nodes.append(self._file.node(RunRegion(name, inputs, made, said, body)))
+        scope = self._scopes[-1]
+        scope.nodes.append(self._file.node(RunRegion(name, inputs, made, said, body)))
+        scope.types += map(type_info, made, program.graph.outputs)
 
     def leave(self, model: Model, nodes: Iterable[onnx.NodeProto] | None = None) -> None:
         """Adds nodes as they are, each once.
@@ -149,7 +160,9 @@ class OnnxWriter:
                 made.name = f"{port.name}_of_{graph.name or 'branch'}"
                 scope.nodes.append(helper.make_node("Identity", [port.name], [made.name]))
             outputs.append(made)
-        return helper.make_graph(scope.nodes, graph.name or "branch", [], outputs)
+        ports = {port.name for port in outputs}
+        types = [made for made in scope.types if made.name not in ports]
+        return helper.make_graph(scope.nodes, graph.name or "branch", [], outputs, value_info=types)
 
     def choose(self, node: onnx.NodeProto, branches: dict[str, onnx.GraphProto]) -> None:
         """Adds an `If` with other branches.

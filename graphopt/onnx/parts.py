@@ -294,7 +294,10 @@ class _PartsCalls:
     def error(self) -> UnsupportedNodesError:
         """Names what is not compiled."""
         rows = [row for row in self.reports() if not row.compiled]
-        return UnsupportedNodesError([(r.op, r.module, r.reasons[-1]) for r in rows])
+        return UnsupportedNodesError(
+            [(r.op, r.module, r.reasons[-1]) for r in rows],
+            "write it with .to_onnx(path), which onnxruntime runs",
+        )
 
     def programs(self) -> list[Program]:
         """Of all compiled regions."""

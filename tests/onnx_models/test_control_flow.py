@@ -48,6 +48,9 @@ def round_trip(fast: Any, folder: Path, calls: list[dict[str, Any]]) -> list[str
             assert got.dtype == its.dtype and np.array_equal(got, its)
         for got, its in zip(plain.run(None, feeds), made, strict=True):
             assert np.allclose(got, its, rtol=1e-5, atol=1e-5)
+    # Onnxruntime 1.17 does not learn types from the op.
+    typed = {info.name for info in (*written.graph.value_info, *written.graph.output)}
+    assert typed >= {n for node in written.graph.node if node.domain for n in node.output}
     return [node.op_type for node in written.graph.node]
 
 
@@ -232,7 +235,7 @@ def test_what_is_not_compiled_runs_in_onnxruntime(regions: onnx.ModelProto, tmp_
                 m.size == 0 or relative_error(m, w) < FP32_RELATIVE
                 for m, w in zip(made, wanted, strict=True)
             )
-    with pytest.raises(UnsupportedNodesError, match="Compress"):
+    with pytest.raises(UnsupportedNodesError, match=r"(?s)Compress.*, or write it with \.to_onnx"):
         fast.save("never")
     kinds = round_trip(fast, tmp_path, [{"x": x, "lengths": lengths}])
     assert {"Run", "Run1", "Compress", "Range"} <= set(kinds) and "MatMul" not in kinds
