@@ -69,7 +69,8 @@ def write_parts(path: str | os.PathLike[str], parts: Parts, plain: bool | None) 
     opsets = {entry.domain: entry.version for entry in made.opset_import}
     file = OnnxFile(graph.name, folder.name, opsets)
     file.add_functions(made.functions)
-    whole, nodes, types = name_of(exported), [], []
+    whole, nodes = name_of(exported), []
+    types: list[onnx.ValueInfoProto] = []
     for node in made.graph.node:
         if node.domain != _DOMAIN:
             nodes.append(node)
