@@ -112,6 +112,7 @@ def _cached_attention(node: Node, f: FunctionBuilder, memory: Memory) -> None:
         "dim_v": dim,
         "scale": literal(node.as_op(CachedAttention).scale, DType.F32),
         "causal": "GO_CAUSAL_LAST",
+        "unseen_zero": "1",
         "dtype": f"GO_{q.dtype.name}",
         "q": f"{q_pointer} + b * {q_sequence}",
         "k": f"{keys} + b * {sequence}",

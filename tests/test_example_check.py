@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,17 @@ class Net(nn.Module):
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         y = torch.relu(self.linear(x))
         return {"normal": self.norm(y).transpose(1, 2), "positive": y > 1e-3}
+
+
+class Whole(nn.Module):
+    """A submodule, and what is made of its result."""
+
+    def __init__(self, inner: nn.Module, result: Callable[..., Any]) -> None:
+        super().__init__()
+        self.inner, self.result = inner, result
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.result(self.inner(x))
 
 
 def refusal(function: Callable[..., Any], *inputs: torch.Tensor) -> str:
@@ -216,6 +228,14 @@ def test_the_order_of_equal_elements_is_no_fault() -> None:
     assert torch.equal(places, torch.sort(equals, stable=True, descending=True).indices)
     assert torch.equal(rising, torch.argsort(equals, stable=True))
     assert most.tolist() == [[400, 401, 402, 403, 404]]
+
+
+def test_a_result_that_cannot_be_compared_is_named() -> None:
+    linear = nn.Linear(4, 4)
+    for result in (torch.Tensor.numpy, lambda y: types.MappingProxyType({"y": y})):
+        model = Whole(linear, result).eval()
+        with pytest.raises(CaptureError, match=r"it is a (ndarray|mappingproxy); return the tens"):
+            graphopt.optimize(model, precision="fp32", example_inputs=(torch.rand(2, 4),))
 
 
 def test_example_and_model_stay_as_they_are() -> None:

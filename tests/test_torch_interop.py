@@ -1,5 +1,6 @@
 """The optimized module inside torch: as a custom op, compiled, exported, under other modes."""
 
+import copy
 import gc
 from typing import Any
 
@@ -137,9 +138,24 @@ def test_grad_modes(fast: Any, mode: Any) -> None:
 
 def test_autocast_does_not_matter(fast: Any) -> None:
     x = torch.randn(1, 2, 48)
+    wanted = fast(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(fast(x), fast(x))
-        assert fast(x).dtype is torch.float32
+        assert torch.equal(fast(x), wanted)
+        assert torch.equal(copy.copy(fast)(x), wanted)
+        again = graphopt.optimize(fast.original, precision="fp32", example_inputs=(x,))
+    assert torch.equal(again(x), wanted)
+
+
+def test_the_default_dtype_is_that_of_the_call() -> None:
+    model = Function(lambda x: x + torch.ones(3) / torch.arange(1.0, 4.0))
+    x = torch.randn(2, 3)
+    fast = graphopt.optimize(model, precision="fp32", example_inputs=(x,))
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.testing.assert_close(fast(x), model(x), rtol=0, atol=1e-15)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(fast(x), model(x))
 
 
 def test_an_error_of_a_node_in_torch_names_it() -> None:

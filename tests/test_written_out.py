@@ -61,6 +61,7 @@ CASES: dict[str, tuple[Callable[..., Any], Any]] = {
             torch.bucketize(x, BOUNDS),
             torch.isin(x, BOUNDS, invert=True),
             torch.linspace(-1, 2, x.shape[1]),
+            torch.linspace(-1, 2, x.shape[0] - 1),
             torch.bucketize(x.float().sqrt(), BOUNDS, right=True, out_int32=True),
             torch.searchsorted(x.float().cumsum(-1), x.float(), side="right"),
             torch.searchsorted(x, x[:, :3], sorter=x.argsort(dim=-1, stable=True)),

@@ -289,6 +289,9 @@ def _compare(got: Results, wanted: Results) -> list[_Departure]:
 def _compare_leaf(name: str, got: Any, wanted: Any) -> _Departure:
     if isinstance(got, torch.Tensor) and isinstance(wanted, torch.Tensor):
         return _compare_tensors(name, got, wanted)
+    if not isinstance(wanted, nesting.VALUES):
+        remedy = "return the tensors that it holds, in tuples, lists and dicts"
+        raise CaptureError(name, None, f"it is a {type(wanted).__name__}; {remedy}")
     if type(got) is type(wanted) is float:  # of sizes, in doubles
         mine, its = (torch.tensor([number], dtype=torch.float64) for number in (got, wanted))
         return _compare_tensors(name, mine, its)

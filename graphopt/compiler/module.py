@@ -78,11 +78,14 @@ class OptimizedModule(Inspected, MachineCode, torch.nn.Module):
         self.eval()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the compiled model.
+        """Runs the compiled model, in the types that it was compiled for: autocast is off in it.
 
         Raises:
             InputError: if an argument does not fit what was compiled.
         """
+        if torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return self.forward(*args, **kwargs)
         if (found := self._tensor_calls.find(args, kwargs)) is not None:
             key, tensors = found
             for captured in self._specializations.get(key, ()):
@@ -265,7 +268,13 @@ class OptimizedModule(Inspected, MachineCode, torch.nn.Module):
     def _capture(
         self, key: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Specialization | Pieces:
-        with process.calls, process.changes, self._capturing, _disable_current_modes():
+        with (
+            process.calls,
+            process.changes,
+            self._capturing,
+            _disable_current_modes(),
+            torch.autocast("cpu", enabled=False),
+        ):
             found = self._find(key, args, kwargs)
             if found is not None:
                 return found

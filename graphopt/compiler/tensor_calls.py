@@ -1,8 +1,9 @@
 """Calls of tensors alone, as most calls are, without taking arguments apart anew each time.
 
 What `arguments.bind` and `arguments.call_key` make of a call depends, if all arguments are plain
-tensors, on how many are positional, on the names of the others, and on dtypes and ranks. So it is
-found out once for each of those; finding out takes several times as long as a small model.
+tensors, on how many are positional, on the names of the others, on dtypes and ranks, and on the
+default dtype of torch. So it is found out once for each of those; finding out takes several times
+as long as a small model.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class TensorCalls:
             if tensor.layout is not torch.strided or tensor.is_nested:
                 return None
         kinds = [(tensor.dtype, tensor.ndim) for tensor in tensors]
-        form = (len(args), *kwargs, *kinds)
+        form = (torch.get_default_dtype(), len(args), *kwargs, *kinds)
         known = self._known.get(form)
         if known is None:
             known = self._known[form] = self._order(args, kwargs)

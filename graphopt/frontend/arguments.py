@@ -133,6 +133,8 @@ def _rest_of(signature: inspect.Signature) -> str:
 def call_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     """What one capture is good for: structure, dtypes, ranks and values that are no tensors.
 
+    The dtype of what torch makes without one is of them.
+
     Args:
         args: positional arguments, as `bind` gives them.
         kwargs: keyword arguments, likewise.
@@ -148,7 +150,7 @@ def call_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         (leaf.dtype, leaf.dim()) if isinstance(leaf, torch.Tensor) else repr(leaf)
         for leaf in leaves
     )
-    return (str(spec), described)
+    return (str(spec), described, torch.get_default_dtype())
 
 
 def _is_known(leaf: Any) -> bool:

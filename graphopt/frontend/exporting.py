@@ -136,7 +136,7 @@ class _TensorsOnly(torch.nn.Module):
         sizes = SizeTensors(self.model, self._numbers)
         with (
             MemoryQuestions(self.seen.questions.append),
-            RecurrentLayers(),
+            RecurrentLayers() as recurrent,
             size_flags(),
             ComplexNumbers(),
             WrittenOut(),
@@ -166,6 +166,7 @@ class _TensorsOnly(torch.nn.Module):
             after = pytree.tree_unflatten(changed, after_spec)
             result = {structure.RESULT: result, structure.AFTER: after}
         leaves, spec = nesting.flatten(result, own)
+        recurrent.refuse_packed(leaves)
         computed = tuple(whole(leaf) for leaf in leaves if isinstance(leaf, _COMPUTED))
         kept = [COMPUTED if isinstance(leaf, _COMPUTED) else leaf for leaf in leaves]
         self.seen.result = Result(kept, spec, changes)

@@ -8,6 +8,7 @@ to a kernel. Importing this module registers the op.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
@@ -180,6 +181,12 @@ class RecurrentLayers(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         x, hx, weights, *options, batch_first = args
         return self._layer(kind, x, None, hx, weights, options, batch_first) or func(*args)
+
+    def refuse_packed(self, leaves: Iterable[Any]) -> None:
+        """Raises CaptureError if a stand-in is among the leaves of a result."""
+        if any(id(leaf) in self._data or id(leaf) in self._sizes for leaf in leaves):
+            remedy = "it is a result; return what pad_packed_sequence makes of it"
+            raise CaptureError("a packed sequence", None, remedy)
 
     def _layer(
         self,

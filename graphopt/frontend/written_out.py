@@ -148,7 +148,8 @@ def _linspace(start: Any, end: Any, steps: Any, *, dtype: Any = None, **options:
     place = torch.arange(count)
     step = (end - start) / torch.sym_max(count - 1, 1)  # type: ignore[no-untyped-call]
     behind = (count - 1 - place) * step
-    made = torch.where(place < count // 2, start + place * step, end - behind)
+    half = torch.sym_max(count // 2, 1)  # type: ignore[no-untyped-call]  # one is the start
+    made = torch.where(place < half, start + place * step, end - behind)
     return made.to(dtype or torch.get_default_dtype())
 
 

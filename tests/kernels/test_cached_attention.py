@@ -46,9 +46,10 @@ def make_cache(dtype, int8):
     return pointers, numbers
 
 
-def make_case(tq, dtype, int8, items=(0, 1, 2)):
-    """The last `tq` of the queries of some items, and the cache in numbers."""
+def make_case(tq, dtype, int8, items=(0, 1, 2), padding=None):
+    """The last `tq` of the queries of some items, of which some may be padding, and the cache."""
     chosen = list(items)
+    starts = STARTS if padding is None else ENDS - tq + padding
     rng = np.random.default_rng(4)
     q = stored(rng.normal(0, 1, (len(ENDS), MOST, HEADS, DIM)).astype(np.float32), dtype)
     pointers, numbers = make_cache(dtype, int8)
@@ -56,8 +57,8 @@ def make_case(tq, dtype, int8, items=(0, 1, 2)):
     pointers["q"] = np.ascontiguousarray(q[chosen, MOST - tq :])
     pointers["dst"] = np.full((len(chosen), tq, HEADS, DIM), 7, np.float32)
     pointers["past"] = (ENDS - tq)[chosen].astype(np.int64)
-    pointers["start"] = STARTS[chosen].astype(np.int64)
-    tk = int((ENDS - STARTS)[chosen].max())
+    pointers["start"] = starts[chosen].astype(np.int64)
+    tk = int((ENDS - starts)[chosen].max())
     size = attention_scratch_bytes(len(chosen), KV_HEADS, tk, DIM, DIM, 3)
     pointers["scratch"] = np.full(size // 4, np.nan, np.float32)
     args = AttentionArgs(
@@ -70,6 +71,7 @@ def make_case(tq, dtype, int8, items=(0, 1, 2)):
         dim_v=DIM,
         scale=0.125,
         causal=1,
+        unseen_zero=1,
         dtype=dtype,
         dst_stride=element_strides(pointers["dst"]),
         **{f"{name}_stride": element_strides(pointers[name]) for name in "qkv"},
@@ -83,19 +85,22 @@ def make_case(tq, dtype, int8, items=(0, 1, 2)):
 def test_matches_float64(where, dtype, int8):
     runner = require(where)
     made = [make_case(tq, dtype, int8) for tq in (1, 4, MOST)]
+    made.append(make_case(MOST, dtype, int8, padding=3))
     as_scalar = dtype == F32 or "bf16" not in runner.level.features
     key = f"attention cached {dtype} {int8}"
     cases = [case for case, _ in made]
     results = run_everywhere(runner, "go_attention", cases, key, as_scalar)
-    for (case, numbers), out in zip(made, results, strict=True):
+    for (case, numbers), out, padding in zip(made, results, (0, 0, 0, 3), strict=True):
         tq = case.args.tq
-        for b, (start, end) in enumerate(zip(STARTS, ENDS, strict=True)):
+        for b, (start, end) in enumerate(zip(case.pointers["start"], ENDS, strict=True)):
             q = values(case.pointers["q"][b : b + 1])
             k, v = (numbers[name][b : b + 1, start:end] for name in "kv")
             spec = Spec(1, HEADS, KV_HEADS, tq, end - start, DIM, DIM, causal=True, dtype=dtype)
-            expected = reference_ops.attention(q, k, v, 0.125, causal=True)
-            bound = error_bound(spec, case, q, k, v, None)
-            assert np.all(np.abs(out["dst"][b : b + 1] - expected) <= bound), (tq, b)
+            expected = reference_ops.attention(q, k, v, 0.125, causal=True, unseen_zero=True)
+            bound = error_bound(spec, case, q, k, v, None)[:, padding:]
+            got = out["dst"][b : b + 1]
+            assert np.all(np.abs(got - expected)[:, padding:] <= bound), (tq, b)
+            assert not got[:, :padding].any()
 
 
 @pytest.mark.parametrize(("dtype", "int8"), KINDS, ids=KIND_IDS)

@@ -1,5 +1,6 @@
 """Compiled language models beside transformers."""
 
+import sys
 import threading
 
 import numpy as np
@@ -217,6 +218,18 @@ def test_a_window_that_cannot_be_reached_is_none():
     sliding = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 0}
     with pytest.raises(errors.UnsupportedDecoderError, match="window"):
         read_decoder(tiny.model("Qwen2", **sliding))
+
+
+def test_attention_to_later_tokens_is_refused():
+    with pytest.raises(errors.UnsupportedDecoderError, match="attention to later tokens"):
+        read_decoder(tiny.model(is_causal=False))
+
+
+def test_a_model_that_fails_itself_is_named(monkeypatch):
+    model = tiny.model(num_hidden_layers=1)
+    monkeypatch.setattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb", None)
+    with pytest.raises(errors.CaptureError, match=r"LlamaForCausalLM; the model itself fails"):
+        graphopt.optimize(model, precision="fp32")
 
 
 def test_changed_modules_are_refused():

@@ -131,6 +131,7 @@ def test_arguments_that_are_honoured(pair):
     ):
         one, two = both(pair, ids, **given)
         same(two.logits[shown], one.logits[shown])
+        assert two.logits.isfinite().all()  # of padding too: the loss of all tokens has them
     for given in (
         {"logits_to_keep": 2},
         {"logits_to_keep": torch.tensor([3, 0, -1])},

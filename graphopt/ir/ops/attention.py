@@ -160,7 +160,10 @@ class Rope(Op):
 
 @dataclass
 class CachedAttention(Op):
-    """Causal attention of new tokens to the rows of a layer's cache from `start` on."""
+    """Causal attention of new tokens to the rows of a layer's cache from `start` on.
+
+    A token of the padding before `start` sees none, and gets zeros.
+    """
 
     layer: int
     scale: float
@@ -185,8 +188,15 @@ class CachedAttention(Op):
         for b in range(len(q)):
             rows = slice(start[b], past[b] + q.shape[1])
             new, past_k, past_v = (a[None] for a in (q[b], keys[b, rows], values[b, rows]))
-            causal = reference_ops.CAUSAL_LAST
-            seen.append(reference_ops.attention(new, past_k, past_v, self.scale, causal=causal)[0])
+            y = reference_ops.attention(
+                new,
+                past_k,
+                past_v,
+                self.scale,
+                causal=reference_ops.CAUSAL_LAST,
+                unseen_zero=True,
+            )
+            seen.append(y[0])
         return [np.stack(seen)]
 
     def macs(self, node: Node, call: Call) -> int:

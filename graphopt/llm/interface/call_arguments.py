@@ -211,7 +211,9 @@ def refuse_outputs(config: Any, given: Mapping[str, Any]) -> None:
     """Refuses what a compiled decoder does not keep, asked for in a call or a configuration."""
     for name in _OUTPUTS:
         value = given.get(name)
-        if getattr(config, name, False) if value is None else value:
+        if value is None:
+            value = getattr(config, name, False)
+        if value:
             reason = "asks for what a compiled decoder does not keep"
             raise UnsupportedArgumentError(f"{name}={value}", reason, _IN_TORCH)
 

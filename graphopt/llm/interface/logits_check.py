@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from graphopt.compiler.program import Program
 from graphopt.dtype import DType
-from graphopt.errors import ExampleMismatchError
+from graphopt.errors import CaptureError, ExampleMismatchError
 from graphopt.frontend.held import Held
 from graphopt.ir import Graph
 from graphopt.ir.interpret import run_graph
@@ -76,6 +76,7 @@ def check_logits(model: Any, weights: DecoderWeights, program: Program, engine: 
         What was compared and found, for the report.
 
     Raises:
+        CaptureError: if the model does not take tokens.
         ExampleMismatchError: if logits differ by more than the precision explains.
     """
     shape, precision = weights.shape, program.options.precision
@@ -116,9 +117,17 @@ def _of_model(model: Any, tokens: Array) -> Array:
     """Logits [tokens, vocabulary] of the model, computed in f32 whatever its weights are."""
     held = Held(model)
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=()), _InFloat():
+        with (
+            torch.no_grad(),
+            torch.random.fork_rng(devices=()),
+            torch.autocast("cpu", enabled=False),
+            _InFloat(),
+        ):
             given = torch.from_numpy(tokens).to(model.device)
             logits = model(input_ids=given, use_cache=False, return_dict=True).logits[0]
+    except Exception as error:
+        why = f"the model itself fails with {tokens.size} tokens: {error}; call it without graphopt"
+        raise CaptureError(type(model).__name__, None, why) from error
     finally:
         held.put_back()
     wanted: Array = logits.float().cpu().numpy()

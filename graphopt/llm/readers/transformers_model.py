@@ -30,6 +30,7 @@ _SETTINGS = (
     "head_dim",
     "hidden_size",
     "intermediate_size",
+    "is_causal",
     "layer_types",
     "max_position_embeddings",
     "max_window_layers",
@@ -249,6 +250,7 @@ def _traits(model: Any, names: InTransformers) -> Traits:
         rotary_width=2 * len(rotary.inv_freq),
         rotary_reach=reach,
         window=getattr(config, "sliding_window", None) if slides else None,
+        is_causal=getattr(config, "is_causal", True),
         unread=(*others, *(f"configuration {name}" for name in _unread_settings(config, names))),
         **{trait: getattr(config, setting) for trait, setting in names.traits.items()},
     )
