@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
 import tempfile
 import warnings
@@ -34,6 +36,7 @@ from graphopt.onnx.adapter import is_onnx
 from graphopt.printable import printable
 from graphopt.target import PRECISIONS
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _FILE_WIDTH = 180  # of wide tables in files and pipes
 
 app = typer.Typer(
@@ -79,10 +82,22 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except GraphoptError as error:
-        Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(str(error))}")
-        sys.exit(1)
+        _end(str(error))
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what it still holds
+        _end(f"cannot write to standard output: {error.strerror}; make room where it leads to")
+
+
+def _end(error: str) -> None:
+    Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(error)}")
+    sys.exit(1)
 
 
 @app.command()

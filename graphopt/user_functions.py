@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import importlib.machinery
 import importlib.util
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ def function_named(name: str) -> Callable[..., Any]:
     """
     place, _, function = name.rpartition(":")
     file = Path(place) if place.endswith(".py") else None
-    if file is not None and not file.is_file():
+    if file is not None and not os.path.isfile(file):
         raise NoFunction(f"no file {place!r}")
     with _first(Path.cwd() if file is None else file.resolve().parent):
         module = _imported(place) if file is None else _loaded(file.resolve())

@@ -3,6 +3,8 @@
 import errno
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,18 +12,24 @@ import numpy as np
 import pytest
 
 from graphopt import errors
+from graphopt.compiler.options import Options
 from graphopt.errors import GraphoptError, StorageError
 from graphopt.flags import output_file
 from graphopt.funasr.directory import read_directory
+from graphopt.funasr.package import compile_directories
 from graphopt.funasr.text.hotwords import read_hotwords
+from graphopt.inspection.models import named_models
+from graphopt.inspection.package_info import inspect_package
 from graphopt.llm.commands import _calibration
 from graphopt.llm.generate.tokenizer import read_tokenizer
+from graphopt.llm.package import compile_llm
 from graphopt.llm.readers.meta_tokenizer import read_meta_tokenizer
 from graphopt.onnx.files import open_model
 from graphopt.plain_files import read_plain, read_text
 from graphopt.runtime.arrays import read_arguments, write_arrays
 from graphopt.runtime.sealed import SUMS, seal, sign_folder
 from graphopt.runtime.signing import check_signature, make_keys, signed
+from graphopt.zoo.catalog import build_model
 
 HUGE = 1 << 36  # bytes, more than there is memory
 
@@ -106,6 +114,29 @@ def test_arrays_that_are_damaged(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.npy").write_bytes(data)
     with pytest.raises(errors.InputFileError, match=r"x\.npy"):
         read_arguments(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize(
+    "open_named",
+    [
+        lambda name: compile_directories([name], "native", "fp32", "x.gopt"),
+        lambda name: compile_llm(name, "x.gopt", Options.of(precision="int4")),
+        lambda name: named_models(name),
+        lambda name: inspect_package(Path(name)),
+        lambda name: build_model(f"{name}.py:f"),
+    ],
+)
+def test_names_that_no_file_can_have(open_named: Callable[[str], object]) -> None:
+    with pytest.raises(GraphoptError, match="n" * 300):
+        open_named("n" * 300)
+
+
+def test_a_full_standard_output_is_one_line() -> None:
+    command = [sys.executable, "-m", "graphopt", "--version"]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert "error: cannot write to standard output: No space left" in ended.stderr
 
 
 @pytest.mark.parametrize("place", ["file/x", "file/x/y", "folder", "n" * 300])

@@ -28,6 +28,7 @@ from graphopt.bench.profile import (
 from graphopt.compiler.program import OtherMachineWarning
 from graphopt.dependencies import require
 from graphopt.errors import MissingEmulatorError
+from graphopt.output_files import make_folder
 from graphopt.progress import show_progress
 from graphopt.runtime.cpus import usable_cpus
 from graphopt.zoo import fsmn_vad, paraformer
@@ -75,7 +76,7 @@ Inputs = Callable[[], Sequence[Any]]
 def run_demo(console: Console, options: Options) -> tuple[list[Compared], bool]:
     """Run the whole demo; returns times, and whether the optimized VAD found the same segments."""
     torch = require("torch", "the demo")
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
     threads = options.threads or usable_cpus()
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)

@@ -51,7 +51,7 @@ def read_directory(path: str | Path) -> ModelDirectory:
         ModelDirectoryError: if a file is missing or unreadable, or something in it is not
             understood; names all of it.
     """
-    if not isinstance(path, str | os.PathLike) or not Path(path).is_dir():
+    if not isinstance(path, str | os.PathLike) or not os.path.isdir(path):
         raise ModelDirectoryError(path, "there is no such directory")
     path = Path(path)
     files = _files(path)
@@ -69,7 +69,7 @@ def read_directory(path: str | Path) -> ModelDirectory:
     elif tokenizer is not None:
         tokens = _read(path, files["tokens"], read_tokens)
     cmvn = splits = None
-    if files["cmvn"].exists():
+    if os.path.lexists(files["cmvn"]):
         cmvn = _read(path, files["cmvn"], read_cmvn)
         width = frontend.n_mels * frontend.lfr_m
         if cmvn.shape != (2, width):
@@ -78,8 +78,8 @@ def read_directory(path: str | Path) -> ModelDirectory:
             )
         # FunASR looks for it beside the mean and variance, and without these not at all.
         beside = files["cmvn"].with_name("seg_dict")
-        splits = beside if beside.exists() else None
-    named = [files[role] for role in ("splits", "splits_file") if files[role].exists()]
+        splits = beside if os.path.lexists(beside) else None
+    named = [files[role] for role in ("splits", "splits_file") if os.path.lexists(files[role])]
     for file in (splits, *named):
         if file is not None:
             _read(path, file, read_text)
@@ -134,10 +134,10 @@ def _files(path: Path) -> dict[str, Path]:
     tells hubs what the model is.
     """
     names = {role: name for role, (name, _) in _FILES.items()}
-    if not (path / "tokens.json").exists() and (path / "tokens.txt").exists():
+    if not os.path.lexists(path / "tokens.json") and os.path.lexists(path / "tokens.txt"):
         names["tokens"] = "tokens.txt"
     listing = path / _LISTING
-    if listing.exists():
+    if os.path.lexists(listing):
         given = _read(path, listing, read_listing).get("file_path_metas")
         if given is not None:
             names |= {role: f"({_LISTING} names no {key})" for role, (_, key) in _FILES.items()}
@@ -221,10 +221,10 @@ def _elsewhere(config: dict[str, Any], kind: Understood, files: dict[str, Path])
         for name, value in tokenizer.items()
         if name not in _TOKENIZER and value is not None
     ]
-    if files["dictionary"].exists():
+    if os.path.lexists(files["dictionary"]):
         problems.append(files["dictionary"].name)
     if "frontend" not in kind.parts:  # text: FunASR splits it by such a file
-        named = (files[role] for role in ("splits", "splits_file") if files[role].exists())
+        named = (files[role] for role in ("splits", "splits_file") if os.path.lexists(files[role]))
         problems += [file.name for file in named]
     for section, key, role in (
         (front_end, "cmvn_file", "cmvn"),

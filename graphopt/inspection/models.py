@@ -12,6 +12,7 @@ On the command line MODEL is everywhere one of:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,14 +154,14 @@ def named_models(name: str, inputs: Sequence[Path] = ()) -> list[Named]:
     """
     given = tuple(value for path in inputs for value in read_arguments(path)) or None
     path = Path(name)
-    if path.suffix == ".gopt" or (path / "manifest.json").is_file():
+    if path.suffix == ".gopt" or os.path.isfile(path / "manifest.json"):
         why = "it is a package; graphopt info tells what is in it, its folder passes has the graph"
         raise InspectionError(name, why)
     if is_onnx(name):
         return [Named(path.name, name, given, "onnx")]
-    if path.suffix == ".gguf" or (path.is_dir() and not (path / "config.yaml").is_file()):
+    if path.suffix == ".gguf" or (os.path.isdir(path) and not os.path.isfile(path / "config.yaml")):
         return [Named(path.name, path, given, "decoder")]
-    if path.is_dir():
+    if os.path.isdir(path):
         if given is not None:
             raise InspectionError(name, "inputs of its parts are of graphopt's own making")
         return _parts(path)

@@ -147,7 +147,7 @@ def inspect_package(
         UntrustedPackageError: if none of the keys signed it.
     """
     folder = as_path(path)
-    mark = next((mark for mark in _KINDS if (folder / mark).is_file()), None)
+    mark = next((mark for mark in _KINDS if os.path.isfile(folder / mark)), None)
     if mark is None:
         known = ", ".join(_KINDS)
         raise PackageError(f"{folder} is no package of graphopt: it has none of {known}")

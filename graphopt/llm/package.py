@@ -10,6 +10,7 @@ SHA256SUMS        of all files
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -117,7 +118,7 @@ def compile_llm(source: str | Path, out: str | Path, options: Options) -> Weight
 
 def read_model(source: Path, options: Options) -> tuple[DecoderWeights, Tokenizer]:
     """Weights and tokenizer of a GGUF file or a model directory."""
-    if source.is_dir():
+    if os.path.isdir(source):
         from graphopt.llm.readers.meta_checkpoint import is_meta_checkpoint, read_meta_checkpoint
         from graphopt.llm.readers.meta_tokenizer import read_meta_tokenizer
 
@@ -128,7 +129,7 @@ def read_model(source: Path, options: Options) -> tuple[DecoderWeights, Tokenize
 
         tokenizer = read_tokenizer(source)
         return read_directory(source, options.context), tokenizer
-    if not source.is_file():
+    if not os.path.isfile(source):
         raise ModelFileError(source, "there is no such file or directory")
     from graphopt.llm.readers.gguf_file import GgufFile
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -100,7 +101,7 @@ def disassemble(llvm: Llvm, program: Path) -> dict[int, Instruction]:
     Raises:
         PricingError: if the program is none, or position independent.
     """
-    if not program.is_file():
+    if not os.path.isfile(program):
         raise PricingError(f"{program} is not a file; give a static aarch64 program")
     return _disassemble(llvm, program, program.stat().st_mtime_ns)
 

@@ -171,6 +171,14 @@ def test_opens_nothing_but_files(folder: Path, name: str) -> None:
         read_directory(folder)
 
 
+@pytest.mark.parametrize("name", ["am.mvn", "seg_dict", "configuration.json", "tokens.json"])
+def test_links_that_lead_nowhere_are_not_passed_over(folder: Path, name: str) -> None:
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(folder / "nowhere")
+    with pytest.raises(ModelDirectoryError, match=rf"{name}: No such file"):
+        read_directory(folder)
+
+
 def test_files_may_be_links_as_hubs_lay_them_out(folder: Path, tmp_path: Path) -> None:
     for name in ("config.yaml", "am.mvn", "tokens.json", "model.pt"):
         (folder / name).rename(tmp_path / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,11 +58,11 @@ def inspect(
 
     console = Console(stderr=as_json)
     arrays = tuple(value for file in inputs or () for value in read_arguments(file)) or None
-    is_file = Path(model).exists()
+    is_file = os.path.exists(model)
     path = out or Path(f"{Path(model).stem if is_file else model.replace(':', '-')}.html")
     check_file(path)
     written: list[Path] = []
-    if Path(model, "manifest.json").is_file() or Path(model).suffix == ".gopt":
+    if os.path.isfile(Path(model, "manifest.json")) or Path(model).suffix == ".gopt":
         refuse(context, ["target", "precision", "errors"], "for a package, which is compiled")
         write_package_page(Path(model), path, arrays if measure else None)
         _say(path, as_json)
