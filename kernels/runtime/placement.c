@@ -10,14 +10,15 @@ void go_place_rest(go_place *place) {
     if (!atomic_load(&place->thread)) atomic_store(&place->thread, (int)syscall(SYS_gettid));
 }
 
-static void keep_from(go_place *place, int cpu) {
+/* Threads that are more than their CPUs share them as the system sees fit. */
+static void keep_from(go_place *place, int cpu, int threads) {
     const pid_t thread = atomic_load(&place->thread);
     cpu_set_t now;
     if (sched_getaffinity(thread, sizeof now, &now)) return;
     if (!CPU_EQUAL(&now, &place->kept)) place->allowed = now; /* somebody else's wish */
     place->kept = place->allowed;
-    CPU_CLR(cpu, &place->kept);
-    sched_setaffinity(thread, sizeof place->kept, &place->kept);
+    if (threads <= CPU_COUNT(&place->allowed)) CPU_CLR(cpu, &place->kept);
+    if (!CPU_EQUAL(&now, &place->kept)) sched_setaffinity(thread, sizeof now, &place->kept);
 }
 
 void go_places_apart(go_place *places, int count) {
@@ -25,5 +26,5 @@ void go_places_apart(go_place *places, int count) {
     if (own < 0 || own >= CPU_SETSIZE) return;
     for (int i = 0; i < count; i++)
         if (atomic_load(&places[i].thread) && atomic_load(&places[i].cpu) == own)
-            keep_from(&places[i], own);
+            keep_from(&places[i], own, count + 1);
 }

@@ -3,8 +3,8 @@
  * Linux likes to wake a thread where its waker runs. A waker that goes on working leaves it to
  * wait there until the load is balanced, milliseconds later: a whole run for one CPU, and from
  * then on every run. So a thread that had its last work on the CPU of its caller is kept from
- * that CPU, until it is found on a caller's again. Without permission (seccomp), or where a
- * thread may use one CPU only, nothing is changed.
+ * that CPU, until it is found on a caller's again. Without permission (seccomp), or where there
+ * are more threads than CPUs, nothing is changed.
  */
 #ifndef GO_PLACEMENT_H
 #define GO_PLACEMENT_H
