@@ -24,7 +24,9 @@ from c_programs import HERE, KERNELS, compile_c  # noqa: E402
 
 def run(*command: object, **options: Any) -> subprocess.CompletedProcess[str]:
     words = [str(c) for c in command]
-    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=600, **options)
+    return subprocess.run(
+        words, capture_output=True, text=True, check=False, timeout=600, **options
+    )
 
 
 @pytest.fixture(scope="module")

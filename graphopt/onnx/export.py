@@ -12,10 +12,12 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import onnx
 from onnx import helper
 
+from graphopt.compiler.program import Program
 from graphopt.errors import OnnxExportError
 from graphopt.hosts.onnx_file import IR_VERSION, MOST_PLAIN, OnnxFile, signature_of, type_info
 from graphopt.hosts.onnx_file import Region as RunRegion
@@ -27,9 +29,23 @@ from graphopt.hosts.onnxruntime import (
     plain_form,
 )
 from graphopt.onnx.files import Model
-from graphopt.onnx.module import OptimizedOnnx
 from graphopt.onnx.tensors import array_of
 from graphopt.target import Target
+
+
+class Compiled(Protocol):
+    """What a node runs."""
+
+    @property
+    def model(self) -> Model:
+        """What it was compiled from."""
+
+    @property
+    def program(self) -> Program:
+        """What was compiled."""
+
+    def write_package(self, folder: Path) -> None:
+        """Writes the package into a new folder."""
 
 
 @dataclass
@@ -100,7 +116,7 @@ class OnnxWriter:
             [made for made in whole.types if made.name not in ports],
         )
 
-    def run(self, compiled: OptimizedOnnx, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    def run(self, compiled: Compiled, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         """Adds a node, and writes its package.
 
         Args:
