@@ -230,7 +230,7 @@ def _by_op(found: Sequence[Prediction]) -> Table:
     table = Table(title="parts of the cycles by op", title_justify="left", width=80)
     table.add_column("op", overflow="fold", ratio=1)
     for one in found:
-        table.add_column(f"{one.cores} cores", justify="right")
+        table.add_column(f"{one.cores} core{'s' * (one.cores > 1)}", justify="right")
     parts: dict[str, list[float]] = defaultdict(lambda: [0.0] * len(found))
     for number, one in enumerate(found):
         for step in one.steps:
