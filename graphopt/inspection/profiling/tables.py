@@ -123,7 +123,7 @@ def _table(profile: Profile, lines: Sequence[Line], by: str, limit: int) -> Tabl
     title = f"{printable(profile.name)}: time of a call by {by}, milliseconds"
     table = Table(title=Text(title), title_justify="left", width=80)
     table.add_column(by, overflow="fold", ratio=1)
-    before = ("before",) if _has_before(profile) else ()
+    before = () if profile.before is None else ("before",)
     for column in (*before, "ms", "share", "GMAC/s", "GB/s", "busy", "roof"):
         table.add_column(column, justify="right", no_wrap=True)
     rest = lines[limit:]
@@ -143,10 +143,6 @@ def _table(profile: Profile, lines: Sequence[Line], by: str, limit: int) -> Tabl
     table.add_row(OUTSIDE, *_cells(Line("", ms=profile.outside), profile))
     table.add_row("a call", *_cells(call, profile), style="bold")
     return table
-
-
-def _has_before(profile: Profile) -> bool:
-    return profile.before is not None
 
 
 def _fused_into(profile: Profile) -> dict[str, dict[str, None]]:
@@ -172,7 +168,7 @@ def _sum(name: str, lines: Sequence[Line]) -> Line:
 
 
 def _cells(line: Line, profile: Profile) -> list[str]:
-    before = [_ms(line.before) if line.before else ""] if _has_before(profile) else []
+    before = [] if profile.before is None else [_ms(line.before) if line.before else ""]
     if not line.ms:
         return [*before, "", "", "", "", "", ""]
     share = f"{line.ms / profile.whole:.1%}" if profile.whole else ""
